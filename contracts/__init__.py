@@ -1,0 +1,1 @@
+"""What every room agrees on: names, schemas, the lake, configuration, reports and decisions."""

@@ -1,0 +1,45 @@
+"""Which bits an interaction sets, and which labels are made from it: the one spelling of every action and task."""
+
+from collections.abc import Iterable
+
+from contracts.errors import LongreelError
+
+# What a user did with an impression, as one int32 bitmask (`actions`). Values follow KuaiRand's usage in the field.
+ACTIONS: dict[str, int] = {
+    "click": 1,
+    "like": 2,
+    "follow": 4,
+    "comment": 8,
+    "forward": 16,
+    "hate": 32,
+    "long_view": 64,
+    "profile_enter": 128,
+}
+
+# Labels read off play time rather than off an action; they share the bitmask of a target's `labels`.
+PLAY_LABELS: dict[str, int] = {
+    "finish": 256,  # played to the end: 0 < duration_ms <= play_ms
+    "skip": 512,  # left within SKIP_MS, without an engagement
+}
+
+SKIP_MS = 3_000
+
+# A target's labels: the bits of its actions and of its play labels. Every name can be a task.
+LABELS: dict[str, int] = ACTIONS | PLAY_LABELS
+
+# What counts as engagement when a source does not say otherwise: any action but a dislike.
+ENGAGEMENT: tuple[str, ...] = tuple(name for name in ACTIONS if name != "hate")
+
+
+def action_mask(names: Iterable[str]) -> int:
+    """The bitmask of the named actions, e.g. `["click", "like"]` -> 3.
+
+    Raises:
+        LongreelError: a name is not an action.
+    """
+    mask = 0
+    for name in names:
+        if name not in ACTIONS:
+            raise LongreelError(f"unknown action {name!r}; expected one of {', '.join(ACTIONS)}")
+        mask |= ACTIONS[name]
+    return mask

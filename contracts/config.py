@@ -1,0 +1,259 @@
+"""One run's configuration: typed sections read from a TOML file, each value checked where it is declared.
+
+A home folder holds everything one pipeline owns; `longreel.toml` in it is this configuration. Presets for the known
+sources stand in `contracts/presets/` and show every setting that people turn.
+"""
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from datetime import timedelta, timezone
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from contracts.actions import ENGAGEMENT, LABELS, action_mask
+from contracts.errors import LongreelError
+from contracts.lake import digest_of
+
+SOURCES = ("simulated", "kuairand", "generic")
+REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise LongreelError(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """Where raw rows come from and what they mean."""
+
+    kind: str = "simulated"
+    log: str = ""  # folder or file of the raw log; relative to the home folder
+    utc_offset_hours: float = 0.0  # the clock whose midnight ends a log day
+    behaviour: tuple[str, ...] = ENGAGEMENT  # an impression with any of these actions enters history
+    max_lateness_hours: float = 24.0  # rows older than the log day's midnight by more than this are quarantined
+    max_quarantined_share: float = 0.01  # a day with a larger share of refused rows is stopped
+
+    def __post_init__(self) -> None:
+        _require(self.kind in SOURCES, f"[source] kind: expected one of {', '.join(SOURCES)}, got {self.kind!r}")
+        _require(bool(self.behaviour), "[source] behaviour: name at least one action")
+        action_mask(self.behaviour)
+        _require(abs(self.utc_offset_hours) <= 14, "[source] utc_offset_hours: expected -14 .. 14")
+        _require(0 <= self.max_quarantined_share <= 1, "[source] max_quarantined_share: expected 0 .. 1")
+
+    @property
+    def clock(self) -> timezone:
+        """The time zone of the log's days."""
+        return timezone(timedelta(hours=self.utc_offset_hours))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplesConfig:
+    """How events become user-day samples."""
+
+    max_history: int = 10_240  # newest behaviours kept of the log days before the sample's own
+    request_rule: str = "auto"  # auto: request_id where the source gives one, else delivery_time
+    gap_ms: int = 60_000  # rule "gap": a pause longer than this starts a new request
+    max_targets: int = 512  # a request with more targets is split, never cut
+    compact_every_days: int = 7  # a new history base once this many log days lie after the last
+
+    def __post_init__(self) -> None:
+        _require(
+            self.request_rule in REQUEST_RULES,
+            f"[samples] request_rule: expected one of {', '.join(REQUEST_RULES)}, got {self.request_rule!r}",
+        )
+        for name in ("max_history", "gap_ms", "max_targets", "compact_every_days"):
+            _require(getattr(self, name) > 0, f"[samples] {name}: expected a positive number")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The ranker's sizes. `width` d, `heads` h, `layers` M and `expansion` r as in docs/method.md."""
+
+    width: int = 64
+    heads: int = 4
+    layers: int = 2
+    expansion: int = 2
+    item_buckets: int = 65_536  # rows of the hashed item table; likewise below
+    author_buckets: int = 32_768
+    tag_buckets: int = 1_024
+    user_feature_buckets: int = 4_096
+    embedding_width: int = 32
+    mixer_layers: int = 1
+    mixer_tokens: int = 4
+    query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "layers", "expansion", "embedding_width", "mixer_layers", "mixer_tokens"):
+            _require(getattr(self, name) > 0, f"[model] {name}: expected a positive number")
+        _require(self.width % self.heads == 0, f"[model] width {self.width} is not a multiple of heads {self.heads}")
+        _require(
+            self.width % self.mixer_tokens == 0,
+            f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
+        )
+        _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """One training run. Windows are drawn per request: L = min + s (max - min), s ~ Beta(a, b), a multiple of 8."""
+
+    window_days: int = 7  # train on this many log days before the evaluated one
+    epochs: int = 1
+    batch_tokens: int = 65_536  # history events plus targets in a batch
+    window_min: int = 64
+    window_max: int = 10_240
+    window_mean: int = 2_048
+    window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
+    learning_rate: float = 1e-3
+    table_learning_rate: float = 1e-2
+    weight_decay: float = 0.01
+    warmup_share: float = 0.05
+    clip_norm: float = 1.0
+    warm_start: bool = False  # start from the champion and train on the days it has not seen
+    checkpoint_every: int = 200  # steps
+    seed: int = 0
+    device: str = "auto"  # auto | cpu | cuda
+
+    def __post_init__(self) -> None:
+        for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
+            _require(getattr(self, name) > 0, f"[training] {name}: expected a positive number")
+        _require(
+            self.window_min < self.window_mean < self.window_max,
+            "[training] expected window_min < window_mean < window_max, "
+            f"got {self.window_min}, {self.window_mean}, {self.window_max}",
+        )
+        _require(self.window_alpha > 0, "[training] window_alpha: expected a positive number")
+        _require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The window ladder and its intervals."""
+
+    windows: tuple[int, ...] = (32, 128, 512, 2_048, 10_240)  # cut after the first that holds every history
+    bootstrap_draws: int = 200
+    interval: float = 0.95
+    seed: int = 0
+    max_users: int = 0  # evaluate on at most this many users of the day, chosen by hash; 0: all
+
+    def __post_init__(self) -> None:
+        increasing = list(self.windows) == sorted(set(self.windows))
+        _require(
+            bool(self.windows) and increasing and self.windows[0] > 0, "[evaluation] windows: expected to increase"
+        )
+        _require(self.bootstrap_draws >= 20, "[evaluation] bootstrap_draws: expected at least 20")
+        _require(0.5 <= self.interval < 1, "[evaluation] interval: expected 0.5 <= interval < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePolicy:
+    """When a candidate becomes the champion. Differences are candidate minus champion on the same data."""
+
+    task: str = "click"  # the task that the AUC gates look at
+    min_auc: float = 0.5  # the low end of the candidate's interval at the longest window must be above this
+    min_auc_gain: float = 0.0  # promote: the paired interval of the AUC difference lies above this
+    max_auc_loss: float = 0.002  # reject: the paired interval lies below minus this
+    max_log_loss_rise: float = 0.01  # reject: log loss rises by more than this, interval clear
+    max_window_loss: float = 0.005  # longest window may cost at most this much AUC against the training mean
+    calibration: tuple[float, float] = (0.8, 1.25)  # predicted over observed rate, per task
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainPolicy:
+    """When a new samples partition is worth a training run."""
+
+    min_train_days: int = 3  # published days before the evaluated one
+    every_new_days: int = 1  # new days since the last trained candidate's evaluated day
+
+    def __post_init__(self) -> None:
+        _require(self.min_train_days >= 1, "[retrain] min_train_days: expected at least 1")
+        _require(self.every_new_days >= 1, "[retrain] every_new_days: expected at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything a run is made from, besides its data."""
+
+    name: str = "simulated"  # names the MLflow experiment and the registered model
+    tasks: tuple[str, ...] = ("click", "long_view", "like")
+    source: SourceConfig = field(default_factory=SourceConfig)
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    gates: GatePolicy = field(default_factory=GatePolicy)
+    retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.tasks), "tasks: name at least one label")
+        for task in self.tasks:
+            _require(task in LABELS, f"tasks: {task!r} is not a label; expected some of {', '.join(LABELS)}")
+        _require(self.gates.task in self.tasks, f"[gates] task {self.gates.task!r} is not among tasks {self.tasks}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, as logged with a run."""
+        return dataclasses.asdict(self)
+
+    def digest(self) -> str:
+        """16 hex digits that change when any setting does; where the log lies on a machine is not one."""
+        values = self.to_dict()
+        values["source"].pop("log")
+        return digest_of(values)
+
+
+T = TypeVar("T")
+
+
+def _build(kind: type[T], values: dict[str, Any], where: str) -> T:
+    """A config dataclass from TOML values; sections become dataclasses, arrays tuples, and types are checked."""
+    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise LongreelError(f"{where}: unknown setting {name!r}; expected some of {', '.join(known)}")
+        default = known[name].default
+        if isinstance(value, dict):
+            factory: Any = known[name].default_factory
+            if not isinstance(factory, type):
+                raise LongreelError(f"{where}: {name!r} is a value, not a section")
+            made[name] = _build(factory, value, f"{where} [{name}]")
+            continue
+        value = tuple(value) if isinstance(value, list) else value
+        value = float(value) if isinstance(default, float) and type(value) is int else value
+        if default is not dataclasses.MISSING and type(value) is not type(default):
+            raise LongreelError(f"{where}: {name} expected {type(default).__name__}, got {value!r}")
+        made[name] = value
+    return kind(**made)
+
+
+def parse_config(text: str, where: str = "config") -> Config:
+    """Read a configuration from TOML text.
+
+    Raises:
+        LongreelError: it is not TOML, or a setting is unknown, of the wrong type or out of range.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LongreelError(f"{where} is not valid TOML: {error}") from error
+    return _build(Config, values, where)
+
+
+def load_config(path: Path) -> Config:
+    """Read a configuration file; see `parse_config` for errors."""
+    if not path.is_file():
+        raise LongreelError(f"no configuration at {path}; `longreel init` writes one from a preset")
+    return parse_config(path.read_text(), str(path))
+
+
+def preset(name: str) -> str:
+    """The TOML text of a shipped preset."""
+    folder = resources.files("contracts.presets")
+    names = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    if name not in names:
+        raise LongreelError(f"no preset {name!r}; expected one of {', '.join(names)}")
+    return (folder / f"{name}.toml").read_text()

@@ -1,0 +1,28 @@
+"""Days as users write them."""
+
+from datetime import date, timedelta
+
+from contracts.errors import LongreelError
+
+
+def parse_day(text: str) -> date:
+    """2026-11-01 -> a date.
+
+    Raises:
+        LongreelError: the text is not YYYY-MM-DD.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise LongreelError(f"expected a day as YYYY-MM-DD, got {text!r}") from error
+
+
+def day_range(start: date, end: date) -> list[date]:
+    """Every day from start to end, both inclusive.
+
+    Raises:
+        LongreelError: end is before start.
+    """
+    if end < start:
+        raise LongreelError(f"the range ends on {end}, before it starts on {start}")
+    return [start + timedelta(days=i) for i in range((end - start).days + 1)]

@@ -1,0 +1,63 @@
+"""The home folder: everything one pipeline owns, and where in it each thing lies."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.config import Config, load_config
+from contracts.lake import Lake
+
+CONFIG_FILE = "longreel.toml"
+ENV_HOME = "LONGREEL_HOME"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Paths of one pipeline. Environment variables move the parts that a cluster keeps elsewhere."""
+
+    path: Path
+
+    @staticmethod
+    def locate(given: str | None = None) -> "Home":
+        """The folder given, else $LONGREEL_HOME, else .longreel/simulated here."""
+        return Home(Path(given or os.environ.get(ENV_HOME) or ".longreel/simulated").absolute())
+
+    @property
+    def config(self) -> Config:
+        """The configuration in this home."""
+        return load_config(self.path / CONFIG_FILE)
+
+    @property
+    def lake(self) -> Lake:
+        """The lake: $LONGREEL_LAKE where set (any URL), else `lake/` here."""
+        return Lake(os.environ.get("LONGREEL_LAKE") or self.path / "lake")
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store: $MLFLOW_TRACKING_URI where set, else SQLite here."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where a local MLflow keeps artefacts."""
+        return self.path / "mlflow" / "artifacts"
+
+    @property
+    def log(self) -> Path:
+        """The raw log that the configuration names, relative to this home."""
+        return (self.path / self.config.source.log).resolve()
+
+    @property
+    def reports(self) -> Path:
+        """Reports, decisions, Data Docs and quality summaries, by day."""
+        return self.path / "reports"
+
+    @property
+    def work(self) -> Path:
+        """Scratch of running trainings: checkpoints that a resumed run continues from."""
+        return self.path / "work"
+
+    @property
+    def airflow(self) -> Path:
+        """AIRFLOW_HOME of the embedded Airflow."""
+        return self.path / "airflow"

@@ -1,0 +1,272 @@
+"""Where partitions live, and how one becomes visible: data first, manifest last.
+
+    <root>/<dataset>/date=2026-11-01/<build>/part-*.parquet     data of one build, invisible by itself
+    <root>/<dataset>/date=2026-11-01/_manifest.json             names the build that readers see
+
+Writing the manifest is the commit, and it is one atomic step (a rename on a local disk, one PUT on an object store).
+A killed job leaves a folder that no manifest names; replacing a partition never shows a reader half of it.
+Readers take file names from the manifest and never list a folder.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from contracts.errors import DataNotReadyError, LongreelError
+from contracts.schemas import DATASETS, SCHEMA_VERSION
+
+MANIFEST = "_manifest.json"
+ABANDONED_AFTER_S = 6 * 3600  # a build folder without a manifest may still be being written until it is this old
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """One Parquet file of a partition: path relative to the partition, rows, size in bytes."""
+
+    path: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a published partition is: its content digest, its counts and everything it was made from.
+
+    `digest` depends on the rows alone, not on their order, on the files that hold them or on when they were written.
+    `inputs` maps each input's name to its digest; `counts` holds the row account and other integers; `details` holds
+    what else a reader may need (the request rule, names of user features, quality results).
+    """
+
+    dataset: str
+    date: str
+    digest: str
+    rows: int
+    files: tuple[DataFile, ...]
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    min_time_ms: int | None = None
+    max_time_ms: int | None = None
+    schema_version: int = SCHEMA_VERSION
+    code_version: str = ""
+    created_at: str = ""
+
+    def to_json(self) -> str:
+        """The manifest as it is stored."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Manifest":
+        """Read a stored manifest.
+
+        Raises:
+            LongreelError: it was written by a newer schema than this code knows, or is not a manifest.
+        """
+        try:
+            values = json.loads(text)
+            files = tuple(DataFile(**item) for item in values.pop("files"))
+            manifest = Manifest(files=files, **values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LongreelError(f"not a partition manifest ({error}); republish the partition") from error
+        if manifest.schema_version > SCHEMA_VERSION:
+            raise LongreelError(
+                f"{manifest.dataset}/date={manifest.date} has schema version {manifest.schema_version}, "
+                f"this code reads up to {SCHEMA_VERSION}; upgrade longreel"
+            )
+        return manifest
+
+
+def digest_of(value: Any) -> str:
+    """A short stable digest of a JSON-able value: 16 hex digits of SHA-256."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Lake:
+    """A lake on a local folder or on any URL that pyarrow or (as `fsspec+PROTOCOL://`) fsspec opens."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        if "://" in self.root:
+            self._fs, base = pafs.FileSystem.from_uri(self.root)
+        else:
+            self._fs, base = pafs.LocalFileSystem(), str(Path(self.root).absolute())
+        self._base = PurePosixPath(base)
+
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The pyarrow filesystem that `paths` belong to."""
+        return self._fs
+
+    def _partition(self, dataset: str, day: date) -> PurePosixPath:
+        if dataset not in DATASETS:
+            raise LongreelError(f"unknown dataset {dataset!r}; expected one of {', '.join(DATASETS)}")
+        return self._base / dataset / f"date={day.isoformat()}"
+
+    def manifest(self, dataset: str, day: date) -> Manifest | None:
+        """The published partition's manifest, or None where the day is not published."""
+        path = str(self._partition(dataset, day) / MANIFEST)
+        if self._fs.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with self._fs.open_input_stream(path) as stream:
+            return Manifest.from_json(stream.read().decode())
+
+    def require(self, dataset: str, day: date) -> Manifest:
+        """As `manifest`, but a missing day is an error.
+
+        Raises:
+            DataNotReadyError: the day is not published.
+        """
+        found = self.manifest(dataset, day)
+        if found is None:
+            days = list(self.days(dataset))
+            have = f"published: {days[0]} .. {days[-1]} ({len(days)})" if days else "nothing is published"
+            raise DataNotReadyError(f"{dataset} of {day} expected in {self.root}, but {have}; run its step first")
+        return found
+
+    def days(self, dataset: str) -> Iterator[date]:
+        """The published days of a dataset, oldest first."""
+        folder = str(self._base / dataset)
+        for info in sorted(self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)), key=_path_of):
+            name = PurePosixPath(info.path).name
+            if name.startswith("date="):
+                day = date.fromisoformat(name.removeprefix("date="))
+                if self._fs.get_file_info(f"{info.path}/{MANIFEST}").type == pafs.FileType.File:
+                    yield day
+
+    def paths(self, manifest: Manifest) -> list[str]:
+        """Absolute paths (on `filesystem`) of a partition's data files; Spark and pyarrow both take them."""
+        folder = self._partition(manifest.dataset, date.fromisoformat(manifest.date))
+        return [str(folder / item.path) for item in manifest.files]
+
+    def read(self, manifest: Manifest, columns: list[str] | None = None) -> pa.Table:
+        """A partition's rows, or of some columns only."""
+        schema = DATASETS[manifest.dataset]
+        schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        tables = [pq.read_table(p, columns=columns, filesystem=self._fs).cast(schema) for p in self.paths(manifest)]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    def stage(self, dataset: str, day: date) -> "Stage":
+        """A fresh, invisible build folder for a partition; `Stage.publish` makes it the partition."""
+        return Stage(self, dataset, day)
+
+
+class Stage:
+    """One build of one partition, on its way. Write Parquet files into `path`, then `publish`."""
+
+    def __init__(self, lake: Lake, dataset: str, day: date) -> None:
+        self.lake, self.dataset, self.day = lake, dataset, day
+        self.build = f"build-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+        self._folder = lake._partition(dataset, day)
+        self.path = str(self._folder / self.build)
+        lake.filesystem.create_dir(self.path, recursive=True)
+
+    def publish(
+        self,
+        *,
+        digest: str,
+        inputs: Mapping[str, str],
+        counts: Mapping[str, int] | None = None,
+        details: Mapping[str, Any] | None = None,
+        min_time_ms: int | None = None,
+        max_time_ms: int | None = None,
+        code_version: str = "",
+    ) -> Manifest:
+        """Make this build the partition. Where the published one already has the same digest, only what it was made
+        from is brought up to date and the new files are thrown away, so that a rebuild changes nothing for readers.
+
+        Raises:
+            LongreelError: a staged file's columns are not the dataset's.
+        """
+        published = self.lake.manifest(self.dataset, self.day)
+        same = published is not None and published.digest == digest
+        files = published.files if published is not None and same else tuple(self._staged_files())
+        manifest = Manifest(
+            dataset=self.dataset,
+            date=self.day.isoformat(),
+            digest=digest,
+            rows=sum(item.rows for item in files),
+            files=files,
+            inputs=dict(inputs),
+            counts=dict(counts or {}),
+            details=dict(details or {}),
+            min_time_ms=min_time_ms,
+            max_time_ms=max_time_ms,
+            code_version=code_version,
+            created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
+        if published is not None and same and _meaning(published) == _meaning(manifest):
+            manifest = published
+        else:
+            self._put(manifest)
+        self._sweep(manifest)
+        return manifest
+
+    def discard(self) -> None:
+        """Drop this build; what is published stays."""
+        self.lake.filesystem.delete_dir(self.path)
+
+    def _staged_files(self) -> Iterator[DataFile]:
+        expected = DATASETS[self.dataset]
+        for info in sorted(self.lake.filesystem.get_file_info(pafs.FileSelector(self.path)), key=_path_of):
+            name = PurePosixPath(info.path).name
+            if not name.endswith(".parquet"):
+                continue
+            footer = pq.ParquetFile(info.path, filesystem=self.lake.filesystem)
+            came = footer.schema_arrow
+            if came.names != expected.names or [_shape(f.type) for f in came] != [_shape(f.type) for f in expected]:
+                raise LongreelError(f"{self.dataset} of {self.day}: expected columns\n{expected}\nbut staged\n{came}")
+            yield DataFile(path=f"{self.build}/{name}", rows=footer.metadata.num_rows, bytes=info.size)
+
+    def _put(self, manifest: Manifest) -> None:
+        fs, final = self.lake.filesystem, str(self._folder / MANIFEST)
+        if isinstance(fs, pafs.LocalFileSystem):
+            draft = f"{self.path}/{MANIFEST}"
+            with fs.open_output_stream(draft) as stream:
+                stream.write(manifest.to_json().encode())
+            Path(draft).replace(final)
+        else:  # an object store shows an object only once it is whole
+            with fs.open_output_stream(final) as stream:
+                stream.write(manifest.to_json().encode())
+
+    def _sweep(self, manifest: Manifest) -> None:
+        """Remove this partition's builds that no reader can need: superseded ones, and abandoned ones once old."""
+        live = {item.path.split("/")[0] for item in manifest.files}
+        for info in self.lake.filesystem.get_file_info(pafs.FileSelector(str(self._folder))):
+            name = PurePosixPath(info.path).name
+            if info.type != pafs.FileType.Directory or name in live:
+                continue
+            age = time.time() - (info.mtime.timestamp() if info.mtime else 0.0)
+            if name == self.build or age > ABANDONED_AFTER_S:
+                if isinstance(self.lake.filesystem, pafs.LocalFileSystem):
+                    shutil.rmtree(info.path, ignore_errors=True)
+                else:
+                    self.lake.filesystem.delete_dir(info.path)
+
+
+def _shape(kind: pa.DataType) -> str:
+    """A column type without what engines name differently: the element field of a list, and its nullability."""
+    return f"list<{_shape(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+
+
+def _path_of(info: pafs.FileInfo) -> str:
+    return str(info.path)
+
+
+def _meaning(manifest: Manifest) -> dict[str, Any]:
+    """A manifest without what differs between two builds of the same thing."""
+    values = asdict(manifest)
+    for name in ("created_at", "code_version"):
+        values.pop(name)
+    return values

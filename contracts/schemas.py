@@ -1,0 +1,101 @@
+"""The columns of every dataset in the lake, as pyarrow schemas. Times are milliseconds since the epoch, UTC.
+
+A list column ending in an event field (`history_time_ms`, `target_item_id`) is parallel to its siblings: element i of
+each belongs to one event. Lists hold primitives, so a reader gets values and offsets without touching a row in Python.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+UNKNOWN = -1  # author, tag or surface that the source does not give
+
+# events/date=D: one row per impression of the log day D, sorted by (user_id, time_ms).
+EVENTS = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("time_ms", pa.int64(), nullable=False),
+        pa.field("request_id", pa.string()),  # null where the source has none
+        pa.field("item_id", pa.int64(), nullable=False),
+        pa.field("author_id", pa.int64(), nullable=False),
+        pa.field("tag", pa.int32(), nullable=False),
+        pa.field("surface", pa.int32(), nullable=False),
+        pa.field("actions", pa.int32(), nullable=False),  # contracts.actions.ACTIONS
+        pa.field("play_ms", pa.int64(), nullable=False),
+        pa.field("duration_ms", pa.int64(), nullable=False),  # 0 where unknown
+    ]
+)
+
+# users/date=D: the categorical features of the users active on D, hashed to int64, in the order the manifest names.
+USERS = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("user_features", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+
+# quarantine/date=D: rows that ingest refused, whole, with the first reason that applied.
+QUARANTINE = pa.schema(
+    [
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("source_file", pa.string(), nullable=False),
+        pa.field("row", pa.string(), nullable=False),  # the raw row as JSON
+    ]
+)
+
+# What of an event enters a history, in storage order. `history_end` counts elements of these lists.
+HISTORY_FIELDS: dict[str, pa.DataType] = {
+    "time_ms": pa.int64(),
+    "item_id": pa.int64(),
+    "author_id": pa.int64(),
+    "tag": pa.int32(),
+    "surface": pa.int32(),
+    "actions": pa.int32(),
+    "play_ms": pa.int64(),
+    "duration_ms": pa.int64(),
+}
+
+# What describes a target. Actions and play time are outcomes: they are labels, never features.
+TARGET_FIELDS: dict[str, pa.DataType] = {
+    "item_id": pa.int64(),
+    "author_id": pa.int64(),
+    "tag": pa.int32(),
+    "surface": pa.int32(),
+    "duration_ms": pa.int64(),
+}
+
+
+def _lists(prefix: str, fields: dict[str, pa.DataType]) -> list[pa.Field]:
+    return [pa.field(f"{prefix}_{name}", pa.list_(kind), nullable=False) for name, kind in fields.items()]
+
+
+# history/date=B: per user the newest behaviours of the log days up to and including B, oldest first.
+HISTORY = pa.schema([pa.field("user_id", pa.int64(), nullable=False), *_lists("history", HISTORY_FIELDS)])
+
+# samples/date=D: one row per user active on D. Requests are ordered by time; request r owns the targets
+# [request_target_end[r-1], request_target_end[r]) and sees history[max(0, request_history_end[r] - window) :
+# request_history_end[r]], every event of which is strictly older than request_time_ms[r].
+SAMPLES = pa.schema(
+    [
+        pa.field("user_id", pa.int64(), nullable=False),
+        pa.field("user_features", pa.list_(pa.int64()), nullable=False),
+        *_lists("history", HISTORY_FIELDS),
+        pa.field("request_id", pa.list_(pa.string()), nullable=False),
+        pa.field("request_time_ms", pa.list_(pa.int64()), nullable=False),
+        pa.field("request_history_end", pa.list_(pa.int32()), nullable=False),
+        pa.field("request_target_end", pa.list_(pa.int32()), nullable=False),
+        *_lists("target", TARGET_FIELDS),
+        pa.field("target_labels", pa.list_(pa.int32()), nullable=False),  # contracts.actions.LABELS
+    ]
+)
+
+# What a scorer is asked: the samples row without its labels.
+REQUEST_TABLE = pa.schema([field for field in SAMPLES if field.name != "target_labels"])
+
+DATASETS: dict[str, pa.Schema] = {
+    "events": EVENTS,
+    "users": USERS,
+    "quarantine": QUARANTINE,
+    "history": HISTORY,
+    "samples": SAMPLES,
+}

@@ -1,0 +1,73 @@
+"""`longreel STEP`: finds the module that holds a step and calls it. Imports a step's libraries only when it runs.
+
+A step module has `add_arguments(parser)` and `run(args, home)`; `run` raises LongreelError for what a user can mend.
+"""
+
+import argparse
+import importlib
+import logging
+import sys
+
+from contracts.errors import LongreelError
+from contracts.home import Home
+
+# step -> (module, what it does)
+STEPS: dict[str, tuple[str, str]] = {
+    "init": ("longreel.init", "write a home folder's configuration from a preset"),
+    "simulate": ("spark_jobs.simulate", "write days of a simulated raw log"),
+    "ingest": ("spark_jobs.ingest", "raw log day -> validated events, quarantine and users partitions"),
+    "build-samples": ("spark_jobs.build_samples", "events and history -> request-level user-day samples"),
+    "train": ("components.train", "train a ranker on the days before DATE, logged to MLflow"),
+    "evaluate": ("components.evaluate", "judge a model on DATE over the window ladder"),
+    "decide": ("components.decide", "candidate and champion reports -> promote, hold or reject"),
+    "promote": ("components.promote", "move the champion alias and write the ledger"),
+    "rollback": ("components.rollback", "give the champion alias back to an earlier version"),
+    "score": ("components.score", "score a request table with a registered model"),
+    "due": ("components.due", "does the freshness policy ask for a training on DATE? (exit 99: no)"),
+    "retrain": ("components.retrain", "train, evaluate, decide and promote as one KFP pipeline run"),
+    "status": ("components.status", "partitions, freshness, champion, last decisions"),
+    "run": ("longreel.run", "the whole pipeline on one machine under a real Airflow"),
+    "ui": ("longreel.ui", "open Airflow and MLflow on 127.0.0.1"),
+}
+
+
+def parser_for(step: str | None) -> argparse.ArgumentParser:
+    """The parser of one step, or of the program where no step is named."""
+    if step is None:
+        listing = "\n".join(f"  {name:14} {purpose}" for name, (_, purpose) in STEPS.items())
+        return argparse.ArgumentParser(
+            prog="longreel",
+            usage="longreel STEP [options]",
+            description="Long-history recommendation training, day by day.",
+            epilog=f"steps (longreel STEP --help says more):\n{listing}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+    parser = argparse.ArgumentParser(prog=f"longreel {step}", description=STEPS[step][1])
+    parser.add_argument("--home", help="folder that holds longreel.toml (default: $LONGREEL_HOME, .longreel/simulated)")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one step; returns the exit code (0 done, 2 a mistake to mend, 3 data not there yet, 4 quality gate)."""
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in ("-h", "--help"):
+        parser_for(None).print_help()
+        return 0 if words else 2
+    step, rest = words[0], words[1:]
+    if step not in STEPS:
+        print(f"longreel: unknown step {step!r}; expected one of {', '.join(STEPS)}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    module = importlib.import_module(STEPS[step][0])
+    parser = parser_for(step)
+    module.add_arguments(parser)
+    args = parser.parse_args(rest)
+    try:
+        return int(module.run(args, Home.locate(args.home)) or 0)
+    except LongreelError as error:
+        print(f"longreel {step}: error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The ranker: packed batches, STCA, training, evaluation, scoring. Imports contracts and torch only."""
