@@ -1,0 +1,41 @@
+"""What the DAGs need to know of their deployment: environment variables, read once at parse time.
+
+LONGREEL_HOME       home folder of the pipeline (the Airflow workers see the same one)
+LONGREEL_FIRST_DAY  first log day to process, YYYY-MM-DD; the scheduler catches up from there
+LONGREEL_LAST_DAY   last log day, for a log that has ended; unset for a live one
+LONGREEL_CRON       when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
+"""
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from airflow.sdk import Asset
+
+HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
+CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
+TIMEZONE = os.environ.get("LONGREEL_TIMEZONE", "UTC")
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# One event a published samples partition, keyed by its day.
+SAMPLES = Asset("longreel_samples", uri="longreel://samples")
+
+DEFAULT_ARGS = {
+    "owner": "longreel",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=30),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+}
+
+
+def run_date(variable: str) -> datetime | None:
+    """When the scheduled run of the named log day starts: the day after it. None where the variable is unset."""
+    day = os.environ.get(variable)
+    return None if not day else datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
+
+
+def step(name: str, options: str) -> str:
+    """The command line of a longreel step for one partition; a run without a partition key is refused by the step."""
+    return f"{sys.executable} -m longreel.cli {name} --home {HOME} --date '{{{{ dag_run.partition_key }}}}' {options}"

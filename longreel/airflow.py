@@ -1,0 +1,200 @@
+"""The embedded Airflow: `airflow standalone` on SQLite and 127.0.0.1, as a child that is always stopped again."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from contracts.errors import LongreelError
+from contracts.home import Home
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+STARTUP_S = 180
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
+SPARK_LOCAL = {"conn_type": "spark", "host": "local[*]"}
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) -> dict[str, str]:
+    """The environment of the embedded Airflow and of every task under it."""
+    url = f"http://127.0.0.1:{port}"
+    settings = {
+        "CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__PARALLELISM": "3",
+        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(port),
+        "API__BASE_URL": url,
+        "API__WORKERS": "1",
+        # A scheduler that starts after a crash takes over its predecessor's tasks this soon (seconds).
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
+    }
+    return os.environ | {
+        **{f"AIRFLOW__{name}": value for name, value in settings.items()},
+        "AIRFLOW_HOME": str(home.airflow),
+        "AIRFLOW_CONN_SPARK_DEFAULT": os.environ.get("AIRFLOW_CONN_SPARK_DEFAULT", json.dumps(SPARK_LOCAL)),
+        "LONGREEL_HOME": str(home.path),
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # spark-submit
+        "PYTHONUNBUFFERED": "1",
+        **dag_variables,
+    }
+
+
+class EmbeddedAirflow:
+    """A context manager: started on entry, stopped with everything it started on exit, also on Ctrl-C."""
+
+    def __init__(self, home: Home, dag_variables: dict[str, str]) -> None:
+        self.home, self.port = home, free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = home.airflow / "standalone.log"
+        self._environment = airflow_environment(home, self.port, dag_variables)
+        self._pid_file = home.airflow / "standalone.pid"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._token = ""
+
+    def __enter__(self) -> "EmbeddedAirflow":
+        self.home.airflow.mkdir(parents=True, exist_ok=True)
+        self._stop_leftover()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", "standalone"],
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._pid_file.write_text(str(self._process.pid))
+        try:
+            self._wait_until_up()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    @property
+    def password(self) -> str:
+        """The generated password of the user `admin`."""
+        return str(json.loads((self.home.airflow / PASSWORDS).read_text())["admin"])
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET /api/v2/`path`, signed in."""
+        if not self._token:
+            body = json.dumps({"username": "admin", "password": self.password}).encode()
+            self._token = self._request("/auth/token", body)["access_token"]
+        return self._request(f"/api/v2/{path}")
+
+    def _request(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json"}
+        if self._token:
+            headers["Authorization"] = f"Bearer {self._token}"
+        request = urllib.request.Request(self.url + path, data=body, headers=headers)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            result: dict[str, Any] = json.load(answer)
+            return result
+
+    def is_running(self) -> bool:
+        """Whether the standalone process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def _wait_until_up(self) -> None:
+        deadline = time.monotonic() + STARTUP_S
+        while time.monotonic() < deadline:
+            if not self.is_running():
+                raise LongreelError(f"Airflow stopped while starting; its last lines are in {self.log}")
+            try:
+                health = self._request("/api/v2/monitor/health")
+                if health["scheduler"]["status"] == "healthy" and (self.home.airflow / PASSWORDS).exists():
+                    return
+            except (OSError, ValueError, KeyError):
+                pass
+            time.sleep(1)
+        raise LongreelError(f"Airflow was not healthy after {STARTUP_S} s; see {self.log}")
+
+    def _stop(self) -> None:
+        """SIGINT ends it cleanly once idle; whatever is left of its session after that is ended by force."""
+        process = self._process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                pass
+        end_session(process.pid)
+        process.wait(timeout=30)
+        self._process = None
+        self._pid_file.unlink(missing_ok=True)
+
+    def _stop_leftover(self) -> None:
+        """End an Airflow of this home that a killed `longreel run` left behind."""
+        if self._pid_file.exists():
+            end_session(int(self._pid_file.read_text()))
+            self._pid_file.unlink()
+
+
+def session_members(leader: int) -> list[psutil.Process]:
+    """Live processes of a session. Tasks make process groups of their own but stay in the session."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return members
+
+
+def end_session(leader: int, grace_s: float = 10.0) -> None:
+    """SIGTERM every process of a session (a training saves its state on it), then SIGKILL what is left."""
+    for process in _signalled(session_members(leader), signal.SIGTERM):
+        process_gone(process, grace_s)
+    for process in _signalled(session_members(leader), signal.SIGKILL):
+        process_gone(process, grace_s)
+
+
+def process_gone(process: psutil.Process, timeout: float) -> bool:
+    """Wait for a process to end; False where it has not by then."""
+    try:
+        process.wait(timeout=timeout)
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def _signalled(processes: Iterable[psutil.Process], number: signal.Signals) -> list[psutil.Process]:
+    reached = []
+    for process in processes:
+        try:
+            process.send_signal(number)
+            reached.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return reached

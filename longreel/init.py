@@ -1,0 +1,45 @@
+"""`longreel init`: a home folder with a configuration from a preset."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from contracts.config import SOURCES, parse_config, preset
+from contracts.errors import LongreelError
+from contracts.home import CONFIG_FILE, Home
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the step."""
+    parser.add_argument("--source", choices=SOURCES, default="simulated", help="which preset to start from")
+    parser.add_argument("--log", help="folder of the raw log (kuairand and generic)")
+
+
+def run(args: argparse.Namespace, home: Home) -> None:
+    """Write `longreel.toml` where there is none; an existing one is kept."""
+    path = home.path / CONFIG_FILE
+    if path.exists():
+        print(f"kept {path}")
+        return
+    write_config(home, args.source, args.log)
+    print(f"wrote {path}")
+
+
+def write_config(home: Home, source: str, log: str | None) -> None:
+    """Write a preset into a home, with the raw log's place filled in.
+
+    Raises:
+        LongreelError: the source needs a log and none, or one that is not there, was given.
+    """
+    text = preset(source)
+    if source != "simulated":
+        if not log:
+            raise LongreelError(f"source {source} needs its raw log: give --log FOLDER (make run: LOG=FOLDER)")
+        folder = Path(log).expanduser().resolve()
+        if not folder.exists():
+            raise LongreelError(f"expected the raw log of source {source} at {folder}, but nothing is there")
+        text = re.sub(r'^log = ".*"$', lambda _: f"log = {json.dumps(str(folder))}", text, count=1, flags=re.MULTILINE)
+    parse_config(text, f"preset {source}")
+    home.path.mkdir(parents=True, exist_ok=True)
+    (home.path / CONFIG_FILE).write_text(text)

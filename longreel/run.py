@@ -1,0 +1,80 @@
+"""`longreel run`: the whole pipeline on one machine. A real Airflow schedules every log day; it ends with the result."""
+
+import argparse
+import importlib
+import os
+import subprocess
+import sys
+from datetime import date
+
+from rich.console import Console
+
+from contracts.config import SOURCES
+from contracts.errors import LongreelError
+from contracts.home import CONFIG_FILE, Home
+from longreel.airflow import EmbeddedAirflow
+from longreel.init import write_config
+from longreel.watch import console, print_failures, watch
+
+FIRST_SIMULATED_DAYS = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the step."""
+    parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
+    parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
+    parser.add_argument("--days", type=int, help="simulated: days to add to the log (default: 5, then 1 a run)")
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Run every log day that the home has not seen yet, then print the newest decision and its numbers."""
+    screen = console()
+    if not args.home and "LONGREEL_HOME" not in os.environ:
+        home = Home.locate(f".longreel/{args.source}")
+    _prepare(home, args)
+    days = log_days(home)
+    if not days:
+        raise LongreelError(f"the raw log at {home.log} has no days")
+    published = set(home.lake.days("samples"))
+    todo = [day for day in days if day not in published]
+    screen.print(f"longreel: {home.config.name}, log days {days[0]} .. {days[-1]}, {len(todo)} new; home {home.path}")
+    if not todo:
+        screen.print("no new log day; nothing to schedule")
+    variables = {"LONGREEL_FIRST_DAY": days[0].isoformat(), "LONGREEL_LAST_DAY": days[-1].isoformat()}
+    failed = bool(todo) and _schedule(home, variables, todo, screen)
+    importlib.import_module("components.summary").print_summary(home)
+    screen.print("Airflow and MLflow, to look around: [bold]make ui[/] (longreel ui --home " + f"{home.path})")
+    return 1 if failed else 0
+
+
+def _prepare(home: Home, args: argparse.Namespace) -> None:
+    if not (home.path / CONFIG_FILE).exists():
+        write_config(home, args.source, args.log)
+    if home.config.source.kind == "simulated":
+        is_new = not home.log.exists()
+        days = args.days or (FIRST_SIMULATED_DAYS if is_new else 1)
+        step = [sys.executable, "-m", "longreel.cli", "simulate", "--home", str(home.path), "--days", str(days)]
+        if subprocess.run(step, check=False).returncode:
+            raise LongreelError("the simulated log could not be written; see above")
+
+
+def log_days(home: Home) -> list[date]:
+    """The days of the raw log, oldest first."""
+    sources = importlib.import_module("spark_jobs.sources")
+    days: list[date] = sources.log_days(home.config.source, home.log)
+    return days
+
+
+def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: Console) -> bool:
+    """Let Airflow run the days; True where one failed."""
+    screen.print("starting Airflow (scheduler, DAG processor, API server) ...")
+    with EmbeddedAirflow(home, variables) as airflow:
+        screen.print(f"Airflow: {airflow.url}  user admin  password {airflow.password}", highlight=False)
+        try:
+            states = watch(airflow, days, screen)
+        except KeyboardInterrupt:
+            screen.print("\ninterrupted; stopping Airflow and its tasks. The next run goes on from here.")
+            raise
+        print_failures(states, screen)
+        screen.print("stopping Airflow ...")
+    return any(state.failed for state in states.values())
