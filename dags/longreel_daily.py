@@ -11,9 +11,9 @@ from dags.settings import CRON, DEFAULT_ARGS, HOME, REPOSITORY, SAMPLES, TIMEZON
 DOC = """
 ### longreel_daily: one log day
 
-`ingest` reads the raw day, validates it (Great Expectations; Data Docs under `reports/<day>/`) and publishes the events,
-users and quarantine partitions. `build_samples` merges the day with each active user's history into request-level
-samples. `announce` emits the asset event `longreel_samples` for the day, which wakes `longreel_train`.
+`ingest` reads the raw day, validates it (Great Expectations; Data Docs under `reports/<day>/`) and publishes the
+events, users and quarantine partitions. `build_samples` merges the day with each active user's history into
+request-level samples. `announce` emits the asset event `longreel_samples` for the day, which wakes `longreel_train`.
 
 **A task failed.** Every step is idempotent: clear it and it runs again. Exit 3: the raw day or an earlier day's events
 are not there yet; wait, or run the missing day. Exit 4: the quality checkpoint stopped the day; read

@@ -10,8 +10,8 @@ from dags.settings import DEFAULT_ARGS, SAMPLES, run_date, step
 DOC = """
 ### longreel_train: is a training due, and if so, a new champion?
 
-`due` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples have just landed; "no" skips
-the run. `retrain` runs the KFP pipeline train -> evaluate -> decide -> promote for that day and logs it to MLflow.
+`due` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples have just landed; "no"
+skips the run. `retrain` runs the KFP pipeline train -> evaluate -> decide -> promote for that day, logged to MLflow.
 
 **`retrain` failed.** Clear it: training goes on from its last checkpoint. **Train a day by hand:**
 `longreel retrain --date 2026-01-09 --trigger manual`, or a manual run with that partition key through the REST API.

@@ -1,5 +1,6 @@
 """The embedded Airflow: `airflow standalone` on SQLite and 127.0.0.1, as a child that is always stopped again."""
 
+import contextlib
 import json
 import os
 import signal
@@ -144,10 +145,8 @@ class EmbeddedAirflow:
             return
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                pass
         end_session(process.pid)
         process.wait(timeout=30)
         self._process = None

@@ -1,4 +1,4 @@
-"""`longreel run`: the whole pipeline on one machine. A real Airflow schedules every log day; it ends with the result."""
+"""`longreel run`: the whole pipeline on one machine. A real Airflow schedules every log day; the result is printed."""
 
 import argparse
 import importlib

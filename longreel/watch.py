@@ -129,7 +129,7 @@ def day_table(states: dict[date, DayState]) -> Table:
 
 
 class ChangePrinter:
-    """Plain lines for output that is no terminal: each task as it ends, and what a running one says, when it changes."""
+    """Plain lines where output is no terminal: each task as it ends, and what a running one says when it changes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
