@@ -1,0 +1,74 @@
+"""A configuration is checked where it is declared, and its errors name the setting."""
+
+from pathlib import Path
+
+import pytest
+
+from contracts.actions import ACTIONS, LABELS, PLAY_LABELS, action_mask
+from contracts.config import Config, load_config, parse_config, preset
+from contracts.dates import day_range, parse_day
+from contracts.errors import LongreelError
+
+
+@pytest.mark.parametrize("name", ["simulated", "kuairand", "generic"])
+def test_presets_are_valid(name: str) -> None:
+    config = parse_config(preset(name))
+    assert config.source.kind == name
+    assert config.gates.task in config.tasks
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[training]\nepoch = 2", "unknown setting 'epoch'"),
+        ("[training]\nepochs = 'two'", "epochs expected int, got 'two'"),
+        ("[training]\nwindow_mean = 20000", "window_min < window_mean < window_max"),
+        ("[model]\nwidth = 65", "not a multiple of heads"),
+        ("[source]\nkind = 'kafka'", "expected one of simulated, kuairand, generic"),
+        ("[source]\nbehaviour = ['tap']", "unknown action 'tap'"),
+        ("tasks = ['buy']", "'buy' is not a label"),
+        ("tasks = ['like']", "task 'click' is not among tasks"),
+        ("[evaluation]\nwindows = [512, 128]", "expected to increase"),
+        ("[nosuch]\nx = 1", "unknown setting 'nosuch'"),
+        ("name = {x = 1}", "is a value, not a section"),
+        ("tasks = [", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named(text: str, message: str) -> None:
+    with pytest.raises(LongreelError, match=message):
+        parse_config(text)
+
+
+def test_whole_numbers_are_fine_where_a_fraction_is_expected() -> None:
+    assert parse_config("[training]\nlearning_rate = 1").training.learning_rate == 1.0
+
+
+def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(LongreelError, match="longreel init"):
+        load_config(tmp_path / "longreel.toml")
+
+
+def test_digest_follows_settings_and_not_the_place_of_the_log() -> None:
+    base = Config().digest()
+    assert parse_config("[source]\nlog = '/elsewhere'").digest() == base
+    assert parse_config("[training]\nseed = 1").digest() != base
+
+
+def test_bits_are_distinct_and_named_once() -> None:
+    values = list(LABELS.values())
+    assert len(set(values)) == len(values)
+    assert all(bit & (bit - 1) == 0 for bit in values)
+    assert not ACTIONS.keys() & PLAY_LABELS.keys()
+    assert action_mask(["click", "like", "long_view"]) == 67
+
+
+def test_days() -> None:
+    assert [day.isoformat() for day in day_range(parse_day("2026-02-27"), parse_day("2026-03-01"))] == [
+        "2026-02-27",
+        "2026-02-28",
+        "2026-03-01",
+    ]
+    with pytest.raises(LongreelError, match="YYYY-MM-DD"):
+        parse_day("01.02.2026")
+    with pytest.raises(LongreelError, match="before it starts"):
+        day_range(parse_day("2026-02-02"), parse_day("2026-02-01"))
