@@ -60,8 +60,7 @@ def _prepare(home: Home, args: argparse.Namespace) -> None:
 
 def log_days(home: Home) -> list[date]:
     """The days of the raw log, oldest first."""
-    sources = importlib.import_module("spark_jobs.sources")
-    days: list[date] = sources.log_days(home.config.source, home.log)
+    days: list[date] = importlib.import_module("spark_jobs.sources").open_source(home).days()
     return days
 
 
