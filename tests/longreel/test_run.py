@@ -1,0 +1,107 @@
+"""The main job for real: Airflow schedules simulated days, a champion is promoted, Ctrl-C leaves nothing running."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import psutil
+import pytest
+
+from contracts.home import Home
+from longreel.airflow import session_members
+
+pytestmark = pytest.mark.slow
+
+CLI = [sys.executable, "-m", "longreel.cli"]
+SMALL = ["--users", "150", "--items", "600"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """A home with four small simulated days; `longreel run` adds one each time."""
+    home = Home(tmp_path_factory.mktemp("run") / "home")
+    command = [*CLI, "init", "--home", str(home.path)]
+    subprocess.run(command, check=True)
+    subprocess.run([*CLI, "simulate", "--home", str(home.path), "--days", "4", *SMALL], check=True)
+    yield home
+    leftover = home.airflow / "standalone.pid"
+    if leftover.exists():  # only where a test failed half-way
+        for process in session_members(int(leftover.read_text())):
+            process.kill()
+
+
+def start(home: Home) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [*CLI, "run", "--home", str(home.path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    output = process.stdout.read()
+    assert process.wait(timeout=60) == 0, output
+    return output
+
+
+def mentions(home: Home) -> list[str]:
+    """Command lines of live processes that were started for this home."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        try:
+            environment = process.info["environ"] or {}
+            words = process.info["cmdline"] or []
+            if environment.get("LONGREEL_HOME") == str(home.path) or str(home.path) in " ".join(words):
+                found.append(" ".join(words))
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_interrupted_in_the_first_day_it_stops_every_process(home: Home) -> None:
+    process = start(home)
+    deadline = time.monotonic() + 120
+    seen = ""
+    assert process.stdout is not None
+    for line in process.stdout:
+        seen += line
+        if "2026-01-05 ingest" in line or time.monotonic() > deadline:
+            break
+    process.send_signal(signal.SIGINT)
+    seen += process.stdout.read()
+    assert process.wait(timeout=90) != 0
+    assert "goes on from here" in seen
+    assert mentions(home) == []
+
+
+def test_the_next_run_completes_every_day_and_promotes_a_champion(home: Home) -> None:
+    output = finish(start(home))
+    days = list(home.lake.days("samples"))
+    assert days[0] == date(2026, 1, 5)
+    assert len(days) == 6  # four, and one a run
+    assert "champion" in output
+    assert mentions(home) == []
+    assert (home.reports / days[-1].isoformat() / "decision.json").exists()
+
+
+def test_another_run_adds_a_day_and_judges_it_against_the_champion(home: Home) -> None:
+    digests = {day: home.lake.require("samples", day).digest for day in home.lake.days("samples")}
+    finish(start(home))
+    days = list(home.lake.days("samples"))
+    assert len(days) == 7
+    assert {day: home.lake.require("samples", day).digest for day in days[:-1]} == digests
+    assert (home.reports / days[-1].isoformat() / "champion_report.json").exists()
+
+
+def test_a_day_can_be_looked_at_without_the_scheduler(home: Home) -> None:
+    shown = subprocess.run([*CLI, "status", "--home", str(home.path)], capture_output=True, text=True, check=True)
+    assert "champion" in shown.stdout
+    assert Path(home.path / "reports").is_dir()
