@@ -1,0 +1,43 @@
+"""The step `decide`: two report files and the policy in, a decision file out. It talks to no server."""
+
+import argparse
+from pathlib import Path
+
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.report import EvaluationReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line options of `longreel decide`."""
+    parser.add_argument("--candidate", type=Path, required=True, help="the candidate's report (`longreel evaluate`)")
+    parser.add_argument("--champion", type=Path, help="the champion's report on the same data; none: no champion yet")
+    parser.add_argument("--out", type=Path, help="write the decision here (default: decision.json by the candidate's)")
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Decide, write the decision and print its reasons."""
+    from rich.console import Console
+
+    from components.gates import decide
+    from components.summary import decision_table
+
+    champion = None if args.champion is None else read_report(args.champion)
+    decision = decide(read_report(args.candidate), champion, home.config.gates)
+    out = args.out or args.candidate.with_name("decision.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(decision.to_json())
+    Console().print(decision_table(decision))
+    print(f"decision: {out}")
+    return 0
+
+
+def read_report(path: Path) -> EvaluationReport:
+    """A report from a file.
+
+    Raises:
+        LongreelError: there is no such file, or it is not a report.
+    """
+    if not path.is_file():
+        raise LongreelError(f"no report at {path}; `longreel evaluate --out {path}` writes one")
+    return EvaluationReport.from_json(path.read_text())

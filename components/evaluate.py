@@ -1,0 +1,104 @@
+"""The step `evaluate`: how good is a model on a day it has not seen? Writes the report that gates judge by."""
+
+import argparse
+import sys
+from datetime import date
+from pathlib import Path
+
+from contracts.dates import parse_day
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.report import EvaluationReport
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line options of `longreel evaluate`."""
+    parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to judge on")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, help="a folder that `longreel train --out` wrote")
+    which.add_argument("--version", type=int, help="a registered version")
+    which.add_argument("--champion", action="store_true", help="the present champion")
+    parser.add_argument("--out", type=Path, help="write the report here (default: reports/DATE/report-MODEL.json)")
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Evaluate, write the report and print the ladder."""
+    from rich.console import Console
+
+    from components.summary import ladder_table
+
+    day = parse_day(args.date)
+    if args.model is not None:
+        report, name = evaluate_model(home, day, args.model), args.model.name
+    else:
+        version = champion_version(home) if args.champion else args.version
+        report, name = evaluate_version(home, day, version), "champion" if args.champion else f"v{version}"
+    out = args.out or home.reports / str(day) / f"report-{name}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(report.to_json())
+    Console().print(ladder_table(report))
+    print(f"report: {out}")
+    return 0
+
+
+def champion_version(home: Home) -> int:
+    """The champion's version.
+
+    Raises:
+        LongreelError: there is no champion.
+    """
+    from components.ledger import Ledger
+
+    champion = Ledger(home).champion()
+    if champion is None:
+        raise LongreelError("there is no champion yet; promote a version first, or name one with --version")
+    return champion.version
+
+
+def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
+    """Judge a registered version, its files verified.
+
+    Raises:
+        LongreelError: there is no such version, its files were changed, or it was trained on `day` or later.
+    """
+    from components import registry, tracking
+
+    client, name = tracking.open_store(home), registry.model_name(home.config)
+    found = registry.get_version(client, name, version)
+    require_unseen(found.data_watermark, day, f"version {version}")
+    return evaluate_model(home, day, registry.fetch(client, name, found))
+
+
+def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
+    """Judge the model in a folder on a day of samples.
+
+    Raises:
+        DataNotReadyError: the day is not published.
+        LongreelError: the folder holds no model, or one that was trained on `day` or later.
+    """
+    home.lake.require("samples", day)
+    from model.checkpoint import load_model
+    from model.evaluate import evaluate
+
+    if not model_dir.is_dir():
+        raise LongreelError(f"no model folder at {model_dir}; `longreel train --out` writes one")
+    _, meta = load_model(model_dir, "cpu")
+    if watermark := meta.get("data_watermark"):
+        require_unseen(date.fromisoformat(watermark), day, str(model_dir))
+    return evaluate(model_dir, home.lake, day, home.config, on_progress=_progress)
+
+
+def require_unseen(watermark: date, day: date, what: str) -> None:
+    """A model is judged only on days after those it was trained on.
+
+    Raises:
+        LongreelError: it has seen the day.
+    """
+    if watermark >= day:
+        raise LongreelError(
+            f"{what} was trained through {watermark}, so {day} says nothing about it; judge it on a later day"
+        )
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    print(f"evaluate: {what} ({done} of {total})", file=sys.stderr, flush=True)

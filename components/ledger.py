@@ -1,0 +1,195 @@
+"""Who made which version the champion, when and why? An append-only ledger that the `champion` alias follows.
+
+The ledger is itself a registered model, `longreel-<name>-ledger`: each of its versions is one entry. MLflow hands out
+version numbers one at a time whatever its store, so two writers never share one, and an entry appears whole.
+
+The ledger is the truth and the alias a copy. An entry counts only if its `from` is where the entries before it ended,
+so of two promotions that started from the same champion one counts and the other is void and told so. A crash between
+entry and alias is mended by whoever comes next: the alias is set to where the ledger ends. See
+docs/decisions/registry.md for the protocol and its limits.
+"""
+
+import getpass
+import json
+import logging
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from components import registry, tracking
+from components.registry import CHAMPION, Version
+from contracts.decision import Decision
+from contracts.errors import LongreelError
+from contracts.home import Home
+
+Action = Literal["promote", "rollback"]
+ENTRY_TAG = "entry"
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One line of the ledger. A void entry lost a race and changed nothing."""
+
+    sequence: int
+    at: str  # UTC, ISO 8601
+    who: str
+    action: Action
+    from_version: int | None
+    to_version: int
+    model_digest: str
+    decision: str | None  # digest of the decision that allowed it
+    reason: str
+    void: bool = False
+
+
+class Ledger:
+    """The champion's history of one pipeline, and the only way to change it."""
+
+    def __init__(self, home: Home, client: MlflowClient | None = None) -> None:
+        self.client = client or tracking.open_store(home)
+        self.model = registry.model_name(home.config)
+        self._name = f"{self.model}-ledger"
+
+    def entries(self) -> list[Entry]:
+        """Every entry, oldest first, void ones marked."""
+        found: list[ModelVersion] = []
+        token = None
+        while True:
+            page = self.client.search_model_versions(f"name='{self._name}'", max_results=200, page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                break
+        entries: list[Entry] = []
+        end: int | None = None
+        for item in sorted((v for v in found if ENTRY_TAG in v.tags), key=lambda v: int(v.version)):
+            values: dict[str, Any] = json.loads(item.tags[ENTRY_TAG])
+            void = values["from_version"] != end
+            entries.append(Entry(sequence=int(item.version), void=void, **values))
+            end = end if void else entries[-1].to_version
+        return entries
+
+    def champion(self) -> Version | None:
+        """The champion by the ledger; None before the first promotion. Mends an alias that does not agree."""
+        end = self._end()
+        self._align()
+        return None if end is None else registry.get_version(self.client, self.model, end)
+
+    def promote(self, decision: Decision, version: Version) -> Entry:
+        """Make a version the champion. Doing it twice with the same decision is done once.
+
+        Raises:
+            LongreelError: the decision is not to promote, or is about another model or another champion; the version's
+                files are not what was registered; somebody else changed the champion meanwhile.
+        """
+        current = self.champion()
+        if decision.outcome != "promote":
+            raise LongreelError(f"the decision is to {decision.outcome}, not to promote: {' '.join(decision.reasons)}")
+        if decision.candidate_digest != version.model_digest:
+            raise LongreelError(
+                f"the decision is about the model {decision.candidate_digest}, but version {version.version} is "
+                f"{version.model_digest}; name the version that was judged"
+            )
+        last = next((e for e in reversed(self.entries()) if not e.void), None)
+        if last is not None and (last.to_version, last.decision) == (version.version, decision.digest()):
+            return last
+        digest = None if current is None else current.model_digest
+        if decision.champion_digest != digest:
+            raise LongreelError(
+                f"the decision compared with the champion {decision.champion_digest}, which is now {digest}; "
+                "evaluate and decide again"
+            )
+        registry.fetch(self.client, self.model, version)
+        return self._move("promote", current, version, decision.digest(), " ".join(decision.reasons))
+
+    def rollback(self, to_version: int | None = None, reason: str = "") -> Entry:
+        """Give the alias back to the champion before the present one, or to a named earlier champion.
+
+        Raises:
+            LongreelError: there is none, the named version never was champion, or its files are damaged.
+        """
+        current, entries = self.champion(), [e for e in self.entries() if not e.void]
+        if current is None:
+            raise LongreelError(f"{self.model} has no champion, so there is nothing to roll back")
+        once = sorted({e.to_version for e in entries} - {current.version})
+        if to_version is None:
+            made = next(e for e in reversed(entries) if e.action == "promote" and e.to_version == current.version)
+            if made.from_version is None:
+                raise LongreelError(f"version {current.version} is the first champion; there is none before it")
+            to_version = made.from_version
+        elif to_version not in once:
+            raise LongreelError(
+                f"version {to_version} cannot be rolled back to; champions before were {once or 'none'} "
+                "(a version that never was champion needs a decision and `longreel promote`)"
+            )
+        target = registry.get_version(self.client, self.model, to_version)
+        registry.fetch(self.client, self.model, target)
+        return self._move("rollback", current, target, None, reason or "rolled back by hand")
+
+    def _end(self) -> int | None:
+        return next((e.to_version for e in reversed(self.entries()) if not e.void), None)
+
+    def _move(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> Entry:
+        sequence = self._append(action, current, to, decision, reason)
+        entry = next(e for e in self.entries() if e.sequence == sequence)
+        if entry.void:
+            raise LongreelError("somebody else changed the champion at the same moment; evaluate and decide again")
+        self._align()
+        return entry
+
+    def _append(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> int:
+        """Write an entry; returns its sequence number. From here on it stands, whatever happens to this process."""
+        entry = Entry(
+            sequence=0,
+            at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            who=os.environ.get("LONGREEL_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}",
+            action=action,
+            from_version=None if current is None else current.version,
+            to_version=to.version,
+            model_digest=to.model_digest,
+            decision=decision,
+            reason=reason[: registry.MAX_TAG // 2],
+        )
+        values = {k: v for k, v in asdict(entry).items() if k not in ("sequence", "void")}
+        try:
+            self.client.create_registered_model(self._name, description="Append-only: one version is one change.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        before = "no champion" if current is None else f"version {current.version}"
+        made = self.client.create_model_version(
+            self._name,
+            source=f"models:/{self.model}/{to.version}",
+            tags={ENTRY_TAG: json.dumps(values)},
+            description=f"{entry.at} {entry.who}: {action} {before} -> version {to.version}. {entry.reason}",
+        )
+        return int(made.version)
+
+    def _align(self) -> None:
+        """Set the alias to where the ledger ends. Reading the ledger again after writing makes the last writer of
+        several leave the right alias behind."""
+        for _ in range(10):
+            end, alias = self._end(), self._alias()
+            if alias == end:
+                return
+            log.info("alias %s of %s: %s -> %s, as the ledger says", CHAMPION, self.model, alias, end)
+            if end is None:
+                self.client.delete_registered_model_alias(self.model, CHAMPION)
+            else:
+                self.client.set_registered_model_alias(self.model, CHAMPION, str(end))
+        raise LongreelError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
+
+    def _alias(self) -> int | None:
+        try:
+            return int(self.client.get_model_version_by_alias(self.model, CHAMPION).version)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise

@@ -1,0 +1,193 @@
+"""Which trained models are there, and are their files what was registered? Versions of `longreel-<name>` in MLflow.
+
+Every trained candidate becomes a version, tagged with its data, its digest and what was decided of it. The digest in
+the tag and the files must agree before a version is loaded or promoted. Which version is the champion: ledger.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow as pa
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types.schema import Array
+
+import contracts
+import model
+from contracts.config import Config
+from contracts.decision import Decision
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.schemas import REQUEST_TABLE
+from model.checkpoint import model_digest
+
+CHAMPION = "champion"
+PENDING = "pending"  # the decision tag of a version that was not judged yet
+MAX_TAG = 4_500  # stores refuse tag values and descriptions beyond 5,000 characters
+SCRIPT = Path(__file__).with_name("pyfunc_model.py")
+# What the scoring script needs where a version is served; the code of `contracts` and `model` travels with it.
+SERVING_REQUIREMENTS = ["mlflow==3.17.2", "torch>=2.11", "numpy>=2.2", "pandas>=2.2", "pyarrow>=25", "safetensors>=0.8"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One registered version. `tags` are MLflow's, as strings."""
+
+    version: int
+    model_digest: str
+    run_id: str
+    tags: Mapping[str, str]
+
+    @property
+    def evaluated_day(self) -> date:
+        """The day the version was trained for, which it has not seen."""
+        return date.fromisoformat(self.tags["evaluated_day"])
+
+    @property
+    def data_watermark(self) -> date:
+        """The last day it was trained on."""
+        return date.fromisoformat(self.tags["data_watermark"])
+
+    @property
+    def decision(self) -> str:
+        """promote, hold, reject or pending."""
+        return self.tags.get("decision", PENDING)
+
+
+def model_name(config: Config) -> str:
+    """The registered model of a pipeline."""
+    return f"longreel-{config.name}"
+
+
+def _read(found: ModelVersion) -> Version:
+    tags = dict(found.tags)
+    return Version(version=int(found.version), model_digest=tags["model_digest"], run_id=found.run_id or "", tags=tags)
+
+
+def versions(client: MlflowClient, name: str) -> list[Version]:
+    """Every registered version, oldest first."""
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = client.search_model_versions(f"name='{name}'", max_results=200, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return sorted((_read(v) for v in found if "model_digest" in v.tags), key=lambda v: v.version)
+
+
+def get_version(client: MlflowClient, name: str, version: int) -> Version:
+    """One version.
+
+    Raises:
+        LongreelError: there is no such version.
+    """
+    try:
+        return _read(client.get_model_version(name, str(version)))
+    except (MlflowException, KeyError) as error:
+        known = [v.version for v in versions(client, name)]
+        have = f"registered are {', '.join(map(str, known))}" if known else "nothing is registered"
+        raise LongreelError(f"{name} has no version {version}; {have}") from error
+
+
+def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
+    """MLflow's signature of scoring: the request table in, a probability per task out."""
+    kinds = {pa.int64(): DataType.long, pa.int32(): DataType.integer, pa.string(): DataType.string}
+
+    def spec(field: pa.Field) -> ColSpec:
+        if pa.types.is_list(field.type):
+            return ColSpec(Array(kinds[field.type.value_type]), field.name)
+        return ColSpec(kinds[field.type], field.name)
+
+    inputs: list[ColSpec | TensorSpec] = [spec(field) for field in REQUEST_TABLE]
+    outputs: list[ColSpec | TensorSpec] = [spec(REQUEST_TABLE.field("user_id"))]
+    outputs += [ColSpec(DataType.string, "request_id"), ColSpec(DataType.long, "item_id")]
+    outputs += [ColSpec(DataType.double, task) for task in tasks]
+    return ModelSignature(
+        inputs=Schema(inputs),
+        outputs=Schema(outputs),
+        params=ParamSchema([ParamSpec("window", DataType.long, 10_240)]),
+    )
+
+
+def register(
+    home: Home, client: MlflowClient, model_dir: Path, *, run_id: str, tasks: tuple[str, ...], tags: Mapping[str, str]
+) -> Version:
+    """Log a trained model to its run and register it; a model that the run has registered before is not repeated."""
+    name, digest = model_name(home.config), model_digest(model_dir)
+    for known in versions(client, name):
+        if (known.run_id, known.model_digest) == (run_id, digest):
+            return known
+    info = mlflow.pyfunc.log_model(
+        name="ranker",
+        run_id=run_id,
+        python_model=str(SCRIPT),
+        artifacts={"model": str(model_dir)},
+        model_config={"model_digest": digest},
+        signature=request_signature(tasks),
+        pip_requirements=SERVING_REQUIREMENTS,
+        code_paths=[str(Path(package.__path__[0])) for package in (contracts, model)],
+    )
+    try:
+        client.create_registered_model(
+            name, description="Rankers of one longreel pipeline; `champion` is the one to use."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    all_tags = {**tags, "model_digest": digest, "decision": PENDING}
+    made = client.create_model_version(
+        name, source=info.model_uri, run_id=run_id, tags=all_tags, model_id=info.model_id
+    )
+    return get_version(client, name, int(made.version))
+
+
+def fetch(client: MlflowClient, name: str, version: Version) -> Path:
+    """The folder with a version's files, downloaded where the store is elsewhere.
+
+    Raises:
+        LongreelError: the files are not those that were registered, or are gone.
+    """
+    uri = client.get_model_version_download_uri(name, str(version.version))
+    try:
+        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri))
+        flavour: dict[str, Any] = Model.load(str(root)).flavors["python_function"]
+        folder = root / flavour["artifacts"]["model"]["path"]
+        digest = model_digest(folder)
+    except (OSError, MlflowException, KeyError) as error:
+        raise LongreelError(f"the files of {name} version {version.version} cannot be read: {error}") from error
+    if digest != version.model_digest:
+        raise LongreelError(
+            f"the files of {name} version {version.version} have digest {digest}, registered was "
+            f"{version.model_digest}: they were changed or damaged; roll back, or train again"
+        )
+    return folder
+
+
+def record_decision(client: MlflowClient, name: str, version: Version, decision: Decision) -> None:
+    """Tag a version and its run with what was decided; both pages say why in words."""
+    values = {
+        "decision": decision.outcome,
+        "decision_digest": decision.digest(),
+        "decision_reason": " ".join(decision.reasons)[:MAX_TAG],
+    }
+    for key, value in values.items():
+        client.set_model_version_tag(name, str(version.version), key, value)
+        client.set_tag(version.run_id, key, value)
+    lines = [f"**{decision.outcome}** of {name} version {version.version}, judged on {decision.date}", ""]
+    lines += [f"- {gate.verdict}: {gate.reason}" for gate in decision.gates]
+    text = "\n".join(lines)[:MAX_TAG]
+    client.update_model_version(name, str(version.version), description=text)
+    client.set_tag(version.run_id, "mlflow.note.content", text)
+
+
+def last_judged_day(known: list[Version]) -> date | None:
+    """The newest day on which a candidate was judged to the end; an interrupted one does not count."""
+    return max((v.evaluated_day for v in known if v.decision != PENDING), default=None)

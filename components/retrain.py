@@ -1,0 +1,172 @@
+"""The step `retrain`: one candidate for DATE, from training to promotion, as one KFP pipeline run on this machine.
+
+Killed at any moment, the next call goes on: training from its last checkpoint, everything after it from its start.
+Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, plots/ and, last, summary.json.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from components.train import TRIGGERS, training_days
+from contracts.dates import parse_day
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.lake import digest_of
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the pipeline is run with."""
+
+    inputs_digest: str
+    champion: int  # version; 0 where there is none
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line options of `longreel retrain`."""
+    parser.add_argument("--date", required=True, help="YYYY-MM-DD: judge on this day, train on those before it")
+    parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it runs; a tag of the MLflow run")
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Run the pipeline and print what came out."""
+    from components.summary import print_summary
+
+    day = parse_day(args.date)
+    retrain(home, day, trigger=args.trigger)
+    print_summary(home, day)
+    return 0
+
+
+def plan(home: Home, day: date) -> Plan:
+    """Check what can be checked before anything is trained.
+
+    Raises:
+        DataNotReadyError: `day` is not published, or too few days are before it.
+        LongreelError: the champion was trained on `day` or later, so it cannot be judged there.
+    """
+    from components import tracking
+    from components.evaluate import require_unseen
+    from components.ledger import Ledger
+
+    config, lake = home.config, home.lake
+    judged_on = lake.require("samples", day)
+    days = training_days(list(lake.days("samples")), day, config)
+    client = tracking.open_store(home)
+    tracking.experiment_id(home, client)
+    champion = Ledger(home, client).champion()
+    if champion is not None:
+        require_unseen(champion.data_watermark, day, f"the champion (version {champion.version})")
+    digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): judged_on.digest}
+    inputs = digest_of({"samples": digests, "config": config.digest(), "code": tracking.git_sha()})
+    return Plan(inputs, 0 if champion is None else champion.version)
+
+
+def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]:
+    """Train, evaluate, decide and promote for one day; returns what summary.json holds.
+
+    Raises:
+        LongreelError: see `plan`; or a step of the pipeline failed, and its output says how.
+    """
+    from kfp import local
+
+    from components.pipeline import retrain_pipeline
+
+    started, planned = time.monotonic(), plan(home, day)
+    log.info("retrain for %s: inputs %s, champion version %s", day, planned.inputs_digest, planned.champion or "none")
+    root = home.work / "kfp" / f"{day}-{time.strftime('%Y%m%dT%H%M%S')}"
+    with _children_end_with_us():
+        local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
+        try:
+            done = retrain_pipeline(
+                home=str(home.path),
+                date=str(day),
+                trigger=trigger,
+                inputs_digest=planned.inputs_digest,
+                champion=planned.champion,
+            )
+        except RuntimeError as error:
+            raise LongreelError(f"the pipeline for {day} failed, see the step's output above ({error})") from error
+    version = int(done.outputs["version"])
+    summary = _report(home, day, version, trigger, planned, time.monotonic() - started)
+    shutil.rmtree(root, ignore_errors=True)
+    return summary
+
+
+def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, seconds: float) -> dict[str, Any]:
+    """Bring a finished candidate's evidence from MLflow into `reports/DATE/`, summary.json last."""
+    from mlflow.artifacts import download_artifacts
+
+    from components import record, registry
+    from components.ledger import Ledger
+    from components.promote import read_decision
+
+    ledger, folder = Ledger(home), home.reports / str(day)
+    judged = registry.get_version(ledger.client, ledger.model, version)
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in ("summary.json", "champion_report.json"):
+        (folder / stale).unlink(missing_ok=True)
+    wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json"}
+    if planned.champion:
+        wanted[record.CHAMPION_REPORT] = "champion_report.json"
+    uri = ledger.client.tracking_uri
+    for artifact, name in wanted.items():
+        found = download_artifacts(run_id=judged.run_id, artifact_path=artifact, tracking_uri=uri)
+        shutil.copyfile(found, folder / name)
+    plots = Path(download_artifacts(run_id=judged.run_id, artifact_path=record.PLOTS, tracking_uri=uri))
+    shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
+    decision, champion = read_decision(folder / "decision.json"), ledger.champion()
+    summary = {
+        "date": str(day),
+        "trigger": trigger,
+        "model": ledger.model,
+        "version": version,
+        "model_digest": judged.model_digest,
+        "train_first_day": judged.tags["train_first_day"],
+        "train_last_day": judged.tags["train_last_day"],
+        "run_id": judged.run_id,
+        "run_name": judged.tags["run_name"],
+        "outcome": decision.outcome,
+        "decision_digest": decision.digest(),
+        "reasons": list(decision.reasons),
+        "champion_before": planned.champion or None,
+        "champion_after": None if champion is None else champion.version,
+        "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
+        "seconds": round(seconds, 1),
+    }
+    draft = folder / "summary.json.draft"
+    draft.write_text(json.dumps(summary, indent=1))
+    draft.replace(folder / "summary.json")
+    return summary
+
+
+@contextmanager
+def _children_end_with_us() -> Iterator[None]:
+    """On SIGTERM end the running step too (it saves a checkpoint), where it would go on alone otherwise."""
+    import psutil
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            child.terminate()
+        psutil.wait_procs(children, timeout=20)
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,55 @@
+"""The step `score`: a request table in, a row per target with one probability per task out."""
+
+import argparse
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.schemas import REQUEST_TABLE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line options of `longreel score`."""
+    parser.add_argument("--input", type=Path, required=True, help="Parquet file with a request table's columns")
+    parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=int, help="a registered version")
+    which.add_argument("--champion", action="store_true", help="the present champion (default)")
+    parser.add_argument("--window", type=int, help="read at most this many history events (default: all)")
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Score the file."""
+    requests = read_requests(args.input)
+    from components import registry, tracking
+    from components.evaluate import champion_version
+    from model.scorer import Scorer
+
+    client, name = tracking.open_store(home), registry.model_name(home.config)
+    version = registry.get_version(client, name, args.version or champion_version(home))
+    scores = Scorer.load(registry.fetch(client, name, version)).score(requests, args.window)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(scores, args.output)
+    print(f"{scores.num_rows:,} targets scored by {name} version {version.version}: {args.output}")
+    return 0
+
+
+def read_requests(path: Path) -> pa.Table:
+    """A request table from a Parquet file; further columns, such as labels, are left unread.
+
+    Raises:
+        LongreelError: there is no such file, it is not Parquet, or columns are missing or of another type.
+    """
+    if not path.is_file():
+        raise LongreelError(f"no request table at {path}; expected a Parquet file, see contracts/schemas.py")
+    try:
+        found = set(pq.read_schema(path).names)
+        missing = [name for name in REQUEST_TABLE.names if name not in found]
+        if missing:
+            raise LongreelError(f"{path} lacks columns {', '.join(missing)}; see REQUEST_TABLE in contracts/schemas.py")
+        return pq.read_table(path, columns=REQUEST_TABLE.names).cast(REQUEST_TABLE)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise LongreelError(f"{path} is not a request table: {error}") from error

@@ -1,0 +1,108 @@
+"""The step `status`: where does the pipeline stand? Partitions, freshness, champion, decisions and ledger."""
+
+import argparse
+from collections.abc import Sequence
+from datetime import date
+
+from rich.console import Console
+from rich.table import Table
+
+from components import registry, tracking
+from components.freshness import due
+from components.ledger import Entry, Ledger
+from components.registry import Version
+from components.summary import MARKS
+from contracts.config import Config
+from contracts.dates import day_range
+from contracts.home import Home
+from contracts.lake import Lake
+from contracts.schemas import DATASETS
+
+NEWEST = 5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`longreel status` has no options of its own."""
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Print the screen."""
+    console, config, lake = Console(), home.config, home.lake
+    ledger = Ledger(home, tracking.open_store(home))
+    known, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
+    console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
+    console.print(_partitions(lake))
+    for line in _freshness(config, sorted(lake.days("samples")), known, champion):
+        console.print(line, soft_wrap=True)
+    if known:
+        console.print(_candidates(known[-NEWEST:], champion))
+    if entries := ledger.entries():
+        console.print(_ledger(entries[-NEWEST:]))
+    return 0
+
+
+def gaps(days: Sequence[date]) -> list[date]:
+    """Days missing between the first and the last."""
+    return [day for day in day_range(days[0], days[-1]) if day not in set(days)] if days else []
+
+
+def _partitions(lake: Lake) -> Table:
+    table = Table(title="Partitions", title_justify="left")
+    for name in ("dataset", "first", "last", "days", "missing between", "rows of last"):
+        table.add_column(name)
+    for dataset in DATASETS:
+        days = sorted(lake.days(dataset))
+        if not days:
+            table.add_row(dataset, "–", "–", "0", "", "")
+            continue
+        # A history base is written every few days by design, so days between are no gaps.
+        missing = [] if dataset == "history" else gaps(days)
+        shown = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        rows = f"{lake.require(dataset, days[-1]).rows:,}"
+        table.add_row(dataset, str(days[0]), str(days[-1]), str(len(days)), f"[red]{shown}[/]" if shown else "", rows)
+    return table
+
+
+def _freshness(config: Config, days: list[date], known: list[Version], champion: Version | None) -> list[str]:
+    if champion is None:
+        lines = ["champion: none yet"]
+    else:
+        lines = [
+            f"champion: version {champion.version}, trained through {champion.data_watermark}, "
+            f"promoted on {champion.evaluated_day}; digest {champion.model_digest}"
+        ]
+        if days:
+            behind = sum(1 for day in days if day > champion.data_watermark)
+            lines.append(f"freshness: {behind} published day{'s' * (behind != 1)} it was not trained on")
+    if not days:
+        return [*lines, "training: not due; no samples are published"]
+    answer = due(days[-1], days, registry.last_judged_day(known), config.retrain)
+    return [*lines, f"training for {days[-1]}: {'[bold]due[/]' if answer.is_due else 'not due'}; {answer.reason}"]
+
+
+def _candidates(known: list[Version], champion: Version | None) -> Table:
+    table = Table(title="Last candidates", title_justify="left")
+    for name in ("version", "judged on", "trained on", "decision", "reason"):
+        table.add_column(name)
+    for version in known:
+        tags = version.tags
+        is_champion = champion is not None and champion.version == version.version
+        table.add_row(
+            f"{version.version}{' *' if is_champion else ''}",
+            str(version.evaluated_day),
+            f"{tags.get('train_first_day')} .. {tags.get('train_last_day')}",
+            MARKS.get(version.decision, version.decision),
+            tags.get("decision_reason", ""),
+        )
+    return table
+
+
+def _ledger(entries: Sequence[Entry]) -> Table:
+    table = Table(title="Ledger", title_justify="left")
+    for name in ("entry", "when", "who", "action", "champion", "decision"):
+        table.add_column(name)
+    for e in entries:
+        moved = f"{e.from_version or 'none'} -> {e.to_version}"
+        action = f"{e.action} [red](void: lost a race)[/]" if e.void else e.action
+        table.add_row(str(e.sequence), e.at, e.who, action, moved, e.decision or e.reason)
+    return table

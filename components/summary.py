@@ -1,0 +1,107 @@
+"""What came out, on one screen: the window ladder, the decision with its reasons, the version and where plots are."""
+
+import json
+from datetime import date
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from components.gates import paired_difference
+from contracts.decision import Decision
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.report import Estimate, EvaluationReport, MetricRow
+
+MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
+VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]"}
+
+
+def _interval(estimate: Estimate, digits: int = 4) -> str:
+    if estimate.value is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} [dim]{estimate.low:.{digits}f}..{estimate.high:.{digits}f}[/]"
+
+
+def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Table:
+    """The window ladder of every task with intervals; with a champion's report, the paired AUC difference too."""
+    level = f"{report.interval:.0%} user-bootstrap intervals"
+    everyone = report.row(report.tasks[0], report.windows[0])
+    counts = f"{everyone.users:,} users, {everyone.requests:,} requests, {everyone.targets:,} targets"
+    table = Table(
+        title=f"Model {report.model_digest} on {report.date}: {counts}",
+        caption=f"{level}; longest history {report.longest_history:,}; mean training window "
+        f"{report.training_mean_window:,}",
+    )
+    for name in ("task", "window"):
+        table.add_column(name, justify="right" if name == "window" else "left")
+    for name in ("AUC", "GAUC", "log loss", "calibration", *(["AUC - champion"] if champion else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for task in report.tasks:
+        for window in report.windows:
+            row = report.row(task, window)
+            cells = [_interval(row.auc), _interval(row.gauc), _interval(row.log_loss), _interval(row.calibration, 3)]
+            if champion is not None:
+                cells.append(_gain(row, champion, report.interval))
+            last = window == report.windows[-1]
+            table.add_row(task if window == report.windows[0] else "", f"{window:,}", *cells, end_section=last)
+    return table
+
+
+def _gain(row: MetricRow, champion: EvaluationReport, interval: float) -> str:
+    try:
+        gain = paired_difference(row.auc, champion.row(row.task, row.window).auc, interval)
+    except LongreelError:  # another ladder, or undefined on this day
+        return "–"
+    return f"{gain.value:+.4f} [dim]{gain.low:+.4f}..{gain.high:+.4f}[/]"
+
+
+def decision_table(decision: Decision) -> Table:
+    """Every gate of a decision with its sentence."""
+    table = Table(title=f"Decision on {decision.date}: {MARKS[decision.outcome]}", title_justify="left")
+    table.add_column("gate", no_wrap=True)
+    table.add_column("verdict")
+    table.add_column("reason")
+    for gate in decision.gates:
+        table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
+    return table
+
+
+def judged_days(home: Home) -> list[date]:
+    """Days with a finished retrain under `reports/`, oldest first."""
+    found = home.reports.glob("*/summary.json") if home.reports.is_dir() else ()
+    return sorted(date.fromisoformat(path.parent.name) for path in found)
+
+
+def print_summary(home: Home, day: date | None = None, console: Console | None = None) -> None:
+    """Print what the retrain of `day` ended with; by default the newest one. Says so where there is none."""
+    console = console or Console(width=None)
+    days = judged_days(home)
+    if day is None and not days:
+        console.print(
+            "No candidate has been judged yet: the freshness policy has not asked for one (`longreel status`)."
+        )
+        return
+    folder = home.reports / str(day or days[-1])
+    if not (folder / "summary.json").is_file():
+        have = f"judged days are {days[0]} .. {days[-1]}" if days else "no day was judged"
+        raise LongreelError(f"no retrain was finished for {folder.name}; {have}")
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    report = EvaluationReport.from_json((folder / "report.json").read_text())
+    rival = folder / "champion_report.json"
+    champion = EvaluationReport.from_json(rival.read_text()) if rival.is_file() else None
+    console.print(ladder_table(report, champion))
+    console.print(decision_table(Decision.from_json((folder / "decision.json").read_text())))
+    before, after = (f"version {v}" if v else "none" for v in (summary["champion_before"], summary["champion_after"]))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("model", f"{summary['model']} version {summary['version']}")
+    facts.add_row("champion", f"{before} -> {after}" if before != after else f"{after} (unchanged)")
+    facts.add_row("trained on", f"{summary['train_first_day']} .. {summary['train_last_day']} ({summary['trigger']})")
+    facts.add_row("MLflow run", f"{summary['run_name']}  ({summary['run_id']})")
+    facts.add_row("reports", str(folder))
+    facts.add_row("plots", str(folder / "plots"))
+    if report.latency_ms is not None:
+        facts.add_row("latency", f"{report.latency_ms:,.1f} ms for {report.latency_shape} on {report.device}")
+    console.print(facts, soft_wrap=True)

@@ -1,0 +1,191 @@
+"""What does MLflow know of a run? Opens the store, one run per candidate, and writes what a reader will ask for there.
+
+One experiment per pipeline (`longreel/<name>`), one run per candidate: training, evaluation, decision and plots are all
+in it. A training that was killed goes on in the run it began. Works on SQLite, PostgreSQL and an http tracking server.
+"""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.dataset_source import DatasetSource
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+
+from contracts.home import Home
+from contracts.lake import Lake, Manifest
+from contracts.report import EvaluationReport
+from model.progress import StepStats
+
+CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
+SYSTEM_METRICS_EVERY_S = 5.0
+MAX_BATCH = 900  # MLflow takes at most 1,000 metrics a call
+
+
+def open_store(home: Home) -> MlflowClient:
+    """Point MLflow at this home's store, which is made where it is local and new."""
+    uri = home.tracking_uri
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def experiment_id(home: Home, client: MlflowClient) -> str:
+    """The pipeline's experiment, made on first use. A tracking server chooses where its artefacts lie."""
+    name = f"longreel/{home.config.name}"
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = not home.tracking_uri.startswith(("http://", "https://"))
+    if local:
+        home.artifacts.mkdir(parents=True, exist_ok=True)
+    return str(client.create_experiment(name, artifact_location=home.artifacts.as_uri() if local else None))
+
+
+def git_sha() -> str:
+    """The commit this code is of, `-dirty` where files differ; $LONGREEL_CODE_VERSION where there is no checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+        return found.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return os.environ.get("LONGREEL_CODE_VERSION", "unknown")
+
+
+@contextmanager
+def training_run(home: Home, client: MlflowClient, *, name: str, run_id: str | None) -> Iterator[str]:
+    """The run of one candidate, with system metrics sampled; yields its id.
+
+    `run_id` names the run of an interrupted training to go on with. An error marks the run as failed.
+    """
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY_S)
+    if run_id is not None:
+        started = mlflow.start_run(run_id=run_id, log_system_metrics=True)
+    else:
+        experiment = experiment_id(home, client)
+        started = mlflow.start_run(experiment_id=experiment, run_name=name, log_system_metrics=True)
+    try:
+        yield started.info.run_id
+    except BaseException:
+        mlflow.end_run(RunStatus.to_string(RunStatus.FAILED))
+        raise
+    mlflow.end_run()
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters: {"training": {"seed": 0}} -> {"training.seed": "0"}."""
+    flat: dict[str, str] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return flat
+
+
+def log_settings(client: MlflowClient, run_id: str, settings: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    """Parameters and tags of a run; parameters that a resumed run already has are left alone."""
+    known = client.get_run(run_id).data.params
+    params = [Param(key, value) for key, value in flatten(settings).items() if key not in known]
+    client.log_batch(run_id, params=params, tags=[RunTag(key, value) for key, value in tags.items()])
+
+
+def _source(lake: Lake, manifest: Manifest) -> DatasetSource:
+    place = f"{lake.root}/{manifest.dataset}/date={manifest.date}"
+    return resolve_dataset_source(place) if "://" in lake.root else LocalArtifactDatasetSource(place)
+
+
+def log_data(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[Manifest], context: str) -> None:
+    """Name partitions as a run's dataset inputs, by their content digest. `context`: "training" or "evaluation"."""
+    inputs = []
+    for manifest in manifests:
+        name = f"{manifest.dataset}/{manifest.date}"
+        dataset = MetaDataset(  # type: ignore[abstract]  # its profile is None by design
+            _source(lake, manifest), name=name, digest=manifest.digest[:36]
+        )
+        inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)]))
+    client.log_inputs(run_id, inputs)
+
+
+class TrainingCurves:
+    """Called with every step's stats; writes training curves (`train/...`) in batches, thinned to a point a second."""
+
+    def __init__(self, client: MlflowClient, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+        self._losses: list[float] = []
+        self._metrics: list[Metric] = []
+        self._last_point = self._last_flush = 0.0
+
+    def __call__(self, stats: StepStats) -> None:
+        """Take one step's stats."""
+        self._losses.append(stats.loss)
+        self._latest = stats
+        now = time.monotonic()
+        if now - self._last_point >= CURVE_EVERY_S:
+            self._point()
+            if now - self._last_flush >= 5 * CURVE_EVERY_S or len(self._metrics) >= MAX_BATCH:
+                self.flush()
+
+    def _point(self) -> None:
+        stats, at = self._latest, int(time.time() * 1000)
+        values = {
+            "loss": sum(self._losses) / len(self._losses),
+            "learning_rate": stats.lr,
+            "targets_per_s": stats.targets_per_s,
+            "tokens_per_s": stats.tokens_per_s,
+            "mean_window": stats.mean_window,
+            "data_wait_share": stats.data_wait_share,
+        }
+        self._metrics += [Metric(f"train/{name}", float(value), at, stats.step) for name, value in values.items()]
+        self._losses, self._last_point = [], time.monotonic()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        if self._losses:
+            self._point()
+        log_metrics(self._client, self._run_id, self._metrics)
+        self._metrics, self._last_flush = [], time.monotonic()
+
+
+def log_metrics(client: MlflowClient, run_id: str, metrics: list[Metric]) -> None:
+    """Write metrics in as many calls as MLflow's limit asks for."""
+    for start in range(0, len(metrics), MAX_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
+
+
+def log_report(client: MlflowClient, run_id: str, report: EvaluationReport, prefix: str = "") -> None:
+    """A report's metrics: `auc_by_window/click` with the window as step, so that the chart's axis is the window, and
+    `auc/click_w512` as single values, which sort and compare in the table of runs. `prefix` sets a champion's apart."""
+    at, metrics = int(time.time() * 1000), []
+    for row in report.rows:
+        if row.slice != "all":
+            continue
+        for metric in ("auc", "gauc", "log_loss", "calibration"):
+            estimate = getattr(row, metric)
+            if estimate.value is None:
+                continue
+            metrics.append(Metric(f"{prefix}{metric}_by_window/{row.task}", estimate.value, at, row.window))
+            metrics.append(Metric(f"{prefix}{metric}/{row.task}_w{row.window}", estimate.value, at, 0))
+            for end in ("low", "high") if metric == "auc" else ():
+                bound = getattr(estimate, end)
+                if bound is not None:
+                    metrics.append(Metric(f"{prefix}auc_by_window/{row.task}_{end}", bound, at, row.window))
+    for name in ("latency_ms", "peak_memory_mib"):
+        if (value := getattr(report, name)) is not None:
+            metrics.append(Metric(f"{prefix}scoring/{name}", value, at, 0))
+    log_metrics(client, run_id, metrics)

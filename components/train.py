@@ -1,0 +1,235 @@
+"""The step `train`: a candidate from the days before DATE, logged to MLflow and registered as a version.
+
+One candidate has one working folder, named by everything it is made from. A training that was killed goes on there
+from its last checkpoint and in the MLflow run it began; one that is finished is not done again.
+"""
+
+import argparse
+import fcntl
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from contracts.config import Config
+from contracts.dates import parse_day
+from contracts.errors import DataNotReadyError, LongreelError
+from contracts.home import Home
+from contracts.lake import Manifest, digest_of
+
+TRIGGERS = ("freshness", "manual", "backfill")
+KEPT_FINISHED = 4  # working folders of finished candidates
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What training ended with."""
+
+    version: int
+    run_id: str
+    model_digest: str
+    evaluated_day: str
+    train_first_day: str
+    train_last_day: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Command-line options of `longreel train`."""
+    parser.add_argument("--date", required=True, help="YYYY-MM-DD: the day the candidate will be judged on; not read")
+    parser.add_argument("--out", type=Path, help="also copy the trained model to this folder")
+    parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it is trained; a tag of the run")
+
+
+def run(args: argparse.Namespace, home: Home) -> int:
+    """Train and say which version came of it."""
+    made = train_candidate(home, parse_day(args.date), trigger=args.trigger, out=args.out)
+    name = f"longreel-{home.config.name}"
+    print(f"{name} version {made.version}: digest {made.model_digest}, MLflow run {made.run_id}")
+    print(f"next: longreel evaluate --date {made.evaluated_day} --version {made.version}")
+    return 0
+
+
+def training_days(published: list[date], day: date, config: Config) -> list[date]:
+    """The days a candidate for `day` is trained on: the newest `training.window_days` published ones before it.
+
+    Raises:
+        DataNotReadyError: fewer than `retrain.min_train_days` are published.
+    """
+    before = sorted(d for d in published if d < day)
+    if len(before) < config.retrain.min_train_days:
+        have = f"{before[0]} .. {before[-1]} ({len(before)})" if before else "none"
+        raise DataNotReadyError(
+            f"training for {day} needs samples of at least {config.retrain.min_train_days} days before it, "
+            f"published are {have}; build samples first (`longreel build-samples`)"
+        )
+    return before[-config.training.window_days :]
+
+
+def train_candidate(home: Home, day: date, *, trigger: str = "manual", out: Path | None = None) -> Candidate:
+    """Train, log and register the candidate for `day`, or find it done.
+
+    Raises:
+        DataNotReadyError: there are too few days of samples before `day`.
+        LongreelError: a warm start was asked for and the champion has already seen `day`.
+    """
+    config, lake = home.config, home.lake
+    days = training_days(list(lake.days("samples")), day, config)
+    start, days = _warm_start(home, config, day, days)
+    manifests = [lake.require("samples", d) for d in days]
+    made_from = {
+        "tasks": config.tasks,
+        "model": asdict(config.model),
+        "training": asdict(config.training),
+        "days": {m.date: m.digest for m in manifests},
+        "init": None if start is None else start.name,
+    }
+    folder = home.work / "train" / f"{day}-{digest_of(made_from)}"
+    with _alone(folder):
+        done = _finished(home, folder)
+        if done is None:
+            _sweep(folder)
+            done = _train(home, config, day, manifests, folder, trigger, start)
+            _write(folder / "done.json", asdict(done))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        else:
+            log.info("this candidate is trained already: version %d, run %s", done.version, done.run_id)
+        if out is not None:
+            shutil.copytree(folder / "model", out, dirs_exist_ok=True)
+    return done
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A champion to start from: its files, and a name that is part of the candidate's identity."""
+
+    path: Path
+    name: str
+    version: int
+
+
+def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tuple[_Start | None, list[date]]:
+    """The champion to start from and the days it has not seen; from scratch on all days where there is none."""
+    if not config.training.warm_start:
+        return None, days
+    from components import registry
+    from components.ledger import Ledger
+
+    ledger = Ledger(home)
+    champion = ledger.champion()
+    if champion is None:
+        return None, days
+    new = [d for d in days if d > champion.data_watermark]
+    if not new:
+        raise LongreelError(
+            f"a warm start for {day} found no new day: the champion (version {champion.version}) was trained through "
+            f"{champion.data_watermark}; take a later day, or set [training] warm_start = false"
+        )
+    files = registry.fetch(ledger.client, ledger.model, champion)
+    return _Start(files, champion.model_digest, champion.version), new
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the working folder; a second training of the same candidate (say, one that outlived a killed scheduler) is
+    waited for, after which its result is found done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another process is training this candidate in %s; waiting for it to end", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _finished(home: Home, folder: Path) -> Candidate | None:
+    """The candidate that an earlier call finished here, if the registry still has it."""
+    from components import registry, tracking
+
+    record = _read(folder / "done.json")
+    if record is None:
+        return None
+    done = Candidate(**record)
+    known = registry.versions(tracking.open_store(home), registry.model_name(home.config))
+    return done if any((v.version, v.model_digest) == (done.version, done.model_digest) for v in known) else None
+
+
+def _train(
+    home: Home,
+    config: Config,
+    day: date,
+    manifests: list[Manifest],
+    folder: Path,
+    trigger: str,
+    start: _Start | None,
+) -> Candidate:
+    from components import registry, tracking
+    from model.train import train
+
+    client = tracking.open_store(home)
+    first, last = manifests[0].date, manifests[-1].date
+    tags = {
+        "evaluated_day": str(day),
+        "data_watermark": last,
+        "train_first_day": first,
+        "train_last_day": last,
+        "train_days": str(len(manifests)),
+        "samples_digest": digest_of({m.date: m.digest for m in manifests}),
+        "config_digest": config.digest(),
+        "git_sha": tracking.git_sha(),
+        "trigger": trigger,
+        "warm_start_from": "scratch" if start is None else f"version {start.version}",
+    }
+    begun = (_read(folder / "run.json") or {}).get("run_id")
+    name = f"{day} train {len(manifests)} days"
+    with tracking.training_run(home, client, name=name, run_id=begun) as run_id:
+        _write(folder / "run.json", {"run_id": run_id})
+        tracking.log_settings(client, run_id, config.to_dict(), tags)
+        tracking.log_data(client, run_id, home.lake, manifests, "training")
+        curves = tracking.TrainingCurves(client, run_id)
+        days = [date.fromisoformat(m.date) for m in manifests]
+        init_from = None if start is None else start.path
+        print(
+            f"training on {first} .. {last} ({len(days)} days), to be judged on {day}; MLflow run {run_id}", flush=True
+        )
+        result = train(
+            config, home.lake, days, folder / "checkpoints", folder / "model", init_from=init_from, on_step=curves
+        )
+        curves.flush()
+        totals = ("steps", "targets", "history_tokens", "final_loss", "seconds")
+        for total in totals:
+            client.log_metric(run_id, f"train_total/{total}", float(getattr(result, total)))
+        made = registry.register(
+            home, client, result.model_dir, run_id=run_id, tasks=config.tasks, tags=tags | {"run_name": name}
+        )
+    return Candidate(
+        version=made.version,
+        run_id=run_id,
+        model_digest=made.model_digest,
+        evaluated_day=str(day),
+        train_first_day=first,
+        train_last_day=last,
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(values, indent=1))
+    draft.replace(path)
+
+
+def _sweep(current: Path) -> None:
+    """Keep the newest finished candidates' folders; MLflow has the models."""
+    finished = [f.parent for f in current.parent.glob("*/done.json") if f.parent != current]
+    for old in sorted(finished, key=lambda f: f.stat().st_mtime)[: -KEPT_FINISHED or None]:
+        shutil.rmtree(old, ignore_errors=True)
