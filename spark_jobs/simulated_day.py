@@ -96,7 +96,7 @@ def draw_items(world: World, day: date, requests: Requests, row: Ints, rng: np.r
 
 
 def act(world: World, day: date, user: Ints, theme: Ints, item: Ints, rng: np.random.Generator) -> dict[str, Ints]:
-    """Click, long view, like and play time of each impression, from the user's interest in the item's tag and author."""
+    """Click, long view, like and play time of each impression, from the user's interest in its tag and author."""
     tags, authors = interests(world, day)
     likes_tag = (tags[user] == world.item_tag[item][:, None]).any(axis=1)
     likes_author = (authors[user] == world.item_author[item][:, None]).any(axis=1)

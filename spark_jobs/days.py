@@ -1,0 +1,73 @@
+"""Which days is a step asked to do, and how does it say what it did?"""
+
+import argparse
+import time
+from collections.abc import Mapping
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from contracts.dates import day_range, parse_day
+from contracts.errors import LongreelError
+from contracts.lake import Manifest
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def add_day_arguments(parser: argparse.ArgumentParser) -> None:
+    """--date, or --start and --end; and --force."""
+    parser.add_argument("--date", help="the log day, YYYY-MM-DD")
+    parser.add_argument("--start", help="first log day of a range")
+    parser.add_argument("--end", help="last log day of a range, inclusive")
+    parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
+
+
+def days_asked(args: argparse.Namespace) -> list[date]:
+    """The days of --date or --start .. --end, oldest first.
+
+    Raises:
+        LongreelError: neither or both were given, or they are not days.
+    """
+    if args.date and not (args.start or args.end):
+        return [parse_day(args.date)]
+    if args.start and args.end and not args.date:
+        return day_range(parse_day(args.start), parse_day(args.end))
+    raise LongreelError("name the days: either --date YYYY-MM-DD, or both --start and --end")
+
+
+def code_version() -> str:
+    """The installed version of longreel."""
+    try:
+        return version("longreel")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def is_unchanged(published: Manifest | None, inputs: Mapping[str, str], force: bool) -> bool:
+    """Whether a partition was already made from these very inputs."""
+    return not force and published is not None and published.inputs == dict(inputs)
+
+
+def say(dataset: str, day: date, what: str, since: float | None = None) -> None:
+    """One progress line: what happened to a day, and how long it took since a `time.monotonic()`."""
+    took = "" if since is None else f" in {time.monotonic() - since:.1f} s"
+    print(f"{dataset} {day}: {what}{took}", flush=True)
+
+
+class LazySession:
+    """A Spark session that starts when it is first needed: a run with nothing to do never pays for one."""
+
+    def __init__(self, app: str) -> None:
+        self._app = app
+        self._session: SparkSession | None = None
+
+    def __call__(self) -> "SparkSession":
+        """The session; the first call starts it."""
+        if self._session is None:
+            from spark_jobs.quality import warm_up
+            from spark_jobs.session import spark_session
+
+            warm_up()
+            self._session = spark_session(self._app)
+        return self._session

@@ -1,0 +1,181 @@
+"""`longreel ingest`: one raw log day -> events, quarantine and users partitions, with every input row accounted for.
+
+    input rows = events + quarantined rows + exact repeats
+
+Of rows that are equal in every raw column one is kept; the others are the exact repeats. Quarantine and users are
+published before events, so a published day of events always has both.
+"""
+
+import argparse
+import time
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from contracts.errors import DataNotReadyError, LongreelError
+from contracts.home import Home
+from contracts.lake import Stage, digest_of
+from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
+from spark_jobs.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+INGEST_VERSION = 1  # raise when the same raw bytes would give other rows
+ROWS_A_FILE = 2_000_000
+EVENT_ORDER = ["user_id", "time_ms", "request_id", "item_id"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `longreel ingest`."""
+    add_day_arguments(parser)
+
+
+def run(args: argparse.Namespace, home: Home) -> None:
+    """Ingest the days asked for."""
+    source = open_source(home)
+    session = LazySession("longreel ingest")
+    for day in days_asked(args):
+        ingest_day(home, source, day, session, force=args.force)
+
+
+def inputs_of(home: Home, source: Source, day: date) -> dict[str, str]:
+    """What a day's events depend on. The quality limit is no part of it: it decides whether, not what."""
+    settings = asdict(home.config.source)
+    for name in ("log", "behaviour", "max_quarantined_share"):
+        settings.pop(name)
+    return {"raw": source.digest(day), "settings": digest_of(settings), "ingest": str(INGEST_VERSION)}
+
+
+def require_raw(source: Source, day: date) -> None:
+    """Raises DataNotReadyError where the raw log has not arrived for a day."""
+    if not source.has_day(day):
+        days = source.days()
+        raise DataNotReadyError(f"the raw log in {source.root} has days {days[0]} .. {days[-1]}, not {day}")
+
+
+def distinct_rows(rows: "DataFrame") -> "DataFrame":
+    """One of each set of rows that are equal in every raw column, with how many `copies` there were."""
+    from pyspark.sql import functions as F
+
+    kept = (F.min("source_file").alias("source_file"), F.min("unreadable").alias("unreadable"))
+    return rows.groupBy("row").agg(F.count(F.lit(1)).alias("copies"), *kept)
+
+
+def quarantine_of(judged: "DataFrame") -> "DataFrame":
+    """The rows with a reason, as the quarantine keeps them."""
+    from pyspark.sql import functions as F
+
+    refused = judged.where(F.col("reason").isNotNull())
+    return refused.select("reason", "source_file", F.to_json("row", {"ignoreNullFields": "false"}).alias("row"))
+
+
+def account_of(judged: "DataFrame") -> dict[str, int]:
+    """The row account: input_rows, events, quarantined (also by reason), exact_repeats."""
+    from pyspark.sql import functions as F
+
+    groups = judged.groupBy("reason").agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies")).collect()
+    refused = {group["reason"]: group["rows"] for group in groups if group["reason"] is not None}
+    kept, copies = sum(group["rows"] for group in groups), sum(group["copies"] for group in groups)
+    return {
+        "input_rows": copies,
+        "events": kept - sum(refused.values()),
+        "quarantined": sum(refused.values()),
+        "exact_repeats": copies - kept,
+        **{f"quarantined_{reason}": rows for reason, rows in sorted(refused.items())},
+    }
+
+
+def require_closed(counts: dict[str, int], events_written: int, quarantined_written: int, day: date) -> None:
+    """Raises LongreelError where what was written does not add up to what was read."""
+    accounted = events_written + quarantined_written + counts["exact_repeats"]
+    if accounted != counts["input_rows"]:
+        raise LongreelError(
+            f"row account of {day} does not close: {counts['input_rows']} rows read, but {events_written} events + "
+            f"{quarantined_written} quarantined + {counts['exact_repeats']} repeats; nothing was published"
+        )
+
+
+def ingest_day(home: Home, source: Source, day: date, session: LazySession, *, force: bool = False) -> None:
+    """Ingest one log day; does nothing where the same inputs are published already.
+
+    Raises:
+        DataNotReadyError: the raw day has not arrived.
+        QualityError: the checkpoint failed; what was published before stays.
+    """
+    began = time.monotonic()
+    require_raw(source, day)
+    inputs = inputs_of(home, source, day)
+    published = home.lake.manifest("events", day)
+    if is_unchanged(published, inputs, force):
+        say("events", day, "unchanged")
+        return
+    stages = {name: home.lake.stage(name, day) for name in ("quarantine", "users", "events")}
+    try:
+        _build(home, source, day, session, inputs, stages, began)
+    except BaseException:
+        for stage in stages.values():
+            stage.discard()
+        raise
+
+
+def _build(
+    home: Home,
+    source: Source,
+    day: date,
+    session: LazySession,
+    inputs: dict[str, str],
+    stages: dict[str, Stage],
+    began: float,
+) -> None:
+    from spark_jobs.event_checks import check_events
+    from spark_jobs.tables import in_schema, num_files, write_staged
+    from spark_jobs.users import unknown_features, user_features, write_users
+    from spark_jobs.validate import judge
+
+    spark, settings = session(), home.config.source
+    rows = distinct_rows(source.rows(spark, day))
+    judged = judge(source.standard(rows), day, settings, source.hashes_text_ids).persist()
+    counts = account_of(judged)
+    events = in_schema(judged.where("reason IS NULL"), "events")
+    files = num_files(counts["events"], ROWS_A_FILE)
+    digest, seen = write_staged(events, stages["events"], files=files, sort=EVENT_ORDER, more=_facts_of_events())
+    refused_digest, refused = write_staged(
+        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], files=1, sort=["reason", "row"]
+    )
+    judged.unpersist()
+    require_closed(counts, seen["digest_rows"], refused["digest_rows"], day)
+    names, features = user_features(source, spark, source.hashes_text_ids)
+    users_digest, users = write_users(spark, stages, names, features)
+    counts["users"], counts["with_request_id"] = users, seen["with_request_id"]
+    quality = check_events(spark, home, day, stages["events"], counts)
+
+    about: dict[str, Any] = {"inputs": inputs, "code_version": code_version()}
+    stages["quarantine"].publish(digest=refused_digest, counts=counts, **about)
+    details: dict[str, Any] = {"user_features": names, "unknown_features": unknown_features(spark, names)}
+    stages["users"].publish(digest=users_digest, counts={"users": users}, details=details, **about)
+    details = {"quality": f"{len(quality['checks'])} checks passed", "source": settings.kind}
+    if not counts["input_rows"]:
+        details["warning"] = "the log day has no rows"
+        say("events", day, "warning: the raw day is there but has no rows")
+    manifest = stages["events"].publish(
+        digest=digest,
+        counts=counts,
+        details=details,
+        min_time_ms=seen["min_time_ms"],
+        max_time_ms=seen["max_time_ms"],
+        **about,
+    )
+    account = f"{counts['quarantined']:,} quarantined + {counts['exact_repeats']:,} repeats"
+    rows_read = f"{counts['input_rows']:,} rows = {counts['events']:,} events + {account}"
+    say("events", day, f"{rows_read}, {users:,} users, digest {manifest.digest}", began)
+
+
+def _facts_of_events() -> tuple[Any, ...]:
+    from pyspark.sql import functions as F
+
+    return (
+        F.min("time_ms").alias("min_time_ms"),
+        F.max("time_ms").alias("max_time_ms"),
+        F.count("request_id").alias("with_request_id"),
+    )

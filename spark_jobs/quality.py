@@ -1,0 +1,156 @@
+"""Does a staged partition keep its promises? A Great Expectations checkpoint over scalars computed from it.
+
+Great Expectations reads the data once per expectation and cannot look into lists, so Spark reduces the partition to
+one row of scalars in one pass, and the expectations judge that row. Data Docs and a JSON summary land in the reports.
+"""
+
+import importlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import QualityError
+
+
+@dataclass(frozen=True)
+class Between:
+    """A scalar must lie in [low, high]; None leaves a side open. `meaning` is what a reader of the report sees."""
+
+    column: str
+    low: float | None
+    high: float | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Equal:
+    """A scalar or text must be exactly this."""
+
+    column: str
+    value: str | int
+    meaning: str
+
+
+Check = Between | Equal
+
+
+def warm_up() -> threading.Thread:
+    """Start importing Great Expectations, which takes seconds, while Spark is at work."""
+    _quiet()
+    thread = threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True)
+    thread.start()
+    return thread
+
+
+def _quiet() -> None:
+    """No telemetry, and none of the hundreds of lines that the import logs."""
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+
+
+def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], checks: list[Check]) -> dict[str, Any]:
+    """Run a dataset's checks for a day.
+
+    Args:
+        facts: one value for each checked column.
+
+    Returns:
+        What was checked and observed, as written to `<reports>/<day>/quality-<dataset>.json`.
+
+    Raises:
+        QualityError: a check failed; nothing of the day may be published.
+    """
+    unknown = [check.column for check in checks if facts[check.column] is None]
+    if unknown:  # Great Expectations lets nulls pass
+        raise ValueError(f"no value to check for {', '.join(unknown)}")
+    folder = reports / day.isoformat()
+    folder.mkdir(parents=True, exist_ok=True)
+    docs = folder / "data-docs" / dataset
+    results = _run_checkpoint(dataset, facts, checks, docs)
+    summary = {
+        "dataset": dataset,
+        "date": day.isoformat(),
+        "success": all(result["success"] for result in results),
+        "checks": results,
+        "facts": dict(facts),
+    }
+    draft = folder / f".quality-{dataset}.{os.getpid()}"
+    draft.write_text(json.dumps(summary, indent=1))
+    draft.replace(folder / f"quality-{dataset}.json")
+    failed = [result for result in results if not result["success"]]
+    if failed:
+        lines = "\n".join(f"  {r['meaning']}: expected {r['expected']}, got {r['observed']}" for r in failed)
+        raise QualityError(
+            f"{dataset} of {day} failed {len(failed)} of {len(results)} checks; nothing of it was published\n{lines}\n"
+            f"  details: {docs / 'index.html'}"
+        )
+    return summary
+
+
+def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check], docs: Path) -> list[dict[str, Any]]:
+    """One result per check, in order."""
+    _quiet()
+    import great_expectations as gx
+    import pandas as pd
+    from great_expectations.checkpoint import UpdateDataDocsAction
+
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    for name in list(context.get_site_names()):
+        context.delete_data_docs_site(name)
+    store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
+    index = {"class_name": "DefaultSiteIndexBuilder"}
+    site = {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
+    context.add_data_docs_site("local", site)  # type: ignore[arg-type]
+    asset = context.data_sources.add_pandas("lake").add_dataframe_asset(dataset)
+    batch = asset.add_batch_definition_whole_dataframe("day")
+    suite = context.suites.add(gx.ExpectationSuite(name=dataset, expectations=[_expectation(gx, c) for c in checks]))
+    validation = context.validation_definitions.add(gx.ValidationDefinition(name=dataset, data=batch, suite=suite))
+    checkpoint = context.checkpoints.add(
+        gx.Checkpoint(
+            name=dataset,
+            validation_definitions=[validation],
+            actions=[UpdateDataDocsAction(name="docs", site_names=["local"])],
+            result_format="COMPLETE",
+        )
+    )
+    outcome = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame([dict(facts)])})
+    (run,) = outcome.run_results.values()
+    verdict: dict[str, bool] = {}
+    for result in run.results:
+        assert result.expectation_config is not None
+        verdict[result.expectation_config.kwargs["column"]] = bool(result.success)
+    return [
+        {
+            "column": check.column,
+            "meaning": check.meaning,
+            "expected": _expected(check),
+            "observed": facts[check.column],
+            "success": verdict[check.column],
+        }
+        for check in checks
+    ]
+
+
+def _expectation(gx: Any, check: Check) -> Any:
+    if isinstance(check, Equal):
+        return gx.expectations.ExpectColumnValuesToBeInSet(
+            column=check.column, value_set=[check.value], description=check.meaning
+        )
+    return gx.expectations.ExpectColumnValuesToBeBetween(
+        column=check.column, min_value=check.low, max_value=check.high, description=check.meaning
+    )
+
+
+def _expected(check: Check) -> str:
+    if isinstance(check, Equal):
+        return str(check.value)
+    if check.low is None:
+        return f"at most {check.high:,}"
+    return f"at least {check.low:,}" if check.high is None else f"{check.low:,} .. {check.high:,}"

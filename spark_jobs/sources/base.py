@@ -1,0 +1,123 @@
+"""What a source of raw rows must answer, and the columns it answers in."""
+
+import gzip
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from datetime import date
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.actions import ACTIONS
+from contracts.errors import LongreelError
+from contracts.lake import digest_of
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# A raw row's fields as text, null where the source has none; ingest parses and judges them.
+REQUIRED = ("user_id", "item_id", "time_ms")
+OPTIONAL = ("request_id", "author_id", "tag", "surface", "play_ms", "duration_ms", "actions")
+RAW_COLUMNS = (*REQUIRED, *OPTIONAL, *ACTIONS)
+
+CORRUPT = "_corrupt_record"  # Spark's name for a line that does not fit its header
+CSV_SUFFIXES = (".csv", ".csv.gz")
+
+
+class Source(ABC):
+    """A raw log, by log day. Answering `days`, `has_day` and `digest` needs no Spark."""
+
+    hashes_text_ids: bool  # ids may be text, then hashed; otherwise text is unparsable
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @abstractmethod
+    def days(self) -> list[date]:
+        """The log's days, oldest first."""
+
+    @abstractmethod
+    def has_day(self, day: date) -> bool:
+        """Whether the log has arrived for a day, be it without rows."""
+
+    @abstractmethod
+    def digest(self, day: date) -> str:
+        """Digest of the raw bytes that a day is made from, file names included, folders not."""
+
+    @abstractmethod
+    def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
+        """The day's rows as they are: `row` (a struct of every raw column), `source_file`, `unreadable` (why the
+        row cannot even be dated or split into columns, else null)."""
+
+    @abstractmethod
+    def standard(self, rows: "DataFrame") -> "DataFrame":
+        """Adds RAW_COLUMNS, as text, to rows that carry `row`."""
+
+    @abstractmethod
+    def users(self, spark: "SparkSession") -> tuple[list[str], "DataFrame | None"]:
+        """Names of the categorical user features, and a table of `user_id` and those columns, all as text."""
+
+
+def find_csv(folder: Path, stem: str) -> list[Path]:
+    """The CSV files, plain or gzipped, whose name begins with `stem`."""
+    return sorted(p for p in folder.glob(f"{stem}*") if p.name.endswith(CSV_SUFFIXES) and p.is_file())
+
+
+def header_of(path: Path) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises:
+        LongreelError: the file cannot be read or is empty.
+    """
+    opener = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as stream:
+            line = stream.readline()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise LongreelError(f"{path} cannot be read as CSV: {error}") from error
+    names = [name.strip().strip('"') for name in line.split(",")]
+    if names == [""]:
+        raise LongreelError(f"{path} is empty; expected a header line")
+    return names
+
+
+def require_columns(path: Path, have: Iterable[str], needed: Iterable[str]) -> None:
+    """Raises LongreelError where a file lacks needed columns, naming both."""
+    have = list(have)
+    missing = [name for name in needed if name not in have]
+    if missing:
+        raise LongreelError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(have)}")
+
+
+def read_csv(spark: "SparkSession", paths: list[Path]) -> "DataFrame":
+    """CSV files as text columns, by header. A line that does not fit its header keeps its text in CORRUPT."""
+    frames: dict[tuple[str, ...], list[str]] = {}
+    for path in paths:
+        frames.setdefault(tuple(header_of(path)), []).append(str(path))
+    read = []
+    for names, files in frames.items():
+        schema = ", ".join(f"`{name}` STRING" for name in (*names, CORRUPT))
+        reader = spark.read.schema(schema).option("header", True).option("escape", '"')
+        read.append(reader.option("columnNameOfCorruptRecord", CORRUPT).csv(files).select("*", "_metadata.file_name"))
+    whole = read[0]
+    for frame in read[1:]:
+        whole = whole.unionByName(frame, allowMissingColumns=True)
+    return whole
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """Digest of files by name and content."""
+    return digest_of([(path.name, _sha256(path, *_version(path))) for path in paths])
+
+
+def _version(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+    """Content hash, remembered within a process while the file's size and time stay."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

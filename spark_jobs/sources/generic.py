@@ -1,0 +1,146 @@
+"""A log of one's own, in the layout that docs/generic-log.md describes: which files a day has."""
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.errors import LongreelError
+from spark_jobs.sources.base import (
+    CORRUPT,
+    CSV_SUFFIXES,
+    RAW_COLUMNS,
+    REQUIRED,
+    Source,
+    digest_files,
+    header_of,
+    read_csv,
+    require_columns,
+)
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class GenericSource(Source):
+    """A folder with `date=YYYY-MM-DD/` folders of Parquet or CSV files, and perhaps a user table."""
+
+    hashes_text_ids = True
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        if not root.is_dir():
+            raise LongreelError(f"{root} is not a folder; expected one with date=YYYY-MM-DD folders")
+        self._days = {_day_of(path): path for path in sorted(root.glob("date=*")) if path.is_dir()}
+        if not self._days:
+            raise LongreelError(f"no date=YYYY-MM-DD folder in {root}; docs/generic-log.md describes the layout")
+
+    def days(self) -> list[date]:
+        return sorted(self._days)
+
+    def has_day(self, day: date) -> bool:
+        return day in self._days
+
+    def digest(self, day: date) -> str:
+        return digest_files([*self._files(day), *self._user_files()])
+
+    def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
+        from pyspark.sql import functions as F
+
+        files = self._files(day)
+        if not files:
+            empty = ", ".join(f"{name}: string" for name in REQUIRED)
+            return spark.createDataFrame([], f"row: struct<{empty}>, source_file: string, unreadable: string")
+        raw = _read(spark, files)
+        unreadable = F.lit(None).cast("string")
+        if CORRUPT in raw.columns:
+            unreadable = F.when(F.col(CORRUPT).isNotNull(), "malformed_row")
+        return raw.select(
+            F.struct(*(name for name in raw.columns if name != "file_name")).alias("row"),
+            F.col("file_name").alias("source_file"),
+            unreadable.alias("unreadable"),
+        )
+
+    def standard(self, rows: "DataFrame") -> "DataFrame":
+        from pyspark.sql import functions as F
+
+        have = rows.schema["row"].dataType.fieldNames()  # type: ignore[attr-defined]
+        return rows.select(
+            "*",
+            *(
+                (F.col(f"row.{name}") if name in have else F.lit(None)).cast("string").alias(name)
+                for name in RAW_COLUMNS
+            ),
+        )
+
+    def users(self, spark: "SparkSession") -> tuple[list[str], "DataFrame | None"]:
+        from pyspark.sql import functions as F
+
+        files = self._user_files()
+        if not files:
+            return [], None
+        table = _read(spark, files)
+        names = [name for name in table.columns if name not in ("user_id", "file_name", CORRUPT)]
+        return names, table.select(*(F.col(f"`{name}`").cast("string").alias(name) for name in ("user_id", *names)))
+
+    def _files(self, day: date) -> list[Path]:
+        """A day's data files, checked for the required columns; hidden files and others are not data."""
+        files = [p for p in sorted(self._days[day].iterdir()) if not p.name.startswith((".", "_")) and _is_data(p)]
+        for path in files:
+            require_columns(path, columns_of(path), REQUIRED)
+        return files
+
+    def _user_files(self) -> list[Path]:
+        files = [p for p in sorted(self.root.glob("users.*")) if _is_data(p)]
+        if len(files) > 1:
+            raise LongreelError(f"expected one user table in {self.root}, found {', '.join(p.name for p in files)}")
+        for path in files:
+            require_columns(path, columns_of(path), ["user_id"])
+        return files
+
+
+def _is_data(path: Path) -> bool:
+    return path.name.endswith((".parquet", *CSV_SUFFIXES))
+
+
+def columns_of(path: Path) -> list[str]:
+    """The column names of a Parquet or CSV file.
+
+    Raises:
+        LongreelError: it is neither.
+    """
+    if not path.name.endswith(".parquet"):
+        return header_of(path)
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise LongreelError(f"{path} is not a Parquet file: {error}") from error
+
+
+def _read(spark: "SparkSession", files: list[Path]) -> "DataFrame":
+    """Parquet and CSV files together, columns matched by name."""
+    parquet = [str(p) for p in files if p.name.endswith(".parquet")]
+    csv = [p for p in files if not p.name.endswith(".parquet")]
+    frames = []
+    if parquet:
+        frames.append(spark.read.option("mergeSchema", True).parquet(*parquet).select("*", "_metadata.file_name"))
+    if csv:
+        frames.append(read_csv(spark, csv))
+    if len(frames) == 1:
+        return frames[0]
+    return _as_text(frames[0]).unionByName(_as_text(frames[1]), allowMissingColumns=True)
+
+
+def _as_text(frame: "DataFrame") -> "DataFrame":
+    from pyspark.sql import functions as F
+
+    return frame.select(*(F.col(f"`{name}`").cast("string").alias(name) for name in frame.columns))
+
+
+def _day_of(path: Path) -> date:
+    try:
+        return date.fromisoformat(path.name.removeprefix("date="))
+    except ValueError as error:
+        raise LongreelError(f"{path}: expected a folder date=YYYY-MM-DD") from error

@@ -1,0 +1,77 @@
+"""How the lake's partitions are read and written by Spark."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.lake import Lake, Manifest, Stage
+from contracts.schemas import DATASETS
+from spark_jobs.digest import digest_from, observed_digest
+
+_TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
+
+
+def ddl(schema: pa.Schema) -> str:
+    """A pyarrow schema of the lake as Spark DDL."""
+    return ", ".join(f"`{field.name}` {_type(field.type)}" for field in schema)
+
+
+def _type(kind: pa.DataType) -> str:
+    return f"ARRAY<{_type(kind.value_type)}>" if pa.types.is_list(kind) else _TYPES.get(str(kind), str(kind))
+
+
+def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame:
+    """Parquet files of a dataset; no files give no rows."""
+    schema = ddl(DATASETS[dataset])
+    if not paths:
+        return spark.createDataFrame([], schema)
+    return spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*paths)
+
+
+def read_partitions(spark: SparkSession, lake: Lake, dataset: str, manifests: Iterable[Manifest]) -> DataFrame:
+    """The rows of published partitions together."""
+    return read_files(spark, dataset, [path for manifest in manifests for path in lake.paths(manifest)])
+
+
+def num_files(rows: int, rows_a_file: int) -> int:
+    """Files for a partition of about so many rows."""
+    return max(1, math.ceil(rows / rows_a_file))
+
+
+def write_staged(
+    frame: DataFrame, stage: Stage, *, files: int, sort: list[str], more: tuple[Column, ...] = ()
+) -> tuple[str, dict[str, Any]]:
+    """Write a dataset's rows into a stage, each file sorted, users spread over files by hash.
+
+    Returns:
+        The content digest, and what was observed while writing (`digest_rows`, and the aggregates in `more`).
+    """
+    spread = frame.repartition(files, sort[0]) if files > 1 else frame.coalesce(1)
+    watched, seen = observed_digest(spread.sortWithinPartitions(*sort), *more)
+    watched.write.mode("append").parquet(stage.path)
+    values: dict[str, Any] = seen.get
+    return digest_from(values), values
+
+
+def in_schema(frame: DataFrame, dataset: str) -> DataFrame:
+    """Exactly the dataset's columns, in its order and types."""
+    schema = DATASETS[dataset]
+    return frame.select(*(F.col(field.name).cast(_type(field.type)).alias(field.name) for field in schema))
+
+
+def schema_text(schema: pa.Schema) -> str:
+    """Column names and types on one line, list elements unnamed."""
+    return ", ".join(f"{field.name} {_type(field.type)}" for field in schema)
+
+
+def staged_schemas(stage: Stage) -> str:
+    """`schema_text` of the staged files; of each kind, where they differ."""
+    files = stage.lake.filesystem.get_file_info(pafs.FileSelector(stage.path))
+    paths = sorted(str(info.path) for info in files if info.path.endswith(".parquet"))
+    return " | ".join(sorted({schema_text(pq.read_schema(p, filesystem=stage.lake.filesystem)) for p in paths}))

@@ -1,0 +1,47 @@
+"""Which categorical features do the users active on a day have? Each is hashed to 64 bits as xxhash64("name=value")."""
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from contracts.lake import Stage
+from spark_jobs.sources import Source
+from spark_jobs.tables import in_schema, read_files, write_staged
+from spark_jobs.validate import parsed
+
+
+def user_features(source: Source, spark: SparkSession, hashes_text: bool) -> tuple[list[str], DataFrame]:
+    """Feature names, and `user_id, user_features` of every user that the source describes; one row a user."""
+    names, table = source.users(spark)
+    if table is None:
+        return names, read_files(spark, "users", [])
+    hashed = [F.xxhash64(F.concat(F.lit(f"{name}="), F.coalesce(F.col(f"`{name}`"), F.lit("")))) for name in names]
+    features = F.array(*hashed) if names else F.array().cast("array<bigint>")
+    known = table.select(parsed("user_id", hashes_text).alias("user_id"), features.alias("user_features"))
+    # A user described twice: the smaller list, so that the choice does not depend on the order of reading.
+    return names, known.where("user_id IS NOT NULL").groupBy("user_id").agg(
+        F.min("user_features").alias("user_features")
+    )
+
+
+def unknown_features(spark: SparkSession, names: list[str]) -> list[int]:
+    """The features of a user whom the source does not describe: every name with an empty value."""
+    if not names:
+        return []
+    row = spark.range(1).select(*(F.xxhash64(F.lit(f"{name}=")).alias(f"f{i}") for i, name in enumerate(names))).first()
+    return [] if row is None else [int(value) for value in row]
+
+
+def write_users(
+    spark: SparkSession, stages: dict[str, Stage], names: list[str], features: DataFrame
+) -> tuple[str, int]:
+    """Stage the users of the staged events, all with as many features as there are names; returns digest and rows."""
+    active = _staged(spark, stages["events"]).select("user_id").distinct()
+    unknown = F.array(*(F.xxhash64(F.lit(f"{name}=")) for name in names)) if names else F.array()
+    filled = F.coalesce("user_features", unknown.cast("array<bigint>")).alias("user_features")
+    users = active.join(features, "user_id", "left").select("user_id", filled)
+    digest, seen = write_staged(in_schema(users, "users"), stages["users"], files=1, sort=["user_id"])
+    return digest, int(seen["digest_rows"])
+
+
+def _staged(spark: SparkSession, stage: Stage) -> DataFrame:
+    return read_files(spark, stage.dataset, [stage.path])
