@@ -84,6 +84,7 @@ class ModelConfig:
     mixer_layers: int = 1
     mixer_tokens: int = 4
     query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
+    identity_width: int = 32  # frozen code by which heads tell the same item or author, 0 .. 64; 0: no such match
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -94,6 +95,7 @@ class ModelConfig:
             self.width % self.mixer_tokens == 0,
             f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
         )
+        _require(0 <= self.identity_width <= 64, "[model] identity_width: expected 0 .. 64")
         _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
 
 

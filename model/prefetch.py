@@ -1,0 +1,61 @@
+"""How does reading run ahead of computing? A bounded queue filled by one background thread."""
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_POLL_S = 0.1  # how soon the thread notices that nobody reads any more
+
+
+class Prefetcher(Generic[T]):
+    """Iterates over `source` in a background thread, at most `depth` items ahead. Errors arrive where they are read.
+
+    Use it as a context manager, so that the thread ends with the reading.
+    """
+
+    def __init__(self, source: Iterable[T], depth: int = 4) -> None:
+        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._fill, args=(source,), name="prefetch", daemon=True)
+        self._thread.start()
+
+    def _fill(self, source: Iterable[T]) -> None:
+        try:
+            for item in source:
+                if not self._put(("item", item)):
+                    return
+            self._put(("end", None))
+        except BaseException as error:  # handed to the reader, whatever it is
+            self._put(("error", error))
+
+    def _put(self, entry: tuple[str, T | BaseException | None]) -> bool:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put(entry, timeout=_POLL_S)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            kind, value = self._queue.get()
+            if kind == "end":
+                return
+            if kind == "error":
+                assert isinstance(value, BaseException)
+                raise value
+            yield value  # type: ignore[misc]
+
+    def __enter__(self) -> "Prefetcher[T]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped.set()
+        self._thread.join()

@@ -1,0 +1,65 @@
+"""What is the whole model? Embeddings, STCA over the history, RankMixer, one logit per task."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contracts.config import ModelConfig
+from model.batch import RequestBatch, segment_ids
+from model.embeddings import Embeddings
+from model.identity import identity_codes
+from model.rankmixer import RankMixer
+from model.stca import STCA
+
+
+class Ranker(nn.Module):
+    """Scores the targets of a RequestBatch. A request's history is encoded once, for all its targets."""
+
+    def __init__(self, config: ModelConfig, tasks: Sequence[str], num_user_features: int) -> None:
+        super().__init__()
+        self.config, self.tasks, self.num_user_features = config, tuple(tasks), num_user_features
+        self.embeddings = Embeddings(config, num_user_features)
+        self.stca = STCA(config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.mixer = RankMixer(config, inputs=3)
+        self.head = nn.Linear(config.width, len(self.tasks))
+
+    def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
+        """Logits [T, tasks], in the order of the batch's targets and of `tasks`."""
+        target, history = self.embeddings.target(batch), self.embeddings.history(batch)
+        width = self.config.identity_width
+        codes = (identity_codes(batch.target, width), identity_codes(batch.history, width)) if width else None
+        z = self.stca(
+            target,
+            history,
+            batch.target_offsets,
+            batch.history_offsets,
+            codes,
+            max_targets=batch.max_targets,
+            max_history=batch.max_history,
+            backend=backend,
+        )
+        user = self.embeddings.user(batch)[segment_ids(batch.target_offsets, batch.num_targets)]
+        logits: Tensor = self.head(self.mixer(self.dropout(z), user, target))
+        return logits
+
+    def set_prior(self, rates: Tensor) -> None:
+        """Start the logits at the observed rates [tasks], so that the first steps are not spent on finding them."""
+        with torch.no_grad():
+            self.head.bias.copy_(torch.logit(rates.clamp(1e-4, 1 - 1e-4)))
+
+    def table_parameters(self) -> Iterator[Tensor]:
+        """Parameters of the embedding tables, of which one step touches few rows."""
+        return self.embeddings.table_parameters()
+
+    def dense_parameters(self) -> Iterator[Tensor]:
+        """All other parameters."""
+        tables = {id(p) for p in self.table_parameters()}
+        return (p for p in self.parameters() if id(p) not in tables)
+
+
+def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy summed over targets and tasks, over the number of targets. Both [T, tasks]."""
+    return F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum") / max(1, labels.shape[0])

@@ -1,0 +1,223 @@
+"""How do rows of a samples table become packed batches? List values and offsets, and index arithmetic on them.
+
+No Python loop runs over events, targets or requests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contracts.actions import LABELS
+from contracts.errors import LongreelError
+from contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
+from model.batch import RequestBatch
+
+Ints = NDArray[np.int64]
+
+
+def offsets_of(lengths: Ints) -> Ints:
+    """[n] lengths -> [n+1] offsets, from 0."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def ranges(starts: Ints, lengths: Ints) -> Ints:
+    """The concatenated index ranges start, start + 1 .. start + length - 1 of every pair."""
+    offsets = offsets_of(lengths)
+    return np.asarray(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1]))
+
+
+def _integers(array: pa.Array, name: str) -> Ints:
+    if array.null_count:
+        raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def list_values(table: pa.Table, name: str) -> tuple[pa.Array, Ints]:
+    """A list column's values, and their offsets [rows + 1] from 0."""
+    column = table.column(name).combine_chunks()
+    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    if column.null_count:
+        raise LongreelError(f"samples column {name}: expected no nulls, got {column.null_count}; rebuild the samples")
+    offsets = np.asarray(column.offsets.to_numpy(), np.int64)
+    return column.flatten(), offsets - offsets[0]
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The schema's columns of a table, in its types.
+
+    Raises:
+        LongreelError: a column is missing or cannot be read as its type.
+    """
+    missing = [field.name for field in schema if field.name not in table.column_names]
+    if missing:
+        raise LongreelError(f"request table: column {', '.join(missing)} is missing; got {table.column_names}")
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError) as error:
+        raise LongreelError(f"request table: {error}; expected\n{schema}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRows:
+    """Rows of SAMPLES (or REQUEST_TABLE) as flat arrays: U rows (user-days), R requests in row order."""
+
+    user_id: Ints  # [U]
+    user_features: Ints  # [U, F]
+    history: dict[str, Ints]  # each [all events]
+    target: dict[str, Ints]  # each [all targets]
+    labels: NDArray[np.int32] | None  # [all targets] bitmask, None where the table has none
+    request_row: Ints  # [R]
+    request_time_ms: Ints  # [R]
+    history_start: Ints  # [R] where the request's row begins in `history`
+    history_stop: Ints  # [R] one past the newest event that the request sees
+    target_offsets: Ints  # [R+1] into `target`
+
+    @staticmethod
+    def from_arrow(table: pa.Table) -> "SampleRows":
+        """Flat arrays of a table, checked: parallel lists are parallel, and no request sees its own time or later.
+
+        Raises:
+            LongreelError: a column is missing or of another type, or the rows break the schema's promises.
+        """
+        labelled = "target_labels" in table.column_names
+        table = conform(table, SAMPLES if labelled else REQUEST_TABLE)
+        history, history_offsets = _parallel(table, "history", list(HISTORY_FIELDS))
+        requests, request_offsets = _parallel(table, "request", ["time_ms", "history_end", "target_end"])
+        names = [*TARGET_FIELDS, "labels"] if labelled else list(TARGET_FIELDS)
+        target, target_offsets = _parallel(table, "target", names)
+        features, feature_offsets = list_values(table, "user_features")
+        widths = np.unique(np.diff(feature_offsets))
+        if len(widths) > 1:
+            raise LongreelError(f"user_features: expected one length for every user, got {widths.tolist()}")
+        users = table.num_rows
+        row = np.repeat(np.arange(users), np.diff(request_offsets))
+        rows = SampleRows(
+            user_id=_integers(table.column("user_id"), "user_id"),
+            user_features=_integers(features, "user_features").reshape(users, int(widths[0]) if users else 0),
+            history=history,
+            labels=target.pop("labels").astype(np.int32) if labelled else None,
+            target=target,
+            request_row=row,
+            request_time_ms=requests["time_ms"],
+            history_start=history_offsets[row],
+            history_stop=history_offsets[row] + requests["history_end"],
+            target_offsets=np.concatenate([np.zeros(1, np.int64), target_offsets[row] + requests["target_end"]]),
+        )
+        rows._check(history_offsets, target_offsets, request_offsets)
+        return rows
+
+    def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints) -> None:
+        self._refuse(
+            (self.history_stop < self.history_start) | (self.history_stop > history_offsets[self.request_row + 1]),
+            "request_history_end lies outside the history",
+        )
+        self._refuse(np.diff(self.target_offsets) < 0, "request_target_end decreases, or passes the row's targets")
+        counts = np.diff(request_offsets)
+        last = request_offsets[1:][counts > 0] - 1
+        closes = self.target_offsets[last + 1] == target_offsets[1:][counts > 0]
+        if not (closes.all() and (np.diff(target_offsets)[counts == 0] == 0).all()):
+            raise LongreelError("samples: a row has targets that belong to no request; rebuild the samples")
+        times = self.history["time_ms"]
+        inside = np.ones(len(times), bool)
+        inside[history_offsets[:-1][history_offsets[:-1] < len(times)]] = False
+        if (np.diff(times, prepend=times[:1])[inside] < 0).any():
+            raise LongreelError("samples: a history is not ordered by time; rebuild the samples")
+        seen = self.history_stop > self.history_start
+        newest = np.where(seen, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
+        self._refuse(seen & (newest >= self.request_time_ms), "the history holds an event at or after the request")
+
+    def _refuse(self, wrong: NDArray[np.bool_], what: str) -> None:
+        if wrong.any():
+            user = self.user_id[self.request_row[int(np.argmax(wrong))]]
+            raise LongreelError(f"samples: {what} ({int(wrong.sum())} requests, first user {user}); rebuild them")
+
+    @property
+    def num_requests(self) -> int:
+        """R."""
+        return len(self.request_row)
+
+    @property
+    def history_lengths(self) -> Ints:
+        """Events that each request may see: [R]."""
+        return self.history_stop - self.history_start
+
+    @property
+    def target_counts(self) -> Ints:
+        """Targets of each request: [R]."""
+        return np.diff(self.target_offsets)
+
+    def task_labels(self, tasks: Sequence[str], where: Ints | slice = slice(None)) -> NDArray[np.float32]:
+        """Labels of targets as [.., tasks] of 0 and 1; no columns where the table has no labels."""
+        if self.labels is None:
+            raise LongreelError("the table has no column target_labels, which learning and judging need")
+        masks = np.array([LABELS[task] for task in tasks], np.int32)
+        return np.asarray((self.labels[where][:, None] & masks) != 0, np.float32)
+
+    def of_users(self, chosen: Ints) -> "SampleRows":
+        """Only the requests of some users; rows keep their arrays, since nothing else points at them."""
+        kept = np.flatnonzero(np.isin(self.user_id[self.request_row], chosen))
+        counts = self.target_counts[kept]
+        targets = ranges(self.target_offsets[kept], counts)
+        return replace(
+            self,
+            target={name: values[targets] for name, values in self.target.items()},
+            labels=None if self.labels is None else self.labels[targets],
+            request_row=self.request_row[kept],
+            request_time_ms=self.request_time_ms[kept],
+            history_start=self.history_start[kept],
+            history_stop=self.history_stop[kept],
+            target_offsets=offsets_of(counts),
+        )
+
+    def pack(
+        self, requests: Ints, windows: Ints | int, tasks: Sequence[str] = (), index: Ints | None = None
+    ) -> RequestBatch:
+        """A batch of `requests` [B], each with its newest `windows` events ([B], or one for all).
+
+        Labels are packed for `tasks`; `index` [B] is what the batch calls its requests, by default their number here.
+        """
+        stop = self.history_stop[requests]
+        lengths = np.minimum(stop - self.history_start[requests], windows)
+        events = ranges(stop - lengths, lengths)
+        counts = self.target_counts[requests]
+        targets = ranges(self.target_offsets[requests], counts)
+        row = self.request_row[requests]
+        labels = self.task_labels(tasks, targets) if tasks else np.zeros((len(targets), 0), np.float32)
+        return RequestBatch(
+            history={name: _tensor(values[events]) for name, values in self.history.items()},
+            history_offsets=_tensor(offsets_of(lengths)),
+            target={name: _tensor(values[targets]) for name, values in self.target.items()},
+            target_offsets=_tensor(offsets_of(counts)),
+            labels=_tensor(labels),
+            request_time_ms=_tensor(self.request_time_ms[requests]),
+            user_features=_tensor(self.user_features[row]),
+            user_id=_tensor(self.user_id[row]),
+            request_index=_tensor(requests if index is None else index),
+            max_history=int(lengths.max(initial=0)),
+            max_targets=int(counts.max(initial=0)),
+        )
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _parallel(table: pa.Table, prefix: str, names: list[str]) -> tuple[dict[str, Ints], Ints]:
+    """The list columns prefix_name, whose offsets must agree: values by name, and the offsets."""
+    values: dict[str, Ints] = {}
+    first: Ints | None = None
+    for name in names:
+        array, offsets = list_values(table, f"{prefix}_{name}")
+        if first is not None and not np.array_equal(first, offsets):
+            raise LongreelError(
+                f"samples: {prefix}_{name} and {prefix}_{names[0]} differ in length; rebuild the samples"
+            )
+        first = offsets
+        values[name] = _integers(array, f"{prefix}_{name}")
+    assert first is not None
+    return values, first

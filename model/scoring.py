@@ -1,0 +1,70 @@
+"""What does a model say of these rows, seen through this window? Logits in the rows' own order."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contracts.lake import Lake
+from model.batch import RequestBatch
+from model.prefetch import Prefetcher
+from model.ranker import Ranker
+from model.reader import RowGroup, read_rows, row_groups
+from model.samples import Ints, SampleRows, ranges
+
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 1_048_576}  # a core's cache and a card's memory ask for different sizes
+
+
+def token_batches(tokens: Ints, budget: int) -> list[Ints]:
+    """Requests, sorted by size, in runs of about `budget` tokens. tokens [R] -> arrays of request numbers."""
+    order = np.argsort(tokens, kind="stable")
+    run = (np.cumsum(tokens[order]) - 1) // budget
+    cuts = np.flatnonzero(np.diff(run)) + 1
+    return [part for part in np.split(order, cuts) if len(part)]
+
+
+def score_rows(ranker: Ranker, rows: SampleRows, window: int, device: torch.device) -> NDArray[np.float32]:
+    """Logits of every target [targets, tasks], each request seeing its newest `window` events."""
+    out = np.zeros((int(rows.target_offsets[-1]), len(ranker.tasks)), np.float32)
+    counts = rows.target_counts
+    tokens = np.minimum(rows.history_lengths, window) + counts
+
+    def packed() -> Iterator[tuple[Ints, RequestBatch]]:
+        for requests in token_batches(tokens, BATCH_TOKENS[device.type]):
+            yield requests, rows.pack(requests, window)
+
+    with torch.inference_mode(), Prefetcher(packed(), depth=2) as batches:
+        for requests, batch in batches:
+            where = ranges(rows.target_offsets[requests], counts[requests])
+            out[where] = score_batch(ranker, batch, device)
+    return out
+
+
+def score_batch(ranker: Ranker, batch: RequestBatch, device: torch.device) -> NDArray[np.float32]:
+    """Logits of one batch [T, tasks]; bf16 on CUDA, float32 elsewhere."""
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        logits = ranker(batch.to(device))
+    return np.asarray(logits.float().cpu().numpy())
+
+
+def day_groups(lake: Lake, day: date) -> list[RowGroup]:
+    """Row groups of a day's samples. Raises DataNotReadyError where the day is not published."""
+    return row_groups(lake, [lake.require("samples", day)])[0]
+
+
+def score_day(
+    ranker: Ranker,
+    lake: Lake,
+    groups: Sequence[RowGroup],
+    window: int,
+    device: torch.device,
+    on_rows: Callable[[SampleRows], SampleRows] = lambda rows: rows,
+) -> NDArray[np.float32]:
+    """Logits of a day's targets [targets, tasks] in stored order, decoding one row group at a time.
+
+    `on_rows` may select among each row group's rows.
+    """
+    parts = [score_rows(ranker, on_rows(read_rows(lake, [group])), window, device) for group in groups]
+    return np.concatenate(parts) if parts else np.zeros((0, len(ranker.tasks)), np.float32)

@@ -1,0 +1,102 @@
+"""What lets a killed training go on exactly? Weights, optimiser moments and the reader's position, kept atomically.
+
+<work_dir>/step-00000200/   weights.safetensors, optimizer.safetensors, state.json    the two newest are kept
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from model.checkpoint import WEIGHTS, file_sha256, new_folder
+from model.ranker import Ranker
+from model.reader import Position
+
+log = logging.getLogger(__name__)
+
+OPTIMIZER = "optimizer.safetensors"
+STATE = "state.json"
+KEEP = 2
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Everything of a run besides its tensors. Randomness is a function of (seed, step), so no generator is kept."""
+
+    step: int = 0
+    position: Position = field(default_factory=Position)
+    targets: int = 0
+    history_tokens: int = 0
+    seconds: float = 0.0  # spent training, over all processes that worked on the run
+    curve: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
+
+
+def save_state(
+    work_dir: Path, fingerprint: str, progress: Progress, ranker: Ranker, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write a checkpoint whole, then drop all but the newest KEEP."""
+    with new_folder(work_dir / f"step-{progress.step:08d}") as draft:
+        save_file({name: t.detach().cpu().contiguous() for name, t in ranker.state_dict().items()}, draft / WEIGHTS)
+        moments = {
+            f"{index}.{name}": value.detach().cpu().contiguous()
+            for index, state in optimizer.state_dict()["state"].items()
+            for name, value in state.items()
+        }
+        save_file(moments, draft / OPTIMIZER)
+        digests = {name: file_sha256(draft / name) for name in (WEIGHTS, OPTIMIZER)}
+        state = {"fingerprint": fingerprint, "sha256": digests, "progress": asdict(progress)}
+        (draft / STATE).write_text(json.dumps(state))
+    for old in sorted(work_dir.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old)
+    for stale in work_dir.glob(".new-*"):  # left by a killed process; nobody else writes here
+        shutil.rmtree(stale)
+
+
+def _newest_first(work_dir: Path) -> Iterator[tuple[Path, dict[str, object]]]:
+    for folder in sorted(work_dir.glob("step-*"), reverse=True):
+        try:
+            state = json.loads((folder / STATE).read_text())
+            whole = all(file_sha256(folder / name) == digest for name, digest in state["sha256"].items())
+        except (OSError, ValueError, KeyError, AttributeError):
+            whole = False
+        if whole:
+            yield folder, state
+        else:
+            log.warning("checkpoint %s is damaged; trying the one before it", folder)
+
+
+def load_state(work_dir: Path, fingerprint: str, ranker: Ranker, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Continue from the newest whole checkpoint of this run: fills ranker and optimizer.
+
+    Returns None where there is none; says so where the folder holds another run's checkpoints, and removes those.
+    """
+    for folder, state in _newest_first(work_dir):
+        if state["fingerprint"] != fingerprint:
+            log.warning("%s holds a training of other data, settings or start; starting afresh", work_dir)
+            break
+        try:
+            weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
+            ranker.load_state_dict(weights)
+        except (SafetensorError, RuntimeError) as error:
+            log.warning("checkpoint %s cannot be read (%s); trying the one before it", folder, error)
+            continue
+        described = optimizer.state_dict()
+        described["state"] = {}
+        for name, value in moments.items():
+            index, slot = name.split(".", 1)
+            described["state"].setdefault(int(index), {})[slot] = value
+        optimizer.load_state_dict(described)
+        values = dict(state["progress"])  # type: ignore[call-overload]
+        values["position"] = Position(**values["position"])
+        values["curve"] = [(int(step), float(loss)) for step, loss in values["curve"]]
+        log.info("going on from step %d of %s", values["step"], folder)
+        return Progress(**values)
+    for folder in work_dir.glob("step-*"):
+        shutil.rmtree(folder)
+    return None
