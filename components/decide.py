@@ -17,17 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Decide, write the decision and print its reasons."""
-    from rich.console import Console
-
     from components.gates import decide
-    from components.summary import decision_table
+    from components.summary import decision_table, wide_console
 
     champion = None if args.champion is None else read_report(args.champion)
     decision = decide(read_report(args.candidate), champion, home.config.gates)
     out = args.out or args.candidate.with_name("decision.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(decision.to_json())
-    Console().print(decision_table(decision))
+    wide_console().print(decision_table(decision))
     print(f"decision: {out}")
     return 0
 

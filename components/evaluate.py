@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Evaluate, write the report and print the ladder."""
-    from rich.console import Console
-
-    from components.summary import ladder_table
+    from components.summary import ladder_table, wide_console
 
     day = parse_day(args.date)
     if args.model is not None:
@@ -36,7 +34,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     out = args.out or home.reports / str(day) / f"report-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report.to_json())
-    Console().print(ladder_table(report))
+    wide_console().print(ladder_table(report))
     print(f"report: {out}")
     return 0
 

@@ -15,19 +15,15 @@ YAML = Path(__file__).with_name("pipeline.yaml")
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train(home: str, date: str, trigger: str, inputs_digest: str) -> NamedTuple(
-    "Trained", [("version", int), ("run_id", str)]
-):  # type: ignore[valid-type]  # KFP ships this as text
-    """Train the candidate for a day on the days before it; register it as a version."""
-    from collections import namedtuple
+def train(home: str, date: str, trigger: str, inputs_digest: str) -> int:
+    """Train the candidate for a day on the days before it; register it; gives its version."""
     from datetime import date as day
     from pathlib import Path
 
     from components.train import train_candidate
     from contracts.home import Home
 
-    made = train_candidate(Home(Path(home)), day.fromisoformat(date), trigger=trigger)
-    return namedtuple("Trained", ["version", "run_id"])(made.version, made.run_id)  # type: ignore
+    return train_candidate(Home(Path(home)), day.fromisoformat(date), trigger=trigger).version
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -89,7 +85,6 @@ class Retrained(NamedTuple):
     """The pipeline's outputs."""
 
     version: int
-    run_id: str
     outcome: str
 
 
@@ -98,21 +93,21 @@ def retrain_pipeline(home: str, date: str, trigger: str, inputs_digest: str, cha
     """One candidate for one day. `champion` is the present champion's version, 0 where there is none."""
     trained = train(home=home, date=date, trigger=trigger, inputs_digest=inputs_digest)
     trained.set_display_name("train")
-    judged = evaluate(home=home, date=date, version=trained.outputs["version"], inputs_digest=inputs_digest)
+    judged = evaluate(home=home, date=date, version=trained.output, inputs_digest=inputs_digest)
     judged.set_display_name("evaluate candidate")
     rival = evaluate(home=home, date=date, version=champion, inputs_digest=inputs_digest)
     rival.set_display_name("evaluate champion")
     made = decide(
         home=home,
-        version=trained.outputs["version"],
+        version=trained.output,
         candidate=judged.outputs["report"],
         champion=rival.outputs["report"],
     )
     made.set_caching_options(False)  # it writes to MLflow, as does promote
     with dsl.If(made.outputs["Output"] == "promote", name="is it better"):
-        moved = promote(home=home, version=trained.outputs["version"], decision=made.outputs["decision"])
+        moved = promote(home=home, version=trained.output, decision=made.outputs["decision"])
         moved.set_caching_options(False)
-    return Retrained(trained.outputs["version"], trained.outputs["run_id"], made.outputs["Output"])
+    return Retrained(trained.output, made.outputs["Output"])
 
 
 def compile_to(path: Path) -> None:

@@ -5,6 +5,7 @@ the tag and the files must agree before a version is loaded or promoted. Which v
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,7 +27,6 @@ from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.schemas import REQUEST_TABLE
-from model.checkpoint import model_digest
 
 CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not judged yet
@@ -121,20 +121,24 @@ def register(
     home: Home, client: MlflowClient, model_dir: Path, *, run_id: str, tasks: tuple[str, ...], tags: Mapping[str, str]
 ) -> Version:
     """Log a trained model to its run and register it; a model that the run has registered before is not repeated."""
+    from model.checkpoint import model_digest  # imports torch, which most steps do without
+
     name, digest = model_name(home.config), model_digest(model_dir)
     for known in versions(client, name):
         if (known.run_id, known.model_digest) == (run_id, digest):
             return known
-    info = mlflow.pyfunc.log_model(
-        name="ranker",
-        run_id=run_id,
-        python_model=str(SCRIPT),
-        artifacts={"model": str(model_dir)},
-        model_config={"model_digest": digest},
-        signature=request_signature(tasks),
-        pip_requirements=SERVING_REQUIREMENTS,
-        code_paths=[str(Path(package.__path__[0])) for package in (contracts, model)],
-    )
+    active = mlflow.active_run()
+    is_open = active is not None and active.info.run_id == run_id
+    with nullcontext() if is_open else mlflow.start_run(run_id=run_id):
+        info = mlflow.pyfunc.log_model(
+            name="ranker",
+            python_model=str(SCRIPT),
+            artifacts={"model": str(model_dir)},
+            model_config={"model_digest": digest},
+            signature=request_signature(tasks),
+            pip_requirements=SERVING_REQUIREMENTS,
+            code_paths=[str(Path(package.__path__[0])) for package in (contracts, model)],
+        )
     try:
         client.create_registered_model(
             name, description="Rankers of one longreel pipeline; `champion` is the one to use."
@@ -155,6 +159,8 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
     Raises:
         LongreelError: the files are not those that were registered, or are gone.
     """
+    from model.checkpoint import model_digest
+
     uri = client.get_model_version_download_uri(name, str(version.version))
     try:
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri))

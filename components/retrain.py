@@ -7,9 +7,11 @@ Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, plo
 import argparse
 import json
 import logging
+import re
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -89,6 +91,7 @@ def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]
     log.info("retrain for %s: inputs %s, champion version %s", day, planned.inputs_digest, planned.champion or "none")
     root = home.work / "kfp" / f"{day}-{time.strftime('%Y%m%dT%H%M%S')}"
     with _children_end_with_us():
+        warnings.filterwarnings("ignore", "Task .* settings .*have no effect")  # names for a cluster's graph
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
         try:
             done = retrain_pipeline(
@@ -99,7 +102,8 @@ def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]
                 champion=planned.champion,
             )
         except RuntimeError as error:
-            raise LongreelError(f"the pipeline for {day} failed, see the step's output above ({error})") from error
+            said = re.sub(r"\x1b\[\d*m", "", str(error))
+            raise LongreelError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
     version = int(done.outputs["version"])
     summary = _report(home, day, version, trigger, planned, time.monotonic() - started)
     shutil.rmtree(root, ignore_errors=True)

@@ -4,14 +4,13 @@ import argparse
 from collections.abc import Sequence
 from datetime import date
 
-from rich.console import Console
 from rich.table import Table
 
 from components import registry, tracking
 from components.freshness import due
 from components.ledger import Entry, Ledger
 from components.registry import Version
-from components.summary import MARKS
+from components.summary import MARKS, wide_console
 from contracts.config import Config
 from contracts.dates import day_range
 from contracts.home import Home
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the screen."""
-    console, config, lake = Console(), home.config, home.lake
+    console, config, lake = wide_console(), home.config, home.lake
     ledger = Ledger(home, tracking.open_store(home))
     known, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)

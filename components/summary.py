@@ -13,6 +13,7 @@ from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.report import Estimate, EvaluationReport, MetricRow
 
+LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
 VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]"}
 
@@ -35,8 +36,8 @@ def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = N
         caption=f"{level}; longest history {report.longest_history:,}; mean training window "
         f"{report.training_mean_window:,}",
     )
-    for name in ("task", "window"):
-        table.add_column(name, justify="right" if name == "window" else "left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("window", justify="right", no_wrap=True)
     for name in ("AUC", "GAUC", "log loss", "calibration", *(["AUC - champion"] if champion else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for task in report.tasks:
@@ -69,6 +70,12 @@ def decision_table(decision: Decision) -> Table:
     return table
 
 
+def wide_console() -> Console:
+    """A console for these tables: as wide as the terminal, and wide enough for them in a log file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_COLUMNS)
+
+
 def judged_days(home: Home) -> list[date]:
     """Days with a finished retrain under `reports/`, oldest first."""
     found = home.reports.glob("*/summary.json") if home.reports.is_dir() else ()
@@ -77,7 +84,7 @@ def judged_days(home: Home) -> list[date]:
 
 def print_summary(home: Home, day: date | None = None, console: Console | None = None) -> None:
     """Print what the retrain of `day` ended with; by default the newest one. Says so where there is none."""
-    console = console or Console(width=None)
+    console = console or wide_console()
     days = judged_days(home)
     if day is None and not days:
         console.print(
