@@ -52,8 +52,7 @@ def write_staged(
     Returns:
         The content digest, and what was observed while writing (`digest_rows`, and the aggregates in `more`).
     """
-    spread = frame.repartition(files, sort[0]) if files > 1 else frame.coalesce(1)
-    watched, seen = observed_digest(spread.sortWithinPartitions(*sort), *more)
+    watched, seen = observed_digest(frame.repartition(files, sort[0]).sortWithinPartitions(*sort), *more)
     watched.write.mode("append").parquet(stage.path)
     values: dict[str, Any] = seen.get
     return digest_from(values), values
