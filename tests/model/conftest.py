@@ -1,0 +1,159 @@
+"""Small samples partitions, written row by row in plain Python and published as any job would."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from contracts.actions import LABELS
+from contracts.config import Config, EvaluationConfig, ModelConfig, TrainingConfig
+from contracts.lake import Lake, digest_of
+from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from model.samples import SampleRows
+
+FIRST_DAY = date(2026, 1, 5)
+HOUR = 3_600_000
+
+
+def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 100) -> list[dict[str, object]]:
+    """User-days with ragged requests; among the first are users with no history and with one event.
+
+    A target is clicked, mostly, where its author is among the history's authors.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for u in range(users):
+        events = [0, 1, 2][u] if u < 3 else int(rng.integers(0, longest + 1))
+        start = 1_700_000_000_000 + int(rng.integers(0, HOUR))
+        times = np.sort(start + rng.integers(0, 50 * HOUR, events))
+        authors = rng.choice(40, size=6, replace=False) + 1_000
+        durations = rng.integers(0, 60_000, events) * (rng.random(events) < 0.9)
+        history = {
+            "time_ms": times,
+            "item_id": rng.integers(0, 500, events),
+            "author_id": rng.choice(authors, events) if events else np.zeros(0, np.int64),
+            "tag": rng.integers(-1, 12, events),
+            "surface": rng.integers(0, 3, events),
+            "actions": rng.integers(1, 256, events),
+            "play_ms": rng.integers(0, 60_000, events),
+            "duration_ms": durations,
+        }
+        requests = sorted({int(t) for t in rng.integers(start, start + 60 * HOUR, int(rng.integers(1, 5)))})
+        if events and rng.random() < 0.5:
+            requests = sorted({*requests, int(times[-1])})  # a request at an event's very time must not see it
+        ends = [int((times < t).sum()) for t in requests]
+        counts = rng.integers(1, 6, len(requests))
+        total = int(counts.sum())
+        target_authors = np.where(
+            rng.random(total) < 0.5, rng.choice(authors, total), rng.integers(1_000, 1_040, total)
+        )
+        seen = [
+            set(history["author_id"][:end].tolist())
+            for end, count in zip(ends, counts, strict=True)
+            for _ in range(count)
+        ]
+        clicked = np.array([author in known for author, known in zip(target_authors.tolist(), seen, strict=True)], bool)
+        clicked ^= rng.random(total) < 0.1
+        labels = clicked * LABELS["click"] + (rng.random(total) < 0.3) * LABELS["like"]
+        row = {"user_id": first_user + u, "user_features": rng.integers(-(2**62), 2**62, 2).tolist()}
+        row |= {f"history_{name}": history[name].tolist() for name in HISTORY_FIELDS}
+        row |= {
+            "request_id": [f"u{u}r{i}" for i in range(len(requests))],
+            "request_time_ms": requests,
+            "request_history_end": ends,
+            "request_target_end": np.cumsum(counts).tolist(),
+        }
+        target = {
+            "item_id": rng.integers(0, 500, total),
+            "author_id": target_authors,
+            "tag": rng.integers(-1, 12, total),
+            "surface": rng.integers(0, 3, total),
+            "duration_ms": rng.integers(0, 60_000, total),
+        }
+        row |= {f"target_{name}": target[name].tolist() for name in TARGET_FIELDS} | {"target_labels": labels.tolist()}
+        rows.append(row)
+    return rows
+
+
+def publish(lake: Lake, day: date, rows: list[dict[str, object]], files: int = 2, row_group_size: int = 7) -> None:
+    """Publish rows as a samples partition of several files and row groups."""
+    stage = lake.stage("samples", day)
+    for part in range(files):
+        table = pa.Table.from_pylist(rows[part::files], schema=SAMPLES)
+        pq.write_table(table, f"{stage.path}/part-{part}.parquet", row_group_size=row_group_size)
+    stage.publish(digest=digest_of(rows), inputs={"events": "0" * 16})
+
+
+@pytest.fixture
+def rows() -> Callable[..., list[dict[str, object]]]:
+    """Makes plain rows from a seed."""
+    return make_rows
+
+
+@pytest.fixture
+def table() -> Callable[..., pa.Table]:
+    """Makes a samples table from a seed."""
+    return lambda *args, **kwargs: pa.Table.from_pylist(make_rows(*args, **kwargs), schema=SAMPLES)
+
+
+@pytest.fixture
+def sample_rows(table: Callable[..., pa.Table]) -> Callable[..., SampleRows]:
+    """Makes flat sample rows from a seed."""
+    return lambda *args, **kwargs: SampleRows.from_arrow(table(*args, **kwargs))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """A lake with four days of samples from FIRST_DAY on."""
+    made = Lake(tmp_path / "lake")
+    for offset in range(4):
+        publish(made, FIRST_DAY + timedelta(days=offset), make_rows(offset, users=30))
+    return made
+
+
+@pytest.fixture
+def publish_rows() -> Callable[..., None]:
+    """Publishes rows as a samples partition."""
+    return publish
+
+
+@pytest.fixture
+def days() -> list[date]:
+    """The days of `lake`."""
+    return [FIRST_DAY + timedelta(days=offset) for offset in range(4)]
+
+
+@pytest.fixture
+def config() -> Config:
+    """Sizes that train in seconds."""
+    return Config(
+        tasks=("click", "like"),
+        model=ModelConfig(
+            width=16,
+            heads=2,
+            layers=2,
+            item_buckets=256,
+            author_buckets=128,
+            tag_buckets=32,
+            user_feature_buckets=64,
+            embedding_width=8,
+            mixer_tokens=4,
+            identity_width=16,
+        ),
+        training=TrainingConfig(
+            batch_tokens=600, window_min=8, window_mean=24, window_max=64, epochs=2, checkpoint_every=5, device="cpu"
+        ),
+        evaluation=EvaluationConfig(windows=(8, 32, 64, 128), bootstrap_draws=20),
+        gates=replace(Config().gates, task="click"),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

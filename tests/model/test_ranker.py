@@ -1,0 +1,143 @@
+"""A request's targets share its history without changing anything; packing changes nothing either."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+
+from contracts.config import Config
+from contracts.errors import LongreelError
+from model.batch import RequestBatch, one_row_per_target
+from model.ranker import Ranker, ranking_loss
+from model.samples import SampleRows
+
+TASKS = ("click", "like")
+
+
+@pytest.fixture
+def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
+    rows = sample_rows(3)
+    return rows.pack(np.arange(rows.num_requests), 48, TASKS)
+
+
+@pytest.fixture
+def ranker(config: Config) -> Ranker:
+    """In float64 and without dropout, so that equal means equal; with every zero-initialised weight moved off zero."""
+    made = Ranker(config.model, TASKS, 2).double().eval()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return made
+
+
+def logits_and_gradients(
+    ranker: Ranker, batch: RequestBatch, backend: str = "auto"
+) -> tuple[Tensor, dict[str, Tensor]]:
+    ranker.zero_grad()
+    logits = ranker(batch, backend)
+    ranking_loss_64(logits, batch.labels).backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in ranker.named_parameters() if p.grad is not None}
+
+
+def ranking_loss_64(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.double(), reduction="sum") / len(labels)
+
+
+def assert_same(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
+    torch.testing.assert_close(one[0], other[0], rtol=1e-9, atol=1e-11)
+    assert one[1].keys() == other[1].keys()
+    for name in one[1]:
+        torch.testing.assert_close(
+            one[1][name], other[1][name], rtol=1e-7, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_request_level_batch_equals_one_row_per_target(ranker: Ranker, batch: RequestBatch) -> None:
+    single = one_row_per_target(batch)
+    assert len(set(batch.target_offsets.diff().tolist())) > 2  # ragged
+    assert single.num_requests == batch.num_targets > batch.num_requests
+    assert single.num_events > batch.num_events
+    assert_same(logits_and_gradients(ranker, batch), logits_and_gradients(ranker, single))
+
+
+def test_every_gradient_of_the_model_flows(ranker: Ranker, batch: RequestBatch) -> None:
+    _, gradients = logits_and_gradients(ranker, batch)
+    silent = [name for name, _ in ranker.named_parameters() if name not in gradients or not gradients[name].any()]
+    assert silent == []
+
+
+def test_attention_backends_give_the_same_model(ranker: Ranker, batch: RequestBatch) -> None:
+    assert 0 in batch.history_offsets.diff()
+    assert 1 in batch.history_offsets.diff()
+    assert_same(logits_and_gradients(ranker, batch, "padded"), logits_and_gradients(ranker, batch, "segments"))
+
+
+def test_requests_scored_together_or_alone_get_the_same_logits(
+    ranker: Ranker, sample_rows: Callable[..., SampleRows]
+) -> None:
+    rows = sample_rows(3)
+    with torch.inference_mode():
+        together = ranker(rows.pack(np.arange(rows.num_requests), 48))
+        alone = torch.cat([ranker(rows.pack(np.array([r]), 48)) for r in range(rows.num_requests)])
+    torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-11)
+
+
+def test_targets_of_a_request_do_not_see_each_other(ranker: Ranker, batch: RequestBatch) -> None:
+    other = dict(batch.target) | {"item_id": batch.target["item_id"].clone()}
+    other["item_id"][0] += 1
+    before, after = ranker(batch), ranker(replace(batch, target=other))
+    assert not torch.equal(before[0], after[0])
+    torch.testing.assert_close(before[1:], after[1:], rtol=0, atol=1e-12)
+
+
+def test_logits_do_not_depend_on_labels(ranker: Ranker, table: Callable[..., pa.Table]) -> None:
+    rows = table(3)
+    column = rows.schema.get_field_index("target_labels")
+    flipped = pa.array(
+        [[1023 - v for v in values] for values in rows["target_labels"].to_pylist()], pa.list_(pa.int32())
+    )
+    one, other = (SampleRows.from_arrow(t) for t in (rows, rows.set_column(column, rows.schema.field(column), flipped)))
+    everything = np.arange(one.num_requests)
+    a, b = one.pack(everything, 48, TASKS), other.pack(everything, 48, TASKS)
+    assert not torch.equal(a.labels, b.labels)
+    assert torch.equal(ranker(a), ranker(b))
+
+
+def test_request_without_history_depends_on_target_and_user_alone(ranker: Ranker, batch: RequestBatch) -> None:
+    empty = int((batch.history_offsets.diff() == 0).nonzero()[0, 0])
+    where = slice(int(batch.target_offsets[empty]), int(batch.target_offsets[empty + 1]))
+    later = replace(batch, request_time_ms=batch.request_time_ms + 3_600_000)
+    before, after = ranker(batch), ranker(later)
+    assert before[where].isfinite().all()
+    assert torch.equal(before[where], after[where])
+    assert not torch.equal(before, after)  # elsewhere events have become older
+
+
+def test_only_the_newest_events_inside_the_window_matter(
+    ranker: Ranker, sample_rows: Callable[..., SampleRows]
+) -> None:
+    rows = sample_rows(3)
+    longest = np.array([int(np.argmax(rows.history_lengths))])
+    batch = rows.pack(longest, 8)
+    oldest_seen = int(rows.history_stop[longest[0]]) - 8
+    changed = dict(rows.history) | {"item_id": rows.history["item_id"].copy()}
+    changed["item_id"][oldest_seen - 1] += 1
+    assert torch.equal(ranker(batch), ranker(replace(rows, history=changed).pack(longest, 8)))
+    changed["item_id"][oldest_seen] += 1
+    assert not torch.equal(ranker(batch), ranker(replace(rows, history=changed).pack(longest, 8)))
+
+
+def test_user_features_of_another_number_are_refused(ranker: Ranker, batch: RequestBatch) -> None:
+    with pytest.raises(LongreelError, match="built for 2 a user, got 1"):
+        ranker(replace(batch, user_features=batch.user_features[:, :1]))
+
+
+def test_loss_is_the_sum_over_targets_and_tasks_over_the_targets() -> None:
+    logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.0], [-0.5, 0.1]]), torch.tensor([[1.0, 0], [0, 0], [1, 1]])
+    p = torch.sigmoid(logits)
+    by_hand = -(labels * p.log() + (1 - labels) * (1 - p).log()).sum() / 3
+    torch.testing.assert_close(ranking_loss(logits, labels), by_hand)
