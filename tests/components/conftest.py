@@ -3,14 +3,20 @@
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from components import registry, tracking
+from components.registry import Version
+from contracts.decision import Decision, Gate
 from contracts.home import CONFIG_FILE, Home
 from contracts.lake import digest_of
+from contracts.report import Estimate, EvaluationReport, MetricRow
 from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
 
 FIRST_DAY = date(2026, 1, 1)
@@ -116,3 +122,127 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         return home
 
     return make
+
+
+def make_report(
+    gain: float = 0.0,
+    *,
+    model: str = "candidate",
+    tasks: tuple[str, ...] = ("click", "like"),
+    windows: tuple[int, ...] = (32, 128, 512),
+    by_window: tuple[float, ...] = (0.0, 0.01, 0.02),
+    own_noise: float = 0.001,
+    calibration: float = 1.0,
+    log_loss: float = 0.5,
+    **overrides: Any,
+) -> EvaluationReport:
+    """A report with AUC 0.70 + gain + by_window. Draws share most of their noise with every other report, as those of
+    models judged on the same resampled users do; `own_noise` is what each model has for itself."""
+    shared = np.random.default_rng(0).normal(0, 0.01, 200)
+    own = np.random.default_rng(list(model.encode()))
+
+    def estimate(value: float, spread: float = 1.0) -> Estimate:
+        draws = value + spread * shared + own.normal(0, own_noise, 200)
+        low, high = np.quantile(draws, [0.025, 0.975])
+        return Estimate(value=value, low=float(low), high=float(high), draws=tuple(map(float, draws)))
+
+    rows = tuple(
+        MetricRow(
+            task=task,
+            window=window,
+            slice=slice_name,
+            users=200,
+            requests=400,
+            targets=2_000,
+            positives=700,
+            auc=estimate(0.70 + gain + extra),
+            gauc=estimate(0.65 + gain + extra),
+            log_loss=estimate(log_loss - gain),
+            calibration=estimate(calibration),
+        )
+        for task in tasks
+        for window, extra in zip(windows, by_window, strict=True)
+        for slice_name in ("all", "new users", "history<32", "history>=32")
+    )
+    values: dict[str, Any] = {
+        "date": "2026-01-03",
+        "model_digest": model,
+        "data_digest": "data",
+        "config_digest": "config",
+        "tasks": tasks,
+        "windows": windows,
+        "training_mean_window": 100,
+        "bootstrap_seed": 0,
+        "bootstrap_draws": 200,
+        "interval": 0.95,
+        "longest_history": 500,
+        "rows": rows,
+        "latency_ms": 12.5,
+        "latency_shape": "500 events x 128 candidates",
+        "device": "cpu",
+    }
+    return EvaluationReport(**values | overrides)
+
+
+@pytest.fixture
+def report() -> Callable[..., EvaluationReport]:
+    """`make_report`, for tests."""
+    return make_report
+
+
+def save_tiny_model(home: Home, folder: Path, seed: int = 0, watermark: str = "2026-01-02") -> str:
+    """Write an untrained ranker of the home's sizes; returns its digest."""
+    import torch
+
+    from model.checkpoint import save_model
+    from model.ranker import Ranker
+
+    torch.manual_seed(seed)
+    ranker = Ranker(home.config.model, home.config.tasks, 2)
+    return save_model(folder, ranker, {"data_watermark": watermark, "training_mean_window": 16})
+
+
+def register_tiny_model(home: Home, seed: int = 0, day: str = "2026-01-03") -> Version:
+    """An untrained ranker as a registered version, as training would leave it."""
+    client = tracking.open_store(home)
+    folder = home.work / f"model-{seed}"
+    save_tiny_model(home, folder, seed)
+    run = client.create_run(tracking.experiment_id(home, client), run_name=f"{day} train 2 days")
+    tags = {"evaluated_day": day, "data_watermark": "2026-01-02", "train_first_day": "2026-01-01"}
+    tags |= {"train_last_day": "2026-01-02", "run_name": f"{day} train 2 days"}
+    made = registry.register(home, client, folder, run_id=run.info.run_id, tasks=home.config.tasks, tags=tags)
+    assert mlflow.active_run() is None
+    return made
+
+
+def promotion(candidate: Version, champion: Version | None) -> Decision:
+    """A decision to promote one over the other."""
+    return Decision(
+        outcome="promote",
+        gates=(Gate(name="champion/auc", verdict="pass", reason="It is better."),),
+        date="2026-01-03",
+        candidate_digest=candidate.model_digest,
+        champion_digest=None if champion is None else champion.model_digest,
+        data_digest="data",
+        policy_digest="policy",
+        candidate_report="report",
+        champion_report=None,
+    )
+
+
+@pytest.fixture
+def register() -> Callable[..., Version]:
+    """`register_tiny_model`, for tests."""
+    return register_tiny_model
+
+
+@pytest.fixture(name="promotion")
+def promotion_fixture() -> Callable[..., Decision]:
+    """`promotion`, for tests."""
+    return promotion
+
+
+@pytest.fixture
+def save_model() -> Callable[..., str]:
+    """`save_tiny_model`, for tests."""
+    return save_tiny_model

@@ -1,0 +1,204 @@
+"""Champions come and go on a real MLflow store: promotions, rollbacks, crashes, races, damaged files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from components import registry, tracking
+from components.ledger import Entry, Ledger
+from components.registry import Version
+from contracts.errors import LongreelError
+from contracts.home import Home
+
+Register = Callable[..., Version]
+Promotion = Callable[..., object]
+
+
+@pytest.fixture
+def home(make_home: Callable[..., Home]) -> Home:
+    return make_home()
+
+
+def alias_of(ledger: Ledger) -> int | None:
+    """The alias as any other program sees it."""
+    found = ledger.client.get_registered_model(ledger.model).aliases.get("champion")
+    return None if found is None else int(found)
+
+
+def moves(ledger: Ledger) -> list[tuple[str, int | None, int, bool]]:
+    return [(e.action, e.from_version, e.to_version, e.void) for e in ledger.entries()]
+
+
+def test_promotion_moves_the_alias_and_is_written_down(home: Home, register: Register, promotion: Promotion) -> None:
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    assert ledger.champion() is None
+    ledger.promote(promotion(first, None), first)
+    entry = ledger.promote(promotion(second, first), second)
+    assert alias_of(ledger) == second.version
+    assert moves(ledger) == [("promote", None, 1, False), ("promote", 1, 2, False)]
+    assert entry.decision == promotion(second, first).digest()
+    assert "@" in entry.who
+    assert entry.at.endswith("Z")
+    assert entry.model_digest == second.model_digest
+    assert Ledger(home).champion() == ledger.champion()  # nothing is kept in memory only
+
+
+def test_the_same_promotion_twice_is_one_entry(home: Home, register: Register, promotion: Promotion) -> None:
+    ledger, first = Ledger(home), register(home, 1)
+    assert ledger.promote(promotion(first, None), first) == ledger.promote(promotion(first, None), first)
+    assert len(ledger.entries()) == 1
+
+
+def test_registering_the_same_model_of_a_run_twice_is_one_version(home: Home, register: Register) -> None:
+    first = register(home, 1)
+    client = tracking.open_store(home)
+    again = registry.register(
+        home, client, home.work / "model-1", run_id=first.run_id, tasks=home.config.tasks, tags=dict(first.tags)
+    )
+    assert again.version == first.version
+    assert len(registry.versions(client, registry.model_name(home.config))) == 1
+
+
+def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Register, promotion: Promotion) -> None:
+    import dataclasses
+
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    allowed = promotion(first, None)
+    with pytest.raises(LongreelError, match="to hold, not to promote"):
+        ledger.promote(dataclasses.replace(allowed, outcome="hold"), first)
+    with pytest.raises(LongreelError, match="name the version that was judged"):
+        ledger.promote(allowed, second)
+    ledger.promote(allowed, first)
+    with pytest.raises(LongreelError, match="evaluate and decide again"):
+        ledger.promote(promotion(second, None), second)  # decided before there was a champion
+    assert moves(ledger) == [("promote", None, 1, False)]
+
+
+def test_rollback_goes_back_step_by_step_and_is_written_down(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
+    ledger, made = Ledger(home), [register(home, seed) for seed in (1, 2, 3, 4)]
+    for before, after in zip([None, *made[:2]], made[:3], strict=True):
+        ledger.promote(promotion(after, before), after)
+    assert ledger.rollback(reason="it was bad").to_version == 2
+    assert ledger.rollback().to_version == 1
+    assert alias_of(ledger) == 1
+    with pytest.raises(LongreelError, match="first champion"):
+        ledger.rollback()
+    with pytest.raises(LongreelError, match=r"champions before were \[2, 3\]"):
+        ledger.rollback(to_version=4)  # never passed the gates
+    assert ledger.rollback(to_version=3).to_version == 3
+    assert alias_of(ledger) == 3
+    assert [m[:3] for m in moves(ledger)[3:]] == [("rollback", 3, 2), ("rollback", 2, 1), ("rollback", 1, 3)]
+    assert ledger.entries()[3].reason == "it was bad"
+
+
+def test_rollback_without_a_champion_says_so(home: Home) -> None:
+    with pytest.raises(LongreelError, match="no champion"):
+        Ledger(home).rollback()
+
+
+def test_a_crash_between_entry_and_alias_is_mended_by_the_next_call(
+    home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    ledger.promote(promotion(first, None), first)
+    before = ledger.champion()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.client, "set_registered_model_alias", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.promote(promotion(second, before), second)
+    assert alias_of(ledger) == 1  # the crash left the alias behind its ledger
+    champion = Ledger(home).champion()
+    assert champion is not None
+    assert champion.version == alias_of(ledger) == 2
+    assert len(ledger.entries()) == 2
+
+
+def test_a_crash_before_the_entry_changes_nothing(
+    home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, first = Ledger(home), register(home, 1)
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.client, "create_model_version", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ledger.promote(promotion(first, None), first)
+    assert Ledger(home).champion() is None
+    assert alias_of(ledger) is None
+
+
+def test_of_two_promotions_from_the_same_champion_one_counts(
+    home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, fast, first, second = Ledger(home), Ledger(home), register(home, 1), register(home, 2)
+    append = slow._append
+
+    def overtaken(*args: object) -> int:
+        fast.promote(promotion(second, None), second)  # between the slow one's checks and its entry
+        return append(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(slow, "_append", overtaken)
+    with pytest.raises(LongreelError, match="at the same moment"):
+        slow.promote(promotion(first, None), first)
+    assert moves(fast) == [("promote", None, 2, False), ("promote", None, 1, True)]
+    assert alias_of(fast) == 2
+
+
+def test_an_alias_moved_by_hand_is_put_back(home: Home, register: Register, promotion: Promotion) -> None:
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    ledger.promote(promotion(first, None), first)
+    ledger.client.set_registered_model_alias(ledger.model, "champion", str(second.version))
+    assert ledger.champion() == registry.get_version(ledger.client, ledger.model, first.version)
+    assert alias_of(ledger) == first.version
+
+
+def artefact_folder(ledger: Ledger, version: Version) -> Path:
+    return registry.fetch(ledger.client, ledger.model, version)
+
+
+def test_changed_weights_are_neither_promoted_nor_loaded(home: Home, register: Register, promotion: Promotion) -> None:
+    ledger, first = Ledger(home), register(home, 1)
+    weights = artefact_folder(ledger, first) / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(LongreelError, match="not the file that was saved"):
+        ledger.promote(promotion(first, None), first)
+    assert ledger.entries() == []
+    with pytest.raises(LongreelError, match="not the file that was saved"):
+        mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")
+
+
+def test_another_whole_model_in_a_versions_place_is_refused(
+    home: Home, register: Register, promotion: Promotion, save_model: Callable[..., str]
+) -> None:
+    ledger, first = Ledger(home), register(home, 1)
+    save_model(home, artefact_folder(ledger, first), 9)  # consistent in itself, only not what was registered
+    with pytest.raises(LongreelError, match=f"registered was {first.model_digest}"):
+        ledger.promote(promotion(first, None), first)
+    with pytest.raises(LongreelError, match=f"registered was {first.model_digest}"):
+        mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")
+
+
+def test_an_unknown_version_names_the_known_ones(home: Home, register: Register) -> None:
+    register(home, 1)
+    ledger = Ledger(home)
+    with pytest.raises(LongreelError, match="has no version 7; registered are 1"):
+        registry.get_version(ledger.client, ledger.model, 7)
+
+
+def test_an_entry_reads_back_as_it_was_written(home: Home, register: Register, promotion: Promotion) -> None:
+    ledger, first = Ledger(home), register(home, 1)
+    written = ledger.promote(promotion(first, None), first)
+    assert ledger.entries() == [written]
+    assert isinstance(written, Entry)
