@@ -65,7 +65,8 @@ def _compare(
         if champion is not None and task in champion.tasks:
             _ladder(axis, champion, task, metric, CHAMPION, "champion", 1.06)
         _window_axis(axis, candidate)
-    axes[0].legend(fontsize=8, frameon=False)
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(fontsize=8, frameon=False)
     return figure, axes
 
 

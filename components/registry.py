@@ -4,6 +4,7 @@ Every trained candidate becomes a version, tagged with its data, its digest and 
 the tag and the files must agree before a version is loaded or promoted. Which version is the champion: ledger.py.
 """
 
+import warnings
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -99,7 +100,8 @@ def get_version(client: MlflowClient, name: str, version: int) -> Version:
 
 def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
     """MLflow's signature of scoring: the request table in, a probability per task out."""
-    kinds = {pa.int64(): DataType.long, pa.int32(): DataType.integer, pa.string(): DataType.string}
+    # 32-bit columns are declared long: a request that comes as JSON or as Python lists has 64-bit integers.
+    kinds = {pa.int64(): DataType.long, pa.int32(): DataType.long, pa.string(): DataType.string}
 
     def spec(field: pa.Field) -> ColSpec:
         if pa.types.is_list(field.type):
@@ -129,7 +131,8 @@ def register(
             return known
     active = mlflow.active_run()
     is_open = active is not None and active.info.run_id == run_id
-    with nullcontext() if is_open else mlflow.start_run(run_id=run_id):
+    with nullcontext() if is_open else mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # asks for type hints and an example; the signature is exact
         info = mlflow.pyfunc.log_model(
             name="ranker",
             python_model=str(SCRIPT),

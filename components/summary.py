@@ -23,12 +23,12 @@ def _interval(estimate: Estimate, digits: int = 4) -> str:
         return "–"
     if estimate.low is None or estimate.high is None:
         return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [dim]{estimate.low:.{digits}f}..{estimate.high:.{digits}f}[/]"
+    return f"{estimate.value:.{digits}f} [dim]±{(estimate.high - estimate.low) / 2:.{digits}f}[/]"
 
 
 def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Table:
     """The window ladder of every task with intervals; with a champion's report, the paired AUC difference too."""
-    level = f"{report.interval:.0%} user-bootstrap intervals"
+    level = f"± half of the {report.interval:.0%} user-bootstrap interval"
     everyone = report.row(report.tasks[0], report.windows[0])
     counts = f"{everyone.users:,} users, {everyone.requests:,} requests, {everyone.targets:,} targets"
     table = Table(
@@ -56,7 +56,7 @@ def _gain(row: MetricRow, champion: EvaluationReport, interval: float) -> str:
         gain = paired_difference(row.auc, champion.row(row.task, row.window).auc, interval)
     except LongreelError:  # another ladder, or undefined on this day
         return "–"
-    return f"{gain.value:+.4f} [dim]{gain.low:+.4f}..{gain.high:+.4f}[/]"
+    return f"{gain.value:+.4f} [dim]({gain.low:+.4f} .. {gain.high:+.4f})[/]"
 
 
 def decision_table(decision: Decision) -> Table:

@@ -1,5 +1,6 @@
 """A small home with a few published days of samples, written by pyarrow through the lake's own commit protocol."""
 
+import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -106,8 +107,16 @@ def publish(home: Home, day: date, seed: int = 0) -> None:
     stage.publish(digest=digest_of(table.to_pylist()), inputs={}, details={"user_features": ["taste", "constant"]})
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow SQLite file with its tables and nothing in them; a copy of it saves every test the migrations."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    mlflow.MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Home]:
+def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path) -> Callable[..., Home]:
     """Makes a home with the first `days` days published; settings of the template can be given."""
     for variable in ("MLFLOW_TRACKING_URI", "LONGREEL_LAKE", "LONGREEL_HOME"):
         monkeypatch.delenv(variable, raising=False)
@@ -117,6 +126,8 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         home.path.mkdir()
         text = TOML.format(name=name, epochs=epochs, warm_start=warm_start)
         (home.path / CONFIG_FILE).write_text(text)
+        (home.path / "mlflow").mkdir()
+        shutil.copyfile(empty_store, home.path / "mlflow" / "mlflow.db")
         for i in range(days):
             publish(home, FIRST_DAY + timedelta(days=i))
         return home
@@ -202,14 +213,14 @@ def save_tiny_model(home: Home, folder: Path, seed: int = 0, watermark: str = "2
     return save_model(folder, ranker, {"data_watermark": watermark, "training_mean_window": 16})
 
 
-def register_tiny_model(home: Home, seed: int = 0, day: str = "2026-01-03") -> Version:
+def register_tiny_model(home: Home, seed: int = 0, day: str = "2026-01-03", watermark: str = "2026-01-02") -> Version:
     """An untrained ranker as a registered version, as training would leave it."""
     client = tracking.open_store(home)
     folder = home.work / f"model-{seed}"
-    save_tiny_model(home, folder, seed)
+    save_tiny_model(home, folder, seed, watermark)
     run = client.create_run(tracking.experiment_id(home, client), run_name=f"{day} train 2 days")
-    tags = {"evaluated_day": day, "data_watermark": "2026-01-02", "train_first_day": "2026-01-01"}
-    tags |= {"train_last_day": "2026-01-02", "run_name": f"{day} train 2 days"}
+    tags = {"evaluated_day": day, "data_watermark": watermark, "train_first_day": "2026-01-01"}
+    tags |= {"train_last_day": watermark, "run_name": f"{day} train 2 days"}
     made = registry.register(home, client, folder, run_id=run.info.run_id, tasks=home.config.tasks, tags=tags)
     assert mlflow.active_run() is None
     return made
@@ -246,3 +257,9 @@ def promotion_fixture() -> Callable[..., Decision]:
 def save_model() -> Callable[..., str]:
     """`save_tiny_model`, for tests."""
     return save_tiny_model
+
+
+@pytest.fixture(name="publish")
+def publish_fixture() -> Callable[..., None]:
+    """`publish`, for tests."""
+    return publish

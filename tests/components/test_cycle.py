@@ -1,0 +1,160 @@
+"""A candidate's whole life in one process: trained, registered, judged, decided, recorded, promoted, scoring."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, timedelta
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from components import registry, tracking
+from components.due import due_on
+from components.evaluate import evaluate_version
+from components.gates import decide
+from components.ledger import Ledger
+from components.record import record_judgement
+from components.train import train_candidate
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.schemas import REQUEST_TABLE
+from longreel.cli import main
+from model.scorer import Scorer
+
+DAY = date(2026, 1, 3)
+MakeHome = Callable[..., Home]
+
+
+def judge(home: Home, version: int, day: date) -> str:
+    """Evaluate, decide and record against the present champion; promote where the decision says so."""
+    ledger = Ledger(home)
+    champion = ledger.champion()
+    report = evaluate_version(home, day, version)
+    against = None if champion is None else evaluate_version(home, day, champion.version)
+    decision = decide(report, against, home.config.gates)
+    record_judgement(home, version, report, against, decision)
+    if decision.outcome == "promote":
+        ledger.promote(decision, registry.get_version(ledger.client, ledger.model, version))
+    return decision.outcome
+
+
+def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Path) -> None:
+    home = make_home(4)
+    assert due_on(home, DAY).is_due
+    made = train_candidate(home, DAY, trigger="freshness")
+    assert due_on(home, DAY).is_due  # trained, but not judged: an interrupted retrain is still due
+    assert judge(home, made.version, DAY) == "promote"
+    assert not due_on(home, DAY).is_due
+
+    client = tracking.open_store(home)
+    run = client.get_run(made.run_id)
+    assert run.info.run_name == "2026-01-03 train 2 days"
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["trigger"] == "freshness"
+    assert run.data.tags["decision"] == "promote"
+    assert run.data.params["training.window_mean"] == "16"
+    inputs = {(i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs}
+    days = [DAY - timedelta(days=2), DAY - timedelta(days=1), DAY]
+    contexts = ["training", "training", "evaluation"]
+    expected = {
+        (f"samples/{d}", home.lake.require("samples", d).digest, c) for d, c in zip(days, contexts, strict=True)
+    }
+    assert inputs == expected
+    ladder = client.get_metric_history(made.run_id, "auc_by_window/click")
+    assert [m.step for m in ladder] == [8, 64]
+    assert ladder[-1].value == run.data.metrics["auc/click_w64"]
+    assert client.get_metric_history(made.run_id, "train/loss")
+    assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
+        "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/calibration_by_window.png"
+    }  # fmt: skip
+
+    model = f"models:/{registry.model_name(home.config)}@champion"
+    requests = home.lake.read(home.lake.require("samples", DAY), REQUEST_TABLE.names)
+    version = registry.get_version(client, registry.model_name(home.config), made.version)
+    expected_scores = Scorer.load(registry.fetch(client, registry.model_name(home.config), version)).score(requests)
+    loaded = mlflow.pyfunc.load_model(model)
+    as_lists = pd.DataFrame(requests.to_pydict())
+    assert loaded.predict(as_lists).equals(expected_scores.to_pandas())
+    as_arrays = requests.to_pandas().drop(columns=["history_tag"])
+    with pytest.raises(Exception, match="history_tag"):
+        loaded.predict(as_arrays)
+    short = loaded.predict(requests.to_pandas(), params={"window": 1})
+    assert not np.allclose(short["click"], expected_scores["click"].to_numpy())
+
+    pq.write_table(home.lake.read(home.lake.require("samples", DAY)), tmp_path / "requests.parquet")
+    words = ["--input", str(tmp_path / "requests.parquet"), "--output", str(tmp_path / "out" / "scores.parquet")]
+    assert main(["score", "--home", str(home.path), *words]) == 0
+    assert pq.read_table(tmp_path / "out" / "scores.parquet").equals(expected_scores)
+
+
+def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
+    home = make_home(3, epochs=1)
+    first = train_candidate(home, DAY)
+    started = time.monotonic()
+    assert train_candidate(home, DAY) == first
+    assert time.monotonic() - started < 2
+    assert len(registry.versions(tracking.open_store(home), "longreel-tiny")) == 1
+
+
+def test_a_candidate_that_is_the_champion_is_held_and_keeps_its_story(make_home: MakeHome) -> None:
+    home = make_home(3)
+    made = train_candidate(home, DAY)
+    assert judge(home, made.version, DAY) == "promote"
+    assert judge(home, made.version, DAY) == "hold"
+    version = registry.get_version(tracking.open_store(home), "longreel-tiny", made.version)
+    assert version.decision == "promote"
+
+
+def test_a_warm_start_trains_on_days_the_champion_has_not_seen(make_home: MakeHome) -> None:
+    home = make_home(5, epochs=1, warm_start="true")
+    first = train_candidate(home, DAY)
+    assert (first.train_first_day, first.train_last_day) == ("2026-01-01", "2026-01-02")  # no champion: from scratch
+    ledger = Ledger(home)
+    version = registry.get_version(ledger.client, ledger.model, first.version)
+    report = evaluate_version(home, DAY, first.version)
+    promote = replace(decide(report, None, home.config.gates), outcome="promote")
+    ledger.promote(promote, version)
+    second = train_candidate(home, date(2026, 1, 5))
+    assert (second.train_first_day, second.train_last_day) == ("2026-01-03", "2026-01-04")
+    run = ledger.client.get_run(second.run_id)
+    assert run.data.tags["warm_start_from"] == "version 1"
+    with pytest.raises(LongreelError, match="found no new day"):
+        train_candidate(home, DAY)
+
+
+def test_a_model_is_not_judged_on_a_day_it_was_trained_on(make_home: MakeHome, tmp_path: Path) -> None:
+    home = make_home(3, epochs=1)
+    made = train_candidate(home, DAY, out=tmp_path / "copy")
+    with pytest.raises(LongreelError, match="trained through 2026-01-02"):
+        evaluate_version(home, date(2026, 1, 2), made.version)
+    words = ["--home", str(home.path), "--date", "2026-01-02", "--model", str(tmp_path / "copy")]
+    assert main(["evaluate", *words]) == 2
+
+
+def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) -> None:
+    home = make_home(3, epochs=6)
+    command = [sys.executable, "-m", "longreel.cli", "train", "--home", str(home.path), "--date", str(DAY)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    folder = next((home.work / "train").iterdir())
+    assert not (folder / "done.json").exists()
+    begun = json.loads((folder / "run.json").read_text())["run_id"]
+    made = train_candidate(home, DAY)
+    assert made.run_id == begun
+    client = tracking.open_store(home)
+    assert len(client.search_runs([tracking.experiment_id(home, client)])) == 1
+    assert client.get_run(begun).info.status == "FINISHED"
+    steps = [m.step for m in client.get_metric_history(begun, "train/loss")]
+    assert max(steps) == client.get_run(begun).data.metrics["train_total/steps"]

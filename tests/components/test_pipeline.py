@@ -1,0 +1,85 @@
+"""The KFP pipeline: its YAML is what the code says, and it runs from training to promotion under the local runner."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from components.ledger import Ledger
+from components.pipeline import YAML, compile_to
+from components.retrain import plan
+from contracts.errors import DataNotReadyError, LongreelError
+from contracts.home import Home
+from longreel.cli import main
+
+MakeHome = Callable[..., Home]
+
+
+def test_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path) -> None:
+    compile_to(tmp_path / "pipeline.yaml")
+    assert (tmp_path / "pipeline.yaml").read_text() == YAML.read_text(), "run `python -m components.pipeline`"
+
+
+def test_components_install_nothing_at_run_time() -> None:
+    assert "pip install" not in YAML.read_text()
+
+
+@pytest.mark.slow
+def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, capfd: pytest.CaptureFixture[str]) -> None:
+    home = make_home(4)
+    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03", "--trigger", "freshness"]) == 0
+    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-04", "--trigger", "freshness"]) == 0
+    first, second = (json.loads((home.reports / d / "summary.json").read_text()) for d in ("2026-01-03", "2026-01-04"))
+    assert first["outcome"] == "promote"
+    assert (first["champion_before"], first["champion_after"]) == (None, 1)
+    assert second["version"] == 2
+    assert second["champion_before"] == 1
+    assert second["champion_after"] == (2 if second["outcome"] == "promote" else 1)
+    names = {path.name for path in (home.reports / "2026-01-04").iterdir()}
+    assert names == {"report.json", "champion_report.json", "decision.json", "plots", "summary.json"}
+    said = capfd.readouterr().out
+    assert "Decision on 2026-01-04" in said
+    assert "champion/auc" in said
+    champion = Ledger(home).champion()
+    assert champion is not None
+    assert champion.version == second["champion_after"]
+    assert main(["status", "--home", str(home.path)]) == 0
+    assert "Ledger" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.CaptureFixture[str]) -> None:
+    home = make_home(3)
+    part = home.lake.paths(home.lake.require("samples", date(2026, 1, 2)))[0]
+    Path(part).write_bytes(b"not parquet")
+    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 2
+    assert "Inner task failed: 'train'" in capfd.readouterr().err
+    assert not (home.reports / "2026-01-03" / "summary.json").exists()
+
+
+def test_inputs_digest_follows_content(make_home: MakeHome, publish: Callable[..., None]) -> None:
+    home = make_home(3)
+    before = plan(home, date(2026, 1, 3))
+    assert plan(home, date(2026, 1, 3)) == before
+    publish(home, date(2026, 1, 1), seed=5)
+    assert plan(home, date(2026, 1, 3)).inputs_digest != before.inputs_digest
+
+
+def test_too_few_days_and_an_unpublished_day_are_refused(make_home: MakeHome) -> None:
+    home = make_home(3)
+    with pytest.raises(DataNotReadyError, match="at least 2 days before"):
+        plan(home, date(2026, 1, 2))
+    with pytest.raises(DataNotReadyError, match="samples of 2026-02-01 expected"):
+        plan(home, date(2026, 2, 1))
+
+
+def test_a_day_the_champion_has_seen_is_refused_before_training(
+    make_home: MakeHome, register: Callable[..., object], promotion: Callable[..., object]
+) -> None:
+    home = make_home(4)
+    version = register(home, 1, watermark="2026-01-03", day="2026-01-04")
+    Ledger(home).promote(promotion(version, None), version)  # type: ignore[arg-type]
+    with pytest.raises(LongreelError, match=r"the champion \(version 1\) was trained through 2026-01-03"):
+        plan(home, date(2026, 1, 3))

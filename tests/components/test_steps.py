@@ -1,0 +1,152 @@
+"""What a user sees of the steps: tables, exit codes and errors that say what to do."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from components.plots import write_plots
+from components.status import gaps
+from components.summary import decision_table, ladder_table, print_summary
+from components.tracking import flatten
+from components.train import training_days
+from contracts.errors import DataNotReadyError
+from contracts.home import Home
+from contracts.report import EvaluationReport
+from longreel.cli import main
+
+MakeHome = Callable[..., Home]
+Report = Callable[..., EvaluationReport]
+
+
+@pytest.fixture
+def home(make_home: MakeHome) -> Home:
+    return make_home()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["train", "--date", "yesterday"], 2, "expected a day as YYYY-MM-DD, got 'yesterday'"),
+        (["train", "--date", "2026-01-03"], 3, "at least 2 days before it, published are none"),
+        (["evaluate", "--date", "2026-01-03", "--version", "1"], 2, "nothing is registered"),
+        (["evaluate", "--date", "2026-01-03", "--champion"], 2, "there is no champion yet"),
+        (["evaluate", "--date", "2026-01-03", "--model", "/nowhere"], 3, "nothing is published"),
+        (["decide", "--candidate", "/nowhere/report.json"], 2, "no report at /nowhere/report.json"),
+        (["promote", "--decision", "/nowhere/decision.json", "--version", "1"], 2, "no decision at"),
+        (["rollback"], 2, "has no champion, so there is nothing to roll back"),
+        (["score", "--input", "/nowhere.parquet", "--output", "x"], 2, "no request table at /nowhere.parquet"),
+        (["retrain", "--date", "2026-01-03"], 3, "samples of 2026-01-03 expected"),
+    ],
+)
+def test_a_mistake_ends_with_a_message_and_its_exit_code(
+    home: Home, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([words[0], "--home", str(home.path), *words[1:]]) == code
+    error = capsys.readouterr().err
+    assert error.startswith(f"longreel {words[0]}: error: ")
+    assert said in error
+
+
+def test_score_names_missing_columns(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"user_id": [1]}), tmp_path / "in.parquet")
+    words = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
+    assert main(["score", "--home", str(home.path), *words]) == 2
+    assert "lacks columns user_features, history_time_ms" in capsys.readouterr().err
+    (tmp_path / "in.parquet").write_text("not parquet")
+    assert main(["score", "--home", str(home.path), *words]) == 2
+    assert "is not a request table" in capsys.readouterr().err
+
+
+def test_due_exits_99_when_not_due_and_0_when_due(make_home: MakeHome, capsys: pytest.CaptureFixture[str]) -> None:
+    home = str(make_home(3).path)
+    assert main(["due", "--home", home, "--date", "2026-01-02"]) == 99
+    assert "not due: 1 published days lie before 2026-01-02" in capsys.readouterr().out
+    assert main(["due", "--home", home, "--date", "2026-01-03"]) == 0
+    assert capsys.readouterr().out.startswith("due: ")
+
+
+def test_decide_writes_the_decision_beside_the_candidates_report(
+    home: Home, report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "ours.json").write_text(report(0.005).to_json())
+    (tmp_path / "theirs.json").write_text(report(model="champion").to_json())
+    words = ["--candidate", str(tmp_path / "ours.json"), "--champion", str(tmp_path / "theirs.json")]
+    assert main(["decide", "--home", str(home.path), *words]) == 0
+    assert json.loads((tmp_path / "decision.json").read_text())["outcome"] == "promote"
+    assert "champion/auc" in capsys.readouterr().out
+    (tmp_path / "ours.json").write_text("{}")
+    assert main(["decide", "--home", str(home.path), *words]) == 2
+    assert "not an evaluation report" in capsys.readouterr().err
+
+
+def test_training_days_are_the_newest_before_the_judged_one(home: Home) -> None:
+    days = [date(2026, 1, d) for d in (1, 2, 4, 5, 6, 7)]
+    assert training_days(days, date(2026, 1, 6), home.config) == [date(2026, 1, d) for d in (2, 4, 5)]
+    with pytest.raises(DataNotReadyError, match=r"2026-01-01 \.\. 2026-01-01"):
+        training_days(days, date(2026, 1, 2), home.config)
+
+
+def test_the_ladder_fits_a_log_line_and_shows_every_window(report: Report) -> None:
+    console = Console(width=130, record=True)
+    console.print(ladder_table(report(0.004), report(model="champion")))
+    console.print(decision_table(make_decision(report)))
+    text = console.export_text()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= 130
+    for wanted in ("0.7240", "+0.0040", "click", "like", " 32 ", " 128 ", " 512 ", "200 users", "promote"):
+        assert wanted in text
+
+
+def make_decision(report: Report):  # type: ignore[no-untyped-def]
+    from components.gates import decide
+    from contracts.config import GatePolicy
+
+    return decide(report(0.004), report(model="champion"), GatePolicy())
+
+
+def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(report: Report, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from contracts.report import Estimate
+
+    nothing = Estimate(value=None, low=None, high=None)
+    whole = report()
+    undefined = replace(whole, rows=tuple(replace(r, auc=nothing, calibration=nothing) for r in whole.rows))
+    for champion in (None, report(model="champion"), undefined):
+        for name in write_plots(whole, champion, tmp_path):
+            assert name.read_bytes().startswith(b"\x89PNG")
+    write_plots(undefined, None, tmp_path)
+
+
+def test_summary_before_any_judgement_says_so(home: Home) -> None:
+    console = Console(record=True, width=200)
+    print_summary(home, console=console)
+    assert "No candidate has been judged yet" in console.export_text()
+
+
+def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--home", str(make_home().path)]) == 0
+    said = capsys.readouterr().out
+    assert "champion: none yet" in said
+    assert "no samples are published" in said
+    assert main(["status", "--home", str(make_home(3, name="begun").path)]) == 0
+    said = capsys.readouterr().out
+    assert "2026-01-03" in said
+    assert "training for 2026-01-03: due" in said
+
+
+def test_gaps_are_days_missing_between_the_first_and_the_last() -> None:
+    assert gaps([date(2026, 1, 1), date(2026, 1, 4)]) == [date(2026, 1, 2), date(2026, 1, 3)]
+    assert gaps([]) == []
+
+
+def test_settings_become_flat_parameters() -> None:
+    settings = {"tasks": ("click", "like"), "training": {"seed": 0}, "a": {"b": {"c": 1.5}}}
+    assert flatten(settings) == {"tasks": "click, like", "training.seed": "0", "a.b.c": "1.5"}
