@@ -11,7 +11,9 @@ from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
 from model.hashing import mix64
 
-INITIAL_SCALE = 8.0  # what an equal id adds to an attention score before anything is learned
+# What an equal id adds to an attention score before anything is learned, head by head: a gentle head reads how often
+# the target's item or author occurs in the window, a sharp one whether it occurs at all, and what happened then.
+INITIAL_SCALES = (2.0, 8.0)
 
 
 def sign_code(ids: Tensor, width: int) -> Tensor:
@@ -27,25 +29,37 @@ def identity_codes(fields: dict[str, Tensor], width: int) -> Tensor:
 
 
 class IdentityMatch(nn.Module):
-    """Appends codes to queries and keys: the first half of the heads matches items, the rest authors.
+    """Appends codes to queries, keys and values: the first half of the heads matches items, the rest authors.
 
-    Each layer and head has a learned scale, so that scores become q k / sqrt(Dh) + scale * code_t code_x.
+    Each layer and head has a learned scale, so that scores become q k / sqrt(Dh) + scale * code_t code_x. Reading the
+    values' codes back with the target's own gives the attention weight that fell on equal ids.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.full((config.layers, config.heads), INITIAL_SCALE))
+        half = (config.heads + 1) // 2
         heads = torch.arange(config.heads)
-        self.register_buffer("which", (heads >= (config.heads + 1) // 2).long(), persistent=False)
+        start = torch.tensor(INITIAL_SCALES)[(heads % half) % len(INITIAL_SCALES)]
+        self.scale = nn.Parameter(start.repeat(config.layers, 1))
+        self.register_buffer("which", (heads >= half).long(), persistent=False)
         self.which: Tensor
 
-    def forward(self, layer: int, q: Tensor, k: Tensor, target: Tensor, history: Tensor) -> tuple[Tensor, Tensor]:
-        """q [T, N, Dh], k [H, N, Dh], codes [T, 2, C] and [H, 2, C] -> [T, N, Dh + C], [H, N, Dh + C].
+    def extend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, target: Tensor, history: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q [T, N, Dh], k and v [H, N, Dh], codes [T, 2, C] and [H, 2, C] -> the same, each Dh + C wide.
 
         Attention divides every score by sqrt(Dh + C); queries are scaled up so that each part keeps its own unit.
         """
         width = q.shape[-1] + target.shape[-1]
-        scale = (self.scale[layer] * width**0.5)[:, None]
-        q = q * (width / q.shape[-1]) ** 0.5
-        coded = target[:, self.which] * scale
-        return torch.cat([q, coded.to(q.dtype)], -1), torch.cat([k, history[:, self.which].to(k.dtype)], -1)
+        wanted = target[:, self.which] * (self.scale[layer] * width**0.5)[:, None]
+        q = torch.cat([q * (width / q.shape[-1]) ** 0.5, wanted.to(q.dtype)], dim=-1)
+        codes = history[:, self.which].to(k.dtype)
+        return q, torch.cat([k, codes], dim=-1), torch.cat([v, codes], dim=-1)
+
+    def read(self, out: Tensor, target: Tensor) -> Tensor:
+        """Attention output [T, N, Dh + C], codes [T, 2, C] -> [T, N Dh + N]: values, then weights on matches."""
+        code_width = target.shape[-1]
+        values, codes = out[..., :-code_width], out[..., -code_width:]
+        matched = (codes * target[:, self.which].to(codes.dtype)).sum(dim=-1)
+        return torch.cat([values.flatten(1), matched], dim=-1)

@@ -38,7 +38,8 @@ class Layer(nn.Module):
         self.encode_norm = nn.LayerNorm(d)
         self.query = nn.Linear(d, d, bias=False)
         self.key_value = nn.Linear(d, 2 * d, bias=False)  # W_K and W_V side by side
-        self.out = nn.Linear(d, d, bias=False)
+        matches = config.heads if config.identity_width else 0  # how much of each head fell on equal ids
+        self.out = nn.Linear(d + matches, d, bias=False)  # W_O
 
     def project(self, query: Tensor, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """query [T, D], raw history X [H, D] -> q [T, N, Dh], k and v [H, N, Dh]."""
@@ -93,11 +94,14 @@ class STCA(nn.Module):
             assert isinstance(layer, Layer)
             q, k, v = layer.project(query, history)
             if self.identity is not None and codes is not None:
-                q, k = self.identity(i, q, k, *codes)
+                q, k, v = self.identity.extend(i, q, k, v, *codes)
             read = cross_attention(
                 q, k, v, target_offsets, history_offsets, backend, max_targets=max_targets, max_history=max_history
             )
-            outputs.append(layer.out(read.flatten(1)))
+            if self.identity is not None and codes is not None:
+                outputs.append(layer.out(self.identity.read(read, codes[0])))
+            else:
+                outputs.append(layer.out(read.flatten(1)))
             if i < len(self.fusions):
                 query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
         z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))

@@ -156,4 +156,5 @@ def config() -> Config:
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
+    torch.set_num_threads(1)  # small tensors; two threads would wait for each other on a busy machine
     torch.manual_seed(0)

@@ -42,7 +42,7 @@ def reference(
             for event in x
         ]
         wq, wkv = state[f"{name}.query.weight"], state[f"{name}.key_value.weight"]
-        parts = []
+        parts, matches = [], []
         for j in range(heads):
             part = slice(j * head, (j + 1) * head)
             scores = [(wq @ q)[part] @ (wkv[:d] @ event)[part] / head**0.5 for event in encoded]
@@ -55,7 +55,11 @@ def reference(
             for s, event in zip(scores, encoded, strict=True):
                 read = read + torch.exp(s) / total * (wkv[d:] @ event)[part]
             parts.append(read)
-        outputs.append(state[f"{name}.out.weight"] @ torch.cat(parts))
+            if codes is not None:
+                shares = [torch.exp(s) / total * codes[0][kind] @ codes[1][e, kind] for e, s in enumerate(scores)]
+                matches.append(sum(shares, torch.zeros((), dtype=x.dtype)))
+        flat = torch.cat([*parts, torch.stack(matches)]) if codes is not None else torch.cat(parts)
+        outputs.append(state[f"{name}.out.weight"] @ flat)
         if i + 1 < layers:
             q = swiglu(state[f"fusions.{i}.0.weight"] @ torch.cat([*outputs, x_t]), state, f"fusions.{i}.1")
             if norm:

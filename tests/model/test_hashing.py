@@ -1,0 +1,50 @@
+"""Ids find the same rows and codes everywhere."""
+
+import numpy as np
+import torch
+
+from contracts.schemas import UNKNOWN
+from model.embeddings import age_bucket, duration_bucket, play_ratio_bucket, position_bucket
+from model.hashing import bucket, mix64
+from model.identity import sign_code
+from model.windows import splitmix64
+
+
+def test_mix64_equals_splitmix64_on_unsigned_integers() -> None:
+    ids = np.random.default_rng(0).integers(-(2**63), 2**63 - 1, 1_000)
+    assert (mix64(torch.from_numpy(ids)).numpy().view(np.uint64) == splitmix64(ids.view(np.uint64))).all()
+    # First output of SplitMix64 seeded with 0 (published test vector).
+    assert int(splitmix64(np.zeros(1, np.uint64))[0]) == 0xE220A8397B1DCDAF
+
+
+def test_buckets_spread_and_unknown_has_row_0_to_itself() -> None:
+    rows = bucket(torch.arange(100_000), 1_001)
+    counts = torch.bincount(rows, minlength=1_001)
+    assert counts[0] == 0
+    assert counts[1:].min() > 50
+    assert counts[1:].max() < 160
+    assert bucket(torch.tensor([UNKNOWN], dtype=torch.int32), 1_001).item() == 0
+
+
+def test_equal_ids_match_and_others_hardly() -> None:
+    code = sign_code(torch.arange(500), 48)
+    similarity = code @ code.T
+    torch.testing.assert_close(similarity.diagonal(), torch.ones(500))
+    off = similarity[~torch.eye(500, dtype=torch.bool)]
+    assert abs(float(off.std()) - 48**-0.5) < 0.01
+    assert (sign_code(torch.tensor([UNKNOWN]), 48) == 0).all()
+
+
+def test_buckets_are_defined_at_any_age_position_and_duration() -> None:
+    year = 365 * 86_400_000
+    ages = torch.tensor([0, 1, 1_000, 60_000, 3_600_000, 86_400_000, year, 100 * year])
+    assert (
+        age_bucket(ages).tolist()
+        == sorted(set(age_bucket(ages).tolist()) | {0})[:1] * 2 + age_bucket(ages).tolist()[2:]
+    )
+    assert (age_bucket(ages).diff() >= 0).all()
+    assert int(age_bucket(ages).max()) < 96
+    assert position_bucket(torch.tensor([0, 1, 10_239])).tolist() == [0, 3, 39]
+    assert duration_bucket(torch.tensor([0, 1, 10**12])).tolist() == [0, 1, 31]
+    assert play_ratio_bucket(torch.tensor([0, 5, 10**9]), torch.tensor([0, 10, 1])).tolist()[0] == 0
+    assert int(play_ratio_bucket(torch.tensor([10**9]), torch.tensor([1]))) == 31

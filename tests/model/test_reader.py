@@ -1,0 +1,172 @@
+"""Batches hold each request once an epoch, with exactly its window, and reading resumes to the row."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from contracts.actions import LABELS
+from contracts.config import Config
+from contracts.errors import LongreelError
+from contracts.lake import Lake
+from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from model import reader as reader_module
+from model.batch import RequestBatch
+from model.reader import Position, TrainingReader
+from model.samples import SampleRows
+
+TASKS = ("click", "like")
+
+
+@pytest.fixture
+def reader(lake: Lake, days: list[date], config: Config) -> TrainingReader:
+    return TrainingReader(lake, [lake.require("samples", day) for day in days], TASKS, config.training)
+
+
+def naive_requests(lake: Lake, days: list[date]) -> dict[tuple[int, int], dict]:
+    """(user, request time) -> what the request is, by plain slicing of the stored rows."""
+    found = {}
+    for day in days:
+        for row in lake.read(lake.require("samples", day)).to_pylist():
+            begin = 0
+            for r, time in enumerate(row["request_time_ms"]):
+                end, stop = row["request_history_end"][r], row["request_target_end"][r]
+                found[row["user_id"], time] = {
+                    "history": {name: row[f"history_{name}"][:end] for name in HISTORY_FIELDS},
+                    "target": {name: row[f"target_{name}"][begin:stop] for name in TARGET_FIELDS},
+                    "labels": row["target_labels"][begin:stop],
+                    "user_features": row["user_features"],
+                }
+                begin = stop
+    return found
+
+
+def test_every_request_once_an_epoch_with_exactly_its_window(
+    lake: Lake, days: list[date], reader: TrainingReader
+) -> None:
+    naive = naive_requests(lake, days)
+    assert len(naive) == reader.num_requests
+    for epoch in range(2):
+        seen: list[tuple[int, int]] = []
+        for batch, position in reader.batches(Position(epoch=epoch)):
+            if position.epoch != epoch:
+                break
+            windows = reader.windows.sample(epoch, batch.request_index.numpy())
+            for b in range(batch.num_requests):
+                key = (int(batch.user_id[b]), int(batch.request_time_ms[b]))
+                seen.append(key)
+                _assert_request(batch, b, naive[key], int(windows[b]))
+        assert sorted(seen) == sorted(naive)
+
+
+def _assert_request(batch: RequestBatch, b: int, expected: dict, window: int) -> None:
+    h = slice(int(batch.history_offsets[b]), int(batch.history_offsets[b + 1]))
+    t = slice(int(batch.target_offsets[b]), int(batch.target_offsets[b + 1]))
+    for name, values in expected["history"].items():
+        assert batch.history[name][h].tolist() == values[-window:]
+    for name, values in expected["target"].items():
+        assert batch.target[name][t].tolist() == values
+    assert batch.user_features[b].tolist() == expected["user_features"]
+    for column, task in enumerate(TASKS):
+        assert batch.labels[t, column].tolist() == [float(bool(v & LABELS[task])) for v in expected["labels"]]
+
+
+def test_no_event_at_or_after_its_request(reader: TrainingReader) -> None:
+    events = 0
+    for batch, _ in reader.batches():
+        request = torch.repeat_interleave(batch.request_time_ms, batch.history_offsets.diff())
+        assert (batch.history["time_ms"] < request).all()
+        events += batch.num_events
+    assert events > 1_000
+
+
+def assert_equal(one: RequestBatch, other: RequestBatch) -> None:
+    assert torch.equal(one.request_index, other.request_index)
+    assert torch.equal(one.history_offsets, other.history_offsets)
+    assert torch.equal(one.labels, other.labels)
+    assert all(torch.equal(one.history[name], other.history[name]) for name in one.history)
+
+
+def test_reading_resumes_exactly_from_every_position(
+    lake: Lake, days: list[date], config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reader_module, "POOL_BYTES", 20_000)  # several pools an epoch
+    manifests = [lake.require("samples", day) for day in days]
+    made = [TrainingReader(lake, manifests, TASKS, config.training) for _ in range(2)]
+    whole = list(made[0].batches())
+    assert len(made[0]._plan(0)) > 2
+    assert len(whole) == made[0].num_batches(0) + made[0].num_batches(1)
+    starts = [Position(), *(position for _, position in whole)]
+    for at in range(0, len(whole), 5):
+        for (one, after), (other, expected) in zip(made[1].batches(starts[at]), whole[at : at + 3], strict=False):
+            assert after == expected
+            assert_equal(one, other)
+    assert list(made[1].batches(starts[-1])) == []
+
+
+def test_batches_are_balanced_by_tokens_and_mix_users(reader: TrainingReader, config: Config) -> None:
+    batches = [batch for batch, position in reader.batches() if position.epoch == 0]
+    tokens = np.array([batch.num_events + batch.num_targets for batch in batches])
+    assert len(batches) > 4
+    assert abs(tokens - config.training.batch_tokens).max() < 0.35 * config.training.batch_tokens
+    assert all(len(batch.user_id.unique()) > 8 for batch in batches)
+    assert all((batch.history_offsets.diff().diff() >= 0).all() for batch in batches)  # sorted for padding's sake
+
+
+def test_seed_changes_the_order_and_repeats_it(lake: Lake, days: list[date], config: Config) -> None:
+    manifests = [lake.require("samples", day) for day in days]
+
+    def first(seed: int) -> list[int]:
+        made = TrainingReader(lake, manifests, TASKS, replace(config.training, seed=seed))
+        return next(iter(made.batches()))[0].request_index.tolist()
+
+    assert first(0) == first(0)
+    assert sorted(first(0)) != sorted(first(1))
+
+
+def test_label_rates_are_those_of_the_data(lake: Lake, days: list[date], reader: TrainingReader) -> None:
+    group = reader.groups[0]
+    rows = reader_module.read_rows(lake, [group])
+    bits = np.asarray(rows.labels)
+    expected = [np.mean((bits & LABELS[task]) > 0) for task in TASKS]
+    assert reader.label_rates().tolist() == pytest.approx(expected)
+
+
+def test_nothing_to_train_on_is_an_error(
+    tmp_path: object, config: Config, publish_rows: Callable[..., None], days: list[date]
+) -> None:
+    empty = Lake(f"{tmp_path}/empty")
+    publish_rows(empty, days[0], [])
+    with pytest.raises(LongreelError, match="hold no targets"):
+        TrainingReader(empty, [empty.require("samples", days[0])], TASKS, config.training)
+
+
+def _broken(rows: list[dict], **changes: Callable[[list], list]) -> pa.Table:
+    row = dict(rows[-1])
+    for name, change in changes.items():
+        row[name] = change(list(row[name]))
+    return pa.Table.from_pylist([*rows[:-1], row], schema=SAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"request_time_ms": lambda v: [1_000] * len(v)}, "at or after the request"),
+        ({"history_tag": lambda v: v[:-1]}, "differ in length"),
+        ({"request_history_end": lambda v: [10_000] * len(v)}, "outside the history"),
+        ({"request_target_end": lambda v: [end - 1 for end in v]}, "belong to no request"),
+        ({"history_time_ms": lambda v: v[::-1]}, "not ordered by time"),
+        ({"user_features": lambda v: v[:1]}, "one length for every user"),
+    ],
+)
+def test_rows_that_break_the_schema_are_refused(
+    rows: Callable[..., list[dict]], changes: dict[str, Callable[[list], list]], message: str
+) -> None:
+    made = [row for row in rows(5) if len(row["history_time_ms"]) > 5 and row["request_history_end"][0] > 2]
+    SampleRows.from_arrow(pa.Table.from_pylist(made, schema=SAMPLES))
+    with pytest.raises(LongreelError, match=message):
+        SampleRows.from_arrow(_broken(made, **changes))

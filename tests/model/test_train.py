@@ -1,0 +1,228 @@
+"""A training can be stopped or killed at any time and ends with the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contracts.config import Config
+from contracts.errors import DataNotReadyError, LongreelError
+from contracts.lake import Lake
+from model import train as train_module
+from model.checkpoint import WEIGHTS, load_model, model_digest
+from model.evaluate import evaluate
+from model.train import StepStats, TrainResult, learning_rate, train
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process between two steps."""
+
+
+def stop_at(step: int) -> Callable[[StepStats], None]:
+    def on_step(stats: StepStats) -> None:
+        if stats.step == step:
+            raise StoppedError
+
+    return on_step
+
+
+@pytest.fixture
+def uninterrupted(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> TrainResult:
+    return train(config, lake, days, tmp_path / "work-whole", tmp_path / "model-whole")
+
+
+def test_training_reports_what_it_did(uninterrupted: TrainResult, lake: Lake, days: list[date], config: Config) -> None:
+    targets = sum(len(v) for day in days for v in lake.read(lake.require("samples", day))["target_item_id"].to_pylist())
+    assert uninterrupted.targets == targets * config.training.epochs
+    assert uninterrupted.steps == uninterrupted.curve[-1][0] > 10
+    assert uninterrupted.model_digest == model_digest(uninterrupted.model_dir)
+    _, meta = load_model(uninterrupted.model_dir)
+    assert meta["data_watermark"] == days[-1].isoformat()
+    assert meta["days"][days[0].isoformat()] == lake.require("samples", days[0]).digest
+    assert meta["training_mean_window"] == config.training.window_mean
+
+
+def test_same_run_gives_the_same_bits(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    again = train(config, lake, days, tmp_path / "work-again", tmp_path / "model-again")
+    assert (again.model_digest, again.curve) == (uninterrupted.model_digest, uninterrupted.curve)
+    other = replace(config, training=replace(config.training, seed=1))
+    assert train(other, lake, days, tmp_path / "w", tmp_path / "m").model_digest != again.model_digest
+
+
+@pytest.mark.parametrize("step", [3, 5, 13])
+def test_resumed_equals_uninterrupted_bit_for_bit(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path, step: int
+) -> None:
+    work = tmp_path / "work"
+    with pytest.raises(StoppedError):
+        train(config, lake, days, work, tmp_path / "model", on_step=stop_at(step))
+    assert not (tmp_path / "model").exists()
+    steps: list[int] = []
+    resumed = train(config, lake, days, work, tmp_path / "model", on_step=lambda stats: steps.append(stats.step))
+    assert steps[0] == (step - 1) // 5 * 5 + 1  # goes on after the last checkpoint, written every 5 steps
+    assert resumed.model_digest == uninterrupted.model_digest
+    assert (resumed.curve, resumed.targets) == (uninterrupted.curve, uninterrupted.targets)
+    assert len(list(work.glob("step-*"))) == 2
+
+
+def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    work = tmp_path / "work"
+    with pytest.raises(StoppedError):
+        train(config, lake, days, work, tmp_path / "model", on_step=stop_at(12))
+    newest = sorted(work.glob("step-*"))[-1] / WEIGHTS
+    newest.write_bytes(newest.read_bytes()[:-1] + b"x")
+    assert train(config, lake, days, work, tmp_path / "model").model_digest == uninterrupted.model_digest
+
+
+def test_checkpoints_of_another_run_are_not_continued(
+    config: Config, lake: Lake, days: list[date], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = tmp_path / "work"
+    train(config, lake, days[:2], work, tmp_path / "first")
+    steps: list[int] = []
+    train(config, lake, days, work, tmp_path / "second", on_step=lambda stats: steps.append(stats.step))
+    assert steps[0] == 1
+    assert "starting afresh" in caplog.text
+
+
+SCRIPT = """
+    import json, sys
+    from datetime import date
+    from pathlib import Path
+    import torch
+    from contracts.config import _build, Config
+    from contracts.lake import Lake
+    from model.train import train
+    torch.set_num_threads(1)
+    config, lake, days, work, out = json.loads(sys.argv[1])
+    def said(stats):
+        print(stats.step, flush=True)
+    days = [date.fromisoformat(day) for day in days]
+    train(_build(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
+"""
+
+
+def start(config: Config, lake: Lake, days: list[date], work: Path, out: Path) -> subprocess.Popen[str]:
+    arguments = json.dumps([asdict(config), lake.root, [day.isoformat() for day in days], str(work), str(out)])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(train_module.__file__).parents[1])},
+    )
+
+
+def run_until(process: subprocess.Popen[str], step: int) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if int(line) >= step:
+            return
+    raise AssertionError(f"the training ended before step {step}")
+
+
+def test_sigkill_loses_nothing_that_a_rerun_does_not_bring_back(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    work, out = tmp_path / "work", tmp_path / "model"
+    often = replace(config, training=replace(config.training, checkpoint_every=1))  # so that kills hit the writing
+    whole = train(often, lake, days, tmp_path / "work-often", tmp_path / "model-often")
+    for step in (1, 4):
+        process = start(often, lake, days, work, out)
+        run_until(process, step)
+        time.sleep(0.02 * step)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+        assert not out.exists()
+    resumed = train(often, lake, days, work, out)
+    assert resumed.model_digest == whole.model_digest
+    weights = load_file(uninterrupted.model_dir / WEIGHTS)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in load_file(out / WEIGHTS).items())
+    assert not list(work.glob(".*"))
+
+
+def test_sigterm_saves_and_exits_with_143(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    never = replace(config, training=replace(config.training, checkpoint_every=1_000))
+    process = start(never, lake, days, tmp_path / "work", tmp_path / "model")
+    run_until(process, 2)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 143
+    saved = list((tmp_path / "work").glob("step-*"))
+    assert len(saved) == 1
+    assert int(saved[0].name.removeprefix("step-")) >= 2
+    resumed = train(never, lake, days, tmp_path / "work", tmp_path / "model")
+    assert resumed.curve == uninterrupted.curve
+
+
+def test_loss_that_is_not_finite_names_the_batch(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> None:
+    wild = replace(config, training=replace(config.training, learning_rate=1e30, warmup_share=0.0, clip_norm=1e30))
+    with pytest.raises(LongreelError, match=r"the loss became (nan|inf) at step \d+ of \d+, in a batch of requests"):
+        train(wild, lake, days, tmp_path / "work", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_warm_start_begins_where_the_champion_ended(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    cold = train(config, lake, days[-1:], tmp_path / "w1", tmp_path / "m1")
+    warm = train(config, lake, days[-1:], tmp_path / "w2", tmp_path / "m2", init_from=uninterrupted.model_dir)
+    assert warm.curve[0][1] < cold.curve[0][1]
+    assert load_model(warm.model_dir)[1]["init_digest"] == uninterrupted.model_digest
+    wider = replace(config, model=replace(config.model, width=32))
+    with pytest.raises(LongreelError, match="cannot start from"):
+        train(wider, lake, days[-1:], tmp_path / "w3", tmp_path / "m3", init_from=uninterrupted.model_dir)
+
+
+def test_missing_day_no_day_and_missing_device_are_errors(config: Config, lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(DataNotReadyError, match="published: 2026-01-05"):
+        train(config, lake, [date(2030, 1, 1)], tmp_path / "w", tmp_path / "m")
+    with pytest.raises(LongreelError, match="no days to train on"):
+        train(config, lake, [], tmp_path / "w", tmp_path / "m")
+    if not torch.cuda.is_available():
+        with pytest.raises(LongreelError, match="no CUDA device"):
+            train_module.pick_device("cuda")
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    rates = [learning_rate(step, 100, 0.1) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert all(a >= b for a, b in pairwise(rates[9:]))
+    assert 0.05 <= rates[-1] < 0.06
+
+
+def test_learns_authors_that_recur_in_history(
+    config: Config,
+    lake: Lake,
+    days: list[date],
+    tmp_path: Path,
+    publish_rows: Callable[..., None],
+    rows: Callable[..., list],
+) -> None:
+    for offset, day in enumerate(days):
+        publish_rows(lake, day, rows(offset, users=150), row_group_size=100)
+    longer = replace(config, training=replace(config.training, epochs=6, batch_tokens=2_000, learning_rate=3e-3))
+    train(longer, lake, days[:3], tmp_path / "work", tmp_path / "model")
+    report = evaluate(tmp_path / "model", lake, days[3], longer)
+    assert report.row("click", 64).auc.value > 0.75  # history decides; 0.9 at best, by the 10 % of flipped labels
+    assert report.row("click", 64).auc.value > report.row("click", 8).auc.value
+    assert abs(report.row("like", 64).auc.value - 0.5) < 0.06  # a coin decides

@@ -1,0 +1,57 @@
+"""Training windows: the distribution asked for, and the same draw however it is asked."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from contracts.config import TrainingConfig
+from model.windows import WindowSampler, beta_cdf
+
+CONFIG = TrainingConfig(window_min=64, window_mean=2_048, window_max=10_240, window_alpha=0.2)
+
+
+def test_draws_do_not_depend_on_what_was_drawn_before() -> None:
+    sampler = WindowSampler(CONFIG)
+    index = np.arange(1_000)
+    whole = sampler.sample(3, index)
+    shuffled = np.random.default_rng(0).permutation(index)
+    assert (sampler.sample(3, shuffled) == whole[shuffled]).all()
+    assert (WindowSampler(CONFIG).sample(3, index[500:501]) == whole[500:501]).all()
+
+
+def test_seed_and_epoch_change_the_draws() -> None:
+    index = np.arange(1_000)
+    first = WindowSampler(CONFIG).sample(0, index)
+    assert (first != WindowSampler(CONFIG).sample(1, index)).mean() > 0.5
+    assert (first != WindowSampler(replace(CONFIG, seed=1)).sample(0, index)).mean() > 0.5
+
+
+def test_windows_are_multiples_of_8_within_bounds_with_the_pinned_mean() -> None:
+    windows = WindowSampler(CONFIG).sample(0, np.arange(400_000))
+    assert (windows % 8 == 0).all()
+    assert windows.min() == 64
+    assert windows.max() == 10_240
+    assert abs(windows.mean() - 2_048) < 25  # four standard errors
+
+
+def test_small_alpha_is_u_shaped_and_matches_beta_draws() -> None:
+    config = replace(CONFIG, window_min=8, window_max=808, window_mean=208)
+    sampler = WindowSampler(config)
+    assert sampler.beta == pytest.approx(0.2 * 600 / 200)
+    ours = sampler.sample(0, np.arange(200_000))
+    draws = np.random.default_rng(0).beta(sampler.alpha, sampler.beta, 200_000)
+    theirs = np.round((8 + draws * 800) / 8) * 8
+    edges = np.arange(4, 820, 80)
+    a, b = np.histogram(ours, edges)[0] / 2e5, np.histogram(theirs, edges)[0] / 2e5
+    assert np.abs(a - b).max() < 0.006
+    assert a[0] > 3 * a[5]
+    assert a[-1] > 1.4 * a[5]  # U-shaped
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.2, 0.6), (1.0, 1.0), (3.0, 0.5), (0.1, 8.0)])
+def test_beta_cdf_agrees_with_random_draws(a: float, b: float) -> None:
+    draws = np.random.default_rng(1).beta(a, b, 400_000)
+    for x in (0.001, 0.1, 0.5, 0.9, 0.999):
+        assert beta_cdf(np.array([x]), a, b)[0] == pytest.approx((draws <= x).mean(), abs=0.004)
+    assert beta_cdf(np.array([0.0, 1.0]), a, b).tolist() == [0.0, 1.0]
