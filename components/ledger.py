@@ -6,7 +6,7 @@ version numbers one at a time whatever its store, so two writers never share one
 The ledger is the truth and the alias a copy. An entry counts only if its `from` is where the entries before it ended,
 so of two promotions that started from the same champion one counts and the other is void and told so. A crash between
 entry and alias is mended by whoever comes next: the alias is set to where the ledger ends. See
-docs/decisions/registry.md for the protocol and its limits.
+docs/decisions/0005-the-ledger-is-the-truth.md for the protocol and its limits.
 """
 
 import getpass

@@ -5,6 +5,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from components.gates import paired_difference
+from contracts.errors import LongreelError
 from contracts.report import EvaluationReport, MetricRow
 
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
@@ -18,6 +20,8 @@ def write_plots(candidate: EvaluationReport, champion: EvaluationReport | None, 
         "gain_by_history.png": gain_by_history(candidate),
         "calibration_by_window.png": calibration_by_window(candidate, champion),
     }
+    if champion is not None:
+        figures["gain_over_champion.png"] = gain_over_champion(candidate, champion)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
     return [folder / name for name in figures]
@@ -32,6 +36,12 @@ def _panels(report: EvaluationReport, title: str) -> tuple[Figure, list[Axes]]:
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
     return figure, list(axes)
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
 def _ladder(
@@ -65,8 +75,7 @@ def _compare(
         if champion is not None and task in champion.tasks:
             _ladder(axis, champion, task, metric, CHAMPION, "champion", 1.06)
         _window_axis(axis, candidate)
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(fontsize=8, frameon=False)
+    _legend(figure, axes[0])
     return figure, axes
 
 
@@ -77,6 +86,23 @@ def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None
     for axis in axes:
         axis.axvline(candidate.training_mean_window, color=GREY, lw=1, ls=":")
     axes[0].set_ylabel("AUC  (dotted: mean training window)")
+    return figure
+
+
+def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
+    """Is the candidate surely better? The paired difference, whose interval is what the gates look at."""
+    figure, axes = _panels(candidate, f"AUC on {candidate.date}: candidate minus champion, paired interval")
+    for axis, task in zip(axes, candidate.tasks, strict=True):
+        axis.axhline(0.0, color=GREY, lw=1, ls=":")
+        for window in candidate.windows:
+            try:
+                pair = [report.row(task, window).auc for report in (candidate, champion)]
+                gain = paired_difference(pair[0], pair[1], candidate.interval)
+            except LongreelError:  # undefined for one of them
+                continue
+            axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
+            axis.plot([window], [gain.value], "o", ms=4, color=CANDIDATE)
+        _window_axis(axis, candidate)
     return figure
 
 
@@ -112,5 +138,5 @@ def gain_by_history(report: EvaluationReport) -> Figure:
         users = {row.slice: row.users for row in at_longest}
         axis.set_yticks(range(len(names)), [f"{n}\n{users[n]:,} users" for n in names], fontsize=8)
         axis.set_xlabel("AUC")
-    axes[0].legend(fontsize=8, frameon=False)
+    _legend(figure, axes[0])
     return figure
