@@ -93,14 +93,15 @@ def _build(
     inputs: dict[str, str],
     began: float,
 ) -> None:
-    from spark_jobs.history import find_history, read_history
+    from spark_jobs.history import bytes_of, find_history, read_history
     from spark_jobs.requests import resolved_rule
     from spark_jobs.sample_checks import check_samples
     from spark_jobs.samples import build_samples
     from spark_jobs.tables import in_schema, num_files, read_partitions, write_staged
 
-    spark, config, lake, (events, users) = session(), home.config, home.lake, upstream
+    config, lake, (events, users) = home.config, home.lake, upstream
     source, stage = find_history(lake, config, day), lake.stage("samples", day)
+    spark = session(bytes_of(events) + source.bytes())
     mask = action_mask(config.source.behaviour)
     rows = read_partitions(spark, lake, "events", [events])
     active = rows.select("user_id").distinct()
@@ -151,8 +152,9 @@ def _compact(home: Home, day: date, session: LazySession) -> None:
     from spark_jobs.tables import in_schema, num_files, write_staged
 
     began = time.monotonic()
-    spark, config, lake = session(), home.config, home.lake
+    config, lake = home.config, home.lake
     source, stage = find_history(lake, config, day + timedelta(days=1)), lake.stage("history", day)
+    spark = session(source.bytes())
     try:
         past = read_history(spark, lake, source, config, action_mask(config.source.behaviour))
         rows = in_schema(past.select("user_id", *as_lists(F.col("history"))), "history")

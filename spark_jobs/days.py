@@ -62,12 +62,12 @@ class LazySession:
         self._app = app
         self._session: SparkSession | None = None
 
-    def __call__(self) -> "SparkSession":
-        """The session; the first call starts it."""
+    def __call__(self, input_bytes: int = 0) -> "SparkSession":
+        """The session; the first call starts it, set up for so much input."""
         if self._session is None:
             from spark_jobs.quality import warm_up
             from spark_jobs.session import spark_session
 
             warm_up()
-            self._session = spark_session(self._app)
+            self._session = spark_session(self._app, input_bytes=input_bytes)
         return self._session

@@ -40,6 +40,15 @@ class HistorySource:
         """Behaviours read, at most."""
         return (self.base.counts["history_events"] if self.base else 0) + sum(delta.rows for delta in self.deltas)
 
+    def bytes(self) -> int:
+        """Size of the files read."""
+        return sum(bytes_of(manifest) for manifest in (self.base, *self.deltas) if manifest)
+
+
+def bytes_of(manifest: Manifest) -> int:
+    """Size of a partition's files."""
+    return sum(item.bytes for item in manifest.files)
+
 
 def _is_events(name: str) -> bool:
     return name.startswith("events/")

@@ -133,7 +133,8 @@ def _build(
     from spark_jobs.users import unknown_features, user_features, write_users
     from spark_jobs.validate import judge
 
-    spark, settings = session(), home.config.source
+    size = sum(path.stat().st_size for path in source.files(day))
+    spark, settings = session(size), home.config.source
     rows = distinct_rows(source.rows(spark, day))
     judged = judge(source.standard(rows), day, settings, source.hashes_text_ids).persist()
     counts = account_of(judged)

@@ -29,8 +29,9 @@ def _type(kind: pa.DataType) -> str:
 def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame:
     """Parquet files of a dataset; no files give no rows."""
     schema = ddl(DATASETS[dataset])
-    if not paths:
-        return spark.createDataFrame([], schema)
+    if not paths:  # an empty range is optimized away, an empty local collection is not
+        kinds = DATASETS[dataset]
+        return spark.range(0).select(*(F.lit(None).cast(_type(f.type)).alias(f.name) for f in kinds))
     return spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*paths)
 
 

@@ -26,7 +26,7 @@ CSV_SUFFIXES = (".csv", ".csv.gz")
 
 
 class Source(ABC):
-    """A raw log, by log day. Answering `days`, `has_day` and `digest` needs no Spark."""
+    """A raw log, by log day. Answering `days`, `has_day`, `files` and `digest` needs no Spark."""
 
     hashes_text_ids: bool  # ids may be text, then hashed; otherwise text is unparsable
 
@@ -42,8 +42,12 @@ class Source(ABC):
         """Whether the log has arrived for a day, be it without rows."""
 
     @abstractmethod
+    def files(self, day: date) -> list[Path]:
+        """Every file that a day is made from, users' features included."""
+
     def digest(self, day: date) -> str:
         """Digest of the raw bytes that a day is made from, file names included, folders not."""
+        return digest_of([(path.name, _sha256(path, *_version(path))) for path in self.files(day)])
 
     @abstractmethod
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
@@ -104,11 +108,6 @@ def read_csv(spark: "SparkSession", paths: list[Path]) -> "DataFrame":
     for frame in read[1:]:
         whole = whole.unionByName(frame, allowMissingColumns=True)
     return whole
-
-
-def digest_files(paths: Iterable[Path]) -> str:
-    """Digest of files by name and content."""
-    return digest_of([(path.name, _sha256(path, *_version(path))) for path in paths])
 
 
 def _version(path: Path) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from spark_jobs.sources.base import (
     RAW_COLUMNS,
     REQUIRED,
     Source,
-    digest_files,
     header_of,
     read_csv,
     require_columns,
@@ -43,16 +42,17 @@ class GenericSource(Source):
     def has_day(self, day: date) -> bool:
         return day in self._days
 
-    def digest(self, day: date) -> str:
-        return digest_files([*self._files(day), *self._user_files()])
+    def files(self, day: date) -> list[Path]:
+        return [*self._files(day), *self._user_files()]
 
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         from pyspark.sql import functions as F
 
         files = self._files(day)
         if not files:
-            empty = ", ".join(f"{name}: string" for name in REQUIRED)
-            return spark.createDataFrame([], f"row: struct<{empty}>, source_file: string, unreadable: string")
+            blank = F.lit(None).cast("string")
+            row = F.struct(*(blank.alias(name) for name in REQUIRED))
+            return spark.range(0).select(row.alias("row"), blank.alias("source_file"), blank.alias("unreadable"))
         raw = _read(spark, files)
         unreadable = F.lit(None).cast("string")
         if CORRUPT in raw.columns:
@@ -113,24 +113,40 @@ def columns_of(path: Path) -> list[str]:
     """
     if not path.name.endswith(".parquet"):
         return header_of(path)
+    return list(_parquet_schema(path).names)
+
+
+def _parquet_schema(path: Path) -> pa.Schema:
     try:
-        return list(pq.read_schema(path).names)
+        return pq.read_schema(path).remove_metadata()
     except (pa.ArrowInvalid, OSError) as error:
         raise LongreelError(f"{path} is not a Parquet file: {error}") from error
 
 
 def _read(spark: "SparkSession", files: list[Path]) -> "DataFrame":
     """Parquet and CSV files together, columns matched by name."""
-    parquet = [str(p) for p in files if p.name.endswith(".parquet")]
+    parquet = [p for p in files if p.name.endswith(".parquet")]
     csv = [p for p in files if not p.name.endswith(".parquet")]
     frames = []
     if parquet:
-        frames.append(spark.read.option("mergeSchema", True).parquet(*parquet).select("*", "_metadata.file_name"))
+        frames.append(_read_parquet(spark, parquet))
     if csv:
         frames.append(read_csv(spark, csv))
     if len(frames) == 1:
         return frames[0]
     return _as_text(frames[0]).unionByName(_as_text(frames[1]), allowMissingColumns=True)
+
+
+def _read_parquet(spark: "SparkSession", files: list[Path]) -> "DataFrame":
+    """Parquet files whose columns may differ. The footers are read here, which spares Spark a job."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    try:
+        schema = pa.unify_schemas([_parquet_schema(p) for p in files], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise LongreelError(f"the Parquet files in {files[0].parent} disagree on a column's type: {error}") from error
+    reader = spark.read.schema(from_arrow_schema(schema)).option("recursiveFileLookup", True)
+    return reader.parquet(*map(str, files)).select("*", "_metadata.file_name")
 
 
 def _as_text(frame: "DataFrame") -> "DataFrame":

@@ -19,7 +19,6 @@ from spark_jobs.sources.base import (
     CORRUPT,
     RAW_COLUMNS,
     Source,
-    digest_files,
     find_csv,
     header_of,
     read_csv,
@@ -97,9 +96,9 @@ class KuaiRandSource(Source):
         first, last = self._span
         return first <= day <= last
 
-    def digest(self, day: date) -> str:
+    def files(self, day: date) -> list[Path]:
         # Files hold many days, so a new file makes every day be read again; the same rows then publish nothing new.
-        return digest_files([*self.logs, *self.videos, *self.people])
+        return [*self.logs, *self.videos, *self.people]
 
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         from pyspark.sql import functions as F
