@@ -83,7 +83,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         described: dict[str, Any] = json.loads(path.read_text())
         recorded = described.pop("digest")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LongreelError(f"{path} is not a model description ({error}); train the model again") from error
     if digest_of(described) != recorded:
         raise LongreelError(f"{path} was changed after it was saved: its digest is not {recorded}; restore or retrain")

@@ -31,7 +31,7 @@ def requests(table: Callable[..., pa.Table]) -> pa.Table:
 
 
 def test_one_row_per_target_in_the_tables_order(model_dir: Path, requests: pa.Table) -> None:
-    answer = Scorer.load(model_dir).score(requests)
+    answer = Scorer.load(model_dir, "cpu").score(requests)
     expected = []
     for row in requests.to_pylist():
         begin = 0
