@@ -90,14 +90,14 @@ class EmbeddedAirflow:
         try:
             self._wait_until_up()
         except BaseException:
-            self._stop()
+            self._stop(patience_s=0)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop()
+        self._stop(patience_s=15 if kind is None else 0)
 
     @property
     def password(self) -> str:
@@ -138,7 +138,7 @@ class EmbeddedAirflow:
             time.sleep(1)
         raise LongreelError(f"Airflow was not healthy after {STARTUP_S} s; see {self.log}")
 
-    def _stop(self) -> None:
+    def _stop(self, patience_s: float) -> None:
         """SIGINT ends it cleanly once idle; whatever is left of its session after that is ended by force."""
         process = self._process
         if process is None:
@@ -146,7 +146,7 @@ class EmbeddedAirflow:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=15)
+                process.wait(timeout=patience_s)
         end_session(process.pid)
         process.wait(timeout=30)
         self._process = None
@@ -157,6 +157,12 @@ class EmbeddedAirflow:
         if self._pid_file.exists():
             end_session(int(self._pid_file.read_text()))
             self._pid_file.unlink()
+
+
+def interruptible() -> None:
+    """Let SIGTERM end this process as Ctrl-C does, also where a shell started it with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def session_members(leader: int) -> list[psutil.Process]:
@@ -173,19 +179,8 @@ def session_members(leader: int) -> list[psutil.Process]:
 
 def end_session(leader: int, grace_s: float = 10.0) -> None:
     """SIGTERM every process of a session (a training saves its state on it), then SIGKILL what is left."""
-    for process in _signalled(session_members(leader), signal.SIGTERM):
-        process_gone(process, grace_s)
-    for process in _signalled(session_members(leader), signal.SIGKILL):
-        process_gone(process, grace_s)
-
-
-def process_gone(process: psutil.Process, timeout: float) -> bool:
-    """Wait for a process to end; False where it has not by then."""
-    try:
-        process.wait(timeout=timeout)
-    except psutil.TimeoutExpired:
-        return False
-    return True
+    psutil.wait_procs(_signalled(session_members(leader), signal.SIGTERM), timeout=grace_s)
+    psutil.wait_procs(_signalled(session_members(leader), signal.SIGKILL), timeout=grace_s)
 
 
 def _signalled(processes: Iterable[psutil.Process], number: signal.Signals) -> list[psutil.Process]:

@@ -67,6 +67,8 @@ def main(argv: list[str] | None = None) -> int:
     except LongreelError as error:
         print(f"longreel {step}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from rich.console import Console
 from contracts.config import SOURCES
 from contracts.errors import LongreelError
 from contracts.home import CONFIG_FILE, Home
-from longreel.airflow import EmbeddedAirflow
+from longreel.airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
 from longreel.watch import console, print_failures, watch
 
@@ -67,13 +67,14 @@ def log_days(home: Home) -> list[date]:
 def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: Console) -> bool:
     """Let Airflow run the days; True where one failed."""
     screen.print("starting Airflow (scheduler, DAG processor, API server) ...")
-    with EmbeddedAirflow(home, variables) as airflow:
-        screen.print(f"Airflow: {airflow.url}  user admin  password {airflow.password}", highlight=False)
-        try:
+    interruptible()
+    try:
+        with EmbeddedAirflow(home, variables) as airflow:
+            screen.print(f"Airflow: {airflow.url}  user admin  password {airflow.password}", highlight=False)
             states = watch(airflow, days, screen)
-        except KeyboardInterrupt:
-            screen.print("\ninterrupted; stopping Airflow and its tasks. The next run goes on from here.")
-            raise
-        print_failures(states, screen)
-        screen.print("stopping Airflow ...")
+            print_failures(states, screen)
+            screen.print("stopping Airflow ...")
+    except KeyboardInterrupt:
+        screen.print("\ninterrupted; Airflow and its tasks were stopped. The next run goes on from here.")
+        raise
     return any(state.failed for state in states.values())

@@ -11,7 +11,7 @@ from datetime import date
 
 from contracts.errors import LongreelError
 from contracts.home import CONFIG_FILE, Home
-from longreel.airflow import EmbeddedAirflow, end_session, free_port
+from longreel.airflow import EmbeddedAirflow, end_session, free_port, interruptible
 from longreel.watch import console
 
 MLFLOW_STARTUP_S = 120
@@ -27,6 +27,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if not (home.path / CONFIG_FILE).exists():
         raise LongreelError(f"no home at {home.path}; `make run` makes one, --home names another")
     screen, port = console(), free_port()
+    interruptible()
     mlflow = start_mlflow(home, port)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", mlflow)

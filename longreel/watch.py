@@ -13,6 +13,7 @@ from urllib.parse import quote
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from contracts.errors import LongreelError
 from longreel.airflow import EmbeddedAirflow
@@ -22,6 +23,19 @@ COLUMNS = tuple(task for tasks in DAGS.values() for task in tasks)
 FINISHED = ("success", "failed")
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]–[/]", "skipped": "[dim]not due[/]"}
 POLL_S = 2.0
+# Lines of Spark, Airflow and libraries that say nothing of the step's own progress.
+NOISE: tuple[str, ...] = (
+    "WARN",
+    "::",
+    "Spark",
+    "DagBag",
+    "DAG bundles",
+    "mlflow.store.db",
+    "alembic",
+    "great_expectations",
+    "Tmp dir",
+)
+NOISE += ("Running command", "Output:", "Using", "Worker startup", "Setting default", "To adjust", "Command exited")
 
 
 @dataclass
@@ -117,13 +131,13 @@ def _follow(
 def day_table(states: dict[date, DayState]) -> Table:
     """One row a log day, one column a task; below it the last line of what runs now."""
     table = Table("log day", *COLUMNS, box=None, pad_edge=False)
-    running = ""
+    running = []
     for day, state in states.items():
         table.add_row(day.isoformat(), *(state.tasks.get(name, TaskState()).mark() for name in COLUMNS))
         for name, task in state.tasks.items():
             if task.state == "running" and task.log:
-                running += f"{day} {name}: {last_line(task.log)}\n"
-    table.caption = running.strip() or None
+                running.append(f"{day} {name}: {last_line(task.log)}")
+    table.caption = Text("\n".join(running), no_wrap=True, overflow="ellipsis") if running else None
     table.caption_justify = "left"
     return table
 
@@ -142,13 +156,15 @@ class ChangePrinter:
                 line = last_line(task.log) if task.state == "running" and task.log else ""
                 if line and line != self._said.get((day, name)):
                     self._said[day, name] = line
-                    self._console.print(f"  {day} {name:13} {line}", highlight=False, markup=False)
+                    self._console.print(
+                        f"  {day} {name:13} {line}", highlight=False, markup=False, overflow="ellipsis", no_wrap=True
+                    )
                 if task.state != old and task.state in (*FINISHED, "skipped", "upstream_failed"):
                     self._console.print(f"{day} {name:13} {task.mark()}", highlight=False)
 
 
 def last_line(log: Path) -> str:
-    """The last message in a task's log (JSON lines), at most 110 characters; empty where there is none yet."""
+    """The last message of a step in a task's log (JSON lines); empty where there is none yet."""
     try:
         with log.open("rb") as stream:
             stream.seek(0, 2)
@@ -161,8 +177,8 @@ def last_line(log: Path) -> str:
             event = str(json.loads(line)["event"]).strip()
         except (ValueError, KeyError, TypeError):
             continue
-        if event:
-            return event[:110].replace("[", "(").replace("]", ")")
+        if event and not any(word in event for word in NOISE):
+            return event.removeprefix("INFO - ")
     return ""
 
 
