@@ -30,7 +30,7 @@ def test_unknown_step(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("step", [name for name in STEPS if name not in ("init", "run", "simulate", "ui")])
 def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever else a step needs, with no configuration it ends in exit code 2 and names `longreel init`."""
+    """With no configuration, or no input file, a step ends in exit code 2 and says what is missing."""
     needed = {
         "ingest": ["--date", "2026-01-05"],
         "build-samples": ["--date", "2026-01-05"],
@@ -43,7 +43,8 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
         "retrain": ["--date", "2026-01-05"],
     }
     assert main([step, "--home", str(tmp_path / "nowhere"), *needed.get(step, [])]) == 2
-    assert "longreel init" in capsys.readouterr().err
+    missing = {"decide": "no report at", "promote": "no decision at", "score": "no request table at"}
+    assert missing.get(step, "`longreel init` writes one") in capsys.readouterr().err
 
 
 def test_init_refuses_a_log_that_is_not_there(tmp_path: Path) -> None:
