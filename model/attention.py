@@ -14,8 +14,7 @@ from torch import Tensor
 from contracts.errors import LongreelError
 
 BACKENDS = ("auto", "segments", "padded", "varlen")
-MAX_PADDING = 0.25  # a run of requests is padded together while at most this share of it is padding
-MIN_RUN = 4_096  # padded history events below which the padding is cheaper than another launch
+RUN_EVENTS = 1_024  # requests are padded together up to this many events: a longer history goes alone, uncopied
 
 
 def cross_attention(
@@ -75,21 +74,20 @@ def _segments(q: Tensor, k: Tensor, v: Tensor, targets: list[int], events: list[
     return torch.cat(outs)
 
 
-def _runs(targets: list[int], events: list[int]) -> Iterator[tuple[int, int]]:
+def _runs(events: list[int]) -> Iterator[tuple[int, int]]:
     """Consecutive requests [first, last) that are padded together; fewest where batches come sorted by length."""
-    first, longest, total = 0, 0, 0
+    first, longest = 0, 0
     for b, length in enumerate(events):
-        size = max(longest, length) * (b - first + 1)
-        tight = size <= MIN_RUN or size - total - length <= MAX_PADDING * size
-        if b > first and not (tight and (length == 0) == (longest == 0)):
+        fits = max(longest, length) * (b - first + 1) <= RUN_EVENTS
+        if b > first and not (fits and (length == 0) == (longest == 0)):
             yield first, b
-            first, longest, total = b, 0, 0
-        longest, total = max(longest, length), total + length
+            first, longest = b, 0
+        longest = max(longest, length)
     yield first, len(events)
 
 
 def _padded(q: Tensor, k: Tensor, v: Tensor, targets: list[int], events: list[int]) -> Tensor:
-    runs = list(_runs(targets, events))
+    runs = list(_runs(events))
     run_targets, run_events = ([sum(counts[a:b]) for a, b in runs] for counts in (targets, events))
     outs = []
     parts = zip(runs, q.split(run_targets), k.split(run_events), v.split(run_events), strict=True)

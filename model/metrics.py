@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_CHUNK_ELEMENTS = 4_000_000  # of a [draws, targets] block
+_CHUNK_ELEMENTS = 1_000_000  # of a [draws, targets] block: a few MiB stay in cache
 
 
 def bootstrap_weights(num_users: int, draws: int, seed: int) -> NDArray[np.int32]:
@@ -61,19 +61,18 @@ class TaskScores:
         counts = self._weights(weights)
         order = np.argsort(self.logits, kind="stable")
         scores, labels, user = self.logits[order], self.labels[order], self.user[order]
-        ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if len(scores) else np.zeros(0, np.int64)
+        positive, negative = user[labels], user[~labels]
+        lower = np.searchsorted(scores[~labels], scores[labels], side="left")  # negatives below each positive
+        upper = np.searchsorted(scores[~labels], scores[labels], side="right")  # and below or tied with it
         out = np.empty(len(counts))
         step = max(1, _CHUNK_ELEMENTS // max(1, len(scores)))
         for at in range(0, len(counts), step):
-            drawn = counts[at : at + step][:, user].astype(np.float64)
-            positives = np.cumsum(np.where(labels, drawn, 0), axis=1)[:, ends]  # at the end of each group of ties
-            negatives = np.cumsum(np.where(labels, 0, drawn), axis=1)[:, ends]
-            if not positives.shape[1]:
-                out[at : at + step] = np.nan
-                continue
-            below = np.pad(negatives[:, :-1], ((0, 0), (1, 0)))
-            pairs = (np.diff(positives, axis=1, prepend=0) * (below + negatives) / 2).sum(axis=1)
-            out[at : at + step] = _ratio(pairs, positives[:, -1] * negatives[:, -1])
+            drawn = counts[at : at + step]
+            won = drawn[:, positive].astype(np.float64)
+            below = np.zeros((len(drawn), len(negative) + 1))
+            np.cumsum(drawn[:, negative], axis=1, out=below[:, 1:])
+            pairs = np.einsum("dp,dp->d", won, below[:, lower] + below[:, upper]) / 2
+            out[at : at + step] = _ratio(pairs, won.sum(axis=1) * below[:, -1])
         return out
 
     def user_auc(self) -> tuple[Floats, Floats]:
