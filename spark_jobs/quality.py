@@ -100,6 +100,7 @@ def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check],
     import pandas as pd
     from great_expectations.checkpoint import UpdateDataDocsAction
 
+    _quiet()  # again: the import sets its own level
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
     for name in list(context.get_site_names()):

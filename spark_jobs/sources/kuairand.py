@@ -105,12 +105,15 @@ class KuaiRandSource(Source):
 
         raw = read_csv(spark, self.logs)
         names = [name for name in raw.columns if name not in (CORRUPT, "file_name")]
-        # A possible date such as 20220231 is unreadable too, so the calendar decides and not the pattern alone.
-        dated = F.when(F.col("date").rlike(DATE), F.try_to_timestamp("date", F.lit("yyyyMMdd"))).cast("date")
-        unreadable = F.when(F.col(CORRUPT).isNotNull(), "malformed_row").when(dated.isNull(), "unreadable_date")
-        of_day = (unreadable.isNull()) & (dated == F.lit(day))
+        malformed = F.col(CORRUPT).isNotNull()
+        # 20220231 fits the pattern, so the calendar decides too.
+        dated = F.when(F.col("date").rlike(DATE), F.try_to_timestamp("date", F.lit("yyyyMMdd")))
+        unreadable = F.when(malformed, "malformed_row").when(dated.isNull(), "unreadable_date")
+        of_day = F.coalesce((F.col("date") == f"{day:%Y%m%d}") & ~malformed, F.lit(False))
         if day == self._span[0]:
             of_day = of_day | unreadable.isNotNull()
+        else:
+            unreadable = F.lit(None).cast("string")
         return raw.where(of_day).select(
             F.struct(*names, F.col(CORRUPT)).alias("row"),
             F.col("file_name").alias("source_file"),

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.home import Home
+from contracts.lake import digest_of
+from contracts.schemas import DATASETS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = date(2026, 3, 2)
@@ -37,3 +39,30 @@ def longreel(home: Home, step: str, *words: str) -> int:
     from longreel.cli import main
 
     return main([step, "--home", str(home.path), *words])
+
+
+def event(user: int = 1, item: int = 10, at: int = 0, **more: Any) -> Row:
+    """A row of the events dataset, `at` milliseconds after the midnight of DAY."""
+    values = {"user_id": user, "time_ms": MIDNIGHT_MS + at, "request_id": None, "item_id": item, "author_id": -1}
+    return values | {"tag": -1, "surface": -1, "actions": 1, "play_ms": 500, "duration_ms": 900} | more
+
+
+def publish_events(home: Home, day: date, rows: list[Row]) -> None:
+    """Events and users of a log day, put into the lake without Spark."""
+    users = [{"user_id": user, "user_features": []} for user in sorted({each["user_id"] for each in rows})]
+    counts = {"users": len(users), "with_request_id": sum(each["request_id"] is not None for each in rows)}
+    details = {"user_features": [], "unknown_features": []}
+    for dataset, table in (("users", users), ("events", rows)):
+        stage = home.lake.stage(dataset, day)
+        pq.write_table(pa.Table.from_pylist(table, schema=DATASETS[dataset]), f"{stage.path}/part-0.parquet")
+        stage.publish(digest=digest_of(table), inputs={}, counts=counts, details=details)
+
+
+def published(home: Home, dataset: str, day: date) -> list[Row]:
+    """The rows of a published partition."""
+    return home.lake.read(home.lake.require(dataset, day)).to_pylist()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, by relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

@@ -1,0 +1,57 @@
+"""Bases, deltas and gaps: where history comes from never changes what a day's samples are."""
+
+from datetime import timedelta
+from typing import Any
+
+from spark_helpers import DAY, contents, event, longreel, publish_events, published
+
+DAYS = [DAY + timedelta(days=number) for number in range(5)]
+DAY_MS = 86_400_000
+
+
+def publish_log(home: Any) -> None:
+    for number, day in enumerate(DAYS):
+        # Users 1 .. 3 come and go; every day repeats a time of the day before.
+        rows = [event(user, 10 * number + user, (number - i) * DAY_MS + user) for user in (1, 2, 3) for i in (0, 1)]
+        publish_events(home, day, [row for row in rows if (row["user_id"] + number) % 3])
+
+
+def test_any_base_gives_the_same_samples_and_a_rebuild_changes_nothing(spark: Any, make_home: Any, capsys: Any) -> None:
+    digests = []
+    for name, every in (("compacted", 2), ("never", 100)):
+        home = make_home(name, compact_every_days=every, max_history=5)
+        publish_log(home)
+        assert longreel(home, "build-samples", "--start", str(DAYS[2]), "--end", str(DAYS[4])) == 0
+        digests.append([home.lake.require("samples", day).digest for day in DAYS[2:]])
+        assert list(home.lake.days("history")) == ([DAYS[1], DAYS[3]] if every == 2 else [])
+        assert max(len(row["history_item_id"]) for row in published(home, "samples", DAYS[4])) > 5
+    assert digests[0] == digests[1]
+
+    before = contents(home.path / "lake")
+    capsys.readouterr()
+    assert longreel(home, "build-samples", "--date", str(DAYS[4])) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert longreel(home, "build-samples", "--date", str(DAYS[4]), "--force") == 0
+    assert contents(home.path / "lake") == before
+
+
+def test_a_base_made_from_events_that_changed_is_not_used(spark: Any, make_home: Any) -> None:
+    home = make_home(compact_every_days=2)
+    publish_log(home)
+    assert longreel(home, "build-samples", "--date", str(DAYS[2])) == 0
+    assert list(home.lake.days("history")) == [DAYS[1]]
+    publish_events(home, DAYS[0], [event(1, 777)])
+    assert longreel(home, "build-samples", "--date", str(DAYS[3])) == 0
+    seen = {item for row in published(home, "samples", DAYS[3]) for item in row["history_item_id"]}
+    assert 777 in seen
+
+
+def test_a_gap_in_the_log_days_is_named(make_home: Any, capsys: Any) -> None:
+    home = make_home()
+    for day in (DAYS[0], DAYS[2], DAYS[3]):
+        publish_events(home, day, [event()])
+    assert longreel(home, "build-samples", "--date", str(DAYS[3])) == 3
+    assert f"{DAYS[1]} is not published" in capsys.readouterr().err
+    assert longreel(home, "build-samples", "--date", str(DAYS[4])) == 3
+    assert f"events of {DAYS[4]}" in capsys.readouterr().err
+    assert home.lake.manifest("samples", DAYS[3]) is None

@@ -1,0 +1,178 @@
+"""Ingest: every row is accounted for, what is wrong is named, and nothing changes when nothing changed."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from spark_helpers import DAY, MIDNIGHT_MS, contents, longreel, published, row, write_raw
+
+DAY_MS = 86_400_000
+BAD: dict[str, dict[str, Any]] = {
+    "missing_user": {"user_id": " "},
+    "missing_item": {"item_id": None},
+    "missing_time": {"time_ms": None},
+    "unparsable_time_ms": {"time_ms": "noon"},
+    "unparsable_play_ms": {"play_ms": "long"},
+    "future_time": {"time_ms": str(MIDNIGHT_MS + DAY_MS)},
+    "stale_time": {"time_ms": str(MIDNIGHT_MS - DAY_MS - 1)},
+    "negative_play": {"play_ms": "-1"},
+    "negative_duration": {"duration_ms": "-1"},
+    "bad_actions": {"click": "2"},
+}
+KEPT: list[dict[str, Any]] = [
+    {"time_ms": str(MIDNIGHT_MS + DAY_MS - 1)},
+    {"time_ms": str(MIDNIGHT_MS - DAY_MS)},
+    {"user_id": "anna", "play_ms": None, "click": "true"},
+    {"user_id": "8.0", "click": None},
+]
+
+
+def text_row(number: int, **changes: Any) -> dict[str, Any]:
+    base = row(item=100 + number, at=number)
+    return {name: str(value) for name, value in base.items()} | changes
+
+
+def test_every_row_is_an_event_a_quarantined_row_or_an_exact_repeat(spark: Any, make_home: Any) -> None:
+    home = make_home()
+    bad = [text_row(number, **changes) for number, changes in enumerate(BAD.values())]
+    good = [text_row(50 + number, **changes) for number, changes in enumerate(KEPT)]
+    write_raw(home, DAY, [*bad, *good, good[0], good[0], bad[0]])
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+
+    counts = home.lake.require("events", DAY).counts
+    assert counts["input_rows"] == len(BAD) + len(KEPT) + 3
+    assert (counts["events"], counts["quarantined"], counts["exact_repeats"]) == (len(KEPT), len(BAD), 3)
+    assert {name: counts[f"quarantined_{name}"] for name in BAD} == dict.fromkeys(BAD, 1)
+    refused = {each["reason"]: each for each in published(home, "quarantine", DAY)}
+    for name, raw in zip(BAD, bad, strict=True):
+        assert json.loads(refused[name]["row"]) == raw
+        assert refused[name]["source_file"] == "log.parquet"
+    events = {each["item_id"]: each for each in published(home, "events", DAY)}
+    assert events[152]["user_id"] not in (0, None)
+    assert (events[152]["play_ms"], events[152]["actions"], events[152]["author_id"]) == (0, 1, -1)
+    assert (events[153]["user_id"], events[153]["actions"]) == (8, 0)
+    assert len(published(home, "users", DAY)) == counts["users"] == 3
+
+
+def test_a_failing_checkpoint_stops_the_day_and_leaves_a_summary(spark: Any, make_home: Any, capsys: Any) -> None:
+    home = make_home(share=0.2)
+    write_raw(home, DAY, [row(item=number) for number in range(3)] + [row(user=None)])
+    assert longreel(home, "ingest", "--date", str(DAY)) == 4
+    message = capsys.readouterr().err
+    assert "share of rows quarantined: expected 0 .. 0.2, got 0.25" in message
+    summary = json.loads((home.reports / str(DAY) / "quality-events.json").read_text())
+    assert not summary["success"]
+    assert [c["column"] for c in summary["checks"] if not c["success"]] == ["quarantined_share"]
+    assert (home.reports / str(DAY) / "data-docs" / "events" / "index.html").is_file()
+    for dataset in ("events", "users", "quarantine"):
+        assert home.lake.manifest(dataset, DAY) is None
+        assert not list((home.path / "lake" / dataset).rglob("*.parquet"))
+
+
+def test_the_same_raw_day_publishes_nothing_new_and_a_corrected_one_does(
+    spark: Any, make_home: Any, capsys: Any
+) -> None:
+    home = make_home()
+    rows = [row(user, item, at=user * 7) for user in range(5) for item in range(3)]
+    write_raw(home, DAY, rows)
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    before, first = contents(home.path / "lake"), home.lake.require("events", DAY)
+    capsys.readouterr()
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert "unchanged" in capsys.readouterr().out
+    assert longreel(home, "ingest", "--date", str(DAY), "--force") == 0
+    assert contents(home.path / "lake") == before
+
+    write_raw(home, DAY, rows[::-1])  # other bytes, the same rows
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    again = home.lake.require("events", DAY)
+    assert (again.digest, again.files) == (first.digest, first.files)
+    assert again.inputs != first.inputs
+    write_raw(home, DAY, [*rows[1:], rows[0] | {"play_ms": 501}])
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert home.lake.require("events", DAY).digest != first.digest
+
+
+def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any, capsys: Any) -> None:
+    home, tomorrow = make_home(), DAY + timedelta(days=1)
+    (home.path / "raw" / f"date={DAY}").mkdir(parents=True)
+    write_raw(home, tomorrow, [])
+    assert longreel(home, "ingest", "--start", str(DAY), "--end", str(tomorrow)) == 0
+    assert "warning" in capsys.readouterr().out
+    assert longreel(home, "build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
+    for day in (DAY, tomorrow):
+        for dataset in ("events", "users", "quarantine", "samples"):
+            manifest = home.lake.require(dataset, day)
+            assert manifest.rows == 0
+            assert home.lake.read(manifest).num_rows == 0
+        assert "warning" in home.lake.require("samples", day).details
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--date", "2026-03-09"], 3, "not 2026-03-09"),
+        (["--date", "yesterday"], 2, "YYYY-MM-DD, got 'yesterday'"),
+        (["--start", "2026-03-02"], 2, "both --start and --end"),
+        (["--start", "2026-03-02", "--end", "2026-03-01"], 2, "before it starts"),
+    ],
+)
+def test_wrong_days_are_refused(make_home: Any, capsys: Any, words: list[str], code: int, said: str) -> None:
+    home = make_home()
+    write_raw(home, DAY, [row()])
+    assert longreel(home, "ingest", *words) == code
+    assert said in capsys.readouterr().err
+
+
+def broken_parquet(folder: Path) -> None:
+    (folder / "log.parquet").write_bytes(b"PAR1 but not really")
+
+
+def no_item(folder: Path) -> None:
+    pq.write_table(pa.table({"user_id": [1], "time_ms": [1]}), folder / "log.parquet")
+
+
+def no_time(folder: Path) -> None:
+    (folder / "more.csv").write_text("user_id,item_id\n1,2\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (broken_parquet, "not a Parquet file"),
+        (no_item, "no column item_id"),
+        (no_time, "more.csv has no column time_ms"),
+    ],
+)
+def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, said: str) -> None:
+    home = make_home()
+    damage(write_raw(home, DAY, [row()]))
+    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_wrong_folder_is_named(make_home: Any, capsys: Any) -> None:
+    home = make_home(log="nowhere")
+    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert "no raw log at" in capsys.readouterr().err
+    (home.path / "nowhere").mkdir()
+    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert "no date=YYYY-MM-DD folder" in capsys.readouterr().err
+
+
+def test_csv_and_parquet_of_one_day_are_read_together(spark: Any, make_home: Any) -> None:
+    home = make_home()
+    folder = write_raw(home, DAY, [row(item=1)])
+    (folder / "more.csv").write_text(f"user_id,item_id,time_ms,actions\n1,2,{MIDNIGHT_MS},65\n1,3,{MIDNIGHT_MS},4,9\n")
+    (home.path / "raw" / "users.csv").write_text("user_id,city\n1,Riga\n")
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert [(e["item_id"], e["actions"]) for e in published(home, "events", DAY)] == [(1, 1), (2, 65)]
+    assert home.lake.require("events", DAY).counts["quarantined_malformed_row"] == 1
+    ((_, features),) = ((u["user_id"], u["user_features"]) for u in published(home, "users", DAY))
+    assert len(features) == 1
+    assert home.lake.require("users", DAY).details["user_features"] == ["city"]
+    assert features != home.lake.require("users", DAY).details["unknown_features"]
