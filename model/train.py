@@ -132,9 +132,8 @@ def train(
                 save_state(work_dir, run.fingerprint, progress, run.ranker, run.optimizer)
                 log.warning("asked to stop: saved step %d in %s; run again to go on", progress.step, work_dir)
                 sys.exit(TERMINATED)
-            if progress.step % config.training.checkpoint_every == 0:
+            if progress.step % config.training.checkpoint_every == 0 or progress.step == run.total_steps:
                 save_state(work_dir, run.fingerprint, progress, run.ranker, run.optimizer)
-        save_state(work_dir, run.fingerprint, progress, run.ranker, run.optimizer)
     digest = save_model(out_dir, run.ranker, _meta(run, manifests, progress, init_from))
     last = [loss for _, loss in progress.curve[-max(1, len(progress.curve) // 10) :]]
     return TrainResult(
@@ -170,7 +169,10 @@ def _prepare(config: Config, lake: Lake, manifests: list[Manifest], work_dir: Pa
     ranker.to(device).train()
     data = {manifest.date: manifest.digest for manifest in manifests}
     start = model_digest(init_from) if init_from is not None else None
-    made_from = [config.tasks, asdict(config.model), asdict(settings), data, start]
+    chosen = {
+        name: value for name, value in asdict(settings).items() if name not in ("checkpoint_every", "window_days")
+    }
+    made_from = [config.tasks, asdict(config.model), chosen, data, start]
     return _Run(
         config=config,
         reader=reader,

@@ -54,7 +54,7 @@ def save_state(
         (draft / STATE).write_text(json.dumps(state))
     for old in sorted(work_dir.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
-    for stale in work_dir.glob(".new-*"):  # left by a killed process; nobody else writes here
+    for stale in [*work_dir.glob(".new-*"), *work_dir.glob(".old-*")]:  # of a killed process; nobody else writes here
         shutil.rmtree(stale)
 
 
