@@ -38,10 +38,7 @@ def test_equal_ids_match_and_others_hardly() -> None:
 def test_buckets_are_defined_at_any_age_position_and_duration() -> None:
     year = 365 * 86_400_000
     ages = torch.tensor([0, 1, 1_000, 60_000, 3_600_000, 86_400_000, year, 100 * year])
-    assert (
-        age_bucket(ages).tolist()
-        == sorted(set(age_bucket(ages).tolist()) | {0})[:1] * 2 + age_bucket(ages).tolist()[2:]
-    )
+    assert age_bucket(ages).tolist()[:6] == [0, 0, 3, 17, 35, 49]
     assert (age_bucket(ages).diff() >= 0).all()
     assert int(age_bucket(ages).max()) < 96
     assert position_bucket(torch.tensor([0, 1, 10_239])).tolist() == [0, 3, 39]
