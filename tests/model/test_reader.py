@@ -102,7 +102,7 @@ def test_reading_resumes_exactly_from_every_position(
     assert len(whole) == made[0].num_batches(0) + made[0].num_batches(1)
     starts = [Position(), *(position for _, position in whole)]
     for at in range(0, len(whole), 5):
-        for (one, after), (other, expected) in zip(made[1].batches(starts[at]), whole[at : at + 3], strict=False):
+        for (one, after), (other, expected) in zip(made[1].batches(starts[at]), whole[at:], strict=True):
             assert after == expected
             assert_equal(one, other)
     assert list(made[1].batches(starts[-1])) == []
@@ -143,6 +143,16 @@ def test_nothing_to_train_on_is_an_error(
     publish_rows(empty, days[0], [])
     with pytest.raises(LongreelError, match="hold no targets"):
         TrainingReader(empty, [empty.require("samples", days[0])], TASKS, config.training)
+
+
+def test_an_event_at_the_very_time_of_its_request_is_refused(rows: Callable[..., list[dict]]) -> None:
+    row = next(row for row in rows(5) if row["request_history_end"][0] > 0)
+    newest = row["history_time_ms"][row["request_history_end"][0] - 1]
+    row["request_time_ms"][0] = newest + 1
+    SampleRows.from_arrow(pa.Table.from_pylist([row], schema=SAMPLES))
+    row["request_time_ms"][0] = newest
+    with pytest.raises(LongreelError, match="at or after the request"):
+        SampleRows.from_arrow(pa.Table.from_pylist([row], schema=SAMPLES))
 
 
 def _broken(rows: list[dict], **changes: Callable[[list], list]) -> pa.Table:
