@@ -3,5 +3,5 @@
 import os
 
 # Threads that wait in a busy loop starve each other once the machine is shared, with Spark or a second training: on two
-# cores at a load of 10 a loop of small kernels ran 40 times slower for it. Read by OpenMP when PyTorch is loaded.
+# busy cores that makes small kernels more than ten times slower. Read by OpenMP when PyTorch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,10 +1,14 @@
 """The KFP pipeline: its YAML is what the code says, and it runs from training to promotion under the local runner."""
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import psutil
 import pytest
 
 from components.ledger import Ledger
@@ -57,6 +61,27 @@ def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.Cap
     assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 2
     assert "Inner task failed: 'train'" in capfd.readouterr().err
     assert not (home.reports / "2026-01-03" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_terminated_retrain_ends_its_step_and_the_next_one_finishes(make_home: MakeHome) -> None:
+    home = make_home(3, epochs=20)
+    command = [sys.executable, "-m", "longreel.cli", "retrain", "--home", str(home.path), "--date", "2026-01-03"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 180
+    while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.05)
+    steps = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    assert process.wait(timeout=60) == 143
+    assert steps
+    assert not psutil.wait_procs(steps, timeout=20)[1]
+    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
+    summary = json.loads((home.reports / "2026-01-03" / "summary.json").read_text())
+    begun = json.loads(next(home.work.glob("train/*/run.json")).read_text())["run_id"]
+    assert summary["run_id"] == begun
+    assert summary["version"] == 1
 
 
 def test_inputs_digest_follows_content(make_home: MakeHome, publish: Callable[..., None]) -> None:
