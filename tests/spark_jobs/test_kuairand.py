@@ -1,0 +1,115 @@
+"""The KuaiRand source: a hand-made folder with every oddity, and the real two weeks where they are at hand."""
+
+import gzip
+import json
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pytest
+from spark_helpers import REPOSITORY, longreel, published
+
+REAL = REPOSITORY.parent / "shared" / "data" / "kuairand-pure"
+COLUMNS = (
+    "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
+    "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
+)
+USERS = (
+    "user_id,user_active_degree,is_lowactive_period,is_video_author,follow_user_num_range,fans_user_num_range,"
+    'friend_user_num_range,register_days_range\n1,full_active,0,1,500+,"[100,1k)",0,730+\n'
+)
+DAY = date(2022, 4, 25)
+MIDNIGHT_MS = int(datetime(2022, 4, 24, 16, tzinfo=UTC).timestamp() * 1_000)  # of DAY at UTC+8
+
+
+def line(day: str, at: int, user: str = "1", video: str = "5", click: int = 1, tail: str = "") -> str:
+    return f"{user},{video},{day},0,{MIDNIGHT_MS + at},{click},0,0,0,0,0,{click},900,800,0,0,0,0,1{tail}\n"
+
+
+def write_folder(home: Any) -> Path:
+    """Two days in two files, one of them gzipped; three rows that cannot be dated; a tag with two numbers."""
+    raw = home.path / "raw"
+    raw.mkdir()
+    (raw / "log_standard_a.csv").write_text(
+        COLUMNS
+        + "\n"
+        + line("20220425", 5)
+        + line("20220425", -7_200_000, video="6")  # two hours before its log day
+        + line("20220426", 86_400_000 + 9, user="2")
+        + line("2022042", 7)
+        + line("20220231", 8)
+        + line("20220426", 86_400_000 + 9, tail=",1,1")
+    )
+    with gzip.open(raw / "log_random_b.csv.gz", "wt") as stream:
+        stream.write(COLUMNS + "\n" + line("20220425", 5) + line("20220428", 3 * 86_400_000, user="x"))
+    (raw / "video_features_basic_1.csv").write_text('video_id,author_id,tag\n5,50,"12,65"\n')
+    (raw / "user_features.csv").write_text(USERS)
+    return raw
+
+
+def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) -> None:
+    home = make_home(kind="kuairand", offset=8)
+    write_folder(home)
+    days = [DAY + timedelta(days=number) for number in range(4)]
+    assert longreel(home, "ingest", "--start", str(days[0]), "--end", str(days[-1])) == 0
+    counts = [home.lake.require("events", day).counts for day in days]
+    assert [c["input_rows"] for c in counts] == [6, 1, 0, 1]
+    assert [c["events"] for c in counts] == [2, 1, 0, 0]
+    assert counts[0]["exact_repeats"] == 1  # across files
+    assert (counts[0]["quarantined_unreadable_date"], counts[0]["quarantined_malformed_row"]) == (2, 1)
+    assert counts[3]["quarantined_unparsable_user_id"] == 1
+    assert {json.loads(r["row"])["date"] for r in published(home, "quarantine", DAY)} >= {"2022042", "20220231"}
+
+    late, own = published(home, "events", DAY)
+    assert (late["time_ms"], late["author_id"], late["tag"]) == (MIDNIGHT_MS - 7_200_000, -1, -1)
+    assert (own["author_id"], own["tag"], own["surface"], own["actions"], own["play_ms"]) == (50, 12, 1, 65, 900)
+    known, unknown = published(home, "users", DAY), published(home, "users", days[1])
+    about = home.lake.require("users", DAY).details
+    assert len(about["user_features"]) == len(known[0]["user_features"]) == 7
+    assert unknown[0]["user_features"] == about["unknown_features"] != known[0]["user_features"]
+    assert longreel(home, "ingest", "--date", str(DAY + timedelta(days=4))) == 3
+
+
+def test_what_is_missing_is_named(make_home: Any, capsys: Any) -> None:
+    home = make_home(kind="kuairand", offset=8)
+    raw = write_folder(home)
+    (raw / "log_standard_a.csv").write_text(COLUMNS.replace("video_id", "item") + "\n")
+    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert "log_standard_a.csv has no column video_id" in capsys.readouterr().err
+    (raw / "log_standard_a.csv").unlink()
+    (raw / "log_random_b.csv.gz").write_bytes((raw / "log_random_b.csv.gz").read_bytes()[:-20])
+    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert "log_random_b.csv.gz cannot be read" in capsys.readouterr().err
+    (raw / "log_random_b.csv.gz").unlink()
+    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert "no log_*.csv" in capsys.readouterr().err
+
+
+def leaks_and_misses(table: Any) -> tuple[int, int]:
+    """Over all requests: history elements seen at or after the request's time, and older ones not seen."""
+    leaks = misses = 0
+    for row in table.select(["history_time_ms", "request_time_ms", "request_history_end"]).to_pylist():
+        times = row["history_time_ms"]
+        for at, end in zip(row["request_time_ms"], row["request_history_end"], strict=True):
+            leaks += sum(t >= at for t in times[:end])
+            misses += sum(t < at for t in times[end:])
+    return leaks, misses
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="KuaiRand-Pure is not beside this checkout")
+def test_two_real_weeks_close_and_never_leak(spark: Any, make_home: Any) -> None:
+    home = make_home(kind="kuairand", offset=8, log=str(REAL), share=0.01)
+    days = [date(2022, 4, 25) + timedelta(days=number) for number in range(14)]
+    words = ("--start", str(days[0]), "--end", str(days[-1]))
+    assert longreel(home, "ingest", *words) == 0
+    assert longreel(home, "build-samples", *words) == 0
+    total = {"input_rows": 0, "events": 0, "quarantined": 0, "exact_repeats": 0}
+    for day in days:
+        counts = home.lake.require("events", day).counts
+        total = {name: total[name] + counts[name] for name in total}
+        samples = home.lake.read(home.lake.require("samples", day))
+        assert pc.sum(pc.list_value_length(samples["target_item_id"])).as_py() == counts["events"]
+        assert leaks_and_misses(samples) == (0, 0)
+    assert total == {"input_rows": 228_329, "events": 222_869, "quarantined": 0, "exact_repeats": 5_460}
