@@ -22,7 +22,7 @@ from model.metrics import Floats, Ints, TaskScores, bootstrap_weights
 from model.ranker import Ranker
 from model.reader import RowGroup, read_rows
 from model.samples import SampleRows
-from model.scoring import day_groups, score_batch, score_day
+from model.scoring import Known, day_groups, score_batch, score_day
 from model.train import pick_device
 from model.windows import splitmix64
 
@@ -69,8 +69,10 @@ def evaluate(
     ladder = _ladder(settings.windows, int(judged.history.max(initial=0)))
     weights = bootstrap_weights(len(judged.history), settings.bootstrap_draws, settings.seed)
     rows: list[MetricRow] = []
+    known: Known | None = None
     for done, window in enumerate(ladder):
-        logits = score_day(ranker, lake, groups, window, device, keep)
+        logits = score_day(ranker, lake, groups, window, device, keep, known)
+        known = Known(window, logits)
         rows += _judge(logits, judged, ranker.tasks, window, weights, settings.interval)
         if on_progress is not None:
             on_progress(f"window {window:,}", done + 1, len(ladder) + 1)

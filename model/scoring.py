@@ -1,6 +1,7 @@
 """What does a model say of these rows, seen through this window? Logits in the rows' own order."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -25,15 +26,30 @@ def token_batches(tokens: Ints, budget: int) -> list[Ints]:
     return [part for part in np.split(order, cuts) if len(part)]
 
 
-def score_rows(ranker: Ranker, rows: SampleRows, window: int, device: torch.device) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Known:
+    """Logits [targets, tasks] of the same rows at a shorter window: whoever has no more history keeps them."""
+
+    window: int
+    logits: NDArray[np.float32]
+
+
+def score_rows(
+    ranker: Ranker, rows: SampleRows, window: int, device: torch.device, known: Known | None = None
+) -> NDArray[np.float32]:
     """Logits of every target [targets, tasks], each request seeing its newest `window` events."""
-    out = np.zeros((int(rows.target_offsets[-1]), len(ranker.tasks)), np.float32)
-    counts = rows.target_counts
-    tokens = np.minimum(rows.history_lengths, window) + counts
+    counts, lengths = rows.target_counts, rows.history_lengths
+    tokens = np.minimum(lengths, window) + counts
+    if known is None:
+        asked = np.arange(rows.num_requests)
+        out = np.zeros((int(rows.target_offsets[-1]), len(ranker.tasks)), np.float32)
+    else:
+        asked = np.flatnonzero(lengths > known.window)
+        out = known.logits.copy()
 
     def packed() -> Iterator[tuple[Ints, RequestBatch]]:
-        for requests in token_batches(tokens, BATCH_TOKENS[device.type]):
-            yield requests, rows.pack(requests, window)
+        for part in token_batches(tokens[asked], BATCH_TOKENS[device.type]):
+            yield asked[part], rows.pack(asked[part], window)
 
     with torch.inference_mode(), Prefetcher(packed(), depth=2) as batches:
         for requests, batch in batches:
@@ -61,10 +77,17 @@ def score_day(
     window: int,
     device: torch.device,
     on_rows: Callable[[SampleRows], SampleRows] = lambda rows: rows,
+    known: Known | None = None,
 ) -> NDArray[np.float32]:
     """Logits of a day's targets [targets, tasks] in stored order, decoding one row group at a time.
 
-    `on_rows` may select among each row group's rows.
+    `on_rows` may select among each row group's rows; `known` are this call's logits at a shorter window.
     """
-    parts = [score_rows(ranker, on_rows(read_rows(lake, [group])), window, device) for group in groups]
-    return np.concatenate(parts) if parts else np.zeros((0, len(ranker.tasks)), np.float32)
+    parts, at = [np.zeros((0, len(ranker.tasks)), np.float32)], 0
+    for group in groups:
+        rows = on_rows(read_rows(lake, [group]))
+        end = at + int(rows.target_offsets[-1])
+        own = None if known is None else Known(known.window, known.logits[at:end])
+        parts.append(score_rows(ranker, rows, window, device, own))
+        at = end
+    return np.concatenate(parts)

@@ -16,7 +16,7 @@ from model.checkpoint import load_model
 from model.evaluate import evaluate
 from model.metrics import TaskScores
 from model.samples import SampleRows
-from model.scoring import day_groups, score_day, score_rows, token_batches
+from model.scoring import Known, day_groups, score_day, score_rows, token_batches
 from model.train import train
 
 CPU = torch.device("cpu")
@@ -132,6 +132,19 @@ def test_day_scored_by_row_groups_equals_scored_at_once(model_dir: Path, lake: L
     assert len(groups) > 2
     whole = score_rows(ranker, SampleRows.from_arrow(lake.read(lake.require("samples", days[3]))), 32, CPU)
     np.testing.assert_allclose(score_day(ranker, lake, groups, 32, CPU), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_longer_windows_rescore_only_who_has_more_history(model_dir: Path, lake: Lake, days: list[date]) -> None:
+    ranker, _ = load_model(model_dir)
+    groups = day_groups(lake, days[3])
+    short, long = (score_day(ranker, lake, groups, window, CPU) for window in (8, 64))
+    assert np.abs(long - short).max() > 1e-3
+    again = score_day(ranker, lake, groups, 64, CPU, known=Known(8, short))
+    np.testing.assert_allclose(again, long, rtol=1e-4, atol=1e-5)
+    marked = score_day(ranker, lake, groups, 64, CPU, known=Known(8, short + 100))
+    rows = SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
+    kept = np.repeat(rows.history_lengths <= 8, rows.target_counts)
+    assert ((marked > 50).all(axis=1) == kept).all()
 
 
 def test_token_batches_hold_every_request_once_within_the_budget() -> None:
