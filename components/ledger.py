@@ -107,7 +107,7 @@ class Ledger:
                 "evaluate and decide again"
             )
         registry.fetch(self.client, self.model, version)
-        return self._move("promote", current, version, decision.digest(), " ".join(decision.reasons))
+        return self._move("promote", current, version, decision.digest(), registry.headline(decision))
 
     def rollback(self, to_version: int | None = None, reason: str = "") -> Entry:
         """Give the alias back to the champion before the present one, or to a named earlier champion.
@@ -163,12 +163,12 @@ class Ledger:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        before = "no champion" if current is None else f"version {current.version}"
+        change = f"{action} {'none' if current is None else current.version} -> {to.version}"
         made = self.client.create_model_version(
             self._name,
             source=f"models:/{self.model}/{to.version}",
-            tags={ENTRY_TAG: json.dumps(values)},
-            description=f"{entry.at} {entry.who}: {action} {before} -> version {to.version}. {entry.reason}",
+            tags={"change": change, ENTRY_TAG: json.dumps(values)},
+            description=f"{change} by {entry.who}: {entry.reason}",
         )
         return int(made.version)
 

@@ -180,12 +180,20 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
     return folder
 
 
+def headline(decision: Decision) -> str:
+    """Why it was decided so, in short: the gates that did not pass, or the comparison with the champion."""
+    if decision.outcome != "promote":
+        return " ".join(decision.reasons)
+    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/auc")]
+    return " ".join(compared) or " ".join(decision.reasons)
+
+
 def record_decision(client: MlflowClient, name: str, version: Version, decision: Decision) -> None:
     """Tag a version and its run with what was decided; both pages say why in words."""
     values = {
         "decision": decision.outcome,
         "decision_digest": decision.digest(),
-        "decision_reason": " ".join(decision.reasons)[:MAX_TAG],
+        "decision_reason": headline(decision)[:MAX_TAG],
     }
     for key, value in values.items():
         client.set_model_version_tag(name, str(version.version), key, value)

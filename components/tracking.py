@@ -30,6 +30,7 @@ from model.progress import StepStats
 
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
 SYSTEM_METRICS_EVERY_S = 5.0
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its pages open on runs, not on GenAI traces
 MAX_BATCH = 900  # MLflow takes at most 1,000 metrics a call
 
 
@@ -52,7 +53,8 @@ def experiment_id(home: Home, client: MlflowClient) -> str:
     local = not home.tracking_uri.startswith(("http://", "https://"))
     if local:
         home.artifacts.mkdir(parents=True, exist_ok=True)
-    return str(client.create_experiment(name, artifact_location=home.artifacts.as_uri() if local else None))
+    place = home.artifacts.as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS))
 
 
 def git_sha() -> str:

@@ -190,7 +190,8 @@ def _train(
     name = f"{day} train {len(manifests)} days"
     with tracking.training_run(home, client, name=name, run_id=begun) as run_id:
         _write(folder / "run.json", {"run_id": run_id})
-        tracking.log_settings(client, run_id, config.to_dict(), tags)
+        source = {"mlflow.source.name": f"longreel train --date {day}"}
+        tracking.log_settings(client, run_id, config.to_dict(), tags | source)
         tracking.log_data(client, run_id, home.lake, manifests, "training")
         curves = tracking.TrainingCurves(client, run_id)
         days = [date.fromisoformat(m.date) for m in manifests]

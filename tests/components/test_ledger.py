@@ -40,6 +40,7 @@ def test_promotion_moves_the_alias_and_is_written_down(home: Home, register: Reg
     assert moves(ledger) == [("promote", None, 1, False), ("promote", 1, 2, False)]
     assert entry.decision == promotion(second, first).digest()
     assert "@" in entry.who
+    assert entry.reason == "It is better."
     assert entry.at.endswith("Z")
     assert entry.model_digest == second.model_digest
     assert Ledger(home).champion() == ledger.champion()  # nothing is kept in memory only
