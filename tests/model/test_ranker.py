@@ -131,6 +131,12 @@ def test_only_the_newest_events_inside_the_window_matter(
     assert not torch.equal(ranker(batch), ranker(replace(rows, history=changed).pack(longest, 8)))
 
 
+def test_a_time_never_trained_on_says_nothing(config: Config, batch: RequestBatch) -> None:
+    fresh = Ranker(config.model, TASKS, 2).eval()
+    later = replace(batch, request_time_ms=batch.request_time_ms + 40 * 365 * 86_400_000)
+    assert torch.equal(fresh(batch), fresh(later))
+
+
 def test_user_features_of_another_number_are_refused(ranker: Ranker, batch: RequestBatch) -> None:
     with pytest.raises(LongreelError, match="built for 2 a user, got 1"):
         ranker(replace(batch, user_features=batch.user_features[:, :1]))
