@@ -51,7 +51,8 @@ def warm_up() -> threading.Thread:
 def _quiet() -> None:
     """No telemetry, and none of the hundreds of lines that the import logs."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
+    for name in ("great_expectations", "great_expectations.data_context.types.base"):  # the second has its own level
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], checks: list[Check]) -> dict[str, Any]:
