@@ -58,6 +58,8 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
         "GX_ANALYTICS_ENABLED": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # spark-submit
         "PYTHONUNBUFFERED": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",  # a training and a Spark step share the cores; spinning threads would starve both
+        "SPARK_LOCAL_IP": "127.0.0.1",
         **dag_variables,
     }
 

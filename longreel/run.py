@@ -41,6 +41,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if not todo:
         screen.print("no new log day; nothing to schedule")
     variables = {"LONGREEL_FIRST_DAY": days[0].isoformat(), "LONGREEL_LAST_DAY": days[-1].isoformat()}
+    variables |= spark_variables(home, days[-1])
     failed = bool(todo) and _schedule(home, variables, todo, screen)
     importlib.import_module("components.summary").print_summary(home)
     screen.print("Airflow and MLflow, to look around: [bold]make ui[/] (longreel ui --home " + f"{home.path})")
@@ -62,6 +63,14 @@ def log_days(home: Home) -> list[date]:
     """The days of the raw log, oldest first."""
     days: list[date] = importlib.import_module("spark_jobs.sources").open_source(home).days()
     return days
+
+
+def spark_variables(home: Home, day: date) -> dict[str, str]:
+    """How spark-submit starts its Java here: SparkSubmitOperator starts it before a step can say how much it reads."""
+    session = importlib.import_module("spark_jobs.session")
+    source = importlib.import_module("spark_jobs.sources").open_source(home)
+    is_quick = sum(path.stat().st_size for path in source.files(day)) < session.QUICK_BYTES
+    return {"SPARK_DRIVER_MEMORY": "2g", "SPARK_SUBMIT_OPTS": session.QUICK_JAVA if is_quick else ""}
 
 
 def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: Console) -> bool:
