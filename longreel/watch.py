@@ -35,7 +35,18 @@ NOISE: tuple[str, ...] = (
     "great_expectations",
     "Tmp dir",
 )
-NOISE += ("KFP Executor", "{", "}", "Running command", "Output:", "Using", "Worker startup", "Setting default", "To adjust", "Command exited")
+NOISE += (
+    "KFP Executor",
+    "{",
+    "}",
+    "Running command",
+    "Output:",
+    "Using",
+    "Worker startup",
+    "Setting default",
+    "To adjust",
+    "Command exited",
+)
 
 
 @dataclass

@@ -121,7 +121,7 @@ def train(
     manifests = [lake.require("samples", day) for day in sorted(days)]
     run = _prepare(config, lake, manifests, work_dir, init_from)
     progress = load_state(work_dir, run.fingerprint, run.ranker, run.optimizer) or Progress()
-    with _sigterm() as terminated, ProgressPrinter("training") as printer:
+    with _repeatable(), _sigterm() as terminated, ProgressPrinter("training") as printer:
         started = time.monotonic() - progress.seconds
         for stats in _steps(run, progress):
             progress.seconds = time.monotonic() - started
@@ -259,6 +259,17 @@ def _meta(run: _Run, manifests: list[Manifest], progress: Progress, init_from: P
         "targets": progress.targets,
         "history_tokens": progress.history_tokens,
     }
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """The same data and seed give the same model on one device: kernels that add in any order are left out."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager

@@ -63,6 +63,13 @@ def test_same_run_gives_the_same_bits(
     assert train(other, lake, days, tmp_path / "w", tmp_path / "m").model_digest != again.model_digest
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_same_run_gives_the_same_bits_on_cuda(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> None:
+    on_cuda = replace(config, training=replace(config.training, device="cuda"))
+    one, two = (train(on_cuda, lake, days, tmp_path / f"work-{i}", tmp_path / f"model-{i}") for i in (1, 2))
+    assert one.model_digest == two.model_digest
+
+
 @pytest.mark.parametrize("step", [3, 5, 13])
 def test_resumed_equals_uninterrupted_bit_for_bit(
     uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path, step: int
