@@ -58,7 +58,10 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
         "GX_ANALYTICS_ENABLED": "false",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # spark-submit
         "PYTHONUNBUFFERED": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",  # a training and a Spark step share the cores; spinning threads would starve both
+        # A training and the next day's Spark step share the cores: threads that spin, or that wait for one which Spark
+        # keeps off its core, made training several times slower than one thread less.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
         "SPARK_LOCAL_IP": "127.0.0.1",
         **dag_variables,
     }
