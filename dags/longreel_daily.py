@@ -29,7 +29,7 @@ def spark_step(name: str, minutes: int) -> SparkSubmitOperator:
     return SparkSubmitOperator(
         task_id=name.replace("-", "_"),
         name=f"longreel {name}",
-        application=str(REPOSITORY / "spark_jobs" / "__main__.py"),
+        application=str(REPOSITORY / "longreel" / "__main__.py"),
         application_args=[name, "--home", HOME, "--date", "{{ dag_run.partition_key }}"],
         execution_timeout=timedelta(minutes=minutes),
     )

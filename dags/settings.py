@@ -38,4 +38,4 @@ def run_date(variable: str) -> datetime | None:
 
 def step(name: str, options: str) -> str:
     """The command line of a longreel step for one partition; a run without a partition key is refused by the step."""
-    return f"{sys.executable} -m longreel.cli {name} --home {HOME} --date '{{{{ dag_run.partition_key }}}}' {options}"
+    return f"{sys.executable} -m longreel {name} --home {HOME} --date '{{{{ dag_run.partition_key }}}}' {options}"

@@ -12,7 +12,7 @@ from rich.console import Console
 from contracts.config import SOURCES
 from contracts.errors import LongreelError
 from contracts.home import CONFIG_FILE, Home
-from longreel.airflow import EmbeddedAirflow, interruptible
+from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
 from longreel.watch import console, print_failures, watch
 
@@ -54,7 +54,7 @@ def _prepare(home: Home, args: argparse.Namespace) -> None:
     if home.config.source.kind == "simulated":
         is_new = not home.log.exists()
         days = args.days or (FIRST_SIMULATED_DAYS if is_new else 1)
-        step = [sys.executable, "-m", "longreel.cli", "simulate", "--home", str(home.path), "--days", str(days)]
+        step = [sys.executable, "-m", "longreel", "simulate", "--home", str(home.path), "--days", str(days)]
         if subprocess.run(step, check=False).returncode:
             raise LongreelError("the simulated log could not be written; see above")
 

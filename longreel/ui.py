@@ -11,7 +11,7 @@ from datetime import date
 
 from contracts.errors import LongreelError
 from contracts.home import CONFIG_FILE, Home
-from longreel.airflow import EmbeddedAirflow, end_session, free_port, interruptible
+from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, interruptible
 from longreel.watch import console
 
 MLFLOW_STARTUP_S = 120

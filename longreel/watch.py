@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contracts.errors import LongreelError
-from longreel.airflow import EmbeddedAirflow
+from longreel.embedded_airflow import EmbeddedAirflow
 
 DAGS = {"longreel_daily": ("ingest", "build_samples", "announce"), "longreel_train": ("due", "retrain")}
 COLUMNS = tuple(task for tasks in DAGS.values() for task in tasks)

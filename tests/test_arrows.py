@@ -12,7 +12,7 @@ ROOMS = ("contracts", "spark_jobs", "model", "components", "dags", "longreel")
 # room -> what it must not import, at any depth
 FORBIDDEN = {
     "contracts": {"spark_jobs", "model", "components", "dags", "longreel"},
-    "spark_jobs": {"model", "components", "dags", "torch", "airflow", "kfp", "mlflow"},
+    "spark_jobs": {"model", "components", "dags", "longreel", "torch", "airflow", "kfp", "mlflow"},
     "model": {"spark_jobs", "components", "dags", "longreel", "pyspark", "airflow", "kfp", "mlflow", "pandas"},
     "components": {"spark_jobs", "dags", "longreel", "pyspark", "airflow", "great_expectations"},
     "dags": {"spark_jobs", "model", "components", "longreel", "torch", "pyspark", "kfp", "mlflow"},

@@ -140,7 +140,7 @@ def test_a_model_is_not_judged_on_a_day_it_was_trained_on(make_home: MakeHome, t
 
 def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) -> None:
     home = make_home(3, epochs=6)
-    command = [sys.executable, "-m", "longreel.cli", "train", "--home", str(home.path), "--date", str(DAY)]
+    command = [sys.executable, "-m", "longreel", "train", "--home", str(home.path), "--date", str(DAY)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:

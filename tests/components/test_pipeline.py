@@ -66,7 +66,7 @@ def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.Cap
 @pytest.mark.slow
 def test_a_terminated_retrain_ends_its_step_and_the_next_one_finishes(make_home: MakeHome) -> None:
     home = make_home(3, epochs=20)
-    command = [sys.executable, "-m", "longreel.cli", "retrain", "--home", str(home.path), "--date", "2026-01-03"]
+    command = [sys.executable, "-m", "longreel", "retrain", "--home", str(home.path), "--date", "2026-01-03"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
     while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:

@@ -9,8 +9,8 @@ import pytest
 
 from contracts.errors import LongreelError
 from contracts.home import Home
-from longreel.airflow import end_session, free_port, session_members
 from longreel.cli import STEPS, main
+from longreel.embedded_airflow import end_session, free_port, session_members
 from longreel.init import write_config
 
 

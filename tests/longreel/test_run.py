@@ -13,11 +13,11 @@ import psutil
 import pytest
 
 from contracts.home import Home
-from longreel.airflow import session_members
+from longreel.embedded_airflow import session_members
 
 pytestmark = pytest.mark.slow
 
-CLI = [sys.executable, "-m", "longreel.cli"]
+CLI = [sys.executable, "-m", "longreel"]
 SMALL = ["--users", "150", "--items", "600"]
 
 

@@ -13,7 +13,7 @@ from spark_helpers import DAY, REPOSITORY, event, longreel, publish_events, publ
 
 def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
     """`longreel STEP` in a process group of its own."""
-    command = [sys.executable, "-m", "longreel.cli", words[0], "--home", str(home.path), *words[1:]]
+    command = [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)
 
@@ -45,7 +45,7 @@ def test_spark_submit_runs_a_step_and_passes_its_exit_code_on(make_home: Any, tm
     home = make_home()
     write_raw(home, DAY, [row(item=number) for number in range(9)])
     submit = Path(sys.executable).with_name("spark-submit")
-    command = [str(submit), "--master", "local[2]", str(REPOSITORY / "spark_jobs" / "__main__.py"), "ingest"]
+    command = [str(submit), "--master", "local[2]", str(REPOSITORY / "longreel" / "__main__.py"), "ingest"]
     command += ["--home", str(home.path), "--date"]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
     done = subprocess.run([*command, str(DAY)], cwd=tmp_path, env=environment, capture_output=True, text=True)
