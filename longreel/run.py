@@ -16,14 +16,14 @@ from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
 from longreel.watch import console, print_failures, watch
 
-FIRST_SIMULATED_DAYS = 5
+FIRST_SIMULATED_DAYS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the step."""
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
-    parser.add_argument("--days", type=int, help="simulated: days to add to the log (default: 5, then 1 a run)")
+    parser.add_argument("--days", type=int, help="simulated: days to add to the log (default: 4, then 1 a run)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
