@@ -15,6 +15,7 @@ from contracts.config import Config
 from contracts.dates import day_range
 from contracts.home import Home
 from contracts.lake import Lake
+from contracts.lineage import Stale, stale_partitions
 from contracts.schemas import DATASETS
 
 NEWEST = 5
@@ -31,6 +32,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     known, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
+    for line in _stale(stale_partitions(lake)):
+        console.print(line, soft_wrap=True, highlight=False)
     for line in _freshness(config, sorted(lake.days("samples")), known, champion):
         console.print(line, soft_wrap=True)
     if known:
@@ -60,6 +63,16 @@ def _partitions(lake: Lake) -> Table:
         rows = f"{lake.require(dataset, days[-1]).rows:,}"
         table.add_row(dataset, str(days[0]), str(days[-1]), str(len(days)), f"[red]{shown}[/]" if shown else "", rows)
     return table
+
+
+def _stale(found: Sequence[Stale]) -> list[str]:
+    """What would be built from other inputs now, and the commands that do it."""
+    lines = [f"[red]stale[/] {one.dataset} {one.day}: {'; '.join(one.reasons)}" for one in found]
+    if samples := [one.day for one in found if one.dataset == "samples"]:
+        lines.append(
+            f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
+        )
+    return lines
 
 
 def _freshness(config: Config, days: list[date], known: list[Version], champion: Version | None) -> list[str]:
