@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the step."""
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
-    parser.add_argument("--days", type=int, help="simulated: days to add to the log (default: 4, then 1 a run)")
+    parser.add_argument(
+        "--days", type=int, help="simulated: days to add to the log (default: 4, then 1 once all are done)"
+    )
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -35,9 +37,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     days = log_days(home)
     if not days:
         raise LongreelError(f"the raw log at {home.log} has no days")
-    published = set(home.lake.days("samples"))
-    todo = [day for day in days if day not in published]
-    screen.print(f"longreel: {home.config.name}, log days {days[0]} .. {days[-1]}, {len(todo)} new; home {home.path}")
+    todo = unpublished_days(home) or untrained_days(home, days[-1])
+    screen.print(f"longreel: {home.config.name}, log days {days[0]} .. {days[-1]}, {len(todo)} to do; home {home.path}")
     if not todo:
         screen.print("no new log day; nothing to schedule")
     variables = {"LONGREEL_FIRST_DAY": days[0].isoformat(), "LONGREEL_LAST_DAY": days[-1].isoformat()}
@@ -51,12 +52,28 @@ def run(args: argparse.Namespace, home: Home) -> int:
 def _prepare(home: Home, args: argparse.Namespace) -> None:
     if not (home.path / CONFIG_FILE).exists():
         write_config(home, args.source, args.log)
-    if home.config.source.kind == "simulated":
-        is_new = not home.log.exists()
-        days = args.days or (FIRST_SIMULATED_DAYS if is_new else 1)
+    if home.config.source.kind == "simulated" and (args.days or not _is_unfinished(home)):
+        days = args.days or (1 if home.log.exists() else FIRST_SIMULATED_DAYS)
         step = [sys.executable, "-m", "longreel", "simulate", "--home", str(home.path), "--days", str(days)]
         if subprocess.run(step, check=False).returncode:
             raise LongreelError("the simulated log could not be written; see above")
+
+
+def unpublished_days(home: Home) -> list[date]:
+    """Days of the raw log without samples, e.g. after an interrupted run; none where there is no log yet."""
+    published = set(home.lake.days("samples"))
+    return [day for day in log_days(home) if day not in published] if home.log.exists() else []
+
+
+def untrained_days(home: Home, last: date) -> list[date]:
+    """The last log day, where an interrupted run left its training undone."""
+    if last not in set(home.lake.days("samples")):
+        return []
+    return [last] if importlib.import_module("components.due").due_on(home, last).is_due else []
+
+
+def _is_unfinished(home: Home) -> bool:
+    return home.log.exists() and bool(unpublished_days(home) or untrained_days(home, log_days(home)[-1]))
 
 
 def log_days(home: Home) -> list[date]:

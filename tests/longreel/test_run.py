@@ -23,7 +23,7 @@ SMALL = ["--users", "150", "--items", "600"]
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """A home with four small simulated days; `longreel run` adds one each time."""
+    """A home with four small simulated days; `longreel run` adds one where all are done."""
     home = Home(tmp_path_factory.mktemp("run") / "home")
     command = [*CLI, "init", "--home", str(home.path)]
     subprocess.run(command, check=True)
@@ -66,39 +66,47 @@ def mentions(home: Home) -> list[str]:
     return found
 
 
-def test_interrupted_in_the_first_day_it_stops_every_process(home: Home) -> None:
+def interrupt_at(home: Home, sign: str) -> str:
+    """Start a run, press Ctrl-C at the first line that holds `sign`; what it printed."""
     process = start(home)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     seen = ""
     assert process.stdout is not None
     for line in process.stdout:
         seen += line
-        if "2026-01-05 ingest" in line or time.monotonic() > deadline:
+        if sign in line or time.monotonic() > deadline:
             break
+    assert sign in seen
     process.send_signal(signal.SIGINT)
     seen += process.stdout.read()
     assert process.wait(timeout=90) != 0
-    assert "goes on from here" in seen
+    return seen
+
+
+def test_interrupted_in_the_first_day_it_stops_every_process(home: Home) -> None:
+    assert "goes on from here" in interrupt_at(home, "2026-01-05 ingest")
     assert mentions(home) == []
 
 
 def test_the_next_run_completes_every_day_and_promotes_a_champion(home: Home) -> None:
     output = finish(start(home))
     days = list(home.lake.days("samples"))
-    assert days[0] == date(2026, 1, 5)
-    assert len(days) == 6  # four, and one a run
+    assert days == [date(2026, 1, 5 + i) for i in range(4)]  # an interrupted run's days, and no new one
     assert "champion" in output
     assert mentions(home) == []
     assert (home.reports / days[-1].isoformat() / "decision.json").exists()
 
 
-def test_another_run_adds_a_day_and_judges_it_against_the_champion(home: Home) -> None:
+def test_another_run_adds_a_day_and_judges_it_against_the_champion_though_interrupted_in_training(home: Home) -> None:
     digests = {day: home.lake.require("samples", day).digest for day in home.lake.days("samples")}
+    interrupt_at(home, "2026-01-09 retrain       training")
+    assert mentions(home) == []
+    assert not (home.reports / "2026-01-09" / "summary.json").exists()
     finish(start(home))
     days = list(home.lake.days("samples"))
-    assert len(days) == 7
+    assert len(days) == 5
     assert {day: home.lake.require("samples", day).digest for day in days[:-1]} == digests
-    assert (home.reports / days[-1].isoformat() / "champion_report.json").exists()
+    assert (home.reports / "2026-01-09" / "champion_report.json").exists()
 
 
 def test_a_day_can_be_looked_at_without_the_scheduler(home: Home) -> None:
