@@ -16,6 +16,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "init": ("longreel.init", "write a home folder's configuration from a preset"),
     "simulate": ("spark_jobs.simulate", "write days of a simulated raw log"),
     "ingest": ("spark_jobs.ingest", "raw log day -> validated events, quarantine and users partitions"),
+    "import-history": ("spark_jobs.import_history", "an archive of older events -> the first history base"),
     "build-samples": ("spark_jobs.build_samples", "events and history -> request-level user-day samples"),
     "train": ("components.train", "train a ranker on the days before DATE, logged to MLflow"),
     "evaluate": ("components.evaluate", "judge a model on DATE over the window ladder"),

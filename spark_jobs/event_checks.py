@@ -12,7 +12,7 @@ from contracts.lake import Stage
 from contracts.schemas import EVENTS
 from spark_jobs.quality import Between, Check, Equal, check
 from spark_jobs.tables import read_files, schema_text, staged_schemas
-from spark_jobs.validate import ALL_ACTIONS, log_day_bounds_ms
+from spark_jobs.validate import ALL_ACTIONS, event_bounds_ms, log_day_bounds_ms
 
 MAX_REPEATED_SHARE = 0.02  # 0.2 % in KuaiRand-Pure
 REQUIRED_COLUMNS = [field.name for field in EVENTS if not field.nullable]
@@ -25,8 +25,8 @@ def check_events(spark: SparkSession, home: Home, day: date, stage: Stage, count
         QualityError: a check failed.
     """
     source = home.config.source
-    start_ms, end_ms = log_day_bounds_ms(day, source)
-    oldest_ms = start_ms - round(source.max_lateness_hours * 3_600_000)
+    start_ms, _ = log_day_bounds_ms(day, source)
+    oldest_ms, end_ms = event_bounds_ms(day, source)
     facts = event_facts(spark, stage, default_time_ms=start_ms) | {"quarantined_share": _share(counts)}
     checks: list[Check] = [
         Equal("schema", schema_text(EVENTS), "columns and types"),

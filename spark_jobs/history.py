@@ -4,6 +4,7 @@ The answer is the same whatever the base: history of a row on D = newest `max_hi
 before D, ordered by time and then by every other field, so that ties fall the same way in any build.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
@@ -11,9 +12,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.config import Config
-from contracts.errors import DataNotReadyError
+from contracts.errors import DataNotReadyError, LongreelError
 from contracts.lake import Lake, Manifest
 from contracts.schemas import HISTORY_FIELDS
+from spark_jobs.archive import archive_input, imported_archive, is_imported
 from spark_jobs.tables import read_partitions
 
 EVENT = "event"  # a behaviour as a struct of HISTORY_FIELDS: comparing two compares time first, then every field
@@ -27,9 +29,11 @@ class HistorySource:
     deltas: tuple[Manifest, ...]
 
     def days(self) -> dict[str, str]:
-        """Every log day that the history is made of, with its events' digest: the same with and without a base."""
-        folded = {name: value for name, value in self.base.inputs.items() if _is_events(name)} if self.base else {}
-        return folded | {f"events/{manifest.date}": manifest.digest for manifest in self.deltas}
+        """Every log day that the history is made of, with its events' digest, and the imported archive where there is
+        one: the same for any compacted base."""
+        return (_folded(self.base) if self.base else {}) | {
+            f"events/{manifest.date}": manifest.digest for manifest in self.deltas
+        }
 
     @property
     def span(self) -> int:
@@ -50,8 +54,11 @@ def bytes_of(manifest: Manifest) -> int:
     return sum(item.bytes for item in manifest.files)
 
 
-def _is_events(name: str) -> bool:
-    return name.startswith("events/")
+def _folded(base: Manifest) -> dict[str, str]:
+    """What a base stands for: the events of log days, and the imported archive (which stands for itself)."""
+    if is_imported(base):
+        return archive_input(base)
+    return {name: value for name, value in base.inputs.items() if name.startswith(("events/", "history/"))}
 
 
 def history_settings(config: Config) -> dict[str, str]:
@@ -62,33 +69,47 @@ def history_settings(config: Config) -> dict[str, str]:
 def find_history(lake: Lake, config: Config, day: date) -> HistorySource:
     """The newest usable base before a log day, and the deltas between.
 
-    A base is usable while it was folded from the events that are published now, for the same behaviours, and keeps at
-    least `max_history` of them.
+    A base is usable while it was folded from the events and the archive that are published now, for the same
+    behaviours, and keeps at least `max_history` of them.
 
     Raises:
         DataNotReadyError: a log day between the base, or the first published day, and `day` is not published.
+        LongreelError: there is an imported archive, but not for these settings; without it samples would lack it.
     """
-    published = list(lake.days("events"))
-    earlier = [d for d in published if d < day]
-    manifests = {d: lake.require("events", d) for d in earlier}
+    manifests = {d: lake.require("events", d) for d in lake.days("events") if d < day}
+    archive = imported_archive(lake, before=day)
+    inputs = {f"events/{d}": m.digest for d, m in manifests.items()} | (archive_input(archive) if archive else {})
     for base_day in sorted((d for d in lake.days("history") if d < day), reverse=True):
         base = lake.require("history", base_day)
-        if _is_usable(base, config, manifests):
+        if not _misfit(base, config) and _is_current(base, inputs):
             return HistorySource(base, _every_day(base_day + timedelta(days=1), day, manifests))
-    first = min(earlier, default=day)
+    if archive:
+        why = _misfit(archive, config) or "the lake has events of its days"
+        raise LongreelError(
+            f"the archive imported through {archive.date} cannot be used: {why}; "
+            f"run `longreel import-history --through {archive.date}` again"
+        )
+    first = min(manifests, default=day)
     return HistorySource(None, _every_day(first, day, manifests))
 
 
-def _is_usable(base: Manifest, config: Config, events: dict[date, Manifest]) -> bool:
-    if base.details["settings"] != history_settings(config):
-        return False
-    if base.counts["max_history"] < config.samples.max_history:
-        return False
-    # Days older than the base may have been removed from the lake; those that are there must be the ones folded, and
-    # none may have arrived since.
-    folded = {name: digest for name, digest in base.inputs.items() if _is_events(name)}
-    base_day = date.fromisoformat(base.date)
-    return all(folded.get(f"events/{d}") == m.digest for d, m in events.items() if d <= base_day)
+def _misfit(base: Manifest, config: Config) -> str | None:
+    """Why a base does not fit the settings, or None."""
+    wanted, came = history_settings(config), base.details["settings"]
+    if came != wanted:
+        return f"it holds behaviour {came['behaviour']}, the settings ask for {wanted['behaviour']}"
+    kept, most = base.counts["max_history"], config.samples.max_history
+    return f"it keeps {kept:,} behaviours a user, max_history asks for {most:,}" if kept < most else None
+
+
+def _is_current(base: Manifest, inputs: Mapping[str, str]) -> bool:
+    """Whether a base was folded from what is published now.
+
+    Days older than the base may have been removed from the lake; those that are there must be the ones folded, and
+    none may have arrived since. `inputs` are named `<dataset>/<day>`, so days of a name compare as text.
+    """
+    folded = _folded(base)
+    return all(folded.get(name) == value for name, value in inputs.items() if name.split("/")[1] <= base.date)
 
 
 def _every_day(first: date, day: date, manifests: dict[date, Manifest]) -> tuple[Manifest, ...]:

@@ -12,9 +12,11 @@ from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
 from contracts.lake import Stage, digest_of
+from spark_jobs.archive import require_after_archive
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from spark_jobs.sources import Source, open_source
 
@@ -41,10 +43,15 @@ def run(args: argparse.Namespace, home: Home) -> None:
 
 def inputs_of(home: Home, source: Source, day: date) -> dict[str, str]:
     """What a day's events depend on. The quality limit is no part of it: it decides whether, not what."""
-    settings = asdict(home.config.source)
+    return {"raw": source.digest(day), "settings": settings_digest(home.config), "ingest": str(INGEST_VERSION)}
+
+
+def settings_digest(config: Config) -> str:
+    """Digest of the settings that decide what raw rows become."""
+    settings = asdict(config.source)
     for name in ("log", "behaviour", "max_quarantined_share"):
         settings.pop(name)
-    return {"raw": source.digest(day), "settings": digest_of(settings), "ingest": str(INGEST_VERSION)}
+    return digest_of(settings)
 
 
 def require_raw(source: Source, day: date) -> None:
@@ -101,10 +108,12 @@ def ingest_day(home: Home, source: Source, day: date, session: LazySession, *, f
 
     Raises:
         DataNotReadyError: the raw day has not arrived.
+        LongreelError: the day lies within the imported archive.
         QualityError: the checkpoint failed; what was published before stays.
     """
     began = time.monotonic()
     require_raw(source, day)
+    require_after_archive(home.lake, day)
     inputs = inputs_of(home, source, day)
     published = home.lake.manifest("events", day)
     if is_unchanged(published, inputs, force):
@@ -131,12 +140,12 @@ def _build(
     from spark_jobs.event_checks import check_events
     from spark_jobs.tables import in_schema, num_files, write_staged
     from spark_jobs.users import unknown_features, user_features, write_users
-    from spark_jobs.validate import judge
+    from spark_jobs.validate import event_bounds_ms, judge
 
     size = sum(path.stat().st_size for path in source.files(day))
     spark, settings = session(size), home.config.source
     rows = distinct_rows(source.rows(spark, day))
-    judged = judge(source.standard(rows), day, settings, source.hashes_text_ids).persist()
+    judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids).persist()
     counts = account_of(judged)
     events = in_schema(judged.where("reason IS NULL"), "events")
     files = num_files(counts["events"], ROWS_A_FILE)

@@ -62,10 +62,15 @@ def action_bits() -> Column:
     return total
 
 
-def first_reason(day: date, source: SourceConfig) -> Column:
-    """The first reason why a row with parsed_* columns is not an event of the log day, or null."""
+def event_bounds_ms(day: date, source: SourceConfig) -> tuple[int, int]:
+    """Earliest time of an event of a log day, late ones included, and the first time that is too late for it."""
     start_ms, end_ms = log_day_bounds_ms(day, source)
-    oldest_ms = start_ms - round(source.max_lateness_hours * 3_600_000)
+    return start_ms - round(source.max_lateness_hours * 3_600_000), end_ms
+
+
+def first_reason(bounds_ms: tuple[int, int]) -> Column:
+    """The first reason why a row with parsed_* columns is not an event at a time in [first, last), or null."""
+    oldest_ms, end_ms = bounds_ms
     reason = F.when(F.col("unreadable").isNotNull(), F.col("unreadable"))
     for name, missing in MISSING.items():
         reason = reason.when(blank(F.col(name)), missing)
@@ -80,8 +85,9 @@ def first_reason(day: date, source: SourceConfig) -> Column:
     )
 
 
-def judge(rows: DataFrame, day: date, source: SourceConfig, hashes_text: bool) -> DataFrame:
-    """Raw rows with RAW_COLUMNS as text -> the same rows with the columns of EVENTS and `reason`, null for an event.
+def judge(rows: DataFrame, bounds_ms: tuple[int, int], hashes_text: bool) -> DataFrame:
+    """Raw rows with RAW_COLUMNS as text -> the same rows with the columns of EVENTS and `reason`, null for an event,
+    whose time must lie in [first, last) of `bounds_ms`.
 
     Keeps `row`, `source_file` and `copies` for the quarantine and the row account.
     """
@@ -91,7 +97,7 @@ def judge(rows: DataFrame, day: date, source: SourceConfig, hashes_text: bool) -
     filled = {name: F.coalesce(F.col(f"parsed_{name}"), F.lit(value)) for name, value in DEFAULTS.items()}
     filled["request_id"] = F.when(~blank(F.col("request_id")), F.trim("request_id"))
     return rows.select(
-        first_reason(day, source).alias("reason"),
+        first_reason(bounds_ms).alias("reason"),
         "row",
         "source_file",
         "copies",

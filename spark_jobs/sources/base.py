@@ -47,12 +47,25 @@ class Source(ABC):
 
     def digest(self, day: date) -> str:
         """Digest of the raw bytes that a day is made from, file names included, folders not."""
-        return digest_of([(path.name, _sha256(path, *_version(path))) for path in self.files(day)])
+        return _digest_of_files(self.files(day))
 
     @abstractmethod
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         """The day's rows as they are: `row` (a struct of every raw column), `source_file`, `unreadable` (why the
         row cannot even be dated or split into columns, else null)."""
+
+    @abstractmethod
+    def archive_files(self) -> list[Path]:
+        """Every file that the archive of older events is made from, what describes items included; none where the
+        log has no archive."""
+
+    def archive_digest(self) -> str:
+        """As `digest`, of the archive."""
+        return _digest_of_files(self.archive_files())
+
+    @abstractmethod
+    def archive_rows(self, spark: "SparkSession") -> "DataFrame":
+        """The archive's rows, as `rows` gives those of a day. The log's days have none of them."""
 
     @abstractmethod
     def standard(self, rows: "DataFrame") -> "DataFrame":
@@ -108,6 +121,10 @@ def read_csv(spark: "SparkSession", paths: list[Path]) -> "DataFrame":
     for frame in read[1:]:
         whole = whole.unionByName(frame, allowMissingColumns=True)
     return whole
+
+
+def _digest_of_files(paths: list[Path]) -> str:
+    return digest_of([(path.name, _sha256(path, *_version(path))) for path in paths])
 
 
 def _version(path: Path) -> tuple[int, int]:

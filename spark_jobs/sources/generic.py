@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 
 class GenericSource(Source):
-    """A folder with `date=YYYY-MM-DD/` folders of Parquet or CSV files, and perhaps a user table."""
+    """A folder with `date=YYYY-MM-DD/` folders of Parquet or CSV files, and perhaps a user table and a folder
+    `history/` with an archive of older events."""
 
     hashes_text_ids = True
 
@@ -46,9 +47,18 @@ class GenericSource(Source):
         return [*self._files(day), *self._user_files()]
 
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
+        return self._rows(spark, self._files(day))
+
+    def archive_files(self) -> list[Path]:
+        folder = self.root / "history"
+        return _data_files(folder) if folder.is_dir() else []
+
+    def archive_rows(self, spark: "SparkSession") -> "DataFrame":
+        return self._rows(spark, self.archive_files())
+
+    def _rows(self, spark: "SparkSession", files: list[Path]) -> "DataFrame":
         from pyspark.sql import functions as F
 
-        files = self._files(day)
         if not files:
             blank = F.lit(None).cast("string")
             row = F.struct(*(blank.alias(name) for name in REQUIRED))
@@ -86,11 +96,7 @@ class GenericSource(Source):
         return names, table.select(*(F.col(f"`{name}`").cast("string").alias(name) for name in ("user_id", *names)))
 
     def _files(self, day: date) -> list[Path]:
-        """A day's data files, checked for the required columns; hidden files and others are not data."""
-        files = [p for p in sorted(self._days[day].iterdir()) if not p.name.startswith((".", "_")) and _is_data(p)]
-        for path in files:
-            require_columns(path, columns_of(path), REQUIRED)
-        return files
+        return _data_files(self._days[day])
 
     def _user_files(self) -> list[Path]:
         files = [p for p in sorted(self.root.glob("users.*")) if _is_data(p)]
@@ -99,6 +105,14 @@ class GenericSource(Source):
         for path in files:
             require_columns(path, columns_of(path), ["user_id"])
         return files
+
+
+def _data_files(folder: Path) -> list[Path]:
+    """A folder's data files, checked for the required columns; hidden files and others are not data."""
+    files = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_")) and _is_data(p)]
+    for path in files:
+        require_columns(path, columns_of(path), REQUIRED)
+    return files
 
 
 def _is_data(path: Path) -> bool:

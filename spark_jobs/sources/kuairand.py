@@ -2,7 +2,8 @@
 
 A row's log day is the published `date` column, which for about 1 % of Pure is not the day of its time stamp. The log
 must have every day from its first to its last; one without rows is an empty day. Lines that have no readable `date`,
-or do not fit the header, belong to the log's first day, where ingest quarantines them.
+or do not fit the header, belong to the log's first day, where ingest quarantines them. Files log_history*.csv are an
+archive of older events and no part of the log's days.
 """
 
 from datetime import date, datetime, timedelta
@@ -26,7 +27,7 @@ from spark_jobs.sources.base import (
 )
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 # Our name -> the published one.
 COLUMNS = {
@@ -65,12 +66,13 @@ class KuaiRandSource(Source):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.logs = find_csv(root, "log_")
+        self.archives = find_csv(root, "log_history")
+        self.logs = [path for path in find_csv(root, "log_") if path not in self.archives]
         self.videos = find_csv(root, "video_features_basic")
         self.people = find_csv(root, "user_features")
         if not self.logs:
             raise LongreelError(f"no log_*.csv or log_*.csv.gz in {root}; expected KuaiRand's data folder")
-        for path in self.logs:
+        for path in (*self.logs, *self.archives):
             require_columns(path, header_of(path), ("date", *COLUMNS.values()))
         for path in self.videos:
             require_columns(path, header_of(path), VIDEO_COLUMNS)
@@ -103,22 +105,19 @@ class KuaiRandSource(Source):
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         from pyspark.sql import functions as F
 
-        raw = read_csv(spark, self.logs)
-        names = [name for name in raw.columns if name not in (CORRUPT, "file_name")]
-        malformed = F.col(CORRUPT).isNotNull()
-        # 20220231 fits the pattern, so the calendar decides too.
-        dated = F.when(F.col("date").rlike(DATE), F.try_to_timestamp("date", F.lit("yyyyMMdd")))
-        unreadable = F.when(malformed, "malformed_row").when(dated.isNull(), "unreadable_date")
-        of_day = F.coalesce((F.col("date") == f"{day:%Y%m%d}") & ~malformed, F.lit(False))
+        of_day = F.coalesce((F.col("date") == f"{day:%Y%m%d}") & F.col(CORRUPT).isNull(), F.lit(False))
+        unreadable = _unreadable()
         if day == self._span[0]:
             of_day = of_day | unreadable.isNotNull()
         else:
             unreadable = F.lit(None).cast("string")
-        return raw.where(of_day).select(
-            F.struct(*names, F.col(CORRUPT)).alias("row"),
-            F.col("file_name").alias("source_file"),
-            unreadable.alias("unreadable"),
-        )
+        return _as_rows(read_csv(spark, self.logs).where(of_day), unreadable)
+
+    def archive_files(self) -> list[Path]:
+        return [*self.archives, *self.videos] if self.archives else []
+
+    def archive_rows(self, spark: "SparkSession") -> "DataFrame":
+        return _as_rows(read_csv(spark, self.archives), _unreadable())
 
     def standard(self, rows: "DataFrame") -> "DataFrame":
         from pyspark.sql import functions as F
@@ -144,6 +143,27 @@ class KuaiRandSource(Source):
             return [], None
         table = read_csv(spark, self.people).dropDuplicates(["user_id"])
         return list(USER_FEATURES), table.select("user_id", *USER_FEATURES)
+
+
+def _unreadable() -> "Column":
+    """Why a line can be neither split into columns nor dated, else null."""
+    from pyspark.sql import functions as F
+
+    # 20220231 fits the pattern, so the calendar decides too.
+    dated = F.when(F.col("date").rlike(DATE), F.try_to_timestamp("date", F.lit("yyyyMMdd")))
+    return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").when(dated.isNull(), "unreadable_date")
+
+
+def _as_rows(raw: "DataFrame", unreadable: "Column") -> "DataFrame":
+    """Lines as read -> `row, source_file, unreadable`."""
+    from pyspark.sql import functions as F
+
+    names = [name for name in raw.columns if name not in (CORRUPT, "file_name")]
+    return raw.select(
+        F.struct(*names, F.col(CORRUPT)).alias("row"),
+        F.col("file_name").alias("source_file"),
+        unreadable.alias("unreadable"),
+    )
 
 
 def _parse(text: str) -> date | None:

@@ -1,0 +1,160 @@
+"""`longreel import-history`: an archive of older events -> the first history base, without a partition per day.
+
+    archive rows = events + quarantined rows + exact repeats
+    events       = behaviours kept + behaviours beyond a user's newest `max_history` + other events
+
+The archive stands for every log day up to and including `through`, so the log's days begin after it.
+"""
+
+import argparse
+import time
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from contracts.actions import action_mask
+from contracts.dates import parse_day
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.lake import Lake, Stage
+from spark_jobs.archive import imported_archive
+from spark_jobs.days import LazySession, code_version, is_unchanged, say
+from spark_jobs.ingest import INGEST_VERSION, account_of, distinct_rows, quarantine_of, require_closed, settings_digest
+from spark_jobs.sources import Source, open_source
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+ARCHIVE_EVENTS_A_FILE = 20_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `longreel import-history`."""
+    parser.add_argument("--through", required=True, help="last log day that the archive stands for, YYYY-MM-DD")
+    parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
+
+
+def run(args: argparse.Namespace, home: Home) -> None:
+    """Import the archive."""
+    through = parse_day(args.through)
+    import_history(home, open_source(home), through, LazySession("longreel import-history"), force=args.force)
+
+
+def require_room(lake: Lake, source: Source, through: date) -> None:
+    """Raises LongreelError where the log or the lake has days that the archive would stand for too."""
+    archive = imported_archive(lake)
+    if archive is not None and archive.date != through.isoformat():
+        raise LongreelError(
+            f"an archive is imported through {archive.date} already; import through that day again, or remove "
+            f"{archive.dataset}/date={archive.date} from the lake first"
+        )
+    for dataset in ("events", "history"):
+        oldest = next(lake.days(dataset), None)
+        if oldest is not None and (oldest < through or (dataset == "events" and oldest == through)):
+            raise LongreelError(f"the lake has {dataset} of {oldest}; an archive through {through} must end before")
+    first = source.days()[0]
+    if first <= through:
+        raise LongreelError(f"the log in {source.root} begins on {first}; an archive must end before, not on {through}")
+
+
+def import_history(home: Home, source: Source, through: date, session: LazySession, *, force: bool = False) -> None:
+    """Publish the archive as the history base of `through`; does nothing where the same inputs are published already.
+
+    Raises:
+        LongreelError: the log has no archive, or days that the archive would stand for.
+        QualityError: the checkpoint failed; what was published before stays.
+    """
+    began = time.monotonic()
+    if not source.archive_files():
+        raise LongreelError(
+            f"no archive in {source.root}; expected a folder history/ beside the date= folders, or for kuairand files "
+            "log_history*.csv[.gz]"
+        )
+    require_room(home.lake, source, through)
+    inputs = {
+        "raw": source.archive_digest(),
+        "settings": settings_digest(home.config),
+        "behaviour": ",".join(sorted(home.config.source.behaviour)),
+        "max_history": str(home.config.samples.max_history),
+        "ingest": str(INGEST_VERSION),
+    }
+    if is_unchanged(home.lake.manifest("history", through), inputs, force):
+        say("history", through, "unchanged")
+        return
+    stages = {name: home.lake.stage(name, through) for name in ("quarantine", "history")}
+    try:
+        _build(home, source, through, session, inputs, stages, began)
+    except BaseException:
+        for stage in stages.values():
+            stage.discard()
+        raise
+
+
+def newest_behaviours(events: "DataFrame", mask: int, most: int) -> "DataFrame":
+    """Rows of EVENTS -> schema HISTORY: each user's newest `most` behaviours, oldest first.
+
+    The cut comes before the lists are made: a window spills to disk where a list of all a user did may not fit.
+    """
+    from pyspark.sql import Window
+    from pyspark.sql import functions as F
+
+    from spark_jobs.history import EVENT, as_lists, behaviours
+    from spark_jobs.tables import in_schema
+
+    latest_first = Window.partitionBy("user_id").orderBy(F.col(EVENT).desc())
+    kept = behaviours(events, mask).withColumn("place", F.row_number().over(latest_first)).where(F.col("place") <= most)
+    lists = kept.groupBy("user_id").agg(F.sort_array(F.collect_list(EVENT)).alias("history"))
+    return in_schema(lists.select("user_id", *as_lists(F.col("history"))), "history")
+
+
+def _build(
+    home: Home,
+    source: Source,
+    through: date,
+    session: LazySession,
+    inputs: dict[str, str],
+    stages: dict[str, Stage],
+    began: float,
+) -> None:
+    from pyspark.sql import functions as F
+
+    from spark_jobs.history import history_settings
+    from spark_jobs.history_checks import check_archive
+    from spark_jobs.tables import in_schema, num_files, write_staged
+    from spark_jobs.validate import judge, log_day_bounds_ms
+
+    config = home.config
+    spark = session(sum(path.stat().st_size for path in source.archive_files()))
+    mask, most = action_mask(config.source.behaviour), config.samples.max_history
+    rows = source.standard(distinct_rows(source.archive_rows(spark)))
+    bounds_ms = (0, log_day_bounds_ms(through, config.source)[1])  # of any age since 1970
+    judged = judge(rows, bounds_ms, source.hashes_text_ids).persist()
+    events, counts = judged.where("reason IS NULL"), account_of(judged)
+    counts["behaviours"] = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).count()
+    sizes = F.size("history_time_ms")
+    digest, seen = write_staged(
+        newest_behaviours(events, mask, most),
+        stages["history"],
+        files=num_files(counts["behaviours"], ARCHIVE_EVENTS_A_FILE),
+        sort=["user_id"],
+        more=(F.sum(sizes).alias("events"), F.max(sizes).alias("longest")),
+    )
+    refused_digest, refused = write_staged(
+        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], files=1, sort=["reason", "row"]
+    )
+    judged.unpersist()
+    require_closed(counts, counts["events"], refused["digest_rows"], through)
+    counts |= {
+        "users": int(seen["digest_rows"]),
+        "history_events": int(seen["events"] or 0),
+        "longest": int(seen["longest"] or 0),
+        "max_history": most,
+    }
+    quality = check_archive(spark, home, through, stages["history"], counts)
+    about: dict[str, Any] = {"inputs": inputs, "counts": counts, "code_version": code_version()}
+    stages["quarantine"].publish(digest=refused_digest, **about)
+    details = {"settings": history_settings(config), "quality": f"{len(quality['checks'])} checks passed"}
+    manifest = stages["history"].publish(digest=digest, details=details, **about)
+    account = f"{counts['quarantined']:,} quarantined + {counts['exact_repeats']:,} repeats"
+    rows_read = f"{counts['input_rows']:,} rows = {counts['events']:,} events + {account}"
+    kept = f"{counts['history_events']:,} of {counts['behaviours']:,} behaviours kept, {counts['users']:,} users"
+    say("history", through, f"{rows_read}; {kept}, digest {manifest.digest}", began)

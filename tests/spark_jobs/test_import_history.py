@@ -1,0 +1,172 @@
+"""An archive of older events as the first base: samples are those of a log that always had its rows."""
+
+import gzip
+import json
+import random
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from brute_force_samples import samples_of
+from spark_helpers import DAY, Row, event, longreel, published, row, write_raw
+
+DAYS = [DAY + timedelta(days=number) for number in range(3)]
+THROUGH = DAY - timedelta(days=1)
+DAY_MS = 86_400_000
+FAR_BACK_MS = 3_000 * DAY_MS
+
+
+def write_archive(home: Any, rows: list[Row]) -> None:
+    folder = home.path / "raw" / "history"
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), folder / "old.parquet")
+
+
+def random_rows(rng: random.Random, times: list[int], count: int) -> list[Row]:
+    """Few users, items and times: ties everywhere, some rows equal in every column, some no behaviour."""
+    return [
+        row(
+            rng.randint(1, 4),
+            rng.randint(1, 5),
+            rng.choice(times),
+            click=rng.choice([0, 1, 1]),
+            play_ms=rng.choice([0, 9]),
+        )
+        for _ in range(count)
+    ]
+
+
+def events_of(rows: list[Row]) -> list[Row]:
+    """The events that rows are, each once."""
+    distinct = {json.dumps(each, sort_keys=True): each for each in rows}.values()
+    return [
+        event(each["user_id"], each["item_id"], actions=each["click"], play_ms=each["play_ms"])
+        | {"time_ms": each["time_ms"]}
+        for each in distinct
+    ]
+
+
+@pytest.mark.parametrize(("seed", "most"), [(1, 4), (2, 10_240)])
+def test_samples_on_an_archive_equal_plain_python(spark: Any, make_home: Any, seed: int, most: int) -> None:
+    home, rng = make_home(max_history=most, compact_every_days=2), random.Random(seed)
+    # The first day's log holds rows stamped before its midnight, at the very times of the archive's last ones.
+    old = random_rows(rng, [-FAR_BACK_MS, -DAY_MS, -3, -2, -2, -1], 80)
+    logs = [random_rows(rng, [n * DAY_MS + at for at in (-2, -1, 0, 1, 2)], 25) for n in range(len(DAYS))]
+    late, nobody = row(item=99, at=0), row(item=99, at=-5) | {"user_id": None}
+    write_archive(home, [*old, late, nobody])
+    for day, rows in zip(DAYS, logs, strict=True):
+        write_raw(home, day, rows)
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+
+    base, archive = home.lake.require("history", THROUGH), events_of(old)
+    assert (base.counts["input_rows"], base.counts["events"]) == (82, len(archive))
+    assert base.counts["exact_repeats"] == 80 - len(archive) > 0
+    assert (base.counts["quarantined_future_time"], base.counts["quarantined_missing_user"]) == (1, 1)
+    assert base.counts["behaviours"] == sum(each["actions"] for each in archive)
+    refused = {each["reason"]: json.loads(each["row"])["item_id"] for each in published(home, "quarantine", THROUGH)}
+    assert refused == {"future_time": 99, "missing_user": 99}
+    assert list(home.lake.days("events")) == []
+
+    words = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+    assert longreel(home, "ingest", *words) == 0
+    assert longreel(home, "build-samples", *words) == 0
+    assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]  # the archive, and the base compacted onto it
+    for number, day in enumerate(DAYS):
+        earlier = archive + [each for rows in logs[:number] for each in events_of(rows)]
+        expected = samples_of(earlier, events_of(logs[number]), max_history=most)
+        found = [{k: v for k, v in r.items() if k != "user_features"} for r in published(home, "samples", day)]
+        assert found == expected
+        assert home.lake.require("samples", day).inputs[f"history/{THROUGH}"] == base.digest
+
+
+def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_one(
+    spark: Any, make_home: Any, capsys: Any
+) -> None:
+    home, last = make_home(compact_every_days=2), str(DAYS[-1])
+    write_archive(home, [row(item=1, at=-9)])
+    for number, day in enumerate(DAYS):
+        write_raw(home, day, [row(item=10 + number, at=number * DAY_MS)])
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "ingest", "--start", str(DAY), "--end", last) == 0
+    assert longreel(home, "build-samples", "--date", last) == 0
+    assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]
+    capsys.readouterr()
+    # Published days do not stand in the way of the same archive, corrected or not.
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "build-samples", "--date", last) == 0
+    assert capsys.readouterr().out.count("unchanged") == 2
+    write_archive(home, [row(item=2, at=-9)])
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "build-samples", "--date", last) == 0
+    (sample,) = published(home, "samples", DAYS[-1])
+    assert sample["history_item_id"] == [2, 10, 11, 12]
+
+    config = home.path / "longreel.toml"
+    text = config.read_text()
+    for old, new, said in (
+        ('behaviour = ["click"]', 'behaviour = ["like"]', "holds behaviour click, the settings ask for like"),
+        ("max_history = 10240", "max_history = 20480", "keeps 10,240 behaviours a user, max_history asks for 20,480"),
+    ):
+        config.write_text(text.replace(old, new))
+        assert longreel(home, "build-samples", "--date", last) == 2
+        message = capsys.readouterr().err
+        assert said in message
+        assert f"longreel import-history --through {THROUGH}" in message
+
+
+def test_what_an_archive_cannot_be_is_named(make_home: Any, spark: Any, capsys: Any) -> None:
+    home = make_home(share=0.4)
+    write_raw(home, DAY, [row()])
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 2
+    assert "expected a folder history/" in capsys.readouterr().err
+    write_archive(home, [row(item=1, at=-9), row(item=2, at=DAY_MS)])
+    assert longreel(home, "import-history", "--through", str(DAY)) == 2
+    assert f"begins on {DAY}; an archive must end before" in capsys.readouterr().err
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 4
+    assert "share of rows quarantined: expected 0 .. 0.4, got 0.5" in capsys.readouterr().err
+    assert list(home.lake.days("history")) == list(home.lake.days("quarantine")) == []
+    assert not list((home.path / "lake").rglob("*.parquet"))
+
+    write_archive(home, [row(item=1, at=-9)])
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "import-history", "--through", str(THROUGH - timedelta(days=1))) == 2
+    assert f"imported through {THROUGH} already" in capsys.readouterr().err
+    write_raw(home, THROUGH, [row(at=-5)])
+    assert longreel(home, "ingest", "--date", str(THROUGH)) == 2
+    assert "lies within the imported archive" in capsys.readouterr().err
+    write_raw(home, DAYS[1], [row(at=DAY_MS)])
+    assert longreel(home, "ingest", "--date", str(DAYS[1])) == 0
+    assert longreel(home, "build-samples", "--date", str(DAYS[1])) == 3  # the day between base and build
+    assert f"{DAY} is not published" in capsys.readouterr().err
+
+
+def test_kuairand_history_files_are_an_archive_and_no_log_days(spark: Any, make_home: Any) -> None:
+    home = make_home(kind="kuairand")
+    raw = home.path / "raw"
+    raw.mkdir()
+    columns = (
+        "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
+        "play_time_ms,duration_ms,profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab\n"
+    )
+
+    def line(day: str, at: int, video: int) -> str:
+        return f"1,{video},{day},0,{row(at=at)['time_ms']},1,0,0,0,0,0,0,5,8,0,0,0,0,1\n"
+
+    with gzip.open(raw / "log_history.csv.gz", "wt") as stream:
+        stream.write(columns + line("20010203", -FAR_BACK_MS, 1) + line("20260301", -1, 2))
+        stream.write(line("2026", -2, 3) + line("20260302", 0, 4))
+    (raw / "log_standard.csv").write_text(columns + line("20260302", 5, 6))
+    (raw / "video_features_basic.csv").write_text("video_id,author_id,tag\n2,50,12\n")
+    assert longreel(home, "ingest", "--date", str(THROUGH)) == 3  # a day of the archive is no day of the log
+    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    counts = home.lake.require("history", THROUGH).counts
+    assert (counts["quarantined_unreadable_date"], counts["quarantined_future_time"]) == (1, 1)
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert home.lake.require("events", DAY).counts["input_rows"] == 1
+    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    (sample,) = published(home, "samples", DAY)
+    assert sample["history_item_id"] == [1, 2, 6]
+    assert sample["history_author_id"] == [-1, 50, -1]
+    assert sample["request_history_end"] == [2]
