@@ -8,6 +8,7 @@ from contracts.lake import Lake, Manifest
 
 # Datasets made from other partitions of the lake; their manifests' `inputs` name those as `<dataset>/<day>`.
 DERIVED = ("history", "samples")
+INPUTS = ("events", "users", "history")  # of history, only an imported archive is named as an input
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ def stale_partitions(lake: Lake) -> list[Stale]:
     should hold arrived only after it was built. Inputs that were removed from the lake do not make it stale: a base
     stands for the days folded into it. Building a stale partition again may well give the same rows.
     """
-    inputs = {f"{name}/{day}": lake.require(name, day) for name in ("events", "users") for day in lake.days(name)}
+    inputs = {f"{name}/{day}": lake.require(name, day) for name in INPUTS for day in lake.days(name)}
     found = []
     for dataset in DERIVED:
         for day in lake.days(dataset):

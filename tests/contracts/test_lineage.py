@@ -72,3 +72,13 @@ def test_a_rebuild_with_the_same_rows_settles_it(tmp_path: Path) -> None:
     after = lake.require("samples", DAYS[3])
     assert stale_partitions(lake) == []
     assert (after.digest, after.files) == (before.digest, before.files)
+
+
+def test_an_archive_imported_again_makes_what_was_built_on_it_stale(tmp_path: Path) -> None:
+    lake = full_lake(tmp_path, DAYS[1:])
+    archive = f"history/{DAYS[0]}"
+    publish(lake, "history", DAYS[0], "a1", {"raw": "r"})
+    publish(lake, "samples", DAYS[1], "s", lake.require("samples", DAYS[1]).inputs | {archive: "a1"})
+    assert stale_partitions(lake) == []
+    publish(lake, "history", DAYS[0], "a2", {"raw": "r2"})
+    assert stale_partitions(lake) == [Stale("samples", DAYS[1], (f"{archive} was a1, is a2",))]
