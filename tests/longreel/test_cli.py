@@ -33,6 +33,7 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
     """With no configuration, or no input file, a step ends in exit code 2 and says what is missing."""
     needed = {
         "ingest": ["--date", "2026-01-05"],
+        "import-history": ["--through", "2026-01-05"],
         "build-samples": ["--date", "2026-01-05"],
         "train": ["--date", "2026-01-05"],
         "evaluate": ["--date", "2026-01-05", "--champion"],
