@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     days = log_days(home)
     if not days:
         raise LongreelError(f"the raw log at {home.log} has no days")
-    todo = unpublished_days(home) or untrained_days(home, days[-1])
+    todo = unfinished_days(home)
     screen.print(f"longreel: {home.config.name}, log days {days[0]} .. {days[-1]}, {len(todo)} to do; home {home.path}")
     if not todo:
         screen.print("no new log day; nothing to schedule")
@@ -52,28 +52,22 @@ def run(args: argparse.Namespace, home: Home) -> int:
 def _prepare(home: Home, args: argparse.Namespace) -> None:
     if not (home.path / CONFIG_FILE).exists():
         write_config(home, args.source, args.log)
-    if home.config.source.kind == "simulated" and (args.days or not _is_unfinished(home)):
+    if home.config.source.kind == "simulated" and (args.days or not unfinished_days(home)):
         days = args.days or (1 if home.log.exists() else FIRST_SIMULATED_DAYS)
         step = [sys.executable, "-m", "longreel", "simulate", "--home", str(home.path), "--days", str(days)]
         if subprocess.run(step, check=False).returncode:
             raise LongreelError("the simulated log could not be written; see above")
 
 
-def unpublished_days(home: Home) -> list[date]:
-    """Days of the raw log without samples, e.g. after an interrupted run; none where there is no log yet."""
+def unfinished_days(home: Home) -> list[date]:
+    """Days of the raw log without samples; where there are none, the last day if its training is still due, as an
+    interrupted run leaves it. None where there is no log yet."""
+    days = log_days(home) if home.log.exists() else []
     published = set(home.lake.days("samples"))
-    return [day for day in log_days(home) if day not in published] if home.log.exists() else []
-
-
-def untrained_days(home: Home, last: date) -> list[date]:
-    """The last log day, where an interrupted run left its training undone."""
-    if last not in set(home.lake.days("samples")):
-        return []
-    return [last] if importlib.import_module("components.due").due_on(home, last).is_due else []
-
-
-def _is_unfinished(home: Home) -> bool:
-    return home.log.exists() and bool(unpublished_days(home) or untrained_days(home, log_days(home)[-1]))
+    missing = [day for day in days if day not in published]
+    if missing or not days:
+        return missing
+    return days[-1:] if importlib.import_module("components.due").due_on(home, days[-1]).is_due else []
 
 
 def log_days(home: Home) -> list[date]:
