@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
-from contracts.lake import Stage, digest_of
+from contracts.lake import Stage, digest_of, discard_on_error
+from contracts.schemas import HISTORY_FIELDS
 from spark_jobs.archive import require_after_archive
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from spark_jobs.sources import Source, open_source
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 INGEST_VERSION = 1  # raise when the same raw bytes would give other rows
-ROWS_A_FILE = 2_000_000
-EVENT_ORDER = ["user_id", "time_ms", "request_id", "item_id"]
+BUCKET_ROWS = 2_000_000  # of a file, about
+EVENT_ORDER = ["user_id", *HISTORY_FIELDS, "request_id"]  # the order in which samples are built
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,12 +121,8 @@ def ingest_day(home: Home, source: Source, day: date, session: LazySession, *, f
         say("events", day, "unchanged")
         return
     stages = {name: home.lake.stage(name, day) for name in ("quarantine", "users", "events")}
-    try:
+    with discard_on_error(*stages.values()):
         _build(home, source, day, session, inputs, stages, began)
-    except BaseException:
-        for stage in stages.values():
-            stage.discard()
-        raise
 
 
 def _build(
@@ -137,8 +134,9 @@ def _build(
     stages: dict[str, Stage],
     began: float,
 ) -> None:
+    from spark_jobs.buckets import num_buckets
     from spark_jobs.event_checks import check_events
-    from spark_jobs.tables import in_schema, num_files, write_staged
+    from spark_jobs.tables import in_schema, write_staged
     from spark_jobs.users import unknown_features, user_features, write_users
     from spark_jobs.validate import event_bounds_ms, judge
 
@@ -148,28 +146,29 @@ def _build(
     judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids).persist()
     counts = account_of(judged)
     events = in_schema(judged.where("reason IS NULL"), "events")
-    files = num_files(counts["events"], ROWS_A_FILE)
-    digest, seen = write_staged(events, stages["events"], files=files, sort=EVENT_ORDER, more=_facts_of_events())
+    buckets = num_buckets(counts["events"], BUCKET_ROWS)
+    digest, seen = write_staged(events, stages["events"], buckets=buckets, sort=EVENT_ORDER, more=_facts_of_events())
     refused_digest, refused = write_staged(
-        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], files=1, sort=["reason", "row"]
+        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], sort=["reason", "row"]
     )
     judged.unpersist()
     require_closed(counts, seen["digest_rows"], refused["digest_rows"], day)
     names, features = user_features(source, spark, source.hashes_text_ids)
-    users_digest, users = write_users(spark, stages, names, features)
+    users_digest, users = write_users(spark, stages, names, features, buckets)
     counts["users"], counts["with_request_id"] = users, seen["with_request_id"]
     quality = check_events(spark, home, day, stages["events"], counts)
 
     about: dict[str, Any] = {"inputs": inputs, "code_version": code_version()}
     stages["quarantine"].publish(digest=refused_digest, counts=counts, **about)
     details: dict[str, Any] = {"user_features": names, "unknown_features": unknown_features(spark, names)}
-    stages["users"].publish(digest=users_digest, counts={"users": users}, details=details, **about)
+    stages["users"].publish(digest=users_digest, buckets=buckets, counts={"users": users}, details=details, **about)
     details = {"quality": f"{len(quality['checks'])} checks passed", "source": settings.kind}
     if not counts["input_rows"]:
         details["warning"] = "the log day has no rows"
         say("events", day, "warning: the raw day is there but has no rows")
     manifest = stages["events"].publish(
         digest=digest,
+        buckets=buckets,
         counts=counts,
         details=details,
         min_time_ms=seen["min_time_ms"],
