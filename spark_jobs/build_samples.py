@@ -29,7 +29,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
     session = LazySession("longreel build-samples")
     for day in days_asked(args):
-        build_day(home, day, session, force=args.force)
+        build_day(home, day, session, force=args.force, accept_drift=args.accept_drift)
 
 
 def settings_digest(config: Config) -> str:
@@ -46,12 +46,13 @@ def settings_digest(config: Config) -> str:
     )
 
 
-def build_day(home: Home, day: date, session: LazySession, *, force: bool = False) -> None:
+def build_day(home: Home, day: date, session: LazySession, *, force: bool = False, accept_drift: bool = False) -> None:
     """Build one log day's samples; does nothing where they were made from the same inputs.
 
     Raises:
         DataNotReadyError: events of the day, or of a log day before it, are not published.
-        QualityError: the checkpoint failed; what was published before stays.
+        QualityError: the checkpoint failed, or the day is unlike the days before it and that is not accepted; what
+            was published before stays.
     """
     from spark_jobs.history import find_history
 
@@ -72,7 +73,7 @@ def build_day(home: Home, day: date, session: LazySession, *, force: bool = Fals
     if source.span >= config.samples.compact_every_days:
         _compact(home, day - timedelta(days=1), session)
         source = find_history(lake, config, day)
-    _build(home, day, session, (events, users), inputs, began)
+    _build(home, day, session, (events, users), inputs, began, accept_drift)
 
 
 def require_request_ids(config: Config, events: Manifest) -> None:
@@ -92,8 +93,10 @@ def _build(
     upstream: tuple[Manifest, Manifest],
     inputs: dict[str, str],
     began: float,
+    accept_drift: bool,
 ) -> None:
     from spark_jobs.history import bytes_of, find_history, read_history
+    from spark_jobs.quality import verdict
     from spark_jobs.requests import resolved_rule
     from spark_jobs.sample_checks import check_samples
     from spark_jobs.samples import build_samples
@@ -116,7 +119,8 @@ def _build(
     files = num_files(events.rows + source.most_events(), SAMPLE_EVENTS_A_FILE)
     try:
         digest, _ = write_staged(in_schema(samples, "samples"), stage, files=files, sort=["user_id"])
-        quality, counts = check_samples(spark, home, day, stage, events, len(users.details["user_features"]))
+        num_features = len(users.details["user_features"])
+        quality, counts = check_samples(spark, home, day, stage, events, num_features, accept_drift=accept_drift)
     except BaseException:
         stage.discard()
         raise
@@ -125,11 +129,12 @@ def _build(
         "behaviour": list(config.source.behaviour),
         "max_history": config.samples.max_history,
         "user_features": users.details["user_features"],
-        "quality": f"{len(quality['checks'])} checks passed",
+        **verdict(quality),
     }
     if not events.rows:
-        details["warning"] = "the log day has no events"
-        say("samples", day, "warning: the log day has no events")
+        details["warnings"] = ["the log day has no events", *details.get("warnings", [])]
+    for warning in details.get("warnings", []):
+        say("samples", day, f"warning: {warning}")
     manifest = stage.publish(
         digest=digest,
         inputs=inputs,

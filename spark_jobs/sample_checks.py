@@ -10,6 +10,7 @@ from contracts.actions import LABELS
 from contracts.home import Home
 from contracts.lake import Manifest, Stage
 from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from spark_jobs.drift import sample_drift
 from spark_jobs.quality import Between, Check, Equal, check
 from spark_jobs.tables import read_files, schema_text, staged_schemas
 
@@ -17,7 +18,14 @@ ALL_LABELS = sum(LABELS.values())
 
 
 def check_samples(
-    spark: SparkSession, home: Home, day: date, stage: Stage, events: Manifest, num_features: int
+    spark: SparkSession,
+    home: Home,
+    day: date,
+    stage: Stage,
+    events: Manifest,
+    num_features: int,
+    *,
+    accept_drift: bool = False,
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Read staged samples back and run their checkpoint.
 
@@ -38,9 +46,10 @@ def check_samples(
         Equal("empty_requests", 0, "requests without targets"),
         *(Equal(name, 0, meaning) for name, (_, meaning) in broken_rows(num_features).items()),
     ]
-    summary = check(home.reports, day, "samples", facts, checks)
     names = ("users", "requests", "targets", "history_events", "max_history", "max_request_targets")
-    return summary, {name: int(facts[name]) for name in names}
+    counts = {name: int(facts[name]) for name in names}
+    drift_facts, drift = sample_drift(home, day, counts, accepted=accept_drift)
+    return check(home.reports, day, "samples", facts | drift_facts, [*checks, *drift]), counts
 
 
 def sample_facts(spark: SparkSession, stage: Stage, num_features: int) -> dict[str, Any]:
