@@ -89,10 +89,8 @@ def _quality(home: Home) -> list[str]:
     for path in sorted(home.reports.glob("*/quality-*.json"), key=lambda path: path.parent.name)[-2 * NEWEST :]:
         summary = json.loads(path.read_text())
         if not summary["success"]:
-            failed = [c["meaning"] for c in summary["checks"] if not c["success"] and c.get("level", "stop") == "stop"]
-            lines.append(
-                f"[red]stopped[/] {summary['dataset']} {summary['date']}: {escape('; '.join(failed))} ({path})"
-            )
+            why = escape("; ".join([*summary.get("failures", []), str(path)]))
+            lines.append(f"[red]stopped[/] {summary['dataset']} {summary['date']}: {why}")
     return lines
 
 

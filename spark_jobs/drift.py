@@ -1,16 +1,16 @@
 """Is a log day like the days before it? Warn and stop limits around the trailing median of each measure.
 
-A measure is a count over an exposure: likes over impressions, history events over users, events over one day. With the
-median of the trailing days' rates, an exposure n today and a level r of `DriftPolicy`, its count must lie in
+A measure is a count over an exposure: likes over impressions, history events over users, events over one day. It is
+noticed where neither the tolerated ratio nor chance explains it. With m the median of the trailing days' rates, n the
+exposure today and r a level of `DriftPolicy`, the rate must lie in
 
-    n median / r - strays(n median / r)  ..  n median r + strays(n median r)
+    min(m / r, m - sqrt(2 m v))  ..  max(m r, m + sqrt(2 m v) + 2 v / 3)        v = L c (1 / n + 1 / trailing exposure)
 
-where `strays` is how far a count goes by chance alone, so a small day needs a wilder rate to be noticed. By Bernstein's
+The terms of v are how far a rate strays by chance, so a small day needs a wilder rate to be noticed: by Bernstein's
 inequality (Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.8) a count of independent events
 with expectation e lies above e + sqrt(2 e L) + 2 L / 3, or below e - sqrt(2 e L), with probability at most exp(-L)
-each; here exp(-L) is 1 in 1,000. Two things widen it: the median is itself uncertain (the variance is multiplied by
-1 + n / trailing exposure), and what comes in clumps, as a user's events do, strays by clumps (L is multiplied by their
-mean size). That likes of one user resemble each other is left to the ratio.
+each; here exp(-L) is 1 in 1,000. The second part of v is the median's own uncertainty. What comes in clumps, as a
+user's events do, strays by clumps of the mean size c. That likes of one user resemble each other is left to r.
 
 Only partitions of days before the day are looked at, so a day that is built again is judged as it was. Trailing days
 without rows, or published before a count was kept, are left out.
@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from contracts.actions import ACTIONS, LABELS
 from contracts.config import DriftPolicy
@@ -29,7 +29,7 @@ from contracts.home import Home
 from contracts.lake import Lake, Manifest
 from spark_jobs.quality import Between, Level
 
-CHANCE = math.log(1_000)  # L: of a thousand ordinary days, one at most strays further on a side
+CHANCE = math.log(1_000)  # L: by chance alone, one day in a thousand at most strays further on a side
 NEW_ITEM_EVENTS = "new_item_events"  # in a manifest's details, since it depends on other days
 
 
@@ -61,19 +61,18 @@ class Measure:
 
     def limits(self, level: float) -> tuple[float | None, float]:
         """Lowest and highest rate that a level allows; None where even no event at all is no surprise."""
-        exposure, middle, highest = self.today[1], median(self.rates), max(self.rates)
-        low, high = {
-            "ratio": (middle / level, middle * level),
-            "growing": (middle / level, highest * level),
-            "share": (0.0, middle + level),
-        }[self.kind]
-        chance = CHANCE * self.clump * (1 / exposure + 1 / sum(of for _, of in self.past))
-        low -= math.sqrt(2 * low * chance)
-        high += math.sqrt(2 * high * chance) + 2 / 3 * chance
+        middle, highest = median(self.rates), max(self.rates)
+        top = highest if self.kind == "growing" else middle
+        chance = CHANCE * self.clump * (1 / self.today[1] + 1 / sum(exposure for _, exposure in self.past))
+        high = max(
+            top + level if self.kind == "share" else top * level,
+            top + math.sqrt(2 * top * chance) + 2 / 3 * chance,
+        )
+        low = 0.0 if self.kind == "share" else min(middle / level, middle - math.sqrt(2 * middle * chance))
         return (low if low > 0 else None), high
 
     def checks(self, remedy: str, accepted: bool) -> Iterator[Between]:
-        """The check that warns and the one that stops. A median of nothing has no ratio, so beside it a day only warns."""
+        """The check that warns and the one that stops. A median of zero has no ratios: what appears only warns."""
         told = f"{self.what} (median {short(median(self.rates)):,} of {len(self.past)} trailing days)"
         levels: tuple[Level, Level] = ("warn", "accepted" if accepted else "stop")
         for level, ratio in zip(levels, self.levels, strict=True):
@@ -168,20 +167,23 @@ def event_measures(
 
 def sample_measures(counts: dict[str, int], past: list[Manifest], policy: DriftPolicy) -> list[Measure]:
     """What is measured of a day's samples: requests and history events a user, the rate of every label."""
+    requests = _each_user("requests", counts, past)
+    history = _each_user("history_events", counts, past)
     measures = [
+        Measure(column="requests_a_user", what="requests a user", levels=policy.volume, **requests),
         Measure(
-            column=f"{name}_a_user",
-            what=f"{name.replace('_', ' ')} a user",
-            today=(counts[name], counts["users"]),
-            past=(have := tuple((m.counts[name], m.counts["users"]) for m in past if name in m.counts)),
-            levels=levels,
-            clump=max(1.0, median([count / users for count, users in have] or [1.0])),
-            kind=kind,
-        )
-        for name, levels, kind in (("requests", policy.volume, "ratio"), ("history_events", policy.history, "growing"))
+            column="history_a_user", what="history events a user", levels=policy.history, kind="growing", **history
+        ),
     ]
     targets = [(m.counts, m.counts["targets"]) for m in past if m.counts.get("targets")]
     return measures + _label_rates("label", tuple(LABELS), counts, counts["targets"], targets, policy)
+
+
+def _each_user(name: str, counts: dict[str, int], past: list[Manifest]) -> dict[str, Any]:
+    """A count over users, in clumps of what a user has."""
+    days = tuple((m.counts[name], m.counts["users"]) for m in past if m.counts.keys() >= {name, "users"})
+    clump = median([count / users for count, users in days] or [1.0])
+    return {"today": (counts[name], counts["users"]), "past": days, "clump": max(1.0, clump)}
 
 
 def _label_rates(

@@ -73,8 +73,8 @@ def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], chec
         facts: one value for each checked column.
 
     Returns:
-        What was checked and observed, as written to `<reports>/<day>/quality-<dataset>.json`; `warnings` has a line
-        for each column that failed a check of level `warn` or `accepted`.
+        What was checked and observed, as written to `<reports>/<day>/quality-<dataset>.json`: a sentence for each
+        failed check of level `stop` in `failures`, and in `warnings` for each column that failed one of another level.
 
     Raises:
         QualityError: a check of level `stop` failed; nothing of the day may be published.
@@ -86,10 +86,13 @@ def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], chec
     folder.mkdir(parents=True, exist_ok=True)
     docs = folder / "data-docs" / dataset
     results = _run_checkpoint(dataset, facts, checks, docs)
+    failed = [result for result in results if not result["success"] and result["level"] == "stop"]
+    failures = [_sentence(result) for result in failed]
     summary = {
         "dataset": dataset,
         "date": day.isoformat(),
-        "success": all(result["success"] for result in results if result["level"] == "stop"),
+        "success": not failed,
+        "failures": failures,
         "warnings": _warnings(results),
         "checks": results,
         "facts": dict(facts),
@@ -97,12 +100,11 @@ def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], chec
     draft = folder / f".quality-{dataset}.{os.getpid()}"
     draft.write_text(json.dumps(summary, indent=1))
     draft.replace(folder / f"quality-{dataset}.json")
-    failed = [result for result in results if not result["success"] and result["level"] == "stop"]
     if failed:
         remedies = {check.remedy for check, result in zip(checks, results, strict=True) if result in failed}
         raise QualityError(
             f"{dataset} of {day} failed {len(failed)} of {len(results)} checks; nothing of it was published\n"
-            + "".join(f"  {line}\n" for line in [*map(_sentence, failed), *sorted(remedies - {""})])
+            + "".join(f"  {line}\n" for line in [*failures, *sorted(remedies - {""})])
             + f"  details: {docs / 'index.html'}"
         )
     return summary
