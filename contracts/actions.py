@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from contracts.errors import LongreelError
 
 # What a user did with an impression, as one int32 bitmask (`actions`). Values follow KuaiRand's usage in the field.
@@ -24,7 +27,7 @@ PLAY_LABELS: dict[str, int] = {
 
 SKIP_MS = 3_000
 
-# A target's labels: the bits of its actions and of its play labels. Every name can be a task.
+# A target's labels: the bits of its actions and of its play labels, see `labels`. Every name can be a task.
 LABELS: dict[str, int] = ACTIONS | PLAY_LABELS
 
 # What counts as engagement when a source does not say otherwise: any action but a dislike.
@@ -43,3 +46,15 @@ def action_mask(names: Iterable[str]) -> int:
             raise LongreelError(f"unknown action {name!r}; expected one of {', '.join(ACTIONS)}")
         mask |= ACTIONS[name]
     return mask
+
+
+def labels(actions: NDArray[np.int32], play_ms: NDArray[np.int64], duration_ms: NDArray[np.int64]) -> NDArray[np.int32]:
+    """The label bits of impressions [n], from their actions and their play time.
+
+    finish  0 < duration_ms <= play_ms
+    skip    play_ms <= SKIP_MS, no engagement (any action but hate) and no finish
+    others  the action of the same name
+    """
+    finish = (duration_ms > 0) & (play_ms >= duration_ms)
+    skip = (play_ms <= SKIP_MS) & (actions & action_mask(ENGAGEMENT) == 0) & ~finish
+    return np.asarray(actions | finish * PLAY_LABELS["finish"] | skip * PLAY_LABELS["skip"], np.int32)

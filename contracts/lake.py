@@ -14,6 +14,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -24,7 +25,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from contracts.errors import DataNotReadyError, LongreelError
-from contracts.schemas import DATASETS, SCHEMA_VERSION
+from contracts.schemas import DATASETS, SCHEMA_VERSION, schema_text
 
 MANIFEST = "_manifest.json"
 ABANDONED_AFTER_S = 6 * 3600  # a build folder without a manifest may still be being written until it is this old
@@ -32,17 +33,20 @@ ABANDONED_AFTER_S = 6 * 3600  # a build folder without a manifest may still be b
 
 @dataclass(frozen=True, kw_only=True)
 class DataFile:
-    """One Parquet file of a partition: path relative to the partition, rows, size in bytes."""
+    """One Parquet file of a partition: path relative to the partition, rows, size in bytes, and the bucket of users
+    whose rows it holds."""
 
     path: str
     rows: int
     bytes: int
+    bucket: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a published partition is: its content digest, its counts and everything it was made from.
 
+    Users are spread over `buckets`, a power of two, by a hash of their id; with one, every file may hold any user.
     `digest` depends on the rows alone, not on their order, on the files that hold them or on when they were written.
     `inputs` maps each input's name to its digest; `counts` holds the row account and other integers; `details` holds
     what else a reader may need (the request rule, names of user features, quality results).
@@ -53,6 +57,7 @@ class Manifest:
     digest: str
     rows: int
     files: tuple[DataFile, ...]
+    buckets: int = 1
     inputs: dict[str, str] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
@@ -177,6 +182,7 @@ class Stage:
         *,
         digest: str,
         inputs: Mapping[str, str],
+        buckets: int = 1,
         counts: Mapping[str, int] | None = None,
         details: Mapping[str, Any] | None = None,
         min_time_ms: int | None = None,
@@ -185,19 +191,24 @@ class Stage:
     ) -> Manifest:
         """Make this build the partition. Where the published one already has the same digest, only what it was made
         from is brought up to date and the new files are thrown away, so that a rebuild changes nothing for readers.
+        With several buckets, file `part-<n>...` holds bucket n of them.
 
         Raises:
             LongreelError: a staged file's columns are not the dataset's.
         """
         published = self.lake.manifest(self.dataset, self.day)
         same = published is not None and published.digest == digest
-        files = published.files if published is not None and same else tuple(self._staged_files())
+        if published is not None and same:
+            files, buckets = published.files, published.buckets
+        else:
+            files = tuple(self._staged_files(buckets))
         manifest = Manifest(
             dataset=self.dataset,
             date=self.day.isoformat(),
             digest=digest,
             rows=sum(item.rows for item in files),
             files=files,
+            buckets=buckets,
             inputs=dict(inputs),
             counts=dict(counts or {}),
             details=dict(details or {}),
@@ -214,10 +225,14 @@ class Stage:
         return manifest
 
     def discard(self) -> None:
-        """Drop this build; what is published stays."""
-        self.lake.filesystem.delete_dir(self.path)
+        """Drop this build; what is published stays, this one too where it is."""
+        published = self.lake.manifest(self.dataset, self.day)
+        live = {item.path.split("/")[0] for item in published.files} if published else set()
+        exists = self.lake.filesystem.get_file_info(self.path).type == pafs.FileType.Directory
+        if exists and self.build not in live:
+            self.lake.filesystem.delete_dir(self.path)
 
-    def _staged_files(self) -> Iterator[DataFile]:
+    def _staged_files(self, buckets: int) -> Iterator[DataFile]:
         expected = DATASETS[self.dataset]
         for info in sorted(self.lake.filesystem.get_file_info(pafs.FileSelector(self.path)), key=_path_of):
             name = PurePosixPath(info.path).name
@@ -225,9 +240,11 @@ class Stage:
                 continue
             footer = pq.ParquetFile(info.path, filesystem=self.lake.filesystem)
             came = footer.schema_arrow
-            if came.names != expected.names or [_shape(f.type) for f in came] != [_shape(f.type) for f in expected]:
+            if schema_text(came) != schema_text(expected):
                 raise LongreelError(f"{self.dataset} of {self.day}: expected columns\n{expected}\nbut staged\n{came}")
-            yield DataFile(path=f"{self.build}/{name}", rows=footer.metadata.num_rows, bytes=info.size)
+            bucket = int(name.split("-")[1]) % buckets if buckets > 1 else 0
+            rows = footer.metadata.num_rows
+            yield DataFile(path=f"{self.build}/{name}", rows=rows, bytes=info.size, bucket=bucket)
 
     def _put(self, manifest: Manifest) -> None:
         fs, final = self.lake.filesystem, str(self._folder / MANIFEST)
@@ -255,9 +272,15 @@ class Stage:
                     self.lake.filesystem.delete_dir(info.path)
 
 
-def _shape(kind: pa.DataType) -> str:
-    """A column type without what engines name differently: the element field of a list, and its nullability."""
-    return f"list<{_shape(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+@contextmanager
+def discard_on_error(*stages: Stage) -> Iterator[None]:
+    """Drop these builds where the block is left by an error; what was published from them before stays."""
+    try:
+        yield
+    except BaseException:
+        for stage in stages:
+            stage.discard()
+        raise
 
 
 def _path_of(info: pafs.FileInfo) -> str:

@@ -99,3 +99,13 @@ DATASETS: dict[str, pa.Schema] = {
     "history": HISTORY,
     "samples": SAMPLES,
 }
+
+
+def shape_of(kind: pa.DataType) -> str:
+    """A column type without what engines name differently: the element field of a list, and its nullability."""
+    return f"list<{shape_of(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+
+
+def schema_text(schema: pa.Schema) -> str:
+    """Column names and types on one line, list elements unnamed."""
+    return ", ".join(f"{field.name} {shape_of(field.type)}" for field in schema)

@@ -15,9 +15,10 @@ import torch
 from contracts.config import TrainingConfig
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest
+from contracts.ragged import Ints, list_values, ranges
 from contracts.schemas import SAMPLES
 from model.batch import RequestBatch
-from model.samples import Ints, SampleRows, list_values, ranges
+from model.samples import SampleRows
 from model.windows import WindowSampler
 
 POOL_BYTES = 256 << 20  # decoded Parquet shuffled together: large against a batch, small against memory

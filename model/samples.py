@@ -14,37 +14,15 @@ from torch import Tensor
 
 from contracts.actions import LABELS
 from contracts.errors import LongreelError
+from contracts.ragged import Ints, list_values, offsets_of, ranges
 from contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
 from model.batch import RequestBatch
-
-Ints = NDArray[np.int64]
-
-
-def offsets_of(lengths: Ints) -> Ints:
-    """[n] lengths -> [n+1] offsets, from 0."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def ranges(starts: Ints, lengths: Ints) -> Ints:
-    """The concatenated index ranges start, start + 1 .. start + length - 1 of every pair."""
-    offsets = offsets_of(lengths)
-    return np.asarray(np.repeat(starts - offsets[:-1], lengths) + np.arange(offsets[-1]))
 
 
 def _integers(array: pa.Array, name: str) -> Ints:
     if array.null_count:
         raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
     return np.asarray(array.to_numpy(zero_copy_only=False))
-
-
-def list_values(table: pa.Table, name: str) -> tuple[pa.Array, Ints]:
-    """A list column's values, and their offsets [rows + 1] from 0."""
-    column = table.column(name).combine_chunks()
-    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    if column.null_count:
-        raise LongreelError(f"samples column {name}: expected no nulls, got {column.null_count}; rebuild the samples")
-    offsets = np.asarray(column.offsets.to_numpy(), np.int64)
-    return column.flatten(), offsets - offsets[0]
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -9,10 +9,11 @@ import pyarrow as pa
 import torch
 
 from contracts.errors import LongreelError
+from contracts.ragged import list_values
 from contracts.schemas import REQUEST_TABLE
 from model.checkpoint import load_model
 from model.ranker import Ranker
-from model.samples import SampleRows, conform, list_values
+from model.samples import SampleRows, conform
 from model.scoring import score_rows
 from model.train import pick_device
 

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from contracts.lake import Lake
+from contracts.ragged import Ints, ranges
 from model.batch import RequestBatch
 from model.prefetch import Prefetcher
 from model.ranker import Ranker
 from model.reader import RowGroup, read_rows, row_groups
-from model.samples import Ints, SampleRows, ranges
+from model.samples import SampleRows
 
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 1_048_576}  # a core's cache and a card's memory ask for different sizes
 

@@ -1,23 +1,37 @@
-"""`longreel build-samples`: events and history -> the samples partition of a log day, compacting history when due.
+"""`longreel build-samples`: events and history -> the samples partitions of log days, compacting history when due.
 
-Needs the events of the day and of every log day before it, back to a usable history base or to the first published
-day. Nothing newer than the day is read, so any past day can be built again.
+Needs the events of the days and of every log day before them, back to a usable history base or to the first published
+day. Nothing newer than a day is read, so any past day can be built again; a range is built in one Spark job for each
+STRETCH of days, which gives what building day by day gives.
 """
 
 import argparse
+import itertools
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
 
 from contracts.actions import action_mask
 from contracts.config import Config
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.lake import Manifest, digest_of
+from contracts.lake import Manifest, Stage, digest_of, discard_on_error
+from spark_jobs.buckets import num_buckets
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
+from spark_jobs.history import HistorySource, bytes_of, find_history, history_settings
 
-BUILD_VERSION = 1  # raise when the same events would give other samples
-SAMPLE_EVENTS_A_FILE = 20_000_000  # history events and targets
-HISTORY_EVENTS_A_FILE = 20_000_000
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory
+    from spark_jobs.list_checks import Facts
+
+BUILD_VERSION = 2  # raise when the same events would give other samples
+BUCKET_BEHAVIOURS = 2_000_000  # behaviours that a task holds, about: 52 bytes each, twice while it folds
+TASK_BEHAVIOURS = 250_000  # less than this is not worth another task
+STRETCH = 64  # log days of one Spark job: what a killed range loses, and the most builds that are open at once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,8 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
     session = LazySession("longreel build-samples")
-    for day in days_asked(args):
-        build_day(home, day, session, force=args.force, accept_drift=args.accept_drift)
+    build_days(home, days_asked(args), session, force=args.force, accept_drift=args.accept_drift)
 
 
 def settings_digest(config: Config) -> str:
@@ -46,34 +59,55 @@ def settings_digest(config: Config) -> str:
     )
 
 
-def build_day(home: Home, day: date, session: LazySession, *, force: bool = False, accept_drift: bool = False) -> None:
-    """Build one log day's samples; does nothing where they were made from the same inputs.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A log day that is to be built, and all that its samples will be made from."""
+
+    day: date
+    events: Manifest
+    users: Manifest
+    inputs: dict[str, str]
+
+
+def build_days(
+    home: Home, days: Sequence[date], session: LazySession, *, force: bool = False, accept_drift: bool = False
+) -> None:
+    """Build the samples of consecutive log days; those made from the same inputs already are left as they are.
 
     Raises:
-        DataNotReadyError: events of the day, or of a log day before it, are not published.
-        QualityError: the checkpoint failed, or the day is unlike the days before it and that is not accepted; what
-            was published before stays.
+        DataNotReadyError: events of a day, or of a log day before it, are not published. Days before it are built.
+        QualityError: the checkpoint failed for a day, or it is unlike the days before it and that is not accepted; the
+            days before it are published, what was there of it and of later ones stays.
     """
-    from spark_jobs.history import find_history
+    stretch: list[Plan] = []
+    try:
+        for plan in _plans(home, days, force):
+            if stretch and (plan.day != stretch[-1].day + timedelta(days=1) or len(stretch) == STRETCH):
+                _build(home, stretch, session, accept_drift)
+                stretch = []
+            stretch.append(plan)
+    except LongreelError:
+        if stretch:
+            _build(home, stretch, session, accept_drift)
+        raise
+    if stretch:
+        _build(home, stretch, session, accept_drift)
 
-    began = time.monotonic()
+
+def _plans(home: Home, days: Sequence[date], force: bool) -> Iterator[Plan]:
     config, lake = home.config, home.lake
-    events, users = lake.require("events", day), lake.require("users", day)
-    require_request_ids(config, events)
-    source = find_history(lake, config, day)
-    inputs = source.days() | {
-        f"events/{day}": events.digest,
-        f"users/{day}": users.digest,
-        "settings": settings_digest(config),
-        "build": str(BUILD_VERSION),
-    }
-    if is_unchanged(lake.manifest("samples", day), inputs, force):
-        say("samples", day, "unchanged")
-        return
-    if source.span >= config.samples.compact_every_days:
-        _compact(home, day - timedelta(days=1), session)
-        source = find_history(lake, config, day)
-    _build(home, day, session, (events, users), inputs, began, accept_drift)
+    past: dict[str, str] | None = None
+    for day in days:
+        events, users = lake.require("events", day), lake.require("users", day)
+        require_request_ids(config, events)
+        past = find_history(lake, config, day).days() if past is None else past
+        about = {"settings": settings_digest(config), "build": str(BUILD_VERSION)}
+        inputs = past | {f"events/{day}": events.digest, f"users/{day}": users.digest} | about
+        past = past | {f"events/{day}": events.digest}
+        if is_unchanged(lake.manifest("samples", day), inputs, force):
+            say("samples", day, "unchanged")
+        else:
+            yield Plan(day=day, events=events, users=users, inputs=inputs)
 
 
 def require_request_ids(config: Config, events: Manifest) -> None:
@@ -86,107 +120,148 @@ def require_request_ids(config: Config, events: Manifest) -> None:
         )
 
 
-def _build(
+def _build(home: Home, plans: Sequence[Plan], session: LazySession, accept_drift: bool) -> None:
+    """Build consecutive log days in one Spark job and publish them in order."""
+    from spark_jobs.sample_checks import check_samples
+
+    began, config, lake = time.monotonic(), home.config, home.lake
+    source = find_history(lake, config, plans[0].day)
+    spark = session(source.bytes() + sum(bytes_of(plan.events) for plan in plans))
+    if source.span >= config.samples.compact_every_days:
+        _compact(home, plans[0].day - timedelta(days=1), session)
+        source = find_history(lake, config, plans[0].day)
+    stages = [lake.stage("samples", plan.day) for plan in plans]
+    with discard_on_error(*stages):
+        tasks = sample_tasks(home, source, plans, stages, spark.sparkContext.defaultParallelism)
+        found = run_tasks(spark, tasks)
+        for plan, stage in zip(plans, stages, strict=True):
+            facts = found.get(plan.events.date, {})
+            quality, counts = check_samples(home, plan.day, plan.events, facts, accept_drift=accept_drift)
+            _publish(home, plan, stage, tasks[0].bucket.of, facts, counts, quality)
+            made = f"{counts['users']:,} users, {counts['requests']:,} requests, {counts['targets']:,} targets"
+            history = f"{counts['history_events']:,} history events (longest {counts['max_history']:,})"
+            alone = began if len(plans) == 1 else None
+            digest = lake.require("samples", plan.day).digest
+            say("samples", plan.day, f"{made}, {history}, digest {digest}", alone)
+    if len(plans) > 1:
+        say("samples", plans[-1].day, f"{len(plans)} days since {plans[0].day} built", began)
+
+
+def _publish(
     home: Home,
-    day: date,
-    session: LazySession,
-    upstream: tuple[Manifest, Manifest],
-    inputs: dict[str, str],
-    began: float,
-    accept_drift: bool,
+    plan: Plan,
+    stage: Stage,
+    buckets: int,
+    facts: "Facts",
+    counts: dict[str, int],
+    quality: dict[str, Any],
 ) -> None:
-    from spark_jobs.history import bytes_of, find_history, read_history
+    from spark_jobs.list_digest import digest_from
     from spark_jobs.quality import verdict
     from spark_jobs.requests import resolved_rule
-    from spark_jobs.sample_checks import check_samples
-    from spark_jobs.samples import build_samples
-    from spark_jobs.tables import in_schema, num_files, read_partitions, write_staged
 
-    config, lake, (events, users) = home.config, home.lake, upstream
-    source, stage = find_history(lake, config, day), lake.stage("samples", day)
-    spark = session(bytes_of(events) + source.bytes())
-    mask = action_mask(config.source.behaviour)
-    rows = read_partitions(spark, lake, "events", [events])
-    active = rows.select("user_id").distinct()
-    samples = build_samples(
-        rows,
-        read_history(spark, lake, source, config, mask, only=active),
-        read_partitions(spark, lake, "users", [users]),
-        config.samples,
-        mask,
-        users.details["unknown_features"],
-    )
-    files = num_files(events.rows + source.most_events(), SAMPLE_EVENTS_A_FILE)
-    try:
-        digest, _ = write_staged(in_schema(samples, "samples"), stage, files=files, sort=["user_id"])
-        num_features = len(users.details["user_features"])
-        quality, counts = check_samples(spark, home, day, stage, events, num_features, accept_drift=accept_drift)
-    except BaseException:
-        stage.discard()
-        raise
+    config, events = home.config, plan.events
     details = {
         "request_rule": resolved_rule(config.samples, events.rows, events.counts["with_request_id"]),
         "behaviour": list(config.source.behaviour),
         "max_history": config.samples.max_history,
-        "user_features": users.details["user_features"],
+        "user_features": plan.users.details["user_features"],
         **verdict(quality),
     }
     if not events.rows:
         details["warnings"] = ["the log day has no events", *details.get("warnings", [])]
     for warning in details.get("warnings", []):
-        say("samples", day, f"warning: {warning}")
-    manifest = stage.publish(
-        digest=digest,
-        inputs=inputs,
+        say("samples", plan.day, f"warning: {warning}")
+    stage.publish(
+        digest=digest_from(facts),
+        inputs=plan.inputs,
+        buckets=buckets,
         counts=counts,
         details=details,
         min_time_ms=events.min_time_ms,
         max_time_ms=events.max_time_ms,
         code_version=code_version(),
     )
-    made = f"{counts['users']:,} users, {counts['requests']:,} requests, {counts['targets']:,} targets"
-    history = f"{counts['history_events']:,} history events (longest {counts['max_history']:,})"
-    say("samples", day, f"{made}, {history}, digest {manifest.digest}", began)
+
+
+def sample_tasks(
+    home: Home, source: HistorySource, plans: Sequence[Plan], stages: Sequence[Stage], cores: int
+) -> list["BuildSamples"]:
+    """The tasks that build some consecutive log days together.
+
+    Users are spread over as many buckets as keep a task small. Where those leave cores idle, a single day is cut into
+    more buckets, and several days into runs of days: one file a day is what readers like best.
+    """
+    from spark_jobs.bucket_tasks import BuildSamples, Day
+
+    size = source.most_events() + sum(plan.events.rows for plan in plans)
+    buckets, cores = num_buckets(size, BUCKET_BEHAVIOURS), min(cores, num_buckets(size, TASK_BEHAVIOURS))
+    slices = 1
+    if buckets < cores:
+        slices = min(-(-cores // buckets), len(plans))
+        if slices == 1:
+            buckets = num_buckets(cores, 1)
+    days = [Day(events=plan.events, users=plan.users, stage=stage) for plan, stage in zip(plans, stages, strict=True)]
+    bounds = [round(number * len(days) / slices) for number in range(slices + 1)]
+    tasks = []
+    for first, last in itertools.pairwise(bounds):
+        earlier = tuple(day.events for day in days[:first])
+        for bucket in _buckets(home, HistorySource(source.base, source.deltas + earlier), buckets):
+            tasks.append(BuildSamples(bucket=bucket, days=tuple(days[first:last]), settings=home.config.samples))
+    return tasks
+
+
+def _buckets(home: Home, source: HistorySource, buckets: int) -> Iterator["Bucket"]:
+    from spark_jobs.bucket_tasks import Bucket
+
+    for number in range(buckets):
+        yield Bucket(
+            lake_root=home.lake.root,
+            number=number,
+            of=buckets,
+            base=source.base,
+            deltas=source.deltas,
+            mask=action_mask(home.config.source.behaviour),
+            max_history=home.config.samples.max_history,
+        )
+
+
+def run_tasks(spark: "SparkSession", tasks: Sequence["BuildSamples | CompactHistory"]) -> dict[str, "Facts"]:
+    """Run tasks in one Spark job; returns what each log day's files were found to hold, all buckets together."""
+    from spark_jobs.list_checks import combined
+
+    parts: dict[str, list[Facts]] = {}
+    for day, facts in spark.sparkContext.parallelize(tasks, len(tasks)).flatMap(lambda task: task.run()).collect():
+        parts.setdefault(day, []).append(facts)
+    return {day: combined(facts) for day, facts in parts.items()}
 
 
 def _compact(home: Home, day: date, session: LazySession) -> None:
     """Publish the history base of a log day: what every user had done up to and including it."""
-    from pyspark.sql import functions as F
+    from spark_jobs.bucket_tasks import CompactHistory
+    from spark_jobs.history_checks import check_base
+    from spark_jobs.list_digest import digest_from
 
-    from spark_jobs.history import as_lists, find_history, history_settings, read_history
-    from spark_jobs.tables import in_schema, num_files, write_staged
-
-    began = time.monotonic()
-    config, lake = home.config, home.lake
+    began, config, lake = time.monotonic(), home.config, home.lake
     source, stage = find_history(lake, config, day + timedelta(days=1)), lake.stage("history", day)
-    spark = session(source.bytes())
-    try:
-        past = read_history(spark, lake, source, config, action_mask(config.source.behaviour))
-        rows = in_schema(past.select("user_id", *as_lists(F.col("history"))), "history")
-        files = num_files(source.most_events(), HISTORY_EVENTS_A_FILE)
-        sizes = F.size("history_time_ms")
-        digest, seen = write_staged(
-            rows,
-            stage,
-            files=files,
-            sort=["user_id"],
-            more=(F.sum(sizes).alias("events"), F.max(sizes).alias("longest")),
+    spark, buckets = session(source.bytes()), num_buckets(source.most_events(), BUCKET_BEHAVIOURS)
+    with discard_on_error(stage):
+        tasks = [CompactHistory(bucket=bucket, day=day, stage=stage) for bucket in _buckets(home, source, buckets)]
+        facts = run_tasks(spark, tasks)[day.isoformat()]
+        counts = {
+            "users": facts["folded_users"],
+            "history_events": facts["folded_events"],
+            "longest": facts.get("max_history", 0),
+            "max_history": config.samples.max_history,
+        }
+        quality = check_base(home, day, facts, counts)
+        manifest = stage.publish(
+            digest=digest_from(facts),
+            inputs=source.days() | {"build": str(BUILD_VERSION)},
+            buckets=buckets,
+            counts=counts,
+            details={"settings": history_settings(config), "quality": f"{len(quality['checks'])} checks passed"},
+            code_version=code_version(),
         )
-    except BaseException:
-        stage.discard()
-        raise
-    counts = {
-        "users": int(seen["digest_rows"]),
-        "history_events": int(seen["events"] or 0),
-        "longest": int(seen["longest"] or 0),
-        "max_history": config.samples.max_history,
-    }
-    manifest = stage.publish(
-        digest=digest,
-        inputs=source.days() | {"build": str(BUILD_VERSION)},
-        counts=counts,
-        details={"settings": history_settings(config)},
-        code_version=code_version(),
-    )
     what = f"{counts['users']:,} users, {counts['history_events']:,} behaviours, digest {manifest.digest}"
     say("history", day, what, began)

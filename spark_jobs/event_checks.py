@@ -9,10 +9,10 @@ from pyspark.sql import functions as F
 
 from contracts.home import Home
 from contracts.lake import Stage
-from contracts.schemas import EVENTS
+from contracts.schemas import EVENTS, schema_text
 from spark_jobs.drift import Drift
 from spark_jobs.quality import Between, Check, Equal, check
-from spark_jobs.tables import read_files, schema_text, staged_schemas
+from spark_jobs.tables import read_files, staged_schemas
 from spark_jobs.validate import ALL_ACTIONS, event_bounds_ms, log_day_bounds_ms
 
 MAX_REPEATED_SHARE = 0.02  # 0.2 % in KuaiRand-Pure

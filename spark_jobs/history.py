@@ -1,6 +1,6 @@
-"""What had each user done before a log day? The newest behaviours from a compacted base and the daily deltas after it.
+"""Where is what each user had done before a log day? In a compacted base and the daily deltas after it.
 
-The answer is the same whatever the base: history of a row on D = newest `max_history` behaviours of the log days
+What is there is the same whatever the base: history of a row on D = newest `max_history` behaviours of the log days
 before D, ordered by time and then by every other field, so that ties fall the same way in any build.
 """
 
@@ -8,17 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
-
 from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.lake import Lake, Manifest
-from contracts.schemas import HISTORY_FIELDS
 from spark_jobs.archive import archive_input, imported_archive, is_imported
-from spark_jobs.tables import read_partitions
-
-EVENT = "event"  # a behaviour as a struct of HISTORY_FIELDS: comparing two compares time first, then every field
 
 
 @dataclass(frozen=True)
@@ -123,57 +116,3 @@ def _every_day(first: date, day: date, manifests: dict[date, Manifest]) -> tuple
             )
         found.append(manifests[wanted])
     return tuple(found)
-
-
-def event_struct() -> Column:
-    """A row's HISTORY_FIELDS as one comparable struct."""
-    return F.struct(*(F.col(name) for name in HISTORY_FIELDS))
-
-
-def behaviours(events: DataFrame, mask: int) -> DataFrame:
-    """`user_id, event` of the rows that are behaviour: any of the actions in `mask`."""
-    return events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).select("user_id", event_struct().alias(EVENT))
-
-
-def newest(events: Column, most: int) -> Column:
-    """The last `most` elements of an ordered array, or all of them."""
-    return F.slice(events, F.greatest(F.size(events) - most, F.lit(0)) + 1, F.lit(most))
-
-
-def merge(base: DataFrame, deltas: DataFrame, most: int) -> DataFrame:
-    """Base rows (schema HISTORY) and delta behaviours (`user_id, event`) -> `user_id, history`, an ordered array of
-    event structs with the newest `most`."""
-    zipped = F.arrays_zip(*(F.col(f"history_{name}") for name in HISTORY_FIELDS))
-    # A cast between structs goes by position: it renames history_time_ms to time_ms and so on.
-    old = base.select("user_id", zipped.cast(_array_type()).alias("old"))
-    recent = deltas.groupBy("user_id").agg(F.sort_array(F.collect_list(EVENT)).alias("recent"))
-    both = old.join(recent, "user_id", "full_outer")
-    together = F.concat(*(F.coalesce(name, empty_events()) for name in ("old", "recent")))
-    return both.select("user_id", newest(F.sort_array(together), most).alias("history"))
-
-
-def empty_events() -> Column:
-    """No behaviours."""
-    return F.array().cast(_array_type())
-
-
-def _array_type() -> str:
-    kinds = {"int64": "bigint", "int32": "int"}
-    inner = ",".join(f"{name}:{kinds[str(kind)]}" for name, kind in HISTORY_FIELDS.items())
-    return f"array<struct<{inner}>>"
-
-
-def read_history(
-    spark: SparkSession, lake: Lake, source: HistorySource, config: Config, mask: int, only: DataFrame | None = None
-) -> DataFrame:
-    """`user_id, history` from a base and its deltas, of every user or of those in `only` (a frame of `user_id`)."""
-    base = read_partitions(spark, lake, "history", [source.base] if source.base else [])
-    deltas = behaviours(read_partitions(spark, lake, "events", source.deltas), mask)
-    if only is not None:
-        base, deltas = (frame.join(only, "user_id", "left_semi") for frame in (base, deltas))
-    return merge(base, deltas, config.samples.max_history)
-
-
-def as_lists(events: Column, prefix: str = "history") -> list[Column]:
-    """An array of event structs as parallel list columns `<prefix>_<field>`."""
-    return [events.getField(name).alias(f"{prefix}_{name}") for name in HISTORY_FIELDS]

@@ -7,6 +7,7 @@ The archive stands for every log day up to and including `through`, so the log's
 """
 
 import argparse
+import json
 import time
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ from contracts.actions import action_mask
 from contracts.dates import parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.lake import Lake, Stage
+from contracts.lake import Lake, Stage, discard_on_error
+from contracts.schemas import HISTORY_FIELDS
 from spark_jobs.archive import imported_archive
 from spark_jobs.days import LazySession, code_version, is_unchanged, say
 from spark_jobs.ingest import INGEST_VERSION, account_of, distinct_rows, quarantine_of, require_closed, settings_digest
@@ -24,7 +26,7 @@ from spark_jobs.sources import Source, open_source
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-ARCHIVE_EVENTS_A_FILE = 20_000_000
+BUCKET_BEHAVIOURS = 2_000_000  # behaviours that a task holds, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,29 +83,22 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
         say("history", through, "unchanged")
         return
     stages = {name: home.lake.stage(name, through) for name in ("quarantine", "history")}
-    try:
+    with discard_on_error(*stages.values()):
         _build(home, source, through, session, inputs, stages, began)
-    except BaseException:
-        for stage in stages.values():
-            stage.discard()
-        raise
 
 
-def newest_behaviours(events: "DataFrame", mask: int, most: int) -> "DataFrame":
-    """Rows of EVENTS -> schema HISTORY: each user's newest `most` behaviours, oldest first.
+def write_base(behaviours: "DataFrame", stage: Stage, through: date, buckets: int, max_history: int) -> dict[str, Any]:
+    """Write the history base of behaviours (rows of `user_id` and HISTORY_FIELDS), one task a bucket of users.
 
-    The cut comes before the lists are made: a window spills to disk where a list of all a user did may not fit.
+    Returns:
+        What the files were found to hold when they were read back.
     """
-    from pyspark.sql import Window
-    from pyspark.sql import functions as F
+    from spark_jobs.bucket_tasks import FoldBehaviours
+    from spark_jobs.list_checks import combined
 
-    from spark_jobs.history import EVENT, as_lists, behaviours
-    from spark_jobs.tables import in_schema
-
-    latest_first = Window.partitionBy("user_id").orderBy(F.col(EVENT).desc())
-    kept = behaviours(events, mask).withColumn("place", F.row_number().over(latest_first)).where(F.col("place") <= most)
-    lists = kept.groupBy("user_id").agg(F.sort_array(F.collect_list(EVENT)).alias("history"))
-    return in_schema(lists.select("user_id", *as_lists(F.col("history"))), "history")
+    task = FoldBehaviours(stage=stage, day=through, buckets=buckets, max_history=max_history)
+    found = behaviours.repartition(buckets, "user_id").mapInArrow(task.run, "facts STRING").collect()
+    return combined(json.loads(row["facts"]) for row in found)
 
 
 def _build(
@@ -117,9 +112,11 @@ def _build(
 ) -> None:
     from pyspark.sql import functions as F
 
+    from spark_jobs.buckets import num_buckets
     from spark_jobs.history import history_settings
-    from spark_jobs.history_checks import check_archive
-    from spark_jobs.tables import in_schema, num_files, write_staged
+    from spark_jobs.history_checks import check_base
+    from spark_jobs.list_digest import digest_from
+    from spark_jobs.tables import in_schema, write_staged
     from spark_jobs.validate import judge, log_day_bounds_ms
 
     config = home.config
@@ -129,31 +126,25 @@ def _build(
     bounds_ms = (0, log_day_bounds_ms(through, config.source)[1])  # of any age since 1970
     judged = judge(rows, bounds_ms, source.hashes_text_ids).persist()
     events, counts = judged.where("reason IS NULL"), account_of(judged)
-    counts["behaviours"] = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).count()
-    sizes = F.size("history_time_ms")
-    digest, seen = write_staged(
-        newest_behaviours(events, mask, most),
-        stages["history"],
-        files=num_files(counts["behaviours"], ARCHIVE_EVENTS_A_FILE),
-        sort=["user_id"],
-        more=(F.sum(sizes).alias("events"), F.max(sizes).alias("longest")),
-    )
+    behaviours = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).select("user_id", *HISTORY_FIELDS)
+    each = behaviours.groupBy("user_id").agg(F.count(F.lit(1)).alias("all"))
+    least = F.least("all", F.lit(most))
+    sums = [F.coalesce(F.sum(value), F.lit(0)) for value in ("all", least)]
+    size = each.agg(F.count(F.lit(1)), *sums).collect()[0]
+    counts |= {"users": size[0], "behaviours": size[1], "history_events": size[2], "max_history": most}
+    buckets = num_buckets(counts["behaviours"], BUCKET_BEHAVIOURS)
+    found = write_base(behaviours, stages["history"], through, buckets, most)
+    counts["longest"] = found.get("max_history", 0)
     refused_digest, refused = write_staged(
-        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], files=1, sort=["reason", "row"]
+        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], sort=["reason", "row"]
     )
     judged.unpersist()
     require_closed(counts, counts["events"], refused["digest_rows"], through)
-    counts |= {
-        "users": int(seen["digest_rows"]),
-        "history_events": int(seen["events"] or 0),
-        "longest": int(seen["longest"] or 0),
-        "max_history": most,
-    }
-    quality = check_archive(spark, home, through, stages["history"], counts)
+    quality = check_base(home, through, found, counts)
     about: dict[str, Any] = {"inputs": inputs, "counts": counts, "code_version": code_version()}
     stages["quarantine"].publish(digest=refused_digest, **about)
     details = {"settings": history_settings(config), "quality": f"{len(quality['checks'])} checks passed"}
-    manifest = stages["history"].publish(digest=digest, details=details, **about)
+    manifest = stages["history"].publish(digest=digest_from(found), buckets=buckets, details=details, **about)
     account = f"{counts['quarantined']:,} quarantined + {counts['exact_repeats']:,} repeats"
     rows_read = f"{counts['input_rows']:,} rows = {counts['events']:,} events + {account}"
     kept = f"{counts['history_events']:,} of {counts['behaviours']:,} behaviours kept, {counts['users']:,} users"

@@ -16,7 +16,8 @@ from contracts.actions import ACTIONS
 from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
-from contracts.lake import Stage, digest_of
+from contracts.lake import Stage, digest_of, discard_on_error
+from contracts.schemas import HISTORY_FIELDS
 from spark_jobs.archive import require_after_archive
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from spark_jobs.sources import Source, open_source
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 INGEST_VERSION = 1  # raise when the same raw bytes would give other rows
-ROWS_A_FILE = 2_000_000
-EVENT_ORDER = ["user_id", "time_ms", "request_id", "item_id"]
+BUCKET_ROWS = 2_000_000  # of a file, about
+EVENT_ORDER = ["user_id", *HISTORY_FIELDS, "request_id"]  # the order in which samples are built
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -124,12 +125,8 @@ def ingest_day(
         say("events", day, "unchanged")
         return
     stages = {name: home.lake.stage(name, day) for name in ("quarantine", "users", "events")}
-    try:
+    with discard_on_error(*stages.values()):
         _build(home, source, day, session, inputs, stages, began, accept_drift)
-    except BaseException:
-        for stage in stages.values():
-            stage.discard()
-        raise
 
 
 def _build(
@@ -142,11 +139,12 @@ def _build(
     began: float,
     accept_drift: bool,
 ) -> None:
+    from spark_jobs.buckets import num_buckets
     from spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
     from spark_jobs.event_checks import check_events
     from spark_jobs.items import count_items
     from spark_jobs.quality import verdict
-    from spark_jobs.tables import in_schema, num_files, write_staged
+    from spark_jobs.tables import in_schema, write_staged
     from spark_jobs.users import unknown_features, user_features, write_users
     from spark_jobs.validate import event_bounds_ms, judge
 
@@ -156,15 +154,15 @@ def _build(
     judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids).persist()
     counts = account_of(judged)
     events = in_schema(judged.where("reason IS NULL"), "events")
-    files = num_files(counts["events"], ROWS_A_FILE)
-    digest, seen = write_staged(events, stages["events"], files=files, sort=EVENT_ORDER, more=_facts_of_events())
+    buckets = num_buckets(counts["events"], BUCKET_ROWS)
+    digest, seen = write_staged(events, stages["events"], buckets=buckets, sort=EVENT_ORDER, more=_facts_of_events())
     refused_digest, refused = write_staged(
-        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], files=1, sort=["reason", "row"]
+        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], sort=["reason", "row"]
     )
     judged.unpersist()
     require_closed(counts, seen["digest_rows"], refused["digest_rows"], day)
     names, features = user_features(source, spark, source.hashes_text_ids)
-    users_digest, users = write_users(spark, stages, names, features)
+    users_digest, users = write_users(spark, stages, names, features, buckets)
     counts["users"], counts["with_request_id"] = users, seen["with_request_id"]
     counts |= {f"action_{name}": seen[f"action_{name}"] for name in ACTIONS}
     past = trailing_days(home.lake, "events", day, home.config.drift)
@@ -175,7 +173,7 @@ def _build(
     about: dict[str, Any] = {"inputs": inputs, "code_version": code_version()}
     stages["quarantine"].publish(digest=refused_digest, counts=counts, **about)
     details: dict[str, Any] = {"user_features": names, "unknown_features": unknown_features(spark, names)}
-    stages["users"].publish(digest=users_digest, counts={"users": users}, details=details, **about)
+    stages["users"].publish(digest=users_digest, buckets=buckets, counts={"users": users}, details=details, **about)
     details = {**verdict(quality), "source": settings.kind}
     if new_item_events is not None:
         details[NEW_ITEM_EVENTS] = new_item_events
@@ -185,6 +183,7 @@ def _build(
         say("events", day, f"warning: {warning}")
     manifest = stages["events"].publish(
         digest=digest,
+        buckets=buckets,
         counts=counts,
         details=details,
         min_time_ms=seen["min_time_ms"],

@@ -1,4 +1,4 @@
-"""Which impressions were asked for together? Request keys by rule, and each request's time, split and targets.
+"""Which impressions were asked for together? Requests by rule, each with its time, its targets and its split.
 
     request_id     the id that the source gives; every row must have one
     delivery_time  rows of one user with the same time_ms
@@ -9,35 +9,83 @@ A request's time is that of its first impression. A request without an id is nam
 more than `max_targets` impressions becomes several with the same id, time and history.
 """
 
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+from dataclasses import dataclass
 
-from contracts.actions import ENGAGEMENT, PLAY_LABELS, SKIP_MS, action_mask
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from contracts.config import SamplesConfig
-from contracts.schemas import TARGET_FIELDS
-
-# Orders impressions of a user for good: two that tie here are the same impression.
-IMPRESSION_ORDER = ("time_ms", "item_id", "author_id", "tag", "surface", "actions", "play_ms", "duration_ms")
+from contracts.ragged import Ints, offsets_of
 
 
-def generated_id(time_ms: Column) -> Column:
-    """The id of a request that the source gives none."""
-    return F.concat_ws("@", F.col("user_id").cast("string"), time_ms.cast("string"))
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """Requests by user row, time, id and part: R parts of requests over N impressions."""
+
+    row: Ints  # [R] the user's row
+    time_ms: Ints  # [R]
+    ids: pa.Array  # [R] strings
+    targets: Ints  # [N] the impressions, request by request, in the order they were given
+    target_counts: Ints  # [R]
 
 
-def with_request_id(events: DataFrame, settings: SamplesConfig) -> DataFrame:
-    """Events with `request_id` filled by the rule."""
-    if settings.request_rule == "request_id":
-        return events
-    if settings.request_rule == "auto":
-        return events.withColumn("request_id", F.coalesce("request_id", generated_id(F.col("time_ms"))))
-    if settings.request_rule == "delivery_time":
-        return events.withColumn("request_id", generated_id(F.col("time_ms")))
-    in_time = Window.partitionBy("user_id").orderBy(*IMPRESSION_ORDER)
-    pause = F.col("time_ms") - F.lag("time_ms").over(in_time)
-    first_ms = F.when(F.coalesce(pause > settings.gap_ms, F.lit(True)), F.col("time_ms"))
-    started = F.last(first_ms, ignorenulls=True).over(in_time)
-    return events.withColumn("started_ms", started).withColumn("request_id", generated_id(F.col("started_ms")))
+def find_requests(user_id: Ints, time_ms: Ints, given: pa.Array, row: Ints, settings: SamplesConfig) -> Requests:
+    """The requests of impressions [N] ordered by user and time.
+
+    Args:
+        given: the source's request ids, strings or null.
+        row: the user's row, 0 for the first user, increasing.
+    """
+    rule = settings.request_rule
+    by_id = rule == "request_id" or (rule == "auto" and given.null_count < len(given))
+    if by_id:
+        first, request, ids = _by_id(user_id, time_ms, given, row)
+    else:
+        first, request = _by_time(time_ms, row, settings.gap_ms if rule == "gap" else 0)
+        ids = generated_ids(user_id[first], time_ms[first])
+    place = np.argsort(request, kind="stable")
+    counts = np.bincount(request, minlength=len(first)).astype(np.int64)
+    parts = -(-counts // settings.max_targets)
+    of = np.repeat(np.arange(len(first)), parts)  # the request that a part is of
+    part = np.arange(len(of)) - offsets_of(parts)[:-1][of]
+    return Requests(
+        row=row[first][of],
+        time_ms=time_ms[first][of],
+        ids=ids if len(of) == len(first) else ids.take(pa.array(of)),
+        targets=place,
+        target_counts=np.minimum(counts[of] - part * settings.max_targets, settings.max_targets),
+    )
+
+
+def generated_ids(user_id: Ints, time_ms: Ints) -> pa.Array:
+    """The ids of requests that the source gives none."""
+    return pc.binary_join_element_wise(pa.array(user_id).cast("string"), pa.array(time_ms).cast("string"), "@")
+
+
+def _by_time(time_ms: Ints, row: Ints, pause_ms: int) -> tuple[Ints, Ints]:
+    """The first impression of each request, and the request of each impression."""
+    begins = np.ones(len(row), bool)
+    begins[1:] = (np.diff(row) != 0) | (np.diff(time_ms) > pause_ms)
+    return np.flatnonzero(begins), np.cumsum(begins) - 1
+
+
+def _by_id(user_id: Ints, time_ms: Ints, given: pa.Array, row: Ints) -> tuple[Ints, Ints, pa.Array]:
+    """As `_by_time`, and the ids; requests in order of user, time and id."""
+    missing = np.flatnonzero(np.asarray(given.is_null()))
+    filled = pc.replace_with_mask(given, given.is_null(), generated_ids(user_id[missing], time_ms[missing]))
+    coded = filled.dictionary_encode()
+    codes = np.asarray(coded.indices, np.int64)
+    _, first, request = np.unique(row * len(coded.dictionary) + codes, return_index=True, return_inverse=True)
+    time, owner = time_ms[first], row[first]
+    order = np.lexsort((time, owner))
+    if ((np.diff(time[order]) == 0) & (np.diff(owner[order]) == 0)).any():
+        rank = np.empty(len(coded.dictionary), np.int64)
+        rank[np.asarray(pc.sort_indices(coded.dictionary))] = np.arange(len(rank))
+        order = np.lexsort((rank[codes[first]], time, owner))
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return first[order], place[request], filled.take(pa.array(first[order]))
 
 
 def resolved_rule(settings: SamplesConfig, rows: int, rows_with_id: int) -> str:
@@ -47,52 +95,3 @@ def resolved_rule(settings: SamplesConfig, rows: int, rows_with_id: int) -> str:
     if rows_with_id == rows:
         return "request_id"
     return "request_id, delivery_time where it is missing" if rows_with_id else "delivery_time"
-
-
-def labels() -> Column:
-    """An impression's labels, contracts.actions.LABELS: its actions, and finish and skip from its play time."""
-    finished = (F.col("duration_ms") > 0) & (F.col("play_ms") >= F.col("duration_ms"))
-    engaged = F.col("actions").bitwiseAND(F.lit(action_mask(ENGAGEMENT))) != 0
-    skipped = (F.col("play_ms") <= SKIP_MS) & ~engaged & ~finished
-    finish = F.when(finished, PLAY_LABELS["finish"]).otherwise(0)
-    skip = F.when(skipped, PLAY_LABELS["skip"]).otherwise(0)
-    return F.col("actions").bitwiseOR(finish).bitwiseOR(skip)
-
-
-def request_rows(events: DataFrame, settings: SamplesConfig, mask: int) -> DataFrame:
-    """Events of a log day -> one row per request, or per part of a split one.
-
-    Columns: user_id, time_ms, request_id, part, day_before (the user's behaviours of this log day strictly before
-    time_ms), targets (ordered array of structs of TARGET_FIELDS and labels).
-    """
-    request = Window.partitionBy("user_id", "request_id")
-    # Frames in values of time_ms: "up to 1 before" is strictly older, whatever ties there are.
-    older = Window.partitionBy("user_id").orderBy("time_ms").rangeBetween(Window.unboundedPreceding, -1)
-    is_behaviour = F.col("actions").bitwiseAND(F.lit(mask)) != 0
-    target = F.struct(*IMPRESSION_ORDER, labels().alias("labels"))
-    rows = (
-        with_request_id(events, settings)
-        .select(
-            "user_id",
-            "request_id",
-            "time_ms",
-            target.alias("target"),
-            F.count_if(is_behaviour).over(older).alias("before"),
-        )
-        .select(
-            "user_id",
-            "request_id",
-            "target",
-            F.min("time_ms").over(request).alias("request_ms"),
-            F.min("before").over(request).alias("day_before"),  # grows with time: the least is the first impression's
-            F.row_number().over(request.orderBy("target")).alias("place"),
-        )
-    )
-    part = F.floor((F.col("place") - 1) / settings.max_targets).cast("int")
-    grouped = rows.groupBy("user_id", "request_id", part.alias("part")).agg(
-        F.min("request_ms").alias("time_ms"),
-        F.min("day_before").alias("day_before"),
-        F.sort_array(F.collect_list("target")).alias("targets"),
-    )
-    kept = F.transform("targets", lambda t: F.struct(*(t[name].alias(name) for name in (*TARGET_FIELDS, "labels"))))
-    return grouped.withColumn("targets", kept)

@@ -8,85 +8,216 @@ A log day's rows may be stamped before its midnight, so the past can hold events
 what a request sees is decided by time alone, never by the partition.
 """
 
-from pyspark.sql import Column, DataFrame, Window
-from pyspark.sql import functions as F
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from contracts.actions import labels
 from contracts.config import SamplesConfig
-from contracts.schemas import TARGET_FIELDS
-from spark_jobs.history import EVENT, as_lists, behaviours, empty_events
-from spark_jobs.requests import request_rows
+from contracts.ragged import Ints, offsets_of, ranges
+from contracts.schemas import SAMPLES, TARGET_FIELDS
+from spark_jobs.requests import Requests, find_requests
+from spark_jobs.timeline import DTYPES, FIELDS, Columns, Runs, Timeline, newest
+
+ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, about; a user's row is never divided
 
 
-def user_requests(events: DataFrame, settings: SamplesConfig, mask: int) -> DataFrame:
-    """A log day's events -> `user_id, requests`: array of structs (time_ms, request_id, part, day_before, targets,
-    target_end), by time."""
-    rows = request_rows(events, settings, mask)
-    in_time = Window.partitionBy("user_id").orderBy("time_ms", "request_id", "part")
-    upto = in_time.rowsBetween(Window.unboundedPreceding, Window.currentRow)
-    counted = rows.withColumn("target_end", F.sum(F.size("targets")).over(upto).cast("int"))
-    request = F.struct("time_ms", "request_id", "part", "day_before", "targets", "target_end")
-    return counted.groupBy("user_id").agg(F.sort_array(F.collect_list(request)).alias("requests"))
+@dataclass(frozen=True, kw_only=True)
+class DayEvents:
+    """The events [N] of a log day that belong to a bucket, ordered by user, then by every field of HISTORY_FIELDS."""
+
+    user_id: Ints
+    columns: Columns
+    request_id: pa.Array
+
+    @staticmethod
+    def of(table: pa.Table) -> "DayEvents":
+        """Rows of EVENTS in any order."""
+        user = np.asarray(table.column("user_id").to_numpy(), np.int64)
+        columns = {name: np.asarray(table.column(name).to_numpy(), kind) for name, kind in DTYPES.items()}
+        given = table.column("request_id").combine_chunks()
+        given = given.chunk(0) if isinstance(given, pa.ChunkedArray) else given
+        if not _is_ordered(user, columns):
+            order = np.lexsort([*(columns[name] for name in reversed(FIELDS)), user])
+            user, given = user[order], given.take(pa.array(order))
+            columns = {name: values[order] for name, values in columns.items()}
+        return DayEvents(user_id=user, columns=columns, request_id=given)
+
+    def behaviour(self, mask: int) -> tuple[Ints, Columns]:
+        """Users and fields of the events that are behaviour: any of the actions in `mask`."""
+        which = np.flatnonzero(self.columns["actions"] & mask)
+        return self.user_id[which], {name: values[which] for name, values in self.columns.items()}
 
 
-def late_events(history: Column, first_ms: Column) -> Column:
-    """The part of an ordered past that is not older than the day's first request."""
-    return F.filter(history, lambda event: event["time_ms"] >= first_ms)
+def _is_ordered(user: Ints, columns: Columns) -> bool:
+    undecided = np.ones(max(len(user) - 1, 0), bool)
+    for values in (user, *columns.values()):
+        before, after = values[:-1], values[1:]
+        if (undecided & (before > after)).any():
+            return False
+        undecided &= before == after
+    return True
 
 
-def build_samples(
-    events: DataFrame, past: DataFrame, users: DataFrame, settings: SamplesConfig, mask: int, unknown: list[int]
-) -> DataFrame:
-    """The samples of a log day.
+@dataclass(frozen=True, kw_only=True)
+class UserFeatures:
+    """The hashed features [n, F] of users [n], increasing; `unknown` [F] stands for everybody else."""
+
+    user_id: Ints
+    features: Ints
+    unknown: Ints
+
+    def of(self, users: Ints) -> Ints:
+        """Features of `users` [m], flat: [m * F]."""
+        found = np.tile(self.unknown, (len(users), 1))
+        if len(self.user_id):
+            place = np.minimum(np.searchsorted(self.user_id, users), len(self.user_id) - 1)
+            known = self.user_id[place] == users
+            found[known] = self.features[place[known]]
+        return found.reshape(-1)
+
+
+def runs_by_user(users: Ints, start: int) -> Runs:
+    """Behaviours stored from `start` on, of users in increasing order, as one run a user."""
+    begins = np.flatnonzero(np.diff(users, prepend=users[:1] - 1))
+    return Runs(users[begins], start + begins, np.diff(begins, append=len(users)))
+
+
+def add_day(timeline: Timeline, day: DayEvents, mask: int) -> None:
+    """Take a day's behaviours into the users' histories."""
+    users, behaviours = day.behaviour(mask)
+    timeline.append(runs_by_user(users, timeline.store(behaviours)))
+
+
+def sample_tables(
+    day: DayEvents, timeline: Timeline, features: UserFeatures, settings: SamplesConfig, mask: int
+) -> Iterator[pa.Table]:
+    """The samples of a log day for the users of one bucket.
 
     Args:
-        events: the day's events (schema EVENTS).
-        past: `user_id, history` of at least the users in `events`, see `history.merge`.
-        users: schema USERS.
+        timeline: what these users did before the day; when all tables have been taken, the day's behaviours too.
         mask: which actions make an event behaviour.
-        unknown: the features of a user who has no row in `users`.
 
-    Returns:
-        A frame in schema SAMPLES.
+    Yields:
+        Tables in schema SAMPLES of about ROW_GROUP_EVENTS history events and targets, rows by user.
     """
-    requests = user_requests(events, settings, mask)
-    own = behaviours(events, mask).groupBy("user_id").agg(F.sort_array(F.collect_list(EVENT)).alias("own"))
-    none = empty_events()
-    rows = (
-        requests.join(own, "user_id", "left")
-        .join(past, "user_id", "left")
-        .join(users, "user_id", "left")
-        .select(
-            "user_id",
-            "requests",
-            F.coalesce("user_features", F.array(*map(F.lit, unknown)).cast("array<bigint>")).alias("user_features"),
-            F.coalesce("own", none).alias("own"),
-            F.coalesce("history", none).alias("past"),
+    begins = np.flatnonzero(np.diff(day.user_id, prepend=day.user_id[:1] - 1))
+    users, events = day.user_id[begins], np.diff(begins, append=len(day.user_id))
+    row = np.repeat(np.arange(len(users)), events)
+    requests = find_requests(day.user_id, day.columns["time_ms"], day.request_id, row, settings)
+    own_users, behaviours = day.behaviour(mask)
+    own = runs_by_user(own_users, timeline.store(behaviours))
+    past = newest(timeline.runs_of(users), timeline.max_history, len(users))
+    mine = Runs(np.searchsorted(users, own.owner), own.starts, own.lengths)
+    size = events.copy()
+    for runs in (past, mine):
+        size += np.bincount(runs.owner, runs.lengths, len(users)).astype(np.int64)
+    request_at, event_at = np.searchsorted(requests.row, np.arange(len(users) + 1)), offsets_of(events)
+    for first, last in _chunks(size):
+        chunk = _Chunk(
+            timeline=timeline,
+            rows=last - first,
+            past=past.of_rows(first, last),
+            own=mine.of_rows(first, last),
+            request_row=requests.row[request_at[first] : request_at[last]] - first,
+            request_time_ms=requests.time_ms[request_at[first] : request_at[last]],
         )
-        .withColumn("late", late_events(F.col("past"), F.col("requests")[0]["time_ms"])["time_ms"])
-    )
-    joined = F.concat("past", "own")
-    # Without late events every element of `own` is newer than every element of `past`.
-    whole = F.when(F.size("late") == 0, joined).otherwise(F.sort_array(joined))
-    return rows.withColumn("whole", whole).select(
-        "user_id",
-        "user_features",
-        *as_lists(F.col("whole")),
-        F.col("requests.request_id").alias("request_id"),
-        F.col("requests.time_ms").alias("request_time_ms"),
-        F.transform("requests", _history_end).alias("request_history_end"),
-        F.col("requests.target_end").alias("request_target_end"),
-        *_target_lists(),
-    )
+        targets = requests.targets[event_at[first] : event_at[last]]
+        yield pa.table(
+            {
+                "user_id": users[first:last],
+                "user_features": lists(features.of(users[first:last]), np.full(last - first, len(features.unknown))),
+                **chunk.history(),
+                **chunk.requests(requests, slice(request_at[first], request_at[last])),
+                **_targets(day, targets, events[first:last]),
+            },
+            schema=SAMPLES,
+        )
+    timeline.append(own)
 
 
-def _history_end(request: Column) -> Column:
-    """History elements strictly older than a request: all of the past but its late events, the late ones that are
-    older still, and the day's own."""
-    older = F.size(F.filter("late", lambda time_ms: time_ms < request["time_ms"]))
-    return (F.size("past") - F.size("late") + older + request["day_before"]).cast("int")
+def _chunks(size: Ints) -> Iterator[tuple[int, int]]:
+    """Bounds first, last of consecutive rows that hold about ROW_GROUP_EVENTS."""
+    group = (np.cumsum(size) - size) // ROW_GROUP_EVENTS
+    bounds = np.concatenate([np.flatnonzero(np.diff(group, prepend=-1)), [len(size)]])
+    yield from zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
 
 
-def _target_lists() -> list[Column]:
-    targets = F.flatten("requests.targets")
-    fields = [targets.getField(name).alias(f"target_{name}") for name in TARGET_FIELDS]
-    return [*fields, targets.getField("labels").alias("target_labels")]
+def lists(values: NDArray[Any] | pa.Array, lengths: Ints) -> pa.ListArray:
+    """Consecutive lists of the given lengths [n]."""
+    offsets = pa.array(offsets_of(lengths).astype(np.int32))
+    return pa.ListArray.from_arrays(offsets, values if isinstance(values, pa.Array) else pa.array(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunk:
+    """Some rows of a day, numbered from 0: what their users did before it and on it, and what they were shown when."""
+
+    timeline: Timeline
+    rows: int
+    past: Runs
+    own: Runs
+    request_row: Ints
+    request_time_ms: Ints
+
+    @cached_property
+    def merged(self) -> tuple[Ints, Ints]:
+        """Past and own behaviours in order: how many a row has, and their places in the pool."""
+        return self.timeline.merged(self.past, self.own, self.rows)
+
+    def history(self) -> dict[str, pa.Array]:
+        """The history columns."""
+        lengths, places = self.merged
+        return {f"history_{name}": lists(self.timeline.column(name)[places], lengths) for name in FIELDS}
+
+    def requests(self, requests: Requests, which: slice) -> dict[str, pa.Array]:
+        """The request columns."""
+        counts = np.bincount(self.request_row, minlength=self.rows).astype(np.int64)
+        upto = np.cumsum(requests.target_counts[which])
+        before = np.concatenate([np.zeros(1, np.int64), upto])[offsets_of(counts)[:-1]]
+        columns = {
+            "id": requests.ids[which],
+            "time_ms": self.request_time_ms,
+            "history_end": self._history_end().astype(np.int32),
+            "target_end": (upto - before[self.request_row]).astype(np.int32),
+        }
+        return {f"request_{name}": lists(values, counts) for name, values in columns.items()}
+
+    def _history_end(self) -> Ints:
+        """Behaviours strictly older than each request: all of the past and the own ones before it; counted one by one
+        where the past reaches into the day."""
+        past = np.bincount(self.past.owner, self.past.lengths, self.rows).astype(np.int64)
+        own = np.bincount(self.own.owner, self.own.lengths, self.rows).astype(np.int64)
+        end = past[self.request_row] + self._older(ranges(self.own.starts, self.own.lengths), own)
+        newest_ms = np.full(self.rows, np.iinfo(np.int64).min)
+        final = np.flatnonzero(np.diff(self.past.owner, append=self.rows))  # of each row the last run
+        last = self.past.take(final)
+        newest_ms[last.owner] = self.timeline.column("time_ms")[last.starts + last.lengths - 1]
+        reaches = newest_ms[self.request_row] >= self.request_time_ms
+        if not reaches.any():
+            return end
+        lengths, places = self.merged
+        return np.where(reaches, self._older(places, lengths), end)
+
+    def _older(self, places: Ints, lengths: Ints) -> Ints:
+        """Of the behaviours at `places`, `lengths` a row and by time, how many are older than each request."""
+        if not len(self.request_time_ms):
+            return np.zeros(0, np.int64)
+        low, high = int(self.request_time_ms.min()) - 1, int(self.request_time_ms.max())
+        step = high - low + 1  # rows and times as one number: times beyond the requests' need not be told apart
+        times = np.clip(self.timeline.column("time_ms")[places], low, high) - low
+        keys = np.repeat(np.arange(self.rows) * step, lengths) + times
+        found = np.searchsorted(keys, self.request_row * step + self.request_time_ms - low)
+        return np.asarray(found - offsets_of(lengths)[self.request_row])
+
+
+def _targets(day: DayEvents, which: Ints, counts: Ints) -> dict[str, pa.Array]:
+    values = {name: day.columns[name][which] for name in FIELDS}
+    columns = {name: values[name] for name in TARGET_FIELDS}
+    columns["labels"] = labels(values["actions"], values["play_ms"], values["duration_ms"])
+    return {f"target_{name}": lists(column, counts) for name, column in columns.items()}

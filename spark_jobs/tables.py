@@ -1,6 +1,5 @@
 """How the lake's partitions are read and written by Spark."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.lake import Lake, Manifest, Stage
-from contracts.schemas import DATASETS
+from contracts.schemas import DATASETS, schema_text
 from spark_jobs.digest import digest_from, observed_digest
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
@@ -40,20 +39,16 @@ def read_partitions(spark: SparkSession, lake: Lake, dataset: str, manifests: It
     return read_files(spark, dataset, [path for manifest in manifests for path in lake.paths(manifest)])
 
 
-def num_files(rows: int, rows_a_file: int) -> int:
-    """Files for a partition of about so many rows."""
-    return max(1, math.ceil(rows / rows_a_file))
-
-
 def write_staged(
-    frame: DataFrame, stage: Stage, *, files: int, sort: list[str], more: tuple[Column, ...] = ()
+    frame: DataFrame, stage: Stage, *, buckets: int = 1, sort: list[str], more: tuple[Column, ...] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """Write a dataset's rows into a stage, each file sorted, users spread over files by hash.
+    """Write a dataset's rows into a stage, each file sorted; rows are spread over files by a hash of the first column
+    that they are sorted by, which makes them buckets where that is the user.
 
     Returns:
         The content digest, and what was observed while writing (`digest_rows`, and the aggregates in `more`).
     """
-    watched, seen = observed_digest(frame.repartition(files, sort[0]).sortWithinPartitions(*sort), *more)
+    watched, seen = observed_digest(frame.repartition(buckets, sort[0]).sortWithinPartitions(*sort), *more)
     watched.write.mode("append").parquet(stage.path)
     values: dict[str, Any] = seen.get
     return digest_from(values), values
@@ -63,11 +58,6 @@ def in_schema(frame: DataFrame, dataset: str) -> DataFrame:
     """Exactly the dataset's columns, in its order and types."""
     schema = DATASETS[dataset]
     return frame.select(*(F.col(field.name).cast(_type(field.type)).alias(field.name) for field in schema))
-
-
-def schema_text(schema: pa.Schema) -> str:
-    """Column names and types on one line, list elements unnamed."""
-    return ", ".join(f"{field.name} {_type(field.type)}" for field in schema)
 
 
 def staged_schemas(stage: Stage) -> str:

@@ -32,14 +32,14 @@ def unknown_features(spark: SparkSession, names: list[str]) -> list[int]:
 
 
 def write_users(
-    spark: SparkSession, stages: dict[str, Stage], names: list[str], features: DataFrame
+    spark: SparkSession, stages: dict[str, Stage], names: list[str], features: DataFrame, buckets: int
 ) -> tuple[str, int]:
     """Stage the users of the staged events, all with as many features as there are names; returns digest and rows."""
     active = _staged(spark, stages["events"]).select("user_id").distinct()
     unknown = F.array(*(F.xxhash64(F.lit(f"{name}=")) for name in names)) if names else F.array()
     filled = F.coalesce("user_features", unknown.cast("array<bigint>")).alias("user_features")
     users = active.join(features, "user_id", "left").select("user_id", filled)
-    digest, seen = write_staged(in_schema(users, "users"), stages["users"], files=1, sort=["user_id"])
+    digest, seen = write_staged(in_schema(users, "users"), stages["users"], buckets=buckets, sort=["user_id"])
     return digest, int(seen["digest_rows"])
 
 

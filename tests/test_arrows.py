@@ -18,7 +18,7 @@ FORBIDDEN = {
     "dags": {"spark_jobs", "model", "components", "longreel", "torch", "pyspark", "kfp", "mlflow"},
 }  # fmt: skip
 # Standalone rooms list what they may use besides the standard library and themselves.
-ALLOWED = {"contracts": {"pyarrow"}, "dags": {"airflow", "contracts"}}
+ALLOWED = {"contracts": {"numpy", "pyarrow"}, "dags": {"airflow", "contracts"}}
 
 
 def imports_of(path: Path) -> set[str]:

@@ -236,7 +236,7 @@ def test_a_past_day_is_judged_by_the_days_before_it_again(ordinary: Home) -> Non
     assert ordinary.lake.require("events", past) == before
 
 
-def test_samples_whose_histories_vanish_or_requests_multiply_are_stopped(
+def test_samples_whose_histories_requests_or_labels_change_are_stopped(
     spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home, last = make_home(samples="[drift]\nmin_days = 1"), DAY + timedelta(days=1)
@@ -251,9 +251,12 @@ def test_samples_whose_histories_vanish_or_requests_multiply_are_stopped(
     publish_events(home, last, user_day(1, requests=20))
     assert longreel(home, *words) == 4
     assert "requests a user (median 5.0 of 1 trailing days): expected" in capsys.readouterr().err
+    publish_events(home, last, user_day(1, clicks=0))
+    assert longreel(home, *words) == 4
+    assert "click rate (median 1.0 of 1 trailing days): expected" in capsys.readouterr().err
     assert home.lake.manifest("samples", last) is None
     assert longreel(home, *words, "--accept-drift") == 0
-    assert home.lake.require("samples", last).details["warnings"][0].startswith("accepted: requests a user")
+    assert home.lake.require("samples", last).details["warnings"][0].startswith("accepted: click rate")
 
 
 def user_day(number: int, first_user: int = 0, requests: int = 5, clicks: int = 5) -> list[dict[str, Any]]:

@@ -18,14 +18,16 @@ def publish_log(home: Any) -> None:
 
 def test_any_base_gives_the_same_samples_and_a_rebuild_changes_nothing(spark: Any, make_home: Any, capsys: Any) -> None:
     digests = []
-    for name, every in (("compacted", 2), ("never", 100)):
+    for name, every, bases in (("one-job", 100, []), ("one-job-on-a-base", 2, DAYS[1:2]), ("daily", 2, DAYS[1:4:2])):
         home = make_home(name, compact_every_days=every, max_history=5)
         publish_log(home)
-        assert longreel(home, "build-samples", "--start", str(DAYS[2]), "--end", str(DAYS[4])) == 0
+        days = [(day, day) for day in DAYS[2:]] if name == "daily" else [(DAYS[2], DAYS[4])]
+        for start, end in days:
+            assert longreel(home, "build-samples", "--start", str(start), "--end", str(end)) == 0
         digests.append([home.lake.require("samples", day).digest for day in DAYS[2:]])
-        assert list(home.lake.days("history")) == ([DAYS[1], DAYS[3]] if every == 2 else [])
+        assert list(home.lake.days("history")) == bases
         assert max(len(row["history_item_id"]) for row in published(home, "samples", DAYS[4])) > 5
-    assert digests[0] == digests[1]
+    assert digests[0] == digests[1] == digests[2]
 
     before = contents(home.path / "lake")
     capsys.readouterr()

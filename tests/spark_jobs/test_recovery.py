@@ -30,7 +30,7 @@ def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any
     publish_events(home, DAY, [event(user % 50, user, at=user) for user in range(5_000)])
     partition = home.path / "lake" / "samples" / f"date={DAY}"
     process = step(home, "build-samples", "--date", str(DAY))
-    wait_for(lambda: list(partition.glob("build-*/_temporary")), process)
+    wait_for(lambda: list(partition.glob("build-*")), process)
     os.killpg(process.pid, signal.SIGKILL)  # Python and its JVM at once
     assert process.wait() == -signal.SIGKILL
     assert list(partition.glob("build-*")), "killed before it had staged anything"
