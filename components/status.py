@@ -1,9 +1,11 @@
 """The step `status`: where does the pipeline stand? Partitions, freshness, champion, decisions and ledger."""
 
 import argparse
+import json
 from collections.abc import Sequence
 from datetime import date
 
+from rich.markup import escape
 from rich.table import Table
 
 from components import registry, tracking
@@ -33,6 +35,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
     for line in _stale(stale_partitions(lake)):
+        console.print(line, soft_wrap=True, highlight=False)
+    for line in _quality(home):
         console.print(line, soft_wrap=True, highlight=False)
     for line in _freshness(config, sorted(lake.days("samples")), known, champion):
         console.print(line, soft_wrap=True)
@@ -72,6 +76,21 @@ def _stale(found: Sequence[Stale]) -> list[str]:
         lines.append(
             f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
         )
+    return lines
+
+
+def _quality(home: Home) -> list[str]:
+    """What the checkpoints say of the newest days: warnings of published ones, and days that they stopped."""
+    lines = []
+    for dataset in ("events", "samples"):
+        for day in list(home.lake.days(dataset))[-NEWEST:]:
+            warnings = home.lake.require(dataset, day).details.get("warnings", [])
+            lines += [f"[yellow]warning[/] {dataset} {day}: {escape(line)}" for line in warnings]
+    for path in sorted(home.reports.glob("*/quality-*.json"), key=lambda path: path.parent.name)[-2 * NEWEST :]:
+        summary = json.loads(path.read_text())
+        if not summary["success"]:
+            why = escape("; ".join([*summary.get("failures", []), str(path)]))
+            lines.append(f"[red]stopped[/] {summary['dataset']} {summary['date']}: {why}")
     return lines
 
 

@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from components.gates import paired_difference
@@ -107,6 +108,9 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     facts.add_row("champion", f"{before} -> {after}" if before != after else f"{after} (unchanged)")
     facts.add_row("trained on", f"{summary['train_first_day']} .. {summary['train_last_day']} ({summary['trigger']})")
     facts.add_row("MLflow run", f"{summary['run_name']}  ({summary['run_id']})")
+    judged = home.lake.manifest("samples", date.fromisoformat(folder.name))
+    for warning in judged.details.get("warnings", []) if judged else []:
+        facts.add_row("[yellow]data warning[/]", escape(warning))
     facts.add_row("reports", str(folder))
     facts.add_row("plots", str(folder / "plots"))
     if report.latency_ms is not None:

@@ -69,6 +69,31 @@ class SamplesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DriftPolicy:
+    """How unlike the days before it a log day may be: (warn, stop) of each measure; spark_jobs/drift.py has the rule.
+
+    A ratio r allows median / r .. median * r and what chance adds to that; a share says how far above the median.
+    """
+
+    days: int = 7  # log days before the day that it is compared with
+    min_days: int = 3  # fewer published ones among them judge nothing
+    volume: tuple[float, float] = (1.5, 1.8)  # ratio: events a day, requests a user
+    users: tuple[float, float] = (1.5, 1.8)  # ratio: users a day
+    label_rate: tuple[float, float] = (1.3, 1.6)  # ratio: share of impressions with an action or label, each of them
+    history: tuple[float, float] = (1.6, 2.0)  # ratio: history events a user
+    new_items: tuple[float, float] = (0.2, 0.4)  # share of impressions on items that none of those days had
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.min_days <= self.days, "[drift] expected 1 <= min_days <= days")
+        for name in ("volume", "users", "label_rate", "history", "new_items"):
+            least, levels = (0.0 if name == "new_items" else 1.0), getattr(self, name)
+            _require(
+                len(levels) == 2 and least < levels[0] <= levels[1],
+                f"[drift] {name}: expected [warn, stop] with {least:g} < warn <= stop, got {list(levels)}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """The ranker's sizes. `width` d, `heads` h, `layers` M and `expansion` r as in docs/method.md."""
 
@@ -184,6 +209,7 @@ class Config:
     tasks: tuple[str, ...] = ("click", "long_view", "like")
     source: SourceConfig = field(default_factory=SourceConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
+    drift: DriftPolicy = field(default_factory=DriftPolicy)
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)

@@ -17,7 +17,8 @@ request-level samples. `announce` emits the asset event `longreel_samples` for t
 
 **A task failed.** Every step is idempotent: clear it and it runs again. Exit 3: the raw day or an earlier day's events
 are not there yet; wait, or run the missing day. Exit 4: the quality checkpoint stopped the day; read
-`reports/<day>/quality-*.json`, mend the raw day, clear the task. Nothing half-written is ever visible.
+`reports/<day>/quality-*.json`, mend the raw day, clear the task. Where the day is unlike the days before it and yet
+right, run the step by hand with `--accept-drift`, then clear the task. Nothing half-written is ever visible.
 
 **One day again:** `airflow dags clear longreel_daily --partition-key 2026-01-05 -y`. **Many days:**
 `airflow backfill create --dag-id longreel_daily --from-date A --to-date B` (both inclusive).
@@ -54,6 +55,7 @@ def longreel_daily() -> None:
 
         manifest = Home.locate(HOME).lake.require("samples", date.fromisoformat(partition_key))
         facts = {"digest": manifest.digest, "rows": manifest.rows, "counts": manifest.counts}
+        facts["warnings"] = manifest.details.get("warnings", [])
         outlet_events[SAMPLES].extra = facts | {"run_type": dag_run.run_type.value}
         return facts
 

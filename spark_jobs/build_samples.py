@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
-    build_days(home, days_asked(args), LazySession("longreel build-samples"), force=args.force)
+    session = LazySession("longreel build-samples")
+    build_days(home, days_asked(args), session, force=args.force, accept_drift=args.accept_drift)
 
 
 def settings_digest(config: Config) -> str:
@@ -68,27 +69,29 @@ class Plan:
     inputs: dict[str, str]
 
 
-def build_days(home: Home, days: Sequence[date], session: LazySession, *, force: bool = False) -> None:
+def build_days(
+    home: Home, days: Sequence[date], session: LazySession, *, force: bool = False, accept_drift: bool = False
+) -> None:
     """Build the samples of consecutive log days; those made from the same inputs already are left as they are.
 
     Raises:
         DataNotReadyError: events of a day, or of a log day before it, are not published. Days before it are built.
-        QualityError: the checkpoint failed for a day; the days before it are published, what was there of it and of
-            later ones stays.
+        QualityError: the checkpoint failed for a day, or it is unlike the days before it and that is not accepted; the
+            days before it are published, what was there of it and of later ones stays.
     """
     stretch: list[Plan] = []
     try:
         for plan in _plans(home, days, force):
             if stretch and (plan.day != stretch[-1].day + timedelta(days=1) or len(stretch) == STRETCH):
-                _build(home, stretch, session)
+                _build(home, stretch, session, accept_drift)
                 stretch = []
             stretch.append(plan)
     except LongreelError:
         if stretch:
-            _build(home, stretch, session)
+            _build(home, stretch, session, accept_drift)
         raise
     if stretch:
-        _build(home, stretch, session)
+        _build(home, stretch, session, accept_drift)
 
 
 def _plans(home: Home, days: Sequence[date], force: bool) -> Iterator[Plan]:
@@ -117,7 +120,7 @@ def require_request_ids(config: Config, events: Manifest) -> None:
         )
 
 
-def _build(home: Home, plans: Sequence[Plan], session: LazySession) -> None:
+def _build(home: Home, plans: Sequence[Plan], session: LazySession, accept_drift: bool) -> None:
     """Build consecutive log days in one Spark job and publish them in order."""
     from spark_jobs.sample_checks import check_samples
 
@@ -133,7 +136,7 @@ def _build(home: Home, plans: Sequence[Plan], session: LazySession) -> None:
         found = run_tasks(spark, tasks)
         for plan, stage in zip(plans, stages, strict=True):
             facts = found.get(plan.events.date, {})
-            quality, counts = check_samples(home, plan.day, plan.events, facts)
+            quality, counts = check_samples(home, plan.day, plan.events, facts, accept_drift=accept_drift)
             _publish(home, plan, stage, tasks[0].bucket.of, facts, counts, quality)
             made = f"{counts['users']:,} users, {counts['requests']:,} requests, {counts['targets']:,} targets"
             history = f"{counts['history_events']:,} history events (longest {counts['max_history']:,})"
@@ -154,6 +157,7 @@ def _publish(
     quality: dict[str, Any],
 ) -> None:
     from spark_jobs.list_digest import digest_from
+    from spark_jobs.quality import verdict
     from spark_jobs.requests import resolved_rule
 
     config, events = home.config, plan.events
@@ -162,11 +166,12 @@ def _publish(
         "behaviour": list(config.source.behaviour),
         "max_history": config.samples.max_history,
         "user_features": plan.users.details["user_features"],
-        "quality": f"{len(quality['checks'])} checks passed",
+        **verdict(quality),
     }
     if not events.rows:
-        details["warning"] = "the log day has no events"
-        say("samples", plan.day, "warning: the log day has no events")
+        details["warnings"] = ["the log day has no events", *details.get("warnings", [])]
+    for warning in details.get("warnings", []):
+        say("samples", plan.day, f"warning: {warning}")
     stage.publish(
         digest=digest_from(facts),
         inputs=plan.inputs,

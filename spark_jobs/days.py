@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 
 def add_day_arguments(parser: argparse.ArgumentParser) -> None:
-    """--date, or --start and --end; and --force."""
+    """--date, or --start and --end; --force and --accept-drift."""
     parser.add_argument("--date", help="the log day, YYYY-MM-DD")
     parser.add_argument("--start", help="first log day of a range")
     parser.add_argument("--end", help="last log day of a range, inclusive")
     parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
+    parser.add_argument(
+        "--accept-drift", action="store_true", help="publish days that are unlike the days before them, and record it"
+    )
 
 
 def days_asked(args: argparse.Namespace) -> list[date]:

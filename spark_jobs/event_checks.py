@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from contracts.home import Home
 from contracts.lake import Stage
 from contracts.schemas import EVENTS, schema_text
+from spark_jobs.drift import Drift
 from spark_jobs.quality import Between, Check, Equal, check
 from spark_jobs.tables import read_files, staged_schemas
 from spark_jobs.validate import ALL_ACTIONS, event_bounds_ms, log_day_bounds_ms
@@ -18,8 +19,18 @@ MAX_REPEATED_SHARE = 0.02  # 0.2 % in KuaiRand-Pure
 REQUIRED_COLUMNS = [field.name for field in EVENTS if not field.nullable]
 
 
-def check_events(spark: SparkSession, home: Home, day: date, stage: Stage, counts: dict[str, int]) -> dict[str, Any]:
+def check_events(
+    spark: SparkSession,
+    home: Home,
+    day: date,
+    stage: Stage,
+    counts: dict[str, int],
+    drift: Drift,
+) -> dict[str, Any]:
     """Read staged events back and run their checkpoint; returns the quality summary.
+
+    Args:
+        drift: the day against the days before it, judged with the other checks.
 
     Raises:
         QualityError: a check failed.
@@ -27,7 +38,7 @@ def check_events(spark: SparkSession, home: Home, day: date, stage: Stage, count
     source = home.config.source
     start_ms, _ = log_day_bounds_ms(day, source)
     oldest_ms, end_ms = event_bounds_ms(day, source)
-    facts = event_facts(spark, stage, default_time_ms=start_ms) | {"quarantined_share": _share(counts)}
+    facts = event_facts(spark, stage, default_time_ms=start_ms) | {"quarantined_share": _share(counts), **drift.facts}
     checks: list[Check] = [
         Equal("schema", schema_text(EVENTS), "columns and types"),
         Equal("rows", counts["events"], "rows written are the rows accepted"),
@@ -40,6 +51,7 @@ def check_events(spark: SparkSession, home: Home, day: date, stage: Stage, count
         Between("min_play_ms", 0, None, "play time is not negative"),
         Between("min_duration_ms", 0, None, "duration is not negative"),
         *(Equal(f"null_{name}", 0, f"every event has {name}") for name in REQUIRED_COLUMNS),
+        *drift.checks,
     ]
     return check(home.reports, day, "events", facts, checks)
 

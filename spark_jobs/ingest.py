@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from contracts.actions import ACTIONS
 from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     source = open_source(home)
     session = LazySession("longreel ingest")
     for day in days_asked(args):
-        ingest_day(home, source, day, session, force=args.force)
+        ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
 
 
 def inputs_of(home: Home, source: Source, day: date) -> dict[str, str]:
@@ -104,13 +105,16 @@ def require_closed(counts: dict[str, int], events_written: int, quarantined_writ
         )
 
 
-def ingest_day(home: Home, source: Source, day: date, session: LazySession, *, force: bool = False) -> None:
+def ingest_day(
+    home: Home, source: Source, day: date, session: LazySession, *, force: bool = False, accept_drift: bool = False
+) -> None:
     """Ingest one log day; does nothing where the same inputs are published already.
 
     Raises:
         DataNotReadyError: the raw day has not arrived.
         LongreelError: the day lies within the imported archive.
-        QualityError: the checkpoint failed; what was published before stays.
+        QualityError: the checkpoint failed, or the day is unlike the days before it and that is not accepted; what
+            was published before stays.
     """
     began = time.monotonic()
     require_raw(source, day)
@@ -122,7 +126,7 @@ def ingest_day(home: Home, source: Source, day: date, session: LazySession, *, f
         return
     stages = {name: home.lake.stage(name, day) for name in ("quarantine", "users", "events")}
     with discard_on_error(*stages.values()):
-        _build(home, source, day, session, inputs, stages, began)
+        _build(home, source, day, session, inputs, stages, began, accept_drift)
 
 
 def _build(
@@ -133,9 +137,13 @@ def _build(
     inputs: dict[str, str],
     stages: dict[str, Stage],
     began: float,
+    accept_drift: bool,
 ) -> None:
     from spark_jobs.buckets import num_buckets
+    from spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
     from spark_jobs.event_checks import check_events
+    from spark_jobs.items import count_items
+    from spark_jobs.quality import verdict
     from spark_jobs.tables import in_schema, write_staged
     from spark_jobs.users import unknown_features, user_features, write_users
     from spark_jobs.validate import event_bounds_ms, judge
@@ -156,16 +164,23 @@ def _build(
     names, features = user_features(source, spark, source.hashes_text_ids)
     users_digest, users = write_users(spark, stages, names, features, buckets)
     counts["users"], counts["with_request_id"] = users, seen["with_request_id"]
-    quality = check_events(spark, home, day, stages["events"], counts)
+    counts |= {f"action_{name}": seen[f"action_{name}"] for name in ACTIONS}
+    past = trailing_days(home.lake, "events", day, home.config.drift)
+    counts["items"], new_item_events = count_items(spark, home.lake, stages["events"], past)
+    drift = event_drift(home.config.drift, day, counts, new_item_events, past, accepted=accept_drift)
+    quality = check_events(spark, home, day, stages["events"], counts, drift)
 
     about: dict[str, Any] = {"inputs": inputs, "code_version": code_version()}
     stages["quarantine"].publish(digest=refused_digest, counts=counts, **about)
     details: dict[str, Any] = {"user_features": names, "unknown_features": unknown_features(spark, names)}
     stages["users"].publish(digest=users_digest, buckets=buckets, counts={"users": users}, details=details, **about)
-    details = {"quality": f"{len(quality['checks'])} checks passed", "source": settings.kind}
+    details = {**verdict(quality), "source": settings.kind}
+    if new_item_events is not None:
+        details[NEW_ITEM_EVENTS] = new_item_events
     if not counts["input_rows"]:
-        details["warning"] = "the log day has no rows"
-        say("events", day, "warning: the raw day is there but has no rows")
+        details["warnings"] = ["the log day has no rows", *details.get("warnings", [])]
+    for warning in details.get("warnings", []):
+        say("events", day, f"warning: {warning}")
     manifest = stages["events"].publish(
         digest=digest,
         buckets=buckets,
@@ -187,4 +202,8 @@ def _facts_of_events() -> tuple[Any, ...]:
         F.min("time_ms").alias("min_time_ms"),
         F.max("time_ms").alias("max_time_ms"),
         F.count("request_id").alias("with_request_id"),
+        *(
+            F.count_if(F.col("actions").bitwiseAND(F.lit(bit)) != 0).alias(f"action_{name}")
+            for name, bit in ACTIONS.items()
+        ),
     )

@@ -2,6 +2,9 @@
 
 Great Expectations reads the data once per expectation and cannot look into lists, so Spark reduces the partition to
 one row of scalars in one pass, and the expectations judge that row. Data Docs and a JSON summary land in the reports.
+
+A failed check of level `stop` stops the day. One of level `warn` is said and recorded, and so is one of level
+`accepted`, which would have stopped the day had the user not asked to go on.
 """
 
 import importlib
@@ -13,19 +16,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from contracts.errors import QualityError
+
+Level = Literal["stop", "warn", "accepted"]
+SEVERITY: dict[Level, str] = {"stop": "critical", "warn": "warning", "accepted": "info"}  # Great Expectations' words
 
 
 @dataclass(frozen=True)
 class Between:
-    """A scalar must lie in [low, high]; None leaves a side open. `meaning` is what a reader of the report sees."""
+    """A scalar must lie in [low, high]; None leaves a side open. `meaning` is what a reader of the report sees, and
+    `remedy` how to go on where it does not."""
 
     column: str
     low: float | None
     high: float | None
     meaning: str
+    level: Level = "stop"
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Equal:
     column: str
     value: str | int
     meaning: str
+    level: Level = "stop"
+    remedy: str = ""
 
 
 Check = Between | Equal
@@ -62,10 +73,11 @@ def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], chec
         facts: one value for each checked column.
 
     Returns:
-        What was checked and observed, as written to `<reports>/<day>/quality-<dataset>.json`.
+        What was checked and observed, as written to `<reports>/<day>/quality-<dataset>.json`: a sentence for each
+        failed check of level `stop` in `failures`, and in `warnings` for each column that failed one of another level.
 
     Raises:
-        QualityError: a check failed; nothing of the day may be published.
+        QualityError: a check of level `stop` failed; nothing of the day may be published.
     """
     unknown = [check.column for check in checks if facts[check.column] is None]
     if unknown:  # Great Expectations lets nulls pass
@@ -74,24 +86,48 @@ def check(reports: Path, day: date, dataset: str, facts: Mapping[str, Any], chec
     folder.mkdir(parents=True, exist_ok=True)
     docs = folder / "data-docs" / dataset
     results = _run_checkpoint(dataset, facts, checks, docs)
+    failed = [result for result in results if not result["success"] and result["level"] == "stop"]
+    failures = [_sentence(result) for result in failed]
     summary = {
         "dataset": dataset,
         "date": day.isoformat(),
-        "success": all(result["success"] for result in results),
+        "success": not failed,
+        "failures": failures,
+        "warnings": _warnings(results),
         "checks": results,
         "facts": dict(facts),
     }
     draft = folder / f".quality-{dataset}.{os.getpid()}"
     draft.write_text(json.dumps(summary, indent=1))
     draft.replace(folder / f"quality-{dataset}.json")
-    failed = [result for result in results if not result["success"]]
     if failed:
-        lines = "\n".join(f"  {r['meaning']}: expected {r['expected']}, got {r['observed']}" for r in failed)
+        remedies = {check.remedy for check, result in zip(checks, results, strict=True) if result in failed}
         raise QualityError(
-            f"{dataset} of {day} failed {len(failed)} of {len(results)} checks; nothing of it was published\n{lines}\n"
-            f"  details: {docs / 'index.html'}"
+            f"{dataset} of {day} failed {len(failed)} of {len(results)} checks; nothing of it was published\n"
+            + "".join(f"  {line}\n" for line in [*failures, *sorted(remedies - {""})])
+            + f"  details: {docs / 'index.html'}"
         )
     return summary
+
+
+def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest's details keep of a checkpoint that let the day pass: `quality`, and `warnings` where any."""
+    passed = f"{sum(result['success'] for result in summary['checks'])} checks passed"
+    warnings = summary["warnings"]
+    return {"quality": f"{passed}, {len(warnings)} warned", "warnings": warnings} if warnings else {"quality": passed}
+
+
+def _sentence(result: Mapping[str, Any]) -> str:
+    return f"{result['meaning']}: expected {result['expected']}, got {result['observed']}"
+
+
+def _warnings(results: list[dict[str, Any]]) -> list[str]:
+    """One line a column: where a check was accepted, the narrower one that warns says nothing more."""
+    lines: dict[str, str] = {}
+    for level, said in (("warn", ""), ("accepted", "accepted: ")):
+        failed = (result for result in results if result["level"] == level and not result["success"])
+        lines |= {result["column"]: f"{said}{_sentence(result)}" for result in failed}
+    return list(lines.values())
 
 
 def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check], docs: Path) -> list[dict[str, Any]]:
@@ -112,7 +148,8 @@ def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check],
     context.add_data_docs_site("local", site)  # type: ignore[arg-type]
     asset = context.data_sources.add_pandas("lake").add_dataframe_asset(dataset)
     batch = asset.add_batch_definition_whole_dataframe("day")
-    suite = context.suites.add(gx.ExpectationSuite(name=dataset, expectations=[_expectation(gx, c) for c in checks]))
+    expectations = [_expectation(gx, number, check) for number, check in enumerate(checks)]
+    suite = context.suites.add(gx.ExpectationSuite(name=dataset, expectations=expectations))
     validation = context.validation_definitions.add(gx.ValidationDefinition(name=dataset, data=batch, suite=suite))
     checkpoint = context.checkpoints.add(
         gx.Checkpoint(
@@ -124,30 +161,31 @@ def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check],
     )
     outcome = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame([dict(facts)])})
     (run,) = outcome.run_results.values()
-    verdict: dict[str, bool] = {}
+    success: dict[int, bool] = {}
     for result in run.results:
         assert result.expectation_config is not None
-        verdict[result.expectation_config.kwargs["column"]] = bool(result.success)
+        success[result.expectation_config.meta["check"]] = bool(result.success)
     return [
         {
             "column": check.column,
             "meaning": check.meaning,
             "expected": _expected(check),
             "observed": facts[check.column],
-            "success": verdict[check.column],
+            "level": check.level,
+            "success": success[number],
         }
-        for check in checks
+        for number, check in enumerate(checks)
     ]
 
 
-def _expectation(gx: Any, check: Check) -> Any:
+def _expectation(gx: Any, number: int, check: Check) -> Any:
+    """A check as an expectation. Two of one column differ in level, and results come in any order: `meta` tells them
+    apart. Data Docs show a description but no severity, so it begins with the level where that is not `stop`."""
+    told = check.meaning if check.level == "stop" else f"[{check.level}] {check.meaning}"
+    about = {"column": check.column, "description": told, "severity": SEVERITY[check.level], "meta": {"check": number}}
     if isinstance(check, Equal):
-        return gx.expectations.ExpectColumnValuesToBeInSet(
-            column=check.column, value_set=[check.value], description=check.meaning
-        )
-    return gx.expectations.ExpectColumnValuesToBeBetween(
-        column=check.column, min_value=check.low, max_value=check.high, description=check.meaning
-    )
+        return gx.expectations.ExpectColumnValuesToBeInSet(value_set=[check.value], **about)
+    return gx.expectations.ExpectColumnValuesToBeBetween(min_value=check.low, max_value=check.high, **about)
 
 
 def _expected(check: Check) -> str:

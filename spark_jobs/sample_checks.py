@@ -7,20 +7,23 @@ from contracts.actions import LABELS
 from contracts.home import Home
 from contracts.lake import Manifest
 from contracts.schemas import SAMPLES, schema_text
+from spark_jobs.drift import sample_drift
 from spark_jobs.list_checks import BROKEN_SAMPLES, Facts
 from spark_jobs.quality import Between, Check, Equal, check
 
 COUNTS = ("users", "requests", "targets", "history_events", "max_history", "max_request_targets")
 
 
-def check_samples(home: Home, day: date, events: Manifest, found: Facts) -> tuple[dict[str, Any], dict[str, int]]:
+def check_samples(
+    home: Home, day: date, events: Manifest, found: Facts, *, accept_drift: bool = False
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Run the checkpoint of a day's staged samples on what was found when their files were read back.
 
     Returns:
         The quality summary, and the counts for the manifest.
 
     Raises:
-        QualityError: a check failed.
+        QualityError: a check failed, or the day is unlike the days before it and that is not accepted.
     """
     counted = (*COUNTS, *BROKEN_SAMPLES, *(f"label_{name}" for name in LABELS))
     facts = {"schema": schema_text(SAMPLES)} | dict.fromkeys(counted, 0) | found
@@ -32,5 +35,6 @@ def check_samples(home: Home, day: date, events: Manifest, found: Facts) -> tupl
         *(Equal(name, 0, meaning) for name, meaning in BROKEN_SAMPLES.items()),
     ]
     facts = {name: value for name, value in facts.items() if not name.startswith("digest_")}
-    summary = check(home.reports, day, "samples", facts, checks)
-    return summary, {name: int(facts[name]) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}
+    counts = {name: int(facts[name]) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}
+    drift = sample_drift(home, day, counts, accepted=accept_drift)
+    return check(home.reports, day, "samples", facts | drift.facts, [*checks, *drift.checks]), counts

@@ -109,7 +109,7 @@ def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any,
             manifest = home.lake.require(dataset, day)
             assert manifest.rows == 0
             assert home.lake.read(manifest).num_rows == 0
-        assert "warning" in home.lake.require("samples", day).details
+        assert "warnings" in home.lake.require("samples", day).details
 
 
 @pytest.mark.parametrize(

@@ -112,4 +112,6 @@ def test_two_real_weeks_close_and_never_leak(spark: Any, make_home: Any) -> None
         samples = home.lake.read(home.lake.require("samples", day))
         assert pc.sum(pc.list_value_length(samples["target_item_id"])).as_py() == counts["events"]
         assert leaks_and_misses(samples) == (0, 0)
+        for dataset in ("events", "samples"):  # a holiday and its weekends are ordinary days
+            assert "warnings" not in home.lake.require(dataset, day).details
     assert total == {"input_rows": 228_329, "events": 222_869, "quarantined": 0, "exact_repeats": 5_460}

@@ -1,0 +1,22 @@
+"""How many items does a day show, and how many of its impressions fall on items that no trailing day has?"""
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from contracts.lake import Lake, Manifest, Stage
+from spark_jobs.tables import read_files, read_partitions
+
+
+def count_items(spark: SparkSession, lake: Lake, stage: Stage, past: list[Manifest]) -> tuple[int, int | None]:
+    """Distinct items of the staged events, and events on items that are new; None without trailing days.
+
+    Reads one column of the trailing days.
+    """
+    shown = read_files(spark, "events", [stage.path]).groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
+    seen = read_partitions(spark, lake, "events", past).select("item_id").distinct().withColumn("seen", F.lit(1))
+    found = (
+        shown.join(seen, "item_id", "left")
+        .agg(F.count(F.lit(1)).alias("items"), F.sum(F.when(F.col("seen").isNull(), F.col("events"))).alias("new"))
+        .collect()[0]
+    )
+    return int(found["items"]), (int(found["new"] or 0) if past else None)
