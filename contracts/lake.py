@@ -242,7 +242,7 @@ class Stage:
             came = footer.schema_arrow
             if schema_text(came) != schema_text(expected):
                 raise LongreelError(f"{self.dataset} of {self.day}: expected columns\n{expected}\nbut staged\n{came}")
-            bucket = int(name.split("-")[1]) % buckets if buckets > 1 else 0
+            bucket = int(name.removesuffix(".parquet").split("-")[1]) if buckets > 1 else 0
             rows = footer.metadata.num_rows
             yield DataFile(path=f"{self.build}/{name}", rows=rows, bytes=info.size, bucket=bucket)
 
