@@ -136,7 +136,8 @@ def _build(home: Home, plans: Sequence[Plan], session: LazySession, accept_drift
         found = run_tasks(spark, tasks)
         for plan, stage in zip(plans, stages, strict=True):
             facts = found.get(plan.events.date, {})
-            quality, counts = check_samples(home, plan.day, plan.events, facts, accept_drift=accept_drift)
+            brief = plan is not plans[-1]
+            quality, counts = check_samples(home, plan.day, plan.events, facts, accept_drift=accept_drift, brief=brief)
             _publish(home, plan, stage, tasks[0].bucket.of, facts, counts, quality)
             made = f"{counts['users']:,} users, {counts['requests']:,} requests, {counts['targets']:,} targets"
             history = f"{counts['history_events']:,} history events (longest {counts['max_history']:,})"

@@ -15,9 +15,10 @@ COUNTS = ("users", "requests", "targets", "history_events", "max_history", "max_
 
 
 def check_samples(
-    home: Home, day: date, events: Manifest, found: Facts, *, accept_drift: bool = False
+    home: Home, day: date, events: Manifest, found: Facts, *, accept_drift: bool = False, brief: bool = False
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Run the checkpoint of a day's staged samples on what was found when their files were read back.
+    """Run the checkpoint of a day's staged samples on what was found when their files were read back; see
+    `quality.check` for `brief`.
 
     Returns:
         The quality summary, and the counts for the manifest.
@@ -37,4 +38,5 @@ def check_samples(
     facts = {name: value for name, value in facts.items() if not name.startswith("digest_")}
     counts = {name: int(facts[name]) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}
     drift = sample_drift(home, day, counts, accepted=accept_drift)
-    return check(home.reports, day, "samples", facts | drift.facts, [*checks, *drift.checks]), counts
+    summary = check(home.reports, day, "samples", facts | drift.facts, [*checks, *drift.checks], brief=brief)
+    return summary, counts

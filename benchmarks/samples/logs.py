@@ -1,0 +1,215 @@
+"""The two logs of this benchmark as lakes of events: a real one with long histories, and a simulated large one.
+
+Events are written with pyarrow as ingest would have published them; ingest itself is not what is measured here.
+"""
+
+import argparse
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from rich.progress import track
+
+from contracts.actions import ACTIONS
+from contracts.home import CONFIG_FILE, Home
+from contracts.lake import Stage, digest_of
+from contracts.ragged import Ints
+from contracts.schemas import DATASETS, EVENTS, UNKNOWN, USERS
+from spark_jobs.bucket_tasks import base_tables
+from spark_jobs.buckets import bucket_of, num_buckets
+from spark_jobs.history import history_settings
+from spark_jobs.list_checks import combined, history_facts
+from spark_jobs.list_digest import digest_from
+from spark_jobs.list_files import write_bucket
+from spark_jobs.samples import DayEvents, add_day
+from spark_jobs.timeline import FIELDS, Timeline
+
+CONFIG = """name = "{name}"
+tasks = ["click"]
+
+[source]
+kind = "{kind}"
+log = "."
+behaviour = ["click"]
+
+[samples]
+max_history = {max_history}
+request_rule = "{rule}"
+"""
+BUCKET_ROWS = 2_000_000
+DAY_MS = 86_400_000
+
+
+def new_home(folder: Path, kind: str, max_history: int, rule: str) -> Home:
+    """A home folder with the benchmark's configuration."""
+    folder.mkdir(parents=True)
+    text = CONFIG.format(name=folder.name, kind=kind, max_history=max_history, rule=rule)
+    (folder / CONFIG_FILE).write_text(text)
+    return Home(folder)
+
+
+def publish(home: Home, day: date, events: pa.Table) -> None:
+    """A log day's events, sorted as ingest sorts them, and its users."""
+    ids = events.column("user_id").to_numpy()
+    buckets = num_buckets(len(ids), BUCKET_ROWS)
+    number = bucket_of(ids, buckets)
+    keys = [events.column(name).to_numpy() for name in reversed(FIELDS)]
+    order = np.lexsort([*keys, ids, number])
+    events, number, ids = events.take(pa.array(order)), number[order], ids[order]
+    users = {"user_id": np.unique(ids)}
+    for dataset in ("users", "events"):
+        stage = home.lake.stage(dataset, day)
+        for bucket in range(buckets):
+            if dataset == "events":
+                rows = events.slice(*_span(number, bucket))
+            else:
+                mine = users["user_id"][bucket_of(users["user_id"], buckets) == bucket]
+                rows = pa.table([mine, pa.array([[]] * len(mine), USERS.field(1).type)], schema=USERS)
+            _write(stage, bucket, rows)
+        counts = {"users": len(users["user_id"]), "with_request_id": len(ids) - events.column("request_id").null_count}
+        details = {"user_features": [], "unknown_features": []}
+        stage.publish(
+            digest=digest_of([str(day), len(ids)]), inputs={}, buckets=buckets, counts=counts, details=details
+        )
+
+
+def _span(number: Ints, bucket: int) -> tuple[int, int]:
+    first, last = np.searchsorted(number, [bucket, bucket + 1])
+    return int(first), int(last - first)
+
+
+def _write(stage: Stage, bucket: int, rows: pa.Table) -> None:
+    path = f"{stage.path}/part-{bucket:05d}.parquet"
+    pq.write_table(rows.cast(DATASETS[stage.dataset]), path, compression="zstd", row_group_size=1 << 20)
+
+
+def publish_archive(home: Home, through: date, events: pa.Table) -> None:
+    """Older events as the base that `import-history` would have published."""
+    config, stage = home.config, home.lake.stage("history", through)
+    ids = events.column("user_id").to_numpy()
+    buckets, parts = num_buckets(len(ids), BUCKET_ROWS), []
+    for bucket in range(buckets):
+        timeline = Timeline(config.samples.max_history)
+        mine = events.filter(pa.array(bucket_of(ids, buckets) == bucket))
+        add_day(timeline, DayEvents.of(mine), sum(ACTIONS.values()))
+        path = write_bucket(stage, bucket, base_tables(timeline, through))
+        parts.append(history_facts(home.lake, path, bucket, buckets))
+    found = combined(parts)
+    counts = {"history_events": found["history_events"], "max_history": config.samples.max_history}
+    about = {"inputs": {"raw": "benchmark"}, "details": {"settings": history_settings(config)}}
+    stage.publish(digest=digest_from(found), buckets=buckets, counts=counts, **about)
+
+
+def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2023, 9, 1)) -> Home:
+    """The real log: what happened before `start` is the archive, the days since are log days."""
+    home = new_home(folder, "kuairand", max_history, "request_id")
+    options = pacsv.ConvertOptions(column_types={"date": pa.string(), "request_id": pa.string()})
+    columns = ["user_id", "video_id", "date", "time_ms", "tab", *_CLICKS, "play_time_ms", "duration_ms", "request_id"]
+    videos = pacsv.read_csv(source / "video_features_basic.csv.gz")
+    tables = []
+    for name in ("log_history", "log_standard"):
+        table = pacsv.read_csv(source / f"{name}.csv.gz", convert_options=options)
+        if "request_id" not in table.column_names:
+            table = table.append_column("request_id", pa.nulls(table.num_rows, pa.string()))
+        tables.append(table.select(columns))
+    raw = pa.concat_tables(tables)
+    video = np.asarray(videos.column("video_id"), np.int64)
+    place = np.argsort(video)[np.searchsorted(np.sort(video), np.asarray(raw.column("video_id"), np.int64))]
+    actions = sum(np.asarray(raw.column(column), np.int32) * ACTIONS[name] for column, name in _CLICKS.items())
+    events = pa.table(
+        {
+            "user_id": raw.column("user_id"),
+            "time_ms": raw.column("time_ms"),
+            "request_id": raw.column("request_id"),
+            "item_id": raw.column("video_id"),
+            "author_id": np.asarray(videos.column("author_id"), np.int64)[place],
+            "tag": np.asarray(videos.column("tag"), np.int32)[place],
+            "surface": raw.column("tab").cast("int32"),
+            "actions": actions,
+            "play_ms": raw.column("play_time_ms").cast("int64"),
+            "duration_ms": raw.column("duration_ms").cast("int64"),
+        },
+        schema=EVENTS,
+    )
+    coded = raw.column("date").combine_chunks().dictionary_encode()
+    names = [f"{d[:4]}-{d[4:6]}-{d[6:]}" for d in coded.dictionary.to_pylist()]
+    iso = np.array(names, "datetime64[D]")[np.asarray(coded.indices)]
+    old = iso < np.datetime64(start)
+    publish_archive(home, start - timedelta(days=1), events.filter(pa.array(old)))
+    order = np.argsort(iso, kind="stable")
+    first, last = start, iso.max().astype(object)
+    for number in track(range((last - first).days + 1), description=f"filetouch -> {folder.name}"):
+        day = first + timedelta(days=number)
+        low, high = np.searchsorted(iso[order], [np.datetime64(day), np.datetime64(day + timedelta(days=1))])
+        publish(home, day, events.take(pa.array(order[low:high])))
+    return home
+
+
+_CLICKS = {
+    "is_click": "click",
+    "is_like": "like",
+    "is_follow": "follow",
+    "is_comment": "comment",
+    "is_forward": "forward",
+    "is_hate": "hate",
+    "long_view": "long_view",
+    "is_profile_enter": "profile_enter",
+}
+
+
+def simulated(folder: Path, users: int, events: int, days: int, max_history: int, seed: int = 0) -> Home:
+    """A large log of uniform days: lognormal activity, requests of 6 targets, a third of impressions clicked.
+
+    Items are Zipf-like over a million; no signal is put in, since only the cost of building samples is measured.
+    """
+    home = new_home(folder, "generic", max_history, "delivery_time")
+    rng = np.random.default_rng(seed)
+    weight = rng.lognormal(0, 1.5, users)
+    weight /= weight.sum()
+    first = date(2026, 1, 1)
+    for number in track(range(days), description=f"simulated -> {folder.name}"):
+        requests = events // days // 6
+        user = np.repeat(np.searchsorted(np.cumsum(weight), rng.random(requests)), 6)
+        start = (first - date(1970, 1, 1)).days * DAY_MS + number * DAY_MS
+        time_ms = np.repeat(start + rng.integers(0, DAY_MS, requests), 6)
+        item = np.minimum((rng.pareto(0.6, len(user)) * 20).astype(np.int64), 999_999)
+        duration = rng.integers(5_000, 120_000, len(user))
+        play = (duration * rng.beta(0.7, 1.2, len(user))).astype(np.int64)
+        table = {
+            "user_id": np.minimum(user, users - 1),
+            "time_ms": time_ms,
+            "request_id": pa.nulls(len(user), pa.string()),
+            "item_id": item,
+            "author_id": item // 7,
+            "tag": (item % 53).astype(np.int32),
+            "surface": np.full(len(user), UNKNOWN, np.int32),
+            "actions": (rng.random(len(user)) < 1 / 3).astype(np.int32),
+            "play_ms": play,
+            "duration_ms": duration,
+        }
+        publish(home, first + timedelta(days=number), pa.table(table, schema=EVENTS))
+    return home
+
+
+def main() -> None:
+    """Make one of the lakes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("log", choices=("filetouch", "simulated"))
+    parser.add_argument("folder", type=Path, help="home folder to be made")
+    parser.add_argument("--source", type=Path, default=Path("../shared/data/filetouch"))
+    parser.add_argument("--max-history", type=int, default=10_240)
+    parser.add_argument("--users", type=int, default=100_000)
+    parser.add_argument("--events", type=int, default=50_000_000)
+    parser.add_argument("--days", type=int, default=16)
+    args = parser.parse_args()
+    if args.log == "filetouch":
+        filetouch(args.source, args.folder, args.max_history)
+    else:
+        simulated(args.folder, args.users, args.events, args.days, args.max_history)
+
+
+if __name__ == "__main__":
+    main()
