@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from mlflow.models import set_model
 
+from contracts.conform import missing_columns
 from contracts.errors import LongreelError
 from contracts.schemas import REQUEST_TABLE
 from model.checkpoint import model_digest
@@ -36,10 +37,10 @@ class RequestScorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defin
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score a request table; `params["window"]` limits the history that a request sees."""
-        missing = [name for name in REQUEST_TABLE.names if name not in model_input.columns]
-        if missing:
+        if missing := missing_columns(REQUEST_TABLE, model_input.columns):
             raise LongreelError(f"the request table lacks columns {', '.join(missing)}; see contracts/schemas.py")
-        table = pa.Table.from_pandas(model_input[REQUEST_TABLE.names], schema=REQUEST_TABLE, preserve_index=False)
+        schema = pa.schema([field for field in REQUEST_TABLE if field.name in model_input.columns])
+        table = pa.Table.from_pandas(model_input[schema.names], schema=schema, preserve_index=False)
         return self._scorer.score(table, (params or {}).get("window")).to_pandas()
 
 

@@ -27,7 +27,7 @@ from contracts.config import Config
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.schemas import REQUEST_TABLE
+from contracts.schemas import REQUEST_TABLE, later_of
 
 CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not judged yet
@@ -105,8 +105,8 @@ def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
 
     def spec(field: pa.Field) -> ColSpec:
         if pa.types.is_list(field.type):
-            return ColSpec(Array(kinds[field.type.value_type]), field.name)
-        return ColSpec(kinds[field.type], field.name)
+            return ColSpec(Array(kinds[field.type.value_type]), field.name, required=later_of(field) is None)
+        return ColSpec(kinds[field.type], field.name, required=later_of(field) is None)
 
     inputs: list[ColSpec | TensorSpec] = [spec(field) for field in REQUEST_TABLE]
     outputs: list[ColSpec | TensorSpec] = [spec(REQUEST_TABLE.field("user_id"))]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contracts.conform import conform, missing_columns, stored_columns
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.schemas import REQUEST_TABLE
@@ -47,9 +48,8 @@ def read_requests(path: Path) -> pa.Table:
         raise LongreelError(f"no request table at {path}; expected a Parquet file, see contracts/schemas.py")
     try:
         found = set(pq.read_schema(path).names)
-        missing = [name for name in REQUEST_TABLE.names if name not in found]
-        if missing:
+        if missing := missing_columns(REQUEST_TABLE, found):
             raise LongreelError(f"{path} lacks columns {', '.join(missing)}; see REQUEST_TABLE in contracts/schemas.py")
-        return pq.read_table(path, columns=REQUEST_TABLE.names).cast(REQUEST_TABLE)
+        return conform(pq.read_table(path, columns=stored_columns(REQUEST_TABLE, found)), REQUEST_TABLE, str(path))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise LongreelError(f"{path} is not a request table: {error}") from error

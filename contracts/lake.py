@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from contracts.conform import conform, stored_columns
 from contracts.errors import DataNotReadyError, LongreelError
-from contracts.schemas import DATASETS, SCHEMA_VERSION, schema_text
+from contracts.schemas import DATASETS, READABLE_SINCE, SCHEMA_VERSION, schema_text
 
 MANIFEST = "_manifest.json"
 ABANDONED_AFTER_S = 6 * 3600  # a build folder without a manifest may still be being written until it is this old
@@ -48,6 +49,7 @@ class Manifest:
 
     Users are spread over `buckets`, a power of two, by a hash of their id; with one, every file may hold any user.
     `digest` depends on the rows alone, not on their order, on the files that hold them or on when they were written.
+    Code of schema version `readable_since` or newer can read it; what such code does not know, it leaves aside.
     `inputs` maps each input's name to its digest; `counts` holds the row account and other integers; `details` holds
     what else a reader may need (the request rule, names of user features, quality results).
     """
@@ -64,6 +66,7 @@ class Manifest:
     min_time_ms: int | None = None
     max_time_ms: int | None = None
     schema_version: int = SCHEMA_VERSION
+    readable_since: int = 1
     code_version: str = ""
     created_at: str = ""
 
@@ -76,20 +79,27 @@ class Manifest:
         """Read a stored manifest.
 
         Raises:
-            LongreelError: it was written by a newer schema than this code knows, or is not a manifest.
+            LongreelError: it was written by a newer schema than this code can read, or is not a manifest.
         """
         try:
             values = json.loads(text)
-            files = tuple(DataFile(**item) for item in values.pop("files"))
-            manifest = Manifest(files=files, **values)
+            needed = values.setdefault("readable_since", values["schema_version"])
+            if needed > SCHEMA_VERSION:
+                raise LongreelError(
+                    f"{values['dataset']}/date={values['date']} was written by schema version "
+                    f"{values['schema_version']} and needs version {needed} to be read, this code has "
+                    f"{SCHEMA_VERSION}; upgrade longreel"
+                )
+            files = tuple(DataFile(**_known(DataFile, item)) for item in values.pop("files"))
+            return Manifest(files=files, **_known(Manifest, values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise LongreelError(f"not a partition manifest ({error}); republish the partition") from error
-        if manifest.schema_version > SCHEMA_VERSION:
-            raise LongreelError(
-                f"{manifest.dataset}/date={manifest.date} has schema version {manifest.schema_version}, "
-                f"this code reads up to {SCHEMA_VERSION}; upgrade longreel"
-            )
-        return manifest
+
+
+def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a dataclass has fields for."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def digest_of(value: Any) -> str:
@@ -151,15 +161,33 @@ class Lake:
                     yield day
 
     def paths(self, manifest: Manifest) -> list[str]:
-        """Absolute paths (on `filesystem`) of a partition's data files; Spark and pyarrow both take them."""
+        """Absolute paths (on `filesystem`) of a partition's data files; Spark and pyarrow both take them.
+
+        Raises:
+            LongreelError: the partition is older than what readers of its dataset expect now.
+        """
+        needed = READABLE_SINCE[manifest.dataset]
+        if manifest.schema_version < needed:
+            raise LongreelError(
+                f"{manifest.dataset} of {manifest.date} has schema version {manifest.schema_version}, but "
+                f"{manifest.dataset} changed in version {needed}; run its step again"
+            )
         folder = self._partition(manifest.dataset, date.fromisoformat(manifest.date))
         return [str(folder / item.path) for item in manifest.files]
 
     def read(self, manifest: Manifest, columns: list[str] | None = None) -> pa.Table:
-        """A partition's rows, or of some columns only."""
+        """A partition's rows, or of some columns only.
+
+        Raises:
+            LongreelError: a column is missing and has no default; or as `paths`.
+        """
         schema = DATASETS[manifest.dataset]
         schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
-        tables = [pq.read_table(p, columns=columns, filesystem=self._fs).cast(schema) for p in self.paths(manifest)]
+        tables = []
+        for path in self.paths(manifest):
+            with pq.ParquetFile(path, filesystem=self._fs) as file:
+                found = file.read(columns=stored_columns(schema, file.schema_arrow.names))
+                tables.append(conform(found, schema, f"{manifest.dataset} of {manifest.date}"))
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def stage(self, dataset: str, day: date) -> "Stage":
@@ -214,6 +242,8 @@ class Stage:
             details=dict(details or {}),
             min_time_ms=min_time_ms,
             max_time_ms=max_time_ms,
+            schema_version=SCHEMA_VERSION,
+            readable_since=READABLE_SINCE[self.dataset],
             code_version=code_version,
             created_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )

@@ -2,13 +2,51 @@
 
 A list column ending in an event field (`history_time_ms`, `target_item_id`) is parallel to its siblings: element i of
 each belongs to one event. Lists hold primitives, so a reader gets values and offsets without touching a row in Python.
+What may change here, and what a change asks for, stands in docs/decisions/0007-schemas-grow-at-the-edges.md.
 """
+
+import json
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # raised by every change of a column of any dataset
 
 UNKNOWN = -1  # author, tag or surface that the source does not give
+
+
+@dataclass(frozen=True, kw_only=True)
+class Later:
+    """What a column that came with schema version `since` is in tables from before: `default` in every row, or in
+    every element of a list as long as the list column `beside`."""
+
+    since: int
+    default: int | str | None
+    beside: str | None = None
+
+
+def later(name: str, kind: pa.DataType, declared: Later) -> pa.Field:
+    """A column that a dataset has gained, nullable where its default is null.
+
+    Raises:
+        ValueError: the declaration does not fit the type or SCHEMA_VERSION.
+    """
+    if not 1 < declared.since <= SCHEMA_VERSION:
+        raise ValueError(f"{name}: since {declared.since}, expected 2 .. SCHEMA_VERSION, which is {SCHEMA_VERSION}")
+    if pa.types.is_list(kind) != (declared.beside is not None):
+        raise ValueError(f"{name}: a list column needs `beside`, a column of its length, and no other column has one")
+    if declared.beside is not None and declared.default is None:
+        raise ValueError(f"{name}: elements of lists are never null; give a default")
+    pa.scalar(declared.default, kind.value_type if declared.beside else kind)  # or it is no value of the type
+    about = {"since": declared.since, "default": declared.default, "beside": declared.beside}
+    return pa.field(name, kind, nullable=declared.default is None, metadata={"later": json.dumps(about)})
+
+
+def later_of(field: pa.Field) -> Later | None:
+    """How a column was declared `later`; None for one that was always there."""
+    told = (field.metadata or {}).get(b"later")
+    return None if told is None else Later(**json.loads(told))
+
 
 # events/date=D: one row per impression of the log day D, sorted by (user_id, time_ms).
 EVENTS = pa.schema(
@@ -99,6 +137,10 @@ DATASETS: dict[str, pa.Schema] = {
     "history": HISTORY,
     "samples": SAMPLES,
 }
+
+# The schema version since which a dataset's partitions are read as they are now: raised by a change that is no column
+# `later`. Older partitions are not read then, nor newer ones by older code.
+READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 1)
 
 
 def shape_of(kind: pa.DataType) -> str:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 
 from contracts.config import TrainingConfig
+from contracts.conform import conform, stored_columns
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest
 from contracts.ragged import Ints, list_values, ranges
@@ -83,7 +84,8 @@ def read_rows(lake: Lake, groups: Sequence[RowGroup]) -> SampleRows:
     tables = []
     for group in groups:
         with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
-            tables.append(file.read_row_group(group.index, columns=SAMPLES.names).cast(SAMPLES))
+            found = file.read_row_group(group.index, columns=stored_columns(SAMPLES, file.schema_arrow.names))
+            tables.append(conform(found, SAMPLES, f"samples in {group.path}"))
     return SampleRows.from_arrow(pa.concat_tables(tables) if tables else SAMPLES.empty_table())
 
 

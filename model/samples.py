@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.actions import LABELS
+from contracts.conform import conform
 from contracts.errors import LongreelError
 from contracts.ragged import Ints, list_values, offsets_of, ranges
 from contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
@@ -23,21 +24,6 @@ def _integers(array: pa.Array, name: str) -> Ints:
     if array.null_count:
         raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
     return np.asarray(array.to_numpy(zero_copy_only=False))
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The schema's columns of a table, in its types.
-
-    Raises:
-        LongreelError: a column is missing or cannot be read as its type.
-    """
-    missing = [field.name for field in schema if field.name not in table.column_names]
-    if missing:
-        raise LongreelError(f"request table: column {', '.join(missing)} is missing; got {table.column_names}")
-    try:
-        return table.select(schema.names).cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError) as error:
-        raise LongreelError(f"request table: {error}; expected\n{schema}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +49,7 @@ class SampleRows:
             LongreelError: a column is missing or of another type, or the rows break the schema's promises.
         """
         labelled = "target_labels" in table.column_names
-        table = conform(table, SAMPLES if labelled else REQUEST_TABLE)
+        table = conform(table, SAMPLES if labelled else REQUEST_TABLE, "samples" if labelled else "request table")
         history, history_offsets = _parallel(table, "history", list(HISTORY_FIELDS))
         requests, request_offsets = _parallel(table, "request", ["time_ms", "history_end", "target_end"])
         names = [*TARGET_FIELDS, "labels"] if labelled else list(TARGET_FIELDS)

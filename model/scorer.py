@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from contracts.conform import conform
 from contracts.errors import LongreelError
 from contracts.ragged import list_values
 from contracts.schemas import REQUEST_TABLE
 from model.checkpoint import load_model
 from model.ranker import Ranker
-from model.samples import SampleRows, conform
+from model.samples import SampleRows
 from model.scoring import score_rows
 from model.train import pick_device
 
@@ -47,7 +48,7 @@ class Scorer:
         """
         if window is not None and window < 0:
             raise LongreelError(f"window: expected 0 or more events, got {window}")
-        table = conform(table, REQUEST_TABLE)
+        table = conform(table, REQUEST_TABLE, "request table")
         rows = SampleRows.from_arrow(table)
         logits = score_rows(self.ranker, rows, DEFAULT_WINDOW if window is None else window, self.device)
         request_ids, _ = list_values(table, "request_id")

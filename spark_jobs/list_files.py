@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from contracts.conform import conform, stored_columns
 from contracts.lake import Lake, Manifest, Stage
 from contracts.ragged import Ints, list_values, ranges
 from contracts.schemas import DATASETS
@@ -91,7 +92,8 @@ def read_bucket(
                 if among is not None:
                     keep &= among(users)
                 if keep.any():
-                    table = file.read_row_group(number, columns=columns).cast(schema)
+                    table = file.read_row_group(number, columns=stored_columns(schema, file.schema_arrow.names))
+                    table = conform(table, schema, f"{manifest.dataset} of {manifest.date}")
                     yield table if keep.all() else select(table, np.flatnonzero(keep))
 
 

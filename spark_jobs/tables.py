@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from contracts.lake import Lake, Manifest, Stage
-from contracts.schemas import DATASETS, schema_text
+from contracts.schemas import DATASETS, later_of, schema_text
 from spark_jobs.digest import digest_from, observed_digest
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
@@ -26,12 +26,25 @@ def _type(kind: pa.DataType) -> str:
 
 
 def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame:
-    """Parquet files of a dataset; no files give no rows."""
+    """Parquet files of a dataset; no files give no rows. Where a file lacks a column that came later, as
+    `contracts.conform` has it."""
     schema = ddl(DATASETS[dataset])
     if not paths:  # an empty range is optimized away, an empty local collection is not
         kinds = DATASETS[dataset]
         return spark.range(0).select(*(F.lit(None).cast(_type(f.type)).alias(f.name) for f in kinds))
-    return spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*paths)
+    stored = spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*paths)
+    return stored.select(*(_with_default(field) for field in DATASETS[dataset]))
+
+
+def _with_default(field: pa.Field) -> Column:
+    """A column, with its default where it is null: Spark gives null for what a file lacks."""
+    declared, column = later_of(field), F.col(field.name)
+    if declared is None or declared.default is None:
+        return column
+    default = F.lit(declared.default)
+    if declared.beside is not None:
+        default = F.transform(declared.beside, lambda _: F.lit(declared.default))
+    return F.coalesce(column, default.cast(_type(field.type))).alias(field.name)
 
 
 def read_partitions(spark: SparkSession, lake: Lake, dataset: str, manifests: Iterable[Manifest]) -> DataFrame:

@@ -131,6 +131,23 @@ def test_summary_before_any_judgement_says_so(home: Home) -> None:
     assert "No candidate has been judged yet" in console.export_text()
 
 
+def test_summary_shows_what_the_checkpoint_warned_of(home: Home, report: Report) -> None:
+    folder = home.reports / "2026-01-01"
+    folder.mkdir(parents=True)
+    judged = report(0.004)
+    (folder / "report.json").write_text(judged.to_json())
+    (folder / "decision.json").write_text(make_decision(report).to_json())
+    names = ("model", "version", "champion_before", "champion_after", "train_first_day", "train_last_day")
+    summary = dict.fromkeys((*names, "trigger", "run_name", "run_id"), "x")
+    (folder / "summary.json").write_text(json.dumps(summary))
+    stage = home.lake.stage("samples", date(2026, 1, 1))
+    stage.publish(digest="d", inputs={}, details={"warnings": ["like rate (median 0.1): got [0.2]"]})
+    console = Console(record=True, width=200)
+    print_summary(home, console=console)
+    assert "data warning" in (said := console.export_text())
+    assert "like rate (median 0.1): got [0.2]" in said
+
+
 def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--home", str(make_home().path)]) == 0
     said = capsys.readouterr().out

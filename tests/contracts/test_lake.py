@@ -101,7 +101,8 @@ def test_a_newer_schema_and_a_broken_manifest_are_refused(tmp_path: Path) -> Non
     lake = Lake(tmp_path)
     manifest = staged(lake, rows("x")).publish(digest="d1", inputs={})
     assert Manifest.from_json(manifest.to_json()) == manifest
-    newer = json.loads(manifest.to_json()) | {"schema_version": SCHEMA_VERSION + 1}
+    later = SCHEMA_VERSION + 1
+    newer = json.loads(manifest.to_json()) | {"schema_version": later, "readable_since": later}
     path = tmp_path / "quarantine" / f"date={DAY}" / MANIFEST
     path.write_text(json.dumps(newer))
     with pytest.raises(LongreelError, match="upgrade longreel"):

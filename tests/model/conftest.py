@@ -81,11 +81,18 @@ def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 1
     return rows
 
 
-def publish(lake: Lake, day: date, rows: list[dict[str, object]], files: int = 2, row_group_size: int = 7) -> None:
+def publish(
+    lake: Lake,
+    day: date,
+    rows: list[dict[str, object]],
+    files: int = 2,
+    row_group_size: int = 7,
+    schema: pa.Schema = SAMPLES,
+) -> None:
     """Publish rows as a samples partition of several files and row groups."""
     stage = lake.stage("samples", day)
     for part in range(files):
-        table = pa.Table.from_pylist(rows[part::files], schema=SAMPLES)
+        table = pa.Table.from_pylist(rows[part::files], schema=schema)
         pq.write_table(table, f"{stage.path}/part-{part}.parquet", row_group_size=row_group_size)
     stage.publish(digest=digest_of(rows), inputs={"events": "0" * 16})
 

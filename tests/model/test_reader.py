@@ -2,19 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from contracts import schemas
 from contracts.actions import LABELS
 from contracts.config import Config
 from contracts.errors import LongreelError
 from contracts.lake import Lake
-from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, Later, later
 from model import reader as reader_module
+from model import samples as samples_module
 from model.batch import RequestBatch
 from model.reader import Position, TrainingReader
 from model.samples import SampleRows
@@ -182,3 +184,35 @@ def test_rows_that_break_the_schema_are_refused(
     SampleRows.from_arrow(pa.Table.from_pylist(made, schema=SAMPLES))
     with pytest.raises(LongreelError, match=message):
         SampleRows.from_arrow(_broken(made, **changes))
+
+
+def test_days_from_before_a_column_train_beside_days_that_have_it(
+    lake: Lake,
+    days: list[date],
+    config: Config,
+    rows: Callable[..., list[dict[str, object]]],
+    publish_rows: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old, new = days[0], days[-1] + timedelta(days=1)
+    before = lake.require("samples", old)
+    made = rows(9, first_user=900)
+    monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
+    price = later("target_price", pa.list_(pa.int64()), Later(since=2, default=-5, beside="target_item_id"))
+    grown = pa.schema([*SAMPLES, price])
+    monkeypatch.setitem(DATASETS, "samples", grown)
+    monkeypatch.setitem(TARGET_FIELDS, "price", pa.int64())
+    for module in (reader_module, samples_module):
+        monkeypatch.setattr(module, "SAMPLES", grown)
+    for row in made:
+        row["target_price"] = [7] * len(row["target_item_id"])  # type: ignore[arg-type]
+    publish_rows(lake, new, made, schema=grown)
+
+    reader = TrainingReader(lake, [lake.require("samples", day) for day in (old, new)], TASKS, config.training)
+    prices: dict[bool, set[int]] = {False: set(), True: set()}
+    for batch, _ in reader.batches():
+        counts = np.diff(batch.target_offsets.numpy())
+        for is_new, value in zip(np.repeat(batch.user_id.numpy() >= 900, counts), batch.target["price"], strict=True):
+            prices[bool(is_new)].add(int(value))
+    assert prices == {False: {-5}, True: {7}}
+    assert lake.require("samples", old) == before
