@@ -1,6 +1,6 @@
 """Which encoding suits which column of a sample file? Bytes, and time to write and read, column by column.
 
-    python -m benchmarks.samples.encodings HOME [--days 64]
+python -m benchmarks.samples.encodings HOME [--days 64]
 """
 
 import argparse
