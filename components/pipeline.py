@@ -52,15 +52,15 @@ def decide(
     """Judge the reports by the gates, and record evidence and decision; gives promote, hold or reject."""
     from pathlib import Path
 
-    from components.decide import read_report
     from components.gates import decide as judge
     from components.record import record_judgement
     from contracts.home import Home
+    from contracts.report import EvaluationReport
 
     place, other = Home(Path(home)), Path(champion.path)
-    report = read_report(Path(candidate.path))
-    against = None if other.read_text() == "null" else read_report(other)
-    made = judge(report, against, place.config.gates)
+    report = EvaluationReport.read(Path(candidate.path))
+    against = None if other.read_text() == "null" else EvaluationReport.read(other)
+    made = judge(report, against, place.policy)
     record_judgement(place, int(version), report, against, made)
     Path(decision.path).write_text(made.to_json())
     return made.outcome
@@ -73,12 +73,12 @@ def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact]) -> int:
 
     from components import registry
     from components.ledger import Ledger
-    from components.promote import read_decision
+    from contracts.decision import Decision
     from contracts.home import Home
 
     ledger = Ledger(Home(Path(home)))
     chosen = registry.get_version(ledger.client, ledger.model, int(version))
-    return ledger.promote(read_decision(Path(decision.path)), chosen).sequence
+    return ledger.promote(Decision.read(Path(decision.path)), chosen).sequence
 
 
 class Retrained(NamedTuple):

@@ -5,9 +5,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from components.gates import paired_difference
 from contracts.errors import LongreelError
-from contracts.report import EvaluationReport, MetricRow
+from contracts.report import EvaluationReport, MetricRow, paired_difference
 
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
 
@@ -99,6 +98,8 @@ def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) 
                 pair = [report.row(task, window).auc for report in (candidate, champion)]
                 gain = paired_difference(pair[0], pair[1], candidate.interval)
             except LongreelError:  # undefined for one of them
+                continue
+            if gain.value is None or gain.low is None or gain.high is None:
                 continue
             axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
             axis.plot([window], [gain.value], "o", ms=4, color=CANDIDATE)

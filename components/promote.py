@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from contracts.decision import Decision
-from contracts.errors import LongreelError
 from contracts.home import Home
 
 
@@ -19,21 +18,10 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components import registry
     from components.ledger import Ledger
 
-    decision = read_decision(args.decision)
+    decision = Decision.read(args.decision)
     ledger = Ledger(home)
     version = registry.get_version(ledger.client, ledger.model, args.version)
     entry = ledger.promote(decision, version)
     before = "no champion" if entry.from_version is None else f"version {entry.from_version}"
     print(f"{ledger.model}: champion {before} -> version {entry.to_version} (ledger entry {entry.sequence})")
     return 0
-
-
-def read_decision(path: Path) -> Decision:
-    """A decision from a file.
-
-    Raises:
-        LongreelError: there is no such file, or it is not a decision.
-    """
-    if not path.is_file():
-        raise LongreelError(f"no decision at {path}; `longreel decide --out {path}` writes one")
-    return Decision.from_json(path.read_text())

@@ -184,7 +184,7 @@ def headline(decision: Decision) -> str:
     """Why it was decided so, in short: the gates that did not pass, or the comparison with the champion."""
     if decision.outcome != "promote":
         return " ".join(decision.reasons)
-    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/auc")]
+    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/better")]
     return " ".join(compared) or " ".join(decision.reasons)
 
 

@@ -116,7 +116,7 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
 
     from components import record, registry
     from components.ledger import Ledger
-    from components.promote import read_decision
+    from contracts.decision import Decision
 
     ledger, folder = Ledger(home), home.reports / str(day)
     judged = registry.get_version(ledger.client, ledger.model, version)
@@ -132,7 +132,7 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
         shutil.copyfile(found, folder / name)
     plots = Path(download_artifacts(run_id=judged.run_id, artifact_path=record.PLOTS, tracking_uri=uri))
     shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
-    decision, champion = read_decision(folder / "decision.json"), ledger.champion()
+    decision, champion = Decision.read(folder / "decision.json"), ledger.champion()
     summary = {
         "date": str(day),
         "trigger": trigger,

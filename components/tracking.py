@@ -25,7 +25,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, Ru
 
 from contracts.home import Home
 from contracts.lake import Lake, Manifest
-from contracts.report import EvaluationReport
+from contracts.report import METRICS, EvaluationReport
 from model.progress import StepStats
 
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
@@ -177,7 +177,7 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport, pref
     for row in report.rows:
         if row.slice != "all":
             continue
-        for metric in ("auc", "gauc", "log_loss", "calibration"):
+        for metric in METRICS:
             estimate = getattr(row, metric)
             if estimate.value is None:
                 continue
@@ -187,7 +187,6 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport, pref
                 bound = getattr(estimate, end)
                 if bound is not None:
                     metrics.append(Metric(f"{prefix}auc_by_window/{row.task}_{end}", bound, at, row.window))
-    for name in ("latency_ms", "peak_memory_mib"):
-        if (value := getattr(report, name)) is not None:
-            metrics.append(Metric(f"{prefix}scoring/{name}", value, at, 0))
+    for name in ("latency_ms", "peak_memory_mib") if report.scoring is not None else ():
+        metrics.append(Metric(f"{prefix}scoring/{name}", getattr(report.scoring, name), at, 0))
     log_metrics(client, run_id, metrics)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from contracts.config import Config, load_config
 from contracts.lake import Lake
+from contracts.policy import GatePolicy, load_policy
 
 CONFIG_FILE = "longreel.toml"
+POLICY_FILE = "gates.toml"
 ENV_HOME = "LONGREEL_HOME"
 
 
@@ -26,6 +28,11 @@ class Home:
     def config(self) -> Config:
         """The configuration in this home."""
         return load_config(self.path / CONFIG_FILE)
+
+    @property
+    def policy(self) -> GatePolicy:
+        """The gate policy in this home; the shipped one where it has none."""
+        return load_policy(self.path / POLICY_FILE)
 
     @property
     def lake(self) -> Lake:

@@ -38,7 +38,7 @@ def judge(home: Home, version: int, day: date) -> str:
     champion = ledger.champion()
     report = evaluate_version(home, day, version)
     against = None if champion is None else evaluate_version(home, day, champion.version)
-    decision = decide(report, against, home.config.gates)
+    decision = decide(report, against, home.policy)
     record_judgement(home, version, report, against, decision)
     if decision.outcome == "promote":
         ledger.promote(decision, registry.get_version(ledger.client, ledger.model, version))
@@ -119,7 +119,7 @@ def test_a_warm_start_trains_on_days_the_champion_has_not_seen(make_home: MakeHo
     ledger = Ledger(home)
     version = registry.get_version(ledger.client, ledger.model, first.version)
     report = evaluate_version(home, DAY, first.version)
-    promote = replace(decide(report, None, home.config.gates), outcome="promote")
+    promote = replace(decide(report, None, home.policy), outcome="promote")
     ledger.promote(promote, version)
     second = train_candidate(home, date(2026, 1, 5))
     assert (second.train_first_day, second.train_last_day) == ("2026-01-03", "2026-01-04")

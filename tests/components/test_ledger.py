@@ -71,6 +71,9 @@ def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Registe
         ledger.promote(dataclasses.replace(allowed, outcome="hold"), first)
     with pytest.raises(LongreelError, match="name the version that was judged"):
         ledger.promote(allowed, second)
+    later = dataclasses.replace(allowed, date="2026-01-05")
+    with pytest.raises(LongreelError, match=r"judged on 1 day\(s\), this decision is of 2026-01-05"):
+        ledger.promote(later, first)
     ledger.promote(allowed, first)
     with pytest.raises(LongreelError, match="evaluate and decide again"):
         ledger.promote(promotion(second, None), second)  # decided before there was a champion

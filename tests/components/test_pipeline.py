@@ -45,7 +45,7 @@ def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, cap
     assert names == {"report.json", "champion_report.json", "decision.json", "plots", "summary.json"}
     said = capfd.readouterr().out
     assert "Decision on 2026-01-04" in said
-    assert "champion/auc" in said
+    assert "champion/better" in said
     champion = Ledger(home).champion()
     assert champion is not None
     assert champion.version == second["champion_after"]

@@ -80,7 +80,7 @@ def test_decide_writes_the_decision_beside_the_candidates_report(
     words = ["--candidate", str(tmp_path / "ours.json"), "--champion", str(tmp_path / "theirs.json")]
     assert main(["decide", "--home", str(home.path), *words]) == 0
     assert json.loads((tmp_path / "decision.json").read_text())["outcome"] == "promote"
-    assert "champion/auc" in capsys.readouterr().out
+    assert "champion/better" in capsys.readouterr().out
     (tmp_path / "ours.json").write_text("{}")
     assert main(["decide", "--home", str(home.path), *words]) == 2
     assert "not an evaluation report" in capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_the_ladder_fits_a_log_line_and_shows_every_window(report: Report) -> No
 
 def make_decision(report: Report):  # type: ignore[no-untyped-def]
     from components.gates import decide
-    from contracts.config import GatePolicy
+    from contracts.policy import GatePolicy
 
     return decide(report(0.004), report(model="champion"), GatePolicy())
 
