@@ -289,7 +289,6 @@ class _Rivals:
         places += [(policy.task, "auc", s) for s in self.candidate.slices if s != EVERYBODY]
         level, gates = policy.false_rejection_rate / len(places), []
         for task, metric, part in places:
-            shielded = part in policy.protected_slices
             where = f" in slice {part}" if part != EVERYBODY else ""
             name = f"slice/{part}" if where else f"champion/{metric}/{task}"
             row = self.candidate.row(task, self.candidate.windows[-1], part)
@@ -300,12 +299,10 @@ class _Rivals:
                 gates.append(Gate(name=name, verdict="pass", reason=reason[0].upper() + reason[1:]))
                 continue
             said = f"Against the champion, {about} is better by"
-            if shielded:
-                gates.append(_proved(name, said, gain, policy.protected_tolerance, level, policy))
-            elif task == policy.task and not where:
-                gates.append(_proved(name, said, gain, tolerances[metric], level, policy))
+            tolerance = policy.slice_tolerance if where else tolerances[metric]
+            if part in policy.protected_slices or (task == policy.task and not where):
+                gates.append(_proved(name, said, gain, tolerance, level, policy))
             else:
-                tolerance = policy.slice_tolerance if where else tolerances[metric]
                 gates.append(_watched(name, said, gain, tolerance, level))
         return gates
 

@@ -1,7 +1,8 @@
 """The step `retrain`: one candidate for DATE, from training to promotion, as one KFP pipeline run on this machine.
 
 Killed at any moment, the next call goes on: training from its last checkpoint, everything after it from its start.
-Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, plots/ and, last, summary.json.
+Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, run_card.html, plots/ and, last,
+summary.json.
 """
 
 import argparse
@@ -123,7 +124,7 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
     folder.mkdir(parents=True, exist_ok=True)
     for stale in ("summary.json", "champion_report.json"):
         (folder / stale).unlink(missing_ok=True)
-    wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json"}
+    wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json", record.CARD: record.CARD}
     if planned.champion:
         wanted[record.CHAMPION_REPORT] = "champion_report.json"
     uri = ledger.client.tracking_uri

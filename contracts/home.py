@@ -10,6 +10,7 @@ from contracts.policy import GatePolicy, load_policy
 
 CONFIG_FILE = "longreel.toml"
 POLICY_FILE = "gates.toml"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 ENV_HOME = "LONGREEL_HOME"
 
 
@@ -42,7 +43,7 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """MLflow's store: $MLFLOW_TRACKING_URI where set, else SQLite here."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
+        return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
 
     @property
     def artifacts(self) -> Path:

@@ -45,8 +45,7 @@ class GatePolicy:
     max_auc_loss: float = 0.002
     max_log_loss_rise: float = 0.005
     slice_tolerance: float = 0.01
-    protected_slices: tuple[str, ...] = ("new users", "history<32")
-    protected_tolerance: float = 0.005
+    protected_slices: tuple[str, ...] = ("history<32",)
     budgets: tuple[Budget, ...] = ()
     hold_on_data_warning: bool = True
 
@@ -64,7 +63,7 @@ class GatePolicy:
             "calibration: expected [low, high] with low <= 1 <= high",
         )
         limits = ("max_window_loss", "min_gain", "max_auc_loss", "max_log_loss_rise", "slice_tolerance")
-        for name in (*limits, "protected_tolerance"):
+        for name in limits:
             require(getattr(self, name) >= 0, f"{name}: expected 0 or more")
 
     @property

@@ -1,6 +1,8 @@
 """What a user sees of the steps: tables, exit codes and errors that say what to do."""
 
+import html
 import json
+import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from components.plots import write_plots
+from components.run_card import run_card
 from components.status import gaps
 from components.summary import decision_table, ladder_table, print_summary
 from components.tracking import flatten
@@ -117,12 +120,32 @@ def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(
     from contracts.report import Estimate
 
     nothing = Estimate(value=None, low=None, high=None)
-    whole = report()
+    whole, decision = report(), make_decision(report)
     undefined = replace(whole, rows=tuple(replace(r, auc=nothing, calibration=nothing) for r in whole.rows))
     for champion in (None, report(model="champion"), undefined):
-        for name in write_plots(whole, champion, tmp_path):
+        plots = write_plots(whole, champion, decision, tmp_path)
+        for name in plots:
             assert name.read_bytes().startswith(b"\x89PNG")
-    write_plots(undefined, None, tmp_path)
+        assert run_card(whole, champion, decision, {}, plots)
+    assert run_card(undefined, None, decision, {}, write_plots(undefined, None, decision, tmp_path))
+
+
+def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Report, tmp_path: Path) -> None:
+    from components.gates import decide
+    from contracts.policy import GatePolicy
+
+    candidate, champion = report(0.001, by_slice={"history<32": -0.04}), report(model="champion")
+    decision = decide(candidate, champion, GatePolicy())
+    assert decision.outcome == "reject"
+    plots = write_plots(candidate, champion, decision, tmp_path)
+    card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots)
+    assert card.count("data:image/png;base64,") == len(plots) == 6
+    assert not re.search(r'(src|href)="(?!data:)', card)  # nothing is fetched
+    assert "longreel-&lt;x&gt; version 3" in card
+    for gate in decision.gates:
+        assert html.escape(gate.reason) in card
+    for wanted in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
+        assert wanted in card
 
 
 def test_summary_before_any_judgement_says_so(home: Home) -> None:
