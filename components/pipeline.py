@@ -67,8 +67,8 @@ def decide(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact]) -> int:
-    """Make the version the champion; gives the ledger entry's number."""
+def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool) -> int:
+    """Make the version the champion; gives the ledger entry's number, 0 where a person is to approve it first."""
     from pathlib import Path
 
     from components import registry
@@ -76,6 +76,8 @@ def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact]) -> int:
     from contracts.decision import Decision
     from contracts.home import Home
 
+    if waits_for_approval:
+        return 0
     ledger = Ledger(Home(Path(home)))
     chosen = registry.get_version(ledger.client, ledger.model, int(version))
     return ledger.promote(Decision.read(Path(decision.path)), chosen).sequence
@@ -89,7 +91,9 @@ class Retrained(NamedTuple):
 
 
 @dsl.pipeline(name="longreel-retrain", description="Train, judge on a fresh day, decide, and promote what is better.")
-def retrain_pipeline(home: str, date: str, trigger: str, inputs_digest: str, champion: int) -> Retrained:
+def retrain_pipeline(
+    home: str, date: str, trigger: str, inputs_digest: str, champion: int, waits_for_approval: bool = False
+) -> Retrained:
     """One candidate for one day. `champion` is the present champion's version, 0 where there is none."""
     trained = train(home=home, date=date, trigger=trigger, inputs_digest=inputs_digest)
     trained.set_display_name("train")
@@ -105,7 +109,12 @@ def retrain_pipeline(home: str, date: str, trigger: str, inputs_digest: str, cha
     )
     made.set_caching_options(False)  # it writes to MLflow, as does promote
     with dsl.If(made.outputs["Output"] == "promote", name="is it better"):
-        moved = promote(home=home, version=trained.output, decision=made.outputs["decision"])
+        moved = promote(
+            home=home,
+            version=trained.output,
+            decision=made.outputs["decision"],
+            waits_for_approval=waits_for_approval,
+        )
         moved.set_caching_options(False)
     return Retrained(trained.output, made.outputs["Output"])
 

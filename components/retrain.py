@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel retrain`."""
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: judge on this day, train on those before it")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it runs; a tag of the MLflow run")
+    parser.add_argument("--no-promote", action="store_true", help="leave promotion to `longreel promote --date DATE`")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components.summary import print_summary
 
     day = parse_day(args.date)
-    retrain(home, day, trigger=args.trigger)
+    retrain(home, day, trigger=args.trigger, promote=not args.no_promote)
     print_summary(home, day)
     return 0
 
@@ -78,8 +79,8 @@ def plan(home: Home, day: date) -> Plan:
     return Plan(inputs, 0 if champion is None else champion.version)
 
 
-def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]:
-    """Train, evaluate, decide and promote for one day; returns what summary.json holds.
+def retrain(home: Home, day: date, *, trigger: str = "manual", promote: bool = True) -> dict[str, Any]:
+    """Train, evaluate, decide and, where asked to, promote for one day; returns what summary.json holds.
 
     Raises:
         LongreelError: see `plan`; or a step of the pipeline failed, and its output says how.
@@ -101,6 +102,7 @@ def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]
                 trigger=trigger,
                 inputs_digest=planned.inputs_digest,
                 champion=planned.champion,
+                waits_for_approval=not promote,
             )
         except RuntimeError as error:
             said = re.sub(r"\x1b\[\d*m", "", str(error))

@@ -56,7 +56,8 @@ def plan(users: int) -> list[Planned]:
         if 9 <= n <= 11 or 28 <= n <= 30 or 53 <= n <= 55:
             event = "real improvement"
         if n in (17, 18, 19):
-            own, event, fault = replace(own, error=error - 0.2, short_error=1.0), "slice regression", "short histories"
+            event, fault = "slice regression", "short histories"
+            own = replace(own, error=error - 0.5, short_error=1.1)
         if n in (24, 25):
             own, event, fault = replace(own, broken=0.35), "broken feature in training", "broken"
         if n == 33:

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -88,7 +89,11 @@ def _rules(walks: dict[str, list[Step]]) -> list[str]:
             f"| {name} | {sum(s.outcome == 'promote' for s in steps)} | {_wrong(steps)} | {wrong} | {_missed(steps)} "
             f"| {live} | {mean:.4f} |"
         )
-    return lines
+    lines += [
+        "",
+        "*Faulty*: harms short histories or long windows, is broken, too slow, or answers with NaN now and then;",
+    ]
+    return [*lines, "the last two do not show in AUC."]
 
 
 def _noise(counts: list[NoiseCount]) -> list[str]:
@@ -100,6 +105,11 @@ def _noise(counts: list[NoiseCount]) -> list[str]:
         cells = [c.gates, c.better, c.at_least, c.margin]
         said = " | ".join(f"{n} ({n / c.of:.1%}{_wilson(n, c.of)})" for n in cells)
         lines.append(f"| {c.users:,} | {c.kin:.0%} | {c.of} | {said} |")
+    hits, tries = sum(c.gates for c in counts), sum(c.of for c in counts)
+    lines += [
+        "",
+        f"Together {hits} of {tries} were promoted: {hits / tries:.1%}{_wilson(hits, tries)} (95 % interval).",
+    ]
     return lines
 
 
@@ -118,7 +128,8 @@ def _reasons(steps: list[Step]) -> list[str]:
             continue
         better = [g.reason for g in s.decision.gates if g.name == "champion/better"]
         reason = (better or s.decision.reasons)[0] if s.outcome == "promote" else s.decision.reasons[0]
-        lines.append(f"| {n} | {s.planned.event} | {s.should} | {s.outcome} | {reason} |")
+        short = textwrap.shorten(reason, 200, placeholder=" ...")
+        lines.append(f"| {n} | {s.planned.event} | {s.should} | {s.outcome} | {short} |")
     return [
         *lines,
         "",

@@ -1,5 +1,6 @@
 """Champions come and go on a real MLflow store: promotions, rollbacks, crashes, races, damaged files."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -248,3 +249,23 @@ def test_a_store_named_by_the_environment_stays_named(home: Home, monkeypatch: p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
     tracking.open_store(home)
     assert os.environ["MLFLOW_TRACKING_URI"] == home.tracking_uri
+
+
+def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
+    home: Home, register: Register, promotion: Promotion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    ledger, first = Ledger(home), register(home, 1)
+    folder = home.reports / "2026-01-03"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"version": first.version}))
+    words = ["promote", "--home", str(home.path), "--date", "2026-01-03"]
+    for outcome, code in (("hold", 99), ("promote", 0)):
+        decision = dataclasses.replace(promotion(first, None), outcome=outcome)  # type: ignore[type-var]
+        (folder / "decision.json").write_text(decision.to_json())  # type: ignore[attr-defined]
+        assert main([*words, "--dry-run"]) == code
+        assert capsys.readouterr().out.splitlines()[-1] == f"version 1: {outcome}. It is better."
+        assert ledger.champion() is None
+    assert main(words) == 0
+    assert alias_of(ledger) == 1

@@ -40,6 +40,8 @@ def home(make_home: MakeHome) -> Home:
         (["evaluate", "--date", "2026-01-03", "--model", "/nowhere"], 3, "nothing is published"),
         (["decide", "--candidate", "/nowhere/report.json"], 2, "no report at /nowhere/report.json"),
         (["promote", "--decision", "/nowhere/decision.json", "--version", "1"], 2, "no decision at"),
+        (["promote", "--date", "2026-01-03"], 2, "no retrain was finished for 2026-01-03"),
+        (["promote", "--version", "1"], 2, "--date DAY, or --decision FILE and --version N"),
         (["rollback"], 2, "has no champion, so there is nothing to roll back"),
         (["score", "--input", "/nowhere.parquet", "--output", "x"], 2, "no request table at /nowhere.parquet"),
         (["retrain", "--date", "2026-01-03"], 3, "samples of 2026-01-03 expected"),
