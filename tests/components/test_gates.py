@@ -56,7 +56,7 @@ def test_a_clear_gain_is_promoted_though_the_two_intervals_overlap(report: Repor
     assert ours.low < theirs.high  # type: ignore[operator]  # unpaired, this gain could not be told from noise
     decision = decide(candidate, champion, POLICY)
     assert decision.outcome == "promote"
-    assert "AUC of click is better by +0.0040" in gate(decision, "champion/better").reason
+    assert "AUC of click is 0.0040 better" in gate(decision, "champion/better").reason
 
 
 def test_better_log_loss_promotes_where_auc_is_surely_no_worse(report: Report) -> None:
