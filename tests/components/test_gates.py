@@ -157,6 +157,16 @@ def test_a_loss_in_a_protected_slice_must_be_ruled_out_where_other_slices_are_wa
     assert decide(report(0.01, by_slice={"history>=32": loss}), champion, POLICY).outcome == "promote"
 
 
+def test_a_slice_that_is_only_watched_stops_nobody_by_a_loss_that_may_be_noise(report: Report) -> None:
+    champion = report(model="champion", own_noise=0.004)
+    seen = report(0.02, own_noise=0.004, by_slice={"history>=32": -0.02 - 0.012})  # two standard deviations
+    decision = decide(seen, champion, POLICY)
+    assert decision.outcome == "promote"
+    assert "not surely a loss" in gate(decision, "slice/history>=32").reason
+    sure = report(0.02, own_noise=0.0015, by_slice={"history>=32": -0.02 - 0.012})
+    assert not_passed(decide(sure, report(model="champion", own_noise=0.0015), POLICY)) == {"slice/history>=32": "hold"}
+
+
 def test_a_missing_slice_rejects(report: Report) -> None:
     whole = report(0.01)
     rows = tuple(r for r in whole.rows if (r.task, r.window, r.slice) != ("like", 128, "new users"))
