@@ -71,6 +71,14 @@ def test_what_could_be_chance_is_let_pass() -> None:
     assert verdicts(counts_of(events=50, users=20, like=0.5), small) == {"like_rate": "stop"}
 
 
+def test_what_strays_from_day_to_day_anyway_is_let_pass() -> None:
+    rates = (0.5, 2.0, 0.8, 1.5, 0.6, 1.3, 1.0)  # a log of few users, where one of them makes a day
+    restless = [counts_of(like=0.02 * rate) for rate in rates]
+    assert verdicts(counts_of(like=0.05), restless) == {}
+    assert verdicts(counts_of(like=0.05), [counts_of()] * 7) == {"like_rate": "stop"}
+    assert verdicts(counts_of(like=0.4), restless) == {"like_rate": "stop"}
+
+
 def test_a_label_that_was_never_there_only_warns() -> None:
     past = [counts_of(action_hate=0)] * 7
     assert verdicts(counts_of(action_hate=3), past) == {}
@@ -87,6 +95,8 @@ def test_few_trailing_days_and_days_without_the_counts_judge_nothing() -> None:
 
 def test_one_odd_day_among_the_trailing_ones_moves_nothing() -> None:
     assert verdicts(counts_of(), [*[counts_of()] * 4, counts_of(events=200_000, users=90_000, like=0.4)]) == {}
+    odd = [*[counts_of()] * 6, counts_of(events=200_000, users=90_000, like=0.4)]
+    assert verdicts(counts_of(like=0.04), odd) == {"like_rate": "stop"}
 
 
 def test_simulated_days_are_ordinary() -> None:
