@@ -1,5 +1,8 @@
 """Raw rows, raw days and steps, as the tests of this folder spell them."""
 
+import subprocess
+import sys
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,33 @@ DAY = date(2026, 3, 2)
 MIDNIGHT_MS = 1_772_409_600_000  # of DAY, UTC
 
 Row = dict[str, Any]
+
+
+CONFIG = """
+name = "test"
+tasks = ["click", "like"]
+
+[source]
+kind = "{kind}"
+log = "{log}"
+utc_offset_hours = {offset}
+behaviour = ["click"]
+max_quarantined_share = {share}
+
+[samples]
+max_history = {max_history}
+compact_every_days = {compact_every_days}
+{samples}
+"""
+
+
+def new_home(folder: Path, **values: Any) -> Home:
+    """A home folder with a configuration of the generic source."""
+    settings = {"kind": "generic", "log": "raw", "offset": 0, "share": 1.0, "samples": ""}
+    settings |= {"max_history": 10_240, "compact_every_days": 7} | values
+    folder.mkdir(exist_ok=True)
+    (folder / "longreel.toml").write_text(CONFIG.format(**settings))
+    return Home(folder)
 
 
 def row(user: Any = 1, item: Any = 10, at: int = 0, **more: Any) -> Row:
@@ -66,3 +96,17 @@ def published(home: Home, dataset: str, day: date) -> list[Row]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, by relative path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
+    """`longreel STEP` in a process group of its own."""
+    command = [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)
+
+
+def wait_for(found: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Wait until `found()` or the process ends."""
+    until = time.monotonic() + seconds
+    while not found() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
