@@ -7,12 +7,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.home import Home
 from contracts.lake import digest_of
 from contracts.schemas import DATASETS
+from spark_jobs.buckets import bucket_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = date(2026, 3, 2)
@@ -77,15 +79,19 @@ def event(user: int = 1, item: int = 10, at: int = 0, **more: Any) -> Row:
     return values | {"tag": -1, "surface": -1, "actions": 1, "play_ms": 500, "duration_ms": 900} | more
 
 
-def publish_events(home: Home, day: date, rows: list[Row]) -> None:
+def publish_events(home: Home, day: date, rows: list[Row], buckets: int = 1) -> None:
     """Events and users of a log day, put into the lake without Spark."""
     users = [{"user_id": user, "user_features": []} for user in sorted({each["user_id"] for each in rows})]
     counts = {"users": len(users), "with_request_id": sum(each["request_id"] is not None for each in rows)}
     details = {"user_features": [], "unknown_features": []}
     for dataset, table in (("users", users), ("events", rows)):
         stage = home.lake.stage(dataset, day)
-        pq.write_table(pa.Table.from_pylist(table, schema=DATASETS[dataset]), f"{stage.path}/part-0.parquet")
-        stage.publish(digest=digest_of(table), inputs={}, counts=counts, details=details)
+        owner = bucket_of(np.array([each["user_id"] for each in table], np.int64), buckets)
+        for bucket in range(buckets):
+            mine = [each for each, number in zip(table, owner, strict=True) if number == bucket]
+            path = f"{stage.path}/part-{bucket}.parquet"
+            pq.write_table(pa.Table.from_pylist(mine, schema=DATASETS[dataset]), path)
+        stage.publish(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
 
 
 def published(home: Home, dataset: str, day: date) -> list[Row]:
