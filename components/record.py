@@ -14,6 +14,7 @@ CANDIDATE_REPORT = "evaluation/report.json"
 CHAMPION_REPORT = "evaluation/champion_report.json"
 DECISION = "decision/decision.json"
 PLOTS = "plots"
+QUALITY = "quality"  # of the judged day what the checkpoints checked and observed; of the training days what they said
 
 
 def record_judgement(
@@ -25,6 +26,10 @@ def record_judgement(
     run_id = judged.run_id
     manifest = home.lake.require("samples", date.fromisoformat(report.date))
     tracking.log_data(client, run_id, home.lake, [manifest], "evaluation")
+    for dataset in ("events", "samples"):
+        summary = home.reports / report.date / f"quality-{dataset}.json"
+        if summary.is_file():  # written where the day was built, which may be another machine's home
+            client.log_artifact(run_id, str(summary), QUALITY)
     tracking.log_report(client, run_id, report)
     client.log_text(run_id, report.to_json(), CANDIDATE_REPORT)
     if champion is not None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,21 @@ def log_data(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[
         )
         inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run_id, inputs)
+
+
+def log_quality(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[Manifest]) -> None:
+    """What the checkpoints said of the training days, as `quality/training_days.json`, and how many warnings that
+    were as the tag `data_warnings`, which the table of runs can show."""
+    said: dict[str, dict[str, Any]] = {}
+    for samples in manifests:
+        events = lake.manifest("events", date.fromisoformat(samples.date))
+        for manifest in (events, samples):
+            if manifest is not None:
+                about = {name: manifest.details.get(name) for name in ("quality", "warnings")}
+                said.setdefault(samples.date, {})[manifest.dataset] = about
+    warnings = sum(len(each["warnings"] or ()) for day in said.values() for each in day.values())
+    client.log_dict(run_id, said, "quality/training_days.json")
+    client.set_tag(run_id, "data_warnings", str(warnings))
 
 
 class TrainingCurves:

@@ -193,6 +193,7 @@ def _train(
         source = {"mlflow.source.name": f"longreel train --date {day}"}
         tracking.log_settings(client, run_id, config.to_dict(), tags | source)
         tracking.log_data(client, run_id, home.lake, manifests, "training")
+        tracking.log_quality(client, run_id, home.lake, manifests)
         curves = tracking.TrainingCurves(client, run_id)
         days = [date.fromisoformat(m.date) for m in manifests]
         init_from = None if start is None else start.path
