@@ -10,7 +10,8 @@ from rich.table import Table
 
 from components import registry, tracking
 from components.freshness import due
-from components.ledger import Entry, Ledger
+from components.history import ledger_table
+from components.ledger import Ledger
 from components.registry import Version
 from components.summary import MARKS, wide_console
 from contracts.config import Config
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if known:
         console.print(_candidates(known[-NEWEST:], champion))
     if entries := ledger.entries():
-        console.print(_ledger(entries[-NEWEST:]))
+        console.print(ledger_table(entries[-NEWEST:]))
     return 0
 
 
@@ -144,15 +145,4 @@ def _candidates(known: list[Version], champion: Version | None) -> Table:
             MARKS.get(version.decision, version.decision),
             tags.get("decision_reason", ""),
         )
-    return table
-
-
-def _ledger(entries: Sequence[Entry]) -> Table:
-    table = Table(title="Ledger", title_justify="left")
-    for name in ("entry", "when", "who", "action", "champion", "decision"):
-        table.add_column(name)
-    for e in entries:
-        moved = f"{e.from_version or 'none'} -> {e.to_version}"
-        action = f"{e.action} [red](void: lost a race)[/]" if e.void else e.action
-        table.add_row(str(e.sequence), e.at, e.who, action, moved, e.decision or e.reason)
     return table

@@ -8,11 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.gates import paired_difference
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.report import Estimate, EvaluationReport, MetricRow
+from contracts.report import Estimate, EvaluationReport, MetricRow, paired_difference
 
 LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
@@ -113,6 +112,7 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
         facts.add_row("[yellow]data warning[/]", escape(warning))
     facts.add_row("reports", str(folder))
     facts.add_row("plots", str(folder / "plots"))
-    if report.latency_ms is not None:
-        facts.add_row("latency", f"{report.latency_ms:,.1f} ms for {report.latency_shape} on {report.device}")
+    if (cost := report.scoring) is not None:
+        memory = f"{cost.peak_memory_mib:,.0f} MiB"
+        facts.add_row("scoring", f"{cost.latency_ms:,.1f} ms and {memory} for {cost.shape} on {cost.device}")
     console.print(facts, soft_wrap=True)

@@ -14,15 +14,11 @@ from typing import Any, TypeVar
 
 from contracts.actions import ENGAGEMENT, LABELS, action_mask
 from contracts.errors import LongreelError
+from contracts.errors import require as _require
 from contracts.lake import digest_of
 
 SOURCES = ("simulated", "kuairand", "generic")
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise LongreelError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +158,7 @@ class EvaluationConfig:
     """The window ladder and its intervals."""
 
     windows: tuple[int, ...] = (32, 128, 512, 2_048, 10_240)  # cut after the first that holds every history
-    bootstrap_draws: int = 200
+    bootstrap_draws: int = 400
     interval: float = 0.95
     seed: int = 0
     max_users: int = 0  # evaluate on at most this many users of the day, chosen by hash; 0: all
@@ -174,19 +170,6 @@ class EvaluationConfig:
         )
         _require(self.bootstrap_draws >= 20, "[evaluation] bootstrap_draws: expected at least 20")
         _require(0.5 <= self.interval < 1, "[evaluation] interval: expected 0.5 <= interval < 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GatePolicy:
-    """When a candidate becomes the champion. Differences are candidate minus champion on the same data."""
-
-    task: str = "click"  # the task that the AUC gates look at
-    min_auc: float = 0.5  # the low end of the candidate's interval at the longest window must be above this
-    min_auc_gain: float = 0.0  # promote: the paired interval of the AUC difference lies above this
-    max_auc_loss: float = 0.002  # reject: the paired interval lies below minus this
-    max_log_loss_rise: float = 0.01  # reject: log loss rises by more than this, interval clear
-    max_window_loss: float = 0.005  # longest window may cost at most this much AUC against the training mean
-    calibration: tuple[float, float] = (0.8, 1.25)  # predicted over observed rate, per task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,14 +196,12 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    gates: GatePolicy = field(default_factory=GatePolicy)
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
 
     def __post_init__(self) -> None:
         _require(bool(self.tasks), "tasks: name at least one label")
         for task in self.tasks:
             _require(task in LABELS, f"tasks: {task!r} is not a label; expected some of {', '.join(LABELS)}")
-        _require(self.gates.task in self.tasks, f"[gates] task {self.gates.task!r} is not among tasks {self.tasks}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as logged with a run."""
@@ -236,7 +217,7 @@ class Config:
 T = TypeVar("T")
 
 
-def _build(kind: type[T], values: dict[str, Any], where: str) -> T:
+def build_section(kind: type[T], values: dict[str, Any], where: str) -> T:
     """A config dataclass from TOML values; sections become dataclasses, arrays tuples, and types are checked."""
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     made: dict[str, Any] = {}
@@ -248,7 +229,7 @@ def _build(kind: type[T], values: dict[str, Any], where: str) -> T:
             factory: Any = known[name].default_factory
             if not isinstance(factory, type):
                 raise LongreelError(f"{where}: {name!r} is a value, not a section")
-            made[name] = _build(factory, value, f"{where} [{name}]")
+            made[name] = build_section(factory, value, f"{where} [{name}]")
             continue
         value = tuple(value) if isinstance(value, list) else value
         value = float(value) if isinstance(default, float) and type(value) is int else value
@@ -268,7 +249,7 @@ def parse_config(text: str, where: str = "config") -> Config:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LongreelError(f"{where} is not valid TOML: {error}") from error
-    return _build(Config, values, where)
+    return build_section(Config, values, where)
 
 
 def load_config(path: Path) -> Config:

@@ -24,6 +24,8 @@ STEPS: dict[str, tuple[str, str]] = {
     "decide": ("components.decide", "candidate and champion reports -> promote, hold or reject"),
     "promote": ("components.promote", "move the champion alias and write the ledger"),
     "rollback": ("components.rollback", "give the champion alias back to an earlier version"),
+    "history": ("components.history", "who made which version the champion, when and why"),
+    "reproduce": ("components.reproduce", "train a finished MLflow run again and say what differs"),
     "score": ("components.score", "score a request table with a registered model"),
     "due": ("components.due", "does the freshness policy ask for a training on DATE? (exit 99: no)"),
     "retrain": ("components.retrain", "train, evaluate, decide and promote as one KFP pipeline run"),

@@ -1,7 +1,6 @@
 """Small samples partitions, written row by row in plain Python and published as any job would."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -157,7 +156,6 @@ def config() -> Config:
             batch_tokens=600, window_min=8, window_mean=24, window_max=64, epochs=2, checkpoint_every=5, device="cpu"
         ),
         evaluation=EvaluationConfig(windows=(8, 32, 64, 128), bootstrap_draws=20),
-        gates=replace(Config().gates, task="click"),
     )
 
 
