@@ -17,3 +17,9 @@ class QualityError(LongreelError):
     """A data-quality checkpoint stopped the day."""
 
     exit_code = 4
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise LongreelError with `message` unless it holds."""
+    if not holds:
+        raise LongreelError(message)
