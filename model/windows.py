@@ -1,7 +1,7 @@
 """How long a history does each training request see, and which part? Draws per request, each made of three integers.
 
-    beta     L = L_min + s (L_max - L_min), s ~ Beta(a, b); with the mean pinned b = a (L_max - L_mean) / (L_mean - L_min).
-             A small `a` makes it U-shaped: many short windows, some very long. The method's choice
+    beta     L = L_min + s (L_max - L_min), s ~ Beta(a, b), mean pinned by b = a (L_max - L_mean) / (L_mean - L_min);
+             a small `a` makes it U-shaped: many short windows, some very long. The method's choice
     uniform  even over the widest range around L_mean that lies within L_min .. L_max
     fixed    always L_mean
     full     always L_max
@@ -86,7 +86,7 @@ class WindowSampler:
     @property
     def probabilities(self) -> Floats:
         """How likely each of `lengths` is."""
-        return np.diff(self._cdf, prepend=0.0, append=1.0)
+        return np.asarray(np.diff(self._cdf, prepend=0.0, append=1.0), np.float64)
 
     def sample(self, epoch: int, index: Ints) -> Ints:
         """Windows of the requests `index` [B] in an epoch: [B] int64, events."""
@@ -101,12 +101,12 @@ class WindowSampler:
         if self.part == "newest":
             return np.zeros(len(index), np.int64)
         if self.part == "oldest":
-            return spare
+            return np.asarray(spare)
         return np.asarray(uniform(self.seed + 1, epoch, index) * (spare + 1), np.int64)
 
 
 def distribution(sampler: WindowSampler, drawn: Ints) -> dict[str, float | list[float]]:
-    """The configured windows beside those that were drawn [B]: their means, and the share in each tenth of the range."""
+    """The configured windows beside those drawn [B]: their means, and the share in each tenth of the range."""
     edges = np.linspace(sampler.lengths[0], sampler.lengths[-1] + STEP, 11)
     chance, _ = np.histogram(sampler.lengths, edges, weights=sampler.probabilities)
     share, _ = np.histogram(drawn, edges)

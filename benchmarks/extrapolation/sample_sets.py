@@ -167,7 +167,11 @@ def from_world(
     world, mask = make_world(settings), action_mask(ENGAGEMENT)
     first = parse_day(settings.start)
     days = day_range(first - timedelta(days=archive_days), first + timedelta(days=train_days + test_days - 1))
-    timeline, features, config = Timeline(max_history), _simulated_features(world), SamplesConfig(max_history=max_history)
+    timeline, features, config = (
+        Timeline(max_history),
+        _simulated_features(world),
+        SamplesConfig(max_history=max_history),
+    )
     about = {"world": asdict(settings), "archive_days": archive_days, "request_share": request_share}
     sets = _begin(out, first + timedelta(days=train_days - 1), days[-1], tasks, about)
     events: list[pa.Table] = []
