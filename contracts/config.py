@@ -18,6 +18,8 @@ from contracts.errors import require as _require
 from contracts.lake import digest_of
 
 SOURCES = ("simulated", "kuairand", "generic")
+WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
+WINDOW_PARTS = ("newest", "random", "oldest")
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -122,7 +124,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run. Windows are drawn per request: L = min + s (max - min), s ~ Beta(a, b), a multiple of 8."""
+    """One training run. Windows are drawn per request, see model/windows.py; the method's are Beta's."""
 
     window_days: int = 7  # train on this many log days before the evaluated one
     epochs: int = 1
@@ -131,6 +133,8 @@ class TrainingConfig:
     window_max: int = 10_240
     window_mean: int = 2_048
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
+    window_shape: str = "beta"  # or uniform, with the same mean; fixed: always window_mean; full: always window_max
+    window_part: str = "newest"  # which part of a longer history a window holds: newest, or to compare random | oldest
     learning_rate: float = 1e-3
     table_learning_rate: float = 1e-2
     weight_decay: float = 0.01
@@ -150,6 +154,9 @@ class TrainingConfig:
             f"got {self.window_min}, {self.window_mean}, {self.window_max}",
         )
         _require(self.window_alpha > 0, "[training] window_alpha: expected a positive number")
+        for name, known in (("window_shape", WINDOW_SHAPES), ("window_part", WINDOW_PARTS)):
+            value = getattr(self, name)
+            _require(value in known, f"[training] {name}: expected one of {', '.join(known)}, got {value!r}")
         _require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
 
 

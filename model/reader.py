@@ -50,6 +50,7 @@ class _Pool:
     requests: Ints  # numbers within the pool, in reading order
     index: Ints  # numbers within the reader, likewise
     windows: Ints
+    skip: Ints  # events of each request that are newer than its window
     bounds: Ints  # batch i reads [bounds[i], bounds[i+1])
 
 
@@ -135,12 +136,13 @@ class TrainingReader:
         requests = rng.permutation(int(counts.sum()))
         index = ranges(np.array([group.first_request for group in groups]), counts)[requests]
         windows = self.windows.sample(epoch, index)
+        skip = self.windows.skip(epoch, index, self.events[index], windows)
         ends = np.cumsum(np.minimum(self.events[index], windows) + self.targets[index])
         total = int(ends[-1]) if len(ends) else 0
         batches = max(1, round(total / self.config.batch_tokens))
         cuts = np.searchsorted(ends, np.arange(1, batches) * (total / batches)) + 1
         bounds = np.unique(np.concatenate([np.zeros(1, np.int64), cuts, [len(ends)]]))
-        return _Pool(groups=groups, requests=requests, index=index, windows=windows, bounds=bounds)
+        return _Pool(groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds)
 
     def batches(self, start: Position | None = None) -> Iterator[tuple[RequestBatch, Position]]:
         """Batches from a position to the end of the last epoch, each with the position after it.
@@ -162,6 +164,6 @@ class TrainingReader:
             position = Position(epoch=position.epoch + 1)
 
     def _pack(self, rows: SampleRows, pool: _Pool, part: slice) -> RequestBatch:
-        requests, windows, index = pool.requests[part], pool.windows[part], pool.index[part]
+        requests, windows, index, skip = pool.requests[part], pool.windows[part], pool.index[part], pool.skip[part]
         order = np.argsort(np.minimum(rows.history_lengths[requests], windows), kind="stable")
-        return rows.pack(requests[order], windows[order], self.tasks, index[order])
+        return rows.pack(requests[order], windows[order], self.tasks, index[order], skip[order])

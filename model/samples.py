@@ -139,13 +139,19 @@ class SampleRows:
         )
 
     def pack(
-        self, requests: Ints, windows: Ints | int, tasks: Sequence[str] = (), index: Ints | None = None
+        self,
+        requests: Ints,
+        windows: Ints | int,
+        tasks: Sequence[str] = (),
+        index: Ints | None = None,
+        skip: Ints | int = 0,
     ) -> RequestBatch:
-        """A batch of `requests` [B], each with its newest `windows` events ([B], or one for all).
+        """A batch of `requests` [B], each with its newest `windows` events ([B], or one for all), or those before the
+        newest `skip`.
 
         Labels are packed for `tasks`; `index` [B] is what the batch calls its requests, by default their number here.
         """
-        stop = self.history_stop[requests]
+        stop = self.history_stop[requests] - skip
         lengths = np.minimum(stop - self.history_start[requests], windows)
         events = ranges(stop - lengths, lengths)
         counts = self.target_counts[requests]

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from contracts.config import Config, TrainingConfig
+from contracts.config import Config, ModelConfig, TrainingConfig
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest, digest_of
 from model.batch import RequestBatch
@@ -34,6 +34,8 @@ __all__ = ["StepStats", "TrainResult", "train"]
 TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
 FINAL_LR_SHARE = 0.05  # where the cosine ends
 CURVE_POINTS = 400
+
+MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +104,7 @@ def train(
     *,
     init_from: Path | None = None,
     on_step: Callable[[StepStats], None] | None = None,
+    make_ranker: MakeRanker = Ranker,
 ) -> TrainResult:
     """Train on the samples of `days`, and write the model into `out_dir`.
 
@@ -111,6 +114,7 @@ def train(
     Args:
         init_from: a model folder to start from, e.g. the champion's.
         on_step: called after every step.
+        make_ranker: builds what is trained, from what Ranker takes; another reader of histories to compare with.
 
     Raises:
         DataNotReadyError: a day is not published.
@@ -119,7 +123,7 @@ def train(
     if not days:
         raise LongreelError("no days to train on; expected at least one published day before the evaluated one")
     manifests = [lake.require("samples", day) for day in sorted(days)]
-    run = _prepare(config, lake, manifests, work_dir, init_from)
+    run = _prepare(config, lake, manifests, work_dir, init_from, make_ranker)
     progress = load_state(work_dir, run.fingerprint, run.ranker, run.optimizer) or Progress()
     with _repeatable(), _sigterm() as terminated, ProgressPrinter("training") as printer:
         started = time.monotonic() - progress.seconds
@@ -148,13 +152,20 @@ def train(
     )
 
 
-def _prepare(config: Config, lake: Lake, manifests: list[Manifest], work_dir: Path, init_from: Path | None) -> _Run:
+def _prepare(
+    config: Config,
+    lake: Lake,
+    manifests: list[Manifest],
+    work_dir: Path,
+    init_from: Path | None,
+    make_ranker: MakeRanker,
+) -> _Run:
     settings = config.training
     device = pick_device(settings.device)
     reader = TrainingReader(lake, manifests, config.tasks, settings)
     width = read_rows(lake, [next(g for g in reader.groups if g.num_requests)]).user_features.shape[1]
     torch.manual_seed(settings.seed)
-    ranker = Ranker(config.model, config.tasks, width)
+    ranker = make_ranker(config.model, config.tasks, width)
     if init_from is None:
         ranker.set_prior(reader.label_rates())
     else:

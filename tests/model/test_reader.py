@@ -77,6 +77,28 @@ def _assert_request(batch: RequestBatch, b: int, expected: dict, window: int) ->
         assert batch.labels[t, column].tolist() == [float(bool(v & LABELS[task])) for v in expected["labels"]]
 
 
+@pytest.mark.parametrize("part", ["oldest", "random"])
+def test_another_part_of_the_history_is_one_stretch_of_it(
+    lake: Lake, days: list[date], config: Config, part: str
+) -> None:
+    reader = TrainingReader(
+        lake, [lake.require("samples", day) for day in days], TASKS, replace(config.training, window_part=part)
+    )
+    naive, shifted = naive_requests(lake, days), 0
+    for batch, _ in reader.batches(Position(epoch=1)):
+        windows = reader.windows.sample(1, batch.request_index.numpy())
+        for b in range(batch.num_requests):
+            whole = naive[int(batch.user_id[b]), int(batch.request_time_ms[b])]["history"]["time_ms"]
+            seen = batch.history["time_ms"][batch.history_offsets[b] : batch.history_offsets[b + 1]].tolist()
+            length = min(int(windows[b]), len(whole))
+            places = [at for at in range(len(whole) - length + 1) if whole[at : at + length] == seen]
+            assert len(seen) == length
+            assert places
+            assert part == "random" or 0 in places
+            shifted += len(whole) - length not in places
+    assert shifted > 20
+
+
 def test_no_event_at_or_after_its_request(reader: TrainingReader) -> None:
     events = 0
     for batch, _ in reader.batches():

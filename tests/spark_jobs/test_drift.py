@@ -15,7 +15,7 @@ from contracts.home import Home
 from contracts.lake import Manifest
 from spark_jobs.drift import Measure, event_drift, sample_measures
 from spark_jobs.simulated_day import simulate_day
-from spark_jobs.simulated_world import make_world
+from spark_jobs.simulated_world import WorldSettings, make_world
 
 POLICY = DriftPolicy()
 TODAY = DAY + timedelta(days=3)
@@ -100,17 +100,16 @@ def test_one_odd_day_among_the_trailing_ones_moves_nothing() -> None:
 
 
 def test_simulated_days_are_ordinary() -> None:
-    for users, items in ((1_200, 4_000), (60, 200)):
-        world, past, seen = make_world(users, items, 0), [], []
+    for users, items in ((240, 8_000), (60, 200)):
+        world, past, seen = make_world(WorldSettings(users=users, items=items)), [], []
         for number in range(14):
             rows = simulate_day(world, date(2026, 1, 5) + timedelta(days=number))
-            shown = np.array([-1 if item is None else item for item in rows["item_id"]])
-            counts = {"events": len(shown), "users": len(np.unique(rows["user_id"]))}
-            counts |= {f"action_{name}": int(np.sum(rows[name])) for name in ("click", "long_view", "like")}
-            new = int(np.isin(shown, np.concatenate(seen[-7:]), invert=True).sum()) if seen else None
+            counts = {"events": len(rows.item), "users": len(np.unique(rows.user))}
+            counts |= {f"action_{name}": int(taken.sum()) for name, taken in rows.acted.items()}
+            new = int(np.isin(rows.item, np.concatenate(seen[-7:]), invert=True).sum()) if seen else None
             assert verdicts(counts, past[-7:], new_item_events=new) == {}
             past.append(counts)
-            seen.append(shown)
+            seen.append(rows.item)
 
 
 def test_histories_may_grow_as_a_young_log_does_but_not_shrink_or_jump() -> None:
