@@ -137,6 +137,7 @@ class TrainingConfig:
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
     learning_rate: float = 1e-3
     table_learning_rate: float = 1e-2
+    table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     clip_norm: float = 1.0
@@ -144,6 +145,8 @@ class TrainingConfig:
     checkpoint_every: int = 200  # steps
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
+    compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
+    recompute: bool = False  # run the history side again in the backward pass: longer histories fit, a third slower
 
     def __post_init__(self) -> None:
         for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
@@ -154,7 +157,12 @@ class TrainingConfig:
             f"got {self.window_min}, {self.window_mean}, {self.window_max}",
         )
         _require(self.window_alpha > 0, "[training] window_alpha: expected a positive number")
+        _require(
+            self.table_optimizer in ("rowwise_adagrad", "adamw"),
+            "[training] table_optimizer: expected rowwise_adagrad or adamw",
+        )
         _require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
+        _require(self.compile in ("auto", "on", "off"), "[training] compile: expected auto, on or off")
 
 
 @dataclass(frozen=True, kw_only=True)

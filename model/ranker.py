@@ -28,7 +28,8 @@ class Ranker(nn.Module):
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
         """Logits [T, tasks], in the order of the batch's targets and of `tasks`."""
-        target, history = self.embeddings.target(batch), self.embeddings.history(batch)
+        gathered = self.embeddings.gather(batch)
+        target, history = self.embeddings.target(gathered), self.embeddings.history(gathered)
         width = self.config.identity_width
         codes = (identity_codes(batch.target, width), identity_codes(batch.history, width)) if width else None
         z = self.stca(
@@ -41,7 +42,7 @@ class Ranker(nn.Module):
             max_history=batch.max_history,
             backend=backend,
         )
-        user = self.embeddings.user(batch)[segment_ids(batch.target_offsets, batch.num_targets)]
+        user = self.embeddings.user(gathered)[segment_ids(batch.target_offsets, batch.num_targets)]
         logits: Tensor = self.head(self.mixer(self.dropout(z), user, target))
         return logits
 
@@ -50,16 +51,20 @@ class Ranker(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.logit(rates.clamp(1e-4, 1 - 1e-4)))
 
-    def table_parameters(self) -> Iterator[Tensor]:
-        """Parameters of the embedding tables, of which one step touches few rows."""
+    def table_parameters(self) -> Iterator[nn.Parameter]:
+        """Hashed tables, of which one step touches few rows."""
         return self.embeddings.table_parameters()
 
-    def dense_parameters(self) -> Iterator[Tensor]:
+    def dense_parameters(self) -> Iterator[nn.Parameter]:
         """All other parameters."""
         tables = {id(p) for p in self.table_parameters()}
         return (p for p in self.parameters() if id(p) not in tables)
 
 
-def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy summed over targets and tasks, over the number of targets. Both [T, tasks]."""
-    return F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum") / max(1, labels.shape[0])
+def ranking_loss(logits: Tensor, labels: Tensor, targets: int | None = None) -> Tensor:
+    """Binary cross-entropy summed over targets and tasks, over the number of targets. Both [T, tasks].
+
+    `targets` is that number where these are only a part of a batch's targets.
+    """
+    total = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
+    return total / max(1, labels.shape[0] if targets is None else targets)

@@ -5,6 +5,7 @@ No Python loop runs over events, targets or requests.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,11 @@ from contracts.errors import LongreelError
 from contracts.ragged import Ints, list_values, offsets_of, ranges
 from contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
 from model.batch import RequestBatch
+
+
+def without_request_ids(schema: pa.Schema) -> pa.Schema:
+    """A schema's columns but the requests' names, which no model reads: strings are slow to decode."""
+    return pa.schema([field for field in schema if field.name != "request_id"])
 
 
 def _integers(array: pa.Array, name: str) -> Ints:
@@ -49,7 +55,8 @@ class SampleRows:
             LongreelError: a column is missing or of another type, or the rows break the schema's promises.
         """
         labelled = "target_labels" in table.column_names
-        table = conform(table, SAMPLES if labelled else REQUEST_TABLE, "samples" if labelled else "request table")
+        schema = without_request_ids(SAMPLES if labelled else REQUEST_TABLE)
+        table = conform(table, schema, "samples" if labelled else "request table")
         history, history_offsets = _parallel(table, "history", list(HISTORY_FIELDS))
         requests, request_offsets = _parallel(table, "request", ["time_ms", "history_end", "target_end"])
         names = [*TARGET_FIELDS, "labels"] if labelled else list(TARGET_FIELDS)
@@ -139,11 +146,17 @@ class SampleRows:
         )
 
     def pack(
-        self, requests: Ints, windows: Ints | int, tasks: Sequence[str] = (), index: Ints | None = None
+        self,
+        requests: Ints,
+        windows: Ints | int,
+        tasks: Sequence[str] = (),
+        index: Ints | None = None,
+        pin: bool = False,
     ) -> RequestBatch:
         """A batch of `requests` [B], each with its newest `windows` events ([B], or one for all).
 
         Labels are packed for `tasks`; `index` [B] is what the batch calls its requests, by default their number here.
+        `pin` gathers events and targets straight into page-locked memory.
         """
         stop = self.history_stop[requests]
         lengths = np.minimum(stop - self.history_start[requests], windows)
@@ -152,23 +165,33 @@ class SampleRows:
         targets = ranges(self.target_offsets[requests], counts)
         row = self.request_row[requests]
         labels = self.task_labels(tasks, targets) if tasks else np.zeros((len(targets), 0), np.float32)
+        small: dict[str, Any] = {
+            "history_offsets": offsets_of(lengths),
+            "target_offsets": offsets_of(counts),
+            "labels": labels,
+            "request_time_ms": self.request_time_ms[requests],
+            "user_features": self.user_features[row],
+            "user_id": self.user_id[row],
+            "request_index": requests if index is None else index,
+        }
+        for name, values in small.items():
+            tensor = torch.from_numpy(np.ascontiguousarray(values))
+            small[name] = tensor.pin_memory() if pin else tensor
         return RequestBatch(
-            history={name: _tensor(values[events]) for name, values in self.history.items()},
-            history_offsets=_tensor(offsets_of(lengths)),
-            target={name: _tensor(values[targets]) for name, values in self.target.items()},
-            target_offsets=_tensor(offsets_of(counts)),
-            labels=_tensor(labels),
-            request_time_ms=_tensor(self.request_time_ms[requests]),
-            user_features=_tensor(self.user_features[row]),
-            user_id=_tensor(self.user_id[row]),
-            request_index=_tensor(requests if index is None else index),
+            history={name: _gather(values, events, pin) for name, values in self.history.items()},
+            target={name: _gather(values, targets, pin) for name, values in self.target.items()},
             max_history=int(lengths.max(initial=0)),
             max_targets=int(counts.max(initial=0)),
+            **small,
         )
 
 
-def _tensor(array: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+def _gather(values: Ints, places: Ints, pin: bool) -> Tensor:
+    if not pin:
+        return torch.from_numpy(values[places])
+    out = torch.empty(len(places), dtype=torch.from_numpy(values[:0]).dtype, pin_memory=True)
+    np.take(values, places, out=out.numpy(), mode="clip")  # "raise" would go through a buffer
+    return out
 
 
 def _parallel(table: pa.Table, prefix: str, names: list[str]) -> tuple[dict[str, Ints], Ints]:
