@@ -56,8 +56,8 @@ class RequestBatch:
             elif isinstance(value, Tensor):
                 moved[each.name] = move(value)
             elif isinstance(value, BatchRows):
-                own: dict[str, Any] = {f.name: getattr(value, f.name) for f in fields(value)}
-                moved[each.name] = BatchRows(**{n: None if t is None else move(t) for n, t in own.items()})
+                own = {f.name: getattr(value, f.name) for f in fields(value)}
+                moved[each.name] = replace(value, **{n: None if t is None else move(t) for n, t in own.items()})
         return replace(self, **moved)
 
     def pin_memory(self) -> "RequestBatch":
