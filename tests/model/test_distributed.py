@@ -102,9 +102,7 @@ def test_two_processes_give_the_loss_curve_of_one(
     assert one["collisions"]["item_id"]["rows_used"] > 50
 
 
-def test_ranks_without_a_request_wait_for_nobody(
-    config: Config, lake: Lake, days: list[date], tmp_path: Path
-) -> None:
+def test_ranks_without_a_request_wait_for_nobody(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> None:
     few = replace(config, training=replace(config.training, batch_tokens=16, window_max=32, window_mean=16))
     day = days[:1]
     alone = train(few, lake, day, tmp_path / "work-alone", tmp_path / "model-alone")
