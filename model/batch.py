@@ -56,8 +56,7 @@ class RequestBatch:
             elif isinstance(value, Tensor):
                 moved[each.name] = move(value)
             elif isinstance(value, BatchRows):
-                own = {f.name: getattr(value, f.name) for f in fields(value)}
-                moved[each.name] = replace(value, **{n: None if t is None else move(t) for n, t in own.items()})
+                moved[each.name] = value.map(move)
         return replace(self, **moved)
 
     def pin_memory(self) -> "RequestBatch":

@@ -14,10 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 from contracts.config import TrainingConfig
 from model.ranker import Ranker
+from model.stca import SwiGLU
 
-# (module, method) by what the module is called in the ranker; a name that is not there is left alone.
-PER_TOKEN = ("fuse_history", "fuse_target")
-PER_LAYER = ("project",)
+PER_TOKEN = ("fuse_history", "fuse_target")  # of the embeddings
 
 
 def wants_compile(config: TrainingConfig, device: torch.device) -> bool:
@@ -31,17 +30,15 @@ def compile_blocks(ranker: Ranker, backend: str = "inductor") -> None:
     for name in PER_TOKEN:
         setattr(ranker.embeddings, name, compiled(getattr(ranker.embeddings, name)))
     for layer in ranker.stca.layers:
-        for name in PER_LAYER:
-            setattr(layer, name, compiled(getattr(layer, name)))
+        if hasattr(layer, "project"):
+            layer.project = compiled(layer.project)
     for block in (*ranker.stca.fusions, ranker.stca.first_query, ranker.stca.collect_glu, ranker.mixer):
         block.compile(dynamic=True, backend=backend)
 
 
 def recompute_layers(ranker: Ranker) -> None:
-    """Keep a layer's inputs instead of its activations: its history side runs again in the backward pass.
-
-    An event then costs about its raw vector, K and V per layer, at a third more arithmetic.
-    """
+    """Drop what a layer's SwiGLU over the history keeps, the widest of the activations, and run it again backward."""
     for layer in ranker.stca.layers:
-        for name in PER_LAYER:
-            setattr(layer, name, partial(checkpoint, getattr(layer, name), use_reentrant=False))
+        encode = layer.encode
+        assert isinstance(encode, SwiGLU)
+        encode.forward = partial(checkpoint, encode.forward, use_reentrant=False)  # type: ignore[method-assign]

@@ -55,6 +55,8 @@ def feed(shares: Iterator[Share], embeddings: Embeddings, device: torch.device) 
     """Shares of batches on `device`, with their rows; to be iterated in the thread that reads ahead."""
     finders = RowFinders(embeddings, device)
     on_cuda = device.type == "cuda"
+    if on_cuda and device.index is not None:
+        torch.cuda.set_device(device)  # this thread's too
     stream = torch.cuda.Stream(device) if on_cuda else None
     for share in shares:
         here: AbstractContextManager[object] = torch.cuda.stream(stream) if stream is not None else nullcontext()

@@ -4,7 +4,9 @@ Everything here is integers: ids become rows of hashed tables, times and outcome
 in the thread that reads ahead, on the device that trains; the step itself then only gathers.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,12 @@ class BatchRows:
     target_context: Tensor  # [T, 2] int32
     unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
     user_unique: Tensor | None = None  # [V] int64, increasing: rows of the user table
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "BatchRows":
+        """The same rows, every tensor moved."""
+        own: dict[str, Tensor | None] = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in own.items()}
+        return replace(self, **moved)
 
 
 class HashedTable(nn.Module):

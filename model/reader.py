@@ -9,12 +9,13 @@ whole pools for that, which is the price of balancing every batch by tokens.
 """
 
 import heapq
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -29,6 +30,7 @@ from model.samples import SampleRows, without_request_ids
 from model.windows import WindowSampler
 
 POOL_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two pools are in memory at a time
+MAX_THREADS = 8  # enough for any step yet measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,15 +120,25 @@ def deal(tokens: Ints, ranks: int) -> list[Ints]:
     return [np.array(sorted(each), np.int64) for each in mine]
 
 
-def read_rows(lake: Lake, groups: Sequence[RowGroup]) -> SampleRows:
+def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1) -> SampleRows:
     """Decode row groups, in the order given."""
-    tables = []
-    for group in groups:
-        with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
-            schema = without_request_ids(SAMPLES)
-            found = file.read_row_group(group.index, columns=stored_columns(schema, file.schema_arrow.names))
-            tables.append(conform(found, schema, f"samples in {group.path}"))
-    return SampleRows.from_arrow(pa.concat_tables(tables) if tables else SAMPLES.empty_table())
+    with ThreadPoolExecutor(threads, "decode") as workers:
+        return SampleRows.concat(list(workers.map(partial(_read_group, lake), groups)), workers)
+
+
+def _read_group(lake: Lake, group: RowGroup) -> SampleRows:
+    schema = without_request_ids(SAMPLES)
+    with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
+        found = file.read_row_group(
+            group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=False
+        )
+    return SampleRows.from_arrow(conform(found, schema, f"samples in {group.path}"))
+
+
+def decoding_threads() -> int:
+    """Threads that decode for one rank: half of its cores, since the step's own work wants some too."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0)) // 2 // ranks_here))
 
 
 class TrainingReader:
@@ -205,14 +217,15 @@ class TrainingReader:
 
         Requests of a share come sorted by visible history, which attention over padded runs profits from.
         """
-        with ThreadPoolExecutor(1, "decode") as ahead:
+        with ThreadPoolExecutor(1, "ahead") as ahead:
+            threads = decoding_threads()
             coming = self._pools(start or Position())
             now = next(coming, None)
-            rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups)
+            rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups, threads)
             while now is not None and rows is not None:
                 (pool, first, position), decoded = now, rows.result()
                 now = next(coming, None)
-                rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups)
+                rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups, threads)
                 for i in range(first, len(pool.bounds) - 1):
                     position = replace(position, batch=position.batch + 1)
                     ended = position.batch == self._num_batches[position.epoch]

@@ -4,6 +4,7 @@ No Python loop runs over events, targets or requests.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -81,6 +82,58 @@ class SampleRows:
         )
         rows._check(history_offsets, target_offsets, request_offsets)
         return rows
+
+    @staticmethod
+    def concat(parts: Sequence["SampleRows"], workers: Executor) -> "SampleRows":
+        """All requests of several tables, in order; `workers` copy the columns side by side.
+
+        Raises:
+            LongreelError: users have more features in one part than in another, or only some have labels.
+        """
+        if not parts:
+            return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
+        widths = sorted({part.user_features.shape[1] for part in parts if len(part.user_id)})
+        if len(widths) > 1 or len({part.labels is None for part in parts}) > 1:
+            raise LongreelError(f"user_features: expected one length for every user, got {widths}")
+        parts = [part for part in parts if len(part.user_id)] or [parts[0]]
+        if len(parts) == 1:
+            return parts[0]
+
+        def before(sizes: list[int]) -> list[int]:
+            return [int(start) for start in offsets_of(np.array(sizes))[:-1]]
+
+        users, events, targets = (
+            before(sizes)
+            for sizes in (
+                [len(part.user_id) for part in parts],
+                [len(part.history["time_ms"]) for part in parts],
+                [len(part.target["item_id"]) for part in parts],
+            )
+        )
+        moved: dict[str, list[Any]] = {
+            "user_id": [part.user_id for part in parts],
+            "user_features": [part.user_features for part in parts],
+            "request_row": [part.request_row + first for part, first in zip(parts, users, strict=True)],
+            "request_time_ms": [part.request_time_ms for part in parts],
+            "history_start": [part.history_start + first for part, first in zip(parts, events, strict=True)],
+            "history_stop": [part.history_stop + first for part, first in zip(parts, events, strict=True)],
+            "target_offsets": [
+                np.zeros(1, np.int64),
+                *(part.target_offsets[1:] + first for part, first in zip(parts, targets, strict=True)),
+            ],
+            "labels": [part.labels for part in parts if part.labels is not None],
+        }
+        moved |= {f"history.{name}": [part.history[name] for part in parts] for name in parts[0].history}
+        moved |= {f"target.{name}": [part.target[name] for part in parts] for name in parts[0].target}
+        if not moved["labels"]:
+            moved.pop("labels")
+        whole: dict[str, Any] = dict(zip(moved, workers.map(np.concatenate, moved.values()), strict=True))
+        fields: dict[str, Any] = {"labels": None} | {name: v for name, v in whole.items() if "." not in name}
+        return SampleRows(
+            history={name: whole[f"history.{name}"] for name in parts[0].history},
+            target={name: whole[f"target.{name}"] for name in parts[0].target},
+            **fields,
+        )
 
     def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints) -> None:
         self._refuse(

@@ -40,7 +40,7 @@ from model.training_state import Progress, load_state, newest_checkpoint, save_s
 
 log = logging.getLogger(__name__)
 
-__all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "train"]
+__all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "repeatable", "train"]
 
 TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
 CURVE_POINTS = 400
@@ -108,7 +108,7 @@ def train(
         raise LongreelError("no days to train on; expected at least one published day before the evaluated one")
     manifests = [lake.require("samples", day) for day in sorted(days)]
     device = pick_device(config.training.device)
-    with joined(device) as ranks, _repeatable(), _sigterm() as terminated:
+    with joined(device) as ranks, repeatable(), _sigterm() as terminated:
         run = _prepare(
             config, lake, manifests, work_dir, init_from, ranks, local_device(device) if ranks.size > 1 else device
         )
@@ -290,14 +290,17 @@ def _meta(run: _Run, manifests: list[Manifest], progress: Progress, init_from: P
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
+def repeatable() -> Iterator[None]:
     """The same data and seed give the same model on one device: kernels that add in any order are left out."""
-    before = torch.are_deterministic_algorithms_enabled()
+    debugging: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), debugging.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
+    debugging.fill_uninitialized_memory = False  # it would write every new tensor twice
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+        debugging.fill_uninitialized_memory = fill
 
 
 @contextmanager

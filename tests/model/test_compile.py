@@ -67,10 +67,30 @@ def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Confi
     assert not counters["graph_break"]
 
 
-def test_recomputed_layers_give_the_same_gradients(config: Config, batches: list[RequestBatch]) -> None:
-    plain, recomputed = pair(config)
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recomputed_layers_keep_less_and_give_the_same_gradients(
+    config: Config, batches: list[RequestBatch], compiled: bool
+) -> None:
+    plain, recomputed = pair(replace(config, model=replace(config.model, identity_width=0)))
     recompute_layers(recomputed)
+    assert kept_bytes(recomputed, batches[3]) < 0.75 * kept_bytes(plain, batches[3])
+    if compiled:
+        compile_blocks(recomputed, backend="aot_eager")
     assert_like(recomputed, plain, batches[:3])
+
+
+def kept_bytes(ranker: Ranker, batch: RequestBatch) -> int:
+    """What a forward pass keeps for its backward."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = ranking_loss(ranker(batch), batch.labels)
+    assert loss.requires_grad
+    return sum(kept.values())
 
 
 def test_auto_compiles_on_cuda_alone(config: Config) -> None:
