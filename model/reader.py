@@ -13,7 +13,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,8 +22,8 @@ from contracts.config import TrainingConfig
 from contracts.conform import conform, stored_columns
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest
-from contracts.ragged import Ints, list_values, ranges
-from contracts.schemas import SAMPLES
+from contracts.ragged import Ints, list_values, offsets_of, ranges
+from contracts.schemas import HISTORY_FIELDS, SAMPLES
 from model.batch import RequestBatch
 from model.samples import SampleRows, without_request_ids
 from model.windows import WindowSampler
@@ -48,6 +47,7 @@ class RowGroup:
     path: str
     index: int
     bytes: int  # decoded, about
+    max_events: int  # no more history events than this
     first_request: int
     num_requests: int
 
@@ -91,17 +91,29 @@ def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup
                     before[offsets[:-1][offsets[:-1] < len(stops)]] = 0  # each row counts its targets from 0
                     events.append(np.asarray(seen, np.int64))
                     targets.append(stops - before)
-                    size = _decoded_bytes(file.metadata.row_group(g))
+                    size, most = _decoded_size(file.metadata.row_group(g))
                     groups.append(
-                        RowGroup(path=path, index=g, bytes=size, first_request=first, num_requests=len(stops))
+                        RowGroup(
+                            path=path,
+                            index=g,
+                            bytes=size,
+                            max_events=most,
+                            first_request=first,
+                            num_requests=len(stops),
+                        )
                     )
                     first += len(stops)
     return groups, np.concatenate(events), np.concatenate(targets)
 
 
-def _decoded_bytes(meta: pq.RowGroupMetaData) -> int:
-    """What a row group takes once decoded, at most: Parquet's own sizes are of encoded pages, often a fifth of it."""
-    return sum(8 * int(meta.column(i).num_values) for i in range(meta.num_columns))
+def _decoded_size(meta: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Bytes of a row group once decoded, and its history events; both at most, an empty list counting as a value.
+
+    Parquet's own sizes are of encoded pages, often a fifth of that.
+    """
+    columns = [meta.column(i) for i in range(meta.num_columns)]
+    events = next(c.num_values for c in columns if c.path_in_schema.startswith("history_time_ms."))
+    return sum(8 * int(c.num_values) for c in columns), int(events)
 
 
 def deal(tokens: Ints, ranks: int) -> list[Ints]:
@@ -122,8 +134,24 @@ def deal(tokens: Ints, ranks: int) -> list[Ints]:
 
 def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1) -> SampleRows:
     """Decode row groups, in the order given."""
+    if not groups:
+        return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
+    if len(groups) == 1:
+        return _read_group(lake, groups[0])
+    starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
+    history = {
+        name: np.empty(starts[-1], kind.to_pandas_dtype()) for name, kind in HISTORY_FIELDS.items()
+    }  # filled part by part: decoded parts need not all be in memory at once, nor be copied one after another
+
+    def decode(group: RowGroup, start: int) -> SampleRows:
+        part = _read_group(lake, group)
+        for name, values in part.history.items():
+            history[name][start : start + len(values)] = values
+        return replace(part, history={})
+
     with ThreadPoolExecutor(threads, "decode") as workers:
-        return SampleRows.concat(list(workers.map(partial(_read_group, lake), groups)), workers)
+        parts = list(workers.map(decode, groups, starts[:-1]))
+    return SampleRows.concat(parts, history, starts[:-1])
 
 
 def _read_group(lake: Lake, group: RowGroup) -> SampleRows:

@@ -4,7 +4,6 @@ No Python loop runs over events, targets or requests.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -84,55 +83,31 @@ class SampleRows:
         return rows
 
     @staticmethod
-    def concat(parts: Sequence["SampleRows"], workers: Executor) -> "SampleRows":
-        """All requests of several tables, in order; `workers` copy the columns side by side.
+    def concat(parts: Sequence["SampleRows"], history: dict[str, Ints], starts: Sequence[int]) -> "SampleRows":
+        """All requests of several tables, in order, whose events were copied into `history` from `starts` on.
 
         Raises:
             LongreelError: users have more features in one part than in another, or only some have labels.
         """
-        if not parts:
-            return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
         widths = sorted({part.user_features.shape[1] for part in parts if len(part.user_id)})
         if len(widths) > 1 or len({part.labels is None for part in parts}) > 1:
             raise LongreelError(f"user_features: expected one length for every user, got {widths}")
-        parts = [part for part in parts if len(part.user_id)] or [parts[0]]
-        if len(parts) == 1:
-            return parts[0]
-
-        def before(sizes: list[int]) -> list[int]:
-            return [int(start) for start in offsets_of(np.array(sizes))[:-1]]
-
-        users, events, targets = (
-            before(sizes)
-            for sizes in (
-                [len(part.user_id) for part in parts],
-                [len(part.history["time_ms"]) for part in parts],
-                [len(part.target["item_id"]) for part in parts],
-            )
-        )
-        moved: dict[str, list[Any]] = {
-            "user_id": [part.user_id for part in parts],
-            "user_features": [part.user_features for part in parts],
-            "request_row": [part.request_row + first for part, first in zip(parts, users, strict=True)],
-            "request_time_ms": [part.request_time_ms for part in parts],
-            "history_start": [part.history_start + first for part, first in zip(parts, events, strict=True)],
-            "history_stop": [part.history_stop + first for part, first in zip(parts, events, strict=True)],
-            "target_offsets": [
-                np.zeros(1, np.int64),
-                *(part.target_offsets[1:] + first for part, first in zip(parts, targets, strict=True)),
-            ],
-            "labels": [part.labels for part in parts if part.labels is not None],
-        }
-        moved |= {f"history.{name}": [part.history[name] for part in parts] for name in parts[0].history}
-        moved |= {f"target.{name}": [part.target[name] for part in parts] for name in parts[0].target}
-        if not moved["labels"]:
-            moved.pop("labels")
-        whole: dict[str, Any] = dict(zip(moved, workers.map(np.concatenate, moved.values()), strict=True))
-        fields: dict[str, Any] = {"labels": None} | {name: v for name, v in whole.items() if "." not in name}
+        users = offsets_of(np.array([len(part.user_id) for part in parts]))
+        targets = offsets_of(np.array([part.target_offsets[-1] for part in parts]))
+        features = [part.user_features for part in parts if len(part.user_id)]
+        labels = [part.labels for part in parts if part.labels is not None]
+        ends = [part.target_offsets[1:] + first for part, first in zip(parts, targets[:-1], strict=True)]
         return SampleRows(
-            history={name: whole[f"history.{name}"] for name in parts[0].history},
-            target={name: whole[f"target.{name}"] for name in parts[0].target},
-            **fields,
+            user_id=np.concatenate([part.user_id for part in parts]),
+            user_features=np.concatenate(features) if features else parts[0].user_features,
+            history=history,
+            target={name: np.concatenate([part.target[name] for part in parts]) for name in parts[0].target},
+            labels=np.concatenate(labels) if labels else None,
+            request_row=np.concatenate([p.request_row + n for p, n in zip(parts, users[:-1], strict=True)]),
+            request_time_ms=np.concatenate([part.request_time_ms for part in parts]),
+            history_start=np.concatenate([p.history_start + n for p, n in zip(parts, starts, strict=True)]),
+            history_stop=np.concatenate([p.history_stop + n for p, n in zip(parts, starts, strict=True)]),
+            target_offsets=np.concatenate([np.zeros(1, np.int64), *ends]),
         )
 
     def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints) -> None:
@@ -147,9 +122,8 @@ class SampleRows:
         if not (closes.all() and (np.diff(target_offsets)[counts == 0] == 0).all()):
             raise LongreelError("samples: a row has targets that belong to no request; rebuild the samples")
         times = self.history["time_ms"]
-        inside = np.ones(len(times), bool)
-        inside[history_offsets[:-1][history_offsets[:-1] < len(times)]] = False
-        if (np.diff(times, prepend=times[:1])[inside] < 0).any():
+        earlier = np.flatnonzero(times[1:] < times[:-1]) + 1  # than the event before, which a row's first may be
+        if not np.isin(earlier, history_offsets).all():
             raise LongreelError("samples: a history is not ordered by time; rebuild the samples")
         seen = self.history_stop > self.history_start
         newest = np.where(seen, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
