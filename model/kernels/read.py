@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-LOG2_E = 1.4426950408889634
+PAD = tl.constexpr(128)  # room behind each request's dS, so that whole tiles are stored and read: the keys of a tile
 NO_TARGET_ID = -(2**63)  # what an unknown target id becomes: no event has it
 
 
@@ -56,7 +56,6 @@ def _read(
     N: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
-    DV: tl.constexpr,
     C: tl.constexpr,
     SHARED: tl.constexpr,
     BM: tl.constexpr,
@@ -87,7 +86,7 @@ def _read(
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
     hits = tl.zeros([BM], tl.float32)
-    acc = tl.zeros([BM, DV], tl.float32)
+    acc = tl.zeros([BM, D], tl.float32)
     factor = softmax_scale * 1.4426950408889634
     for n in tl.range(begin, end, BN, num_stages=STAGES):
         k = k_desc.load([h0.to(tl.int32) + n, group * D])
@@ -111,7 +110,7 @@ def _read(
         if SHARED:
             acc = tl.dot(p.to(k.dtype), k, acc)
         else:
-            v = v_desc.load([h0.to(tl.int32) + n, group * DV])
+            v = v_desc.load([h0.to(tl.int32) + n, group * D])
             acc = tl.dot(p.to(k.dtype), v, acc)
         top = new_top
     inverse = tl.where(total > 0, 1 / total, 0.0)
@@ -119,15 +118,15 @@ def _read(
     hits = hits * inverse
     lse2 = tl.where(total > 0, top + tl.log2(total), 0.0)
     where = ((t0 * HPG + offs_m) * G + group).to(tl.int64)
-    offs_d = tl.arange(0, DV)
+    offs_d = tl.arange(0, D)
     if length <= split_keys:
-        tl.store(out + where[:, None] * DV + offs_d, acc.to(out.dtype.element_ty), mask=row_ok[:, None])
+        tl.store(out + where[:, None] * D + offs_d, acc.to(out.dtype.element_ty), mask=row_ok[:, None])
         tl.store(lse + where, lse2, mask=row_ok)
         if C > 0:
             tl.store(hit + where, hits, mask=row_ok)
     else:
         where += split.to(tl.int64) * num_rows
-        tl.store(part + where[:, None] * DV + offs_d, acc, mask=row_ok[:, None])
+        tl.store(part + where[:, None] * D + offs_d, acc, mask=row_ok[:, None])
         tl.store(part_lse + where, lse2, mask=row_ok)
         if C > 0:
             tl.store(part_hit + where, hits, mask=row_ok)
@@ -205,15 +204,13 @@ def _grad_keys(
     delta,
     hit_grad,
     rstd,
-    dk,
-    dv,
-    ds_out,
+    d_kv,
+    ds_desc,
     softmax_scale,
     max_rows,
     N: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
-    DV: tl.constexpr,
     C: tl.constexpr,
     SHARED: tl.constexpr,
     NORM: tl.constexpr,
@@ -222,6 +219,8 @@ def _grad_keys(
     STAGES: tl.constexpr,
 ):
     """One block of keys over all rows -> dK and dV (or d of the shared keys), and dS for the query gradients.
+
+    dS: [H + B PAD, G max_rows], a request's rows starting at its first event + b PAD; zero past its end.
 
     NORM: the shared keys are x^ = (y - mean) rstd, and what is written is the gradient of y.
     """
@@ -239,22 +238,24 @@ def _grad_keys(
     k = k_desc.load([h0.to(tl.int32) + first, group * D])
     acc_k = tl.zeros([BN, D], tl.float32)
     if not SHARED:
-        v = v_desc.load([h0.to(tl.int32) + first, group * DV])
-        acc_v = tl.zeros([BN, DV], tl.float32)
+        v = v_desc.load([h0.to(tl.int32) + first, group * D])
+        acc_v = tl.zeros([BN, D], tl.float32)
     factor = softmax_scale * 1.4426950408889634
     if C > 0:
         one_channel = tl.load(which + group * HPG)
+    along = tl.zeros([BN], tl.float32)  # sum over the width of d x^ times x^, without holding both
     for r in tl.range(0, rows, BM, num_stages=STAGES):
         row = (t0 * HPG).to(tl.int32) + r
         q = q_desc.load([row, group * D])
-        do = do_desc.load([row, group * DV])
+        do = do_desc.load([row, group * D])
         row_ok = r + offs_m < rows
         where = (t0 * HPG + r + offs_m) * G + group
-        s = tl.dot(k, q.T) * factor
+        qk = tl.dot(k, q.T)
         if SHARED:
-            dp = tl.dot(k, do.T)
+            do_k = tl.dot(k, do.T)
         else:
-            dp = tl.dot(v, do.T)
+            do_k = tl.dot(v, do.T)
+        s, dp = qk * factor, do_k
         if C > 0:
             head = group * HPG + (r + offs_m) % HPG
             channel = tl.load(which + head)
@@ -273,23 +274,22 @@ def _grad_keys(
         p = tl.exp2(s - tl.load(lse + where, mask=row_ok, other=0.0)[None, :])
         p = tl.where(n_ok[:, None] & row_ok[None, :], p, 0.0)
         ds = (p * (dp - tl.load(delta + where, mask=row_ok, other=0.0)[None, :]) * softmax_scale).to(k.dtype)
-        at = ((events * G + group) * max_rows)[:, None] + (r + offs_m)[None, :]
-        tl.store(ds_out + at, ds, mask=n_ok[:, None] & (r + offs_m < max_rows)[None, :])
+        ds_desc.store([h0.to(tl.int32) + b * PAD + first, group * max_rows + r], ds)
         acc_k = tl.dot(ds, q, acc_k)
         if SHARED:
             acc_k = tl.dot(p.to(k.dtype), do, acc_k)
+            if NORM:
+                along += tl.sum(ds.to(tl.float32) * qk + p * do_k, 1)
         else:
             acc_v = tl.dot(p.to(k.dtype), do, acc_v)
     if NORM:
-        x = k.to(tl.float32)
-        along = tl.sum(acc_k * x, 1) / D
-        acc_k = acc_k - (tl.sum(acc_k, 1) / D)[:, None] - x * along[:, None]
+        x = k_desc.load([h0.to(tl.int32) + first, group * D]).to(tl.float32)  # again: registers are short
+        acc_k = acc_k - (tl.sum(acc_k, 1) / D)[:, None] - x * (along / D)[:, None]
         acc_k = acc_k * tl.load(rstd + events, mask=n_ok, other=0.0)[:, None]
-    offs_d = tl.arange(0, D)
-    tl.store(dk + (events * G + group)[:, None] * D + offs_d, acc_k.to(dk.dtype.element_ty), mask=n_ok[:, None])
+    at = (events * (G * D if SHARED else 2 * G * D) + group * D)[:, None] + tl.arange(0, D)
+    tl.store(d_kv + at, acc_k.to(d_kv.dtype.element_ty), mask=n_ok[:, None])
     if not SHARED:
-        offs_v = tl.arange(0, DV)
-        tl.store(dv + (events * G + group)[:, None] * DV + offs_v, acc_v.to(dv.dtype.element_ty), mask=n_ok[:, None])
+        tl.store(d_kv + G * D + at, acc_v.to(d_kv.dtype.element_ty), mask=n_ok[:, None])
 
 
 @triton.jit
@@ -300,7 +300,7 @@ def _grad_queries(
     target_ids,
     event_ids,
     which,
-    ds_in,
+    ds_desc,
     dq,
     dhit,
     part,
@@ -338,16 +338,15 @@ def _grad_queries(
     for n in tl.range(begin, end, BN, num_stages=STAGES):
         k = k_desc.load([h0.to(tl.int32) + n, group * D])
         n_ok = n + offs_n < end
-        at = (((h0 + n + offs_n).to(tl.int64) * G + group) * max_rows)[None, :] + offs_m[:, None]
-        ds = tl.load(ds_in + at, mask=row_ok[:, None] & n_ok[None, :], other=0.0)
-        acc = tl.dot(ds, k, acc)
+        ds = ds_desc.load([h0.to(tl.int32) + b * PAD + n, group * max_rows + first_row])
+        acc = tl.dot(ds.T, k, acc)
         if C > 0:
             eq = tl.zeros([BM, BN], tl.int1)
             if HPG == 1:
                 eq = _equal_ids(eq, tid, one_channel, event_ids, h0 + n, n_ok, offs_n, C, True)
             else:
                 eq = _equal_ids(eq, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
-            hits += tl.sum(tl.where(eq, ds.to(tl.float32), 0.0), 1)
+            hits += tl.sum(tl.where(eq, ds.T.to(tl.float32), 0.0), 1)
     where = ((t0 * HPG + offs_m) * G + group).to(tl.int64)
     offs_d = tl.arange(0, D)
     if length <= split_keys:
@@ -385,13 +384,13 @@ def read_tiles(width: int, rows: int) -> Tiles:
 
 
 def grad_keys_tiles(width: int, rows: int) -> Tiles:
-    """Tiles of `_grad_keys`."""
+    """Tiles of `_grad_keys`. Without loads in flight: two programs share a multiprocessor and hide each other's."""
     rows = max(16, _power_of_2(rows))
-    return Tiles(min(32, rows), 128, 8, 2) if width > 128 else Tiles(min(64, rows), 128, 8, 2)
+    return Tiles(min(32, rows), 64, 4, 1) if width > 128 else Tiles(min(64, rows), 128, 8, 1)
 
 
 def grad_queries_tiles(width: int, rows: int) -> Tiles:
-    """Tiles of `_grad_queries`."""
+    """Tiles of `_grad_queries`; its keys must divide those of `_grad_keys`, behind which dS is zero."""
     rows = max(16, _power_of_2(rows))
     return Tiles(min(128, rows), 64, 8 if rows >= 128 else 4, 3)
 
@@ -402,7 +401,7 @@ PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 13
 def split_size(events: int, max_history: int, programs_per_key: int) -> int:
     """Keys of one split: long enough to be worth a partial result, short enough to fill the card."""
     wanted = triton.cdiv(events * programs_per_key, PROGRAMS)
-    return min(max(512, triton.cdiv(wanted, 128) * 128), triton.cdiv(max(1, max_history), 128) * 128)
+    return int(min(max(512, triton.cdiv(wanted, 128) * 128), triton.cdiv(max(1, max_history), 128) * 128))
 
 
 @dataclass(frozen=True)
@@ -432,17 +431,15 @@ def _rows_desc(x: Tensor, groups: int, block: int) -> TensorDescriptor:
     return TensorDescriptor(x, shape, [shape[1], 1], [block, width])
 
 
-def _keys_desc(x: Tensor, block: int) -> TensorDescriptor:
-    """[H, G, D], rows may be strided -> [H, G D] in blocks [block, D]."""
-    events, groups, width = x.shape
-    return TensorDescriptor(x, [events, groups * width], [x.stride(0), 1], [block, width])
+def _keys_desc(kv: Tensor, part: int, block: int) -> TensorDescriptor:
+    """Keys (part 0) or values (part -1) of contiguous [H, P, G, D] -> [H, G D] in blocks [block, D]."""
+    events, parts, groups, width = kv.shape
+    return TensorDescriptor(kv[:, part], [events, groups * width], [parts * groups * width, 1], [block, width])
 
 
-def _tma_ready(x: Tensor) -> Tensor:
-    """[H, G, D] with heads side by side and rows on 16 bytes; a copy where it is not so."""
-    groups_dense = x.shape[1] == 1 or x.stride(1) == x.shape[2]
-    ok = x.stride(2) == 1 and groups_dense and x.stride(0) * x.element_size() % 16 == 0 and x.data_ptr() % 16 == 0
-    return x if ok else x.contiguous()
+def _ds_desc(ds: Tensor, tiles: Tiles) -> TensorDescriptor:
+    """dS [H + B PAD, G max_rows] in blocks [keys, rows]."""
+    return TensorDescriptor(ds, list(ds.shape), [ds.shape[1], 1], [tiles.keys, tiles.rows])
 
 
 class Read(torch.autograd.Function):
@@ -452,148 +449,96 @@ class Read(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any,
         q: Tensor,
-        k: Tensor,
-        v: Tensor,
+        kv: Tensor,
         scale: Tensor | None,
         rstd: Tensor | None,
         ids: Ids | None,
         packing: Packing,
         softmax_scale: float,
-        shared: bool,
     ) -> tuple[Tensor, Tensor]:
-        """q [T, N, D], k [H, G, D], v [H, G, Dv] (k itself where `shared`) -> values [T, N, Dv], hits [T, N] fp32."""
-        q, k, v = q.contiguous(), _tma_ready(k), _tma_ready(v)
-        (T, N, D), (H, G, DV), B = q.shape, v.shape, packing.history_offsets.shape[0] - 1
+        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], hits [T, N] float32."""
+        q, kv = q.contiguous(), kv.contiguous()
+        (T, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
         channels = 0 if ids is None else ids.target_ids.shape[1]
         tiles = read_tiles(D, packing.max_targets * N // G)
         blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
         split = split_size(H, packing.max_history, blocks * G)
         splits = triton.cdiv(packing.max_history, split)
-        out = q.new_empty(T, N, DV)
+        out = torch.empty_like(q)
         lse = q.new_empty(T, N, dtype=torch.float32)
         hit = torch.empty_like(lse) if channels else lse.new_zeros(T, N)
         many = splits if splits > 1 else 0
-        part = q.new_empty(many, T, N, DV, dtype=torch.float32)
+        part = q.new_empty(many, T, N, D, dtype=torch.float32)
         part_lse, part_hit = lse.new_empty(many, T, N), lse.new_empty(many if channels else 0, T, N)
         t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
         _read[(splits, blocks * G, B)](
-            _rows_desc(q, G, tiles.rows),
-            _keys_desc(k, tiles.keys),
-            _keys_desc(v, tiles.keys),
-            packing.target_offsets,
-            packing.history_offsets,
-            t_ids,
-            e_ids,
-            which,
-            lse if scale is None else scale,
-            out,
-            lse,
-            hit,
-            part,
-            part_lse,
-            part_hit,
-            softmax_scale,
-            split,
-            T * N,
-            N=N,
-            G=G,
-            D=D,
-            DV=DV,
-            C=channels,
-            SHARED=shared,
-            BM=tiles.rows,
-            BN=tiles.keys,
-            STAGES=tiles.stages,
-            num_warps=tiles.warps,
-        )
-        if many:
-            rows = 16 if DV > 64 else 32
-            _combine[(triton.cdiv(packing.max_targets * N, rows), B)](
-                packing.target_offsets, packing.history_offsets, part, part_lse, part_hit, out, lse, hit, split, T * N,
-                N=N, D=DV, SUM=False, HIT=channels > 0, BR=rows, num_warps=4,
-            )  # fmt: skip
-        ctx.save_for_backward(q, k, v, scale, rstd, out, lse, hit)
-        ctx.ids, ctx.packing, ctx.softmax_scale, ctx.shared = ids, packing, softmax_scale, shared
-        return out, hit
-
-    @staticmethod
-    def backward(ctx: Any, d_out: Tensor, d_hit: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of q, k, v and scale; of k alone where `shared` (through the norm where rstd was given)."""
-        q, k, v, scale, rstd, out, lse, hit = ctx.saved_tensors
-        ids, packing, shared = ctx.ids, ctx.packing, ctx.shared
-        (T, N, D), (H, G, DV), B = q.shape, v.shape, packing.history_offsets.shape[0] - 1
-        channels = 0 if ids is None else ids.target_ids.shape[1]
-        d_out = d_out.to(q.dtype).contiguous()
-        d_hit = torch.zeros_like(hit) if d_hit is None else d_hit.float().contiguous()
-        delta = (d_out.float() * out.float()).sum(-1) + d_hit * hit
-        max_rows = triton.cdiv(packing.max_targets * N // G, 16) * 16
-        dk, dv = (x.new_empty(x.shape) for x in (k, v[:0] if shared else v))
-        ds = k.new_empty(H, G, max_rows)
-        t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
-        tiles = grad_keys_tiles(D, max_rows)
-        _grad_keys[(triton.cdiv(packing.max_history, tiles.keys), G, B)](
-            _rows_desc(q, G, tiles.rows),
-            _keys_desc(k, tiles.keys),
-            _keys_desc(v, tiles.keys),
-            _rows_desc(d_out, G, tiles.rows),
-            packing.target_offsets,
-            packing.history_offsets,
-            t_ids,
-            e_ids,
-            which,
-            lse if scale is None else scale,
-            lse,
-            delta,
-            d_hit,
-            lse if rstd is None else rstd,
-            dk,
-            dv,
-            ds,
-            ctx.softmax_scale,
-            max_rows,
-            N=N,
-            G=G,
-            D=D,
-            DV=DV,
-            C=channels,
-            SHARED=shared,
-            NORM=rstd is not None,
-            BM=tiles.rows,
-            BN=tiles.keys,
-            STAGES=tiles.stages,
-            num_warps=tiles.warps,
-        )
-        dq, scores = Read._query_gradients(q, k, ids, packing, ds, max_rows)
-        d_scale = None
-        if scale is not None:
-            d_scale = (scores.sum(0) / ctx.softmax_scale).to(scale.dtype)
-        return dq, dk, None if shared else dv, d_scale, None, None, None, None, None
-
-    @staticmethod
-    def _query_gradients(
-        q: Tensor, k: Tensor, ids: Ids | None, packing: Packing, ds: Tensor, max_rows: int
-    ) -> tuple[Tensor, Tensor]:
-        (T, N, D), (H, G, _), B = q.shape, k.shape, packing.history_offsets.shape[0] - 1
-        channels = 0 if ids is None else ids.target_ids.shape[1]
-        tiles = grad_queries_tiles(D, max_rows)
-        blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
-        split = split_size(H, packing.max_history, blocks * G)
-        splits = triton.cdiv(packing.max_history, split)
-        dq = torch.empty_like(q)
-        scores = q.new_empty(T, N, dtype=torch.float32)
-        many = splits if splits > 1 else 0
-        part = q.new_empty(many, T, N, D, dtype=torch.float32)
-        part_hit = scores.new_empty(many if channels else 0, T, N)
-        t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
-        _grad_queries[(splits, blocks * G, B)](
-            _keys_desc(k, tiles.keys), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which, ds,
-            dq, scores, part, part_hit, split, T * N, max_rows,
-            N=N, G=G, D=D, C=channels, BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
+            _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
+            packing.target_offsets, packing.history_offsets, t_ids, e_ids, which, lse if scale is None else scale,
+            out, lse, hit, part, part_lse, part_hit, softmax_scale, split, T * N,
+            N=N, G=G, D=D, C=channels, SHARED=P == 1,
+            BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
         if many:
             rows = 16 if D > 64 else 32
             _combine[(triton.cdiv(packing.max_targets * N, rows), B)](
-                packing.target_offsets, packing.history_offsets, part, scores, part_hit, dq, scores, scores, split,
-                T * N, N=N, D=D, SUM=True, HIT=channels > 0, BR=rows, num_warps=4,
+                packing.target_offsets, packing.history_offsets, part, part_lse, part_hit, out, lse, hit, split, T * N,
+                N=N, D=D, SUM=False, HIT=channels > 0, BR=rows, num_warps=4,
             )  # fmt: skip
-        return dq, scores
+        ctx.save_for_backward(q, kv, scale, rstd, out, lse, hit)
+        ctx.ids, ctx.packing, ctx.softmax_scale = ids, packing, softmax_scale
+        return out, hit
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor, d_hit: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gradients of q, kv and scale; that of shared kv goes through the norm where rstd was given."""
+        q, kv, scale, rstd, out, lse, hit = ctx.saved_tensors
+        ids, packing = ctx.ids, ctx.packing
+        (_, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
+        channels = 0 if ids is None else ids.target_ids.shape[1]
+        d_out = d_out.to(q.dtype).contiguous()
+        d_hit = torch.zeros_like(hit) if d_hit is None else d_hit.float().contiguous()
+        delta = (d_out.float() * out.float()).sum(-1) + d_hit * hit
+        tiles = grad_keys_tiles(D, packing.max_targets * N // G)
+        max_rows = triton.cdiv(packing.max_targets * N // G, tiles.rows) * tiles.rows
+        d_kv, ds = torch.empty_like(kv), kv.new_empty(H + B * PAD.value, G * max_rows)
+        t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
+        _grad_keys[(triton.cdiv(packing.max_history, tiles.keys), G, B)](
+            _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
+            _rows_desc(d_out, G, tiles.rows), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
+            lse if scale is None else scale, lse, delta, d_hit, lse if rstd is None else rstd, d_kv,
+            _ds_desc(ds, tiles),
+            ctx.softmax_scale, max_rows, N=N, G=G, D=D, C=channels, SHARED=P == 1, NORM=rstd is not None,
+            BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
+        )  # fmt: skip
+        dq, scores = _query_gradients(q, kv, ids, packing, ds)
+        d_scale = None if scale is None else (scores.sum(0) / ctx.softmax_scale).to(scale.dtype)
+        return dq, d_kv, d_scale, None, None, None, None
+
+
+def _query_gradients(q: Tensor, kv: Tensor, ids: Ids | None, packing: Packing, ds: Tensor) -> tuple[Tensor, Tensor]:
+    """dS [H + B PAD, G rows] -> dQ [T, N, D], and the sum of dS over equal ids [T, N]."""
+    (T, N, D), (H, _, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
+    channels = 0 if ids is None else ids.target_ids.shape[1]
+    max_rows = ds.shape[1] // G
+    tiles = grad_queries_tiles(D, max_rows)
+    blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
+    split = split_size(H, packing.max_history, blocks * G)
+    splits = triton.cdiv(packing.max_history, split)
+    dq = torch.empty_like(q)
+    scores = q.new_empty(T, N, dtype=torch.float32)
+    many = splits if splits > 1 else 0
+    part = q.new_empty(many, T, N, D, dtype=torch.float32)
+    part_hit = scores.new_empty(many if channels else 0, T, N)
+    t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
+    _grad_queries[(splits, blocks * G, B)](
+        _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
+        _ds_desc(ds, tiles), dq, scores, part, part_hit, split, T * N, max_rows,
+        N=N, G=G, D=D, C=channels, BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
+    )  # fmt: skip
+    if many:
+        rows = 16 if D > 64 else 32
+        _combine[(triton.cdiv(packing.max_targets * N, rows), B)](
+            packing.target_offsets, packing.history_offsets, part, scores, part_hit, dq, scores, scores, split,
+            T * N, N=N, D=D, SUM=True, HIT=channels > 0, BR=rows, num_warps=4,
+        )  # fmt: skip
+    return dq, scores
