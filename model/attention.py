@@ -94,9 +94,11 @@ def cross_attention(
     return (_segments if backend == "segments" else _padded)(q, kv, match, scale, targets, events)
 
 
+TILE_WIDTH = 256  # up to here a tile of a kernel holds whole rows
+
 # What a card does, roughly: enough to choose a form by. Units: FLOP/s of plain matrix products, of attention, bytes/s.
 MATRIX_RATE, ATTENTION_RATE, MEMORY_RATE = 600e12, 300e12, 4e12
-ABSORBED_WIDTH = 256  # a tile of the kernel holds whole events: no wider ones
+MAX_WIDTH = 2_048  # of what the kernels read
 
 
 def choose_form(targets: float, events: float, width: int, heads: int) -> str:
@@ -105,8 +107,6 @@ def choose_form(targets: float, events: float, width: int, heads: int) -> str:
     Per event, K and V cost 4 d^2 to form, their bytes (written and read), and 4 m d to attend to; absorbed costs
     4 m h d to attend, and 4 d^2 per target to go into the events' space and back.
     """
-    if not width <= ABSORBED_WIDTH:
-        return "kv"
     written = 4 * width**2 / MATRIX_RATE + 8 * width / MEMORY_RATE + 4 * targets * width / ATTENTION_RATE
     absorbed = 4 * targets * heads * width / ATTENTION_RATE + 2 * width / MEMORY_RATE
     return "absorbed" if absorbed * events + targets * 4 * width**2 / MATRIX_RATE < written * events else "kv"
@@ -155,8 +155,8 @@ def why_not_packed(x: Tensor, dtype: torch.dtype, width: int) -> str:
         return f"expected half precision on CUDA, got {dtype} on {x.device.type}"
     if not has_triton():
         return "expected Triton, which is not installed (PyTorch's CUDA builds bring it)"
-    if not (can_run(x) and 16 <= width <= ABSORBED_WIDTH and width & (width - 1) == 0):
-        return f"expected heads of a power of two from 16 to {ABSORBED_WIDTH} wide, got {width}"
+    if not (can_run(x) and 16 <= width <= MAX_WIDTH and width & (width - 1) == 0):
+        return f"expected heads of a power of two from 16 to {MAX_WIDTH:,} wide, got {width}"
     return ""
 
 
@@ -262,6 +262,7 @@ def _packed(
     max_history: int,
 ) -> Out:
     from model.kernels.read import Ids, Packing, Read
+    from model.kernels.wide import ReadWide
 
     dtype = compute_dtype(q)
     packing = Packing(target_offsets, history_offsets, max_targets, max_history)
@@ -269,5 +270,10 @@ def _packed(
     if match is not None:
         ids = Ids(match.target_ids.contiguous(), match.event_ids.contiguous(), match.which)
     weight = None if match is None else match.scale
-    values, hits = Read.apply(q.to(dtype), kv.to(dtype), weight, rstd, ids, packing, scale)
+    if kv.shape[-1] <= TILE_WIDTH:
+        values, hits = Read.apply(q.to(dtype), kv.to(dtype), weight, rstd, ids, packing, scale)
+    elif rstd is None and kv.shape[1:3] == (1, 1):
+        values, hits = ReadWide.apply(q.to(dtype), kv[:, 0, 0].to(dtype), weight, ids, packing, scale)
+    else:
+        raise LongreelError(f"attention backend packed: rows over {TILE_WIDTH} wide only where events are shared")
     return values, None if match is None else hits

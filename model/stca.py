@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.config import ModelConfig
-from model.attention import HALVES, compute_dtype, cross_attention, plan_attention
+from model.attention import HALVES, TILE_WIDTH, compute_dtype, cross_attention, plan_attention
 from model.batch import segment_ids
 from model.identity import IdentityMatch
 from model.kernels import can_run
@@ -124,7 +124,7 @@ class STCA(nn.Module):
         seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
         query: Tensor = self.first_norm(self.first_query(target))
         outputs: list[Tensor] = []
-        through_norm = form == "absorbed" and engine == "packed"
+        through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
         for i, (events, rstd) in enumerate(self.encode(history, through_norm)):
             layer = self.layers[i]
             assert isinstance(layer, Layer)

@@ -7,6 +7,7 @@ bytes), or kept from the forward pass (wide models, bound by arithmetic). dX and
 matrix products over all layers at once. Rows go in chunks, so that temporary memory does not grow with the batch.
 """
 
+import os
 from typing import Any
 
 import torch
@@ -17,12 +18,51 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 EPS = 1e-5
 FUSED_WIDTH = 256  # up to here one tile holds a whole row: the norm is fused, and u and v are recomputed
+FAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has no inline assembly
 CHUNK_BYTES = 1 << 30  # of temporary gradients
 
 
 @triton.jit
-def _silu(x):
-    return x / (1 + tl.exp2(-1.4426950408889634 * x))
+def _sigmoid(x):
+    """1 / (1 + e^-x); on a card by one tanh (absolute error under 2^-12), where exp and division would take two."""
+    if FAST:
+        half = 0.5 * x
+        t = tl.inline_asm_elementwise("tanh.approx.f32 $0, $1;", "=f,f", [half], tl.float32, is_pure=True, pack=1)
+        return 0.5 * t + 0.5
+    return 1 / (1 + tl.exp2(-1.4426950408889634 * x))
+
+
+@triton.jit
+def _in_registers(x):
+    """x as it is, so that the matrix product takes it from registers and shared memory serves the other operand."""
+    if FAST:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [x], x.dtype, is_pure=True, pack=2)
+    return x
+
+
+@triton.jit
+def _swiglu_rows(
+    x_desc,
+    w_desc,
+    h_desc,
+    COLS: tl.constexpr,
+    K: tl.constexpr,
+    F: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """h[:, layer F + c] = (X Wu) silu(X Wv). w: [layers 2 F, K], Wu and Wv of a layer one after the other.
+
+    A block of whole rows of X stays in registers; COLS columns of weights stream by.
+    """
+    row, first = tl.program_id(1) * BM, tl.program_id(0) * COLS
+    x = _in_registers(x_desc.load([row, 0]))
+    for col in tl.range(first, first + COLS, BN, num_stages=STAGES):
+        up_row = col // F * 2 * F + col % F
+        u = tl.dot(x, w_desc.load([up_row, 0]).T)
+        g = tl.dot(x, w_desc.load([up_row + F, 0]).T)
+        h_desc.store([row, col], (u * g * _sigmoid(g)).to(h_desc.dtype))
 
 
 @triton.jit
@@ -39,7 +79,7 @@ def _swiglu(
     BK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """h[:, layer F + c] = (X Wu) silu(X Wv). w: [layers 2 F, K], Wu and Wv of a layer one after the other."""
+    """The same for rows too wide to stay in registers; u and v are written too where they are to be kept."""
     col = tl.program_id(0) * BN  # columns first: programs of one row block share X in the cache
     row = tl.program_id(1) * BM
     layer = col // F
@@ -55,7 +95,7 @@ def _swiglu(
     if KEEP:
         ug_desc.store([row, up_row], u.to(ug_desc.dtype))
         ug_desc.store([row, up_row + F], g.to(ug_desc.dtype))
-    h_desc.store([row, col], (u * _silu(g)).to(h_desc.dtype))
+    h_desc.store([row, col], (u * g * _sigmoid(g)).to(h_desc.dtype))
 
 
 @triton.jit
@@ -117,9 +157,41 @@ def _norm_grad(dx_ptr, x_ptr, rstd, dy, rows, D: tl.constexpr, W: tl.constexpr, 
 @triton.jit
 def _swiglu_parts(u, g, dh):
     """h, du and dg of h = u silu(g)."""
-    s = 1 / (1 + tl.exp2(-1.4426950408889634 * g))
+    s = _sigmoid(g)
     silu = g * s
     return u * silu, dh * silu, dh * u * (s + silu * (1 - s))
+
+
+@triton.jit
+def _swiglu_grad_rows(
+    x_desc,
+    dy_desc,
+    w_desc,
+    wo_desc,
+    h_desc,
+    dug_desc,
+    COLS: tl.constexpr,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    DYREG: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """The same with a block of whole rows of X and dy staying on the multiprocessor."""
+    row, first = tl.program_id(1) * BM, tl.program_id(0) * COLS
+    x = _in_registers(x_desc.load([row, 0]))
+    dy = dy_desc.load([row, 0])
+    if DYREG:
+        dy = _in_registers(dy)
+    for col in tl.range(first, first + COLS, BN, num_stages=STAGES):
+        u = tl.dot(x, w_desc.load([col, 0]).T)
+        g = tl.dot(x, w_desc.load([F + col, 0]).T)
+        dh = tl.dot(dy, wo_desc.load([0, col]))
+        h, du, dg = _swiglu_parts(u, g, dh)
+        h_desc.store([row, col], h.to(h_desc.dtype))
+        dug_desc.store([row, col], du.to(dug_desc.dtype))
+        dug_desc.store([row, F + col], dg.to(dug_desc.dtype))
 
 
 @triton.jit
@@ -174,9 +246,11 @@ def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
     return TensorDescriptor(x, list(x.shape), [x.stride(0), 1], [rows, cols])
 
 
+SWIGLU_ROWS = {"BM": 128, "BN": 32, "STAGES": 2, "num_warps": 8}
 SWIGLU = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
 OUT_NORM = {"BM": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
-SWIGLU_GRAD = {"BM": 128, "BN": 64, "BK": 64, "STAGES": 3, "num_warps": 8}
+SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 2, "num_warps": 8}
+PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 132 multiprocessors
 
 
 def _fit(size: int, block: int) -> int:
@@ -184,15 +258,35 @@ def _fit(size: int, block: int) -> int:
     return min(block, size & -size)
 
 
+def _columns(total: int, block: int, row_blocks: int) -> int:
+    """Columns of one program: all of them, or fewer where row blocks alone would not fill the card."""
+    columns = total
+    while total // columns * row_blocks < PROGRAMS and columns % (4 * block) == 0:
+        columns //= 2
+    return columns
+
+
+def is_narrow(width: int) -> bool:
+    """Whether one tile holds a whole row."""
+    return width <= FUSED_WIDTH and width & (width - 1) == 0
+
+
 def swiglu(x: Tensor, w: Tensor, hidden: int, kept: Tensor | None = None) -> Tensor:
     """x [R, D], w [layers 2 F, D] -> h [R, layers F]; `kept` [R, layers 2 F] takes u and v where given."""
-    (rows, width), cut = x.shape, dict(SWIGLU)
-    cut["BK"], cut["BN"] = _fit(width, cut["BK"]), _fit(hidden, cut["BN"])
-    bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
+    rows, width = x.shape
     h = x.new_empty(rows, w.shape[0] // 2)
-    grid = (h.shape[1] // bn, triton.cdiv(rows, bm))
+    if is_narrow(width) and kept is None:
+        cut = SWIGLU_ROWS | {"BN": _fit(hidden, SWIGLU_ROWS["BN"])}
+        bm, bn, blocks = cut["BM"], cut["BN"], triton.cdiv(rows, cut["BM"])
+        columns = _columns(h.shape[1], bn, blocks)
+        _swiglu_rows[(h.shape[1] // columns, blocks)](
+            _desc(x, bm, width), _desc(w, bn, width), _desc(h, bm, bn), COLS=columns, K=width, F=hidden, **cut
+        )
+        return h
+    cut = SWIGLU | {"BK": _fit(width, SWIGLU["BK"]), "BN": _fit(hidden, SWIGLU["BN"])}
+    bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
     keep = _desc(h if kept is None else kept, bm, bn)
-    _swiglu[grid](
+    _swiglu[(h.shape[1] // bn, triton.cdiv(rows, bm))](
         _desc(x, bm, bk), _desc(w, bn, bk), _desc(h, bm, bn), keep, K=width, F=hidden, KEEP=kept is not None, **cut
     )
     return h
@@ -201,9 +295,8 @@ def swiglu(x: Tensor, w: Tensor, hidden: int, kept: Tensor | None = None) -> Ten
 def out_norm(h: Tensor, w: Tensor, out: Tensor, rstd: Tensor, start: int) -> None:
     """h [R, layers F], w [layers D, F] -> rows from `start` on of out [layers, H, D] and rstd [layers, H]."""
     (layers, events, width), hidden, rows = out.shape, w.shape[1], h.shape[0]
-    if width <= FUSED_WIDTH:
-        cut = dict(OUT_NORM)
-        cut["BK"] = _fit(hidden, cut["BK"])
+    if is_narrow(width):
+        cut = OUT_NORM | {"BK": _fit(hidden, OUT_NORM["BK"])}
         bm, bk = cut["BM"], cut["BK"]
         grid = (layers, triton.cdiv(rows, bm))
         _out_norm[grid](
@@ -229,13 +322,13 @@ def norm_grad(dx: Tensor, x: Tensor, rstd: Tensor) -> Tensor:
 
 def swiglu_grad(x: Tensor, dy: Tensor, w: Tensor, wo: Tensor, h: Tensor, dug: Tensor) -> None:
     """One layer: x and dy [R, D], w [2 F, D], wo [D, F] -> h [R, F] and dug [R, 2 F] are filled; u, v recomputed."""
-    (rows, width), hidden, cut = x.shape, wo.shape[1], dict(SWIGLU_GRAD)
-    cut["BK"], cut["BN"] = _fit(width, cut["BK"]), _fit(hidden, cut["BN"])
-    bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
-    grid = (hidden // bn, triton.cdiv(rows, bm))
-    _swiglu_grad[grid](
-        _desc(x, bm, bk), _desc(dy, bm, bk), _desc(w, bn, bk), _desc(wo, bk, bn), _desc(h, bm, bn), _desc(dug, bm, bn),
-        D=width, F=hidden, **cut,
+    (rows, width), hidden = x.shape, wo.shape[1]
+    cut = SWIGLU_GRAD_ROWS | {"BN": _fit(hidden, SWIGLU_GRAD_ROWS["BN"])}
+    bm, bn, blocks = cut["BM"], cut["BN"], triton.cdiv(rows, cut["BM"])
+    columns = _columns(hidden, bn, blocks)
+    _swiglu_grad_rows[(hidden // columns, blocks)](
+        _desc(x, bm, width), _desc(dy, bm, width), _desc(w, bn, width), _desc(wo, width, bn), _desc(h, bm, bn),
+        _desc(dug, bm, bn), COLS=columns, D=width, F=hidden, **cut,
     )  # fmt: skip
 
 
@@ -272,7 +365,7 @@ class EncodeHistory(torch.autograd.Function):
         wo = torch.cat([weight.to(x.dtype) for weight in weights[layers:]])
         (events, width), hidden = x.shape, wo.shape[1]
         out, rstd = x.new_empty(layers, events, width), x.new_empty(layers, events, dtype=torch.float32)
-        recompute = width <= FUSED_WIDTH or not any(ctx.needs_input_grad)
+        recompute = is_narrow(width) or not any(ctx.needs_input_grad)
         kept = None if recompute else x.new_empty(events, w.shape[0])
         chunk = _chunk(events, w)
         for start in range(0, events, chunk):

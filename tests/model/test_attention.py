@@ -133,7 +133,8 @@ def test_form_follows_the_number_of_targets_and_the_width() -> None:
         assert choose_form(m, 2_048, 256, 8) == "absorbed"
     assert choose_form(128, 10_240, 256, 8) == "kv"
     assert choose_form(16, 8, 256, 8) == "kv"  # so few events that going into their space does not pay
-    assert choose_form(1, 2_048, 1_024, 16) == "kv"  # wider than a tile of the kernel
+    assert choose_form(16, 2_048, 1_024, 16) == "absorbed"
+    assert choose_form(128, 2_048, 1_024, 16) == "kv"
 
 
 def test_plan_is_overridable_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -148,7 +149,7 @@ def test_plan_is_overridable_and_said_once(caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
-@pytest.mark.parametrize(("width", "shared"), [(16, False), (32, False), (64, False), (128, True), (256, True)])
+@pytest.mark.parametrize(("width", "shared"), [(16, False), (32, False), (64, False), (128, True), (256, True), (512, True)])
 @pytest.mark.parametrize("counts", RAGGED.values(), ids=RAGGED)
 def test_packed_equals_a_float64_reference_to_bf16_rounding(
     counts: tuple[list[int], list[int]], width: int, shared: bool, matched: bool
