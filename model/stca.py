@@ -174,5 +174,5 @@ def fused_encode(
     """x^ [H, D] and 1/deviation [H] of every layer, by the kernels of model/kernels/encode.py."""
     from model.kernels.encode import EncodeHistory
 
-    made = EncodeHistory.apply(x, through_norm, *up_gate, *out)
+    made = EncodeHistory.apply(x, through_norm, torch.is_grad_enabled(), *up_gate, *out)
     return list(zip(made[: len(out)], made[len(out) :], strict=True))

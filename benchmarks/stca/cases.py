@@ -95,6 +95,8 @@ def training(width: int, heads: int, requests: int, m: int = 16, identity: bool 
     return Case(beta_windows(requests), [m] * requests, width, heads, identity=identity)
 
 
-def scoring(width: int, heads: int, requests: int = 4, length: int = 10_240, m: int = 128, identity: bool = False) -> Case:
+def scoring(
+    width: int, heads: int, requests: int = 4, length: int = 10_240, m: int = 128, identity: bool = False
+) -> Case:
     """Requests to score."""
     return Case([length] * requests, [m] * requests, width, heads, identity=identity)

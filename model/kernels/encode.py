@@ -352,12 +352,13 @@ class EncodeHistory(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, through_norm: bool, *weights: Tensor
+        ctx: Any, x: Tensor, through_norm: bool, learning: bool, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         """X [H, D] half; weights: per layer Wu over Wv [2 F, D], then per layer Wo [D, F].
 
         Returns x^(1) .. x^(M) [H, D], then rstd(1) .. rstd(M) [H] float32, which take no gradient. Where
-        `through_norm`, the gradient that comes back for x^ is taken as already that of y.
+        `through_norm`, the gradient that comes back for x^ is taken as already that of y. `learning`: a backward pass
+        will follow.
         """
         layers = len(weights) // 2
         x = x.contiguous()
@@ -365,7 +366,7 @@ class EncodeHistory(torch.autograd.Function):
         wo = torch.cat([weight.to(x.dtype) for weight in weights[layers:]])
         (events, width), hidden = x.shape, wo.shape[1]
         out, rstd = x.new_empty(layers, events, width), x.new_empty(layers, events, dtype=torch.float32)
-        recompute = is_narrow(width) or not any(ctx.needs_input_grad)
+        recompute = is_narrow(width) or not learning
         kept = None if recompute else x.new_empty(events, w.shape[0])
         chunk = _chunk(events, w)
         for start in range(0, events, chunk):
@@ -405,7 +406,7 @@ class EncodeHistory(torch.autograd.Function):
                 dwo[one] += weight_grad(dy, h)
             torch.mm(dug, w, out=dx[rows])
             dw += weight_grad(dug, part_x)
-        return dx, None, *dw.chunk(layers), *dwo.chunk(layers)
+        return dx, None, None, *dw.chunk(layers), *dwo.chunk(layers)
 
 
 def _chunk(events: int, w: Tensor) -> int:

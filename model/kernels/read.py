@@ -4,6 +4,8 @@ Rows. A request's m targets times the N/G heads that share one of the G key grou
 tensor cores see full tiles: with ordinary keys (G = N) there are m rows a head, with absorbed keys (G = 1, the encoded
 history itself) there are m N. Row r of group g is target r // (N/G), head g N/G + r % (N/G).
 
+Requests are the first axis of every grid, the only one that may pass 65,535.
+
 Deterministic. Long histories are split over programs; partial results are combined in the order of the splits. Key
 gradients are owned by key blocks, query gradients by (rows, split). Nothing is added atomically.
 """
@@ -64,7 +66,7 @@ def _read(
 ):
     """One block of rows over one split of the keys -> values, log2-sum-exp, and weight on equal ids."""
     HPG: tl.constexpr = N // G
-    split, group, b = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
+    b, group, split = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
     first_row = tl.program_id(1) // G * BM
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * HPG
@@ -151,12 +153,12 @@ def _combine(
     BR: tl.constexpr,
 ):
     """Splits of each row -> the row, always in the order of the splits: a softmax average, or (SUM) a plain sum."""
-    b = tl.program_id(1)
+    b = tl.program_id(0)
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
     length = (tl.load(history_offsets + b + 1) - tl.load(history_offsets + b)).to(tl.int32)
-    offs_r, offs_d = tl.program_id(0) * BR + tl.arange(0, BR), tl.arange(0, D)
-    if (length <= split_keys) | (tl.program_id(0) * BR >= rows):
+    offs_r, offs_d = tl.program_id(1) * BR + tl.arange(0, BR), tl.arange(0, D)
+    if (length <= split_keys) | (tl.program_id(1) * BR >= rows):
         return
     ok = offs_r < rows
     where = (t0 * N + offs_r).to(tl.int64)
@@ -225,7 +227,7 @@ def _grad_keys(
     NORM: the shared keys are x^ = (y - mean) rstd, and what is written is the gradient of y.
     """
     HPG: tl.constexpr = N // G
-    first, group, b = tl.program_id(0) * BN, tl.program_id(1), tl.program_id(2)
+    b, group, first = tl.program_id(0), tl.program_id(1), tl.program_id(2) * BN
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * HPG
     h0 = tl.load(history_offsets + b)
@@ -318,7 +320,7 @@ def _grad_queries(
 ):
     """One block of rows over one split of the keys: dQ = dS K, and the sum of dS over equal ids."""
     HPG: tl.constexpr = N // G
-    split, group, b = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
+    b, group, split = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
     first_row = tl.program_id(1) // G * BM
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * HPG
@@ -471,7 +473,7 @@ class Read(torch.autograd.Function):
         part = q.new_empty(many, T, N, D, dtype=torch.float32)
         part_lse, part_hit = lse.new_empty(many, T, N), lse.new_empty(many if channels else 0, T, N)
         t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
-        _read[(splits, blocks * G, B)](
+        _read[(B, blocks * G, splits)](
             _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
             packing.target_offsets, packing.history_offsets, t_ids, e_ids, which, lse if scale is None else scale,
             out, lse, hit, part, part_lse, part_hit, softmax_scale, split, T * N,
@@ -480,7 +482,7 @@ class Read(torch.autograd.Function):
         )  # fmt: skip
         if many:
             rows = 16 if D > 64 else 32
-            _combine[(triton.cdiv(packing.max_targets * N, rows), B)](
+            _combine[(B, triton.cdiv(packing.max_targets * N, rows))](
                 packing.target_offsets, packing.history_offsets, part, part_lse, part_hit, out, lse, hit, split, T * N,
                 N=N, D=D, SUM=False, HIT=channels > 0, BR=rows, num_warps=4,
             )  # fmt: skip
@@ -502,7 +504,7 @@ class Read(torch.autograd.Function):
         max_rows = triton.cdiv(packing.max_targets * N // G, tiles.rows) * tiles.rows
         d_kv, ds = torch.empty_like(kv), kv.new_empty(H + B * PAD.value, G * max_rows)
         t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
-        _grad_keys[(triton.cdiv(packing.max_history, tiles.keys), G, B)](
+        _grad_keys[(B, G, triton.cdiv(packing.max_history, tiles.keys))](
             _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
             _rows_desc(d_out, G, tiles.rows), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
             lse if scale is None else scale, lse, delta, d_hit, lse if rstd is None else rstd, d_kv,
@@ -530,14 +532,14 @@ def _query_gradients(q: Tensor, kv: Tensor, ids: Ids | None, packing: Packing, d
     part = q.new_empty(many, T, N, D, dtype=torch.float32)
     part_hit = scores.new_empty(many if channels else 0, T, N)
     t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
-    _grad_queries[(splits, blocks * G, B)](
+    _grad_queries[(B, blocks * G, splits)](
         _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
         _ds_desc(ds, tiles), dq, scores, part, part_hit, split, T * N, max_rows,
         N=N, G=G, D=D, C=channels, BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     if many:
         rows = 16 if D > 64 else 32
-        _combine[(triton.cdiv(packing.max_targets * N, rows), B)](
+        _combine[(B, triton.cdiv(packing.max_targets * N, rows))](
             packing.target_offsets, packing.history_offsets, part, scores, part_hit, dq, scores, scores, split,
             T * N, N=N, D=D, SUM=True, HIT=channels > 0, BR=rows, num_warps=4,
         )  # fmt: skip

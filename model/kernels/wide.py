@@ -54,8 +54,8 @@ def _weights(
 
     GRAD: q is dO and w holds the forward's weights; written are p, their softmax, and dS.
     """
-    block, b = tl.program_id(1), tl.program_id(2)
-    first_row, first = tl.program_id(0) * BM, block * BN
+    b, block = tl.program_id(0), tl.program_id(2)
+    first_row, first = tl.program_id(1) * BM, block * BN
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
     h0 = tl.load(history_offsets + b)
@@ -130,7 +130,7 @@ def _weigh_events(
 
     SOFTMAX: w are weights before their factor. Otherwise w is dS, and its sum over equal ids is formed too.
     """
-    split, b = tl.program_id(0), tl.program_id(2)
+    b, split = tl.program_id(0), tl.program_id(2)
     column, first_row = tl.program_id(1) % (D // DT) * DT, tl.program_id(1) // (D // DT) * BM
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
@@ -190,7 +190,7 @@ def _grad_events(
     STAGES: tl.constexpr,
 ):
     """DT columns of dx^ = dS q + P dO for one block of events, over all rows of its request."""
-    column, first, b = tl.program_id(0) * DT, tl.program_id(1) * BN, tl.program_id(2)
+    b, column, first = tl.program_id(0), tl.program_id(1) * DT, tl.program_id(2) * BN
     t0 = tl.load(target_offsets + b)
     rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
     h0 = tl.load(history_offsets + b)
@@ -235,7 +235,7 @@ class ReadWide(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """q [T, N, D], x^ [H, D] -> values [T, N, D], hits [T, N] float32."""
         q, x = q.contiguous(), x.contiguous()
-        (T, N, D), H, B = q.shape, x.shape[0], packing.history_offsets.shape[0] - 1
+        (T, N, _), H, B = q.shape, x.shape[0], packing.history_offsets.shape[0] - 1
         blocks = triton.cdiv(packing.max_history, BLOCK)
         max_rows = triton.cdiv(packing.max_targets * N, WEIGHTS["BM"]) * WEIGHTS["BM"]
         w = x.new_empty(H + B * BLOCK, max_rows)
@@ -267,7 +267,7 @@ class ReadWide(torch.autograd.Function):
             d_out, x, w, p, ds, ids, packing, scale, ctx.softmax_scale, top, top, top, lse, delta, d_hit
         )  # fmt: skip
         cut, dt = GRAD_EVENTS, _slice(D, SLICE)
-        _grad_events[(D // dt, triton.cdiv(packing.max_history, cut["BN"]), B)](
+        _grad_events[(B, D // dt, triton.cdiv(packing.max_history, cut["BN"]))](
             _desc(q.view(T * N, D), cut["BM"], dt), _desc(d_out.view(T * N, D), cut["BM"], dt),
             _desc(p, cut["BN"], cut["BM"]), _desc(ds, cut["BN"], cut["BM"]),
             packing.target_offsets, packing.history_offsets, dx, N=N, D=D, DT=dt, **cut,
@@ -299,7 +299,7 @@ def _launch_weights(
     cut["BK"] = min(cut["BK"], D & -D)
     bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
     t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (top, top, top)
-    _weights[(w.shape[1] // bm, triton.cdiv(packing.max_history, bn), B)](
+    _weights[(B, w.shape[1] // bm, triton.cdiv(packing.max_history, bn))](
         _desc(rows.view(T * N, D), bm, bk), _desc(x, bn, bk), _desc(w, bn, bm),
         _desc(w if p is None else p, bn, bm), _desc(w if ds is None else ds, bn, bm),
         packing.target_offsets, packing.history_offsets, t_ids, e_ids, which, top if scale is None else scale,
@@ -323,14 +323,14 @@ def _weigh(
     part = x.new_empty(many, T, N, D, dtype=torch.float32)
     part_hit = scores.new_empty(many if channels else 0, T, N)
     t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
-    _weigh_events[(splits, blocks, B)](
+    _weigh_events[(B, blocks, splits)](
         _desc(x, cut["BN"], dt), _desc(w, cut["BN"], cut["BM"]), packing.target_offsets, packing.history_offsets,
         t_ids, e_ids, which, scores if top is None else top, scores if lse is None else lse,
         out, scores, part, part_hit, split, T * N,
         N=N, D=D, DT=dt, C=channels, SOFTMAX=top is not None, **cut,
     )  # fmt: skip
     if many:
-        _combine[(triton.cdiv(packing.max_targets * N, 4), B)](
+        _combine[(B, triton.cdiv(packing.max_targets * N, 4))](
             packing.target_offsets, packing.history_offsets, part, scores, part_hit, out, scores, scores, split, T * N,
             N=N, D=D, SUM=True, HIT=channels > 0, BR=4, num_warps=4,
         )  # fmt: skip

@@ -149,7 +149,9 @@ def test_plan_is_overridable_and_said_once(caplog: pytest.LogCaptureFixture) -> 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
-@pytest.mark.parametrize(("width", "shared"), [(16, False), (32, False), (64, False), (128, True), (256, True), (512, True)])
+@pytest.mark.parametrize(
+    ("width", "shared"), [(16, False), (32, False), (64, False), (128, True), (256, True), (512, True)]
+)
 @pytest.mark.parametrize("counts", RAGGED.values(), ids=RAGGED)
 def test_packed_equals_a_float64_reference_to_bf16_rounding(
     counts: tuple[list[int], list[int]], width: int, shared: bool, matched: bool
