@@ -17,6 +17,7 @@ from contracts.errors import LongreelError
 from contracts.lake import digest_of
 
 SOURCES = ("simulated", "kuairand", "generic")
+COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -109,7 +110,7 @@ class ModelConfig:
     mixer_layers: int = 1
     mixer_tokens: int = 4
     query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
-    identity_width: int = 32  # frozen code by which heads tell the same item or author, 0 .. 64; 0: no such match
+    identity: tuple[str, ...] = ("item_id", "author_id")  # fields whose equality heads can see; (): none
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -120,7 +121,12 @@ class ModelConfig:
             self.width % self.mixer_tokens == 0,
             f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
         )
-        _require(0 <= self.identity_width <= 64, "[model] identity_width: expected 0 .. 64")
+        object.__setattr__(self, "identity", tuple(self.identity))  # a list where it comes from JSON
+        _require(
+            set(self.identity) <= set(COMPARABLE) and len(set(self.identity)) == len(self.identity) <= self.heads,
+            f"[model] identity: expected some of {', '.join(COMPARABLE)}, each once and no more than heads, "
+            f"got {list(self.identity)}",
+        )
         _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
 
 

@@ -29,15 +29,17 @@ def compile_blocks(ranker: Ranker, backend: str = "inductor") -> None:
     compiled: Callable[..., Any] = partial(torch.compile, dynamic=True, backend=backend)
     for name in PER_TOKEN:
         setattr(ranker.embeddings, name, compiled(getattr(ranker.embeddings, name)))
-    for layer in ranker.stca.layers:
-        if hasattr(layer, "project"):
-            layer.project = compiled(layer.project)
-    for block in (*ranker.stca.fusions, ranker.stca.first_query, ranker.stca.collect_glu, ranker.mixer):
+    stca = ranker.stca
+    encoders = [layer.encode for layer in stca.layers]  # which the fused encoder on CUDA does not call
+    for block in (*encoders, *stca.fusions, stca.first_query, stca.collect_glu, ranker.mixer):
         block.compile(dynamic=True, backend=backend)
 
 
 def recompute_layers(ranker: Ranker) -> None:
-    """Drop what a layer's SwiGLU over the history keeps, the widest of the activations, and run it again backward."""
+    """Drop what a layer's SwiGLU over the history keeps, the widest of the activations, and run it again backward.
+
+    The fused encoder on CUDA decides that by itself (model/kernels/encode.py) and is left alone.
+    """
     for layer in ranker.stca.layers:
         encode = layer.encode
         assert isinstance(encode, SwiGLU)

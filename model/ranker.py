@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from contracts.config import ModelConfig
 from model.batch import RequestBatch, segment_ids
 from model.embeddings import Embeddings
-from model.identity import identity_codes
+from model.identity import compared_ids
 from model.rankmixer import RankMixer
 from model.stca import STCA
 
@@ -30,14 +30,13 @@ class Ranker(nn.Module):
         """Logits [T, tasks], in the order of the batch's targets and of `tasks`."""
         gathered = self.embeddings.gather(batch)
         target, history = self.embeddings.target(gathered), self.embeddings.history(gathered)
-        width = self.config.identity_width
-        codes = (identity_codes(batch.target, width), identity_codes(batch.history, width)) if width else None
+        names = self.config.identity
         z = self.stca(
             target,
             history,
             batch.target_offsets,
             batch.history_offsets,
-            codes,
+            compared_ids(batch.target, batch.history, names) if names else None,
             max_targets=batch.max_targets,
             max_history=batch.max_history,
             backend=backend,

@@ -61,7 +61,7 @@ def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Confi
     assert list(compiled.state_dict()) == list(plain.state_dict())
     losses_and_gradients(compiled, batches[:1])
     graphs = counters["stats"]["unique_graphs"]
-    assert graphs >= 5
+    assert graphs >= 4
     assert_like(compiled, plain, batches)
     assert counters["stats"]["unique_graphs"] == graphs
     assert not counters["graph_break"]
@@ -71,7 +71,7 @@ def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Confi
 def test_recomputed_layers_keep_less_and_give_the_same_gradients(
     config: Config, batches: list[RequestBatch], compiled: bool
 ) -> None:
-    plain, recomputed = pair(replace(config, model=replace(config.model, identity_width=0)))
+    plain, recomputed = pair(replace(config, model=replace(config.model, identity=())))
     recompute_layers(recomputed)
     assert kept_bytes(recomputed, batches[3]) < 0.75 * kept_bytes(plain, batches[3])
     if compiled:

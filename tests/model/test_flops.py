@@ -16,7 +16,7 @@ from model.samples import SampleRows
 def test_count_equals_what_the_matrix_products_of_a_forward_pass_do(
     config: Config, sample_rows: Callable[..., SampleRows]
 ) -> None:
-    sizes = replace(config.model, layers=3, expansion=2, mixer_layers=2, identity_width=0)
+    sizes = replace(config.model, layers=3, expansion=2, mixer_layers=2, identity=())
     rows = sample_rows(3)
     batch = rows.pack(np.arange(rows.num_requests), 48, ("click",))
     counter = FlopCounterMode(display=False)
