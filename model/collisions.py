@@ -51,9 +51,9 @@ class RowCensus:
         rows = batch.rows
         assert rows is not None
         assert rows.unique is not None
+        assert rows.counts is not None
+        self.lookups[rows.unique] += rows.counts
         for places, fields in ((rows.history, batch.history), (rows.target, batch.target)):
-            found = torch.bincount(places.flatten(), minlength=len(rows.unique))
-            self.lookups[rows.unique] += found
             for column, name in enumerate(self._sizes):
                 where, ids = rows.unique[places[:, column]], fields[name].long()
                 self.low.scatter_reduce_(0, where, ids, "amin")

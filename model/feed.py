@@ -30,7 +30,11 @@ class RowFinders:
         rows = self._embeddings.find_rows(batch)
         unique, (history, target) = self._ids(rows.history, rows.target)
         user_unique, (user,) = self._users(rows.user)
-        found = replace(rows, history=history, target=target, user=user, unique=unique, user_unique=user_unique)
+        places = torch.cat([history.flatten(), target.flatten()])
+        counts = torch.bincount(places, minlength=len(unique))  # here, as it waits for the device
+        found = replace(
+            rows, history=history, target=target, user=user, unique=unique, counts=counts, user_unique=user_unique
+        )
         return replace(batch, rows=found)
 
 
@@ -53,14 +57,18 @@ class Fed:
 
 def feed(shares: Iterator[Share], embeddings: Embeddings, device: torch.device) -> Iterator[Fed]:
     """Shares of batches on `device`, with their rows; to be iterated in the thread that reads ahead."""
-    finders = RowFinders(embeddings, device)
     on_cuda = device.type == "cuda"
     if on_cuda and device.index is not None:
         torch.cuda.set_device(device)  # this thread's too
     stream = torch.cuda.Stream(device) if on_cuda else None
+
+    def on_stream() -> AbstractContextManager[object]:
+        return torch.cuda.stream(stream) if stream is not None else nullcontext()
+
+    with on_stream():
+        finders = RowFinders(embeddings, device)
     for share in shares:
-        here: AbstractContextManager[object] = torch.cuda.stream(stream) if stream is not None else nullcontext()
-        with here:
+        with on_stream():
             batch = share.batch.to(device, non_blocking=True) if on_cuda else share.batch
             batch = finders(batch)
             ready = stream.record_event() if stream is not None else None

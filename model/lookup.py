@@ -24,6 +24,7 @@ class BatchRows:
     history_context: Tensor  # [H, 6] int32: rows of the context table
     target_context: Tensor  # [T, 2] int32
     unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
+    counts: Tensor | None = None  # [U] int64: how many lookups read each of them
     user_unique: Tensor | None = None  # [V] int64, increasing: rows of the user table
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "BatchRows":
