@@ -15,6 +15,7 @@ from contracts.config import TrainingConfig
 from model.ranker import Ranker
 
 EPS = 1e-8
+CONTEXT_TIMES = 10.0  # the context table's rate over the other weights': a row of it learns from a part of the events
 FINAL_LR_SHARE = 0.05  # where the cosine ends
 
 
@@ -70,7 +71,12 @@ class Optimizers:
             if self._dense_tables
             else RowwiseAdagrad(self.tables, config.table_learning_rate)
         )
-        on_rest = torch.optim.AdamW(self.rest, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        context = ranker.embeddings.context
+        groups = [
+            {"params": [p for p in self.rest if p is not context], "times": 1.0, "weight_decay": config.weight_decay},
+            {"params": [context], "times": CONTEXT_TIMES, "weight_decay": 0.0},
+        ]
+        on_rest = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self._both = (on_tables, on_rest)
 
     @property
@@ -91,7 +97,7 @@ class Optimizers:
                     p.grad = p.grad.to_dense()
         for optimizer, rate in zip(self._both, self._rates, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = factor * rate
+                group["lr"] = factor * rate * group.get("times", 1.0)
             optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
