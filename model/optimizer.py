@@ -7,6 +7,7 @@ a row's width), so that optimiser state is a small share of a table.
 
 import math
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +23,14 @@ FINAL_LR_SHARE = 0.05  # where the cosine ends
 def learning_rate(step: int, total: int, warmup_share: float) -> float:
     """Factor of the configured rate at `step` (0 ..): linear warmup, then a cosine down to FINAL_LR_SHARE."""
     warmup = max(1, round(warmup_share * total))
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
+    done = max(0, step - warmup) / max(1, total - warmup)
+    cosine = FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
+    return cosine if step >= warmup else warm_up(step, total, warmup_share)
+
+
+def warm_up(step: int, total: int, warmup_share: float) -> float:
+    """Factor of Adagrad's rate at `step` (0 ..): the warmup alone; its accumulators lower the rate by themselves."""
+    return min(1.0, (step + 1) / max(1, round(warmup_share * total)))
 
 
 class RowwiseAdagrad(torch.optim.Optimizer):
@@ -62,10 +67,12 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 class Optimizers:
     """A training's two optimisers as one."""
 
-    def __init__(self, ranker: Ranker, config: TrainingConfig) -> None:
+    def __init__(self, ranker: Ranker, config: TrainingConfig, total_steps: int) -> None:
         self.tables, self.rest = list(ranker.table_parameters()), list(ranker.dense_parameters())
         self._rates = (config.table_learning_rate, config.learning_rate)
         self._dense_tables = config.table_optimizer == "adamw"
+        schedules = (learning_rate if self._dense_tables else warm_up, learning_rate)
+        self._schedules = [partial(each, total=total_steps, warmup_share=config.warmup_share) for each in schedules]
         on_tables: torch.optim.Optimizer = (
             torch.optim.AdamW(self.tables, lr=config.table_learning_rate, weight_decay=0.0, fused=True)
             if self._dense_tables
@@ -89,15 +96,15 @@ class Optimizers:
         for p in self.parameters:
             p.grad = None
 
-    def step(self, factor: float) -> None:
-        """Take a step at `factor` times the configured rates."""
+    def step(self, step: int) -> None:
+        """Take step `step` (0 ..) at the rates of its time."""
         if self._dense_tables:
             for p in self.tables:
                 if p.grad is not None and p.grad.is_sparse:
                     p.grad = p.grad.to_dense()
-        for optimizer, rate in zip(self._both, self._rates, strict=True):
+        for optimizer, rate, schedule in zip(self._both, self._rates, self._schedules, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = factor * rate * group.get("times", 1.0)
+                group["lr"] = schedule(step) * rate * group.get("times", 1.0)
             optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:

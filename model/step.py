@@ -32,19 +32,21 @@ class Outcome:
 class Stepper:
     """A ranker in training."""
 
-    def __init__(self, ranker: Ranker, config: TrainingConfig, ranks: Ranks, device: torch.device) -> None:
+    def __init__(
+        self, ranker: Ranker, config: TrainingConfig, total_steps: int, ranks: Ranks, device: torch.device
+    ) -> None:
         self.ranker, self._config, self._ranks, self._device = ranker, config, ranks, device
-        self._optimizers = Optimizers(ranker, config)
+        self._optimizers = Optimizers(ranker, config, total_steps)
         self._census = RowCensus(ranker.embeddings.ids, device)
 
-    def take(self, fed: Fed, step: int, factor: float, stop: bool = False) -> Outcome:
-        """Take step `step` (0 ..) at `factor` times the configured rates."""
+    def take(self, fed: Fed, step: int, stop: bool = False) -> Outcome:
+        """Take step `step` (0 ..); `stop` where this rank was asked to."""
         loss = self._backward(fed, step)
         counts = self._ranks.together(*row_counts(self._optimizers.tables), int(stop))
         rows = [each[:-1] for each in counts]
         loss = self._ranks.sum_gradients(self._optimizers.tables, self._optimizers.rest, rows, loss)
         norm = clip_gradients(self._optimizers.parameters, self._config.clip_norm)
-        self._optimizers.step(factor)
+        self._optimizers.step(step)
         share = fed.share
         flops = training_flops(
             self.ranker.config,

@@ -149,13 +149,14 @@ def _prepare(
     start = model_digest(init_from) if init_from is not None else None
     chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_THE_RESULT}
     made_from = [config.tasks, asdict(config.model), chosen, data, start]
+    total_steps = sum(reader.num_batches(epoch) for epoch in range(settings.epochs))
     return _Run(
         config=config,
         reader=reader,
-        stepper=Stepper(ranker, settings, ranks, device),
+        stepper=Stepper(ranker, settings, total_steps, ranks, device),
         ranks=ranks,
         device=device,
-        total_steps=sum(reader.num_batches(epoch) for epoch in range(settings.epochs)),
+        total_steps=total_steps,
         fingerprint=digest_of(made_from),
         work_dir=work_dir,
     )
@@ -203,8 +204,7 @@ def _steps(run: _Run, progress: Progress, terminated: threading.Event) -> Iterat
             if fed is None:
                 return
             share = fed.share
-            factor = learning_rate(progress.step, run.total_steps, run.config.training.warmup_share)
-            outcome = run.stepper.take(fed, progress.step, factor, terminated.is_set())
+            outcome = run.stepper.take(fed, progress.step, terminated.is_set())
             progress.step, progress.position = progress.step + 1, share.position
             progress.targets += share.num_targets
             progress.history_tokens += share.num_events

@@ -71,7 +71,7 @@ def time_steps(
         recompute_layers(ranker)
     if wants_compile(training, device):
         compile_blocks(ranker)
-    stepper, guard = Stepper(ranker, training, Ranks(), device), Guard(device, steps, Path())
+    stepper, guard = Stepper(ranker, training, 1_000, Ranks(), device), Guard(device, steps, Path())
     if on_cuda:
         torch.cuda.reset_peak_memory_stats(device)
     shares = rows_apart(reader.shares()) if apart else reader.shares()
@@ -88,7 +88,7 @@ def time_steps(
             asked = time.perf_counter()
             fed = next(stream)
             waited += time.perf_counter() - asked
-            outcome = stepper.take(fed, number, 1.0)
+            outcome = stepper.take(fed, number)
             guard.add(number + 1, outcome.loss, outcome.gradient_norm, fed.share)
             list(guard.known())
             targets += fed.share.num_targets

@@ -19,15 +19,7 @@ from contracts.home import Home
 from model.evaluate import evaluate
 from model.train import train
 
-CHOICES = [
-    ("adamw", 1e-3),
-    ("adamw", 3e-3),
-    ("adamw", 1e-2),
-    ("rowwise_adagrad", 1e-2),
-    ("rowwise_adagrad", 3e-2),
-    ("rowwise_adagrad", 1e-1),
-    ("rowwise_adagrad", 3e-1),
-]
+RATES = {"adamw": (1e-2, 3e-2), "rowwise_adagrad": (2e-2, 5e-2, 1e-1, 2e-1)}
 
 
 def trial(home: Home, days: list[date], optimizer: str, rate: float, seed: int) -> dict[str, object]:
@@ -59,6 +51,7 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("--days", type=int, default=4, help="days to train on; the next is judged")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rates", type=float, nargs="+", help="table learning rates, for either optimiser")
     parser.add_argument("--json", type=Path, help="write all results here")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -69,7 +62,8 @@ def main() -> None:
         "| tables | rate | seed | steps | train loss | " + " | ".join(f"AUC {t}" for t in home.config.tasks) + " | s |"
     )
     print("| --- " * (6 + len(home.config.tasks)) + "|")
-    for optimizer, rate in CHOICES:
+    chosen = RATES if args.rates is None else dict.fromkeys(RATES, tuple(args.rates))
+    for optimizer, rate in ((name, rate) for name, rates in chosen.items() for rate in rates):
         for seed in args.seeds:
             found.append(trial(home, days, optimizer, rate, seed))
             aucs = " | ".join(f"{value:.4f}" for value in found[-1]["auc"].values())  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from torch import nn
 
 from contracts.config import Config
 from model.lookup import row_gradient
-from model.optimizer import EPS, Optimizers, RowwiseAdagrad, clip_gradients
+from model.optimizer import EPS, Optimizers, RowwiseAdagrad, clip_gradients, learning_rate, warm_up
 from model.ranker import Ranker
 
 ROWS, WIDTH = 40, 3
@@ -67,12 +67,17 @@ def test_clipping_takes_the_norm_over_sparse_and_dense_gradients() -> None:
         torch.testing.assert_close(dense.grad, twins[1].grad)
 
 
+def test_adagrad_is_warmed_up_and_then_left_to_lower_its_rate_itself() -> None:
+    assert [warm_up(step, 100, 0.1) for step in range(10)] == [learning_rate(step, 100, 0.1) for step in range(10)]
+    assert {warm_up(step, 100, 0.1) for step in range(9, 100)} == {1.0}
+
+
 @pytest.mark.parametrize("tables", ["rowwise_adagrad", "adamw"])
 def test_state_put_away_and_taken_up_again_goes_on_to_the_same_bits(config: Config, tables: str) -> None:
     training = replace(config.training, table_optimizer=tables)
     rankers = [Ranker(config.model, ("click",), 0) for _ in range(2)]
     rankers[1].load_state_dict(rankers[0].state_dict())
-    first, second = (Optimizers(ranker, training) for ranker in rankers)
+    first, second = (Optimizers(ranker, training, 100) for ranker in rankers)
 
     def step(optimizers: Optimizers, seed: int) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -81,7 +86,7 @@ def test_state_put_away_and_taken_up_again_goes_on_to_the_same_bits(config: Conf
         for p in optimizers.tables:
             rows = torch.tensor([1, 5, 9 + seed])
             p.grad = row_gradient(rows, torch.randn(3, p.shape[1], generator=generator), p.shape)
-        optimizers.step(0.5)
+        optimizers.step(seed)
 
     step(first, 0)
     second.load({name: value.clone() for name, value in first.tensors().items()})
