@@ -20,7 +20,7 @@ from model.lookup import HashedTable
 log = logging.getLogger(__name__)
 
 WARN_SHARE = 0.2  # of the lookups; from here on tell the user to enlarge the table
-ADVISED_SHARE = 0.05  # of the ids, which the size that is then advised leaves sharing a row
+ADVISED_SHARE = 0.1  # of the ids, which the size that is then advised leaves sharing a row
 _SETTINGS = {"item_id": "item_buckets", "author_id": "author_buckets", "tag": "tag_buckets"}
 _NONE_LOW, _NONE_HIGH = torch.iinfo(torch.int64).max, torch.iinfo(torch.int64).min
 

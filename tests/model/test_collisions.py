@@ -80,5 +80,5 @@ def test_a_crowded_table_is_warned_of_with_a_size_that_is_enough(
     advised = int(said.rsplit("= ", 1)[1])
     ids = torch.unique(torch.cat([torch.cat([b.history["item_id"], b.target["item_id"]]) for b in batches]))
     counts = torch.bincount(bucket(ids, advised))
-    assert float((counts > 1).sum()) / len(ids) < 0.05
+    assert float(counts[counts > 1].sum()) / len(ids) < 0.12
     assert warn([each for each in found if each.shared_lookups < 0.2]) == []
