@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.config import ModelConfig
-from model.attention import HALVES, TILE_WIDTH, compute_dtype, cross_attention, plan_attention
+from model.attention import HALVES, TILE_WIDTH, Out, compute_dtype, cross_attention, plan_attention
 from model.batch import segment_ids
 from model.identity import IdentityMatch
 from model.kernels import can_run
+from model.kernels.aside import Aside
 
 
 class SwiGLU(nn.Module):
@@ -50,29 +51,47 @@ class Layer(nn.Module):
         matches = config.heads if config.identity else 0  # how much of each head fell on equal ids
         self.out = nn.Linear(d + matches, d, bias=False)  # W_O
 
-    def read(
-        self,
-        query: Tensor,
-        events: Tensor,
-        seen: Tensor,
-        form: str,
-        attend: Callable[..., tuple[Tensor, Tensor | None]],
-    ) -> Tensor:
-        """query [T, D], events x^ [H, D], seen [T] (1 where there is history) -> o [T, D].
+        self._cache: tuple[object, Tensor, Tensor] | None = None
 
-        `form` kv writes keys and values; absorbed takes the queries into the events' space and the result back.
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """W_K over W_V [2 D, D] with the norm's weight in it, and what the norm's bias adds to every read [D].
+
+        Made anew where gradients are wanted; else kept until one of the parameters changes.
+        """
+        sources = (self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias)
+        if torch.is_grad_enabled() or sources[0].is_inference():
+            return self._fold()
+        key = [(source._version, source.data_ptr(), source.dtype) for source in sources]
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, *self._fold())
+        return self._cache[1:]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        weight, scale, shift = self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias
+        constant = (weight[len(weight) // 2 :] * shift).sum(-1)
+        return weight * scale, constant
+
+    def keys_values(self, events: Tensor, form: str) -> Tensor:
+        """What attention reads of x^ [H, D]: keys and values [H, 2, N, Dh], or (absorbed) the events [H, 1, 1, D]."""
+        if form == "absorbed":
+            return events[:, None, None]
+        made: Tensor = F.linear(events, self.folded()[0]).unflatten(-1, (2, self.heads, -1))
+        return made
+
+    def read(self, query: Tensor, kv: Tensor, seen: Tensor, attend: Callable[..., Out]) -> Tensor:
+        """query [T, D], kv as `keys_values` gives it, seen [T] (1 where there is history) -> o [T, D].
+
+        Where kv are the events, queries are taken into the events' space and the result back.
         """
         q = self.query(query).unflatten(-1, (self.heads, -1))
-        weight = self.key_value.weight * self.encode_norm.weight
-        if form == "kv":
-            kv = F.linear(events, weight).unflatten(-1, (2, self.heads, -1))
+        weight, constant = self.folded()
+        if kv.shape[1] == 2:
             values, hits = attend(q, kv)
         else:
             w_k, w_v = weight.unflatten(0, (2, self.heads, -1))
             moved = torch.einsum("tnd,ndc->tnc", q, w_k)
-            values, hits = attend(moved, events[:, None, None], softmax_scale=q.shape[-1] ** -0.5)
+            values, hits = attend(moved, kv, softmax_scale=q.shape[-1] ** -0.5)
             values = torch.einsum("tnc,ndc->tnd", values, w_v)
-        constant = (self.key_value.weight[len(weight) // 2 :] * self.encode_norm.bias).sum(-1)
         flat = values.flatten(1) + seen[:, None] * constant
         out: Tensor = self.out(flat if hits is None else torch.cat([flat, hits.to(flat.dtype)], dim=-1))
         return out
@@ -122,9 +141,11 @@ class STCA(nn.Module):
         assert isinstance(heads, int)
         form, engine = plan_attention(backend, history, target.shape[0] / requests, history.shape[0] / requests, heads)
         seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
-        query: Tensor = self.first_norm(self.first_query(target))
-        outputs: list[Tensor] = []
         through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
+        outputs: list[Tensor] = []
+        aside = Aside(history, wanted=engine == "packed")
+        with aside.work():
+            query: Tensor = self.first_norm(self.first_query(target))
         for i, (events, rstd) in enumerate(self.encode(history, through_norm)):
             layer = self.layers[i]
             assert isinstance(layer, Layer)
@@ -138,10 +159,14 @@ class STCA(nn.Module):
                 max_targets=max_targets,
                 max_history=max_history,
             )
-            outputs.append(layer.read(query, events, seen, form, attend))
-            if i < len(self.fusions):
-                query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
-        z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
+            kv = aside.hold(layer.keys_values(events, form))
+            with aside.work():
+                outputs.append(layer.read(query, kv, seen, attend))
+                if i < len(self.fusions):
+                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
+        with aside.work():
+            z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
+        aside.join()
         return z
 
     def encode(self, history: Tensor, through_norm: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
@@ -152,6 +177,10 @@ class STCA(nn.Module):
         if not can_encode(history, dtype, encoders[0].out.in_features):
             for encoder in encoders:
                 yield F.layer_norm(encoder(history), history.shape[-1:]), None
+            return
+        if not torch.is_grad_enabled():
+            for encoder in encoders:
+                yield fused_layer(history.to(dtype), encoder.up_gate.weight, encoder.out.weight), None
             return
         made = fused_encode(
             history.to(dtype),
@@ -174,5 +203,14 @@ def fused_encode(
     """x^ [H, D] and 1/deviation [H] of every layer, by the kernels of model/kernels/encode.py."""
     from model.kernels.encode import EncodeHistory
 
-    made = EncodeHistory.apply(x, through_norm, torch.is_grad_enabled(), *up_gate, *out)
+    made = EncodeHistory.apply(x, through_norm, *up_gate, *out)
     return list(zip(made[: len(out)], made[len(out) :], strict=True))
+
+
+@torch.compiler.disable
+def fused_layer(x: Tensor, up_gate: Tensor, out: Tensor) -> Tensor:
+    """x^ [H, D] of one layer, without gradients."""
+    from model.kernels.encode import encode_layer
+
+    encoded: Tensor = encode_layer(x, up_gate, out)
+    return encoded

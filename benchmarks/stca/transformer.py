@@ -1,4 +1,4 @@
-"""The yardstick: a causal Transformer over history and candidates, same width, heads, layers and SwiGLU, flash attention."""
+"""The yardstick: a causal Transformer over history and candidates, of the same sizes, with flash attention."""
 
 import torch
 import torch.nn.functional as F

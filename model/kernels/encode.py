@@ -178,7 +178,10 @@ def _swiglu_grad_rows(
     DYREG: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """The same with a block of whole rows of X and dy staying on the multiprocessor."""
+    """One layer's h, du, dg from X and dy, with u, v and dh = dy Wo formed on the way. w: [2 F, D], wo: [D, F].
+
+    A block of whole rows of X and dy stays on the multiprocessor; COLS columns of weights stream by.
+    """
     row, first = tl.program_id(1) * BM, tl.program_id(0) * COLS
     x = _in_registers(x_desc.load([row, 0]))
     dy = dy_desc.load([row, 0])
@@ -190,39 +193,8 @@ def _swiglu_grad_rows(
         dh = tl.dot(dy, wo_desc.load([0, col]))
         h, du, dg = _swiglu_parts(u, g, dh)
         h_desc.store([row, col], h.to(h_desc.dtype))
-        dug_desc.store([row, col], du.to(dug_desc.dtype))
-        dug_desc.store([row, F + col], dg.to(dug_desc.dtype))
-
-
-@triton.jit
-def _swiglu_grad(
-    x_desc,
-    dy_desc,
-    w_desc,
-    wo_desc,
-    h_desc,
-    dug_desc,
-    D: tl.constexpr,
-    F: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    """One layer's h, du, dg from X and dy, with u, v and dh = dy Wo formed on the way. w: [2 F, D], wo: [D, F]."""
-    col, row = tl.program_id(0) * BN, tl.program_id(1) * BM
-    u = tl.zeros([BM, BN], tl.float32)
-    g = tl.zeros([BM, BN], tl.float32)
-    dh = tl.zeros([BM, BN], tl.float32)
-    for k in tl.range(0, D, BK, num_stages=STAGES):
-        x = x_desc.load([row, k])
-        u = tl.dot(x, w_desc.load([col, k]).T, u)
-        g = tl.dot(x, w_desc.load([F + col, k]).T, g)
-        dh = tl.dot(dy_desc.load([row, k]), wo_desc.load([k, col]), dh)
-    h, du, dg = _swiglu_parts(u, g, dh)
-    h_desc.store([row, col], h.to(h_desc.dtype))
-    dug_desc.store([row, col], du.to(dug_desc.dtype))
-    dug_desc.store([row, F + col], dg.to(dug_desc.dtype))
+        both = tl.join(du.to(dug_desc.dtype), dg.to(dug_desc.dtype)).permute(0, 2, 1)
+        dug_desc.store([row, 0, col], both)  # [BM, 2, BN]: one store in flight of each shape
 
 
 @triton.jit
@@ -246,9 +218,9 @@ def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
     return TensorDescriptor(x, list(x.shape), [x.stride(0), 1], [rows, cols])
 
 
-SWIGLU_ROWS = {"BM": 128, "BN": 32, "STAGES": 2, "num_warps": 8}
+SWIGLU_ROWS = {"BM": 128, "BN": 32, "STAGES": 3, "num_warps": 8}
 SWIGLU = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
-OUT_NORM = {"BM": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
+OUT_NORM = {"BM": 128, "BK": 64, "STAGES": 4, "num_warps": 8}
 SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 2, "num_warps": 8}
 PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 132 multiprocessors
 
@@ -328,7 +300,8 @@ def swiglu_grad(x: Tensor, dy: Tensor, w: Tensor, wo: Tensor, h: Tensor, dug: Te
     columns = _columns(hidden, bn, blocks)
     _swiglu_grad_rows[(hidden // columns, blocks)](
         _desc(x, bm, width), _desc(dy, bm, width), _desc(w, bn, width), _desc(wo, width, bn), _desc(h, bm, bn),
-        _desc(dug, bm, bn), COLS=columns, D=width, F=hidden, **cut,
+        TensorDescriptor(dug, [rows, 2, hidden], [dug.stride(0), hidden, 1], [bm, 2, bn]),
+        COLS=columns, D=width, F=hidden, **cut,
     )  # fmt: skip
 
 
@@ -352,34 +325,29 @@ class EncodeHistory(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, through_norm: bool, learning: bool, *weights: Tensor
+        ctx: Any, x: Tensor, through_norm: bool, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         """X [H, D] half; weights: per layer Wu over Wv [2 F, D], then per layer Wo [D, F].
 
         Returns x^(1) .. x^(M) [H, D], then rstd(1) .. rstd(M) [H] float32, which take no gradient. Where
-        `through_norm`, the gradient that comes back for x^ is taken as already that of y. `learning`: a backward pass
-        will follow.
+        `through_norm`, the gradient that comes back for x^ is taken as already that of y.
         """
         layers = len(weights) // 2
         x = x.contiguous()
         w = torch.cat([weight.to(x.dtype) for weight in weights[:layers]])
         wo = torch.cat([weight.to(x.dtype) for weight in weights[layers:]])
-        (events, width), hidden = x.shape, wo.shape[1]
+        events, width = x.shape
         out, rstd = x.new_empty(layers, events, width), x.new_empty(layers, events, dtype=torch.float32)
-        recompute = is_narrow(width) or not learning
-        kept = None if recompute else x.new_empty(events, w.shape[0])
-        chunk = _chunk(events, w)
-        for start in range(0, events, chunk):
-            rows = slice(start, min(events, start + chunk))
-            out_norm(swiglu(x[rows], w, hidden, None if kept is None else kept[rows]), wo, out, rstd, start)
+        kept = None if is_narrow(width) else x.new_empty(events, w.shape[0])
+        _encode(x, w, wo, kept, out, rstd)
         ctx.save_for_backward(x, w, wo, kept, out, rstd)
-        ctx.through_norm = through_norm
+        ctx.through_norm, ctx.weight_dtype = through_norm, weights[0].dtype
         ctx.mark_non_differentiable(*(r := rstd.unbind(0)))
         return (*out.unbind(0), *r)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Gradients of X and of every weight (float32)."""
+        """Gradients of X and of every weight, summed in float32."""
         x, w, wo, kept, out, rstd = ctx.saved_tensors
         (layers, events, width), hidden = out.shape, wo.shape[1]
         dys = [
@@ -406,7 +374,23 @@ class EncodeHistory(torch.autograd.Function):
                 dwo[one] += weight_grad(dy, h)
             torch.mm(dug, w, out=dx[rows])
             dw += weight_grad(dug, part_x)
-        return dx, None, None, *dw.chunk(layers), *dwo.chunk(layers)
+        dw, dwo = dw.to(ctx.weight_dtype), dwo.to(ctx.weight_dtype)
+        return dx, None, *dw.chunk(layers), *dwo.chunk(layers)
+
+
+def encode_layer(x: Tensor, w: Tensor, wo: Tensor) -> Tensor:
+    """x^ [H, D] of one layer, for inference: nothing is kept. X [H, D] half, w [2 F, D], wo [D, F]."""
+    x, w, wo = x.contiguous(), w.to(x.dtype), wo.to(x.dtype)
+    out, rstd = x.new_empty(1, *x.shape), x.new_empty(1, x.shape[0], dtype=torch.float32)
+    _encode(x, w, wo, None, out, rstd)
+    return out[0]
+
+
+def _encode(x: Tensor, w: Tensor, wo: Tensor, kept: Tensor | None, out: Tensor, rstd: Tensor) -> None:
+    chunk = _chunk(x.shape[0], w)
+    for start in range(0, x.shape[0], chunk):
+        rows = slice(start, min(x.shape[0], start + chunk))
+        out_norm(swiglu(x[rows], w, wo.shape[1], None if kept is None else kept[rows]), wo, out, rstd, start)
 
 
 def _chunk(events: int, w: Tensor) -> int:

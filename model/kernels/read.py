@@ -303,6 +303,7 @@ def _grad_queries(
     event_ids,
     which,
     ds_desc,
+    hit,
     dq,
     dhit,
     part,
@@ -318,7 +319,10 @@ def _grad_queries(
     BN: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """One block of rows over one split of the keys: dQ = dS K, and the sum of dS over equal ids."""
+    """One block of rows over one split of the keys: dQ = dS K, and the sum of dS over equal ids.
+
+    A row's dS add up to 0, so the sum is that of dS ([ids equal] - hit), in which rounding hardly shows.
+    """
     HPG: tl.constexpr = N // G
     b, group, split = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
     first_row = tl.program_id(1) // G * BM
@@ -336,6 +340,7 @@ def _grad_queries(
         channel = tl.load(which + group * HPG + offs_m % HPG)
         tid = tl.load(target_ids + (t0 + offs_m // HPG) * C + channel, mask=row_ok, other=-(2**63))
         one_channel = tl.load(which + group * HPG)
+        share = tl.load(hit + (t0 * HPG + offs_m) * G + group, mask=row_ok, other=0.0)
     acc, hits = tl.zeros([BM, D], tl.float32), tl.zeros([BM], tl.float32)
     for n in tl.range(begin, end, BN, num_stages=STAGES):
         k = k_desc.load([h0.to(tl.int32) + n, group * D])
@@ -348,7 +353,7 @@ def _grad_queries(
                 eq = _equal_ids(eq, tid, one_channel, event_ids, h0 + n, n_ok, offs_n, C, True)
             else:
                 eq = _equal_ids(eq, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
-            hits += tl.sum(tl.where(eq, ds.T.to(tl.float32), 0.0), 1)
+            hits += tl.sum(ds.T.to(tl.float32) * (tl.where(eq, 1.0, 0.0) - share[:, None]), 1)
     where = ((t0 * HPG + offs_m) * G + group).to(tl.int64)
     offs_d = tl.arange(0, D)
     if length <= split_keys:
@@ -512,12 +517,14 @@ class Read(torch.autograd.Function):
             ctx.softmax_scale, max_rows, N=N, G=G, D=D, C=channels, SHARED=P == 1, NORM=rstd is not None,
             BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
-        dq, scores = _query_gradients(q, kv, ids, packing, ds)
+        dq, scores = _query_gradients(q, kv, ids, packing, ds, hit)
         d_scale = None if scale is None else (scores.sum(0) / ctx.softmax_scale).to(scale.dtype)
         return dq, d_kv, d_scale, None, None, None, None
 
 
-def _query_gradients(q: Tensor, kv: Tensor, ids: Ids | None, packing: Packing, ds: Tensor) -> tuple[Tensor, Tensor]:
+def _query_gradients(
+    q: Tensor, kv: Tensor, ids: Ids | None, packing: Packing, ds: Tensor, hit: Tensor
+) -> tuple[Tensor, Tensor]:
     """dS [H + B PAD, G rows] -> dQ [T, N, D], and the sum of dS over equal ids [T, N]."""
     (T, N, D), (H, _, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
     channels = 0 if ids is None else ids.target_ids.shape[1]
@@ -534,7 +541,7 @@ def _query_gradients(q: Tensor, kv: Tensor, ids: Ids | None, packing: Packing, d
     t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
     _grad_queries[(B, blocks * G, splits)](
         _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
-        _ds_desc(ds, tiles), dq, scores, part, part_hit, split, T * N, max_rows,
+        _ds_desc(ds, tiles), hit, dq, scores, part, part_hit, split, T * N, max_rows,
         N=N, G=G, D=D, C=channels, BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     if many:

@@ -111,6 +111,7 @@ def _weigh_events(
     which,
     top,
     lse,
+    hit,
     out,
     hits_out,
     part,
@@ -128,7 +129,7 @@ def _weigh_events(
 ):
     """DT columns of w^T x^ for one block of rows over one split of the events.
 
-    SOFTMAX: w are weights before their factor. Otherwise w is dS, and its sum over equal ids is formed too.
+    SOFTMAX: w are weights before their factor. Otherwise w is dS, and its sum over equal ids is formed as in `read`.
     """
     b, split = tl.program_id(0), tl.program_id(2)
     column, first_row = tl.program_id(1) % (D // DT) * DT, tl.program_id(1) // (D // DT) * BM
@@ -146,6 +147,7 @@ def _weigh_events(
     if C > 0:
         channel = tl.load(which + offs_m % N)
         tid = tl.load(target_ids + (t0 + offs_m // N) * C + channel, mask=row_ok, other=-(2**63))
+        share = tl.load(hit + where, mask=row_ok, other=0.0)
     if SOFTMAX:
         row_lse = tl.load(lse + where, mask=row_ok, other=0.0)
     acc, hits = tl.zeros([BM, DT], tl.float32), tl.zeros([BM], tl.float32)
@@ -161,7 +163,7 @@ def _weigh_events(
                 equal = tl.zeros([BM, BN], tl.int1)
                 n_ok = n + offs_n < end
                 equal = _equal_ids(equal, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
-                hits += tl.sum(tl.where(equal, w.T.to(tl.float32), 0.0), 1)
+                hits += tl.sum(w.T.to(tl.float32) * (tl.where(equal, 1.0, 0.0) - share[:, None]), 1)
     if length <= split_keys:
         tl.store(out + where[:, None] * D + offs_d, acc.to(out.dtype.element_ty), mask=row_ok[:, None])
         if C > 0:
@@ -248,7 +250,7 @@ class ReadWide(torch.autograd.Function):
         seen = total > 0
         lse = torch.where(seen, highest + total.log2(), 0.0)
         hit = torch.where(seen, (hits * factor).sum(0) / total, 0.0) if ids is not None else torch.zeros_like(lse)
-        out, _ = _weigh(x, w, None, packing, N, T, top, lse)
+        out, _ = _weigh(x, w, None, packing, N, T, top, lse, lse)
         ctx.save_for_backward(q, x, scale, w, top, lse, out, hit)
         ctx.ids, ctx.packing, ctx.softmax_scale = ids, packing, softmax_scale
         return out, hit
@@ -272,7 +274,7 @@ class ReadWide(torch.autograd.Function):
             _desc(p, cut["BN"], cut["BM"]), _desc(ds, cut["BN"], cut["BM"]),
             packing.target_offsets, packing.history_offsets, dx, N=N, D=D, DT=dt, **cut,
         )  # fmt: skip
-        dq, scores = _weigh(x, ds, ids, packing, N, T, None, None)
+        dq, scores = _weigh(x, ds, ids, packing, N, T, None, None, hit)
         d_scale = None if scale is None else (scores.sum(0) / ctx.softmax_scale).to(scale.dtype)
         return dq, dx, d_scale, None, None, None
 
@@ -309,7 +311,15 @@ def _launch_weights(
 
 
 def _weigh(
-    x: Tensor, w: Tensor, ids: Ids | None, packing: Packing, N: int, T: int, top: Tensor | None, lse: Tensor | None
+    x: Tensor,
+    w: Tensor,
+    ids: Ids | None,
+    packing: Packing,
+    N: int,
+    T: int,
+    top: Tensor | None,
+    lse: Tensor | None,
+    hit: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """w [H + B PAD, rows], x^ [H, D] -> w^T x^ [T, N, D], and with ids (w is dS) its sum over equal ids [T, N]."""
     (H, D), B = x.shape, packing.history_offsets.shape[0] - 1
@@ -325,7 +335,7 @@ def _weigh(
     t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
     _weigh_events[(B, blocks, splits)](
         _desc(x, cut["BN"], dt), _desc(w, cut["BN"], cut["BM"]), packing.target_offsets, packing.history_offsets,
-        t_ids, e_ids, which, scores if top is None else top, scores if lse is None else lse,
+        t_ids, e_ids, which, scores if top is None else top, scores if lse is None else lse, hit,
         out, scores, part, part_hit, split, T * N,
         N=N, D=D, DT=dt, C=channels, SOFTMAX=top is not None, **cut,
     )  # fmt: skip
