@@ -176,7 +176,11 @@ class TrainingCurves:
             "tokens_per_s": stats.tokens_per_s,
             "mean_window": stats.mean_window,
             "data_wait_share": stats.data_wait_share,
+            "gradient_norm": stats.gradient_norm,
+            "peak_memory_mib": stats.peak_memory_mib,
         }
+        if stats.flop_utilisation is not None:
+            values["flop_utilisation"] = stats.flop_utilisation
         self._metrics += [Metric(f"train/{name}", float(value), at, stats.step) for name, value in values.items()]
         self._losses, self._last_point = [], time.monotonic()
 
