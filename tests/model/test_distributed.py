@@ -26,7 +26,7 @@ SCRIPT = """
     from datetime import date
     from pathlib import Path
     import torch
-    from contracts.config import _build, Config
+    from contracts.config import build_section, Config
     from contracts.lake import Lake
     from model.train import train
     torch.set_num_threads(1)
@@ -36,7 +36,7 @@ SCRIPT = """
         with open(f"{tell}/rank{rank}", "a") as lines:
             print(os.getpid(), stats.step, flush=True, file=lines)
     days = [date.fromisoformat(day) for day in days]
-    result = train(_build(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
+    result = train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
     Path(f"{tell}/result{rank}").write_text(json.dumps([result.curve, result.model_digest, result.targets]))
 """
 

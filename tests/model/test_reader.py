@@ -86,7 +86,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
         lake, [lake.require("samples", day) for day in days], TASKS, replace(config.training, window_part=part)
     )
     naive, shifted = naive_requests(lake, days), 0
-    for batch, _ in reader.batches(Position(epoch=1)):
+    for batch in (share.batch for share in reader.shares(Position(epoch=1))):
         windows = reader.windows.sample(1, batch.request_index.numpy())
         for b in range(batch.num_requests):
             whole = naive[int(batch.user_id[b]), int(batch.request_time_ms[b])]["history"]["time_ms"]
