@@ -20,6 +20,7 @@ CHAMPION_REPORT = "evaluation/champion_report.json"
 DECISION = "decision/decision.json"
 CARD = "run_card.html"
 PLOTS = "plots"
+QUALITY = "quality"  # of the judged day what the checkpoints checked and observed; of the training days what they said
 
 
 def record_judgement(
@@ -34,6 +35,10 @@ def record_judgement(
     for key, value in {"role": "candidate", "trained_on": f"{first} .. {last}", "judged_on": report.date}.items():
         client.set_tag(run_id, key, value)
     tracking.log_data(client, run_id, home.lake, [manifest], "evaluation")
+    for dataset in ("events", "samples"):
+        summary = home.reports / report.date / f"quality-{dataset}.json"
+        if summary.is_file():  # written where the day was built, which may be another machine's home
+            client.log_artifact(run_id, str(summary), QUALITY)
     tracking.log_report(client, run_id, report)
     client.log_text(run_id, report.to_json(), CANDIDATE_REPORT)
     if champion is not None:

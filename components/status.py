@@ -16,6 +16,7 @@ from components.registry import Version
 from components.summary import MARKS, wide_console
 from contracts.config import Config
 from contracts.dates import day_range
+from contracts.forgotten import records
 from contracts.home import Home
 from contracts.lake import Lake
 from contracts.lineage import Stale, stale_partitions
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
     for line in _stale(stale_partitions(lake)):
+        console.print(line, soft_wrap=True, highlight=False)
+    for line in _forgotten(lake):
         console.print(line, soft_wrap=True, highlight=False)
     for line in _quality(home):
         console.print(line, soft_wrap=True, highlight=False)
@@ -77,6 +80,22 @@ def _stale(found: Sequence[Stale]) -> list[str]:
         lines.append(
             f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
         )
+    return lines
+
+
+def _forgotten(lake: Lake) -> list[str]:
+    """How many users are forgotten, and requests that did not get to their end."""
+    known = records(lake)
+    users = {user for record in known for user in record.users}
+    lines = (
+        [f"forgotten: {len(users)} user{'s' * (len(users) != 1)}, last asked for at {known[-1].began}"] if known else []
+    )
+    for record in known:
+        if not record.finished:
+            lines.append(
+                f"[red]unfinished[/] forget of {len(record.users)} user{'s' * (len(record.users) != 1)}, begun at "
+                f"{record.began}: run longreel forget again with the same --user"
+            )
     return lines
 
 

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,21 @@ def log_data(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[
     client.log_inputs(run_id, inputs)
 
 
+def log_quality(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[Manifest]) -> None:
+    """What the checkpoints said of the training days, as `quality/training_days.json`, and how many warnings that
+    were as the tag `data_warnings`, which the table of runs can show."""
+    said: dict[str, dict[str, Any]] = {}
+    for samples in manifests:
+        events = lake.manifest("events", date.fromisoformat(samples.date))
+        for manifest in (events, samples):
+            if manifest is not None:
+                about = {name: manifest.details.get(name) for name in ("quality", "warnings")}
+                said.setdefault(samples.date, {})[manifest.dataset] = about
+    warnings = sum(len(each["warnings"] or ()) for day in said.values() for each in day.values())
+    client.log_dict(run_id, said, "quality/training_days.json")
+    client.set_tag(run_id, "data_warnings", str(warnings))
+
+
 class TrainingCurves:
     """Called with every step's stats; writes training curves (`train/...`) in batches, thinned to a point a second."""
 
@@ -160,7 +176,11 @@ class TrainingCurves:
             "tokens_per_s": stats.tokens_per_s,
             "mean_window": stats.mean_window,
             "data_wait_share": stats.data_wait_share,
+            "gradient_norm": stats.gradient_norm,
+            "peak_memory_mib": stats.peak_memory_mib,
         }
+        if stats.flop_utilisation is not None:
+            values["flop_utilisation"] = stats.flop_utilisation
         self._metrics += [Metric(f"train/{name}", float(value), at, stats.step) for name, value in values.items()]
         self._losses, self._last_point = [], time.monotonic()
 

@@ -18,6 +18,9 @@ from contracts.errors import require as _require
 from contracts.lake import digest_of
 
 SOURCES = ("simulated", "kuairand", "generic")
+WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
+WINDOW_PARTS = ("newest", "random", "oldest")
+COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -105,7 +108,7 @@ class ModelConfig:
     mixer_layers: int = 1
     mixer_tokens: int = 4
     query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
-    identity_width: int = 32  # frozen code by which heads tell the same item or author, 0 .. 64; 0: no such match
+    identity: tuple[str, ...] = ("item_id", "author_id")  # fields whose equality heads can see; (): none
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -116,13 +119,18 @@ class ModelConfig:
             self.width % self.mixer_tokens == 0,
             f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
         )
-        _require(0 <= self.identity_width <= 64, "[model] identity_width: expected 0 .. 64")
+        object.__setattr__(self, "identity", tuple(self.identity))  # a list where it comes from JSON
+        _require(
+            set(self.identity) <= set(COMPARABLE) and len(set(self.identity)) == len(self.identity) <= self.heads,
+            f"[model] identity: expected some of {', '.join(COMPARABLE)}, each once and no more than heads, "
+            f"got {list(self.identity)}",
+        )
         _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run. Windows are drawn per request: L = min + s (max - min), s ~ Beta(a, b), a multiple of 8."""
+    """One training run. Windows are drawn per request, see model/windows.py; the method's are Beta's."""
 
     window_days: int = 7  # train on this many log days before the evaluated one
     epochs: int = 1
@@ -131,8 +139,11 @@ class TrainingConfig:
     window_max: int = 10_240
     window_mean: int = 2_048
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
+    window_shape: str = "beta"  # or uniform, with the same mean; fixed: always window_mean; full: always window_max
+    window_part: str = "newest"  # which part of a longer history a window holds: newest, or to compare random | oldest
     learning_rate: float = 1e-3
     table_learning_rate: float = 1e-2
+    table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     clip_norm: float = 1.0
@@ -140,6 +151,8 @@ class TrainingConfig:
     checkpoint_every: int = 200  # steps
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
+    compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
+    recompute: bool = False  # run the history side again in the backward pass: longer histories fit, a third slower
 
     def __post_init__(self) -> None:
         for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
@@ -150,7 +163,15 @@ class TrainingConfig:
             f"got {self.window_min}, {self.window_mean}, {self.window_max}",
         )
         _require(self.window_alpha > 0, "[training] window_alpha: expected a positive number")
+        for name, known in (("window_shape", WINDOW_SHAPES), ("window_part", WINDOW_PARTS)):
+            value = getattr(self, name)
+            _require(value in known, f"[training] {name}: expected one of {', '.join(known)}, got {value!r}")
+        _require(
+            self.table_optimizer in ("rowwise_adagrad", "adamw"),
+            "[training] table_optimizer: expected rowwise_adagrad or adamw",
+        )
         _require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
+        _require(self.compile in ("auto", "on", "off"), "[training] compile: expected auto, on or off")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ STEPS: dict[str, tuple[str, str]] = {
     "ingest": ("spark_jobs.ingest", "raw log day -> validated events, quarantine and users partitions"),
     "import-history": ("spark_jobs.import_history", "an archive of older events -> the first history base"),
     "build-samples": ("spark_jobs.build_samples", "events and history -> request-level user-day samples"),
+    "forget": ("spark_jobs.forget", "remove users from every partition, and keep them out"),
     "train": ("components.train", "train a ranker on the days before DATE, logged to MLflow"),
     "evaluate": ("components.evaluate", "judge a model on DATE over the window ladder"),
     "decide": ("components.decide", "candidate and champion reports -> promote, hold or reject"),

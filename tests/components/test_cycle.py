@@ -52,6 +52,8 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert due_on(home, DAY).is_due
     made = train_candidate(home, DAY, trigger="freshness")
     assert due_on(home, DAY).is_due  # trained, but not judged: an interrupted retrain is still due
+    (home.reports / str(DAY)).mkdir(parents=True)
+    (home.reports / str(DAY) / "quality-samples.json").write_text('{"success": true}')
     assert judge(home, made.version, DAY) == "promote"
     assert not due_on(home, DAY).is_due
 
@@ -76,6 +78,9 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
         "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png", "plots/gate_waterfall.png"
     }  # fmt: skip
+    quality = {f.path for f in client.list_artifacts(made.run_id, "quality")}
+    assert quality == {"quality/training_days.json", "quality/quality-samples.json"}
+    assert run.data.tags["data_warnings"] == "0"
 
     tags = run.data.tags
     assert (tags["role"], tags["trained_on"], tags["judged_on"]) == ("candidate", "2026-01-01 .. 2026-01-02", str(DAY))

@@ -4,6 +4,7 @@ import html
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from components.summary import decision_table, ladder_table, print_summary
 from components.tracking import flatten
 from components.train import training_days
 from contracts.errors import DataNotReadyError
+from contracts.forgotten import new_record, put
 from contracts.home import Home
 from contracts.report import EvaluationReport
 from longreel.cli import main
@@ -182,6 +184,21 @@ def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pyt
     said = capsys.readouterr().out
     assert "2026-01-03" in said
     assert "training for 2026-01-03: due" in said
+
+
+def test_status_counts_the_forgotten_and_names_a_request_that_was_cut_short(
+    make_home: MakeHome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(1)
+    done, cut = new_record(["a", "b"]), new_record(["b", "c"])
+    (Path(home.lake.forgotten)).mkdir()
+    put(home.lake, replace(done, finished=done.began))
+    put(home.lake, cut)
+    assert main(["status", "--home", str(home.path)]) == 0
+    said = capsys.readouterr().out
+    assert "forgotten: 3 users" in said
+    assert f"unfinished forget of 2 users, begun at {cut.began}" in said
+    assert said.count("unfinished") == 1
 
 
 def test_gaps_are_days_missing_between_the_first_and_the_last() -> None:

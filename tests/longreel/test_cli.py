@@ -35,6 +35,7 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
         "ingest": ["--date", "2026-01-05"],
         "import-history": ["--through", "2026-01-05"],
         "build-samples": ["--date", "2026-01-05"],
+        "forget": ["--user", "7"],
         "train": ["--date", "2026-01-05"],
         "evaluate": ["--date", "2026-01-05", "--champion"],
         "decide": ["--candidate", str(tmp_path / "none.json")],

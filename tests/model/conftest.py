@@ -150,7 +150,6 @@ def config() -> Config:
             user_feature_buckets=64,
             embedding_width=8,
             mixer_tokens=4,
-            identity_width=16,
         ),
         training=TrainingConfig(
             batch_tokens=600, window_min=8, window_mean=24, window_max=64, epochs=2, checkpoint_every=5, device="cpu"

@@ -113,7 +113,7 @@ SCRIPT = """
     from datetime import date
     from pathlib import Path
     import torch
-    from contracts.config import _build, Config
+    from contracts.config import build_section, Config
     from contracts.lake import Lake
     from model.train import train
     torch.set_num_threads(1)
@@ -121,7 +121,7 @@ SCRIPT = """
     def said(stats):
         print(stats.step, flush=True)
     days = [date.fromisoformat(day) for day in days]
-    train(_build(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
+    train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
 """
 
 

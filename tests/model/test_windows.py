@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from contracts.config import TrainingConfig
-from model.windows import WindowSampler, beta_cdf
+from contracts.config import WINDOW_PARTS, WINDOW_SHAPES, TrainingConfig
+from model.windows import WindowSampler, beta_cdf, distribution
 
 CONFIG = TrainingConfig(window_min=64, window_mean=2_048, window_max=10_240, window_alpha=0.2)
 
@@ -55,3 +55,38 @@ def test_beta_cdf_agrees_with_random_draws(a: float, b: float) -> None:
     for x in (0.001, 0.1, 0.5, 0.9, 0.999):
         assert beta_cdf(np.array([x]), a, b)[0] == pytest.approx((draws <= x).mean(), abs=0.004)
     assert beta_cdf(np.array([0.0, 1.0]), a, b).tolist() == [0.0, 1.0]
+
+
+def test_other_shapes_keep_the_mean_or_are_one_window() -> None:
+    index = np.arange(100_000)
+    drawn = {name: WindowSampler(replace(CONFIG, window_shape=name)).sample(0, index) for name in WINDOW_SHAPES}
+    assert set(drawn["fixed"]) == {2_048}
+    assert set(drawn["full"]) == {10_240}
+    assert (drawn["uniform"].min(), drawn["uniform"].max()) == (64, 4_032)
+    assert abs(drawn["uniform"].mean() - 2_048) < 16  # four standard errors
+    counts = np.bincount(drawn["uniform"] // 1_000)
+    assert counts[1:4].min() > 0.9 * counts[1:4].max()
+
+
+def test_what_was_drawn_stands_beside_what_was_configured() -> None:
+    for shape in WINDOW_SHAPES:
+        sampler = WindowSampler(replace(CONFIG, window_shape=shape))
+        told = distribution(sampler, sampler.sample(0, np.arange(200_000)))
+        assert told["drawn_mean"] == pytest.approx(told["configured_mean"], rel=0.02)
+        assert sum(told["configured_share"]) == pytest.approx(1)  # type: ignore[arg-type]
+        assert np.abs(np.subtract(told["configured_share"], told["drawn_share"])).max() < 0.01
+
+
+def test_a_part_lies_within_the_history_and_is_recomputed_alike() -> None:
+    index, visible = np.arange(5_000), np.arange(5_000) % 700
+    windows = np.full(5_000, 256)
+    skips = {
+        part: WindowSampler(replace(CONFIG, window_part=part)).skip(1, index, visible, windows) for part in WINDOW_PARTS
+    }
+    assert (skips["newest"] == 0).all()
+    assert (skips["oldest"] == np.maximum(visible - 256, 0)).all()
+    drawn, spare = skips["random"], np.maximum(visible - 256, 0)
+    assert ((drawn >= 0) & (drawn <= spare)).all()
+    assert drawn.sum() == pytest.approx(spare.sum() / 2, rel=0.05)
+    again = WindowSampler(replace(CONFIG, window_part="random")).skip(1, index[99:], visible[99:], windows[99:])
+    assert (again == drawn[99:]).all()

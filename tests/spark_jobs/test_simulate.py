@@ -1,19 +1,26 @@
-"""The simulated log: the same seed and day give the same rows, and the rates are those of a short-video app."""
+"""The simulated log: the same settings and day give the same rows, outcomes follow the truth, and nobody reads it."""
 
-from datetime import date
+import ast
+from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from spark_helpers import longreel
 
-from spark_jobs.simulated_day import simulate_day
-from spark_jobs.simulated_world import make_world
+from contracts.actions import ACTIONS, LABELS, labels
+from spark_jobs.simulated_day import ACTED, DAY_MS, Impressions, day_file, midnight_of, simulate_day
+from spark_jobs.simulated_world import WorldSettings, inverse_mod, make_world, prime_from
+
+ROOT = Path(__file__).resolve().parents[2]
+MONDAY = date(2026, 1, 5)
 
 
 def bytes_of(home: Any) -> dict[str, bytes]:
-    raw = home.path / "raw"
-    return {str(p.relative_to(raw)): p.read_bytes() for p in sorted(raw.rglob("*.parquet"))}
+    folders = (home.path / "raw", home.path / "truth")
+    return {str(p.relative_to(home.path)): p.read_bytes() for f in folders for p in sorted(f.rglob("*.parquet"))}
 
 
 def test_days_are_the_same_however_they_were_asked_for(make_home: Any) -> None:
@@ -23,8 +30,8 @@ def test_days_are_the_same_however_they_were_asked_for(make_home: Any) -> None:
     assert longreel(twice, "simulate", "--days", "1", *small) == 0
     assert longreel(twice, "simulate", "--days", "2") == 0
     assert bytes_of(once) == bytes_of(twice)
-    assert len(bytes_of(once)) == 4
-    assert len(set(bytes_of(once).values())) == 4
+    assert len(bytes_of(once)) == 1 + 2 * 3
+    assert len(set(bytes_of(once).values())) == 1 + 2 * 3
 
 
 def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -> None:
@@ -32,36 +39,132 @@ def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -
     assert longreel(home, "simulate", "--users", "20", "--items", "50") == 0
     assert longreel(home, "simulate", "--users", "21") == 2
     assert "users=20, now asked for 21" in capsys.readouterr().err
+    assert longreel(home, "simulate", "--no-long-range") == 2
+    assert "long_range=True, now asked for False" in capsys.readouterr().err
+    assert longreel(home, "simulate", "--archive-days", "3") == 2
     assert longreel(home, "simulate", "--days", "0") == 2
+    assert longreel(make_home("new", kind="simulated"), "simulate", "--activity", "0") == 2
     assert longreel(make_home("other"), "simulate") == 2
     assert "source 'generic'" in capsys.readouterr().err
 
 
+def test_an_archive_holds_the_behaviours_before_the_first_day(make_home: Any) -> None:
+    home = make_home(kind="simulated")
+    assert longreel(home, "simulate", "--archive-days", "40", "--users", "30", "--items", "200") == 0
+    files = sorted((home.path / "raw" / "history").glob("*.parquet"))
+    assert [path.stem for path in files] == ["2025-11", "2025-12", "2026-01"]
+    times = np.concatenate([pq.read_table(path).column("time_ms").to_numpy() for path in files])
+    assert midnight_of(MONDAY) - 40 * DAY_MS <= times.min() < times.max() < midnight_of(MONDAY)
+    engaged = [
+        np.any([pq.read_table(path).column(name).to_numpy() for name in ACTED if name != "hate"], axis=0)
+        for path in files
+    ]
+    assert np.concatenate(engaged).all()
+
+
 @pytest.fixture(scope="module")
-def day() -> dict[str, np.ndarray]:
-    rows = simulate_day(make_world(1_200, 4_000, 0), date(2026, 1, 7))
-    return {name: np.array(values) for name, values in rows.items() if name not in ("item_id", "request_id")}
+def day() -> Impressions:
+    return simulate_day(make_world(WorldSettings(users=600)), date(2026, 1, 7))
 
 
-def test_rates_and_activity_are_plausible(day: dict[str, np.ndarray]) -> None:
-    assert 50_000 < len(day["user_id"]) < 65_000
-    for name, low, high in (("click", 0.3, 0.42), ("long_view", 0.15, 0.27), ("like", 0.015, 0.05)):
-        assert low < day[name].mean() < high
-    impressions = np.bincount(day["user_id"])
-    assert 20 < np.median(impressions[impressions > 0]) < 45
-    assert impressions.max() > 600
-    assert not (day["long_view"] & ~day["click"] & 1).any()
+def test_rates_and_activity_are_plausible(day: Impressions) -> None:
+    for name, low, high in (("click", 0.3, 0.45), ("long_view", 0.2, 0.35), ("like", 0.02, 0.08), ("hate", 5e-4, 5e-3)):
+        assert low < day.acted[name].mean() < high, name
+    impressions = np.bincount(day.user)
+    assert 80 < np.median(impressions[impressions > 0]) < 170
+    assert impressions.max() > 800
+    assert not (day.acted["long_view"] & ~day.acted["click"]).any()
 
 
-def test_a_user_clicks_what_the_user_clicked_the_week_before() -> None:
-    """The lasting interests are there: a tag that a user often clicked is clicked more, days later."""
-    world = make_world(600, 2_000, 1)
-    counts = np.zeros((600, 64))
-    for number in range(4, 10):
-        rows = simulate_day(world, date(2026, 1, number))
-        clicked = np.array(rows["click"]) == 1
-        np.add.at(counts, (np.array(rows["user_id"])[clicked], np.array(rows["tag"])[clicked]), 1)
-    rows = simulate_day(world, date(2026, 1, 12))
-    known = counts[np.array(rows["user_id"]), np.array(rows["tag"])] >= 3
-    click = np.array(rows["click"])
-    assert click[known].mean() > click[~known].mean() + 0.15
+def test_every_label_happens_as_often_as_the_truth_says(day: Impressions) -> None:
+    """In ten groups of impressions by their true probability, the rate is within 4.5 standard errors of its mean."""
+    world = make_world(WorldSettings(users=600))
+    actions = sum(day.acted[name] * np.int32(ACTIONS[name]) for name in ACTED)
+    mask = labels(actions, day.play_ms, world.item_duration_ms[day.item])
+    for name, bit in LABELS.items():
+        p, happened = day.truth[name], (mask & bit) != 0
+        for group in np.array_split(np.argsort(p), 10):
+            error = np.sqrt((p[group] * (1 - p[group])).sum())
+            assert abs(happened[group].sum() - p[group].sum()) < 4.5 * max(error, 1), name
+
+
+def test_rows_whose_actions_come_late_lie_in_the_next_days_file_with_their_truth() -> None:
+    world = make_world(WorldSettings(users=2_000))
+    first, second = (simulate_day(world, MONDAY + timedelta(days=n)) for n in range(2))
+    rows, truth = day_file(world, second, first)
+    times = rows.column("time_ms").to_numpy()
+    late = times < midnight_of(second.day)
+    assert 0 < first.is_late.sum() <= late.sum() <= first.is_late.sum() + 5  # some were sent twice
+    assert (times[late] >= midnight_of(first.day)).all()
+    assert rows.column("item_id").null_count > 0
+    known = rows.filter(rows.column("item_id").is_valid())
+    keys = {tuple(row.values()) for row in known.select(["user_id", "time_ms", "item_id"]).to_pylist()}
+    told = [tuple(row.values()) for row in truth.select(["user_id", "time_ms", "item_id"]).to_pylist()]
+    assert len(told) == len(set(told))
+    assert keys == set(told)
+    assert known.num_rows > len(told)  # some were sent twice
+
+
+def test_users_and_items_grow_daily() -> None:
+    world = make_world(WorldSettings(users=1_000, items=2_000, user_growth=0.01, item_growth=0.02))
+    start, later = simulate_day(world, MONDAY), simulate_day(world, MONDAY + timedelta(days=10))
+    assert (world.users_on(start.day), world.users_on(later.day)) == (1_000, 1_100)
+    assert (world.items_on(start.day), world.items_on(later.day)) == (2_000, 2_400)
+    assert start.user.max() < 1_000 <= later.user.max() < 1_100
+    assert start.item.max() < 2_000 <= later.item.max() < 2_400
+
+
+def test_lasting_interests_are_as_many_as_asked_and_found_from_either_side() -> None:
+    world = make_world(WorldSettings(users=5, interests=160))
+    assert world.authors == prime_from(1_000) == 1_009
+    user, author = np.repeat(np.arange(5), world.authors), np.tile(np.arange(world.authors), 5)
+    found = [set(author[(user == u) & world.is_lasting(user, author)].tolist()) for u in range(5)]
+    listed = [set(world.lasting_author(np.full(160, u), np.arange(160)).tolist()) for u in range(5)]
+    assert found == listed
+    assert {len(each) for each in found} == {160}
+    assert len(set.intersection(*found)) < 20
+    assert (inverse_mod(np.arange(1, 1_009), 1_009) * np.arange(1, 1_009) % 1_009 == 1).all()
+
+
+def clicked_before(long_range: bool) -> tuple[float, float]:
+    """How often an impression is clicked on a fresh day where its author was clicked by the user 8 to 5 days before,
+    and where it was shown but was not."""
+    world = make_world(WorldSettings(users=300, long_range=long_range))
+    past = [simulate_day(world, MONDAY + timedelta(days=n)) for n in range(4)]
+    today = simulate_day(world, MONDAY + timedelta(days=8))
+
+    def pairs(seen: list[Impressions], clicked: bool | None) -> set[tuple[int, int]]:
+        return {
+            (user, author)
+            for day in seen
+            for user, author, click in zip(day.user, world.item_author[day.item], day.acted["click"], strict=True)
+            if clicked is None or click == clicked
+        }
+
+    liked = pairs(past, True)
+    shown = pairs(past, None) - liked
+    keys = list(zip(today.user, world.item_author[today.item], strict=True))
+    click = today.acted["click"]
+    rates = [click[np.array([key in chosen for key in keys])].mean() for chosen in (liked, shown)]
+    return float(rates[0]), float(rates[1])
+
+
+def test_what_a_user_clicked_days_ago_tells_only_where_there_is_long_range_signal() -> None:
+    liked, shown = clicked_before(True)
+    assert liked > shown + 0.2
+    liked, shown = clicked_before(False)
+    assert abs(liked - shown) < 0.03
+
+
+def test_nothing_of_the_product_reads_the_truth() -> None:
+    """Only the program that writes truth/ names it: no other source file of a product room holds the word as a text."""
+    writers = {"spark_jobs/simulate.py"}
+    for room in ("contracts", "spark_jobs", "model", "components", "dags", "longreel"):
+        for path in sorted((ROOT / room).rglob("*.py")):
+            name = str(path.relative_to(ROOT))
+            tree = ast.parse(path.read_text())
+            docs = {ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, ast.Module)}
+            texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+            imported = {a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names}
+            mentions = [text for text in texts if "truth" in text.split("/") and text not in docs]
+            assert name in writers or (not mentions and "TRUTH" not in imported), name

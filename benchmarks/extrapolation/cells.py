@@ -1,0 +1,223 @@
+"""Which experiments are there? Suites of cells: a sample set, a reader of histories, training settings, a seed.
+
+A cell names settings by their config fields. Where this version of the model has no such field, the cell is listed as
+not available instead of being run as something else.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from contracts.config import Config, ModelConfig, TrainingConfig
+from contracts.lake import digest_of
+
+WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
+SHORT, LONG = 512, 2_048  # fixed windows to compare with; users with at least LONG events make a slice
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a run is: the model, the windows and the passes over the data."""
+
+    model: dict[str, Any]
+    training: dict[str, Any]
+    ladder: tuple[int, ...]
+    requests_per_batch: int = 64
+
+
+FULL = Size(
+    model={
+        "width": 128,
+        "heads": 8,
+        "layers": 4,
+        "expansion": 2,
+        "embedding_width": 64,
+        "item_buckets": 262_144,
+        "author_buckets": 65_536,
+        "tag_buckets": 2_048,
+        "dropout": 0.2,
+    },
+    training={
+        "epochs": 2,
+        "window_min": 64,
+        "window_mean": 2_048,
+        "window_max": 10_240,
+        "learning_rate": 1e-3,
+        "table_learning_rate": 2e-3,
+    },
+    ladder=(128, 512, 2_048, 4_096, 10_240),
+)
+SMALL = Size(
+    model={
+        "width": 32,
+        "heads": 4,
+        "layers": 2,
+        "expansion": 2,
+        "embedding_width": 16,
+        "item_buckets": 16_384,
+        "author_buckets": 4_096,
+        "dropout": 0.1,
+    },
+    training={
+        "epochs": 1,
+        "window_min": 16,
+        "window_mean": 208,
+        "window_max": 1_024,
+        "learning_rate": 2e-3,
+        "table_learning_rate": 1e-2,
+    },
+    ladder=(32, 128, 512, 1_024),
+    requests_per_batch=32,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One experiment. `set` names a folder of sample sets; `change` one of CONTROLS, or nothing."""
+
+    suite: str
+    set: str
+    reader: str  # stca, one of COMPARATORS, trees or oracle
+    training: str  # what the table calls its windows or its ablation
+    seed: int
+    change: str = ""  # of the sample set: shuffled | no-history
+    match: bool = True
+    model: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A name for it, which is also that of its files."""
+        match = "" if self.match else "-nomatch"
+        change = f"-{self.change}" if self.change else ""
+        return f"{self.set}{change}/{self.reader}{match}/{self.training}/s{self.seed}".replace(" ", "_")
+
+    def missing(self) -> list[str]:
+        """Settings that this version has no field for."""
+        known = {"model": ModelConfig, "train": TrainingConfig}
+        return [
+            name
+            for section, kind in known.items()
+            for name in getattr(self, section)
+            if name not in {f.name for f in fields(kind)}
+        ]
+
+    def config(self, size: Size, tasks: tuple[str, ...], device: str) -> Config:
+        """The product's configuration of this cell, but for `batch_tokens`."""
+        training = size.training | self.train | {"seed": self.seed, "device": device, "checkpoint_every": 1_000}
+        if self.reader != "stca" and "compile" in {f.name for f in fields(TrainingConfig)}:
+            training["compile"] = "off"  # which parts are compiled is STCA's own
+        base = Config()
+        own = {"gates": replace(base.gates, task=tasks[0])} if hasattr(base, "gates") else {}
+        return Config(
+            name="extrapolation",
+            tasks=tasks,
+            model=replace(base.model, **(size.model | self.model)),
+            training=replace(base.training, **training),
+            **own,
+        )
+
+    def fingerprint(self, config: Config, data: str) -> str:
+        """Changes with anything that the result depends on, but for the code."""
+        made_from = asdict(self) | {"suite": ""}  # suites share cells
+        return digest_of([made_from, config.to_dict(), data])
+
+
+def first_known(kind: type[Any], **alternatives: Any) -> dict[str, Any]:
+    """The first of some settings that this version has a field for; the first of all where it has none."""
+    known = {f.name for f in fields(kind)}
+    name = next((name for name in alternatives if name in known), next(iter(alternatives)))
+    return {name: alternatives[name]}
+
+
+def samplings(size: Size) -> dict[str, dict[str, Any]]:
+    """The training windows to compare: the method's, two fixed ones, and everything."""
+    longest = size.training["window_max"]
+    short, long = min(SHORT, longest // 8), min(LONG, longest // 2)
+    return {
+        "beta": {},
+        f"fixed {short}": {"window_shape": "fixed", "window_mean": short},
+        f"fixed {long}": {"window_shape": "fixed", "window_mean": long},
+        "full": {"window_shape": "full"},
+    }
+
+
+def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
+    """What is taken away or changed, one at a time; base is the beta cell."""
+    layers = size.model["layers"]
+    depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
+    heads = {f"heads {n}": {"model": {"heads": n}} for n in (2, 4, 16) if n != size.model["heads"]}
+    return {
+        **depths,
+        **heads,
+        "no identity match": {"model": first_known(ModelConfig, identity=(), identity_width=0)},
+        "no SwiGLU": {"model": {"swiglu": False}},
+        "no query fusion": {"model": {"query_fusion": False}},
+        "no norm on fusion": {"model": {"query_fusion_norm": False}},
+        "no time delta": {"model": {"time_delta": False}},
+        "no position": {"model": {"position": False}},
+        "no sink": {"model": {"sink": False}},
+        "no RankMixer": {"model": {"rankmixer": False}},
+        "uniform windows": {"train": {"window_shape": "uniform"}},
+        "point windows": {"train": {"window_shape": "fixed"}},
+        "beta, alpha 1": {"train": {"window_alpha": 1.0}},
+        "random part": {"train": {"window_part": "random"}},
+        "oldest part": {"train": {"window_part": "oldest"}},
+    }
+
+
+def capacities(size: Size) -> dict[str, dict[str, Any]]:
+    """Three sizes of the model; the middle one is the base."""
+    width, heads = size.model["width"], size.model["heads"]
+    return {
+        "S": {"width": width // 2, "heads": max(2, heads // 2), "layers": max(1, size.model["layers"] // 2)},
+        "M": {},
+        "L": {"width": 2 * width, "heads": heads, "layers": size.model["layers"]},
+    }
+
+
+def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
+    """The cells of a suite on a sample set.
+
+    extrapolation  STCA x training windows
+    comparators    other readers with the method's windows, and with a fixed one, as they are usually trained; trees
+    ablations      STCA without one thing at a time
+    scaling        three capacities x two lengths of training, the better of which counts
+    controls       shuffled labels, no history, the oracle where there is a truth
+    """
+    stca = {"suite": name, "set": sets, "reader": "stca"}
+    windows = samplings(size)
+    longest_fixed = [label for label in windows if label.startswith("fixed")][-1]
+    for seed in range(seeds):
+        if name == "extrapolation":
+            yield from (Cell(**stca, training=label, train=train, seed=seed) for label, train in windows.items())
+        elif name == "comparators":
+            yield Cell(**stca, training="beta", seed=seed)
+            for reader in ("din", "sasrec", "hstu", "mean"):
+                for label in ("beta", longest_fixed):
+                    other = stca | {"reader": reader}
+                    yield Cell(**other, training=label, train=windows[label], seed=seed)
+            yield Cell(**stca | {"reader": "sasrec"}, training="beta", match=False, seed=seed)
+            if seed == 0:
+                yield Cell(**stca | {"reader": "trees"}, training="counts", seed=seed)
+        elif name == "ablations":
+            yield Cell(**stca, training="beta", seed=seed)
+            for label, change in ablations(size).items():
+                yield Cell(**stca, training=label, seed=seed, **change)
+        elif name == "scaling":
+            for label, model in capacities(size).items():
+                for epochs in (size.training["epochs"], size.training["epochs"] + 1):
+                    if not model and epochs == size.training["epochs"]:
+                        yield Cell(**stca, training="beta", seed=seed)
+                        continue
+                    train = {"epochs": epochs}
+                    yield Cell(**stca, training=f"{label}, {epochs} epochs", model=model, train=train, seed=seed)
+        elif name == "controls":
+            yield Cell(**stca, training="beta", seed=seed)
+            yield Cell(**stca, training="beta", change="shuffled", seed=seed)
+            yield Cell(**stca, training="beta", change="no-history", seed=seed)
+            if seed == 0:
+                yield Cell(**stca | {"reader": "oracle"}, training="truth", seed=seed)
+
+
+SUITES = ("extrapolation", "comparators", "ablations", "scaling", "controls")

@@ -1,0 +1,320 @@
+"""What else could read the history? DIN, a SASRec-style Transformer, HSTU and mean pooling, in place of STCA.
+
+Yardsticks: each takes the tensors that STCA takes and gives what STCA gives, so embeddings, RankMixer, heads, batches,
+optimiser and metrics are the product's own. Nothing of the product imports this file.
+
+    din     one layer of target attention (arXiv 1706.06978): weights from an MLP on [t, x, t - x, t * x], no softmax
+    sasrec  M causal pre-norm Transformer layers (arXiv 1808.09781); targets come last and read every layer's events
+    hstu    M causal layers of pointwise SiLU attention with gating (arXiv 2402.17152); targets likewise
+    mean    the mean of the history beside the target: what reading without matching gives
+
+Time and position reach all of them as they reach STCA: through the events' embeddings.
+
+With `match`, which is on by default, equal items and authors of target and event are told to each of them as they are
+to STCA, since without it attention hardly learns to recognise them: to DIN as inputs of its MLP, to the Transformers as
+a learned addition to the targets' scores. Otherwise the table would measure that trick and not the architectures.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from contracts.config import ModelConfig
+from contracts.schemas import UNKNOWN
+from model.batch import RequestBatch, segment_ids
+from model.ranker import Ranker
+
+MATCHED = ("item_id", "author_id")
+PAIR_BLOCK = 1 << 19  # target-event pairs that DIN's MLP takes at a time
+SCORE_BLOCK = 1 << 24  # scores that are written at a time where no fused kernel computes them
+
+
+class Packed:
+    """Requests lying behind one another: target offsets, history offsets [B+1], and the ids that may be equal."""
+
+    def __init__(self, target_offsets: Tensor, history_offsets: Tensor, ids: tuple[Tensor, Tensor] | None) -> None:
+        self.targets, self.events = target_offsets.tolist(), history_offsets.tolist()
+        self.ids = ids
+
+    def requests(self) -> Iterator[tuple[slice, slice]]:
+        """Targets and events of each request."""
+        pairs = zip(self.targets, self.targets[1:], self.events, self.events[1:], strict=False)
+        for t0, t1, h0, h1 in pairs:
+            yield slice(t0, t1), slice(h0, h1)
+
+    def equal(self, targets: slice, events: slice) -> Tensor | None:
+        """Which ids are equal: [fields, m, L] float; None where they are not to be told."""
+        if self.ids is None:
+            return None
+        wanted, found = self.ids[0][targets].T, self.ids[1][events].T
+        return ((wanted[:, :, None] == found[:, None, :]) & (wanted != UNKNOWN)[:, :, None]).float()
+
+
+class MeanPooling(nn.Module):
+    """[mean of the history, x_t] -> z."""
+
+    def __init__(self, config: ModelConfig, match: bool) -> None:
+        super().__init__()
+        d = config.width
+        self.mlp = nn.Sequential(nn.Linear(2 * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+
+    def pool(self, history: Tensor, history_offsets: Tensor) -> Tensor:
+        """[H, D] -> means [B, D], zeros without history."""
+        lengths = history_offsets.diff()
+        total = history.new_zeros(len(lengths), history.shape[1], dtype=torch.float32)
+        total = total.index_add(0, segment_ids(history_offsets, history.shape[0]), history.float())
+        return total / lengths.clamp(min=1)[:, None]
+
+    def forward(
+        self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, packed: Packed
+    ) -> Tensor:
+        """x_t [T, D], X [H, D] -> z [T, D]."""
+        pooled = self.pool(history, history_offsets)[segment_ids(target_offsets, target.shape[0])]
+        out: Tensor = self.mlp(torch.cat([pooled.to(target.dtype), target], dim=-1))
+        return out
+
+
+class DIN(nn.Module):
+    """sum_e a(x_t, e) e with an MLP for a, its output not normalised, as in the paper; then [that, x_t] -> z."""
+
+    def __init__(self, config: ModelConfig, match: bool) -> None:
+        super().__init__()
+        d = config.width
+        hidden = max(16, d // 2)
+        self.target_part, self.event_part = nn.Linear(2 * d, hidden), nn.Linear(2 * d, hidden, bias=False)
+        self.product_part = nn.Linear(d, hidden, bias=False)
+        self.match_part = nn.Linear(len(MATCHED), hidden, bias=False) if match else None
+        self.score = nn.Linear(hidden, 1)
+        self.mlp = nn.Sequential(nn.Linear(2 * d + len(MATCHED) * match, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+
+    def forward(
+        self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, packed: Packed
+    ) -> Tensor:
+        """x_t [T, D], X [H, D] -> z [T, D]."""
+        reads = []
+        for targets, events in packed.requests():
+            step = max(1, PAIR_BLOCK // max(1, events.stop - events.start))
+            for at in range(targets.start, targets.stop, step):
+                some = slice(at, min(at + step, targets.stop))
+                equal = packed.equal(some, events) if self.match_part is not None else None
+                reads.append(checkpoint(self._read, target[some], history[events], equal, use_reentrant=False))
+        read = torch.cat(reads) if reads else target.new_zeros(0, self.mlp[0].in_features - target.shape[1])
+        out: Tensor = self.mlp(torch.cat([read.to(target.dtype), target], dim=-1))
+        return out
+
+    def _read(self, t: Tensor, e: Tensor, equal: Tensor | None) -> Tensor:
+        """x_t [m, D], events [L, D], equal [2, m, L] or None -> [m, D or D + 2]."""
+        # the MLP's first layer on [t, e, t - e, t * e], without writing the concatenation: t and e parts are shared
+        hidden = self.target_part(torch.cat([t, t], -1))[:, None] + self.event_part(torch.cat([e, -e], -1))[None]
+        hidden = hidden + self.product_part(t[:, None] * e[None])
+        if self.match_part is not None and equal is not None:
+            hidden = hidden + self.match_part(equal.permute(1, 2, 0).to(hidden.dtype))
+        weight = self.score(F.silu(hidden)).squeeze(-1) / math.sqrt(max(1, e.shape[0]))
+        read = weight @ e
+        if equal is None:
+            return read
+        told = torch.einsum("ml,fml->mf", weight.to(equal.dtype), equal)
+        return torch.cat([read, told.to(read.dtype)], dim=-1)
+
+
+class CausalLayer(nn.Module):
+    """What SASRec's and HSTU's layers share: events read earlier events and themselves, targets read all events."""
+
+    softmax = True
+
+    def __init__(self, config: ModelConfig, match: bool) -> None:
+        super().__init__()
+        d = config.width
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(d)
+        self.dropout = nn.Dropout(config.dropout)
+        half = torch.arange(config.heads) >= (config.heads + 1) // 2
+        self.register_buffer("which", half.long(), persistent=False)
+        self.which: Tensor
+        self.scale = nn.Parameter(torch.full((config.heads,), 2.0)) if match else None
+
+    def bias(self, packed: Packed, targets: slice, events: slice) -> Tensor | None:
+        """What equal ids add to the targets' scores: [N, m, L]."""
+        equal = packed.equal(targets, events)
+        return None if self.scale is None or equal is None else self.scale[:, None, None] * equal[self.which]
+
+    def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One request: [L, N, Dh] each -> [L, N, Dh], causal."""
+        raise NotImplementedError
+
+    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """One request: q [m, N, Dh], k and v [L, N, Dh] -> [m, N, Dh]."""
+        raise NotImplementedError
+
+
+class SASRecLayer(CausalLayer):
+    """Pre-norm self-attention and a GELU network, each with a residual path."""
+
+    def __init__(self, config: ModelConfig, match: bool) -> None:
+        super().__init__(config, match)
+        d, r = config.width, config.expansion
+        self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
+        self.ffn = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * r * d), nn.GELU(), nn.Linear(2 * r * d, d))
+
+    def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+        """[T, D] and [H, D] -> the same, a layer further."""
+        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(self.norm(history)).chunk(3, dim=-1))
+        asked = self.qkv(self.norm(target)).chunk(3, dim=-1)[0].unflatten(-1, (self.heads, -1))
+        own, read = _each(self, packed, q, k, v, asked)
+        history = history + self.dropout(self.out(own))
+        target = target + self.dropout(self.out(read))
+        return target + self.dropout(self.ffn(target)), history + self.dropout(self.ffn(history))
+
+    def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Softmax attention to the past, by PyTorch's fused kernel."""
+        parts = (part.transpose(0, 1)[None] for part in (q, k, v))
+        return F.scaled_dot_product_attention(*parts, is_causal=True)[0].transpose(0, 1)
+
+    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """Softmax attention to every event."""
+        scores = torch.einsum("mnd,lnd->nml", q, k) / math.sqrt(q.shape[-1])
+        weights = (scores.float() if bias is None else scores.float() + bias).softmax(-1)
+        return torch.einsum("nml,lnd->mnd", weights.to(v.dtype), v)
+
+
+class HSTULayer(CausalLayer):
+    """u, q, k, v = SiLU(W LN(x)); x + W_o (LN(SiLU(q k^T / sqrt(Dh)) v / n) * u), n the number of events read."""
+
+    softmax = False
+
+    def __init__(self, config: ModelConfig, match: bool) -> None:
+        super().__init__(config, match)
+        d = config.width
+        self.uqkv, self.out = nn.Linear(d, 4 * d), nn.Linear(d, d)
+        self.read_norm = nn.LayerNorm(d)
+
+    def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+        """[T, D] and [H, D] -> the same, a layer further."""
+        u, q, k, v = F.silu(self.uqkv(self.norm(history))).chunk(4, dim=-1)
+        tu, tq, _, _ = F.silu(self.uqkv(self.norm(target))).chunk(4, dim=-1)
+        q, k, v, tq = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v, tq))
+        own, read = _each(self, packed, q, k, v, tq)
+        history = history + self.dropout(self.out(self.read_norm(own) * u))
+        return target + self.dropout(self.out(self.read_norm(read) * tu)), history
+
+    def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Blocks of queries at a time, computed again in the backward pass: scores are never all in memory."""
+        length, step = q.shape[0], max(1, SCORE_BLOCK // (q.shape[0] * q.shape[1]))
+        blocks = range(0, length, step)
+        return torch.cat([checkpoint(self._block, q[at : at + step], k, v, at, use_reentrant=False) for at in blocks])
+
+    @staticmethod
+    def _block(q: Tensor, k: Tensor, v: Tensor, at: int) -> Tensor:
+        stop = at + q.shape[0]
+        place = torch.arange(at, stop, device=q.device)
+        scores = F.silu(torch.einsum("mnd,lnd->nml", q, k[:stop]) / math.sqrt(q.shape[-1]))
+        scores = scores.masked_fill(torch.arange(stop, device=q.device) > place[:, None], 0.0)
+        return torch.einsum("nml,lnd->mnd", scores, v[:stop]) / (place + 1)[:, None, None]
+
+    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+        """SiLU attention to every event."""
+        scores = torch.einsum("mnd,lnd->nml", q, k) / math.sqrt(q.shape[-1])
+        scores = F.silu(scores if bias is None else scores + bias.to(scores.dtype))
+        return torch.einsum("nml,lnd->mnd", scores, v) / k.shape[0]
+
+
+def _each(layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention request by request: [H, D] of the events among themselves and [T, D] of the targets."""
+    own, read = [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, *v.shape[1:])]
+    for targets, events in packed.requests():
+        keys, values = k[events], v[events]
+        if len(keys):
+            own.append(layer.among_events(q[events], keys, values))
+            read.append(layer.by_targets(asked[targets], keys, values, layer.bias(packed, targets, events)))
+        else:
+            read.append(v.new_zeros(targets.stop - targets.start, *v.shape[1:]))
+    return torch.cat(own).flatten(1), torch.cat(read).flatten(1)
+
+
+class CausalStack(nn.Module):
+    """M causal layers, then a LayerNorm on the targets."""
+
+    layer: type[CausalLayer]
+
+    def __init__(self, config: ModelConfig, match: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(self.layer(config, match) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
+        """x_t [T, D], X [H, D] -> the last layer's targets and events."""
+        for layer in self.layers:
+            target, history = layer(target, history, packed)
+        return target, history
+
+    def forward(
+        self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, packed: Packed
+    ) -> Tensor:
+        """x_t [T, D], X [H, D] -> z [T, D]."""
+        out: Tensor = self.norm(self.states(target, history, packed)[0])
+        return out
+
+
+class SASRec(CausalStack):
+    """Transformer layers."""
+
+    layer = SASRecLayer
+
+
+class HSTU(CausalStack):
+    """HSTU layers."""
+
+    layer = HSTULayer
+
+
+COMPARATORS: dict[str, Callable[[ModelConfig, bool], nn.Module]] = {
+    "din": DIN,
+    "sasrec": SASRec,
+    "hstu": HSTU,
+    "mean": MeanPooling,
+}
+
+
+class InPlaceOfSTCA(nn.Module):
+    """A comparator with STCA's call."""
+
+    def __init__(self, reader: nn.Module) -> None:
+        super().__init__()
+        self.reader = reader
+        self.ids: tuple[Tensor, Tensor] | None = None  # of the batch that is being read
+
+    def forward(
+        self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, *_: object, **__: object
+    ) -> Tensor:
+        """As STCA's; its own codes, attention backends and sizes are of no use here."""
+        packed = Packed(target_offsets, history_offsets, self.ids)
+        out: Tensor = self.reader(target, history, target_offsets, history_offsets, packed)
+        return out
+
+
+class ComparatorRanker(Ranker):
+    """The product's ranker with another reader of the history."""
+
+    def __init__(
+        self, name: str, config: ModelConfig, tasks: tuple[str, ...], features: int, match: bool = True
+    ) -> None:
+        super().__init__(config, tasks, features)
+        self.match = match
+        self.stca = InPlaceOfSTCA(COMPARATORS[name](config, match))  # type: ignore[assignment]
+
+    def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
+        """Logits [T, tasks]."""
+        if self.match:
+            wanted, found = (
+                torch.stack([fields[name].long() for name in MATCHED], dim=1)
+                for fields in (batch.target, batch.history)
+            )
+            self.stca.ids = (wanted, found)
+        try:
+            return super().forward(batch, backend)
+        finally:
+            self.stca.ids = None

@@ -1,0 +1,70 @@
+"""What would a data scientist compute from a history by hand? Counts and recency of the target's item, author and tag.
+
+Every number is read off sorted (id, place) keys by binary search: no loop over events, targets or requests.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.ragged import Ints
+from contracts.schemas import UNKNOWN
+from model.samples import SampleRows
+
+MATCHED = ("item_id", "author_id", "tag")
+EDGES = (32, 128, 512, 2_048, 10_240, 32_768)  # counts are taken in the newest so many events
+NEVER = 1e6  # hours since an event that is not there
+
+
+def edges_of(window: int) -> tuple[int, ...]:
+    """The windows within which a model that reads `window` events may count."""
+    return (*(edge for edge in EDGES if edge < window), window)
+
+
+def feature_names(window: int) -> list[str]:
+    """Columns of `count_features`."""
+    names = ["events", "hours since newest", "hours since oldest", "duration", "surface"]
+    for field in MATCHED:
+        names += [f"{field} in {edge}" for edge in edges_of(window)]
+        names += [f"hours since {field}", f"events since {field}", f"{field} share"]
+    return names
+
+
+def count_features(rows: SampleRows, window: int) -> NDArray[np.float32]:
+    """Features of every target, from the newest `window` events of its request: [targets, features]."""
+    request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
+    stop = rows.history_stop[request]
+    seen = np.minimum(stop - rows.history_start[request], window)
+    asked = rows.request_time_ms[request]
+    columns = [seen, _hours(rows, asked, stop - 1, seen > 0), _hours(rows, asked, stop - seen, seen > 0)]
+    columns += [rows.target["duration_ms"], rows.target["surface"]]
+    for field in MATCHED:
+        columns += _matches(rows, field, request, stop, seen, asked, edges_of(window))
+    return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
+
+
+def _hours(rows: SampleRows, asked: Ints, place: Ints, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+    times = rows.history["time_ms"]
+    at = times[np.clip(place, 0, max(len(times) - 1, 0))] if len(times) else np.zeros(len(place), np.int64)
+    return np.where(known, (asked - at) / 3_600_000, NEVER)
+
+
+def _matches(
+    rows: SampleRows, field: str, request: Ints, stop: Ints, seen: Ints, asked: Ints, edges: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """Counts within each edge, hours and events since the newest match, and its share of the window."""
+    total = len(rows.history[field])
+    values = np.concatenate([np.asarray(rows.history[field], np.int64), np.asarray(rows.target[field], np.int64)])
+    _, code = np.unique(values, return_inverse=True)
+    span = total + 1  # places within one id's run: history rows lie behind one another, so a place names its row too
+    keys = np.sort(code[:total] * span + np.arange(total))
+    wanted = code[total:] * span
+    known = np.asarray(rows.target[field]) != UNKNOWN
+    upto = np.searchsorted(keys, wanted + stop)
+    counts = [upto - np.searchsorted(keys, wanted + stop - np.minimum(seen, edge)) for edge in edges]
+    newest = np.where(counts[-1] > 0, keys[np.clip(upto - 1, 0, max(total - 1, 0))] - wanted if total else 0, 0)
+    found = (counts[-1] > 0) & known
+    since = np.where(found, stop - 1 - newest, NEVER)
+    share = np.where(found, counts[-1] / np.maximum(seen, 1), 0)
+    return [*(np.where(known, count, 0) for count in counts), _hours(rows, asked, newest, found), since, share]

@@ -1,0 +1,108 @@
+"""What is the best that any model could reach on a simulated day? The metrics of the probabilities it was drawn with.
+
+    python -m benchmarks.extrapolation.oracle HOME --date 2026-01-08     for a home with a simulated log
+
+The truth knows what a user likes, which no history tells in full: a ceiling, not a goal.
+"""
+
+import argparse
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from benchmarks.extrapolation.sample_sets import TRUTH, Sets
+from contracts.dates import parse_day
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.lake import Lake
+from contracts.ragged import Ints
+from model.metrics import TaskScores
+from model.reader import read_rows, row_groups
+from model.samples import SampleRows
+
+HISTORY_SLICES = ((0, 32), (32, 128), (128, 512), (512, 2_048), (2_048, None))
+
+
+def true_probabilities(rows: SampleRows, truth: pa.Table, tasks: Sequence[str]) -> NDArray[np.float64]:
+    """The probability that each label was drawn with: [targets, tasks].
+
+    Raises:
+        LongreelError: a target is not in the table.
+    """
+    request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
+    names = ("user_id", "time_ms", "item_id")
+    wanted = (rows.user_id[rows.request_row[request]], rows.request_time_ms[request], rows.target["item_id"])
+    known = [truth.column(name).to_numpy() for name in names]
+    keys = np.stack([np.concatenate([have, want]) for have, want in zip(known, wanted, strict=True)])
+    _, code = np.unique(keys, axis=1, return_inverse=True)
+    place = np.full(code.max(initial=0) + 1, -1)
+    place[code.reshape(-1)[: truth.num_rows]] = np.arange(truth.num_rows)
+    found = place[code.reshape(-1)[truth.num_rows :]]
+    if (found < 0).any():
+        raise LongreelError(f"{int((found < 0).sum())} targets are not in the truth; simulate and build them again")
+    columns = [truth.column(f"p_{task}").to_numpy()[found].astype(np.float64) for task in tasks]
+    return np.stack(columns, axis=1)
+
+
+def truth_of(sets: Sets, rows: SampleRows, tasks: Sequence[str]) -> NDArray[np.float64]:
+    """As `true_probabilities`, for the test set of a simulated world."""
+    return true_probabilities(rows, pq.read_table(sets.folder / TRUTH), tasks)
+
+
+def logits_of(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """log(p / (1 - p))."""
+    inside = np.clip(probabilities, 1e-7, 1 - 1e-7)
+    return np.asarray(np.log(inside / (1 - inside)))
+
+
+def ceiling(rows: SampleRows, probabilities: NDArray[np.float64], tasks: Sequence[str]) -> list[dict[str, object]]:
+    """AUC, GAUC and log loss of the truth for every task, over all targets and by how much history a request has."""
+    request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
+    _, user = np.unique(rows.user_id[rows.request_row[request]], return_inverse=True)
+    history, labels, out = rows.history_lengths[request], rows.task_labels(tasks) > 0, []
+    slices: dict[str, NDArray[np.bool_]] = {"all": np.ones(len(request), bool)}
+    for low, high in HISTORY_SLICES:
+        name = f"history>={low:,}" if high is None else f"history {low:,}-{high - 1:,}"
+        slices[name] = (history >= low) & (history < (high or np.inf))
+    for column, task in enumerate(tasks):
+        for name, chosen in slices.items():
+            if chosen.any():
+                scores = _scores(probabilities[chosen, column], labels[chosen, column], user[chosen])
+                metrics = {metric: float(getattr(scores, metric)()[0]) for metric in ("auc", "gauc", "log_loss")}
+                out.append({"task": task, "slice": name, "targets": int(chosen.sum()), **metrics})
+    return out
+
+
+def _scores(probabilities: NDArray[np.float64], labels: NDArray[np.bool_], user: Ints) -> TaskScores:
+    return TaskScores(logits_of(probabilities), labels, user, int(user.max()) + 1)
+
+
+def day_rows(lake: Lake, day: date) -> SampleRows:
+    """A published day's samples, whole."""
+    return read_rows(lake, row_groups(lake, [lake.require("samples", day)])[0])
+
+
+def main() -> None:
+    """Print the ceiling of a simulated day."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--date", type=parse_day, required=True)
+    args = parser.parse_args()
+    home = Home(args.home)
+    rows = day_rows(home.lake, args.date)
+    files = sorted((home.path / "truth").glob("date=*/truth.parquet"))
+    truth = pa.concat_tables([pq.read_table(path, partitioning=None) for path in files])
+    found = ceiling(rows, true_probabilities(rows, truth, home.config.tasks), home.config.tasks)
+    print(f"| task | slice | targets | AUC | GAUC | log loss |\n{'| --- ' * 6}|")
+    for row in found:
+        auc, gauc, loss = (f"{row[name]:.4f}" for name in ("auc", "gauc", "log_loss"))
+        print(f"| {row['task']} | {row['slice']} | {row['targets']:,} | {auc} | {gauc} | {loss} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,288 @@
+"""Compact samples of many log days: two partitions, train and test, each with a user's history stored once.
+
+`longreel build-samples` writes a partition a day, and a user's history with every day. An experiment over years of log
+days reads the same requests from one row per user and period: history_end still says what each request sees. The rows
+keep the samples contract, so the product's own reader takes them; tests hold that every request is packed the same.
+
+    python -m benchmarks.extrapolation.sample_sets HOME OUT --split 2025-11-01     from a home whose days are ingested
+    python -m benchmarks.extrapolation.sample_sets --simulate OUT --users 400 ...  from a simulated world, with truth/
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.progress import track
+
+from contracts.actions import ACTIONS, ENGAGEMENT, action_mask
+from contracts.config import SamplesConfig
+from contracts.dates import day_range, parse_day
+from contracts.home import Home
+from contracts.lake import Lake, digest_of
+from contracts.ragged import Ints, list_values
+from contracts.schemas import EVENTS, HISTORY_FIELDS
+from spark_jobs.list_files import write_bucket
+from spark_jobs.samples import DayEvents, UserFeatures, add_day, runs_by_user, sample_tables
+from spark_jobs.simulated_day import Impressions, simulate_day, truth_rows
+from spark_jobs.simulated_world import World, WorldSettings, make_world, mix, user_columns
+from spark_jobs.timeline import Columns, Timeline
+
+ABOUT = "set.json"  # what a set was made from, beside its lake
+TRUTH = "truth.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sets:
+    """Where a pair of sets lies, and the dates that name them."""
+
+    lake: Lake
+    folder: Path
+    train: date
+    test: date
+    tasks: tuple[str, ...]
+
+    @staticmethod
+    def open(folder: Path) -> "Sets":
+        """Sets written by this program."""
+        about = json.loads((folder / ABOUT).read_text())
+        dates = {name: parse_day(about[name]) for name in ("train", "test")}
+        return Sets(lake=Lake(folder / "lake"), folder=folder, tasks=tuple(about["tasks"]), **dates)
+
+
+def publish_period(
+    lake: Lake,
+    day: date,
+    events: pa.Table,
+    timeline: Timeline,
+    features: UserFeatures,
+    settings: SamplesConfig,
+    mask: int,
+) -> None:
+    """Samples of a whole period as the partition of its last day; the timeline then holds the period's behaviours."""
+    stage = lake.stage("samples", day)
+    path = write_bucket(stage, 0, sample_tables(DayEvents.of(events), timeline, features, settings, mask))
+    rows = pq.read_metadata(path).num_rows if path else 0
+    digest = digest_of([day.isoformat(), rows, events.num_rows, int(np.asarray(events.column("time_ms")).sum())])
+    times = events.column("time_ms").to_numpy()
+    stage.publish(
+        digest=digest,
+        inputs={},
+        counts={"users": rows, "targets": events.num_rows},
+        min_time_ms=int(times.min()),
+        max_time_ms=int(times.max()),
+    )
+
+
+def load_archive(lake: Lake, day: date, timeline: Timeline) -> None:
+    """A history base as the timeline's first behaviours."""
+    table = lake.read(lake.require("history", day))
+    users = table.column("user_id").to_numpy()
+    columns: Columns = {}
+    for name in HISTORY_FIELDS:
+        values, offsets = list_values(table, f"history_{name}")
+        columns[name] = values.to_numpy()
+    order = np.argsort(users, kind="stable")
+    runs = runs_by_user(np.repeat(users, np.diff(offsets)), timeline.store(columns))
+    timeline.load(runs.take(np.argsort(runs.owner, kind="stable")))
+    assert len(order) == len(runs) or (np.diff(offsets) == 0).any()
+
+
+def from_home(home: Home, out: Path, split: date, last: date | None = None) -> Sets:
+    """Train and test sets of a home's ingested days, with its imported archive where it has one.
+
+    Raises:
+        DataNotReadyError: days are missing.
+    """
+    lake, config = home.lake, home.config
+    days = [day for day in lake.days("events") if last is None or day <= last]
+    timeline = Timeline(config.samples.max_history)
+    archive = next(lake.days("history"), None)
+    if archive is not None and archive < days[0]:
+        load_archive(lake, archive, timeline)
+    features = _newest_features(lake, days)
+    sets = _begin(out, days[days.index(split) - 1], days[-1], config.tasks, {"home": home.config.name})
+    mask = action_mask(config.source.behaviour)
+    for part, upto in (([d for d in days if d < split], sets.train), ([d for d in days if d >= split], sets.test)):
+        tables = [lake.read(lake.require("events", day)) for day in track(part, description=f"events to {upto}")]
+        publish_period(sets.lake, upto, pa.concat_tables(tables), timeline, features, config.samples, mask)
+    return sets
+
+
+def _newest_features(lake: Lake, days: list[date]) -> UserFeatures:
+    """Each user's features as of the newest day that has them."""
+    users, values, unknown = [], [], np.zeros(0, np.int64)
+    for day in reversed(days):
+        manifest = lake.require("users", day)
+        table = lake.read(manifest)
+        unknown = np.array(manifest.details["unknown_features"], np.int64)
+        users.append(table.column("user_id").to_numpy())
+        values.append(list_values(table, "user_features")[0].to_numpy().reshape(table.num_rows, len(unknown)))
+    ids, first = np.unique(np.concatenate(users), return_index=True)
+    return UserFeatures(user_id=ids, features=np.concatenate(values)[first], unknown=unknown)
+
+
+def events_of(world: World, seen: Impressions, which: Ints) -> pa.Table:
+    """Simulated impressions as ingest publishes them, without what a raw log loses on the way."""
+    actions = sum(seen.acted[name][which].astype(np.int32) * ACTIONS[name] for name in seen.acted)
+    item, numbers = seen.item[which], pa.array(seen.request[which]).cast(pa.string())
+    columns = {
+        "user_id": seen.user[which],
+        "time_ms": seen.time_ms[which],
+        "request_id": pa.compute.binary_join_element_wise(pa.scalar(f"{seen.day:%y%m%d}"), numbers, "-"),
+        "item_id": item,
+        "author_id": world.item_author[item],
+        "tag": world.item_tag[item].astype(np.int32),
+        "surface": seen.surface[which].astype(np.int32),
+        "actions": actions,
+        "play_ms": seen.play_ms[which],
+        "duration_ms": world.item_duration_ms[item],
+    }
+    return pa.table(columns, schema=EVENTS)
+
+
+def from_world(
+    settings: WorldSettings,
+    out: Path,
+    *,
+    archive_days: int,
+    train_days: int,
+    test_days: int,
+    tasks: tuple[str, ...] = ("click",),
+    max_history: int = 10_240,
+    request_share: float = 1.0,
+) -> Sets:
+    """Train and test sets of a simulated world without a pipeline in between, and the truth of the test set.
+
+    Args:
+        archive_days: days before the training ones that are history only.
+        request_share: share of the requests, by hash, that become samples; the others are history all the same. With
+            long histories few requests teach enough, and a set stays small.
+    """
+    world, mask = make_world(settings), action_mask(ENGAGEMENT)
+    first = parse_day(settings.start)
+    days = day_range(first - timedelta(days=archive_days), first + timedelta(days=train_days + test_days - 1))
+    timeline, features, config = (
+        Timeline(max_history),
+        _simulated_features(world),
+        SamplesConfig(max_history=max_history),
+    )
+    about = {"world": asdict(settings), "archive_days": archive_days, "request_share": request_share}
+    sets = _begin(out, first + timedelta(days=train_days - 1), days[-1], tasks, about)
+    events: list[pa.Table] = []
+    truth: list[pa.Table] = []
+    for day in track(days, description=f"simulating into {out.name}"):
+        seen = simulate_day(world, day)
+        if day < first:
+            behaviours = events_of(world, seen, np.flatnonzero(seen.is_behaviour))
+            add_day(timeline, DayEvents.of(behaviours), mask)
+            continue
+        events.append(events_of(world, seen, np.arange(len(seen.user))))
+        if day > sets.train:
+            truth.append(truth_rows(seen, np.arange(len(seen.user))))
+        if day in (sets.train, sets.test):
+            publish_period(sets.lake, day, pa.concat_tables(events), timeline, features, config, mask)
+            if request_share < 1:
+                keep_requests(sets.lake, day, request_share, settings.seed)
+            events = []
+    pq.write_table(pa.concat_tables(truth), out / TRUTH, compression="zstd")
+    return sets
+
+
+def keep_requests(lake: Lake, day: date, share: float, seed: int) -> None:
+    """Keep only a share of a partition's requests, chosen by hash of user and time; histories stay as they are."""
+    table = lake.read(lake.require("samples", day))
+    stage = lake.stage("samples", day)
+    path = write_bucket(stage, 0, _thinned(table, share, seed))
+    rows = pq.read_metadata(path).num_rows if path else 0
+    old = lake.require("samples", day)
+    stage.publish(digest=digest_of([old.digest, share, seed]), inputs={}, counts={"users": rows})
+
+
+def _thinned(table: pa.Table, share: float, seed: int) -> Iterator[pa.Table]:
+    times, offsets = list_values(table, "request_time_ms")
+    user = np.repeat(table.column("user_id").to_numpy(), np.diff(offsets))
+    draw = mix(seed, 31, user, times.to_numpy()) >> np.uint64(11)
+    keep = draw.astype(np.float64) * 2.0**-53 < share
+    row = np.repeat(np.arange(table.num_rows), np.diff(offsets))
+    ends = np.asarray(list_values(table, "request_target_end")[0], np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), ends])[:-1]
+    starts[offsets[:-1][np.diff(offsets) > 0]] = 0
+    counts = ends - starts
+    keep_target = np.repeat(keep, counts)
+    kept_targets = np.bincount(row, counts * keep, table.num_rows).astype(np.int64)
+    kept_requests = np.bincount(row, keep, table.num_rows).astype(np.int64)
+    columns = {}
+    for field in table.schema:
+        if field.name.startswith(("request_", "target_")):
+            mask, lengths = (keep, kept_requests) if field.name.startswith("request_") else (keep_target, kept_targets)
+            values = list_values(table, field.name)[0].filter(pa.array(mask))
+            if field.name == "request_target_end":
+                upto = np.cumsum(counts[keep])
+                values = pa.array((upto - (np.cumsum(kept_targets) - kept_targets)[row[keep]]).astype(np.int32))
+            columns[field.name] = pa.ListArray.from_arrays(
+                pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)), values
+            )
+        else:
+            columns[field.name] = table.column(field.name)
+    thinned = pa.table(columns, schema=table.schema).filter(pa.array(kept_requests > 0))
+    step = max(1, (1 << 20) * thinned.num_rows // max(1, len(list_values(thinned, "history_item_id")[0])))
+    for at in range(0, thinned.num_rows, step):
+        yield thinned.slice(at, step).combine_chunks()
+
+
+def _simulated_features(world: World) -> UserFeatures:
+    columns = user_columns(world)
+    ids = np.asarray(columns.pop("user_id"))
+    hashed = [
+        np.unique(np.asarray(values), return_inverse=True)[1] + 100 * n for n, values in enumerate(columns.values())
+    ]
+    return UserFeatures(user_id=ids, features=np.stack(hashed, axis=1), unknown=np.full(len(hashed), -1))
+
+
+def _begin(out: Path, train: date, test: date, tasks: tuple[str, ...], about: dict[str, object]) -> Sets:
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"train": str(train), "test": str(test), "tasks": tasks} | about, indent=1)
+    (out / ABOUT).write_text(text + "\n")
+    return Sets.open(out)
+
+
+def main() -> None:
+    """Write a pair of sets."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", nargs="?", help="home folder with ingested days")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", type=parse_day, help="first day of the test set")
+    parser.add_argument("--last", type=parse_day, help="last day of it (default: the newest)")
+    parser.add_argument("--simulate", action="store_true", help="from a simulated world instead of a home")
+    for name, default in (("archive-days", 60), ("train-days", 7), ("test-days", 1), ("max-history", 10_240)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    for name in ("users", "items", "seed", "activity", "interests"):
+        parser.add_argument(f"--{name}", type=int, default=getattr(WorldSettings(), name))
+    parser.add_argument("--request-share", type=float, default=1.0)
+    parser.add_argument("--no-long-range", action="store_true")
+    args = parser.parse_args()
+    if not args.simulate:
+        sets = from_home(Home(Path(args.home)), args.out, args.split, args.last)
+    else:
+        named = {name: getattr(args, name) for name in ("users", "items", "seed", "activity", "interests")}
+        sets = from_world(
+            WorldSettings(**named, long_range=not args.no_long_range, user_growth=0.0),
+            args.out,
+            archive_days=args.archive_days,
+            train_days=args.train_days,
+            test_days=args.test_days,
+            max_history=args.max_history,
+            request_share=args.request_share,
+        )
+    size = sum(path.stat().st_size for path in args.out.rglob("*.parquet")) / 2**20
+    print(f"{args.out}: train to {sets.train}, test to {sets.test}, {size:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()

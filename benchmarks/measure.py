@@ -1,0 +1,56 @@
+"""What does a command cost? Seconds, and the memory of all its processes together at the worst moment."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+EVERY_S = 0.1
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Wall-clock seconds, and the peak of proportional set sizes summed over the process tree, in MiB."""
+
+    seconds: float
+    peak_mib: float
+    failed: str | None = None  # the last line of what a failing command said
+
+
+def run(command: Sequence[str], environment: dict[str, str] | None = None) -> Cost:
+    """Run a command to its end, its output kept aside; a failure is part of the result."""
+    with tempfile.TemporaryFile("w+") as said:
+        began, peak = time.monotonic(), 0
+        process = psutil.Popen(list(command), stdout=said, stderr=subprocess.STDOUT, env=environment)
+        while process.poll() is None:
+            peak = max(peak, _memory(process))
+            time.sleep(EVERY_S)
+        seconds = time.monotonic() - began
+        said.seek(0)
+        lines = [line.strip() for line in said if line.strip()]
+    failed = (next((line for line in reversed(lines) if "Error" in line), "no output")) if process.returncode else None
+    return Cost(seconds=seconds, peak_mib=peak / MIB, failed=failed)
+
+
+def python(*words: str) -> list[str]:
+    """This interpreter running a module."""
+    return [sys.executable, "-m", *words]
+
+
+def _memory(process: psutil.Process) -> int:
+    """Bytes of a process and its descendants; memory that they share counts once."""
+    total = 0
+    try:
+        for each in [process, *process.children(recursive=True)]:
+            try:
+                total += each.memory_full_info().pss
+            except psutil.Error:
+                continue
+    except psutil.Error:
+        pass
+    return total

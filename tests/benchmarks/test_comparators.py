@@ -1,0 +1,147 @@
+"""Comparators compute what they are named for: each against a naive formula, causal, and alike packed or alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.extrapolation.comparators import (
+    COMPARATORS,
+    DIN,
+    HSTU,
+    MATCHED,
+    CausalStack,
+    ComparatorRanker,
+    HSTULayer,
+    MeanPooling,
+    Packed,
+    SASRec,
+)
+from contracts.config import ModelConfig
+
+CONFIG = ModelConfig(width=16, heads=4, layers=2, dropout=0.0, item_buckets=64, author_buckets=64, tag_buckets=16)
+LENGTHS, TARGETS = [5, 0, 9, 1], [2, 3, 1, 4]
+
+
+def offsets(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *np.cumsum(lengths)])
+
+
+def inputs(match: bool = True) -> tuple[Tensor, Tensor, Packed]:
+    generator = torch.Generator().manual_seed(3)
+    target, history = (torch.randn(sum(n), 16, generator=generator) for n in (TARGETS, LENGTHS))
+    ids = (torch.randint(0, 4, (sum(TARGETS), 2)), torch.randint(0, 4, (sum(LENGTHS), 2))) if match else None
+    return target, history, Packed(offsets(TARGETS), offsets(LENGTHS), ids)
+
+
+def read(module: torch.nn.Module, target: Tensor, history: Tensor, packed: Packed) -> Tensor:
+    return module(target, history, torch.tensor(packed.targets), torch.tensor(packed.events), packed)
+
+
+@pytest.mark.parametrize("name", COMPARATORS)
+@pytest.mark.parametrize("match", [False, True])
+def test_a_request_reads_its_own_history_alone(name: str, match: bool) -> None:
+    """Packed with others or by itself, values and gradients are the same."""
+    torch.manual_seed(0)
+    module = COMPARATORS[name](CONFIG, match)
+    target, history, packed = inputs(match)
+    together = read(module, target, history, packed)
+    assert together.shape == target.shape
+    together.square().sum().backward()
+    gradients = [p.grad.clone() for p in module.parameters() if p.grad is not None]
+    module.zero_grad()
+    alone = []
+    for (t, h), m, n in zip(packed.requests(), TARGETS, LENGTHS, strict=True):
+        ids = None if packed.ids is None else (packed.ids[0][t], packed.ids[1][h])
+        alone.append(read(module, target[t], history[h], Packed(offsets([m]), offsets([n]), ids)))
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
+    torch.cat(alone).square().sum().backward()
+    again = [p.grad for p in module.parameters() if p.grad is not None]
+    for one, other in zip(gradients, again, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stack", [SASRec, HSTU])
+def test_a_later_event_changes_nothing_before_it(stack: type[CausalStack]) -> None:
+    torch.manual_seed(0)
+    module = stack(CONFIG, True)
+    target, history, packed = inputs()
+    _, before = module.states(target, history, packed)
+    changed = history.clone()
+    changed[3] = -changed[3].flip(0)  # the fourth event of the first request, of five
+    _, after = module.states(target, changed, packed)
+    moved = (before - after).abs().sum(dim=1) > 1e-6
+    assert moved.tolist() == [False] * 3 + [True] * 2 + [False] * 10
+
+
+def test_mean_pooling_is_numpys_mean() -> None:
+    _, history, packed = inputs()
+    pooled = MeanPooling(CONFIG, True).pool(history, offsets(LENGTHS)).numpy()
+    for (_, h), row in zip(packed.requests(), pooled, strict=True):
+        expected = history[h].numpy().mean(axis=0) if h.stop > h.start else np.zeros(16)
+        np.testing.assert_allclose(row, expected, atol=1e-6)
+
+
+def test_din_is_an_mlp_on_each_pair() -> None:
+    torch.manual_seed(0)
+    din = DIN(CONFIG, True)
+    target, history, packed = inputs()
+    assert din.match_part is not None
+    weight = torch.cat(
+        [
+            *din.target_part.weight.chunk(2, dim=1),
+            *din.event_part.weight.chunk(2, dim=1),
+            din.product_part.weight,
+            din.match_part.weight,
+        ],
+        dim=1,
+    )
+    got = read(din, target, history, packed)
+    for t, h in packed.requests():
+        for m in range(t.start, t.stop):
+            pooled, hits = torch.zeros(16), torch.zeros(2)
+            for e in range(h.start, h.stop):
+                x, y = target[m], history[e]
+                equal = (packed.ids[0][m] == packed.ids[1][e]).float()  # type: ignore[index]
+                inside = weight @ torch.cat([x, x, y, -y, x * y, equal]) + din.target_part.bias
+                a = din.score(F.silu(inside))[0] / math.sqrt(h.stop - h.start)
+                pooled, hits = pooled + a * y, hits + a * equal
+            torch.testing.assert_close(din.mlp(torch.cat([pooled, hits, target[m]])), got[m], atol=1e-5, rtol=1e-5)
+
+
+def test_hstu_among_events_is_its_formula_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = HSTULayer(CONFIG, True)
+    q, k, v = torch.randn(3, 11, 4, 4)
+    expected = torch.zeros(11, 4, 4)
+    for i in range(11):
+        for n in range(4):
+            for j in range(i + 1):
+                score = F.silu(q[i, n] @ k[j, n] / 2)
+                expected[i, n] += score * v[j, n] / (i + 1)
+    for block in (1 << 24, 100):
+        monkeypatch.setattr("benchmarks.extrapolation.comparators.SCORE_BLOCK", block)
+        torch.testing.assert_close(layer.among_events(q, k, v), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_ids_raise_a_targets_score_and_unknown_ones_do_not() -> None:
+    packed = Packed(offsets([2]), offsets([2]), (torch.tensor([[7, -1], [8, 5]]), torch.tensor([[7, -1], [9, 5]])))
+    equal = packed.equal(slice(0, 2), slice(0, 2))
+    assert equal is not None
+    assert equal.tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 1]]]
+
+
+def test_a_comparator_differs_from_the_ranker_in_the_reader_of_histories_only() -> None:
+    from model.ranker import Ranker
+
+    for name in COMPARATORS:
+        theirs = ComparatorRanker(name, CONFIG, ("click",), 3)
+        ours = Ranker(CONFIG, ("click",), 3)
+        shapes = [
+            {n: p.shape for n, p in ranker.named_parameters() if not n.startswith("stca")} for ranker in (theirs, ours)
+        ]
+        assert shapes[0] == shapes[1]
+        assert MATCHED == ("item_id", "author_id")

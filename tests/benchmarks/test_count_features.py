@@ -1,0 +1,57 @@
+"""Counts and recencies are those of a plain loop over every target's window."""
+
+import numpy as np
+import pytest
+
+from benchmarks.extrapolation.count_features import NEVER, count_features, edges_of, feature_names
+from contracts.ragged import offsets_of
+from contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from model.samples import SampleRows
+
+
+def some_rows() -> SampleRows:
+    rng = np.random.default_rng(0)
+    lengths, requests = [0, 40, 7], [1, 3, 2]
+    starts = offsets_of(np.array(lengths))
+    row = np.repeat(np.arange(3), requests)
+    total = int(starts[-1])
+    history = {name: rng.integers(-1, 5, total) for name in HISTORY_FIELDS}
+    history["time_ms"] = np.concatenate([np.sort(rng.integers(0, 10**9, n)) for n in lengths])
+    counts = np.array([2, 1, 3, 2, 1, 4])
+    target = {name: rng.integers(-1, 5, counts.sum()) for name in TARGET_FIELDS}
+    stop = starts[row] + np.array([0, 12, 33, 40, 3, 7])
+    return SampleRows(
+        user_id=np.arange(3),
+        user_features=np.zeros((3, 0), np.int64),
+        history=history,
+        target=target,
+        labels=np.zeros(counts.sum(), np.int32),
+        request_row=row,
+        request_time_ms=np.full(6, 2 * 10**9),
+        history_start=starts[row],
+        history_stop=stop,
+        target_offsets=offsets_of(counts),
+    )
+
+
+@pytest.mark.parametrize("window", [5, 33, 10_240])
+def test_features_are_those_of_a_plain_loop(window: int) -> None:
+    rows, names = some_rows(), feature_names(window)
+    features = count_features(rows, window)
+    assert features.shape == (13, len(names))
+    column = {name: features[:, at] for at, name in enumerate(names)}
+    for r in range(rows.num_requests):
+        stop = int(rows.history_stop[r])
+        seen = list(range(max(int(rows.history_start[r]), stop - window), stop))
+        for t in range(rows.target_offsets[r], rows.target_offsets[r + 1]):
+            assert column["events"][t] == len(seen)
+            for field in ("item_id", "author_id", "tag"):
+                wanted = rows.target[field][t]
+                hits = [e for e in seen if rows.history[field][e] == wanted and wanted != -1]
+                for edge in edges_of(window):
+                    assert column[f"{field} in {edge}"][t] == sum(e >= stop - edge for e in hits)
+                since = stop - 1 - hits[-1] if hits else NEVER
+                assert column[f"events since {field}"][t] == since
+                age = (rows.request_time_ms[r] - rows.history["time_ms"][hits[-1]]) / 3_600_000 if hits else NEVER
+                assert column[f"hours since {field}"][t] == pytest.approx(age, rel=1e-6)
+                assert column[f"{field} share"][t] == pytest.approx(len(hits) / max(1, len(seen)))
