@@ -186,6 +186,20 @@ def test_changed_weights_are_neither_promoted_nor_loaded(home: Home, register: R
         mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")
 
 
+def test_a_champion_whose_files_were_damaged_since_is_not_rolled_back_to(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    ledger.promote(promotion(first, None), first)
+    ledger.promote(promotion(second, first), second)
+    weights = artefact_folder(ledger, first) / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(LongreelError, match="not the file that was saved"):
+        ledger.rollback()
+    assert alias_of(ledger) == second.version
+    assert len(ledger.entries()) == 2
+
+
 def test_another_whole_model_in_a_versions_place_is_refused(
     home: Home, register: Register, promotion: Promotion, save_model: Callable[..., str]
 ) -> None:
