@@ -249,8 +249,8 @@ def _train(
         for total in totals:
             client.log_metric(run_id, f"train_total/{total}", float(getattr(result, total)))
         for table in result.collisions:
-            for name in ("table_rows", "rows_used", "ids", "shared_ids", "shared_lookups"):
-                client.log_metric(run_id, f"collisions/{table.feature}/{name}", float(getattr(table, name)))
+            for count in ("table_rows", "rows_used", "ids", "shared_ids", "shared_lookups"):
+                client.log_metric(run_id, f"collisions/{table.feature}/{count}", float(getattr(table, count)))
         made = registry.register(
             home, client, result.model_dir, run_id=run_id, tasks=config.tasks, tags=tags | {"run_name": name}
         )

@@ -98,6 +98,8 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     model = f"models:/{registry.model_name(home.config)}@champion"
     example = mlflow.models.Model.load(model).load_input_example()
     assert len(example["history_item_id"][0]) > 0
+    registered = client.get_model_version(registry.model_name(home.config), str(made.version))
+    assert registered.tags["run_name"] == run.info.run_name
     assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
     requests = home.lake.read(home.lake.require("samples", DAY), REQUEST_TABLE.names)
     version = registry.get_version(client, registry.model_name(home.config), made.version)
