@@ -75,8 +75,8 @@ class Layer(nn.Module):
         """What attention reads of x^ [H, D]: keys and values [H, 2, N, Dh], or (absorbed) the events [H, 1, 1, D]."""
         if form == "absorbed":
             return events[:, None, None]
-        made: Tensor = F.linear(events, *self.folded())
-        return made.unflatten(-1, (2, self.heads, -1))
+        made: Tensor = F.linear(events, *self.folded()).unflatten(-1, (2, self.heads, -1))
+        return made
 
     def read(self, query: Tensor, kv: Tensor, seen: Tensor, attend: Callable[..., Out]) -> Tensor:
         """query [T, D], kv as `keys_values` gives it, seen [T] (1 where there is history) -> o [T, D].
