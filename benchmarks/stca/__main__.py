@@ -1,7 +1,8 @@
 """STCA on one GPU: exact, then how fast, against what the card can do and against a causal Transformer.
 
-    python -m benchmarks.stca                # checks, table, profile: about a minute on an H200, compiling included
-    python -m benchmarks.stca --tune         # tries tiles first, and goes on with the best
+    python -m benchmarks.stca                # checks, table, profile, scaling: two minutes on an H200
+    python -m benchmarks.stca --tune         # then tries tiles, and measures once more with the best
+    python -m benchmarks.stca --variants     # then other ways to do the same, for NOTES.md
 
 Writes results.json and RESULTS.md beside this file (or into --out). TFLOP/s count the algorithm's arithmetic
 (cases.py), training as three times forward; what is recomputed is not counted.
@@ -22,6 +23,8 @@ import torch
 from benchmarks.stca import check, transformer
 from benchmarks.stca.cases import LAYERS, Case, scoring, training
 from benchmarks.stca.timing import by_kernel, ceilings, graphed, median_ms
+from model import attention, stca
+from model.kernels import aside
 
 SIZES = ((256, 8), (1_024, 16))
 GOALS = {
@@ -30,9 +33,14 @@ GOALS = {
 }  # fmt: skip
 
 
-def training_step(case: Case, backend: str = "auto") -> Callable[[], None]:
-    """Forward and backward of STCA in bf16 autocast over float32 weights, gradients of X, x_t and all weights."""
+def training_step(case: Case, backend: str = "auto", blocks: bool = False) -> Callable[[], None]:
+    """Forward and backward of STCA in bf16 autocast over float32 weights, gradients of X, x_t and all weights.
+
+    `blocks`: what handles targets is compiled.
+    """
     model, inputs = case.model(), case.inputs(True)
+    for block in (*model.fusions, model.first_query, model.collect_glu) if blocks else ():
+        block.compile(dynamic=True)
 
     def run() -> None:
         with torch.autocast("cuda", torch.bfloat16):
@@ -133,6 +141,26 @@ def yardstick(rows: list[dict[str, Any]]) -> None:
         torch.cuda.empty_cache()
 
 
+def variants(rows: list[dict[str, Any]]) -> None:
+    """Other ways to do the same: compiled target side, one stream, a larger batch, the wide kernels at d=256."""
+    for width, heads in SIZES:
+        case = training(width, heads, 256 if width == 256 else 64)
+        rows.append(row(f"train d={width} compiled blocks", case, training_step(case, blocks=True), 3, True))
+        torch.cuda.empty_cache()
+    before, aside.MAX_EVENTS = aside.MAX_EVENTS, 0
+    for width, heads in SIZES:
+        case = scoring(width, heads)
+        rows.append(row(f"score d={width} one stream", case, graphed(score(case)), 1, True))
+        torch.cuda.empty_cache()
+    aside.MAX_EVENTS = before
+    case = training(256, 8, 512)
+    rows.append(row("train d=256 512 requests", case, training_step(case), 3, False))
+    tile, attention.TILE_WIDTH, stca.TILE_WIDTH = attention.TILE_WIDTH, 128, 128
+    case = training(256, 8, 256)
+    rows.append(row("train d=256 by wide kernels", case, training_step(case), 3, True))
+    attention.TILE_WIDTH = stca.TILE_WIDTH = tile
+
+
 def scaling(width: int, heads: int) -> dict[str, Any]:
     """Time a request from 1K to 64K events, the batch always of 262,144 events, and the exponent that fits."""
     lengths = [1_024 * 2**i for i in range(7)]
@@ -151,6 +179,21 @@ def scaling(width: int, heads: int) -> dict[str, Any]:
     return found
 
 
+def _rows(rows: list[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| case | ms | sum of its kernels, ms | TFLOP/s | us a request | ns an event and layer | goal |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in rows:
+        kernels, event = (each.get(key) for key in ("kernel_ms", "ns_per_event_layer"))
+        cells = [
+            each["name"], f"{each['ms']:.3f}", f"{kernels:.3f}" if kernels else "", f"{each['tflops']:.0f}",
+            f"{each['us_per_request']:,.0f}", f"{event:.2f}" if event else "", GOALS.get(each["name"], ""),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
 def render(results: dict[str, Any]) -> str:
     """Markdown."""
     by_name = {each["name"]: each for each in results["rows"]}
@@ -158,16 +201,8 @@ def render(results: dict[str, Any]) -> str:
         f"{results['device']}, torch {results['torch']}, Triton {results['triton']}; 8192^3 bf16 matmul "
         f"{results['ceilings']['matrix_tflops']:.0f} TFLOP/s, copy {results['ceilings']['copy_tbs']:.2f} TB/s.",
         "",
-        "| case | ms | of which kernels | TFLOP/s | us a request | ns an event and layer | goal |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        *_rows(results["rows"]),
     ]
-    for each in results["rows"]:
-        kernels, event = (each.get(key) for key in ("kernel_ms", "ns_per_event_layer"))
-        cells = [
-            each["name"], f"{each['ms']:.3f}", f"{kernels:.3f}" if kernels else "", f"{each['tflops']:.0f}",
-            f"{each['us_per_request']:,.0f}", f"{event:.2f}" if event else "", GOALS.get(each["name"], ""),
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "| against a causal Transformer, 10,240 x 128 | times faster | goal |", "| --- | --- | --- |"]
     for (width, _), goal in zip(SIZES, ("10", "3.4"), strict=True):
         if f"causal d={width}" in by_name:
@@ -185,6 +220,12 @@ def render(results: dict[str, Any]) -> str:
     worst = max((each["error"] for each in results["checks"]), default=math.nan)
     lines += ["", f"Exactness: {good} of {len(results['checks'])} cases within tolerance of float64, in values and all "
         f"gradients, the same bits twice; worst relative error {worst:.4f}."]  # fmt: skip
+    for key, title in (
+        ("tuned", "Once more, with the best of the tiles tried"),
+        ("variants", "Other ways to do the same"),
+    ):
+        if results.get(key):
+            lines += ["", f"{title}:", "", *_rows(results[key])]
     for each in results["rows"]:
         if each.get("kernels"):
             lines += [
@@ -201,7 +242,8 @@ def render(results: dict[str, Any]) -> str:
 def main() -> int:
     """Run; 1 where a check fails."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stca", description=__doc__.splitlines()[0])
-    parser.add_argument("--tune", action="store_true", help="try tiles first and go on with the best")
+    parser.add_argument("--tune", action="store_true", help="then try tiles, and measure again with the best")
+    parser.add_argument("--variants", action="store_true", help="then measure other ways to do the same")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where results.json and RESULTS.md go")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -232,17 +274,22 @@ def main() -> int:
         )
         torch.cuda.empty_cache()
     save()
-    if options.tune:
-        from benchmarks.stca.tune import tune
-
-        results["tiles"] = tune()
-        torch.cuda.empty_cache()
     table(results["rows"])
     save()
     yardstick(results["rows"])
     save()
     results["scaling"] = {f"d={width}": scaling(width, heads) for width, heads in SIZES}
     save()
+    if options.tune:
+        from benchmarks.stca.tune import tune
+
+        results["tiles"], results["tuned"] = tune(), []
+        table(results["tuned"])
+        save()
+    if options.variants:
+        results["variants"] = []
+        variants(results["variants"])
+        save()
     return 0 if all(each["ok"] for each in results["checks"]) else 1
 
 
