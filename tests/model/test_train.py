@@ -70,6 +70,19 @@ def test_same_run_gives_the_same_bits_on_cuda(config: Config, lake: Lake, days: 
     assert one.model_digest == two.model_digest
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", ["on", "off"])
+def test_cuda_gives_the_loss_curve_of_the_cpu(
+    config: Config, lake: Lake, days: list[date], tmp_path: Path, compiled: str
+) -> None:
+    plain = replace(config, model=replace(config.model, dropout=0.0))
+    on_cuda = replace(plain, training=replace(plain.training, device="cuda", compile=compiled))
+    one, two = (train(c, lake, days, tmp_path / f"w{i}", tmp_path / f"m{i}") for i, c in enumerate((plain, on_cuda)))
+    assert [step for step, _ in one.curve] == [step for step, _ in two.curve]
+    losses = [torch.tensor([loss for _, loss in each.curve]) for each in (one, two)]
+    torch.testing.assert_close(*losses, rtol=0.03, atol=0.01)  # bf16 against float32
+
+
 @pytest.mark.parametrize("step", [3, 5, 13])
 def test_resumed_equals_uninterrupted_bit_for_bit(
     uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path, step: int
