@@ -30,7 +30,7 @@ from contracts.config import ModelConfig, TrainingConfig
 from contracts.lake import Lake
 from model.compile import wants_compile
 from model.device import pick_device
-from model.reader import decoding_threads
+from model.reader import decoding_threads, row_groups
 from model.train import repeatable
 
 TARGETS = 16  # a request, in the lake that this program makes
@@ -136,11 +136,14 @@ def main() -> int:
             users = (384 if args.quick else 1_024) if on_cuda else (64 if args.quick else 256)
             lake = make_lake(Path(folder), days=2, users=users, history=window, targets=TARGETS)
         manifests = [lake.require("samples", day) for day in lake.days("samples")]
+        _, _, targets = row_groups(lake, manifests)
+        shown = targets.mean()
+        print(f"{len(targets):,} requests of {shown:.1f} targets", flush=True)
         print(f"samples ready after {time.perf_counter() - began:.1f} s", flush=True)
         timings = []
         for what, apart in (("request-level", False), ("one row per target", True)):
             # As many tokens a step in either layout: a batch's copies take as much room as the other's requests.
-            budget = max(1, training.batch_tokens // TARGETS) if apart else training.batch_tokens
+            budget = max(1, round(training.batch_tokens / shown)) if apart else training.batch_tokens
             chosen = replace(training, batch_tokens=budget)
             run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)
             timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=4, limit_s=limit))
