@@ -29,9 +29,8 @@ from benchmarks.training.measure import Timing, time_steps
 from contracts.config import ModelConfig, TrainingConfig
 from contracts.lake import Lake
 from model.compile import wants_compile
-from model.device import pick_device
+from model.device import pick_device, repeatable
 from model.reader import decoding_threads, row_groups
-from model.train import repeatable
 
 TARGETS = 16  # a request, in the lake that this program makes
 
@@ -98,7 +97,7 @@ def main() -> int:
     parser.add_argument("--lake", type=Path, help="a lake with samples; default: one that is made for this")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--width", type=int, help="d; default 256 on CUDA, 64 on a CPU")
-    parser.add_argument("--batch-tokens", type=int, help="default 524,288 on CUDA, 16,384 on a CPU")
+    parser.add_argument("--batch-tokens", type=int, help="default 1,048,576 on CUDA, 16,384 on a CPU")
     parser.add_argument("--window-max", type=int, help="default 10,240 on CUDA, 2,048 on a CPU")
     parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
@@ -113,7 +112,7 @@ def main() -> int:
     sizes = sizes_for(device, args.width)
     training = TrainingConfig(
         epochs=1_000,
-        batch_tokens=args.batch_tokens or (524_288 if on_cuda else 16_384),
+        batch_tokens=args.batch_tokens or (1_048_576 if on_cuda else 16_384),
         window_min=64,
         window_mean=window // 5,
         window_max=window,
