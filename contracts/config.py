@@ -142,7 +142,7 @@ class TrainingConfig:
     window_mean: int = 2_048
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
     learning_rate: float = 1e-3
-    table_learning_rate: float = 1e-2
+    table_learning_rate: float = 5e-2
     table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
     weight_decay: float = 0.01
     warmup_share: float = 0.05
