@@ -54,8 +54,9 @@ class Difference:
         return self.value + self.sd * NormalDist().inv_cdf(1 - level)
 
     def say(self, level: float) -> str:
-        """The difference with both bounds, as sentences have it."""
-        return f"{self.value:+.4f} [{self.low(level):+.4f}, {self.high(level):+.4f}]"
+        """The difference in words, with both bounds; a bound above 0 is better."""
+        kind = "better" if self.value >= 0 else "worse"
+        return f"{abs(self.value):.4f} {kind} [{self.low(level):+.4f}, {self.high(level):+.4f}]"
 
     def more_data(self, limit: float, level: float) -> float | None:
         """How many times the users would put the bound at `level` on one side of `limit`, the difference staying as it
@@ -71,7 +72,7 @@ def settles(factor: float | None, users: int) -> str:
     if factor is None:
         return "At this difference no amount of data worth waiting for would settle it."
     if factor <= 1:
-        return "More data would not change that."
+        return "More data would only confirm that."
     wanted = f"about {factor:.1f} times this day's {users:,} users ({factor * users:,.0f})"
     return f"If the difference stays, {wanted} settle it."
 

@@ -201,7 +201,7 @@ def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
         if change is None or users < 2:
             continue
         about = f"AUC of {gain.task}" + (f" in slice {gain.slice}" if part else "")
-        said = f"Reading {longest:,} instead of {usual:,} events changes {about} by"
+        said = f"With {longest:,} instead of {usual:,} events read, {about} is"
         gates.append(_watched(f"windows/{gain.task}{part}", said, change, policy.max_window_loss, level))
     return gates
 
@@ -267,8 +267,9 @@ class _Rivals:
         level = policy.promotion_level
         gains = {m: g for m in policy.better_by if (g := self.gain(policy.task, m)) is not None}
         users = self.candidate.row(policy.task, self.candidate.windows[-1]).users
-        said = " and ".join(f"{NAMES[m]} of {policy.task} is better by {g.say(level)}" for m, g in gains.items())
-        said = f"On the same {users:,} users {said or 'nothing can be compared'} (each bound wrong at most {level:.2%})"
+        said = " and ".join(f"{NAMES[m]} of {policy.task} is {g.say(level)}" for m, g in gains.items())
+        said = f"Against the champion on the same {users:,} users, {said or 'nothing can be compared'}"
+        said += f" (each bound wrong at most {level:.2%})"
         if users < policy.min_users:
             factor = policy.min_users / max(1, users)
             reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
@@ -280,7 +281,8 @@ class _Rivals:
         factors = [g.more_data(policy.min_gain, level) for g in gains.values()]
         soonest = min((f for f in factors if f is not None), default=None)
         reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(soonest, users)}"
-        return Gate(name=name, verdict="hold", reason=reason, more_data=soonest)
+        waits = soonest if soonest is not None and soonest > 1 else None  # it is surely not better already
+        return Gate(name=name, verdict="hold", reason=reason, more_data=waits)
 
     def losses(self) -> list[Gate]:
         """What the candidate must not pay for being better elsewhere."""
@@ -298,7 +300,7 @@ class _Rivals:
                 reason = f"{about} was not judged: {row.users:,} users, {row.positives:,} of {row.targets:,} positive."
                 gates.append(Gate(name=name, verdict="pass", reason=reason[0].upper() + reason[1:]))
                 continue
-            said = f"Against the champion, {about} is better by"
+            said = f"Against the champion, {about} is"
             tolerance = policy.slice_tolerance if where else tolerances[metric]
             if part in policy.protected_slices or (task == policy.task and not where):
                 gates.append(_proved(name, said, gain, tolerance, level, policy))
@@ -316,7 +318,10 @@ def _watched(name: str, said: str, gain: Difference, tolerance: float, level: fl
         factor = gain.more_data(-tolerance, level)
         reason = f"{said}: surely a loss, perhaps beyond the allowed {tolerance:.4f}. {settles(factor, gain.users)}"
         return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
-    return Gate(name=name, verdict="pass", reason=f"{said}; a loss of {tolerance:.4f} is allowed.")
+    allowed = f"within the allowed loss of {tolerance:.4f}"
+    if gain.value < -tolerance:
+        allowed = f"not surely a loss; beyond {tolerance:.4f} a sure one would stop it"
+    return Gate(name=name, verdict="pass", reason=f"{said}: {allowed}.")
 
 
 def _proved(name: str, said: str, gain: Difference, tolerance: float, level: float, policy: GatePolicy) -> Gate:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from contracts.decision import Decision, Gate
 from contracts.errors import LongreelError
@@ -182,6 +183,7 @@ def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> No
         axis.plot([gain.value], [place], "o", ms=4, color=colour)
     axis.set_yticks(range(len(gains)), [f"{name}  ({users[name]:,})" for name in gains], fontsize=7)
     axis.invert_yaxis()
+    axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.tick_params(axis="x", labelsize=8)
 
 
@@ -190,24 +192,28 @@ def gate_waterfall(decision: Decision) -> Figure:
     groups: dict[str, list[Gate]] = {}
     for gate in decision.gates:
         groups.setdefault(gate.group, []).append(gate)
-    figure = Figure(figsize=(11.5, 0.9 + 0.52 * len(groups)), layout="constrained")
+    steps = len(groups)
+    figure = Figure(figsize=(11, 0.8 + 0.52 * steps), layout="constrained")
     axis = figure.subplots()
-    still = 0.0
     for place, (name, gates) in enumerate(groups.items()):
         worst = max((gate.verdict for gate in gates), key=("pass", "hold", "fail").index)
         share = sum(gate.verdict == "pass" for gate in gates) / len(gates)
-        axis.barh(place, 1, left=still, height=0.62, color=SHADE[worst])
-        axis.barh(place, share, left=still, height=0.62, color=COLOUR[worst])
-        counts = ", ".join(
-            f"{n} {v}" for v in ("fail", "hold", "pass") if (n := sum(gate.verdict == v for gate in gates))
-        )
-        stopped = [gate.reason for gate in gates if gate.verdict == worst and worst != "pass"]
-        said = textwrap.shorten(stopped[0], 118, placeholder=" ...") if stopped else ""
-        axis.text(len(groups) + 0.3, place, f"{counts}   {said}", va="center", fontsize=7.5)
-        axis.text(-0.2, place, name, va="center", ha="right", fontsize=9)
-        still += 1
-    axis.set_title(f"{decision.outcome.upper()}   candidate {decision.candidate_digest}, judged on {decision.date}")
-    axis.set_xlim(-2.2, 3.9 * len(groups) + 6)
-    axis.set_ylim(len(groups) - 0.4, -0.6)
+        axis.barh(place, 1, left=place, height=0.66, color=SHADE[worst])
+        axis.barh(place, share, left=place, height=0.66, color=COLOUR[worst])
+        axis.text(-0.15, place, name, va="center", ha="right", fontsize=10)
+        axis.text(place + 1.15, place, _verdicts(gates, worst, 124 - 7 * place), va="center", fontsize=8.5)
+    axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, judged on {decision.date}")
+    axis.set_xlim(-1.6, 2.2 * steps)
+    axis.set_ylim(steps - 0.4, -0.6)
     axis.axis("off")
     return figure
+
+
+def _verdicts(gates: list[Gate], worst: str, width: int) -> str:
+    """How many gates of a group ended how, and the first reason that stopped the candidate, on two lines."""
+    counts = [f"{n} {v}" for v in ("fail", "hold", "pass") if (n := sum(gate.verdict == v for gate in gates))]
+    stopped = [gate.reason for gate in gates if gate.verdict == worst and worst != "pass"]
+    if not stopped:
+        return ", ".join(counts)
+    lines = textwrap.wrap(f"{', '.join(counts)}.  {stopped[0]}", width, max_lines=3, placeholder=" ...")
+    return "\n".join(lines)

@@ -77,5 +77,10 @@ def _record_champion(home: Home, client: MlflowClient, judged: Version, champion
     if client.search_runs([experiment], where, max_results=1):
         return  # the same evidence, recorded by an earlier call
     run = client.create_run(experiment, run_name=f"{champion.date} champion judged again", tags=tags)
+    name = registry.model_name(home.config)
+    made = next((v for v in registry.versions(client, name) if v.model_digest == champion.model_digest), None)
+    if made is not None:  # what it was trained with, so that a comparison shows which settings differ
+        origin = client.get_run(made.run_id).data
+        tracking.log_settings(client, run.info.run_id, origin.params, {"version": str(made.version)})
     tracking.log_report(client, run.info.run_id, champion)
     client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))

@@ -219,7 +219,8 @@ def record_decision(client: MlflowClient, name: str, version: Version, decision:
         client.set_model_version_tag(name, str(version.version), key, value)
         client.set_tag(version.run_id, key, value)
     lines = [f"**{decision.outcome}** of {name} version {version.version}, judged on {decision.date}", ""]
-    lines += [f"- {gate.verdict}: {gate.reason}" for gate in decision.gates]
+    worst_first = sorted(decision.gates, key=lambda gate: ("fail", "hold", "pass").index(gate.verdict))
+    lines += [f"- {gate.verdict}: {gate.reason}" for gate in worst_first]
     text = "\n".join(lines)[:MAX_TAG]
     client.update_model_version(name, str(version.version), description=text)
     client.set_tag(version.run_id, "mlflow.note.content", text)

@@ -15,6 +15,11 @@ from contracts.report import Estimate, EvaluationReport, MetricRow, paired_diffe
 
 LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
+TOGETHER = {
+    "calibration": "Predicted rates are right",
+    "windows": "Long windows do no sure harm",
+    "slice": "No slice surely loses, protected ones are proved",
+}  # gates that say little one by one where they passed
 VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]"}
 
 
@@ -60,13 +65,19 @@ def _gain(row: MetricRow, champion: EvaluationReport, interval: float) -> str:
 
 
 def decision_table(decision: Decision) -> Table:
-    """Every gate of a decision with its sentence."""
+    """Every gate of a decision with its sentence; slices and tasks that passed share a line."""
     table = Table(title=f"Decision on {decision.date}: {MARKS[decision.outcome]}", title_justify="left")
     table.add_column("gate", no_wrap=True)
     table.add_column("verdict")
     table.add_column("reason")
+    passed: dict[str, list[str]] = {}
     for gate in decision.gates:
-        table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
+        if gate.verdict == "pass" and gate.group in TOGETHER:
+            passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
+        else:
+            table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
+    for group, names in passed.items():
+        table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
     return table
 
 

@@ -56,7 +56,7 @@ def test_a_clear_gain_is_promoted_though_the_two_intervals_overlap(report: Repor
     assert ours.low < theirs.high  # type: ignore[operator]  # unpaired, this gain could not be told from noise
     decision = decide(candidate, champion, POLICY)
     assert decision.outcome == "promote"
-    assert "AUC of click is better by +0.0040" in gate(decision, "champion/better").reason
+    assert "AUC of click is 0.0040 better" in gate(decision, "champion/better").reason
 
 
 def test_better_log_loss_promotes_where_auc_is_surely_no_worse(report: Report) -> None:
@@ -155,6 +155,16 @@ def test_a_loss_in_a_protected_slice_must_be_ruled_out_where_other_slices_are_wa
         "slice/history<32": "hold"
     }
     assert decide(report(0.01, by_slice={"history>=32": loss}), champion, POLICY).outcome == "promote"
+
+
+def test_a_slice_that_is_only_watched_stops_nobody_by_a_loss_that_may_be_noise(report: Report) -> None:
+    champion = report(model="champion", own_noise=0.004)
+    seen = report(0.02, own_noise=0.004, by_slice={"history>=32": -0.02 - 0.012})  # two standard deviations
+    decision = decide(seen, champion, POLICY)
+    assert decision.outcome == "promote"
+    assert "not surely a loss" in gate(decision, "slice/history>=32").reason
+    sure = report(0.02, own_noise=0.0015, by_slice={"history>=32": -0.02 - 0.012})
+    assert not_passed(decide(sure, report(model="champion", own_noise=0.0015), POLICY)) == {"slice/history>=32": "hold"}
 
 
 def test_a_missing_slice_rejects(report: Report) -> None:

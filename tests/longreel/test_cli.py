@@ -43,6 +43,7 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
         "score": ["--input", str(tmp_path / "none.parquet"), "--output", str(tmp_path / "out.parquet"), "--champion"],
         "due": ["--date", "2026-01-05"],
         "retrain": ["--date", "2026-01-05"],
+        "reproduce": ["0123"],
     }
     assert main([step, "--home", str(tmp_path / "nowhere"), *needed.get(step, [])]) == 2
     missing = {"decide": "no report at", "promote": "no decision at", "score": "no request table at"}

@@ -73,6 +73,9 @@ def test_metrics_equal_naive_formulas(seed: int) -> None:
     found = plain(scores)
     assert found["auc"] == pytest.approx(naive_auc(scores.logits, scores.labels), abs=1e-12)
     assert scores.exact_auc()[0] == pytest.approx(found["auc"], abs=1e-12)
+    placed, pairs = scores.placements(), scores.labels.sum() * (~scores.labels).sum()
+    for own in (scores.labels, ~scores.labels):  # seen from either side, ties and all
+        assert placed[own].sum() / pairs == pytest.approx(found["auc"], abs=1e-12)
     assert found["gauc"] == pytest.approx(naive_gauc(scores), abs=1e-12)
     assert found["log_loss"] == pytest.approx(naive_log_loss(scores))
     assert found["calibration"] == pytest.approx(naive_calibration(scores))
