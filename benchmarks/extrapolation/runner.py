@@ -274,9 +274,7 @@ def main() -> None:
     parser.add_argument("--suite", action="append", choices=SUITES, required=True, help="may be given again")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on"
-    )
+    parser.add_argument("--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on")
     parser.add_argument("--only", default="", help="run cells whose key holds this text only")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--plan", action="store_true", help="list the cells and stop")
