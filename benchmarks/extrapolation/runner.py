@@ -130,7 +130,11 @@ class Runner:
 
     def run(self, planned: list[Planned]) -> None:
         """Run what is not finished yet."""
-        todo = [each for each in planned if self.finished().get(each.cell.key) != each.fingerprint]
+        finished = self.finished()
+        todo = [each for each in planned if finished.get(each.cell.key) != each.fingerprint]
+        for key in finished:  # whose work was not tidied up where a process was killed between the two
+            if key not in {each.cell.key for each in todo}:
+                shutil.rmtree(self.out / "work" / key, ignore_errors=True)
         total, done, began = max(1, sum(each.tokens for each in todo)), 0, time.monotonic()
         say(f"{len(planned) - len(todo)} of {len(planned)} cells are finished; {total:,} training tokens to go")
         for number, each in enumerate(todo, 1):

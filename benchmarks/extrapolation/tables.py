@@ -134,8 +134,8 @@ def control_lines(findings: Findings, name: str, task: str) -> Iterator[str]:
     if closed := closed_share(findings, name, task):
         short, window = f"{closed['best short']:.4f}", f"{closed['short window']:,.0f}"
         yield (
-            f"The best model trained on and reading {window} events has AUC {short}, the method {closed['ours']:.4f}, the "
-            f"truth {closed['oracle']:.4f}: the method closes {closed['share']:.0%} of the gap.\n"
+            f"The best model trained on and reading {window} events has AUC {short}, the method {closed['ours']:.4f}, "
+            f"the truth {closed['oracle']:.4f}: the method closes {closed['share']:.0%} of the gap.\n"
         )
 
 
