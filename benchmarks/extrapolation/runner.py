@@ -33,7 +33,7 @@ from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.comparators import ComparatorRanker
 from benchmarks.extrapolation.judge import Judged, Judgement
 from benchmarks.extrapolation.oracle import logits_of, truth_of
-from benchmarks.extrapolation.sample_sets import Sets
+from benchmarks.extrapolation.sample_sets import TRUTH, Sets
 from benchmarks.extrapolation.trees import tree_logits
 from contracts.config import Config, TrainingConfig
 from contracts.errors import LongreelError
@@ -102,6 +102,8 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     sets = data.sets(cell.set, cell.change)
     config = cell.config(size, sets.tasks, device)
     digest = "/".join(sets.lake.require("samples", day).digest for day in (sets.train, sets.test))
+    if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
+        raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
     if cell.reader in WITHOUT_TRAINING:
         return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, {})
     _, events, targets = row_groups(sets.lake, [sets.lake.require("samples", sets.train)])
