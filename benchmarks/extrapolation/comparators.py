@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
+from model.identity import INITIAL_SCALES
 from model.ranker import Ranker
 
 MATCHED = ("item_id", "author_id")
@@ -86,7 +87,8 @@ class MeanPooling(nn.Module):
 
 
 class DIN(nn.Module):
-    """sum_e a(x_t, e) e with an MLP for a, its output not normalised, as in the paper; then [that, x_t] -> z."""
+    """sum_e a(x_t, e) e / L with an MLP for a and no softmax, as in the paper but for L: the paper's sum grows with the
+    history, and read at ten times the length of training it means nothing. Then [that, x_t] -> z."""
 
     def __init__(self, config: ModelConfig, match: bool) -> None:
         super().__init__()
@@ -96,6 +98,9 @@ class DIN(nn.Module):
         self.product_part = nn.Linear(d, hidden, bias=False)
         self.match_part = nn.Linear(len(MATCHED), hidden, bias=False) if match else None
         self.score = nn.Linear(hidden, 1)
+        nn.init.ones_(
+            self.score.bias
+        )  # begins as the plain mean, and as a count of equal ids; from 0 it learned neither
         self.mlp = nn.Sequential(nn.Linear(2 * d + len(MATCHED) * match, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
 
     def forward(
@@ -121,7 +126,7 @@ class DIN(nn.Module):
         if self.match_part is not None and equal is not None:
             hidden = hidden + self.match_part(equal.permute(1, 2, 0).to(hidden.dtype))
         weight = self.score(F.silu(hidden)).squeeze(-1)
-        read = weight @ e / math.sqrt(max(1, e.shape[0]))
+        read = weight @ e / max(1, e.shape[0])
         if equal is None:
             return read
         told = signed_log(torch.einsum("ml,fml->mf", weight.to(equal.dtype), equal))
@@ -140,7 +145,8 @@ class CausalLayer(nn.Module):
         half = torch.arange(config.heads) >= (config.heads + 1) // 2
         self.register_buffer("which", half.long(), persistent=False)
         self.which: Tensor
-        self.scale = nn.Parameter(torch.full((config.heads,), 2.0)) if match else None
+        start = torch.tensor(INITIAL_SCALES).repeat(config.heads)[: config.heads]  # STCA's: gentle and sharp heads
+        self.scale = nn.Parameter(start) if match else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One request: [L, N, Dh] each -> [L, N, Dh], causal."""
@@ -238,7 +244,7 @@ class HSTULayer(CausalLayer):
 def _each(
     layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention request by request: events among themselves [H, D], targets [T, D], their weight on equal ids [T, N]."""
+    """Attention request by request: events among themselves [H, D], targets [T, D], their hits [T, N]."""
     own, read, hits = [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, v.shape[1])]
     for targets, events in packed.requests():
         keys, values = k[events], v[events]

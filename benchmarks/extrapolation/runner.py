@@ -281,6 +281,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on")
+    parser.add_argument("--shard", default="1/1", help="run cells i, i + n, .. only: n processes may share a card")
     parser.add_argument("--only", default="", help="run cells whose key holds this text only")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--plan", action="store_true", help="list the cells and stop")
@@ -303,6 +304,8 @@ def main() -> None:
         except LongreelError as error:
             say(f"cannot run {cell.key}: {error}")
     runner = Runner(data, args.out, size)
+    shard, shards = (int(number) for number in args.shard.split("/"))
+    planned = planned[shard - 1 :: shards]
     if args.plan:
         print_plan(planned, runner.finished())
         sys.exit(0)

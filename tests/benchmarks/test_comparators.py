@@ -1,7 +1,5 @@
 """Comparators compute what they are named for: each against a naive formula, causal, and alike packed or alone."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -108,7 +106,7 @@ def test_din_is_an_mlp_on_each_pair() -> None:
                 equal = (packed.ids[0][m] == packed.ids[1][e]).float()  # type: ignore[index]
                 inside = weight @ torch.cat([x, x, y, -y, x * y, equal]) + din.target_part.bias
                 a = din.score(F.silu(inside))[0]
-                pooled, hits = pooled + a * y / math.sqrt(h.stop - h.start), hits + a * equal
+                pooled, hits = pooled + a * y / (h.stop - h.start), hits + a * equal
             told = torch.sign(hits) * torch.log(1 + hits.abs())
             torch.testing.assert_close(din.mlp(torch.cat([pooled, told, target[m]])), got[m], atol=1e-5, rtol=1e-5)
 
