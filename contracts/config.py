@@ -142,7 +142,7 @@ class TrainingConfig:
     window_shape: str = "beta"  # or uniform, with the same mean; fixed: always window_mean; full: always window_max
     window_part: str = "newest"  # which part of a longer history a window holds: newest, or to compare random | oldest
     learning_rate: float = 1e-3
-    table_learning_rate: float = 1e-2
+    table_learning_rate: float = 5e-2
     table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
     weight_decay: float = 0.01
     warmup_share: float = 0.05

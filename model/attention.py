@@ -273,7 +273,7 @@ def _packed(
     if kv.shape[-1] <= TILE_WIDTH:
         values, hits = Read.apply(q.to(dtype), kv.to(dtype), weight, rstd, ids, packing, scale)
     elif rstd is None and kv.shape[1:3] == (1, 1):
-        values, hits = ReadWide.apply(q.to(dtype), kv[:, 0, 0].to(dtype), weight, ids, packing, scale)
+        values, hits = ReadWide.apply(q.to(dtype), kv.flatten(1).to(dtype), weight, ids, packing, scale)
     else:
         raise LongreelError(f"attention backend packed: rows over {TILE_WIDTH} wide only where events are shared")
     return values, None if match is None else hits

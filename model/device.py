@@ -1,6 +1,9 @@
-"""Which device computes, and how much memory has it used?"""
+"""Which device computes, how much memory has it used, and does it repeat itself?"""
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -23,3 +26,17 @@ def peak_memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
+
+
+@contextmanager
+def repeatable() -> Iterator[None]:
+    """The same data and seed give the same model on one device: kernels that add in any order are left out."""
+    debugging: Any = torch.utils.deterministic
+    before, fill = torch.are_deterministic_algorithms_enabled(), debugging.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    debugging.fill_uninitialized_memory = False  # it would write every new tensor twice
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        debugging.fill_uninitialized_memory = fill

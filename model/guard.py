@@ -1,7 +1,7 @@
 """What was the loss, without the device being waited for? Read a few steps later, and never saved past a bad one.
 
 On CUDA the host runs a few steps ahead; reading a loss at once would make it wait at every step. So losses and gradient
-norms are copied on the side and looked at `LAG` steps later, with what their batch was. Draining before anything is
+norms are copied on the side and looked at LAG steps later, with what their batch was. Draining before anything is
 written keeps the promise: a loss that is not finite names its batch, and no checkpoint is written after it.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from contracts.errors import LongreelError
 from model.reader import Share
 
-LAG = 2  # steps; more would let the host run ahead for nothing
+LAG = {"cuda": 2, "cpu": 0}  # steps; more would let the host run ahead for nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Guard:
     """Holds the outcomes of steps until they can be read for free."""
 
     def __init__(self, device: torch.device, total_steps: int, work_dir: Path) -> None:
-        self._lag = LAG if device.type == "cuda" else 0
+        self._lag = LAG[device.type]
         self._total, self._work_dir = total_steps, work_dir
         self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None, Share]] = deque()
 

@@ -37,7 +37,7 @@ class Layer(nn.Module):
     """One layer's history encoder and its attention weights.
 
     The encoded history x^ is LayerNorm's output before its own weight and bias. Both are folded into small matrices:
-    the weight into W_K and W_V, the bias into a constant that every read adds once (in a score it cancels out).
+    the weight into W_K and W_V, the bias into a constant of V: every read adds it once (in a score it cancels out).
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -54,7 +54,7 @@ class Layer(nn.Module):
         self._cache: tuple[object, Tensor, Tensor] | None = None
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """W_K over W_V [2 D, D] with the norm's weight in it, and what the norm's bias adds to every read [D].
+        """W_K over W_V [2 D, D] with the norm's weight in it, and what the norm's bias adds to keys and values [2 D].
 
         Made anew where gradients are wanted; else kept until one of the parameters changes.
         """
@@ -69,13 +69,13 @@ class Layer(nn.Module):
     def _fold(self) -> tuple[Tensor, Tensor]:
         weight, scale, shift = self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias
         constant = (weight[len(weight) // 2 :] * shift).sum(-1)
-        return weight * scale, constant
+        return weight * scale, torch.cat([torch.zeros_like(constant), constant])
 
     def keys_values(self, events: Tensor, form: str) -> Tensor:
         """What attention reads of x^ [H, D]: keys and values [H, 2, N, Dh], or (absorbed) the events [H, 1, 1, D]."""
         if form == "absorbed":
             return events[:, None, None]
-        made: Tensor = F.linear(events, self.folded()[0]).unflatten(-1, (2, self.heads, -1))
+        made: Tensor = F.linear(events, *self.folded()).unflatten(-1, (2, self.heads, -1))
         return made
 
     def read(self, query: Tensor, kv: Tensor, seen: Tensor, attend: Callable[..., Out]) -> Tensor:
@@ -84,15 +84,16 @@ class Layer(nn.Module):
         Where kv are the events, queries are taken into the events' space and the result back.
         """
         q = self.query(query).unflatten(-1, (self.heads, -1))
-        weight, constant = self.folded()
         if kv.shape[1] == 2:
             values, hits = attend(q, kv)
+            flat = values.flatten(1)
         else:
+            weight, constant = self.folded()
             w_k, w_v = weight.unflatten(0, (2, self.heads, -1))
             moved = torch.einsum("tnd,ndc->tnc", q, w_k)
             values, hits = attend(moved, kv, softmax_scale=q.shape[-1] ** -0.5)
             values = torch.einsum("tnc,ndc->tnd", values, w_v)
-        flat = values.flatten(1) + seen[:, None] * constant
+            flat = values.flatten(1) + seen[:, None] * constant[len(constant) // 2 :]
         out: Tensor = self.out(flat if hits is None else torch.cat([flat, hits.to(flat.dtype)], dim=-1))
         return out
 

@@ -25,7 +25,7 @@ from model import collisions
 from model.checkpoint import load_model, model_digest, save_model
 from model.collisions import Collisions
 from model.compile import compile_blocks, recompute_layers, wants_compile
-from model.device import peak_memory_mib, pick_device
+from model.device import peak_memory_mib, pick_device, repeatable
 from model.distributed import Ranks, joined, local_device
 from model.feed import feed
 from model.flops import peak_flops
@@ -40,7 +40,7 @@ from model.training_state import Progress, load_state, newest_checkpoint, save_s
 
 log = logging.getLogger(__name__)
 
-__all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "repeatable", "train"]
+__all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "train"]
 
 TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
 CURVE_POINTS = 400
@@ -299,20 +299,6 @@ def _meta(run: _Run, manifests: list[Manifest], progress: Progress, init_from: P
         "targets": progress.targets,
         "history_tokens": progress.history_tokens,
     }
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """The same data and seed give the same model on one device: kernels that add in any order are left out."""
-    debugging: Any = torch.utils.deterministic
-    before, fill = torch.are_deterministic_algorithms_enabled(), debugging.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    debugging.fill_uninitialized_memory = False  # it would write every new tensor twice
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        debugging.fill_uninitialized_memory = fill
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from contracts.config import Config, ModelConfig, TrainingConfig
 from contracts.lake import digest_of
 
+CELLS_VERSION = 3  # raise when the same cell would give another result
 WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
 SHORT, LONG = 512, 2_048  # fixed windows to compare with; users with at least LONG events make a slice
 
@@ -120,7 +121,7 @@ class Cell:
     def fingerprint(self, config: Config, data: str) -> str:
         """Changes with anything that the result depends on, but for the code."""
         made_from = asdict(self) | {"suite": ""}  # suites share cells
-        return digest_of([made_from, config.to_dict(), data])
+        return digest_of([CELLS_VERSION, made_from, config.to_dict(), data])
 
 
 def first_known(kind: type[Any], **alternatives: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ Time and position reach all of them as they reach STCA: through the events' embe
 
 With `match`, which is on by default, equal items and authors of target and event are told to each of them as they are
 to STCA, since without it attention hardly learns to recognise them: to DIN as inputs of its MLP, to the Transformers as
-a learned addition to the targets' scores. Otherwise the table would measure that trick and not the architectures.
+a learned addition to the targets' scores; and how much weight fell on equal ids is handed on beside what was read.
+Otherwise the table would measure that trick and not the architectures.
 """
 
 import math
@@ -26,9 +27,11 @@ from torch.utils.checkpoint import checkpoint
 from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
+from model.identity import INITIAL_SCALES
 from model.ranker import Ranker
 
 MATCHED = ("item_id", "author_id")
+Reads = tuple[Tensor, Tensor]
 PAIR_BLOCK = 1 << 19  # target-event pairs that DIN's MLP takes at a time
 SCORE_BLOCK = 1 << 24  # scores that are written at a time where no fused kernel computes them
 
@@ -52,6 +55,11 @@ class Packed:
             return None
         wanted, found = self.ids[0][targets].T, self.ids[1][events].T
         return ((wanted[:, :, None] == found[:, None, :]) & (wanted != UNKNOWN)[:, :, None]).float()
+
+
+def signed_log(x: Tensor) -> Tensor:
+    """sign(x) log(1 + |x|): sums over histories of any length, on one scale."""
+    return x.sign() * x.abs().log1p()
 
 
 class MeanPooling(nn.Module):
@@ -79,7 +87,8 @@ class MeanPooling(nn.Module):
 
 
 class DIN(nn.Module):
-    """sum_e a(x_t, e) e with an MLP for a, its output not normalised, as in the paper; then [that, x_t] -> z."""
+    """sum_e a(x_t, e) e / L with an MLP for a and no softmax, as in the paper but for L: the paper's sum grows with the
+    history, and read at ten times the length of training it means nothing. Then [that, x_t] -> z."""
 
     def __init__(self, config: ModelConfig, match: bool) -> None:
         super().__init__()
@@ -89,6 +98,9 @@ class DIN(nn.Module):
         self.product_part = nn.Linear(d, hidden, bias=False)
         self.match_part = nn.Linear(len(MATCHED), hidden, bias=False) if match else None
         self.score = nn.Linear(hidden, 1)
+        nn.init.ones_(
+            self.score.bias
+        )  # begins as the plain mean, and as a count of equal ids; from 0 it learned neither
         self.mlp = nn.Sequential(nn.Linear(2 * d + len(MATCHED) * match, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
 
     def forward(
@@ -113,18 +125,16 @@ class DIN(nn.Module):
         hidden = hidden + self.product_part(t[:, None] * e[None])
         if self.match_part is not None and equal is not None:
             hidden = hidden + self.match_part(equal.permute(1, 2, 0).to(hidden.dtype))
-        weight = self.score(F.silu(hidden)).squeeze(-1) / math.sqrt(max(1, e.shape[0]))
-        read = weight @ e
+        weight = self.score(F.silu(hidden)).squeeze(-1)
+        read = weight @ e / max(1, e.shape[0])
         if equal is None:
             return read
-        told = torch.einsum("ml,fml->mf", weight.to(equal.dtype), equal)
+        told = signed_log(torch.einsum("ml,fml->mf", weight.to(equal.dtype), equal))
         return torch.cat([read, told.to(read.dtype)], dim=-1)
 
 
 class CausalLayer(nn.Module):
     """What SASRec's and HSTU's layers share: events read earlier events and themselves, targets read all events."""
-
-    softmax = True
 
     def __init__(self, config: ModelConfig, match: bool) -> None:
         super().__init__()
@@ -135,20 +145,31 @@ class CausalLayer(nn.Module):
         half = torch.arange(config.heads) >= (config.heads + 1) // 2
         self.register_buffer("which", half.long(), persistent=False)
         self.which: Tensor
-        self.scale = nn.Parameter(torch.full((config.heads,), 2.0)) if match else None
-
-    def bias(self, packed: Packed, targets: slice, events: slice) -> Tensor | None:
-        """What equal ids add to the targets' scores: [N, m, L]."""
-        equal = packed.equal(targets, events)
-        return None if self.scale is None or equal is None else self.scale[:, None, None] * equal[self.which]
+        start = torch.tensor(INITIAL_SCALES).repeat(config.heads)[: config.heads]  # STCA's: gentle and sharp heads
+        self.scale = nn.Parameter(start) if match else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One request: [L, N, Dh] each -> [L, N, Dh], causal."""
         raise NotImplementedError
 
-    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """One request: q [m, N, Dh], k and v [L, N, Dh] -> [m, N, Dh]."""
+    def weights(self, scores: Tensor) -> Tensor:
+        """What the targets' scores [N, m, L] weigh events with."""
         raise NotImplementedError
+
+    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed, where: tuple[slice, slice]) -> Reads:
+        """One request: q [m, N, Dh], k and v [L, N, Dh] -> what was read [m, N, Dh], the weight on equal ids [m, N]."""
+        scores = torch.einsum("mnd,lnd->nml", q, k) / math.sqrt(q.shape[-1])
+        equal = packed.equal(*where)
+        if self.scale is None or equal is None:
+            return torch.einsum("nml,lnd->mnd", self.weights(scores).to(v.dtype), v), v.new_zeros(len(q), self.heads)
+        mine = equal[self.which]
+        weights = self.weights(scores.float() + self.scale[:, None, None] * mine)
+        hits = signed_log((weights * mine).sum(-1) * self.told_times(k.shape[0])).T
+        return torch.einsum("nml,lnd->mnd", weights.to(v.dtype), v), hits.to(v.dtype)
+
+    def told_times(self, length: int) -> float:
+        """What brings the weight on equal ids to a scale that does not depend on the history's length."""
+        return 1.0
 
 
 class SASRecLayer(CausalLayer):
@@ -160,31 +181,27 @@ class SASRecLayer(CausalLayer):
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.ffn = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * r * d), nn.GELU(), nn.Linear(2 * r * d, d))
 
-    def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """[T, D] and [H, D] -> the same, a layer further."""
+    def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, D] and [H, D] -> the same, a layer further; and the targets' weight on equal ids [T, N]."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(self.norm(history)).chunk(3, dim=-1))
         asked = self.qkv(self.norm(target)).chunk(3, dim=-1)[0].unflatten(-1, (self.heads, -1))
-        own, read = _each(self, packed, q, k, v, asked)
+        own, read, hits = _each(self, packed, q, k, v, asked)
         history = history + self.dropout(self.out(own))
         target = target + self.dropout(self.out(read))
-        return target + self.dropout(self.ffn(target)), history + self.dropout(self.ffn(history))
+        return target + self.dropout(self.ffn(target)), history + self.dropout(self.ffn(history)), hits
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention to the past, by PyTorch's fused kernel."""
         parts = (part.transpose(0, 1)[None] for part in (q, k, v))
         return F.scaled_dot_product_attention(*parts, is_causal=True)[0].transpose(0, 1)
 
-    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """Softmax attention to every event."""
-        scores = torch.einsum("mnd,lnd->nml", q, k) / math.sqrt(q.shape[-1])
-        weights = (scores.float() if bias is None else scores.float() + bias).softmax(-1)
-        return torch.einsum("nml,lnd->mnd", weights.to(v.dtype), v)
+    def weights(self, scores: Tensor) -> Tensor:
+        """Softmax."""
+        return scores.float().softmax(-1)
 
 
 class HSTULayer(CausalLayer):
     """u, q, k, v = SiLU(W LN(x)); x + W_o (LN(SiLU(q k^T / sqrt(Dh)) v / n) * u), n the number of events read."""
-
-    softmax = False
 
     def __init__(self, config: ModelConfig, match: bool) -> None:
         super().__init__(config, match)
@@ -192,14 +209,14 @@ class HSTULayer(CausalLayer):
         self.uqkv, self.out = nn.Linear(d, 4 * d), nn.Linear(d, d)
         self.read_norm = nn.LayerNorm(d)
 
-    def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """[T, D] and [H, D] -> the same, a layer further."""
+    def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
+        """[T, D] and [H, D] -> the same, a layer further; and the targets' weight on equal ids [T, N]."""
         u, q, k, v = F.silu(self.uqkv(self.norm(history))).chunk(4, dim=-1)
         tu, tq, _, _ = F.silu(self.uqkv(self.norm(target))).chunk(4, dim=-1)
         q, k, v, tq = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v, tq))
-        own, read = _each(self, packed, q, k, v, tq)
+        own, read, hits = _each(self, packed, q, k, v, tq)
         history = history + self.dropout(self.out(self.read_norm(own) * u))
-        return target + self.dropout(self.out(self.read_norm(read) * tu)), history
+        return target + self.dropout(self.out(self.read_norm(read) * tu)), history, hits
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Blocks of queries at a time, computed again in the backward pass: scores are never all in memory."""
@@ -215,28 +232,35 @@ class HSTULayer(CausalLayer):
         scores = scores.masked_fill(torch.arange(stop, device=q.device) > place[:, None], 0.0)
         return torch.einsum("nml,lnd->mnd", scores, v[:stop]) / (place + 1)[:, None, None]
 
-    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-        """SiLU attention to every event."""
-        scores = torch.einsum("mnd,lnd->nml", q, k) / math.sqrt(q.shape[-1])
-        scores = F.silu(scores if bias is None else scores + bias.to(scores.dtype))
-        return torch.einsum("nml,lnd->mnd", scores, v) / k.shape[0]
+    def weights(self, scores: Tensor) -> Tensor:
+        """SiLU over the number of events."""
+        return F.silu(scores) / scores.shape[-1]
+
+    def told_times(self, length: int) -> float:
+        """Counts of equal ids, not shares of the history."""
+        return float(length)
 
 
-def _each(layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Attention request by request: [H, D] of the events among themselves and [T, D] of the targets."""
-    own, read = [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, *v.shape[1:])]
+def _each(
+    layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attention request by request: events among themselves [H, D], targets [T, D], their hits [T, N]."""
+    own, read, hits = [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, v.shape[1])]
     for targets, events in packed.requests():
         keys, values = k[events], v[events]
         if len(keys):
             own.append(layer.among_events(q[events], keys, values))
-            read.append(layer.by_targets(asked[targets], keys, values, layer.bias(packed, targets, events)))
+            one, told = layer.by_targets(asked[targets], keys, values, packed, (targets, events))
         else:
-            read.append(v.new_zeros(targets.stop - targets.start, *v.shape[1:]))
-    return torch.cat(own).flatten(1), torch.cat(read).flatten(1)
+            empty = targets.stop - targets.start
+            one, told = v.new_zeros(empty, *v.shape[1:]), v.new_zeros(empty, v.shape[1])
+        read.append(one)
+        hits.append(told)
+    return torch.cat(own).flatten(1), torch.cat(read).flatten(1), torch.cat(hits)
 
 
 class CausalStack(nn.Module):
-    """M causal layers, then a LayerNorm on the targets."""
+    """M causal layers, then a LayerNorm on the targets, beside the layers' weights on equal ids."""
 
     layer: type[CausalLayer]
 
@@ -244,18 +268,26 @@ class CausalStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(self.layer(config, match) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
+        told = config.layers * config.heads if match else 0
+        self.out = nn.Linear(config.width + told, config.width) if match else nn.Identity()
 
-    def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor]:
-        """x_t [T, D], X [H, D] -> the last layer's targets and events."""
+    def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """x_t [T, D], X [H, D] -> the last layer's targets and events, and each layer's weights on equal ids [T, N]."""
+        hits = []
         for layer in self.layers:
-            target, history = layer(target, history, packed)
-        return target, history
+            target, history, told = layer(target, history, packed)
+            hits.append(told)
+        return target, history, hits
 
     def forward(
         self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, packed: Packed
     ) -> Tensor:
         """x_t [T, D], X [H, D] -> z [T, D]."""
-        out: Tensor = self.norm(self.states(target, history, packed)[0])
+        last, _, hits = self.states(target, history, packed)
+        normed = self.norm(last)
+        out: Tensor = self.out(
+            normed if packed.ids is None else torch.cat([normed, *(h.to(normed.dtype) for h in hits)], -1)
+        )
         return out
 
 

@@ -33,7 +33,7 @@ from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.comparators import ComparatorRanker
 from benchmarks.extrapolation.judge import Judged, Judgement
 from benchmarks.extrapolation.oracle import logits_of, truth_of
-from benchmarks.extrapolation.sample_sets import Sets
+from benchmarks.extrapolation.sample_sets import TRUTH, Sets
 from benchmarks.extrapolation.trees import tree_logits
 from contracts.config import Config, TrainingConfig
 from contracts.errors import LongreelError
@@ -102,6 +102,8 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     sets = data.sets(cell.set, cell.change)
     config = cell.config(size, sets.tasks, device)
     digest = "/".join(sets.lake.require("samples", day).digest for day in (sets.train, sets.test))
+    if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
+        raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
     if cell.reader in WITHOUT_TRAINING:
         return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, {})
     _, events, targets = row_groups(sets.lake, [sets.lake.require("samples", sets.train)])
@@ -130,7 +132,11 @@ class Runner:
 
     def run(self, planned: list[Planned]) -> None:
         """Run what is not finished yet."""
-        todo = [each for each in planned if self.finished().get(each.cell.key) != each.fingerprint]
+        finished = self.finished()
+        todo = [each for each in planned if finished.get(each.cell.key) != each.fingerprint]
+        for key in finished:  # whose work was not tidied up where a process was killed between the two
+            if key not in {each.cell.key for each in todo}:
+                shutil.rmtree(self.out / "work" / key, ignore_errors=True)
         total, done, began = max(1, sum(each.tokens for each in todo)), 0, time.monotonic()
         say(f"{len(planned) - len(todo)} of {len(planned)} cells are finished; {total:,} training tokens to go")
         for number, each in enumerate(todo, 1):
@@ -275,6 +281,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on")
+    parser.add_argument("--shard", default="1/1", help="run cells i, i + n, .. only: n processes may share a card")
     parser.add_argument("--only", default="", help="run cells whose key holds this text only")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--plan", action="store_true", help="list the cells and stop")
@@ -297,6 +304,8 @@ def main() -> None:
         except LongreelError as error:
             say(f"cannot run {cell.key}: {error}")
     runner = Runner(data, args.out, size)
+    shard, shards = (int(number) for number in args.shard.split("/"))
+    planned = planned[shard - 1 :: shards]
     if args.plan:
         print_plan(planned, runner.finished())
         sys.exit(0)

@@ -29,9 +29,8 @@ from benchmarks.training.measure import Timing, time_steps
 from contracts.config import ModelConfig, TrainingConfig
 from contracts.lake import Lake
 from model.compile import wants_compile
-from model.device import pick_device
-from model.reader import decoding_threads
-from model.train import repeatable
+from model.device import pick_device, repeatable
+from model.reader import decoding_threads, row_groups
 
 TARGETS = 16  # a request, in the lake that this program makes
 
@@ -98,7 +97,7 @@ def main() -> int:
     parser.add_argument("--lake", type=Path, help="a lake with samples; default: one that is made for this")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--width", type=int, help="d; default 256 on CUDA, 64 on a CPU")
-    parser.add_argument("--batch-tokens", type=int, help="default 524,288 on CUDA, 16,384 on a CPU")
+    parser.add_argument("--batch-tokens", type=int, help="default 1,048,576 on CUDA, 16,384 on a CPU")
     parser.add_argument("--window-max", type=int, help="default 10,240 on CUDA, 2,048 on a CPU")
     parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
@@ -113,7 +112,7 @@ def main() -> int:
     sizes = sizes_for(device, args.width)
     training = TrainingConfig(
         epochs=1_000,
-        batch_tokens=args.batch_tokens or (524_288 if on_cuda else 16_384),
+        batch_tokens=args.batch_tokens or (1_048_576 if on_cuda else 16_384),
         window_min=64,
         window_mean=window // 5,
         window_max=window,
@@ -136,11 +135,14 @@ def main() -> int:
             users = (384 if args.quick else 1_024) if on_cuda else (64 if args.quick else 256)
             lake = make_lake(Path(folder), days=2, users=users, history=window, targets=TARGETS)
         manifests = [lake.require("samples", day) for day in lake.days("samples")]
+        _, _, targets = row_groups(lake, manifests)
+        shown = targets.mean()
+        print(f"{len(targets):,} requests of {shown:.1f} targets", flush=True)
         print(f"samples ready after {time.perf_counter() - began:.1f} s", flush=True)
         timings = []
         for what, apart in (("request-level", False), ("one row per target", True)):
             # As many tokens a step in either layout: a batch's copies take as much room as the other's requests.
-            budget = max(1, training.batch_tokens // TARGETS) if apart else training.batch_tokens
+            budget = max(1, round(training.batch_tokens / shown)) if apart else training.batch_tokens
             chosen = replace(training, batch_tokens=budget)
             run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)
             timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=4, limit_s=limit))

@@ -19,7 +19,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 EPS = 1e-5
 FUSED_WIDTH = 256  # up to here one tile holds a whole row: the norm is fused, and u and v are recomputed
 FAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has no inline assembly
-CHUNK_BYTES = 1 << 30  # of temporary gradients
+CHUNK_BYTES = 4 << 30  # of temporary gradients
+MAX_CHUNK = 65_535 * 8 // 1_024 * 1_024  # rows: a grid's second axis ends at 65,535 blocks, the smallest of 8 rows
 
 
 @triton.jit
@@ -221,7 +222,7 @@ def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
 SWIGLU_ROWS = {"BM": 128, "BN": 32, "STAGES": 3, "num_warps": 8}
 SWIGLU = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
 OUT_NORM = {"BM": 128, "BK": 64, "STAGES": 4, "num_warps": 8}
-SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 2, "num_warps": 8}
+SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 3, "num_warps": 8}
 PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 132 multiprocessors
 
 
@@ -395,4 +396,5 @@ def _encode(x: Tensor, w: Tensor, wo: Tensor, kept: Tensor | None, out: Tensor, 
 
 def _chunk(events: int, w: Tensor) -> int:
     """Rows that go together: their gradients of u and v, of all layers, fill about CHUNK_BYTES."""
-    return min(events, max(4_096, CHUNK_BYTES // (w.shape[0] * w.element_size()) // 1_024 * 1_024))
+    fitting = CHUNK_BYTES // (w.shape[0] * w.element_size()) // 1_024 * 1_024
+    return min(events, MAX_CHUNK, max(4_096, fitting))

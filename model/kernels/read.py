@@ -82,7 +82,7 @@ def _read(
     if C > 0:
         channel = tl.load(which + head)
         tid = tl.load(target_ids + (t0 + offs_m // HPG) * C + channel, mask=row_ok, other=-(2**63))
-        bias = tl.load(scale + head).to(tl.float32) * 1.4426950408889634
+        bias = tl.load(scale + head).to(tl.float32) / softmax_scale
         one_channel = tl.load(which + group * HPG)
     q = q_desc.load([(t0 * HPG).to(tl.int32) + first_row, group * D])
     top = tl.full([BM], -float("inf"), tl.float32)
@@ -92,8 +92,9 @@ def _read(
     factor = softmax_scale * 1.4426950408889634
     for n in tl.range(begin, end, BN, num_stages=STAGES):
         k = k_desc.load([h0.to(tl.int32) + n, group * D])
-        s = tl.dot(q, k.T) * factor
+        s = tl.dot(q, k.T)
         n_ok = n + offs_n < end
+        s += tl.where(n_ok, 0.0, -float("inf"))[None, :]
         if C > 0:
             eq = tl.zeros([BM, BN], tl.int1)
             if HPG == 1:
@@ -101,9 +102,8 @@ def _read(
             else:
                 eq = _equal_ids(eq, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
             s += tl.where(eq, bias[:, None], 0.0)
-        s = tl.where(n_ok[None, :], s, -float("inf"))
-        new_top = tl.maximum(top, tl.max(s, 1))
-        p = tl.exp2(s - new_top[:, None])
+        new_top = tl.maximum(top, tl.max(s, 1) * factor)
+        p = tl.exp2(s * factor - new_top[:, None])  # one multiply-add an element: the scale is inside
         keep = tl.exp2(top - new_top)
         total = total * keep + tl.sum(p, 1)
         if C > 0:
@@ -248,10 +248,12 @@ def _grad_keys(
     along = tl.zeros([BN], tl.float32)  # sum over the width of d x^ times x^, without holding both
     for r in tl.range(0, rows, BM, num_stages=STAGES):
         row = (t0 * HPG).to(tl.int32) + r
-        q = q_desc.load([row, group * D])
-        do = do_desc.load([row, group * D])
         row_ok = r + offs_m < rows
         where = (t0 * HPG + r + offs_m) * G + group
+        row_lse = tl.load(lse + where, mask=row_ok, other=float("inf"))  # rows of another request weigh 0
+        row_delta = tl.load(delta + where, mask=row_ok, other=0.0)
+        q = q_desc.load([row, group * D])
+        do = do_desc.load([row, group * D])
         qk = tl.dot(k, q.T)
         if SHARED:
             do_k = tl.dot(k, do.T)
@@ -273,10 +275,8 @@ def _grad_keys(
                     eq = eq | ((e[:, None] == tid[None, :]) & (channel == c)[None, :])
             s += tl.where(eq, bias[None, :], 0.0)
             dp += tl.where(eq, tl.load(hit_grad + where, mask=row_ok, other=0.0)[None, :], 0.0)
-        p = tl.exp2(s - tl.load(lse + where, mask=row_ok, other=0.0)[None, :])
-        p = tl.where(n_ok[:, None] & row_ok[None, :], p, 0.0)
-        ds = (p * (dp - tl.load(delta + where, mask=row_ok, other=0.0)[None, :]) * softmax_scale).to(k.dtype)
-        ds_desc.store([h0.to(tl.int32) + b * PAD + first, group * max_rows + r], ds)
+        p = tl.where(n_ok[:, None], tl.exp2(s - row_lse[None, :]), 0.0)
+        ds = (p * (dp - row_delta[None, :]) * softmax_scale).to(k.dtype)
         acc_k = tl.dot(ds, q, acc_k)
         if SHARED:
             acc_k = tl.dot(p.to(k.dtype), do, acc_k)
@@ -284,6 +284,7 @@ def _grad_keys(
                 along += tl.sum(ds.to(tl.float32) * qk + p * do_k, 1)
         else:
             acc_v = tl.dot(p.to(k.dtype), do, acc_v)
+        ds_desc.store([h0.to(tl.int32) + b * PAD + first, group * max_rows + r], ds)
     if NORM:
         x = k_desc.load([h0.to(tl.int32) + first, group * D]).to(tl.float32)  # again: registers are short
         acc_k = acc_k - (tl.sum(acc_k, 1) / D)[:, None] - x * (along / D)[:, None]
@@ -386,14 +387,14 @@ def read_tiles(width: int, rows: int) -> Tiles:
     if width > 128:
         return Tiles(128, 64, 8, 2) if rows > 64 else Tiles(max(16, _power_of_2(rows)), 64, 4, 2)
     if rows > 64:
-        return Tiles(128, 128, 8, 3)
+        return Tiles(64, 64, 4, 3)
     return Tiles(max(16, _power_of_2(rows)), 128, 4, 3)
 
 
 def grad_keys_tiles(width: int, rows: int) -> Tiles:
     """Tiles of `_grad_keys`. Without loads in flight: two programs share a multiprocessor and hide each other's."""
     rows = max(16, _power_of_2(rows))
-    return Tiles(min(32, rows), 64, 4, 1) if width > 128 else Tiles(min(64, rows), 128, 8, 1)
+    return Tiles(min(64, rows), 64, 4, 1) if width > 128 or rows > 16 else Tiles(16, 128, 4, 1)
 
 
 def grad_queries_tiles(width: int, rows: int) -> Tiles:
@@ -486,7 +487,7 @@ class Read(torch.autograd.Function):
             BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
         if many:
-            rows = 16 if D > 64 else 32
+            rows = 8
             _combine[(B, triton.cdiv(packing.max_targets * N, rows))](
                 packing.target_offsets, packing.history_offsets, part, part_lse, part_hit, out, lse, hit, split, T * N,
                 N=N, D=D, SUM=False, HIT=channels > 0, BR=rows, num_warps=4,
@@ -545,7 +546,7 @@ def _query_gradients(
         N=N, G=G, D=D, C=channels, BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     if many:
-        rows = 16 if D > 64 else 32
+        rows = 8
         _combine[(B, triton.cdiv(packing.max_targets * N, rows))](
             packing.target_offsets, packing.history_offsets, part, scores, part_hit, dq, scores, scores, split,
             T * N, N=N, D=D, SUM=True, HIT=channels > 0, BR=rows, num_warps=4,

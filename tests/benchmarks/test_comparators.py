@@ -1,7 +1,5 @@
 """Comparators compute what they are named for: each against a naive formula, causal, and alike packed or alone."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -69,10 +67,10 @@ def test_a_later_event_changes_nothing_before_it(stack: type[CausalStack]) -> No
     torch.manual_seed(0)
     module = stack(CONFIG, True)
     target, history, packed = inputs()
-    _, before = module.states(target, history, packed)
+    _, before, _ = module.states(target, history, packed)
     changed = history.clone()
     changed[3] = -changed[3].flip(0)  # the fourth event of the first request, of five
-    _, after = module.states(target, changed, packed)
+    _, after, _ = module.states(target, changed, packed)
     moved = (before - after).abs().sum(dim=1) > 1e-6
     assert moved.tolist() == [False] * 3 + [True] * 2 + [False] * 10
 
@@ -107,9 +105,10 @@ def test_din_is_an_mlp_on_each_pair() -> None:
                 x, y = target[m], history[e]
                 equal = (packed.ids[0][m] == packed.ids[1][e]).float()  # type: ignore[index]
                 inside = weight @ torch.cat([x, x, y, -y, x * y, equal]) + din.target_part.bias
-                a = din.score(F.silu(inside))[0] / math.sqrt(h.stop - h.start)
-                pooled, hits = pooled + a * y, hits + a * equal
-            torch.testing.assert_close(din.mlp(torch.cat([pooled, hits, target[m]])), got[m], atol=1e-5, rtol=1e-5)
+                a = din.score(F.silu(inside))[0]
+                pooled, hits = pooled + a * y / (h.stop - h.start), hits + a * equal
+            told = torch.sign(hits) * torch.log(1 + hits.abs())
+            torch.testing.assert_close(din.mlp(torch.cat([pooled, told, target[m]])), got[m], atol=1e-5, rtol=1e-5)
 
 
 def test_hstu_among_events_is_its_formula_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:

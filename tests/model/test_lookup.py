@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from contracts.config import Config
+from contracts.lake import Lake
 from contracts.schemas import HISTORY_FIELDS
 from model.batch import RequestBatch, segment_ids
 from model.context import BITS, _ContextSum, context_sum
@@ -22,10 +24,11 @@ from model.embeddings import (
     play_ratio_bucket,
     position_bucket,
 )
-from model.feed import RowFinders
+from model.feed import RowFinders, feed
 from model.hashing import bucket, mix64
 from model.lookup import RowFinder, gather_rows
 from model.ranker import Ranker, ranking_loss
+from model.reader import TrainingReader
 from model.samples import SampleRows
 
 TASKS = ("click", "like")
@@ -159,3 +162,28 @@ def test_model_gives_the_same_with_rows_found_ahead(config: Config, batch: Reque
     ranking_loss(other, batch.labels).backward()
     assert all(p.grad is not None for p in ranker.parameters())
     assert set(HISTORY_FIELDS) == set(ahead.history)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
+    config: Config, lake: Lake, days: list[date]
+) -> None:
+    cuda = torch.device("cuda")
+    embeddings = Embeddings(config.model, 2)
+    reader = TrainingReader(lake, [lake.require("samples", day) for day in days], TASKS, config.training, pin=True)
+    on_cpu, on_cuda = (list(feed(reader.shares(), embeddings, device)) for device in (torch.device("cpu"), cuda))
+    for one, other in zip(on_cpu, on_cuda, strict=True):
+        expected, found = one.take(), other.take().to("cpu")
+        assert expected.rows is not None
+        assert found.rows is not None
+        for name in (
+            "history",
+            "target",
+            "user",
+            "history_context",
+            "target_context",
+            "unique",
+            "counts",
+            "user_unique",
+        ):
+            assert torch.equal(getattr(expected.rows, name), getattr(found.rows, name)), name

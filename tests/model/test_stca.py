@@ -119,3 +119,18 @@ def test_unknown_ids_match_nothing_and_heads_are_split_among_the_fields(config: 
     assert made.which.tolist() == [0, 0, 0, 1, 1]
     gentle, sharp = INITIAL_SCALES
     assert made.scale[0].tolist() == [gentle, sharp, gentle, gentle, sharp]
+
+
+def test_folded_weights_follow_their_parameters(config: Config) -> None:
+    stca = STCA(replace(config.model, identity=())).double()
+    target, history = torch.randn(3, 16, dtype=torch.float64), torch.randn(7, 16, dtype=torch.float64)
+    at = torch.tensor([0, 3]), torch.tensor([0, 7])
+    with torch.inference_mode():
+        before = stca(target, history, *at)
+        assert torch.equal(before, stca(target, history, *at))
+    with torch.no_grad():
+        stca.layers[0].key_value.weight.mul_(2)
+        stca.layers[1].encode_norm.bias.add_(1)
+        after = stca(target, history, *at)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, stca(target, history, *at).detach())

@@ -1,5 +1,6 @@
 """The same steps by spark-submit on a cluster of two workers: the digests of local mode, and the driver's own code."""
 
+import json
 import os
 import signal
 import socket
@@ -48,8 +49,8 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A standalone master with two workers of one core each, on this machine."""
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    """A standalone master with two workers of one core each, on this machine; its URL and the port of its page."""
     folder, port, page = tmp_path_factory.mktemp("cluster"), free_port(), free_port()
     url, base = f"spark://127.0.0.1:{port}", "org.apache.spark.deploy"
     commands = [[f"{base}.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", str(page)]]
@@ -62,20 +63,26 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         processes = [subprocess.Popen([BIN / "spark-class", *c], start_new_session=True, **about) for c in commands]
         try:
             wait_for_workers(page, 2)
-            yield url
+            yield url, page
         finally:
             for process in processes[::-1]:
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait(timeout=30)
 
 
+def state_of(page: int) -> dict[str, Any]:
+    """What the master knows of its workers and applications."""
+    with urlopen(f"http://127.0.0.1:{page}/json/", timeout=5) as answer:
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
 def wait_for_workers(page: int, workers: int) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
-            with urlopen(f"http://127.0.0.1:{page}/json/", timeout=5) as answer:
-                if answer.read().decode().count('"ALIVE"') >= workers + 1:  # the master says so of itself too
-                    return
+            if sum(each["state"] == "ALIVE" for each in state_of(page)["workers"]) == workers:
+                return
         except OSError:
             pass
         time.sleep(0.5)
@@ -116,23 +123,27 @@ def digests(home: Home) -> dict[str, tuple[str, int]]:
     return found
 
 
-def test_a_cluster_gives_the_digests_of_local_mode(spark: Any, master: str, tmp_path: Path) -> None:
+def test_a_cluster_gives_the_digests_of_local_mode(spark: Any, cluster: tuple[str, int], tmp_path: Path) -> None:
+    master, page = cluster
     span = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
-    steps = [("ingest", *span), ("build-samples", "--date", str(DAYS[0])), ("build-samples", *span)]
+    steps = [("ingest", *span), ("build-samples", "--date", str(DAYS[-1]))]
     steps.append(("forget", "--user", "12"))
-    local, cluster = (new_home(tmp_path / name, compact_every_days=1) for name in ("local", "cluster"))
-    for home in (local, cluster):
+    local, remote = (new_home(tmp_path / name, compact_every_days=1) for name in ("local", "cluster"))
+    for home in (local, remote):
         write_log(home)
     for step, *words in steps:
         assert longreel(local, step, *words) == 0
         main = str(REPOSITORY / "longreel" / "__main__.py")
-        said = submit(master, tmp_path, main, step, "--home", str(cluster.path), *words)
-        assert DAYS[0].isoformat() in said
-    assert digests(local) == digests(cluster)
-    assert len(digests(local)) == 3 * 4 + len(list(local.lake.days("history")))
+        said = submit(master, tmp_path, main, step, "--home", str(remote.path), *words)
+        assert DAYS[-1].isoformat() in said
+    assert digests(local) == digests(remote)
+    ran = [each["name"] for each in state_of(page)["completedapps"] if each["cores"] == 2]
+    assert sorted(ran) == sorted(f"longreel {step}" for step, *_ in steps)
+    assert len(digests(local)) == 3 * len(DAYS) + 2  # and one day's samples on a base
 
 
-def test_workers_run_the_code_that_the_driver_ships(master: str, tmp_path: Path) -> None:
+def test_workers_run_the_code_that_the_driver_ships(cluster: tuple[str, int], tmp_path: Path) -> None:
+    master, _ = cluster
     probe = tmp_path / "probe.py"
     probe.write_text(PROBE.format(repository=str(REPOSITORY)))
     (line,) = [line for line in submit(master, tmp_path, str(probe)).splitlines() if line.startswith("FOUND")]

@@ -1,0 +1,186 @@
+"""What do the results say? Means over seeds with paired intervals, and the curve of AUC against the window."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.extrapolation.judge import interval
+from benchmarks.extrapolation.runner import draws_path, read_results
+
+Floats = NDArray[np.float64]
+EVERYBODY = "all"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its user-bootstrap replicates; seeds are averaged in both."""
+
+    value: float
+    draws: Floats
+
+    def __sub__(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.value - other.value, self.draws - other.draws)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Its percentile interval."""
+        return interval(self.draws)
+
+    def text(self, signed: bool = False) -> str:
+        """+.0123 (+.0101 .. +.0140), or .7654 ± .0021."""
+        low, high = self.bounds
+        if signed:
+            return f"{_short(self.value, True)} ({_short(low, True)} .. {_short(high, True)})"
+        return f"{_short(self.value)} ± {_short((high - low) / 2)}"
+
+
+def _short(value: float, signed: bool = False) -> str:
+    text = f"{value:+.4f}" if signed else f"{value:.4f}"
+    return text.replace("0.", ".", 1).replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The cells that differ in their seed alone."""
+
+    out: Path
+    lines: list[dict[str, Any]]
+
+    @property
+    def cell(self) -> dict[str, Any]:
+        """What they have in common, besides the first one's seed."""
+        found: dict[str, Any] = self.lines[0]["cell"]
+        return found
+
+    @property
+    def name(self) -> str:
+        """As tables name it."""
+        reader = self.cell["reader"] + ("" if self.cell["match"] else " without match")
+        return f"{reader}, {self.cell['training']}"
+
+    @property
+    def windows(self) -> list[int]:
+        """The evaluation windows."""
+        return sorted({row["window"] for row in self.lines[0]["rows"]})
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, in the order of the results."""
+        return list(dict.fromkeys(row["task"] for row in self.lines[0]["rows"]))
+
+    @property
+    def slices(self) -> dict[str, dict[str, Any]]:
+        """The slices of the users, each with one of its rows."""
+        return {row["slice"]: row for row in self.lines[0]["rows"]}
+
+    def mean(self, name: str) -> float:
+        """Mean over the seeds of a number such as training_tokens; nan where there is none."""
+        values = [line[name] for line in self.lines if line.get(name) is not None]
+        return float(np.mean(values)) if values else float("nan")
+
+    def estimate(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> Estimate:
+        """A metric at a window over a slice."""
+        values, draws = [], []
+        for line in self.lines:
+            row = next(r for r in line["rows"] if (r["task"], r["window"], r["slice"]) == (task, window, of))
+            values.append(row[metric][0])
+            with np.load(draws_path(self.out, line["key"])) as kept:
+                draws.append(kept[f"{task}|{of}|{window}|{metric}"].astype(np.float64))
+        return Estimate(float(np.mean(values)), np.mean(draws, axis=0))
+
+
+class Findings:
+    """All groups of a results folder."""
+
+    def __init__(self, out: Path) -> None:
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for line in read_results(out):
+            cell = line["cell"]
+            key = tuple(cell[name] for name in ("set", "change", "reader", "match", "training"))
+            groups.setdefault(key, []).append(line)
+        self.groups = {key: Group(out, sorted(lines, key=lambda x: x["cell"]["seed"])) for key, lines in groups.items()}
+
+    @property
+    def sets(self) -> list[str]:
+        """The sample sets, in the order in which they were run."""
+        return list(dict.fromkeys(key[0] for key in self.groups))
+
+    def of(self, name: str, reader: str | None = None, change: str = "") -> list[Group]:
+        """The groups of a set, of one reader or all."""
+        wanted = [(k, g) for k, g in self.groups.items() if k[0] == name and k[1] == change]
+        return [group for key, group in wanted if reader in (None, key[2])]
+
+    def find(self, name: str, reader: str, training: str, change: str = "", match: bool = True) -> Group | None:
+        """One group, where it has been run."""
+        return self.groups.get((name, change, reader, match, training))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """AUC(L) = a - b L ** -c, fitted to points; `error` is the root mean square of what each point misses when it is
+    left out of the fit, `bend` the window from which doubling it brings less than BEND."""
+
+    a: float
+    b: float
+    c: float
+    error: float
+    bend: float
+
+    BEND = 0.001
+
+    def at(self, window: Floats | float) -> Floats:
+        """The fitted AUC."""
+        return np.asarray(self.a - self.b * np.asarray(window, np.float64) ** -self.c)
+
+
+def _least_squares(windows: Floats, values: Floats) -> tuple[float, float, float]:
+    best = (np.inf, 0.0, 0.0, 0.0)
+    for c in np.geomspace(0.02, 3, 200):
+        columns = np.stack([np.ones_like(windows), -(windows**-c)], axis=1)
+        solved = np.linalg.lstsq(columns, values, rcond=None)[0]
+        missed = float(((columns @ solved - values) ** 2).sum())
+        if missed < best[0]:
+            best = (missed, float(solved[0]), float(solved[1]), float(c))
+    return best[1:]
+
+
+def fit_curve(windows: list[int], values: list[float]) -> Curve | None:
+    """The curve through at least four points; None with fewer."""
+    x, y = np.array(windows, np.float64), np.array(values)
+    if len(x) < 4:
+        return None
+    a, b, c = _least_squares(x, y)
+    missed = []
+    for out in range(len(x)):
+        rest = np.arange(len(x)) != out
+        p, q, r = _least_squares(x[rest], y[rest])
+        missed.append(p - q * x[out] ** -r - y[out])
+    gain = b * (1 - 2**-c)  # of doubling L, times L ** -c
+    bend = float((gain / Curve.BEND) ** (1 / c)) if gain > 0 else 0.0
+    return Curve(a, b, c, float(np.sqrt(np.mean(np.square(missed)))), bend)
+
+
+def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] | None:
+    """How much of the gap from the best short-window model to the oracle the method closes at its longest window.
+
+    The short-window model is the best of all that were trained on the shortest fixed window and read it.
+    """
+    oracle, ours = findings.find(name, "oracle", "truth"), findings.find(name, "stca", "beta")
+    fixed = [g for g in findings.of(name) if g.cell["training"].startswith("fixed")]
+    if oracle is None or ours is None or not fixed:
+        return None
+    shortest = min(int(group.cell["training"].split()[1]) for group in fixed)
+    short = [
+        group.estimate("auc", task, shortest).value
+        for group in fixed
+        if group.cell["training"] == f"fixed {shortest}" and shortest in group.windows
+    ]
+    if not short:
+        return None
+    top = oracle.estimate("auc", task, oracle.windows[-1]).value
+    best = ours.estimate("auc", task, ours.windows[-1]).value
+    share = (best - max(short)) / (top - max(short))
+    return {"short window": shortest, "best short": max(short), "ours": best, "oracle": top, "share": share}

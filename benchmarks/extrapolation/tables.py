@@ -1,0 +1,185 @@
+"""Tables and plots of a results folder: `python -m benchmarks.extrapolation.tables OUT` writes results.md and *.png."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.extrapolation.cells import LONG, SHORT
+from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, closed_share, fit_curve
+from benchmarks.extrapolation.judge import SHORT_HISTORY
+
+LONG_USERS, SHORT_USERS = f"history>={LONG}", f"history<{SHORT_HISTORY}"
+NAMES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
+CAPACITIES = ("S", "M", "L")
+
+
+def table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """A Markdown table and an empty line after it; nothing without rows."""
+    if rows:
+        yield f"| {' | '.join(header)} |"
+        yield "| --- " * len(header) + "|"
+        for row in rows:
+            yield f"| {' | '.join(row)} |"
+        yield ""
+
+
+def metric_table(groups: list[Group], metric: str, task: str, of: str) -> Iterator[str]:
+    """A line a group, a column a window; what training cost beside it."""
+    groups = [group for group in groups if of in group.slices]
+    windows = sorted({window for group in groups for window in group.windows})
+    rows = []
+    for group in groups:
+        cells = [group.estimate(metric, task, w, of).text() if w in group.windows else "" for w in windows]
+        tokens, seconds = group.mean("training_tokens") / 1e6, group.mean("training_seconds")
+        cost = ["" if np.isnan(tokens) else f"{tokens:,.1f} M", "" if np.isnan(seconds) else f"{seconds:,.0f}"]
+        rows.append([group.name, str(len(group.lines)), *cells, *cost])
+    if rows:
+        about = groups[0].slices[of]
+        who = "all users" if of == EVERYBODY else of
+        yield f"{NAMES[metric]}, {task}, {who} ({about['targets']:,} targets of {about['users']:,} users):\n"
+    header = ["reader, training windows", "seeds", *(f"{w:,}" for w in windows), "training tokens", "seconds"]
+    yield from table(header, rows)
+
+
+def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
+    """What the longer window buys, and what the method costs against reading everything in training."""
+    rows = []
+    for group in findings.of(name, "stca"):
+        windows = group.windows
+        short = SHORT if SHORT in windows and windows[-1] > SHORT else windows[-2]
+        for of in (EVERYBODY, LONG_USERS, SHORT_USERS):
+            if of in group.slices:
+                first, last = (group.estimate("auc", task, w, of) for w in (short, windows[-1]))
+                losses = [group.estimate("log_loss", task, w, of) for w in (short, windows[-1])]
+                change = [(last - first).text(True), (losses[1] - losses[0]).text(True)]
+                rows.append([group.name, of, f"{windows[-1]:,} over {short:,}", *change])
+    yield from table(["reader, training windows", "users", "windows", "AUC", "log loss"], rows)
+    ours, full = findings.find(name, "stca", "beta"), findings.find(name, "stca", "full")
+    if ours and full:
+        longest = ours.windows[-1]
+        difference = (ours.estimate("auc", task, longest) - full.estimate("auc", task, longest)).text(True)
+        share = ours.mean("training_tokens") / full.mean("training_tokens")
+        yield f"Beta minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
+
+
+def against(findings: Findings, name: str, task: str) -> Iterator[str]:
+    """The method minus every other reader, at the same evaluation windows."""
+    ours = findings.find(name, "stca", "beta")
+    if ours is None:
+        return
+    windows = [w for w in (LONG, ours.windows[-1]) if w in ours.windows]
+    rows = []
+    for group in findings.of(name):
+        if group.cell["reader"] not in ("stca", "oracle"):
+            both = [(w, ours.estimate("auc", task, w), group.estimate("auc", task, w)) for w in windows]
+            seconds = group.mean("training_seconds")
+            cost = "" if np.isnan(seconds) else f"{ours.mean('training_seconds') / seconds:.2f}"
+            rows.append([group.name, *((us - them).text(True) for _, us, them in both), cost])
+    yield from table(["stca, beta minus", *(f"AUC at {w:,}" for w in windows), "training seconds, ratio"], rows)
+
+
+def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
+    """Every changed STCA minus the base."""
+    base = findings.find(name, "stca", "beta")
+    rows = []
+    for group in findings.of(name, "stca"):
+        if base and group.cell["suite"] == "ablations" and group is not base:
+            windows = [w for w in (SHORT, base.windows[-1]) if w in base.windows]
+            changes = [group.estimate("auc", task, w) - base.estimate("auc", task, w) for w in dict.fromkeys(windows)]
+            rows.append([group.cell["training"], str(len(group.lines)), *(c.text(True) for c in changes)])
+    windows = [] if base is None else list(dict.fromkeys(w for w in (SHORT, base.windows[-1]) if w in base.windows))
+    yield from table(["instead of stca, beta", "seeds", *(f"AUC at {w:,}" for w in windows)], rows)
+
+
+def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Group]:
+    """Each capacity at the number of epochs that suits it: the best AUC at the longest window."""
+    found: dict[str, list[Group]] = {}
+    for group in findings.of(name, "stca"):
+        if group.cell["suite"] == "scaling" and group.cell["training"] != "beta":
+            found.setdefault(group.cell["training"].split(",")[0], []).append(group)
+    base = findings.find(name, "stca", "beta")
+    if found and base:
+        found.setdefault("M", []).append(base)
+    order = [label for label in CAPACITIES if label in found]
+    return {label: max(found[label], key=lambda g: g.estimate("auc", task, g.windows[-1]).value) for label in order}
+
+
+def scaling_table(findings: Findings, name: str, task: str) -> Iterator[str]:
+    """AUC by window and capacity, and the curve through each line."""
+    rows, windows = [], []
+    for label, group in best_of_capacity(findings, name, task).items():
+        windows = group.windows
+        values = [group.estimate("auc", task, w) for w in windows]
+        curve = fit_curve(windows, [v.value for v in values])
+        fitted = "" if curve is None else f"{curve.a:.4f} − {curve.b:.3f} L^−{curve.c:.2f}"
+        told = ["", ""] if curve is None else [f"{curve.error:.4f}", f"{curve.bend:,.0f}"]
+        size = (
+            f"{group.mean('parameters') / 1e6:.2f} M, of which {group.mean('table_parameters') / 1e6:.2f} M in tables"
+        )
+        rows.append([f"{label} ({group.cell['training']})", size, *(v.text() for v in values), fitted, *told])
+    header = ["capacity", "parameters", *(f"{w:,}" for w in windows), "fitted", "error", "doubling < .001 from"]
+    yield from table(header, rows)
+
+
+def control_lines(findings: Findings, name: str, task: str) -> Iterator[str]:
+    """What must teach nothing, and how far it is to the truth."""
+    rows = []
+    for change in ("shuffled", "no-history"):
+        for group in findings.of(name, "stca", change):
+            last = group.estimate("auc", task, group.windows[-1])
+            rows.append([change, last.text(), group.estimate("gauc", task, group.windows[-1]).text()])
+    yield from table(["control", "AUC", "GAUC"], rows)
+    if closed := closed_share(findings, name, task):
+        short, window = f"{closed['best short']:.4f}", f"{closed['short window']:,.0f}"
+        yield (
+            f"The best model trained on and reading {window} events has AUC {short}, the method {closed['ours']:.4f}, "
+            f"the truth {closed['oracle']:.4f}: the method closes {closed['share']:.0%} of the gap.\n"
+        )
+
+
+def page(findings: Findings) -> Iterator[str]:
+    """The whole page."""
+    yield "# Train short, read long: results\n"
+    yield "Written by `benchmarks/extrapolation/tables.py`. Intervals are 95 %, by a bootstrap of users; values and"
+    yield "replicates are means over the seeds, differences are paired.\n"
+    sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
+        ("What the longer window buys", gains),
+        ("Against other readers", against),
+        ("Ablations", ablation_table),
+        ("Scaling", scaling_table),
+        ("Controls", control_lines),
+    ]
+    for name in findings.sets:
+        groups = findings.of(name)
+        for task in groups[0].tasks if groups else []:
+            yield f"## {name}, {task}\n"
+            shown = [g for g in groups if g.cell["suite"] in ("extrapolation", "comparators", "controls")]
+            shown += [g for g in groups if g.cell["training"] == "beta" and g not in shown]
+            for metric in NAMES:
+                for of in (EVERYBODY, LONG_USERS) if metric == "auc" else (EVERYBODY,):
+                    yield from metric_table(shown, metric, task, of)
+            for of in (SHORT_USERS, "new items", "new users"):
+                yield from metric_table([g for g in shown if g.cell["reader"] == "stca"], "auc", task, of)
+            for title, lines in sections:
+                if found := list(lines(findings, name, task)):
+                    yield f"### {title}\n"
+                    yield from found
+
+
+def main() -> None:
+    """Write the page and the plots."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    out = parser.parse_args().out
+    findings = Findings(out)
+    (out / "results.md").write_text("\n".join(page(findings)) + "\n")
+    from benchmarks.extrapolation.plots import draw_all
+
+    for path in [out / "results.md", *draw_all(findings, out)]:
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The runner runs what is not finished, goes on where it was killed, and its tables say what the replicates say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.extrapolation import mlflow_log
+from benchmarks.extrapolation.cells import SMALL, SUITES, Cell, Size, suite
+from benchmarks.extrapolation.findings import Findings, fit_curve
+from benchmarks.extrapolation.runner import RESULTS, Data, Runner, append_line, plan, read_results
+from benchmarks.extrapolation.sample_sets import from_world
+from benchmarks.extrapolation.tables import page
+from spark_jobs.simulated_world import WorldSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = Size(
+    model=SMALL.model | {"width": 16, "heads": 2, "layers": 1, "embedding_width": 8, "mixer_tokens": 2},
+    training=SMALL.training | {"window_min": 8, "window_mean": 24, "window_max": 64},
+    ladder=(8, 16, 32, 64),
+    requests_per_batch=16,
+)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets")
+    world = WorldSettings(users=25, items=300, activity=30, interests=20)
+    from_world(world, folder / "sim", archive_days=2, train_days=2, test_days=1)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LONGREEL_NO_MLFLOW", "1")
+
+
+def runner_of(sets: Path, out: Path) -> Runner:
+    return Runner(Data(sets), out, TINY)
+
+
+def planned(runner: Runner, *cells: Cell) -> list:
+    return [plan(cell, TINY, runner.data, "cpu") for cell in cells]
+
+
+STCA = Cell(suite="extrapolation", set="sim", reader="stca", training="beta", seed=0)
+
+
+def test_finished_cells_are_not_run_again_unless_something_changed(sets: Path, tmp_path: Path) -> None:
+    runner = runner_of(sets, tmp_path)
+    cells = [STCA, replace(STCA, reader="mean"), replace(STCA, reader="oracle", training="truth")]
+    runner.run(planned(runner, *cells))
+    first = (tmp_path / RESULTS).read_text()
+    assert len(first.splitlines()) == 3
+    again = runner_of(sets, tmp_path)
+    again.run(planned(again, *cells, replace(STCA, suite="ablations")))  # the same cell in another suite
+    assert (tmp_path / RESULTS).read_text() == first
+    other = replace(TINY, training=TINY.training | {"learning_rate": 1e-3})
+    again.run([plan(STCA, other, again.data, "cpu")])
+    assert len((tmp_path / RESULTS).read_text().splitlines()) == 4
+    assert len(list(read_results(tmp_path))) == 3
+
+
+def test_the_planned_tokens_are_those_that_training_reads(sets: Path, tmp_path: Path) -> None:
+    runner = runner_of(sets, tmp_path)
+    for train in ({}, {"window_shape": "full"}, {"window_shape": "fixed"}):
+        each = plan(replace(STCA, train=train), TINY, runner.data, "cpu")
+        line = runner.run_cell(each)
+        assert line["training_tokens"] == each.tokens
+        assert line["windows"]["drawn_mean"] == pytest.approx(line["windows"]["configured_mean"], rel=0.1)
+
+
+def test_a_half_written_line_is_no_result_and_spoils_no_other(tmp_path: Path) -> None:
+    path = tmp_path / RESULTS
+    append_line(path, {"key": "a", "fingerprint": "1"})
+    with path.open("a") as stream:
+        stream.write('{"key": "b", "finge')
+    append_line(path, {"key": "c", "fingerprint": "3"})
+    assert [row["key"] for row in read_results(tmp_path)] == ["a", "c"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_cells_that_are_left(sets: Path, tmp_path: Path) -> None:
+    """Killed in the middle of a cell, the next run keeps what was finished and ends with what an unhurt run gives."""
+    words = ["--set", "sim", "--suite", "extrapolation", "--size", "small", "--seeds", "1", "--device", "cpu"]
+    words += ["--ladder", "32,512", "--only", "f"]  # the two fixed windows, and full
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def start(out: Path) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, "-m", "benchmarks.extrapolation.runner", str(sets), str(out), *words]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
+
+    hurt, unhurt = tmp_path / "hurt", tmp_path / "unhurt"
+    process = start(hurt)
+    deadline = time.monotonic() + 120
+    while not list(read_results(hurt)) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = list(read_results(hurt))
+    assert 1 <= len(done) < 3
+    for out in (hurt, unhurt):
+        process = start(out)
+        assert process.wait(timeout=240) == 0, process.stderr and process.stderr.read()
+    assert (hurt / RESULTS).read_text().startswith(json.dumps(done[0]))
+    ends = [{row["key"]: row["rows"] for row in read_results(out)} for out in (hurt, unhurt)]
+    assert len(ends[0]) == 3
+    assert ends[0] == ends[1]
+    assert not list((hurt / "work").rglob("*.safetensors"))
+
+
+def test_every_suite_names_its_cells_apart() -> None:
+    for name in SUITES:
+        cells = list(suite(name, "sim", SMALL, 2))
+        assert len({cell.key for cell in cells}) == len(cells)
+
+
+def line_of(training: str, seed: int, aucs: dict[int, float], out: Path, **about: object) -> dict:
+    cell = {"suite": "extrapolation", "set": "sim", "reader": "stca", "training": training, "seed": seed}
+    cell |= {"change": "", "match": True} | about
+    key = f"{cell['reader']}/{training}/{seed}"
+    rows = [
+        {"task": "click", "window": w, "slice": "all", "targets": 9, "users": 3, "auc": [v, 0, 1], "gauc": [v, 0, 1]}
+        | {"log_loss": [1 - v, 0, 1]}
+        for w, v in aucs.items()
+    ]
+    noise = np.random.default_rng(0).normal(0, 0.05, 200)  # the same users in every draw: differences are exact
+    draws = {f"click|all|{w}|{m}": v + noise for w, v in aucs.items() for m in ("auc", "gauc", "log_loss")}
+    (out / "draws").mkdir(exist_ok=True)
+    np.savez(out / "draws" / f"{key.replace('/', '--')}.npz", **draws)
+    return {"key": key, "fingerprint": key, "cell": cell, "training_tokens": 1e6, "rows": rows, "windows": {}}
+
+
+def test_differences_are_paired_and_seeds_are_averaged(tmp_path: Path) -> None:
+    for seed, shift in enumerate((0.0, 0.02)):
+        append_line(tmp_path / RESULTS, line_of("beta", seed, {512: 0.70 + shift, 2_048: 0.74 + shift}, tmp_path))
+    append_line(tmp_path / RESULTS, line_of("full", 0, {512: 0.69, 2_048: 0.74}, tmp_path))
+    append_line(tmp_path / RESULTS, line_of("fixed 512", 0, {512: 0.71, 2_048: 0.65}, tmp_path))
+    append_line(tmp_path / RESULTS, line_of("truth", 0, {512: 0.80, 2_048: 0.80}, tmp_path, reader="oracle"))
+    text = "\n".join(page(Findings(tmp_path)))
+    assert "| stca, beta | 2 | .7100 ± " in text
+    assert "| stca, beta | all | 2,048 over 512 | +.0400 (+.0400 .. +.0400) |" in text
+    assert "Beta minus full at 2,048: AUC +.0100 (+.0100 .. +.0100), for 100% of its training tokens" in text
+    assert "the method closes 44% of the gap" in text  # (.75 - .71) / (.80 - .71)
+
+
+def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
+    windows = [128, 512, 2_048, 4_096, 10_240]
+    curve = fit_curve(windows, [0.8 - 0.3 * w**-0.4 for w in windows])
+    assert curve is not None
+    assert (curve.a, curve.b, curve.c) == pytest.approx((0.8, 0.3, 0.4), rel=0.05)
+    assert curve.error < 1e-3
+    assert curve.at(curve.bend * 2) - curve.at(curve.bend) == pytest.approx(0.001, rel=0.01)
+    assert fit_curve(windows[:3], [0.7, 0.71, 0.72]) is None
+
+
+def test_a_cell_that_asks_for_an_unknown_setting_is_told_apart(sets: Path) -> None:
+    assert replace(STCA, model={"no_such_setting": 1}).missing() == ["no_such_setting"]
+    assert replace(STCA, train={"window_shape": "full"}).missing() == []
+
+
+@pytest.mark.slow
+def test_every_line_is_in_mlflow_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.delenv("LONGREEL_NO_MLFLOW")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.chdir(tmp_path)
+    line = line_of("beta", 0, {512: 0.7, 2_048: 0.74}, tmp_path, model={"layers": 1}, train={})
+    for _ in range(2):
+        mlflow_log.log(line, tmp_path)
+    import mlflow
+
+    runs = mlflow.search_runs(experiment_names=[mlflow_log.EXPERIMENT])
+    assert len(runs) == 1
+    assert runs.loc[0, "metrics.click/all/auc"] == 0.74

@@ -1,0 +1,109 @@
+"""A compact set holds the requests of daily samples, each with the same history; and the truth of its test part."""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks.extrapolation.changed_sets import changed
+from benchmarks.extrapolation.oracle import ceiling, day_rows, truth_of
+from benchmarks.extrapolation.sample_sets import Sets, events_of, from_home, from_world
+from benchmarks.samples.logs import new_home, publish, publish_archive
+from contracts.actions import ACTIONS, action_mask
+from contracts.ragged import ranges
+from contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from model.samples import SampleRows
+from spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
+from spark_jobs.simulated_day import simulate_day
+from spark_jobs.simulated_world import WorldSettings, make_world
+from spark_jobs.timeline import Timeline
+
+FIRST = date(2026, 1, 5)
+WORLD = WorldSettings(users=25, items=300, activity=40, interests=20)
+
+
+def described(rows: SampleRows, newest: int) -> dict[tuple[int, int], tuple[object, ...]]:
+    """(user, time) of a request -> its newest events, its targets and labels. Late rows give a request two parts."""
+    found: dict[tuple[int, int], list[tuple[object, ...]]] = {}
+    assert rows.labels is not None
+    for r in range(rows.num_requests):
+        stop = rows.history_stop[r]
+        events = np.arange(max(rows.history_start[r], stop - newest), stop)
+        targets = ranges(rows.target_offsets[r : r + 1], rows.target_counts[r : r + 1])
+        history = tuple(tuple(rows.history[name][events].tolist()) for name in HISTORY_FIELDS)
+        shown = tuple(tuple(rows.target[name][targets].tolist()) for name in TARGET_FIELDS)
+        key = (int(rows.user_id[rows.request_row[r]]), int(rows.request_time_ms[r]))
+        assert key not in found
+        found[key] = (history, shown, tuple(rows.labels[targets].tolist()))
+    return found
+
+
+@pytest.mark.parametrize("with_archive", [False, True])
+def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: Path, with_archive: bool) -> None:
+    newest, world = 64, make_world(WORLD)
+    home = new_home(tmp_path / "home", "generic", newest, "request_id")
+    days = [FIRST + timedelta(days=n) for n in range(6)]
+    seen = {day: simulate_day(world, day) for day in days}
+    tables = {day: events_of(world, each, np.arange(len(each.user))) for day, each in seen.items()}
+    timeline, mask = Timeline(newest), action_mask(["click"])
+    if with_archive:
+        archived = tables.pop(days[0])
+        publish_archive(home, days[0], archived)
+        add_day(timeline, DayEvents.of(archived), sum(ACTIONS.values()))
+        days = days[1:]
+    daily: dict[tuple[int, int], tuple[object, ...]] = {}
+    nobody = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0)), unknown=np.zeros(0, np.int64))
+    for day in days:
+        publish(home, day, tables[day])
+        made = sample_tables(DayEvents.of(tables[day]), timeline, nobody, home.config.samples, mask)
+        daily |= described(SampleRows.from_arrow(pa.concat_tables(made)), newest)
+    sets = from_home(home, tmp_path / "set", split=days[-2])
+    assert (sets.train, sets.test) == (days[-3], days[-1])
+    parts = [described(day_rows(sets.lake, day), newest) for day in (sets.train, sets.test)]
+    assert min(time for _, time in parts[1]) > max(time for _, time in parts[0])
+    assert parts[0] | parts[1] == daily
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Sets:
+    folder = tmp_path_factory.mktemp("sets") / "sim"
+    return from_world(WORLD, folder, archive_days=2, train_days=2, test_days=1, request_share=0.5)
+
+
+def test_a_thinned_set_keeps_whole_requests_and_all_history(sets: Sets, tmp_path: Path) -> None:
+    whole = from_world(WORLD, tmp_path / "whole", archive_days=2, train_days=2, test_days=1)
+    for name in ("train", "test"):
+        thin, all_of = (described(day_rows(s.lake, getattr(s, name)), 10_240) for s in (sets, whole))
+        assert 0.35 < len(thin) / len(all_of) < 0.65
+        assert thin.items() <= all_of.items()
+
+
+def test_the_truth_is_calibrated_and_better_than_any_guess(sets: Sets) -> None:
+    rows = day_rows(sets.lake, sets.test)
+    truth = truth_of(sets, rows, ("click", "skip"))
+    labels = rows.task_labels(("click", "skip"))
+    error = np.sqrt((truth * (1 - truth)).sum(axis=0))
+    assert (np.abs(labels.sum(axis=0) - truth.sum(axis=0)) < 4 * error).all()
+    found = {row["slice"]: row for row in ceiling(rows, truth, ("click",))}
+    assert found["all"]["auc"] > 0.75  # type: ignore[operator]
+    assert sum(row["targets"] for name, row in found.items() if name != "all") == found["all"]["targets"]  # type: ignore[misc]
+
+
+def test_controls_change_labels_of_training_or_hide_histories_and_nothing_else(sets: Sets) -> None:
+    before = {name: day_rows(sets.lake, getattr(sets, name)) for name in ("train", "test")}
+    shuffled, bare = (changed(sets, name) for name in ("shuffled", "no-history"))
+    rows = day_rows(shuffled.lake, sets.train)
+    assert rows.labels is not None
+    assert before["train"].labels is not None
+    assert sorted(rows.labels) == sorted(before["train"].labels)
+    assert (rows.labels != before["train"].labels).mean() > 0.2
+    assert described(day_rows(shuffled.lake, sets.test), 99) == described(before["test"], 99)
+    for name in ("train", "test"):
+        rows = day_rows(bare.lake, getattr(sets, name))
+        assert rows.history_lengths.sum() == 0
+        assert rows.num_requests == before[name].num_requests
+        np.testing.assert_array_equal(rows.labels, before[name].labels)
+    assert pq.read_table(sets.folder / "truth.parquet").num_rows > 0
