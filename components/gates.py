@@ -57,7 +57,7 @@ def _outcome(gates: Iterable[Gate]) -> Outcome:
 
 
 def _require_comparable(candidate: EvaluationReport, champion: EvaluationReport) -> None:
-    names = ("date", "data_digest", "bootstrap_seed", "bootstrap_draws", "interval", "windows", "tasks", "code_version")
+    names = ("date", "data_digest", "bootstrap_seed", "bootstrap_draws", "interval", "windows", "tasks")
     for name in names:
         ours, theirs = getattr(candidate, name), getattr(champion, name)
         if ours != theirs:
