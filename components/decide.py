@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.report import EvaluationReport
 
@@ -20,22 +19,11 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components.gates import decide
     from components.summary import decision_table, wide_console
 
-    champion = None if args.champion is None else read_report(args.champion)
-    decision = decide(read_report(args.candidate), champion, home.config.gates)
+    champion = None if args.champion is None else EvaluationReport.read(args.champion)
+    decision = decide(EvaluationReport.read(args.candidate), champion, home.policy)
     out = args.out or args.candidate.with_name("decision.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(decision.to_json())
     wide_console().print(decision_table(decision))
     print(f"decision: {out}")
     return 0
-
-
-def read_report(path: Path) -> EvaluationReport:
-    """A report from a file.
-
-    Raises:
-        LongreelError: there is no such file, or it is not a report.
-    """
-    if not path.is_file():
-        raise LongreelError(f"no report at {path}; `longreel evaluate --out {path}` writes one")
-    return EvaluationReport.from_json(path.read_text())

@@ -2,13 +2,17 @@
 
 import argparse
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from contracts.dates import parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.report import EvaluationReport
+from contracts.report import EvaluationReport, ParityCheck
+
+ARTEFACT_ROWS = 16  # user-days that the registered artefact scores again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +68,30 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
     client, name = tracking.open_store(home), registry.model_name(home.config)
     found = registry.get_version(client, name, version)
     require_unseen(found.data_watermark, day, f"version {version}")
-    return evaluate_model(home, day, registry.fetch(client, name, found))
+    folder = registry.fetch(client, name, found)
+    report = evaluate_model(home, day, folder)
+    return replace(report, parity=(*report.parity, _artefact_parity(home, day, folder, f"models:/{name}/{version}")))
+
+
+def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> ParityCheck:
+    """What is served under the version's name gives the logits that were judged, on a sample of the day."""
+    import mlflow
+    import numpy as np
+
+    from model.parity import OTHER_KERNELS, compared
+    from model.scorer import Scorer
+    from model.scoring import day_groups, request_table
+
+    table = request_table(home.lake, day_groups(home.lake, day), ARTEFACT_ROWS)
+    scorer = Scorer.load(model_dir, home.config.training.device)
+    served = mlflow.pyfunc.load_model(uri).predict(table.to_pandas())
+    ours = scorer.score(table).to_pandas()
+
+    def logits(scores: Any) -> Any:
+        chance = scores[list(scorer.ranker.tasks)].to_numpy(np.float64)
+        return np.log(chance) - np.log1p(-chance)
+
+    return compared("the registered artefact", logits(ours), logits(served), OTHER_KERNELS[scorer.device.type])
 
 
 def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
@@ -75,6 +102,7 @@ def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
         LongreelError: the folder holds no model, or one that was trained on `day` or later.
     """
     home.lake.require("samples", day)
+    from components.tracking import git_sha
     from model.checkpoint import load_model
     from model.evaluate import evaluate
 
@@ -83,7 +111,15 @@ def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
     _, meta = load_model(model_dir, "cpu")
     if watermark := meta.get("data_watermark"):
         require_unseen(date.fromisoformat(watermark), day, str(model_dir))
-    return evaluate(model_dir, home.lake, day, home.config, on_progress=_progress)
+    return evaluate(
+        model_dir,
+        home.lake,
+        day,
+        home.config,
+        policy_digest=home.policy.digest(),
+        code_version=git_sha(),
+        on_progress=_progress,
+    )
 
 
 def require_unseen(watermark: date, day: date, what: str) -> None:

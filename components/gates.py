@@ -1,49 +1,22 @@
-"""Is this candidate better, and how sure are we? Reports and a policy in, a decision with reasons out; nothing else.
+"""Is this candidate to be the champion? Reports and a policy in, a decision with reasons out; nothing else.
 
-Every comparison is of bootstrap replicates, never of two points: two reports on the same data with the same seed
-resampled the same users in the same order, so subtracting their draws gives an interval of the difference itself,
-which is far narrower than the two intervals would suggest.
+Three kinds of comparison with the champion, each at an error rate that the policy states:
+  better     the gate task's AUC or log loss is surely better: only this promotes (false_promotion_rate)
+  proved     a loss beyond the tolerance is ruled out, or the candidate waits (missed_regression_rate)
+  watched    the candidate is stopped only where a loss is sure (false_rejection_rate, shared by all of them)
 """
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
-from contracts.config import GatePolicy
+from components.compare import Difference, settles
 from contracts.decision import Decision, Gate, Outcome
 from contracts.errors import LongreelError
-from contracts.lake import digest_of
-from contracts.report import METRICS, Estimate, EvaluationReport
+from contracts.policy import GatePolicy
+from contracts.report import EVERYBODY, METRICS, EvaluationReport, MetricRow
 
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two estimates with its paired bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.4f} [{self.low:+.4f}, {self.high:+.4f}]"
-
-
-def paired_difference(ours: Estimate, theirs: Estimate, interval: float) -> Difference:
-    """`ours - theirs` with the percentile interval of the paired draws.
-
-    Raises:
-        LongreelError: a value is missing, or the numbers of draws differ, so that nothing is paired.
-    """
-    if ours.value is None or theirs.value is None or not ours.draws or len(ours.draws) != len(theirs.draws):
-        raise LongreelError(
-            f"cannot pair {len(ours.draws)} bootstrap draws with {len(theirs.draws)}; evaluate both models again"
-        )
-    draws = np.asarray(ours.draws) - np.asarray(theirs.draws)
-    tail = (1 - interval) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Difference(ours.value - theirs.value, float(low), float(high))
+NAMES = {"auc": "AUC", "log_loss": "log loss"}
 
 
 def decide(candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> Decision:
@@ -57,11 +30,12 @@ def decide(candidate: EvaluationReport, champion: EvaluationReport | None, polic
     """
     if champion is not None:
         _require_comparable(candidate, champion)
-    gates = [_complete(candidate, policy)]
+    gates = [_complete(candidate, champion, policy)]
     if gates[0].verdict == "pass":
-        gates += [_floor(candidate, policy), _windows(candidate, policy)]
+        gates += [_data(candidate, policy), _parity(candidate), _floor(candidate, policy)]
         gates += [_calibration(candidate, policy, task) for task in candidate.tasks]
-        gates += _against(candidate, champion, policy)
+        gates += _windows(candidate, policy)
+        gates += [_cost(candidate, policy), *_against(candidate, champion, policy)]
     return Decision(
         outcome=_outcome(gates),
         gates=tuple(gates),
@@ -69,7 +43,9 @@ def decide(candidate: EvaluationReport, champion: EvaluationReport | None, polic
         candidate_digest=candidate.model_digest,
         champion_digest=None if champion is None else champion.model_digest,
         data_digest=candidate.data_digest,
-        policy_digest=digest_of(asdict(policy)),
+        policy_version=policy.version,
+        policy_digest=policy.digest(),
+        looks=policy.looks,
         candidate_report=candidate.digest(),
         champion_report=None if champion is None else champion.digest(),
     )
@@ -81,7 +57,8 @@ def _outcome(gates: Iterable[Gate]) -> Outcome:
 
 
 def _require_comparable(candidate: EvaluationReport, champion: EvaluationReport) -> None:
-    for name in ("date", "data_digest", "bootstrap_seed", "bootstrap_draws", "interval", "windows", "tasks"):
+    names = ("date", "data_digest", "bootstrap_seed", "bootstrap_draws", "interval", "windows", "tasks", "code_version")
+    for name in names:
         ours, theirs = getattr(candidate, name), getattr(champion, name)
         if ours != theirs:
             raise LongreelError(
@@ -90,41 +67,88 @@ def _require_comparable(candidate: EvaluationReport, champion: EvaluationReport)
             )
 
 
-def _complete(report: EvaluationReport, policy: GatePolicy) -> Gate:
-    """Every task and window has a line; every number is finite; the gate task is defined everywhere."""
+def _complete(report: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> Gate:
+    """Every task, window and slice has a line; every number is finite; nothing that a gate looks at is missing."""
     problems = list(_problems(report, policy))
+    others = set() if champion is None else set(champion.slices) - set(report.slices)
+    problems += [f"it lacks the slice {name}, which the champion's report of the same data has" for name in others]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return Gate(
-            name="complete", verdict="fail", reason=f"The report is not usable: {'; '.join(problems[:3])}{more}."
-        )
+        reason = f"The report is not usable: {'; '.join(problems[:3])}{more}."
+        return Gate(name="complete", verdict="fail", reason=reason)
     undefined = [t for t in report.tasks if report.row(t, report.windows[-1]).auc.value is None]
     remark = f" AUC of {', '.join(undefined)} is undefined on this day and was not judged." if undefined else ""
-    lines = len(report.tasks) * len(report.windows)
+    lines = len(report.tasks) * len(report.windows) * len(report.slices)
     return Gate(name="complete", verdict="pass", reason=f"The report is complete: {lines} lines, all finite.{remark}")
 
 
-def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterable[str]:
+def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
     if policy.task not in report.tasks or not report.windows:
         yield f"it has no line for the gate task {policy.task}"
         return
+    for name in (EVERYBODY, *policy.protected_slices):
+        if name not in report.slices:
+            yield f"it lacks the slice {name}, which the policy looks at"
+    for name in ("scoring", "parity", "quality"):
+        if not getattr(report, name):
+            yield f"it does not say {name}"
+    rows = {(row.task, row.window, row.slice): row for row in report.rows}
     for task in report.tasks:
         for window in report.windows:
-            try:
-                row = report.row(task, window)
-            except LongreelError:
-                yield f"no line for {task} at window {window}"
-                continue
-            for metric in METRICS:
-                estimate: Estimate = getattr(row, metric)
-                where = f"{metric} of {task} at window {window}"
-                numbers = [x for x in (estimate.value, estimate.low, estimate.high, *estimate.draws) if x is not None]
-                if not all(math.isfinite(x) for x in numbers):
-                    yield f"{where} is not finite"
-                elif (task == policy.task and metric in ("auc", "log_loss")) and (
-                    estimate.value is None or estimate.low is None or len(estimate.draws) != report.bootstrap_draws
-                ):
-                    yield f"{where} is undefined or lacks its {report.bootstrap_draws} draws"
+            for name in report.slices:
+                row = rows.get((task, window, name))
+                if row is None:
+                    yield f"no line for {task} at window {window}, slice {name}"
+                else:
+                    yield from _row_problems(row)
+    decisive = rows.get((policy.task, report.windows[-1], EVERYBODY))
+    for metric in NAMES if decisive is not None else ():
+        estimate = getattr(decisive, metric)
+        if estimate.value is None or len(estimate.draws) != report.bootstrap_draws:
+            yield f"{metric} of {policy.task}, on which it is judged, is undefined or lacks its draws"
+    if report.usual_window != report.windows[-1] and not any(
+        (gain.task, gain.slice) == (policy.task, EVERYBODY) for gain in report.window_gains
+    ):
+        yield "it does not say what the longest window gives"
+
+
+def _row_problems(row: MetricRow) -> Iterator[str]:
+    where = f"of {row.task} at window {row.window}, slice {row.slice}"
+    for metric in METRICS:
+        estimate = getattr(row, metric)
+        numbers = [x for x in (estimate.value, estimate.low, estimate.high, *estimate.draws) if x is not None]
+        if not all(math.isfinite(x) for x in numbers):
+            yield f"{metric} {where} is not finite"
+    if row.targets and row.log_loss.value is None:  # any target has one, unless its logit is not a number
+        yield f"log_loss {where} is not finite"
+
+
+def _data(report: EvaluationReport, policy: GatePolicy) -> Gate:
+    """Nobody is promoted on a day that is not to be trusted."""
+    quality = report.quality
+    assert quality is not None  # `_complete` passed
+    if not quality.passed:
+        return Gate(name="data", verdict="fail", reason=f"The samples of {report.date} did not pass their checkpoint.")
+    said = f"The samples of {report.date} passed their checkpoint"
+    if not quality.warnings:
+        return Gate(name="data", verdict="pass", reason=f"{said} without a warning.")
+    said += f" with {len(quality.warnings)} warning(s), first: {quality.warnings[0]}"
+    if policy.hold_on_data_warning:
+        return Gate(name="data", verdict="hold", reason=f"{said}. A later day will tell.")
+    return Gate(name="data", verdict="pass", reason=f"{said}.")
+
+
+def _parity(report: EvaluationReport) -> Gate:
+    """The numbers are worth nothing where two ways to the same logits disagree."""
+    failed = [check for check in report.parity if not check.passed]
+    for check in failed:
+        reason = (
+            f"Logits differ by up to {check.largest:.2g} between the model and {check.name}, allowed are "
+            f"{check.tolerance:.2g} ({check.logits:,} compared): what is judged is not what would be served."
+        )
+        return Gate(name="parity", verdict="fail", reason=reason)
+    names = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.parity)
+    return Gate(name="parity", verdict="pass", reason=f"Logits agree: {names}.")
 
 
 def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
@@ -136,42 +160,72 @@ def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
     if auc.low > policy.min_auc:
         return Gate(name="floor", verdict="pass", reason=f"{said}, above the floor of {policy.min_auc:.4f}.")
     if auc.value > policy.min_auc:
-        return Gate(name="floor", verdict="hold", reason=f"{said}: not surely above the floor of {policy.min_auc:.4f}.")
+        users = report.row(policy.task, window).users
+        factor = ((auc.value - auc.low) / (auc.value - policy.min_auc)) ** 2
+        reason = f"{said}: not surely above the floor of {policy.min_auc:.4f}. {settles(factor, users)}"
+        return Gate(name="floor", verdict="hold", reason=reason, more_data=factor)
     return Gate(name="floor", verdict="fail", reason=f"{said}, not above the floor of {policy.min_auc:.4f}.")
 
 
-def _windows(report: EvaluationReport, policy: GatePolicy) -> Gate:
-    """Reading more history than training did on average must not cost accuracy."""
-    longest = report.windows[-1]
-    usual = min(report.windows, key=lambda w: (abs(w - report.training_mean_window), w))
-    if usual == longest:
-        reason = f"No window is longer than {usual:,}, the one nearest to the training mean of "
-        return Gate(name="windows", verdict="pass", reason=f"{reason}{report.training_mean_window:,} events.")
-    gain = paired_difference(report.row(policy.task, longest).auc, report.row(policy.task, usual).auc, report.interval)
-    said = f"Reading {longest:,} instead of {usual:,} events changes AUC of {policy.task} by {gain}"
-    limit = -policy.max_window_loss
-    if gain.high < limit:
-        return Gate(name="windows", verdict="fail", reason=f"{said}: surely worse than the allowed {limit:+.4f}.")
-    if gain.value < limit:
-        return Gate(name="windows", verdict="hold", reason=f"{said}: perhaps worse than the allowed {limit:+.4f}.")
-    return Gate(name="windows", verdict="pass", reason=f"{said}; {limit:+.4f} is allowed.")
-
-
 def _calibration(report: EvaluationReport, policy: GatePolicy, task: str) -> Gate:
-    name, (low, high) = f"calibration/{task}", policy.calibration
-    window = report.windows[-1]
-    ratio = report.row(task, window).calibration
-    if ratio.value is None or ratio.low is None or ratio.high is None:
+    """Predicted rates are used as rates: right on the whole (ratio) and at every level (calibration error)."""
+    name, (low, high), window = f"calibration/{task}", policy.calibration, report.windows[-1]
+    row = report.row(task, window)
+    ratio, ece = row.calibration, row.ece
+    if ratio.value is None or ratio.low is None or ratio.high is None or ece.value is None or ece.low is None:
         return Gate(name=name, verdict="pass", reason=f"{task} had no positives, so its calibration was not judged.")
     said = (
-        f"Predicted over observed rate of {task} at window {window:,} is "
-        f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+        f"Predicted over observed rate of {task} at window {window:,} is {ratio.value:.3f} "
+        f"[{ratio.low:.3f}, {ratio.high:.3f}], its expected calibration error {ece.value:.4f}"
     )
-    if low <= ratio.value <= high:
-        return Gate(name=name, verdict="pass", reason=f"{said}, within {low} to {high}.")
-    if ratio.high < low or ratio.low > high:
-        return Gate(name=name, verdict="fail", reason=f"{said}, surely outside {low} to {high}.")
-    return Gate(name=name, verdict="hold", reason=f"{said}, outside {low} to {high}, though its interval reaches in.")
+    allowed = f"allowed are {low} to {high} and {policy.max_ece}"
+    if ratio.high < low or ratio.low > high or ece.low > policy.max_ece:
+        return Gate(name=name, verdict="fail", reason=f"{said}: surely outside, {allowed}.")
+    if low <= ratio.value <= high and ece.value <= policy.max_ece:
+        return Gate(name=name, verdict="pass", reason=f"{said}; {allowed}.")
+    return Gate(name=name, verdict="hold", reason=f"{said}: outside, though not surely; {allowed}.")
+
+
+def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
+    """Reading more history than training did in the mean must cost no task accuracy, nor the gate task in any slice."""
+    longest, usual = report.windows[-1], report.usual_window
+    if usual == longest:
+        reason = f"No window is longer than {usual:,}, the one nearest to the training mean of "
+        return [Gate(name="windows", verdict="pass", reason=f"{reason}{report.training_mean_window:,} events.")]
+    watched = [g for g in report.window_gains if g.slice == EVERYBODY or g.task == policy.task]
+    level, gates = policy.false_rejection_rate / max(1, len(watched)), []
+    for gain in watched:
+        part = "" if gain.slice == EVERYBODY else f"/{gain.slice}"
+        users = report.row(gain.task, longest, gain.slice).users
+        change = Difference.within(gain.auc, report.interval, users)
+        if change is None or users < 2:
+            continue
+        about = f"AUC of {gain.task}" + (f" in slice {gain.slice}" if part else "")
+        said = f"With {longest:,} instead of {usual:,} events read, {about} is"
+        gates.append(_watched(f"windows/{gain.task}{part}", said, change, policy.max_window_loss, level))
+    return gates
+
+
+def _cost(report: EvaluationReport, policy: GatePolicy) -> Gate:
+    cost = report.scoring
+    assert cost is not None  # `_complete` passed
+    said = (
+        f"Scoring {cost.shape} on {cost.device} takes {cost.latency_ms:,.1f} ms "
+        f"[{cost.latency_low_ms:,.1f}, {cost.latency_high_ms:,.1f}] and {cost.peak_memory_mib:,.0f} MiB"
+    )
+    if not policy.budgets:
+        return Gate(name="cost", verdict="pass", reason=f"{said}; the policy has no budget.")
+    budget = next((b for b in policy.budgets if b.device in cost.device), None)
+    if budget is None:
+        names = ", ".join(b.device for b in policy.budgets)
+        reason = f"{said}, but the budget is for {names}: evaluate the candidate there."
+        return Gate(name="cost", verdict="hold", reason=reason)
+    allowed = f"{budget.latency_ms:,.1f} ms and {budget.memory_mib:,.0f} MiB are allowed on {budget.device}"
+    if cost.latency_low_ms > budget.latency_ms or cost.peak_memory_mib > budget.memory_mib:
+        return Gate(name="cost", verdict="fail", reason=f"{said}; {allowed}.")
+    if cost.latency_ms > budget.latency_ms:
+        return Gate(name="cost", verdict="hold", reason=f"{said}; {allowed}. Some runs were within: measure again.")
+    return Gate(name="cost", verdict="pass", reason=f"{said}; {allowed}.")
 
 
 def _against(candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> list[Gate]:
@@ -185,34 +239,100 @@ def _against(candidate: EvaluationReport, champion: EvaluationReport | None, pol
     if problems:
         reason = f"The champion's own report is not usable ({problems[0]}); evaluate it again, or roll it back."
         return [Gate(name="champion", verdict="hold", reason=reason)]
-    window = candidate.windows[-1]
-
-    def difference(task: str, pick: Callable[..., Estimate]) -> Difference:
-        ours, theirs = pick(candidate.row(task, window)), pick(champion.row(task, window))
-        return paired_difference(ours, theirs, candidate.interval)
-
-    gates = [_auc_gain(difference(policy.task, lambda row: row.auc), policy, window)]
-    for task in candidate.tasks:
-        if all(report.row(task, window).log_loss.draws for report in (candidate, champion)):
-            gates.append(_log_loss(difference(task, lambda row: row.log_loss), policy, task, window))
-    return gates
+    rivals = _Rivals(candidate, champion, policy)
+    return [rivals.better(), *rivals.losses()]
 
 
-def _auc_gain(gain: Difference, policy: GatePolicy, window: int) -> Gate:
-    said = f"AUC of {policy.task} at window {window:,} differs from the champion's on the same data by {gain}"
-    if gain.low > policy.min_auc_gain:
-        return Gate(name="champion/auc", verdict="pass", reason=f"{said}: surely above {policy.min_auc_gain:+.4f}.")
-    if gain.high < -policy.max_auc_loss:
-        return Gate(name="champion/auc", verdict="fail", reason=f"{said}: surely below {-policy.max_auc_loss:+.4f}.")
-    reason = f"{said}: not surely above {policy.min_auc_gain:+.4f}, so there is not enough evidence to promote."
-    return Gate(name="champion/auc", verdict="hold", reason=reason)
+@dataclass(frozen=True)
+class _Rivals:
+    """Two whole reports on the same data, at the longest window."""
+
+    candidate: EvaluationReport
+    champion: EvaluationReport
+    policy: GatePolicy
+
+    def gain(self, task: str, metric: str, slice: str = EVERYBODY) -> Difference | None:
+        """How much better the candidate is; None where that is undefined for one of them."""
+        ours, theirs = (r.row(task, r.windows[-1], slice) for r in (self.candidate, self.champion))
+        try:
+            return Difference.of(
+                getattr(ours, metric), getattr(theirs, metric), ours.users, less_is_better=metric == "log_loss"
+            )
+        except LongreelError:
+            return None
+
+    def better(self) -> Gate:
+        """The one gate that says why to change anything."""
+        policy, name = self.policy, "champion/better"
+        level = policy.promotion_level
+        gains = {m: g for m in policy.better_by if (g := self.gain(policy.task, m)) is not None}
+        users = self.candidate.row(policy.task, self.candidate.windows[-1]).users
+        said = " and ".join(f"{NAMES[m]} of {policy.task} is {g.say(level)}" for m, g in gains.items())
+        said = f"Against the champion on the same {users:,} users, {said or 'nothing can be compared'}"
+        said += f" (each bound wrong at most {level:.2%})"
+        if users < policy.min_users:
+            factor = policy.min_users / max(1, users)
+            reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
+            return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
+        sure = [NAMES[m] for m, g in gains.items() if g.low(level) > policy.min_gain]
+        if sure:
+            reason = f"{said}: surely above {policy.min_gain:+.4f} by {' and '.join(sure)}."
+            return Gate(name=name, verdict="pass", reason=reason)
+        factors = [g.more_data(policy.min_gain, level) for g in gains.values()]
+        soonest = min((f for f in factors if f is not None), default=None)
+        reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(soonest, users)}"
+        waits = soonest if soonest is not None and soonest > 1 else None  # it is surely not better already
+        return Gate(name=name, verdict="hold", reason=reason, more_data=waits)
+
+    def losses(self) -> list[Gate]:
+        """What the candidate must not pay for being better elsewhere."""
+        policy, tolerances = self.policy, {"auc": self.policy.max_auc_loss, "log_loss": self.policy.max_log_loss_rise}
+        places = [(t, m, EVERYBODY) for t in self.candidate.tasks for m in NAMES]
+        places += [(policy.task, "auc", s) for s in self.candidate.slices if s != EVERYBODY]
+        level, gates = policy.false_rejection_rate / len(places), []
+        for task, metric, part in places:
+            where = f" in slice {part}" if part != EVERYBODY else ""
+            name = f"slice/{part}" if where else f"champion/{metric}/{task}"
+            row = self.candidate.row(task, self.candidate.windows[-1], part)
+            gain = self.gain(task, metric, part)
+            about = f"{NAMES[metric]} of {task}{where}"
+            if row.users < policy.min_users or gain is None:
+                reason = f"{about} was not judged: {row.users:,} users, {row.positives:,} of {row.targets:,} positive."
+                gates.append(Gate(name=name, verdict="pass", reason=reason[0].upper() + reason[1:]))
+                continue
+            said = f"Against the champion, {about} is"
+            tolerance = policy.slice_tolerance if where else tolerances[metric]
+            if part in policy.protected_slices or (task == policy.task and not where):
+                gates.append(_proved(name, said, gain, tolerance, level, policy))
+            else:
+                gates.append(_watched(name, said, gain, tolerance, level))
+        return gates
 
 
-def _log_loss(rise: Difference, policy: GatePolicy, task: str, window: int) -> Gate:
-    name, limit = f"champion/log_loss/{task}", policy.max_log_loss_rise
-    said = f"Log loss of {task} at window {window:,} differs from the champion's by {rise}"
-    if rise.low > limit:
-        return Gate(name=name, verdict="fail", reason=f"{said}: surely a rise beyond {limit:+.4f}.")
-    if rise.value > limit:
-        return Gate(name=name, verdict="hold", reason=f"{said}: perhaps a rise beyond {limit:+.4f}.")
-    return Gate(name=name, verdict="pass", reason=f"{said}; a rise of {limit:+.4f} is allowed.")
+def _watched(name: str, said: str, gain: Difference, tolerance: float, level: float) -> Gate:
+    """Stop only for a loss that is sure."""
+    said = f"{said} {gain.say(level)}"
+    if gain.high(level) < -tolerance:
+        return Gate(name=name, verdict="fail", reason=f"{said}: surely a loss beyond the allowed {tolerance:.4f}.")
+    if gain.value < -tolerance and gain.high(level) < 0:
+        factor = gain.more_data(-tolerance, level)
+        reason = f"{said}: surely a loss, perhaps beyond the allowed {tolerance:.4f}. {settles(factor, gain.users)}"
+        return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
+    allowed = f"within the allowed loss of {tolerance:.4f}"
+    if gain.value < -tolerance:
+        allowed = f"not surely a loss; beyond {tolerance:.4f} a sure one would stop it"
+    return Gate(name=name, verdict="pass", reason=f"{said}: {allowed}.")
+
+
+def _proved(name: str, said: str, gain: Difference, tolerance: float, level: float, policy: GatePolicy) -> Gate:
+    """Pass only where a loss beyond the tolerance is ruled out."""
+    if gain.high(level) < -tolerance:
+        reason = f"{said} {gain.say(level)}: surely a loss beyond the allowed {tolerance:.4f}."
+        return Gate(name=name, verdict="fail", reason=reason)
+    proof = policy.missed_regression_rate
+    said = f"{said} {gain.say(proof)}"
+    if gain.low(proof) > -tolerance:
+        return Gate(name=name, verdict="pass", reason=f"{said}: a loss beyond {tolerance:.4f} is ruled out.")
+    factor = gain.more_data(-tolerance, proof)
+    reason = f"{said}: a loss beyond {tolerance:.4f} is not ruled out. {settles(factor, gain.users)}"
+    return Gate(name=name, verdict="hold", reason=reason, more_data=factor)

@@ -16,6 +16,7 @@ import os
 import socket
 import time
 from dataclasses import asdict, dataclass
+from datetime import date
 from typing import Any, Literal
 
 from mlflow import MlflowClient
@@ -97,6 +98,7 @@ class Ledger:
                 f"the decision is about the model {decision.candidate_digest}, but version {version.version} is "
                 f"{version.model_digest}; name the version that was judged"
             )
+        self._require_early_look(decision, version)
         last = next((e for e in reversed(self.entries()) if not e.void), None)
         if last is not None and (last.to_version, last.decision) == (version.version, decision.digest()):
             return last
@@ -132,6 +134,16 @@ class Ledger:
         target = registry.get_version(self.client, self.model, to_version)
         registry.fetch(self.client, self.model, target)
         return self._move("rollback", current, target, None, reason or "rolled back by hand")
+
+    def _require_early_look(self, decision: Decision, version: Version) -> None:
+        """A candidate judged day after day is promoted by luck in the end; the policy says how often it may be."""
+        looks = (date.fromisoformat(decision.date) - version.evaluated_day).days + 1
+        if looks > decision.looks:
+            raise LongreelError(
+                f"version {version.version} was made to be judged on {version.evaluated_day} and the policy lets it be "
+                f"judged on {decision.looks} day(s), this decision is of {decision.date}; train a new candidate, or "
+                "raise `looks` in gates.toml, which asks for surer evidence each time"
+            )
 
     def _end(self) -> int | None:
         return next((e.to_version for e in reversed(self.entries()) if not e.void), None)

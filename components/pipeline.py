@@ -52,33 +52,35 @@ def decide(
     """Judge the reports by the gates, and record evidence and decision; gives promote, hold or reject."""
     from pathlib import Path
 
-    from components.decide import read_report
     from components.gates import decide as judge
     from components.record import record_judgement
     from contracts.home import Home
+    from contracts.report import EvaluationReport
 
     place, other = Home(Path(home)), Path(champion.path)
-    report = read_report(Path(candidate.path))
-    against = None if other.read_text() == "null" else read_report(other)
-    made = judge(report, against, place.config.gates)
+    report = EvaluationReport.read(Path(candidate.path))
+    against = None if other.read_text() == "null" else EvaluationReport.read(other)
+    made = judge(report, against, place.policy)
     record_judgement(place, int(version), report, against, made)
     Path(decision.path).write_text(made.to_json())
     return made.outcome
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact]) -> int:
-    """Make the version the champion; gives the ledger entry's number."""
+def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool) -> int:
+    """Make the version the champion; gives the ledger entry's number, 0 where a person is to approve it first."""
     from pathlib import Path
 
     from components import registry
     from components.ledger import Ledger
-    from components.promote import read_decision
+    from contracts.decision import Decision
     from contracts.home import Home
 
+    if waits_for_approval:
+        return 0
     ledger = Ledger(Home(Path(home)))
     chosen = registry.get_version(ledger.client, ledger.model, int(version))
-    return ledger.promote(read_decision(Path(decision.path)), chosen).sequence
+    return ledger.promote(Decision.read(Path(decision.path)), chosen).sequence
 
 
 class Retrained(NamedTuple):
@@ -89,7 +91,9 @@ class Retrained(NamedTuple):
 
 
 @dsl.pipeline(name="longreel-retrain", description="Train, judge on a fresh day, decide, and promote what is better.")
-def retrain_pipeline(home: str, date: str, trigger: str, inputs_digest: str, champion: int) -> Retrained:
+def retrain_pipeline(
+    home: str, date: str, trigger: str, inputs_digest: str, champion: int, waits_for_approval: bool = False
+) -> Retrained:
     """One candidate for one day. `champion` is the present champion's version, 0 where there is none."""
     trained = train(home=home, date=date, trigger=trigger, inputs_digest=inputs_digest)
     trained.set_display_name("train")
@@ -105,7 +109,12 @@ def retrain_pipeline(home: str, date: str, trigger: str, inputs_digest: str, cha
     )
     made.set_caching_options(False)  # it writes to MLflow, as does promote
     with dsl.If(made.outputs["Output"] == "promote", name="is it better"):
-        moved = promote(home=home, version=trained.output, decision=made.outputs["decision"])
+        moved = promote(
+            home=home,
+            version=trained.output,
+            decision=made.outputs["decision"],
+            waits_for_approval=waits_for_approval,
+        )
         moved.set_caching_options(False)
     return Retrained(trained.output, made.outputs["Output"])
 

@@ -1,27 +1,36 @@
 """What does a report look like? Figures that answer one question each, drawn without a display."""
 
+import textwrap
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from components.gates import paired_difference
+from contracts.decision import Decision, Gate
 from contracts.errors import LongreelError
-from contracts.report import EvaluationReport, MetricRow
+from contracts.report import EVERYBODY, Estimate, EvaluationReport, paired_difference
 
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
+BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
+COLOUR = {"pass": BETTER, "hold": UNSURE, "fail": WORSE}
+SHADE = {"pass": "#d2f4d9", "hold": "#f8e3b0", "fail": "#ffd7d5"}
 
 
-def write_plots(candidate: EvaluationReport, champion: EvaluationReport | None, folder: Path) -> list[Path]:
+def write_plots(
+    candidate: EvaluationReport, champion: EvaluationReport | None, decision: Decision, folder: Path
+) -> list[Path]:
     """Write every plot as PNG into `folder`; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
+        "gate_waterfall.png": gate_waterfall(decision),
         "auc_by_window.png": auc_by_window(candidate, champion),
         "gain_by_history.png": gain_by_history(candidate),
-        "calibration_by_window.png": calibration_by_window(candidate, champion),
+        "reliability.png": reliability(candidate),
     }
     if champion is not None:
         figures["gain_over_champion.png"] = gain_over_champion(candidate, champion)
+        figures["gain_by_slice.png"] = gain_by_slice(candidate, champion)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
     return [folder / name for name in figures]
@@ -100,43 +109,111 @@ def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) 
                 gain = paired_difference(pair[0], pair[1], candidate.interval)
             except LongreelError:  # undefined for one of them
                 continue
+            if gain.value is None or gain.low is None or gain.high is None:
+                continue
             axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
             axis.plot([window], [gain.value], "o", ms=4, color=CANDIDATE)
         _window_axis(axis, candidate)
     return figure
 
 
-def calibration_by_window(candidate: EvaluationReport, champion: EvaluationReport | None) -> Figure:
-    """Are predicted rates right at every window?"""
-    title = f"Predicted over observed rate on {candidate.date}"
-    figure, axes = _compare(candidate, champion, "calibration", title)
-    for axis in axes:
-        axis.axhline(1.0, color=GREY, lw=1, ls=":")
+def reliability(report: EvaluationReport) -> Figure:
+    """Do things happen as often as predicted? Observed against predicted rates, in bins of equally many targets."""
+    window = report.windows[-1]
+    figure, axes = _panels(report, f"Reliability on {report.date} at {window:,} events, bins of equally many targets")
+    for axis, task in zip(axes, report.tasks, strict=True):
+        bins = [b for b in report.reliability if b.task == task and b.observed.value is not None]
+        most = max([b.predicted for b in bins] + [b.observed.high or 0.0 for b in bins], default=1.0)
+        axis.plot([0, most], [0, most], color=GREY, lw=1, ls=":", label="as often as predicted")
+        for b in bins:
+            ends = [b.observed.low or 0.0, b.observed.high or 0.0]
+            axis.plot([b.predicted] * 2, ends, color=CANDIDATE, lw=1.4)
+        rates = [b.observed.value for b in bins]
+        axis.plot([b.predicted for b in bins], rates, "o", ms=4, color=CANDIDATE, label="observed")  # type: ignore[arg-type]
+        row = report.row(task, window)
+        if row.calibration.value is not None and row.ece.value is not None:
+            said = f"predicted / observed {row.calibration.value:.3f}\ncalibration error {row.ece.value:.4f}"
+            axis.text(0.03, 0.97, said, transform=axis.transAxes, va="top", fontsize=8)
+        axis.set_xlabel("predicted rate")
+    axes[0].set_ylabel("observed rate")
+    _legend(figure, axes[0])
     return figure
 
 
-def _slice_start(row: MetricRow) -> float:
-    digits = "".join(c if c.isdigit() else " " for c in row.slice.split(">=")[-1].replace(",", "")).split()
-    return -1.0 if not digits else 0.0 if row.slice.startswith("history<") else float(digits[0])
+def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
+    """Who gains from the candidate, and does anybody lose? The paired difference in every slice."""
+    title = f"AUC on {candidate.date} by slice: candidate minus champion, paired {candidate.interval:.0%} interval"
+    figure, axes = _panels(candidate, title)
+    window = candidate.windows[-1]
+    for axis, task in zip(axes, candidate.tasks, strict=True):
+        gains: dict[str, Estimate] = {}
+        for name in candidate.slices:
+            try:
+                pair = [report.row(task, window, name).auc for report in (candidate, champion)]
+                gains[name] = paired_difference(pair[0], pair[1], candidate.interval)
+            except LongreelError:  # undefined for one of them
+                continue
+        _forest(axis, gains, {name: candidate.row(task, window, name).users for name in gains})
+        axis.set_xlabel("AUC gained")
+    return figure
 
 
 def gain_by_history(report: EvaluationReport) -> Figure:
-    """Who gains from a long window? AUC at the shortest and at the longest one, by how much history a user has."""
-    shortest, longest = report.windows[0], report.windows[-1]
-    figure, axes = _panels(report, f"AUC on {report.date} by history length: {shortest:,} against {longest:,} events")
+    """Who gains from reading more than training did in the mean? By how much history a user has."""
+    longest, usual = report.windows[-1], report.usual_window
+    title = f"AUC on {report.date}: reading {longest:,} instead of {usual:,} events, by history length"
+    figure, axes = _panels(report, title)
     for axis, task in zip(axes, report.tasks, strict=True):
-        at_longest = [row for row in report.rows if row.task == task and row.window == longest and row.slice != "all"]
-        names = [row.slice for row in sorted(at_longest, key=_slice_start)]
-        for window, colour, side in ((shortest, GREY, -0.12), (longest, CANDIDATE, 0.12)):
-            rows = {row.slice: row.auc for row in report.rows if row.task == task and row.window == window}
-            for place, auc in enumerate(rows.get(name) for name in names):
-                if auc is None or auc.value is None or auc.low is None or auc.high is None:
-                    continue
-                axis.plot([auc.low, auc.high], [place + side, place + side], color=colour, lw=1.4)
-                axis.plot([auc.value], [place + side], "o", ms=4, color=colour)
-            axis.plot([], [], "o-", ms=4, lw=1.4, color=colour, label=f"{window:,} events")
-        users = {row.slice: row.users for row in at_longest}
-        axis.set_yticks(range(len(names)), [f"{n}\n{users[n]:,} users" for n in names], fontsize=8)
-        axis.set_xlabel("AUC")
-    _legend(figure, axes[0])
+        names = [name for name in report.slices if name == EVERYBODY or name.startswith("history")]
+        found = {g.slice: g.auc for g in report.window_gains if g.task == task}
+        gains = {name: found[name] for name in names if name in found}
+        _forest(axis, gains, {name: report.row(task, longest, name).users for name in gains})
+        axis.set_xlabel("AUC gained")
     return figure
+
+
+def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> None:
+    """One line an interval, against zero."""
+    axis.axvline(0.0, color=GREY, lw=1, ls=":")
+    for place, gain in enumerate(gains.values()):
+        if gain.value is None or gain.low is None or gain.high is None:
+            continue
+        colour = WORSE if gain.high < 0 else BETTER if gain.low > 0 else GREY
+        axis.plot([gain.low, gain.high], [place, place], color=colour, lw=1.6)
+        axis.plot([gain.value], [place], "o", ms=4, color=colour)
+    axis.set_yticks(range(len(gains)), [f"{name}  ({users[name]:,})" for name in gains], fontsize=7)
+    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.tick_params(axis="x", labelsize=8)
+
+
+def gate_waterfall(decision: Decision) -> Figure:
+    """Which gates did the candidate pass, where was it stopped, and by what?"""
+    groups: dict[str, list[Gate]] = {}
+    for gate in decision.gates:
+        groups.setdefault(gate.group, []).append(gate)
+    steps = len(groups)
+    figure = Figure(figsize=(11, 0.8 + 0.52 * steps), layout="constrained")
+    axis = figure.subplots()
+    for place, (name, gates) in enumerate(groups.items()):
+        worst = max((gate.verdict for gate in gates), key=("pass", "hold", "fail").index)
+        share = sum(gate.verdict == "pass" for gate in gates) / len(gates)
+        axis.barh(place, 1, left=place, height=0.66, color=SHADE[worst])
+        axis.barh(place, share, left=place, height=0.66, color=COLOUR[worst])
+        axis.text(-0.15, place, name, va="center", ha="right", fontsize=10)
+        axis.text(place + 1.15, place, _verdicts(gates, worst, 124 - 7 * place), va="center", fontsize=8.5)
+    axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, judged on {decision.date}")
+    axis.set_xlim(-1.6, 2.2 * steps)
+    axis.set_ylim(steps - 0.4, -0.6)
+    axis.axis("off")
+    return figure
+
+
+def _verdicts(gates: list[Gate], worst: str, width: int) -> str:
+    """How many gates of a group ended how, and the first reason that stopped the candidate, on two lines."""
+    counts = [f"{n} {v}" for v in ("fail", "hold", "pass") if (n := sum(gate.verdict == v for gate in gates))]
+    stopped = [gate.reason for gate in gates if gate.verdict == worst and worst != "pass"]
+    if not stopped:
+        return ", ".join(counts)
+    lines = textwrap.wrap(f"{', '.join(counts)}.  {stopped[0]}", width, max_lines=3, placeholder=" ...")
+    return "\n".join(lines)

@@ -1,39 +1,49 @@
 """The step `promote`: makes a version the champion, if a decision says so, and writes it in the ledger."""
 
 import argparse
+import json
 from pathlib import Path
 
+from contracts.dates import parse_day
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
 
+NOT_BETTER = 99  # what an Airflow task takes as "skip"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel promote`."""
-    parser.add_argument("--decision", type=Path, required=True, help="the decision (`longreel decide`)")
-    parser.add_argument("--version", type=int, required=True, help="the registered version that it is about")
+    parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel retrain` judged on this day")
+    parser.add_argument("--decision", type=Path, help="or a decision (`longreel decide`)")
+    parser.add_argument("--version", type=int, help="... and the registered version that it is about")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and why; exit 99: nothing")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Promote and print the ledger's new line."""
+    decision, number = _asked(args, home)
+    if args.dry_run:
+        print(f"version {number}: {decision.outcome}. {' '.join(decision.reasons[:3])}")
+        return 0 if decision.outcome == "promote" else NOT_BETTER
     from components import registry
     from components.ledger import Ledger
 
-    decision = read_decision(args.decision)
     ledger = Ledger(home)
-    version = registry.get_version(ledger.client, ledger.model, args.version)
+    version = registry.get_version(ledger.client, ledger.model, number)
     entry = ledger.promote(decision, version)
     before = "no champion" if entry.from_version is None else f"version {entry.from_version}"
     print(f"{ledger.model}: champion {before} -> version {entry.to_version} (ledger entry {entry.sequence})")
     return 0
 
 
-def read_decision(path: Path) -> Decision:
-    """A decision from a file.
-
-    Raises:
-        LongreelError: there is no such file, or it is not a decision.
-    """
-    if not path.is_file():
-        raise LongreelError(f"no decision at {path}; `longreel decide --out {path}` writes one")
-    return Decision.from_json(path.read_text())
+def _asked(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:
+    """The decision and the version that the command names."""
+    if (args.date is None) == (args.decision is None) or (args.decision is None) != (args.version is None):
+        raise LongreelError("name the candidate: --date DAY, or --decision FILE and --version N")
+    if args.decision is not None:
+        return Decision.read(args.decision), args.version
+    folder = home.reports / str(parse_day(args.date))
+    if not (folder / "summary.json").is_file():
+        raise LongreelError(f"no retrain was finished for {args.date}; `longreel retrain --date {args.date}` runs one")
+    return Decision.read(folder / "decision.json"), int(json.loads((folder / "summary.json").read_text())["version"])

@@ -32,6 +32,7 @@ from contracts.schemas import REQUEST_TABLE, later_of
 CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not judged yet
 MAX_TAG = 4_500  # stores refuse tag values and descriptions beyond 5,000 characters
+EXAMPLE_CANDIDATES = 200  # user-days that the model's example is chosen among
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 # What the scoring script needs where a version is served; the code of `contracts` and `model` travels with it.
 SERVING_REQUIREMENTS = ["mlflow==3.17.2", "torch>=2.11", "numpy>=2.2", "pandas>=2.2", "pyarrow>=25", "safetensors>=0.8"]
@@ -119,6 +120,22 @@ def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
     )
 
 
+def _example(home: Home, tags: Mapping[str, str]) -> Any:
+    """A real request to try the model with: of the last training day, whoever has the shortest history that is one."""
+    from model.scoring import day_groups, request_table
+
+    day = date.fromisoformat(tags["data_watermark"])
+    if home.lake.manifest("samples", day) is None:
+        return None
+    rows = request_table(home.lake, day_groups(home.lake, day), EXAMPLE_CANDIDATES).to_pylist()
+    seen = [row for row in rows if row["history_item_id"]] or rows
+    if not seen:
+        return None
+    import pandas as pd
+
+    return pd.DataFrame([min(seen, key=lambda row: len(row["history_item_id"]))])
+
+
 def register(
     home: Home, client: MlflowClient, model_dir: Path, *, run_id: str, tasks: tuple[str, ...], tags: Mapping[str, str]
 ) -> Version:
@@ -132,13 +149,14 @@ def register(
     active = mlflow.active_run()
     is_open = active is not None and active.info.run_id == run_id
     with nullcontext() if is_open else mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # asks for type hints and an example; the signature is exact
+        warnings.simplefilter("ignore", UserWarning)  # asks for type hints; the signature is exact
         info = mlflow.pyfunc.log_model(
             name="ranker",
             python_model=str(SCRIPT),
             artifacts={"model": str(model_dir)},
             model_config={"model_digest": digest},
             signature=request_signature(tasks),
+            input_example=_example(home, tags),
             pip_requirements=SERVING_REQUIREMENTS,
             code_paths=[str(Path(package.__path__[0])) for package in (contracts, model)],
         )
@@ -184,13 +202,15 @@ def headline(decision: Decision) -> str:
     """Why it was decided so, in short: the gates that did not pass, or the comparison with the champion."""
     if decision.outcome != "promote":
         return " ".join(decision.reasons)
-    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/auc")]
+    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/better")]
     return " ".join(compared) or " ".join(decision.reasons)
 
 
 def record_decision(client: MlflowClient, name: str, version: Version, decision: Decision) -> None:
     """Tag a version and its run with what was decided; both pages say why in words."""
     values = {
+        "policy_version": decision.policy_version,
+        "policy_digest": decision.policy_digest,
         "decision": decision.outcome,
         "decision_digest": decision.digest(),
         "decision_reason": headline(decision)[:MAX_TAG],
@@ -199,7 +219,8 @@ def record_decision(client: MlflowClient, name: str, version: Version, decision:
         client.set_model_version_tag(name, str(version.version), key, value)
         client.set_tag(version.run_id, key, value)
     lines = [f"**{decision.outcome}** of {name} version {version.version}, judged on {decision.date}", ""]
-    lines += [f"- {gate.verdict}: {gate.reason}" for gate in decision.gates]
+    worst_first = sorted(decision.gates, key=lambda gate: ("fail", "hold", "pass").index(gate.verdict))
+    lines += [f"- {gate.verdict}: {gate.reason}" for gate in worst_first]
     text = "\n".join(lines)[:MAX_TAG]
     client.update_model_version(name, str(version.version), description=text)
     client.set_tag(version.run_id, "mlflow.note.content", text)

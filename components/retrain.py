@@ -1,7 +1,8 @@
 """The step `retrain`: one candidate for DATE, from training to promotion, as one KFP pipeline run on this machine.
 
 Killed at any moment, the next call goes on: training from its last checkpoint, everything after it from its start.
-Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, plots/ and, last, summary.json.
+Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, run_card.html, plots/ and, last,
+summary.json.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel retrain`."""
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: judge on this day, train on those before it")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it runs; a tag of the MLflow run")
+    parser.add_argument("--no-promote", action="store_true", help="leave promotion to `longreel promote --date DATE`")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -48,7 +50,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components.summary import print_summary
 
     day = parse_day(args.date)
-    retrain(home, day, trigger=args.trigger)
+    retrain(home, day, trigger=args.trigger, promote=not args.no_promote)
     print_summary(home, day)
     return 0
 
@@ -77,8 +79,8 @@ def plan(home: Home, day: date) -> Plan:
     return Plan(inputs, 0 if champion is None else champion.version)
 
 
-def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]:
-    """Train, evaluate, decide and promote for one day; returns what summary.json holds.
+def retrain(home: Home, day: date, *, trigger: str = "manual", promote: bool = True) -> dict[str, Any]:
+    """Train, evaluate, decide and, where asked to, promote for one day; returns what summary.json holds.
 
     Raises:
         LongreelError: see `plan`; or a step of the pipeline failed, and its output says how.
@@ -100,6 +102,7 @@ def retrain(home: Home, day: date, *, trigger: str = "manual") -> dict[str, Any]
                 trigger=trigger,
                 inputs_digest=planned.inputs_digest,
                 champion=planned.champion,
+                waits_for_approval=not promote,
             )
         except RuntimeError as error:
             said = re.sub(r"\x1b\[\d*m", "", str(error))
@@ -116,14 +119,14 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
 
     from components import record, registry
     from components.ledger import Ledger
-    from components.promote import read_decision
+    from contracts.decision import Decision
 
     ledger, folder = Ledger(home), home.reports / str(day)
     judged = registry.get_version(ledger.client, ledger.model, version)
     folder.mkdir(parents=True, exist_ok=True)
     for stale in ("summary.json", "champion_report.json"):
         (folder / stale).unlink(missing_ok=True)
-    wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json"}
+    wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json", record.CARD: record.CARD}
     if planned.champion:
         wanted[record.CHAMPION_REPORT] = "champion_report.json"
     uri = ledger.client.tracking_uri
@@ -132,7 +135,7 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
         shutil.copyfile(found, folder / name)
     plots = Path(download_artifacts(run_id=judged.run_id, artifact_path=record.PLOTS, tracking_uri=uri))
     shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
-    decision, champion = read_decision(folder / "decision.json"), ledger.champion()
+    decision, champion = Decision.read(folder / "decision.json"), ledger.champion()
     summary = {
         "date": str(day),
         "trigger": trigger,

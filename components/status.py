@@ -10,11 +10,13 @@ from rich.table import Table
 
 from components import registry, tracking
 from components.freshness import due
-from components.ledger import Entry, Ledger
+from components.history import ledger_table
+from components.ledger import Ledger
 from components.registry import Version
 from components.summary import MARKS, wide_console
 from contracts.config import Config
 from contracts.dates import day_range
+from contracts.forgotten import records
 from contracts.home import Home
 from contracts.lake import Lake
 from contracts.lineage import Stale, stale_partitions
@@ -36,6 +38,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     console.print(_partitions(lake))
     for line in _stale(stale_partitions(lake)):
         console.print(line, soft_wrap=True, highlight=False)
+    for line in _forgotten(lake):
+        console.print(line, soft_wrap=True, highlight=False)
     for line in _quality(home):
         console.print(line, soft_wrap=True, highlight=False)
     for line in _freshness(config, sorted(lake.days("samples")), known, champion):
@@ -43,7 +47,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if known:
         console.print(_candidates(known[-NEWEST:], champion))
     if entries := ledger.entries():
-        console.print(_ledger(entries[-NEWEST:]))
+        console.print(ledger_table(entries[-NEWEST:]))
     return 0
 
 
@@ -76,6 +80,22 @@ def _stale(found: Sequence[Stale]) -> list[str]:
         lines.append(
             f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
         )
+    return lines
+
+
+def _forgotten(lake: Lake) -> list[str]:
+    """How many users are forgotten, and requests that did not get to their end."""
+    known = records(lake)
+    users = {user for record in known for user in record.users}
+    lines = (
+        [f"forgotten: {len(users)} user{'s' * (len(users) != 1)}, last asked for at {known[-1].began}"] if known else []
+    )
+    for record in known:
+        if not record.finished:
+            lines.append(
+                f"[red]unfinished[/] forget of {len(record.users)} user{'s' * (len(record.users) != 1)}, begun at "
+                f"{record.began}: run longreel forget again with the same --user"
+            )
     return lines
 
 
@@ -125,15 +145,4 @@ def _candidates(known: list[Version], champion: Version | None) -> Table:
             MARKS.get(version.decision, version.decision),
             tags.get("decision_reason", ""),
         )
-    return table
-
-
-def _ledger(entries: Sequence[Entry]) -> Table:
-    table = Table(title="Ledger", title_justify="left")
-    for name in ("entry", "when", "who", "action", "champion", "decision"):
-        table.add_column(name)
-    for e in entries:
-        moved = f"{e.from_version or 'none'} -> {e.to_version}"
-        action = f"{e.action} [red](void: lost a race)[/]" if e.void else e.action
-        table.add_row(str(e.sequence), e.at, e.who, action, moved, e.decision or e.reason)
     return table

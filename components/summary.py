@@ -8,14 +8,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from components.gates import paired_difference
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.report import Estimate, EvaluationReport, MetricRow
+from contracts.report import Estimate, EvaluationReport, MetricRow, paired_difference
 
 LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
+TOGETHER = {
+    "calibration": "Predicted rates are right",
+    "windows": "Long windows do no sure harm",
+    "slice": "No slice surely loses, protected ones are proved",
+}  # gates that say little one by one where they passed
 VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]"}
 
 
@@ -61,13 +65,19 @@ def _gain(row: MetricRow, champion: EvaluationReport, interval: float) -> str:
 
 
 def decision_table(decision: Decision) -> Table:
-    """Every gate of a decision with its sentence."""
+    """Every gate of a decision with its sentence; slices and tasks that passed share a line."""
     table = Table(title=f"Decision on {decision.date}: {MARKS[decision.outcome]}", title_justify="left")
     table.add_column("gate", no_wrap=True)
     table.add_column("verdict")
     table.add_column("reason")
+    passed: dict[str, list[str]] = {}
     for gate in decision.gates:
-        table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
+        if gate.verdict == "pass" and gate.group in TOGETHER:
+            passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
+        else:
+            table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
+    for group, names in passed.items():
+        table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
     return table
 
 
@@ -113,6 +123,7 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
         facts.add_row("[yellow]data warning[/]", escape(warning))
     facts.add_row("reports", str(folder))
     facts.add_row("plots", str(folder / "plots"))
-    if report.latency_ms is not None:
-        facts.add_row("latency", f"{report.latency_ms:,.1f} ms for {report.latency_shape} on {report.device}")
+    if (cost := report.scoring) is not None:
+        memory = f"{cost.peak_memory_mib:,.0f} MiB"
+        facts.add_row("scoring", f"{cost.latency_ms:,.1f} ms and {memory} for {cost.shape} on {cost.device}")
     console.print(facts, soft_wrap=True)

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 
-from contracts.home import Home
+from contracts.errors import LongreelError
+from contracts.home import TRACKING_VARIABLE, Home
 from contracts.lake import Lake, Manifest
-from contracts.report import EvaluationReport
+from contracts.report import METRICS, EvaluationReport, paired_difference
 from model.progress import StepStats
 
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
@@ -39,8 +41,15 @@ def open_store(home: Home) -> MlflowClient:
     uri = home.tracking_uri
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    given = os.environ.get(TRACKING_VARIABLE)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
+    # MLflow also writes the URI into the environment, where the next home opened by this process would take it for the
+    # user's wish and read this home's store.
+    if given is None:
+        os.environ.pop(TRACKING_VARIABLE, None)
+    else:
+        os.environ[TRACKING_VARIABLE] = given
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -124,6 +133,21 @@ def log_data(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[
     client.log_inputs(run_id, inputs)
 
 
+def log_quality(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[Manifest]) -> None:
+    """What the checkpoints said of the training days, as `quality/training_days.json`, and how many warnings that
+    were as the tag `data_warnings`, which the table of runs can show."""
+    said: dict[str, dict[str, Any]] = {}
+    for samples in manifests:
+        events = lake.manifest("events", date.fromisoformat(samples.date))
+        for manifest in (events, samples):
+            if manifest is not None:
+                about = {name: manifest.details.get(name) for name in ("quality", "warnings")}
+                said.setdefault(samples.date, {})[manifest.dataset] = about
+    warnings = sum(len(each["warnings"] or ()) for day in said.values() for each in day.values())
+    client.log_dict(run_id, said, "quality/training_days.json")
+    client.set_tag(run_id, "data_warnings", str(warnings))
+
+
 class TrainingCurves:
     """Called with every step's stats; writes training curves (`train/...`) in batches, thinned to a point a second."""
 
@@ -152,7 +176,11 @@ class TrainingCurves:
             "tokens_per_s": stats.tokens_per_s,
             "mean_window": stats.mean_window,
             "data_wait_share": stats.data_wait_share,
+            "gradient_norm": stats.gradient_norm,
+            "peak_memory_mib": stats.peak_memory_mib,
         }
+        if stats.flop_utilisation is not None:
+            values["flop_utilisation"] = stats.flop_utilisation
         self._metrics += [Metric(f"train/{name}", float(value), at, stats.step) for name, value in values.items()]
         self._losses, self._last_point = [], time.monotonic()
 
@@ -170,24 +198,38 @@ def log_metrics(client: MlflowClient, run_id: str, metrics: list[Metric]) -> Non
         client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
 
 
-def log_report(client: MlflowClient, run_id: str, report: EvaluationReport, prefix: str = "") -> None:
+def log_gain(client: MlflowClient, run_id: str, report: EvaluationReport, champion: EvaluationReport) -> None:
+    """Paired differences of AUC over the champion's on the same data: `gain_by_window/click`, `_low` and `_high`."""
+    at, metrics = int(time.time() * 1000), []
+    for task in report.tasks:
+        for window in report.windows:
+            try:
+                gain = paired_difference(report.row(task, window).auc, champion.row(task, window).auc, report.interval)
+            except LongreelError:  # undefined for one of them
+                continue
+            ends = {"": gain.value, "_low": gain.low, "_high": gain.high}
+            values = {f"gain_by_window/{task}{end}": value for end, value in ends.items() if value is not None}
+            metrics += [Metric(name, value, at, window) for name, value in values.items()]
+    log_metrics(client, run_id, metrics)
+
+
+def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> None:
     """A report's metrics: `auc_by_window/click` with the window as step, so that the chart's axis is the window, and
-    `auc/click_w512` as single values, which sort and compare in the table of runs. `prefix` sets a champion's apart."""
+    `auc/click_w512` as single values, which sort and compare in the table of runs."""
     at, metrics = int(time.time() * 1000), []
     for row in report.rows:
         if row.slice != "all":
             continue
-        for metric in ("auc", "gauc", "log_loss", "calibration"):
+        for metric in METRICS:
             estimate = getattr(row, metric)
             if estimate.value is None:
                 continue
-            metrics.append(Metric(f"{prefix}{metric}_by_window/{row.task}", estimate.value, at, row.window))
-            metrics.append(Metric(f"{prefix}{metric}/{row.task}_w{row.window}", estimate.value, at, 0))
+            metrics.append(Metric(f"{metric}_by_window/{row.task}", estimate.value, at, row.window))
+            metrics.append(Metric(f"{metric}/{row.task}_w{row.window}", estimate.value, at, 0))
             for end in ("low", "high") if metric == "auc" else ():
                 bound = getattr(estimate, end)
                 if bound is not None:
-                    metrics.append(Metric(f"{prefix}auc_by_window/{row.task}_{end}", bound, at, row.window))
-    for name in ("latency_ms", "peak_memory_mib"):
-        if (value := getattr(report, name)) is not None:
-            metrics.append(Metric(f"{prefix}scoring/{name}", value, at, 0))
+                    metrics.append(Metric(f"auc_by_window/{row.task}_{end}", bound, at, row.window))
+    for name in ("latency_ms", "peak_memory_mib") if report.scoring is not None else ():
+        metrics.append(Metric(f"scoring/{name}", getattr(report.scoring, name), at, 0))
     log_metrics(client, run_id, metrics)

@@ -2,25 +2,32 @@
 
 One candidate has one working folder, named by everything it is made from. A training that was killed goes on there
 from its last checkpoint and in the MLflow run it began; one that is finished is not done again.
+
+`torchrun -m longreel train ...` trains in several processes: the first does all of this and tells the others what to
+train, which they do with it and nothing else.
 """
 
 import argparse
 import fcntl
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contracts.config import Config
 from contracts.dates import parse_day
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
 from contracts.lake import Manifest, digest_of
+
+if TYPE_CHECKING:
+    from model.distributed import Ranks
 
 TRIGGERS = ("freshness", "manual", "backfill")
 KEPT_FINISHED = 4  # working folders of finished candidates
@@ -48,7 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Train and say which version came of it."""
-    made = train_candidate(home, parse_day(args.date), trigger=args.trigger, out=args.out)
+    day = parse_day(args.date)
+    if "WORLD_SIZE" in os.environ:  # torchrun's
+        from model.device import pick_device
+        from model.distributed import joined
+
+        with joined(pick_device(home.config.training.device)) as ranks:
+            if not ranks.is_first:
+                _train_along(home, ranks)
+                return 0
+            made = train_candidate(home, day, trigger=args.trigger, out=args.out, ranks=ranks)
+            ranks.tell(None)  # nothing more to train
+    else:
+        made = train_candidate(home, day, trigger=args.trigger, out=args.out)
     name = f"longreel-{home.config.name}"
     print(f"{name} version {made.version}: digest {made.model_digest}, MLflow run {made.run_id}")
     print(f"next: longreel evaluate --date {made.evaluated_day} --version {made.version}")
@@ -71,7 +90,25 @@ def training_days(published: list[date], day: date, config: Config) -> list[date
     return before[-config.training.window_days :]
 
 
-def train_candidate(home: Home, day: date, *, trigger: str = "manual", out: Path | None = None) -> Candidate:
+def _train_along(home: Home, ranks: "Ranks") -> None:
+    """Take part in what the first process trains, until it says that there is no more."""
+    from model.train import train
+
+    while (told := ranks.tell()) is not None:
+        days, checkpoints, model, init_from = told
+        train(
+            home.config,
+            home.lake,
+            [date.fromisoformat(day) for day in days],
+            Path(checkpoints),
+            Path(model),
+            init_from=None if init_from is None else Path(init_from),
+        )
+
+
+def train_candidate(
+    home: Home, day: date, *, trigger: str = "manual", out: Path | None = None, ranks: "Ranks | None" = None
+) -> Candidate:
     """Train, log and register the candidate for `day`, or find it done.
 
     Raises:
@@ -94,7 +131,7 @@ def train_candidate(home: Home, day: date, *, trigger: str = "manual", out: Path
         done = _finished(home, folder)
         if done is None:
             _sweep(folder)
-            done = _train(home, config, day, manifests, folder, trigger, start)
+            done = _train(home, config, day, manifests, folder, trigger, start, ranks)
             _write(folder / "done.json", asdict(done))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         else:
@@ -168,6 +205,7 @@ def _train(
     folder: Path,
     trigger: str,
     start: _Start | None,
+    ranks: "Ranks | None",
 ) -> Candidate:
     from components import registry, tracking
     from model.train import train
@@ -193,12 +231,16 @@ def _train(
         source = {"mlflow.source.name": f"longreel train --date {day}"}
         tracking.log_settings(client, run_id, config.to_dict(), tags | source)
         tracking.log_data(client, run_id, home.lake, manifests, "training")
+        tracking.log_quality(client, run_id, home.lake, manifests)
         curves = tracking.TrainingCurves(client, run_id)
         days = [date.fromisoformat(m.date) for m in manifests]
         init_from = None if start is None else start.path
         print(
             f"training on {first} .. {last} ({len(days)} days), to be judged on {day}; MLflow run {run_id}", flush=True
         )
+        if ranks is not None:
+            where = [str(folder / "checkpoints"), str(folder / "model"), None if init_from is None else str(init_from)]
+            ranks.tell([[str(each) for each in days], *where])
         result = train(
             config, home.lake, days, folder / "checkpoints", folder / "model", init_from=init_from, on_step=curves
         )
@@ -206,6 +248,9 @@ def _train(
         totals = ("steps", "targets", "history_tokens", "final_loss", "seconds")
         for total in totals:
             client.log_metric(run_id, f"train_total/{total}", float(getattr(result, total)))
+        for table in result.collisions:
+            for name in ("table_rows", "rows_used", "ids", "shared_ids", "shared_lookups"):
+                client.log_metric(run_id, f"collisions/{table.feature}/{name}", float(getattr(table, name)))
         made = registry.register(
             home, client, result.model_dir, run_id=run_id, tasks=config.tasks, tags=tags | {"run_name": name}
         )

@@ -14,17 +14,14 @@ from typing import Any, TypeVar
 
 from contracts.actions import ENGAGEMENT, LABELS, action_mask
 from contracts.errors import LongreelError
+from contracts.errors import require as _require
 from contracts.lake import digest_of
 
 SOURCES = ("simulated", "kuairand", "generic")
 WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
 WINDOW_PARTS = ("newest", "random", "oldest")
+COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise LongreelError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +108,7 @@ class ModelConfig:
     mixer_layers: int = 1
     mixer_tokens: int = 4
     query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
-    identity_width: int = 32  # frozen code by which heads tell the same item or author, 0 .. 64; 0: no such match
+    identity: tuple[str, ...] = ("item_id", "author_id")  # fields whose equality heads can see; (): none
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
@@ -122,7 +119,12 @@ class ModelConfig:
             self.width % self.mixer_tokens == 0,
             f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
         )
-        _require(0 <= self.identity_width <= 64, "[model] identity_width: expected 0 .. 64")
+        object.__setattr__(self, "identity", tuple(self.identity))  # a list where it comes from JSON
+        _require(
+            set(self.identity) <= set(COMPARABLE) and len(set(self.identity)) == len(self.identity) <= self.heads,
+            f"[model] identity: expected some of {', '.join(COMPARABLE)}, each once and no more than heads, "
+            f"got {list(self.identity)}",
+        )
         _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
 
 
@@ -140,7 +142,8 @@ class TrainingConfig:
     window_shape: str = "beta"  # or uniform, with the same mean; fixed: always window_mean; full: always window_max
     window_part: str = "newest"  # which part of a longer history a window holds: newest, or to compare random | oldest
     learning_rate: float = 1e-3
-    table_learning_rate: float = 1e-2
+    table_learning_rate: float = 5e-2
+    table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
     weight_decay: float = 0.01
     warmup_share: float = 0.05
     clip_norm: float = 1.0
@@ -148,6 +151,8 @@ class TrainingConfig:
     checkpoint_every: int = 200  # steps
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
+    compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
+    recompute: bool = False  # run the history side again in the backward pass: longer histories fit, a third slower
 
     def __post_init__(self) -> None:
         for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
@@ -161,7 +166,12 @@ class TrainingConfig:
         for name, known in (("window_shape", WINDOW_SHAPES), ("window_part", WINDOW_PARTS)):
             value = getattr(self, name)
             _require(value in known, f"[training] {name}: expected one of {', '.join(known)}, got {value!r}")
+        _require(
+            self.table_optimizer in ("rowwise_adagrad", "adamw"),
+            "[training] table_optimizer: expected rowwise_adagrad or adamw",
+        )
         _require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
+        _require(self.compile in ("auto", "on", "off"), "[training] compile: expected auto, on or off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +179,7 @@ class EvaluationConfig:
     """The window ladder and its intervals."""
 
     windows: tuple[int, ...] = (32, 128, 512, 2_048, 10_240)  # cut after the first that holds every history
-    bootstrap_draws: int = 200
+    bootstrap_draws: int = 400
     interval: float = 0.95
     seed: int = 0
     max_users: int = 0  # evaluate on at most this many users of the day, chosen by hash; 0: all
@@ -181,19 +191,6 @@ class EvaluationConfig:
         )
         _require(self.bootstrap_draws >= 20, "[evaluation] bootstrap_draws: expected at least 20")
         _require(0.5 <= self.interval < 1, "[evaluation] interval: expected 0.5 <= interval < 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GatePolicy:
-    """When a candidate becomes the champion. Differences are candidate minus champion on the same data."""
-
-    task: str = "click"  # the task that the AUC gates look at
-    min_auc: float = 0.5  # the low end of the candidate's interval at the longest window must be above this
-    min_auc_gain: float = 0.0  # promote: the paired interval of the AUC difference lies above this
-    max_auc_loss: float = 0.002  # reject: the paired interval lies below minus this
-    max_log_loss_rise: float = 0.01  # reject: log loss rises by more than this, interval clear
-    max_window_loss: float = 0.005  # longest window may cost at most this much AUC against the training mean
-    calibration: tuple[float, float] = (0.8, 1.25)  # predicted over observed rate, per task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,14 +217,12 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    gates: GatePolicy = field(default_factory=GatePolicy)
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
 
     def __post_init__(self) -> None:
         _require(bool(self.tasks), "tasks: name at least one label")
         for task in self.tasks:
             _require(task in LABELS, f"tasks: {task!r} is not a label; expected some of {', '.join(LABELS)}")
-        _require(self.gates.task in self.tasks, f"[gates] task {self.gates.task!r} is not among tasks {self.tasks}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as logged with a run."""
@@ -243,7 +238,7 @@ class Config:
 T = TypeVar("T")
 
 
-def _build(kind: type[T], values: dict[str, Any], where: str) -> T:
+def build_section(kind: type[T], values: dict[str, Any], where: str) -> T:
     """A config dataclass from TOML values; sections become dataclasses, arrays tuples, and types are checked."""
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     made: dict[str, Any] = {}
@@ -255,7 +250,7 @@ def _build(kind: type[T], values: dict[str, Any], where: str) -> T:
             factory: Any = known[name].default_factory
             if not isinstance(factory, type):
                 raise LongreelError(f"{where}: {name!r} is a value, not a section")
-            made[name] = _build(factory, value, f"{where} [{name}]")
+            made[name] = build_section(factory, value, f"{where} [{name}]")
             continue
         value = tuple(value) if isinstance(value, list) else value
         value = float(value) if isinstance(default, float) and type(value) is int else value
@@ -275,7 +270,7 @@ def parse_config(text: str, where: str = "config") -> Config:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LongreelError(f"{where} is not valid TOML: {error}") from error
-    return _build(Config, values, where)
+    return build_section(Config, values, where)
 
 
 def load_config(path: Path) -> Config:

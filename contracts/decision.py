@@ -1,10 +1,10 @@
 """A decision about a candidate, as data: what was decided, by which gates, from which reports."""
 
-import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
-from contracts.errors import LongreelError
+from contracts import records
 from contracts.lake import digest_of
 
 Outcome = Literal["promote", "hold", "reject"]
@@ -18,6 +18,12 @@ class Gate:
     name: str
     verdict: Verdict
     reason: str  # a full sentence with the numbers
+    more_data: float | None = None  # a hold: how many times this day's users would settle it; None: data would not
+
+    @property
+    def group(self) -> str:
+        """The gate's kind: what stands before the first slash of its name."""
+        return self.name.split("/")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +36,29 @@ class Decision:
     candidate_digest: str
     champion_digest: str | None
     data_digest: str
+    policy_version: str
     policy_digest: str
+    looks: int  # days on which the policy lets one candidate be judged
     candidate_report: str  # digest of the report
     champion_report: str | None
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """The sentences that carried the outcome: of the gates that did not pass, or of all where all passed."""
-        short = tuple(gate.reason for gate in self.gates if gate.verdict != "pass")
-        return short or tuple(gate.reason for gate in self.gates)
+        """The sentences that carried the outcome: of the gates that did not pass, failures first, or of all."""
+        short = sorted((gate for gate in self.gates if gate.verdict != "pass"), key=lambda gate: gate.verdict != "fail")
+        return tuple(gate.reason for gate in short or self.gates)
+
+    @property
+    def more_data(self) -> float | None:
+        """How many times the day's users would settle a hold: what its slowest gate asks for. None: no amount, or no
+        gate is waiting for data."""
+        waiting = [gate.more_data for gate in self.gates if gate.verdict == "hold"]
+        known = [factor for factor in waiting if factor is not None]
+        return max(known) if known and len(known) == len(waiting) else None
 
     def to_json(self) -> str:
         """The decision as it is stored."""
-        return json.dumps(asdict(self), indent=1)
+        return records.to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "Decision":
@@ -51,13 +67,23 @@ class Decision:
         Raises:
             LongreelError: the text is not a decision.
         """
-        try:
-            values = json.loads(text)
-            gates = tuple(Gate(**gate) for gate in values.pop("gates"))
-            return Decision(gates=gates, **values)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LongreelError(f"not a decision ({error}); run `longreel decide` again") from error
+        return records.from_json(Decision, text, "a decision", "decide")
+
+    @staticmethod
+    def read(path: Path) -> "Decision":
+        """Read a decision's file.
+
+        Raises:
+            LongreelError: there is no such file, or it is not a decision.
+        """
+        return records.read(Decision.from_json, path, "decision", "decide")
 
     def digest(self) -> str:
-        """16 hex digits; the same reports and policy give the same digest."""
-        return digest_of(asdict(self))
+        """16 hex digits; the same reports and policy give the same digest.
+
+        Reports and policy are in it by their own digests. Sentences are not: those of the cost and parity gates hold
+        numbers that differ from run to run.
+        """
+        values = asdict(self)
+        values["gates"] = [(gate.name, gate.verdict) for gate in self.gates]
+        return digest_of(values)

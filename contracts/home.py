@@ -6,8 +6,11 @@ from pathlib import Path
 
 from contracts.config import Config, load_config
 from contracts.lake import Lake
+from contracts.policy import GatePolicy, load_policy
 
 CONFIG_FILE = "longreel.toml"
+POLICY_FILE = "gates.toml"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 ENV_HOME = "LONGREEL_HOME"
 
 
@@ -28,6 +31,11 @@ class Home:
         return load_config(self.path / CONFIG_FILE)
 
     @property
+    def policy(self) -> GatePolicy:
+        """The gate policy in this home; the shipped one where it has none."""
+        return load_policy(self.path / POLICY_FILE)
+
+    @property
     def lake(self) -> Lake:
         """The lake: $LONGREEL_LAKE where set (any URL), else `lake/` here."""
         return Lake(os.environ.get("LONGREEL_LAKE") or self.path / "lake")
@@ -35,7 +43,7 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """MLflow's store: $MLFLOW_TRACKING_URI where set, else SQLite here."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
+        return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
 
     @property
     def artifacts(self) -> Path:

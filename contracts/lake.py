@@ -6,6 +6,8 @@
 Writing the manifest is the commit, and it is one atomic step (a rename on a local disk, one PUT on an object store).
 A killed job leaves a folder that no manifest names; replacing a partition never shows a reader half of it.
 Readers take file names from the manifest and never list a folder.
+
+    <root>/forgotten/                                           requests to forget users, see contracts/forgotten.py
 """
 
 import hashlib
@@ -29,6 +31,7 @@ from contracts.errors import DataNotReadyError, LongreelError
 from contracts.schemas import DATASETS, READABLE_SINCE, SCHEMA_VERSION, schema_text
 
 MANIFEST = "_manifest.json"
+FORGOTTEN = "forgotten"  # the folder of requests to forget users
 ABANDONED_AFTER_S = 6 * 3600  # a build folder without a manifest may still be being written until it is this old
 
 
@@ -108,6 +111,11 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def build_time() -> str:
+    """Now (UTC), as the names of builds spell it; they sort by it."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+
+
 class Lake:
     """A lake on a local folder or on any URL that pyarrow or (as `fsspec+PROTOCOL://`) fsspec opens."""
 
@@ -131,11 +139,8 @@ class Lake:
 
     def manifest(self, dataset: str, day: date) -> Manifest | None:
         """The published partition's manifest, or None where the day is not published."""
-        path = str(self._partition(dataset, day) / MANIFEST)
-        if self._fs.get_file_info(path).type != pafs.FileType.File:
-            return None
-        with self._fs.open_input_stream(path) as stream:
-            return Manifest.from_json(stream.read().decode())
+        text = self.get_text(str(self._partition(dataset, day) / MANIFEST))
+        return None if text is None else Manifest.from_json(text)
 
     def require(self, dataset: str, day: date) -> Manifest:
         """As `manifest`, but a missing day is an error.
@@ -152,13 +157,10 @@ class Lake:
 
     def days(self, dataset: str) -> Iterator[date]:
         """The published days of a dataset, oldest first."""
-        folder = str(self._base / dataset)
-        for info in sorted(self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)), key=_path_of):
-            name = PurePosixPath(info.path).name
-            if name.startswith("date="):
-                day = date.fromisoformat(name.removeprefix("date="))
-                if self._fs.get_file_info(f"{info.path}/{MANIFEST}").type == pafs.FileType.File:
-                    yield day
+        for day in self.folders(dataset):
+            path = str(self._partition(dataset, day) / MANIFEST)
+            if self._fs.get_file_info(path).type == pafs.FileType.File:
+                yield day
 
     def paths(self, manifest: Manifest) -> list[str]:
         """Absolute paths (on `filesystem`) of a partition's data files; Spark and pyarrow both take them.
@@ -190,6 +192,66 @@ class Lake:
                 tables.append(conform(found, schema, f"{manifest.dataset} of {manifest.date}"))
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
+    def put_text(self, path: str, text: str, draft: str | None = None) -> None:
+        """Write a small file in one atomic step: on a local disk through `draft`, which is renamed."""
+        if isinstance(self._fs, pafs.LocalFileSystem):
+            draft = draft or f"{path}.draft"
+            with self._fs.open_output_stream(draft) as stream:
+                stream.write(text.encode())
+            Path(draft).replace(path)
+        else:  # an object store shows an object only once it is whole
+            with self._fs.open_output_stream(path) as stream:
+                stream.write(text.encode())
+
+    def get_text(self, path: str) -> str | None:
+        """A small file's text, or None where there is none."""
+        if self._fs.get_file_info(path).type != pafs.FileType.File:
+            return None
+        with self._fs.open_input_stream(path) as stream:
+            return str(stream.read().decode())
+
+    def amend(self, manifest: Manifest) -> None:
+        """Replace a published partition's manifest by one that says something else of the same files.
+
+        Raises:
+            LongreelError: the partition is made of other files by now.
+        """
+        day = date.fromisoformat(manifest.date)
+        if self.require(manifest.dataset, day).files != manifest.files:
+            raise LongreelError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
+        self.put_text(str(self._partition(manifest.dataset, day) / MANIFEST), manifest.to_json())
+
+    @property
+    def forgotten(self) -> str:
+        """The folder of requests to forget users, on `filesystem`."""
+        return str(self._base / FORGOTTEN)
+
+    def forget_requests(self) -> tuple[str, ...]:
+        """The names of all requests to forget users, oldest first."""
+        found = self._fs.get_file_info(pafs.FileSelector(self.forgotten, allow_not_found=True))
+        names = (PurePosixPath(info.path).name for info in found)
+        return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
+
+    def purge(self, dataset: str, day: date, begun_by: str) -> int:
+        """Delete at once every build of a partition that its manifest does not name and that was begun by a time, as
+        build names spell it (`build_time`); returns how many. A reader that holds an older manifest loses its files."""
+        published = self.manifest(dataset, day)
+        live = {item.path.split("/")[0] for item in published.files} if published else set()
+        folder, deleted = str(self._partition(dataset, day)), 0
+        for info in self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
+            name = PurePosixPath(info.path).name
+            if info.type == pafs.FileType.Directory and name not in live and name[len("build-") :] <= f"{begun_by}~":
+                self._fs.delete_dir(info.path)
+                deleted += 1
+        return deleted
+
+    def folders(self, dataset: str) -> Iterator[date]:
+        """The days that a dataset has a folder for, published or not."""
+        folder = str(self._base / dataset)
+        for info in sorted(self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)), key=_path_of):
+            if (name := PurePosixPath(info.path).name).startswith("date="):
+                yield date.fromisoformat(name.removeprefix("date="))
+
     def stage(self, dataset: str, day: date) -> "Stage":
         """A fresh, invisible build folder for a partition; `Stage.publish` makes it the partition."""
         return Stage(self, dataset, day)
@@ -200,7 +262,8 @@ class Stage:
 
     def __init__(self, lake: Lake, dataset: str, day: date) -> None:
         self.lake, self.dataset, self.day = lake, dataset, day
-        self.build = f"build-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+        self.build = f"build-{build_time()}-{uuid.uuid4().hex[:8]}"
+        self._forgotten = lake.forget_requests()
         self._folder = lake._partition(dataset, day)
         self.path = str(self._folder / self.build)
         lake.filesystem.create_dir(self.path, recursive=True)
@@ -222,8 +285,14 @@ class Stage:
         With several buckets, file `part-<n>...` holds bucket n of them.
 
         Raises:
-            LongreelError: a staged file's columns are not the dataset's.
+            LongreelError: a staged file's columns are not the dataset's; or users were forgotten since this build was
+                begun, so that it may hold their rows.
         """
+        if self.lake.forget_requests() != self._forgotten:
+            raise LongreelError(
+                f"users were forgotten while {self.dataset} of {self.day} was being built, and the build may hold "
+                "their rows; it was not published, run the step again"
+            )
         published = self.lake.manifest(self.dataset, self.day)
         same = published is not None and published.digest == digest
         if published is not None and same:
@@ -277,15 +346,7 @@ class Stage:
             yield DataFile(path=f"{self.build}/{name}", rows=rows, bytes=info.size, bucket=bucket)
 
     def _put(self, manifest: Manifest) -> None:
-        fs, final = self.lake.filesystem, str(self._folder / MANIFEST)
-        if isinstance(fs, pafs.LocalFileSystem):
-            draft = f"{self.path}/{MANIFEST}"
-            with fs.open_output_stream(draft) as stream:
-                stream.write(manifest.to_json().encode())
-            Path(draft).replace(final)
-        else:  # an object store shows an object only once it is whole
-            with fs.open_output_stream(final) as stream:
-                stream.write(manifest.to_json().encode())
+        self.lake.put_text(str(self._folder / MANIFEST), manifest.to_json(), draft=f"{self.path}/{MANIFEST}")
 
     def _sweep(self, manifest: Manifest) -> None:
         """Remove this partition's builds that no reader can need: superseded ones, and abandoned ones once old."""

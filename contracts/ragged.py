@@ -28,7 +28,8 @@ def list_values(table: pa.Table, name: str) -> tuple[pa.Array, Ints]:
     Raises:
         LongreelError: the column has nulls.
     """
-    column = table.column(name).combine_chunks()
+    column = table.column(name)
+    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     if column.null_count:
         raise LongreelError(f"column {name}: expected no nulls, got {column.null_count}; rebuild the partition")

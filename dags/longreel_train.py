@@ -3,9 +3,11 @@
 from datetime import timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import PartitionedAssetTimetable, dag
 
-from dags.settings import DEFAULT_ARGS, SAMPLES, run_date, step
+from dags.notify import notifiers
+from dags.settings import APPROVAL, DEFAULT_ARGS, SAMPLES, run_date, step
 
 DOC = """
 ### longreel_train: is a training due, and if so, a new champion?
@@ -13,10 +15,36 @@ DOC = """
 `due` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples have just landed; "no"
 skips the run. `retrain` runs the KFP pipeline train -> evaluate -> decide -> promote for that day, logged to MLflow.
 
+With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
+person (Required Actions; a rejection or no answer within three days leaves the champion), `promote` moves the alias.
+With `LONGREEL_NOTIFY_CONN` a webhook is told of every decision and failure.
+
 **`retrain` failed.** Clear it: training goes on from its last checkpoint. **Train a day by hand:**
 `longreel retrain --date 2026-01-09 --trigger manual`, or a manual run with that partition key through the REST API.
 **A bad model went live:** `longreel rollback`.
 """
+
+
+def _approved() -> BashOperator:
+    """Ask a person about a candidate that passed the gates, then promote it; skipped where it did not pass."""
+    proposal = BashOperator(
+        task_id="proposal",
+        bash_command=step("promote", "--dry-run"),  # its last line is what the person reads
+        skip_on_exit_code=99,
+        execution_timeout=timedelta(minutes=5),
+    )
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Promote the candidate judged on {{ dag_run.partition_key }}?",
+        body="{{ ti.xcom_pull(task_ids='proposal') }}",
+        defaults="Reject",
+        response_timeout=timedelta(days=3),
+        execution_timeout=timedelta(days=4),
+        notifiers=notifiers("longreel_train {{ dag_run.partition_key }}: a candidate waits for approval"),
+    )
+    promote = BashOperator(task_id="promote", bash_command=step("promote", ""), execution_timeout=timedelta(minutes=15))
+    proposal >> approve >> promote
+    return proposal
 
 
 @dag(
@@ -37,10 +65,13 @@ def longreel_train() -> None:
     )
     retrain = BashOperator(
         task_id="retrain",
-        bash_command=step("retrain", "--trigger freshness"),
+        bash_command=step("retrain", "--trigger freshness" + " --no-promote" * APPROVAL),
         execution_timeout=timedelta(hours=12),
+        on_success_callback=notifiers("longreel_train {{ dag_run.partition_key }}: judged"),
     )
     due >> retrain
+    if APPROVAL:
+        retrain >> _approved()
 
 
 longreel_train()

@@ -3,6 +3,7 @@
 LONGREEL_HOME       home folder of the pipeline (the Airflow workers see the same one)
 LONGREEL_FIRST_DAY  first log day to process, YYYY-MM-DD; the scheduler catches up from there
 LONGREEL_LAST_DAY   last log day, for a log that has ended; unset for a live one
+LONGREEL_APPROVAL   1: a candidate that is to be promoted waits for a person's approval in Airflow; unset: it does not
 LONGREEL_CRON       when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
 """
 
@@ -10,23 +11,28 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import Asset
+
+from dags.notify import notifiers
 
 HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
 TIMEZONE = os.environ.get("LONGREEL_TIMEZONE", "UTC")
+APPROVAL = os.environ.get("LONGREEL_APPROVAL") == "1"
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # One event a published samples partition, keyed by its day.
 SAMPLES = Asset("longreel_samples", uri="longreel://samples")
 
-DEFAULT_ARGS = {
+DEFAULT_ARGS: dict[str, Any] = {
     "owner": "longreel",
     "retries": 2,
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "on_failure_callback": notifiers("{{ dag.dag_id }} {{ dag_run.partition_key }}: {{ ti.task_id }} failed"),
 }
 
 

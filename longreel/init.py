@@ -7,7 +7,7 @@ from pathlib import Path
 
 from contracts.config import SOURCES, parse_config, preset
 from contracts.errors import LongreelError
-from contracts.home import CONFIG_FILE, Home
+from contracts.home import CONFIG_FILE, POLICY_FILE, Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
 
 
 def write_config(home: Home, source: str, log: str | None) -> None:
-    """Write a preset into a home, with the raw log's place filled in.
+    """Write a preset and the gate policy into a home, with the raw log's place filled in.
 
     Raises:
         LongreelError: the source needs a log and none, or one that is not there, was given.
@@ -43,3 +43,4 @@ def write_config(home: Home, source: str, log: str | None) -> None:
     parse_config(text, f"preset {source}")
     home.path.mkdir(parents=True, exist_ok=True)
     (home.path / CONFIG_FILE).write_text(text)
+    (home.path / POLICY_FILE).write_text(preset("gates"))

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.lookup import BatchRows
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestBatch:
@@ -28,6 +30,7 @@ class RequestBatch:
     request_index: Tensor  # [B] int64, the request's ordinal in what it was read from
     max_history: int  # longest history in the batch: known without asking the device
     max_targets: int
+    rows: BatchRows | None = None  # the table rows that it reads, where somebody has found them ahead
 
     @property
     def num_requests(self) -> int:
@@ -52,11 +55,22 @@ class RequestBatch:
                 moved[each.name] = {name: move(tensor) for name, tensor in value.items()}
             elif isinstance(value, Tensor):
                 moved[each.name] = move(value)
+            elif isinstance(value, BatchRows):
+                moved[each.name] = value.map(move)
         return replace(self, **moved)
 
     def pin_memory(self) -> "RequestBatch":
         """The same batch in page-locked memory, from which a copy to the device need not wait."""
         return self._map(lambda tensor: tensor.pin_memory())
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the batch's memory until what `stream` has been given so far is done, whoever made it."""
+
+        def mark(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self._map(mark)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RequestBatch":
         """The same batch on a device."""
@@ -90,4 +104,5 @@ def one_row_per_target(batch: RequestBatch) -> RequestBatch:
         user_id=batch.user_id[request],
         request_index=batch.request_index[request],
         max_targets=min(1, batch.num_targets),
+        rows=None,
     )

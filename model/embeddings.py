@@ -1,10 +1,12 @@
 """How do ids, times and outcomes become vectors? History events, targets and users, from hashed tables.
 
-Nothing here has a table over absolute positions: time since the event and position from the newest event are
+`find_rows` turns a batch's integers into rows of tables, ahead of the step; `target`, `history` and `user` gather and
+fuse them. Nothing here has a table over absolute positions: time since the event and position from the newest event are
 logarithmic buckets, so that they are defined, and mean the same, at any window.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,10 @@ from torch import Tensor, nn
 from contracts.actions import ACTIONS
 from contracts.config import ModelConfig
 from contracts.errors import LongreelError
-from model.batch import RequestBatch, segment_ids
-from model.hashing import bucket, mix64
+from model.batch import RequestBatch
+from model.context import context_sum
+from model.hashing import bucket
+from model.lookup import BatchRows, HashedTable
 
 # Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
 CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48}
@@ -22,8 +26,8 @@ CONTEXT_STARTS = dict(zip(CONTEXT_SIZES, torch.tensor([0, *CONTEXT_SIZES.values(
 
 
 def log_bucket(values: Tensor, per_octave: float, size: int) -> Tensor:
-    """floor(per_octave * log2(1 + x)) for x >= 0, at most size - 1. Any shape -> the same shape, int64."""
-    return (per_octave * torch.log2(1 + values.clamp(min=0).to(torch.float32))).long().clamp(max=size - 1)
+    """floor(per_octave * log2(1 + x)) for x >= 0, at most size - 1. Any shape -> the same shape, int32."""
+    return (per_octave * torch.log2(1 + values.clamp(min=0).to(torch.float32))).int().clamp(max=size - 1)
 
 
 def duration_bucket(duration_ms: Tensor) -> Tensor:
@@ -49,89 +53,129 @@ def position_bucket(position: Tensor) -> Tensor:
     return log_bucket(position, 3, CONTEXT_SIZES["position"])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """The table rows of one step: places of `BatchRows` index them."""
+
+    rows: BatchRows
+    ids: Tensor  # [U, e], in the type that the step computes in
+    user: Tensor  # [V, D]
+
+
 class Embeddings(nn.Module):
     """x_t of targets, X of history events, and the user token, all of the model's width."""
 
     def __init__(self, config: ModelConfig, num_user_features: int) -> None:
         super().__init__()
         d, e = config.width, config.embedding_width
-        self.item = nn.Embedding(config.item_buckets, e)
-        self.author = nn.Embedding(config.author_buckets, e)
-        self.tag = nn.Embedding(config.tag_buckets, e)
-        self.context = nn.EmbeddingBag(sum(CONTEXT_SIZES.values()), d, mode="sum")
-        self.user_feature = nn.EmbeddingBag(config.user_feature_buckets, d, mode="sum")
-        for table in (self.item, self.author, self.tag, self.user_feature):
-            nn.init.normal_(table.weight, std=0.1)
-        nn.init.zeros_(self.context.weight)  # a bucket never trained then says nothing
-        self.history_fuse = nn.Linear(3 * e, d)
-        self.target_fuse = nn.Linear(3 * e, d)
+        sizes = {"item_id": config.item_buckets, "author_id": config.author_buckets, "tag": config.tag_buckets}
+        self.ids = HashedTable(sizes, e)
+        self.user_features = HashedTable({"user_feature": config.user_feature_buckets}, d)
+        self.context = nn.Parameter(torch.zeros(sum(CONTEXT_SIZES.values()), d))  # an untrained bucket says nothing
+        self.history_fuse = nn.Linear(len(sizes) * e, d)
+        self.target_fuse = nn.Linear(len(sizes) * e, d)
         self.actions = nn.Linear(len(ACTIONS), d, bias=False)
         self.history_norm = nn.LayerNorm(d)
         self.target_norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
         self.num_user_features = num_user_features
-        self.register_buffer("action_bits", torch.tensor(list(ACTIONS.values())), persistent=False)
-        self.action_bits: Tensor
 
-    def table_parameters(self) -> Iterator[Tensor]:
-        """The tables, of which one step touches few rows."""
-        tables = (self.item, self.author, self.tag, self.context, self.user_feature)
-        return (table.weight for table in tables)
+    def table_parameters(self) -> Iterator[nn.Parameter]:
+        """The hashed tables, of which one step touches few rows."""
+        return iter((self.ids.weight, self.user_features.weight))
 
-    def _identity(self, fields: dict[str, Tensor]) -> Tensor:
-        """Item, author and tag rows side by side: [E, 3 e]."""
-        tables = ((self.item, "item_id"), (self.author, "author_id"), (self.tag, "tag"))
-        rows = [table(bucket(fields[field], table.num_embeddings)) for table, field in tables]
-        out: Tensor = self.dropout(torch.cat(rows, dim=-1))
-        return out
-
-    def _context(self, features: dict[str, Tensor]) -> Tensor:
-        """Sum of the rows of small features: each [E] -> [E, D]."""
-        rows = torch.stack([CONTEXT_STARTS[name] + row for name, row in features.items()], dim=1)
-        out: Tensor = self.context(rows)
-        return out
-
-    def history(self, batch: RequestBatch) -> Tensor:
-        """X: [H, D]."""
-        fields = batch.history
-        request = segment_ids(batch.history_offsets, batch.num_events)
-        newest = batch.history_offsets[1:][request] - 1
-        context = self._context(
-            {
-                "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
-                "duration": duration_bucket(fields["duration_ms"]),
-                "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
-                "age": age_bucket(batch.request_time_ms[request] - fields["time_ms"]),
-                "position": position_bucket(newest - torch.arange(batch.num_events, device=newest.device)),
-            }
-        )
-        bits = ((fields["actions"][:, None] & self.action_bits) != 0).to(context.dtype)
-        out: Tensor = self.history_norm(self.history_fuse(self._identity(fields)) + self.actions(bits) + context)
-        return out
-
-    def target(self, batch: RequestBatch) -> Tensor:
-        """x_t: [T, D]. Labels, actions and play time of a target are outcomes and never come here."""
-        fields = batch.target
-        context = self._context(
-            {
-                "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
-                "duration": duration_bucket(fields["duration_ms"]),
-            }
-        )
-        out: Tensor = self.target_norm(self.target_fuse(self._identity(fields)) + context)
-        return out
-
-    def user(self, batch: RequestBatch) -> Tensor:
-        """One token per request: [B, D]; zeros where the source has no user features."""
-        table, came = self.user_feature, batch.user_features.shape[1]
+    def find_rows(self, batch: RequestBatch) -> BatchRows:
+        """Rows of the whole tables that a batch reads. Integers only; no gradient, no weight is read."""
+        came = batch.user_features.shape[1]
         if came != self.num_user_features:
             raise LongreelError(
                 f"user_features: the model was built for {self.num_user_features} a user, got {came}; "
                 "rebuild the samples with the features of its training, or train a new model"
             )
+        return BatchRows(
+            history=self.ids.rows(batch.history),
+            target=self.ids.rows(batch.target),
+            user=self.user_features.field_rows(batch.user_features),
+            history_context=_history_context(batch),
+            target_context=_target_context(batch.target),
+        )
+
+    def gather(self, batch: RequestBatch) -> Gathered:
+        """The table rows that a batch reads, once for its history and targets; finds them where nobody has yet."""
+        rows = batch.rows if batch.rows is not None else self.find_rows(batch)
+        ids = self.ids.gather(rows.unique)
+        if rows.unique is not None:  # fewer than the lookups: narrowed here once, not at every lookup
+            ids = ids.to(_compute_type(ids))
+        return Gathered(rows=rows, ids=ids, user=self.user_features.gather(rows.user_unique))
+
+    def history(self, gathered: Gathered) -> Tensor:
+        """X: [H, D]."""
+        return self.fuse_history(side_by_side(gathered.ids, gathered.rows.history), gathered.rows.history_context)
+
+    def fuse_history(self, ids: Tensor, context: Tensor) -> Tensor:
+        """ids [H, 3 e], context rows and action bits [H, 6] -> X [H, D]."""
+        rows, actions = context[:, :-1], context[:, -1]
+        summed = context_sum(self.context, rows, self.actions.weight, actions)
+        out: Tensor = self.history_norm(self.history_fuse(self.dropout(ids)) + summed)
+        return out.to(_compute_type(out))
+
+    def target(self, gathered: Gathered) -> Tensor:
+        """x_t: [T, D]. Labels, actions and play time of a target are outcomes and never come here."""
+        return self.fuse_target(side_by_side(gathered.ids, gathered.rows.target), gathered.rows.target_context)
+
+    def fuse_target(self, ids: Tensor, context: Tensor) -> Tensor:
+        """ids [T, 3 e], context rows [T, 2] -> x_t [T, D]."""
+        out: Tensor = self.target_norm(self.target_fuse(self.dropout(ids)) + context_sum(self.context, context))
+        return out.to(_compute_type(out))
+
+    def user(self, gathered: Gathered) -> Tensor:
+        """One token per request: [B, D]; zeros where the source has no user features."""
         if self.num_user_features == 0:
-            return table.weight.new_zeros(batch.num_requests, table.embedding_dim)
-        field = torch.arange(self.num_user_features, device=batch.user_features.device)
-        rows = bucket(mix64(batch.user_features) ^ mix64(field), table.num_embeddings)
-        out: Tensor = table(rows) / self.num_user_features**0.5
+            return gathered.user.new_zeros(gathered.rows.user.shape[0], gathered.user.shape[1])
+        out = F.embedding_bag(gathered.rows.user, gathered.user, mode="sum") / self.num_user_features**0.5
         return F.layer_norm(out, out.shape[-1:])
+
+
+def side_by_side(table: Tensor, places: Tensor) -> Tensor:
+    """Item, author and tag rows side by side, in one gather without a copy: places [E, 3] -> [E, 3 e]."""
+    return F.embedding(places, table).flatten(1)
+
+
+def _compute_type(like: Tensor) -> torch.dtype:
+    """What a linear layer would compute in: bf16 under autocast, else the tensor's own type."""
+    kind = like.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
+
+
+def _context_rows(features: dict[str, Tensor]) -> Tensor:
+    """Rows of the context table: each [E] -> [E, features] int32."""
+    return torch.stack([CONTEXT_STARTS[name] + row for name, row in features.items()], dim=1).int()
+
+
+def _history_context(batch: RequestBatch) -> Tensor:
+    """[H, 6] int32: a row per context feature, then the event's action bits."""
+    fields, total = batch.history, batch.num_events
+    lengths = batch.history_offsets.diff()
+    newest, asked = (
+        torch.repeat_interleave(each, lengths, output_size=total)
+        for each in (batch.history_offsets[1:] - 1, batch.request_time_ms)
+    )
+    rows = _context_rows(
+        {
+            "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
+            "duration": duration_bucket(fields["duration_ms"]),
+            "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
+            "age": age_bucket(asked - fields["time_ms"]),
+            "position": position_bucket(newest - torch.arange(total, device=newest.device)),
+        }
+    )
+    return torch.cat([rows, fields["actions"][:, None].int()], dim=1)
+
+
+def _target_context(fields: dict[str, Tensor]) -> Tensor:
+    return _context_rows(
+        {
+            "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
+            "duration": duration_bucket(fields["duration_ms"]),
+        }
+    )

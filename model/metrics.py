@@ -1,7 +1,8 @@
-"""How good is a ranking? AUC, GAUC, log loss and calibration, each with user-bootstrap replicates.
+"""How good is a ranking? AUC, GAUC, log loss, calibration and expected calibration error, from sums per user.
 
-One `TaskScores` holds a task's scored targets; its methods take weights per user and draw, so that 200 replicates cost
-a few matrix products. Without weights they give the plain value.
+`TaskScores` holds a task's scored targets. `user_sums` gives what each user adds to every metric and `metrics_of` turns
+totals of such sums into metrics: totals over all users give the plain values, totals of bootstrap counts the
+replicates. AUC is no function of sums; its replicates are a first-order expansion, with `exact_auc` as slow twin.
 """
 
 from dataclasses import dataclass
@@ -9,25 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from model.bootstrap import Counts, Floats
+
 Ints = NDArray[np.int64]
 
+ECE_BINS = 15  # as in Guo et al. 2017, of equal mass here: recommendation scores crowd near zero
 _CHUNK_ELEMENTS = 1_000_000  # of a [draws, targets] block: a few MiB stay in cache
 
 
-def bootstrap_weights(num_users: int, draws: int, seed: int) -> NDArray[np.int32]:
-    """How often each user is drawn in each replicate: [draws, users], every row summing to `num_users`.
-
-    Depends on the arguments alone, so two models judged on the same users get the same replicates: paired.
-    """
-    weights = np.empty((draws, num_users), np.int32)
-    for draw in range(draws):
-        rng = np.random.default_rng([seed, draw])
-        weights[draw] = np.bincount(rng.integers(0, num_users, num_users), minlength=num_users)
-    return weights
-
-
-def _log_sigmoid(x: Floats) -> Floats:
+def log_sigmoid(x: Floats) -> Floats:
+    """log(1 / (1 + exp(-x))) without overflow."""
     return -np.logaddexp(0, -x)
 
 
@@ -40,32 +32,64 @@ def _ratio(top: Floats, bottom: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class TaskScores:
-    """One task's targets: logits [n], labels [n], and each one's user as an ordinal [n] below num_users."""
+    """One task's targets, lowest logit first: logits [n], labels [n], and each one's user as an ordinal [n]."""
 
     logits: Floats
     labels: NDArray[np.bool_]
     user: Ints
-    num_users: int
 
-    def _weights(self, weights: NDArray[np.int32] | None) -> NDArray[np.int32]:
-        return np.ones((1, self.num_users), np.int32) if weights is None else weights
+    @staticmethod
+    def of(logits: Floats, labels: NDArray[np.bool_], user: Ints) -> "TaskScores":
+        """Targets in any order."""
+        order = np.argsort(logits, kind="stable")
+        return TaskScores(logits[order], labels[order], user[order])
 
-    def _per_user(self, values: NDArray[np.float64]) -> Floats:
-        return np.asarray(np.bincount(self.user, values, minlength=self.num_users), np.float64)
+    def where(self, chosen: NDArray[np.bool_]) -> "TaskScores":
+        """Some of the targets: chosen [n] bool in this order; users keep their ordinals."""
+        return TaskScores(self.logits[chosen], self.labels[chosen], self.user[chosen])
 
-    def auc(self, weights: NDArray[np.int32] | None = None) -> Floats:
+    def placements(self) -> Floats:
+        """For a positive the number of negatives below it, for a negative the number of positives above it, ties
+        counting one half: [n]. Both sum to the number of pairs that are ordered rightly."""
+        begins = np.append(True, self.logits[1:] != self.logits[:-1])[: len(self.logits)]
+        tie = np.cumsum(begins) - 1
+        count = np.bincount(tie, minlength=1) if len(tie) else np.zeros(1, np.int64)
+        positive = np.bincount(tie, self.labels, minlength=1) if len(tie) else np.zeros(1)
+        negative = count - positive
+        below = np.cumsum(negative) - negative / 2
+        above = positive.sum() - np.cumsum(positive) + positive / 2
+        return np.asarray(np.where(self.labels, below[tie], above[tie]), np.float64)
+
+    def user_auc(self) -> tuple[Ints, Floats, Floats]:
+        """The users that there are [u], each one's own AUC (nan with one class only) and number of targets."""
+        order = np.argsort(self.user, kind="stable")  # by user, lowest logit first
+        user, logits, labels = self.user[order], self.logits[order], self.labels[order].astype(np.float64)
+        users, start, totals = np.unique(user, return_index=True, return_counts=True)
+        if not len(users):
+            return users, np.zeros(0), np.zeros(0)
+        begins = np.append(True, (user[1:] != user[:-1]) | (logits[1:] != logits[:-1]))
+        tie = np.cumsum(begins) - 1
+        size = np.bincount(tie)
+        first = np.cumsum(size) - size
+        own = np.repeat(np.arange(len(users)), totals)
+        rank = first[tie] + (size[tie] - 1) / 2 - start[own]  # mid-rank from 0 within the user
+        positives = np.add.reduceat(labels, start)
+        pairs = np.add.reduceat(rank * labels, start) - positives * (positives - 1) / 2
+        return users, _ratio(pairs, positives * (totals - positives)), totals.astype(np.float64)
+
+    def exact_auc(self, weights: Counts | None = None) -> Floats:
         """Area under the ROC curve: the chance that a positive scores above a negative, ties counting one half.
 
-        weights [draws, users] -> [draws]; None -> [1]. nan where a replicate has one class only.
+        weights [draws, users] -> [draws]; None -> [1]. nan where a replicate has one class only. Costs a pass over all
+        targets for every replicate: the twin that `metrics_of` is tested against.
         """
-        counts = self._weights(weights)
-        order = np.argsort(self.logits, kind="stable")
-        scores, labels, user = self.logits[order], self.labels[order], self.user[order]
-        positive, negative = user[labels], user[~labels]
-        lower = np.searchsorted(scores[~labels], scores[labels], side="left")  # negatives below each positive
-        upper = np.searchsorted(scores[~labels], scores[labels], side="right")  # and below or tied with it
+        counts = np.ones((1, int(self.user.max(initial=0)) + 1), np.uint8) if weights is None else weights
+        positive, negative = self.user[self.labels], self.user[~self.labels]
+        ours, theirs = self.logits[self.labels], self.logits[~self.labels]
+        lower = np.searchsorted(theirs, ours, side="left")  # negatives below each positive
+        upper = np.searchsorted(theirs, ours, side="right")  # and below or tied with it
         out = np.empty(len(counts))
-        step = max(1, _CHUNK_ELEMENTS // max(1, len(scores)))
+        step = max(1, _CHUNK_ELEMENTS // max(1, len(self.logits)))
         for at in range(0, len(counts), step):
             drawn = counts[at : at + step]
             won = drawn[:, positive].astype(np.float64)
@@ -75,43 +99,61 @@ class TaskScores:
             out[at : at + step] = _ratio(pairs, won.sum(axis=1) * below[:, -1])
         return out
 
-    def user_auc(self) -> tuple[Floats, Floats]:
-        """Each user's own AUC (nan with one class only) and number of targets: [users] each."""
-        order = np.lexsort((self.logits, self.user))
-        scores, labels, user = self.logits[order], self.labels[order].astype(np.float64), self.user[order]
-        totals, positives = self._per_user(np.ones(len(user))), self._per_user(self.labels.astype(np.float64))
-        if not len(user):
-            return np.full(self.num_users, np.nan), totals
-        begins = np.append(True, (user[1:] != user[:-1]) | (scores[1:] != scores[:-1]))
-        tie = np.cumsum(begins) - 1
-        size = np.bincount(tie)
-        first = np.cumsum(size) - size
-        start = np.cumsum(totals) - totals  # where each user's targets begin
-        rank = first[tie] + (size[tie] - 1) / 2 - start[user]  # mid-rank from 0 within the user
-        ranks = np.bincount(user, rank * labels, minlength=self.num_users)
-        pairs = ranks - positives * (positives - 1) / 2
-        return _ratio(pairs, positives * (totals - positives)), totals
 
-    def gauc(self, weights: NDArray[np.int32] | None = None) -> Floats:
-        """Impression-weighted mean of per-user AUC over the users with both classes. As `auc` otherwise."""
-        per_user, totals = self.user_auc()
-        defined = ~np.isnan(per_user)
-        counts = self._weights(weights)[:, defined].astype(np.float64)
-        return _ratio(counts @ (per_user * totals)[defined], counts @ totals[defined])
+# Columns of `user_sums` before those of the calibration bins.
+_TARGETS, _POSITIVES, _LOSS, _PREDICTED, _RANKED, _RANKED_TARGETS, _PLACED_POSITIVES, _PLACED_NEGATIVES = range(8)
+_BINS = 8
 
-    def log_loss(self, weights: NDArray[np.int32] | None = None) -> Floats:
-        """Mean binary cross-entropy over targets, natural log. As `auc` otherwise; nan without targets."""
-        losses = -np.where(self.labels, _log_sigmoid(self.logits), _log_sigmoid(-self.logits))
-        counts = self._weights(weights).astype(np.float64)
-        return _ratio(counts @ self._per_user(losses), counts @ self._per_user(np.ones(len(losses))))
 
-    def calibration(self, weights: NDArray[np.int32] | None = None) -> Floats:
-        """Mean prediction over observed rate. As `auc` otherwise; nan without positives."""
-        counts = self._weights(weights).astype(np.float64)
-        predicted = self._per_user(np.exp(_log_sigmoid(self.logits)))
-        return _ratio(counts @ predicted, counts @ self._per_user(self.labels.astype(np.float64)))
+def user_sums(scores: TaskScores) -> tuple[Ints, Floats]:
+    """What each user adds to the metrics: the users that there are [u] and their sums [u, 8 + ECE_BINS]."""
+    users, own_auc, totals = scores.user_auc()
+    who = np.searchsorted(users, scores.user)
+    sums = np.zeros((len(users), _BINS + ECE_BINS))
+    if not len(users):
+        return users, sums
 
-    def of_users(self, chosen: NDArray[np.bool_]) -> "TaskScores":
-        """The targets of some users only [users] bool; users keep their ordinals, so weights stay the same."""
-        kept = chosen[self.user]
-        return TaskScores(self.logits[kept], self.labels[kept], self.user[kept], self.num_users)
+    def add(column: int, values: Floats) -> None:
+        sums[:, column] = np.bincount(who, values, minlength=len(users))
+
+    labels = scores.labels.astype(np.float64)
+    chance = np.exp(log_sigmoid(scores.logits))
+    placed = scores.placements()
+    ranked = ~np.isnan(own_auc)
+    sums[:, _TARGETS] = totals
+    add(_POSITIVES, labels)
+    add(_LOSS, -np.where(scores.labels, log_sigmoid(scores.logits), log_sigmoid(-scores.logits)))
+    add(_PREDICTED, chance)
+    sums[ranked, _RANKED], sums[ranked, _RANKED_TARGETS] = (own_auc * totals)[ranked], totals[ranked]
+    add(_PLACED_POSITIVES, placed * labels)
+    add(_PLACED_NEGATIVES, placed * (1 - labels))
+    place = who * ECE_BINS + equal_mass_bins(len(chance), ECE_BINS)
+    sums[:, _BINS:] = np.bincount(place, chance - labels, minlength=len(users) * ECE_BINS).reshape(-1, ECE_BINS)
+    return users, sums
+
+
+def equal_mass_bins(targets: int, bins: int) -> Ints:
+    """The bin of each of `targets` sorted targets: [targets] in 0 .. bins - 1, equally many in each."""
+    return np.arange(targets, dtype=np.int64) * bins // max(1, targets)
+
+
+def metrics_of(totals: Floats, whole: Floats) -> dict[str, Floats]:
+    """Metrics of replicates: totals [draws, S] of `user_sums`, whole [S] those of everybody -> [draws] by name.
+
+    AUC of a replicate with P positives and Q negatives, of P0 and Q0 in the whole: (positives' placements) / (P Q0) +
+    (negatives' placements) / (P0 Q) - AUC. This is the first-order (Hájek) expansion that DeLong's variance comes from;
+    what it leaves out is of the order 1 / users. On the whole itself it is exact. nan where a metric is undefined.
+    """
+    targets, positives = totals[:, _TARGETS], totals[:, _POSITIVES]
+    negatives, all_positives = targets - positives, whole[_POSITIVES]
+    all_negatives = whole[_TARGETS] - all_positives
+    auc = _ratio(whole[_PLACED_POSITIVES], all_positives * all_negatives)
+    return {
+        "auc": _ratio(totals[:, _PLACED_POSITIVES], positives * all_negatives)
+        + _ratio(totals[:, _PLACED_NEGATIVES], negatives * all_positives)
+        - auc,
+        "gauc": _ratio(totals[:, _RANKED], totals[:, _RANKED_TARGETS]),
+        "log_loss": _ratio(totals[:, _LOSS], targets),
+        "calibration": _ratio(totals[:, _PREDICTED], positives),
+        "ece": _ratio(np.abs(totals[:, _BINS:]).sum(axis=1), targets),
+    }

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from contracts.config import ModelConfig
 from model.batch import RequestBatch, segment_ids
 from model.embeddings import Embeddings
-from model.identity import identity_codes
+from model.identity import compared_ids
 from model.rankmixer import RankMixer
 from model.stca import STCA
 
@@ -28,20 +28,20 @@ class Ranker(nn.Module):
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
         """Logits [T, tasks], in the order of the batch's targets and of `tasks`."""
-        target, history = self.embeddings.target(batch), self.embeddings.history(batch)
-        width = self.config.identity_width
-        codes = (identity_codes(batch.target, width), identity_codes(batch.history, width)) if width else None
+        gathered = self.embeddings.gather(batch)
+        target, history = self.embeddings.target(gathered), self.embeddings.history(gathered)
+        names = self.config.identity
         z = self.stca(
             target,
             history,
             batch.target_offsets,
             batch.history_offsets,
-            codes,
+            compared_ids(batch.target, batch.history, names) if names else None,
             max_targets=batch.max_targets,
             max_history=batch.max_history,
             backend=backend,
         )
-        user = self.embeddings.user(batch)[segment_ids(batch.target_offsets, batch.num_targets)]
+        user = self.embeddings.user(gathered)[segment_ids(batch.target_offsets, batch.num_targets)]
         logits: Tensor = self.head(self.mixer(self.dropout(z), user, target))
         return logits
 
@@ -50,16 +50,20 @@ class Ranker(nn.Module):
         with torch.no_grad():
             self.head.bias.copy_(torch.logit(rates.clamp(1e-4, 1 - 1e-4)))
 
-    def table_parameters(self) -> Iterator[Tensor]:
-        """Parameters of the embedding tables, of which one step touches few rows."""
+    def table_parameters(self) -> Iterator[nn.Parameter]:
+        """Hashed tables, of which one step touches few rows."""
         return self.embeddings.table_parameters()
 
-    def dense_parameters(self) -> Iterator[Tensor]:
+    def dense_parameters(self) -> Iterator[nn.Parameter]:
         """All other parameters."""
         tables = {id(p) for p in self.table_parameters()}
         return (p for p in self.parameters() if id(p) not in tables)
 
 
-def ranking_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy summed over targets and tasks, over the number of targets. Both [T, tasks]."""
-    return F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum") / max(1, labels.shape[0])
+def ranking_loss(logits: Tensor, labels: Tensor, targets: int | None = None) -> Tensor:
+    """Binary cross-entropy summed over targets and tasks, over the number of targets. Both [T, tasks].
+
+    `targets` is that number where these are only a part of a batch's targets.
+    """
+    total = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="sum")
+    return total / max(1, labels.shape[0] if targets is None else targets)

@@ -1,14 +1,20 @@
 """Which requests are in which training batch? Seeded, balanced by tokens, and resumable to the row from two integers.
 
 An epoch visits row groups in a seeded order, a pool of them at a time; a pool's requests are shuffled together and cut
-into batches of about `batch_tokens` history events plus targets. Only the row groups of a pool are ever decoded.
+into batches of about `batch_tokens` history events plus targets. A pool is decoded once, however many requests read one
+user-day's history, while the pool before it is being packed.
+
+Batches do not depend on the number of ranks: each rank plans them all and packs its own share of every one. It decodes
+whole pools for that, which is the price of balancing every batch by tokens.
 """
 
+import heapq
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
@@ -16,13 +22,14 @@ from contracts.config import TrainingConfig
 from contracts.conform import conform, stored_columns
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest
-from contracts.ragged import Ints, list_values, ranges
-from contracts.schemas import SAMPLES
+from contracts.ragged import Ints, list_values, offsets_of, ranges
+from contracts.schemas import HISTORY_FIELDS, SAMPLES
 from model.batch import RequestBatch
-from model.samples import SampleRows
+from model.samples import SampleRows, without_request_ids
 from model.windows import WindowSampler
 
-POOL_BYTES = 256 << 20  # decoded Parquet shuffled together: large against a batch, small against memory
+POOL_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two pools are in memory at a time
+MAX_THREADS = 8  # enough for any step yet measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +46,22 @@ class RowGroup:
 
     path: str
     index: int
-    bytes: int
+    bytes: int  # decoded, about
+    max_events: int  # no more history events than this
     first_request: int
     num_requests: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One rank's part of a batch, which may be empty, and what every rank knows of the whole batch."""
+
+    batch: RequestBatch
+    position: Position  # after it
+    num_requests: int  # of all ranks, likewise below
+    num_targets: int
+    num_events: int
+    num_pairs: int  # of targets and the events that they read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,35 +92,110 @@ def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup
                     before[offsets[:-1][offsets[:-1] < len(stops)]] = 0  # each row counts its targets from 0
                     events.append(np.asarray(seen, np.int64))
                     targets.append(stops - before)
-                    size = file.metadata.row_group(g).total_byte_size
+                    size, most = _decoded_size(file.metadata.row_group(g))
                     groups.append(
-                        RowGroup(path=path, index=g, bytes=size, first_request=first, num_requests=len(stops))
+                        RowGroup(
+                            path=path,
+                            index=g,
+                            bytes=size,
+                            max_events=most,
+                            first_request=first,
+                            num_requests=len(stops),
+                        )
                     )
                     first += len(stops)
     return groups, np.concatenate(events), np.concatenate(targets)
 
 
-def read_rows(lake: Lake, groups: Sequence[RowGroup]) -> SampleRows:
+def _decoded_size(meta: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Bytes of a row group once decoded, and its history events; both at most, an empty list counting as a value.
+
+    Parquet's own sizes are of encoded pages, often a fifth of that.
+    """
+    columns = [meta.column(i) for i in range(meta.num_columns)]
+    events = next(c.num_values for c in columns if c.path_in_schema.startswith("history_time_ms."))
+    return sum(8 * int(c.num_values) for c in columns), int(events)
+
+
+def deal(tokens: Ints, ranks: int) -> list[Ints]:
+    """Split requests over ranks so that their tokens are even: the largest first, each to the rank with the least.
+
+    tokens [B] -> for each rank the numbers of its requests, in the order given. Some are empty where B < ranks.
+    """
+    if ranks == 1:
+        return [np.arange(len(tokens))]
+    loads = [(0, rank) for rank in range(ranks)]
+    mine: list[list[int]] = [[] for _ in range(ranks)]
+    for request in np.argsort(-tokens, kind="stable").tolist():
+        load, rank = heapq.heappop(loads)
+        mine[rank].append(request)
+        heapq.heappush(loads, (load + int(tokens[request]), rank))
+    return [np.array(sorted(each), np.int64) for each in mine]
+
+
+def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1) -> SampleRows:
     """Decode row groups, in the order given."""
-    tables = []
-    for group in groups:
-        with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
-            found = file.read_row_group(group.index, columns=stored_columns(SAMPLES, file.schema_arrow.names))
-            tables.append(conform(found, SAMPLES, f"samples in {group.path}"))
-    return SampleRows.from_arrow(pa.concat_tables(tables) if tables else SAMPLES.empty_table())
+    if not groups:
+        return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
+    if len(groups) == 1:
+        return _read_group(lake, groups[0])
+    starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
+    history = {
+        name: np.empty(starts[-1], kind.to_pandas_dtype()) for name, kind in HISTORY_FIELDS.items()
+    }  # filled part by part: decoded parts need not all be in memory at once, nor be copied one after another
+
+    def decode(group: RowGroup, start: int) -> SampleRows:
+        part = _read_group(lake, group)
+        for name, values in part.history.items():
+            history[name][start : start + len(values)] = values
+        return replace(part, history={})
+
+    with ThreadPoolExecutor(threads, "decode") as workers:
+        parts = list(workers.map(decode, groups, starts[:-1]))
+    return SampleRows.concat(parts, history, starts[:-1])
+
+
+def _read_group(lake: Lake, group: RowGroup) -> SampleRows:
+    schema = without_request_ids(SAMPLES)
+    with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
+        found = file.read_row_group(
+            group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=False
+        )
+    return SampleRows.from_arrow(conform(found, schema, f"samples in {group.path}"))
+
+
+def decoding_threads() -> int:
+    """Threads that decode for one rank: half of its cores, since the step's own work wants some too."""
+    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0)) // 2 // ranks_here))
 
 
 class TrainingReader:
-    """Batches of a training run over published samples partitions."""
+    """Batches of a training run over published samples partitions, or one rank's shares of them.
 
-    def __init__(self, lake: Lake, manifests: Sequence[Manifest], tasks: Sequence[str], config: TrainingConfig) -> None:
+    `pin` packs into page-locked memory, from which copies to a CUDA device need not wait.
+    """
+
+    def __init__(
+        self,
+        lake: Lake,
+        manifests: Sequence[Manifest],
+        tasks: Sequence[str],
+        config: TrainingConfig,
+        *,
+        rank: int = 0,
+        ranks: int = 1,
+        pin: bool = False,
+    ) -> None:
         self.lake, self.tasks, self.config = lake, tuple(tasks), config
+        self.rank, self.ranks, self.pin = rank, ranks, pin
         self.windows = WindowSampler(config)
         self.groups, self.events, self.targets = row_groups(lake, manifests)
         if not self.targets.sum():
             days = ", ".join(manifest.date for manifest in manifests)
             raise LongreelError(f"nothing to train on: the samples of {days or 'no day'} hold no targets")
-        self._plans: dict[int, list[_Pool]] = {}
+        self._plans: dict[int, list[_Pool]] = {}  # of the newest epoch asked for
+        self._num_batches: dict[int, int] = {}
 
     @property
     def num_requests(self) -> int:
@@ -109,7 +204,9 @@ class TrainingReader:
 
     def num_batches(self, epoch: int) -> int:
         """Batches of an epoch; epochs differ a little, since windows do."""
-        return sum(len(pool.bounds) - 1 for pool in self._plan(epoch))
+        if epoch not in self._num_batches:
+            self._plan(epoch)
+        return self._num_batches[epoch]
 
     def label_rates(self) -> torch.Tensor:
         """Observed rate of each task [tasks] in the first row group that has targets, to start the logits from."""
@@ -129,6 +226,7 @@ class TrainingReader:
                 pools[-1].append(group)
                 room -= group.bytes
             self._plans = {epoch: [self._pool(rng, epoch, groups) for groups in pools]}
+            self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in self._plans[epoch])
         return self._plans[epoch]
 
     def _pool(self, rng: np.random.Generator, epoch: int, groups: list[RowGroup]) -> _Pool:
@@ -144,26 +242,48 @@ class TrainingReader:
         bounds = np.unique(np.concatenate([np.zeros(1, np.int64), cuts, [len(ends)]]))
         return _Pool(groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds)
 
-    def batches(self, start: Position | None = None) -> Iterator[tuple[RequestBatch, Position]]:
-        """Batches from a position to the end of the last epoch, each with the position after it.
+    def shares(self, start: Position | None = None) -> Iterator[Share]:
+        """This rank's shares of the batches from a position to the end of the last epoch.
 
-        Requests of a batch come sorted by visible history, which attention over padded runs profits from.
+        Requests of a share come sorted by visible history, which attention over padded runs profits from.
         """
-        position = start or Position()
-        while position.epoch < self.config.epochs:
-            skip = position.batch
-            for pool in self._plan(position.epoch):
-                if skip >= len(pool.bounds) - 1:
-                    skip -= len(pool.bounds) - 1
-                    continue
-                rows = read_rows(self.lake, pool.groups)
-                for i in range(skip, len(pool.bounds) - 1):
+        with ThreadPoolExecutor(1, "ahead") as ahead:
+            threads = decoding_threads()
+            coming = self._pools(start or Position())
+            now = next(coming, None)
+            rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups, threads)
+            while now is not None and rows is not None:
+                (pool, first, position), decoded = now, rows.result()
+                now = next(coming, None)
+                rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups, threads)
+                for i in range(first, len(pool.bounds) - 1):
                     position = replace(position, batch=position.batch + 1)
-                    yield self._pack(rows, pool, slice(pool.bounds[i], pool.bounds[i + 1])), position
-                skip = 0
-            position = Position(epoch=position.epoch + 1)
+                    ended = position.batch == self._num_batches[position.epoch]
+                    after = Position(epoch=position.epoch + 1) if ended else position
+                    yield self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
 
-    def _pack(self, rows: SampleRows, pool: _Pool, part: slice) -> RequestBatch:
+    def _pools(self, position: Position) -> Iterator[tuple[_Pool, int, Position]]:
+        """Pools from a position on, each with the number of its first batch to be read and the position of that."""
+        for epoch in range(position.epoch, self.config.epochs):
+            plan, before = self._plan(epoch), 0
+            skip = position.batch if epoch == position.epoch else 0
+            for pool in plan:
+                batches = len(pool.bounds) - 1
+                if skip < before + batches:
+                    first = max(0, skip - before)
+                    yield pool, first, Position(epoch=epoch, batch=before + first)
+                before += batches
+
+    def _share(self, rows: SampleRows, pool: _Pool, part: slice, position: Position) -> Share:
         requests, windows, index, skip = pool.requests[part], pool.windows[part], pool.index[part], pool.skip[part]
-        order = np.argsort(np.minimum(rows.history_lengths[requests], windows), kind="stable")
-        return rows.pack(requests[order], windows[order], self.tasks, index[order], skip[order])
+        lengths, targets = np.minimum(self.events[index], windows), self.targets[index]
+        mine = deal(lengths + targets, self.ranks)[self.rank]
+        mine = mine[np.argsort(lengths[mine], kind="stable")]
+        return Share(
+            batch=rows.pack(requests[mine], windows[mine], self.tasks, index[mine], skip[mine], pin=self.pin),
+            position=position,
+            num_requests=len(requests),
+            num_targets=int(targets.sum()),
+            num_events=int(lengths.sum()),
+            num_pairs=int(lengths @ targets),
+        )

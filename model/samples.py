@@ -5,6 +5,7 @@ No Python loop runs over events, targets or requests.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,11 @@ from contracts.errors import LongreelError
 from contracts.ragged import Ints, list_values, offsets_of, ranges
 from contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
 from model.batch import RequestBatch
+
+
+def without_request_ids(schema: pa.Schema) -> pa.Schema:
+    """A schema's columns but the requests' names, which no model reads: strings are slow to decode."""
+    return pa.schema([field for field in schema if field.name != "request_id"])
 
 
 def _integers(array: pa.Array, name: str) -> Ints:
@@ -49,7 +55,8 @@ class SampleRows:
             LongreelError: a column is missing or of another type, or the rows break the schema's promises.
         """
         labelled = "target_labels" in table.column_names
-        table = conform(table, SAMPLES if labelled else REQUEST_TABLE, "samples" if labelled else "request table")
+        schema = without_request_ids(SAMPLES if labelled else REQUEST_TABLE)
+        table = conform(table, schema, "samples" if labelled else "request table")
         history, history_offsets = _parallel(table, "history", list(HISTORY_FIELDS))
         requests, request_offsets = _parallel(table, "request", ["time_ms", "history_end", "target_end"])
         names = [*TARGET_FIELDS, "labels"] if labelled else list(TARGET_FIELDS)
@@ -75,6 +82,34 @@ class SampleRows:
         rows._check(history_offsets, target_offsets, request_offsets)
         return rows
 
+    @staticmethod
+    def concat(parts: Sequence["SampleRows"], history: dict[str, Ints], starts: Sequence[int]) -> "SampleRows":
+        """All requests of several tables, in order, whose events were copied into `history` from `starts` on.
+
+        Raises:
+            LongreelError: users have more features in one part than in another, or only some have labels.
+        """
+        widths = sorted({part.user_features.shape[1] for part in parts if len(part.user_id)})
+        if len(widths) > 1 or len({part.labels is None for part in parts}) > 1:
+            raise LongreelError(f"user_features: expected one length for every user, got {widths}")
+        users = offsets_of(np.array([len(part.user_id) for part in parts]))
+        targets = offsets_of(np.array([part.target_offsets[-1] for part in parts]))
+        features = [part.user_features for part in parts if len(part.user_id)]
+        labels = [part.labels for part in parts if part.labels is not None]
+        ends = [part.target_offsets[1:] + first for part, first in zip(parts, targets[:-1], strict=True)]
+        return SampleRows(
+            user_id=np.concatenate([part.user_id for part in parts]),
+            user_features=np.concatenate(features) if features else parts[0].user_features,
+            history=history,
+            target={name: np.concatenate([part.target[name] for part in parts]) for name in parts[0].target},
+            labels=np.concatenate(labels) if labels else None,
+            request_row=np.concatenate([p.request_row + n for p, n in zip(parts, users[:-1], strict=True)]),
+            request_time_ms=np.concatenate([part.request_time_ms for part in parts]),
+            history_start=np.concatenate([p.history_start + n for p, n in zip(parts, starts, strict=True)]),
+            history_stop=np.concatenate([p.history_stop + n for p, n in zip(parts, starts, strict=True)]),
+            target_offsets=np.concatenate([np.zeros(1, np.int64), *ends]),
+        )
+
     def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints) -> None:
         self._refuse(
             (self.history_stop < self.history_start) | (self.history_stop > history_offsets[self.request_row + 1]),
@@ -87,9 +122,8 @@ class SampleRows:
         if not (closes.all() and (np.diff(target_offsets)[counts == 0] == 0).all()):
             raise LongreelError("samples: a row has targets that belong to no request; rebuild the samples")
         times = self.history["time_ms"]
-        inside = np.ones(len(times), bool)
-        inside[history_offsets[:-1][history_offsets[:-1] < len(times)]] = False
-        if (np.diff(times, prepend=times[:1])[inside] < 0).any():
+        earlier = np.flatnonzero(times[1:] < times[:-1]) + 1  # than the event before, which a row's first may be
+        if not np.isin(earlier, history_offsets).all():
             raise LongreelError("samples: a history is not ordered by time; rebuild the samples")
         seen = self.history_stop > self.history_start
         newest = np.where(seen, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
@@ -145,11 +179,13 @@ class SampleRows:
         tasks: Sequence[str] = (),
         index: Ints | None = None,
         skip: Ints | int = 0,
+        pin: bool = False,
     ) -> RequestBatch:
         """A batch of `requests` [B], each with its newest `windows` events ([B], or one for all), or those before the
         newest `skip`.
 
         Labels are packed for `tasks`; `index` [B] is what the batch calls its requests, by default their number here.
+        `pin` gathers events and targets straight into page-locked memory.
         """
         stop = self.history_stop[requests] - skip
         lengths = np.minimum(stop - self.history_start[requests], windows)
@@ -158,23 +194,33 @@ class SampleRows:
         targets = ranges(self.target_offsets[requests], counts)
         row = self.request_row[requests]
         labels = self.task_labels(tasks, targets) if tasks else np.zeros((len(targets), 0), np.float32)
+        small: dict[str, Any] = {
+            "history_offsets": offsets_of(lengths),
+            "target_offsets": offsets_of(counts),
+            "labels": labels,
+            "request_time_ms": self.request_time_ms[requests],
+            "user_features": self.user_features[row],
+            "user_id": self.user_id[row],
+            "request_index": requests if index is None else index,
+        }
+        for name, values in small.items():
+            tensor = torch.from_numpy(np.ascontiguousarray(values))
+            small[name] = tensor.pin_memory() if pin else tensor
         return RequestBatch(
-            history={name: _tensor(values[events]) for name, values in self.history.items()},
-            history_offsets=_tensor(offsets_of(lengths)),
-            target={name: _tensor(values[targets]) for name, values in self.target.items()},
-            target_offsets=_tensor(offsets_of(counts)),
-            labels=_tensor(labels),
-            request_time_ms=_tensor(self.request_time_ms[requests]),
-            user_features=_tensor(self.user_features[row]),
-            user_id=_tensor(self.user_id[row]),
-            request_index=_tensor(requests if index is None else index),
+            history={name: _gather(values, events, pin) for name, values in self.history.items()},
+            target={name: _gather(values, targets, pin) for name, values in self.target.items()},
             max_history=int(lengths.max(initial=0)),
             max_targets=int(counts.max(initial=0)),
+            **small,
         )
 
 
-def _tensor(array: NDArray[np.generic]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array))
+def _gather(values: Ints, places: Ints, pin: bool) -> Tensor:
+    if not pin:
+        return torch.from_numpy(values[places])
+    out = torch.empty(len(places), dtype=torch.from_numpy(values[:0]).dtype, pin_memory=True)
+    np.take(values, places, out=out.numpy(), mode="clip")  # "raise" would go through a buffer
+    return out
 
 
 def _parallel(table: pa.Table, prefix: str, names: list[str]) -> tuple[dict[str, Ints], Ints]:

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from contracts.conform import conform, stored_columns
 from contracts.lake import Lake
 from contracts.ragged import Ints, ranges
+from contracts.schemas import REQUEST_TABLE
 from model.batch import RequestBatch
 from model.prefetch import Prefetcher
 from model.ranker import Ranker
@@ -69,6 +73,16 @@ def score_batch(ranker: Ranker, batch: RequestBatch, device: torch.device) -> ND
 def day_groups(lake: Lake, day: date) -> list[RowGroup]:
     """Row groups of a day's samples. Raises DataNotReadyError where the day is not published."""
     return row_groups(lake, [lake.require("samples", day)])[0]
+
+
+def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int) -> pa.Table:
+    """The first rows of a day as somebody who wants them scored would send them: a request table, without labels."""
+    group = next((g for g in groups if g.num_requests), None)
+    if group is None:
+        return REQUEST_TABLE.empty_table()
+    with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
+        found = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
+    return conform(found.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
 
 
 def score_day(

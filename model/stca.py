@@ -3,13 +3,19 @@
 Cost is linear in the history: targets attend to events, events never to each other. Equations: docs/method.md.
 """
 
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.config import ModelConfig
-from model.attention import cross_attention
+from model.attention import HALVES, TILE_WIDTH, Out, compute_dtype, cross_attention, plan_attention
+from model.batch import segment_ids
 from model.identity import IdentityMatch
+from model.kernels import can_run
+from model.kernels.aside import Aside
 
 
 class SwiGLU(nn.Module):
@@ -28,7 +34,11 @@ class SwiGLU(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer's history encoder and its attention weights."""
+    """One layer's history encoder and its attention weights.
+
+    The encoded history x^ is LayerNorm's output before its own weight and bias. Both are folded into small matrices:
+    the weight into W_K and W_V, the bias into a constant of V: every read adds it once (in a score it cancels out).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -38,15 +48,54 @@ class Layer(nn.Module):
         self.encode_norm = nn.LayerNorm(d)
         self.query = nn.Linear(d, d, bias=False)
         self.key_value = nn.Linear(d, 2 * d, bias=False)  # W_K and W_V side by side
-        matches = config.heads if config.identity_width else 0  # how much of each head fell on equal ids
+        matches = config.heads if config.identity else 0  # how much of each head fell on equal ids
         self.out = nn.Linear(d + matches, d, bias=False)  # W_O
 
-    def project(self, query: Tensor, history: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """query [T, D], raw history X [H, D] -> q [T, N, Dh], k and v [H, N, Dh]."""
-        events = self.encode_norm(self.encode(history))
-        k, v = self.key_value(events).chunk(2, dim=-1)
-        q = self.query(query)
-        return q.unflatten(-1, (self.heads, -1)), k.unflatten(-1, (self.heads, -1)), v.unflatten(-1, (self.heads, -1))
+        self._cache: tuple[object, Tensor, Tensor] | None = None
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """W_K over W_V [2 D, D] with the norm's weight in it, and what the norm's bias adds to keys and values [2 D].
+
+        Made anew where gradients are wanted; else kept until one of the parameters changes.
+        """
+        sources = (self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias)
+        if torch.is_grad_enabled() or sources[0].is_inference():
+            return self._fold()
+        key = [(source._version, source.data_ptr(), source.dtype) for source in sources]
+        if self._cache is None or self._cache[0] != key:
+            self._cache = (key, *self._fold())
+        return self._cache[1:]
+
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        weight, scale, shift = self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias
+        constant = (weight[len(weight) // 2 :] * shift).sum(-1)
+        return weight * scale, torch.cat([torch.zeros_like(constant), constant])
+
+    def keys_values(self, events: Tensor, form: str) -> Tensor:
+        """What attention reads of x^ [H, D]: keys and values [H, 2, N, Dh], or (absorbed) the events [H, 1, 1, D]."""
+        if form == "absorbed":
+            return events[:, None, None]
+        made: Tensor = F.linear(events, *self.folded()).unflatten(-1, (2, self.heads, -1))
+        return made
+
+    def read(self, query: Tensor, kv: Tensor, seen: Tensor, attend: Callable[..., Out]) -> Tensor:
+        """query [T, D], kv as `keys_values` gives it, seen [T] (1 where there is history) -> o [T, D].
+
+        Where kv are the events, queries are taken into the events' space and the result back.
+        """
+        q = self.query(query).unflatten(-1, (self.heads, -1))
+        if kv.shape[1] == 2:
+            values, hits = attend(q, kv)
+            flat = values.flatten(1)
+        else:
+            weight, constant = self.folded()
+            w_k, w_v = weight.unflatten(0, (2, self.heads, -1))
+            moved = torch.einsum("tnd,ndc->tnc", q, w_k)
+            values, hits = attend(moved, kv, softmax_scale=q.shape[-1] ** -0.5)
+            values = torch.einsum("tnc,ndc->tnd", values, w_v)
+            flat = values.flatten(1) + seen[:, None] * constant[len(constant) // 2 :]
+        out: Tensor = self.out(flat if hits is None else torch.cat([flat, hits.to(flat.dtype)], dim=-1))
+        return out
 
 
 class QueryFusion(nn.Sequential):
@@ -72,7 +121,7 @@ class STCA(nn.Module):
         self.fusions = nn.ModuleList(QueryFusion(config, i + 1) for i in range(config.layers - 1))
         self.collect = nn.Linear((config.layers + 1) * d, d, bias=False)  # W_Z
         self.collect_glu = SwiGLU(d, d, r)
-        self.identity = IdentityMatch(config) if config.identity_width else None
+        self.identity = IdentityMatch(config) if config.identity else None
 
     def forward(
         self,
@@ -80,29 +129,89 @@ class STCA(nn.Module):
         history: Tensor,
         target_offsets: Tensor,
         history_offsets: Tensor,
-        codes: tuple[Tensor, Tensor] | None = None,
+        ids: tuple[Tensor, Tensor] | None = None,
         max_targets: int | None = None,
         max_history: int | None = None,
         backend: str = "auto",
     ) -> Tensor:
-        """target x_t [T, D], history X [H, D], offsets [B+1] each, codes of (targets, events) where identities are
-        matched -> z [T, D].
+        """target x_t [T, D], history X [H, D], offsets [B+1] each, ids of (targets, events) [T, C] and [H, C] where
+        identities are matched -> z [T, D]. `backend`: one of model.attention.BACKENDS.
         """
-        query: Tensor = self.first_norm(self.first_query(target))
+        requests = max(1, history_offsets.shape[0] - 1)
+        heads = self.layers[0].heads
+        assert isinstance(heads, int)
+        form, engine = plan_attention(backend, history, target.shape[0] / requests, history.shape[0] / requests, heads)
+        seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
+        through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
         outputs: list[Tensor] = []
-        for i, layer in enumerate(self.layers):
+        aside = Aside(history, wanted=engine == "packed")
+        with aside.work():
+            query: Tensor = self.first_norm(self.first_query(target))
+        for i, (events, rstd) in enumerate(self.encode(history, through_norm)):
+            layer = self.layers[i]
             assert isinstance(layer, Layer)
-            q, k, v = layer.project(query, history)
-            if self.identity is not None and codes is not None:
-                q, k, v = self.identity.extend(i, q, k, v, *codes)
-            read = cross_attention(
-                q, k, v, target_offsets, history_offsets, backend, max_targets=max_targets, max_history=max_history
+            attend = partial(
+                cross_attention,
+                target_offsets=target_offsets,
+                history_offsets=history_offsets,
+                match=None if self.identity is None or ids is None else self.identity(i, *ids),
+                backend=engine,
+                rstd=rstd,
+                max_targets=max_targets,
+                max_history=max_history,
             )
-            if self.identity is not None and codes is not None:
-                outputs.append(layer.out(self.identity.read(read, codes[0])))
-            else:
-                outputs.append(layer.out(read.flatten(1)))
-            if i < len(self.fusions):
-                query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
-        z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
+            kv = aside.hold(layer.keys_values(events, form))
+            with aside.work():
+                outputs.append(layer.read(query, kv, seen, attend))
+                if i < len(self.fusions):
+                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
+        with aside.work():
+            z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
+        aside.join()
         return z
+
+    def encode(self, history: Tensor, through_norm: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """X [H, D] -> x^(i) [H, D] of every layer, with its 1/deviation [H] where attention's kernel hands back the
+        gradient `through_norm`, that of LayerNorm's input.
+        """
+        dtype, encoders = compute_dtype(history), [layer.encode for layer in self.layers if isinstance(layer, Layer)]
+        if not can_encode(history, dtype, encoders[0].out.in_features):
+            for encoder in encoders:
+                yield F.layer_norm(encoder(history), history.shape[-1:]), None
+            return
+        if not torch.is_grad_enabled():
+            for encoder in encoders:
+                yield fused_layer(history.to(dtype), encoder.up_gate.weight, encoder.out.weight), None
+            return
+        made = fused_encode(
+            history.to(dtype),
+            through_norm,
+            [encoder.up_gate.weight for encoder in encoders],
+            [encoder.out.weight for encoder in encoders],
+        )
+        yield from ((events, rstd if through_norm else None) for events, rstd in made)
+
+
+def can_encode(x: Tensor, dtype: torch.dtype, hidden: int) -> bool:
+    """Whether the fused encoder takes X [H, D]: half precision on CUDA with Triton, widths a multiple of 16."""
+    return can_run(x) and dtype in HALVES and x.shape[0] > 0 and x.shape[1] % 16 == 0 and hidden % 16 == 0
+
+
+@torch.compiler.disable
+def fused_encode(
+    x: Tensor, through_norm: bool, up_gate: list[Tensor], out: list[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """x^ [H, D] and 1/deviation [H] of every layer, by the kernels of model/kernels/encode.py."""
+    from model.kernels.encode import EncodeHistory
+
+    made = EncodeHistory.apply(x, through_norm, *up_gate, *out)
+    return list(zip(made[: len(out)], made[len(out) :], strict=True))
+
+
+@torch.compiler.disable
+def fused_layer(x: Tensor, up_gate: Tensor, out: Tensor) -> Tensor:
+    """x^ [H, D] of one layer, without gradients."""
+    from model.kernels.encode import encode_layer
+
+    encoded: Tensor = encode_layer(x, up_gate, out)
+    return encoded

@@ -1,7 +1,10 @@
-"""How is a ranker trained? One epoch or more over published samples, resumable at any time to the same result."""
+"""How is a ranker trained? One epoch or more over published samples, resumable at any time to the same result.
+
+Under torchrun every process calls `train` with the same arguments; they take shares of the same batches, and the first
+one writes. What one step does stands in model/step.py.
+"""
 
 import logging
-import math
 import signal
 import sys
 import threading
@@ -14,26 +17,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from contracts.config import Config, ModelConfig, TrainingConfig
+from contracts.config import Config, ModelConfig
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest, digest_of
-from model.batch import RequestBatch
+from model import collisions
 from model.checkpoint import load_model, model_digest, save_model
+from model.collisions import Collisions
+from model.compile import compile_blocks, recompute_layers, wants_compile
+from model.device import peak_memory_mib, pick_device, repeatable
+from model.distributed import Ranks, joined, local_device
+from model.feed import feed
+from model.flops import peak_flops
+from model.guard import Guard, Taken
+from model.optimizer import learning_rate
 from model.prefetch import Prefetcher
-from model.progress import ProgressPrinter, StepStats
-from model.ranker import Ranker, ranking_loss
+from model.progress import Meter, ProgressPrinter, StepStats
+from model.ranker import Ranker
 from model.reader import TrainingReader, read_rows
-from model.training_state import Progress, load_state, save_state
+from model.step import Stepper
+from model.training_state import Progress, load_state, newest_checkpoint, save_state
 
 log = logging.getLogger(__name__)
 
-__all__ = ["StepStats", "TrainResult", "train"]
+__all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "train"]
 
 TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
-FINAL_LR_SHARE = 0.05  # where the cosine ends
 CURVE_POINTS = 400
+NOT_THE_RESULT = ("checkpoint_every", "window_days", "compile", "recompute")  # settings that change no model
 
 MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]
 
@@ -50,6 +61,7 @@ class TrainResult:
     final_loss: float  # mean over the last points of the curve
     seconds: float
     curve: tuple[tuple[int, float], ...]  # (step, loss of that step's batch)
+    collisions: tuple[Collisions, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,41 +70,16 @@ class _Run:
 
     config: Config
     reader: TrainingReader
-    ranker: Ranker
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    ranks: Ranks
     device: torch.device
     total_steps: int
     fingerprint: str
     work_dir: Path
 
-
-def pick_device(name: str) -> torch.device:
-    """auto | cpu | cuda -> a device.
-
-    Raises:
-        LongreelError: cuda was asked for and is not there.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise LongreelError('[training] device is "cuda", but no CUDA device is there; set it to "auto" or "cpu"')
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
-
-
-def learning_rate(step: int, total: int, warmup_share: float) -> float:
-    """Factor of the configured rate at `step` (0 ..): linear warmup, then a cosine down to FINAL_LR_SHARE."""
-    warmup = max(1, round(warmup_share * total))
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, total - warmup)
-    return FINAL_LR_SHARE + (1 - FINAL_LR_SHARE) * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def make_optimizer(ranker: Ranker, config: TrainingConfig) -> torch.optim.Optimizer:
-    """AdamW in two groups: tables at their own rate without decay, everything else."""
-    groups = [
-        {"params": list(ranker.table_parameters()), "peak": config.table_learning_rate, "weight_decay": 0.0},
-        {"params": list(ranker.dense_parameters()), "peak": config.learning_rate, "weight_decay": config.weight_decay},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+    @property
+    def ranker(self) -> Ranker:
+        return self.stepper.ranker
 
 
 def train(
@@ -108,12 +95,13 @@ def train(
 ) -> TrainResult:
     """Train on the samples of `days`, and write the model into `out_dir`.
 
-    A `work_dir` with a checkpoint of the same run (settings, data, start) is gone on from, and the result is what an
-    uninterrupted run would have given: bit for bit on a CPU. SIGTERM saves and exits with 143.
+    A `work_dir` with a checkpoint of the same run (settings, data, start) is gone on from, whatever the number of ranks
+    that wrote it, and the result is what an uninterrupted run would have given: bit for bit on a CPU and as many ranks.
+    SIGTERM to any rank saves and ends all with 143.
 
     Args:
         init_from: a model folder to start from, e.g. the champion's.
-        on_step: called after every step.
+        on_step: called after every step, on CUDA a few steps later.
         make_ranker: builds what is trained, from what Ranker takes; another reader of histories to compare with.
 
     Raises:
@@ -123,33 +111,25 @@ def train(
     if not days:
         raise LongreelError("no days to train on; expected at least one published day before the evaluated one")
     manifests = [lake.require("samples", day) for day in sorted(days)]
-    run = _prepare(config, lake, manifests, work_dir, init_from, make_ranker)
-    progress = load_state(work_dir, run.fingerprint, run.ranker, run.optimizer) or Progress()
-    with _repeatable(), _sigterm() as terminated, ProgressPrinter("training") as printer:
-        started = time.monotonic() - progress.seconds
-        for stats in _steps(run, progress):
-            progress.seconds = time.monotonic() - started
-            printer.show(stats)
-            if on_step is not None:
-                on_step(stats)
-            if terminated.is_set():
-                save_state(work_dir, run.fingerprint, progress, run.ranker, run.optimizer)
-                log.warning("asked to stop: saved step %d in %s; run again to go on", progress.step, work_dir)
-                sys.exit(TERMINATED)
-            if progress.step % config.training.checkpoint_every == 0 or progress.step == run.total_steps:
-                save_state(work_dir, run.fingerprint, progress, run.ranker, run.optimizer)
-    digest = save_model(out_dir, run.ranker, _meta(run, manifests, progress, init_from))
-    last = [loss for _, loss in progress.curve[-max(1, len(progress.curve) // 10) :]]
-    return TrainResult(
-        model_dir=out_dir,
-        model_digest=digest,
-        steps=progress.step,
-        targets=progress.targets,
-        history_tokens=progress.history_tokens,
-        final_loss=sum(last) / len(last),
-        seconds=progress.seconds,
-        curve=tuple(progress.curve),
-    )
+    device = pick_device(config.training.device)
+    with joined(device) as ranks, repeatable(), _sigterm() as terminated:
+        run = _prepare(
+            config,
+            lake,
+            manifests,
+            work_dir,
+            init_from,
+            make_ranker,
+            ranks,
+            local_device(device) if ranks.size > 1 else device,
+        )
+        progress = _resume(run)
+        with ProgressPrinter("training", silent=not ranks.is_first) as printer:
+            for stats in _steps(run, progress, terminated):
+                printer.show(stats)
+                if on_step is not None:
+                    on_step(stats)
+        return _finish(run, manifests, progress, out_dir, init_from)
 
 
 def _prepare(
@@ -159,101 +139,150 @@ def _prepare(
     work_dir: Path,
     init_from: Path | None,
     make_ranker: MakeRanker,
+    ranks: Ranks,
+    device: torch.device,
 ) -> _Run:
     settings = config.training
-    device = pick_device(settings.device)
-    reader = TrainingReader(lake, manifests, config.tasks, settings)
+    on_cuda = device.type == "cuda"
+    reader = TrainingReader(lake, manifests, config.tasks, settings, rank=ranks.rank, ranks=ranks.size, pin=on_cuda)
     width = read_rows(lake, [next(g for g in reader.groups if g.num_requests)]).user_features.shape[1]
     torch.manual_seed(settings.seed)
     ranker = make_ranker(config.model, config.tasks, width)
     if init_from is None:
         ranker.set_prior(reader.label_rates())
     else:
-        champion, _ = load_model(init_from)
-        here, there = (
-            (ranker.config, ranker.tasks, width),
-            (champion.config, champion.tasks, champion.num_user_features),
-        )
-        if here != there:
-            raise LongreelError(f"cannot start from {init_from}: it was built as {there}, this run asks for {here}")
-        ranker = champion
+        ranker = _champion(init_from, ranker)
     ranker.to(device).train()
+    if settings.recompute:
+        recompute_layers(ranker)
+    if wants_compile(settings, device):
+        compile_blocks(ranker)
     data = {manifest.date: manifest.digest for manifest in manifests}
     start = model_digest(init_from) if init_from is not None else None
-    chosen = {
-        name: value for name, value in asdict(settings).items() if name not in ("checkpoint_every", "window_days")
-    }
+    chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_THE_RESULT}
     made_from = [config.tasks, asdict(config.model), chosen, data, start]
+    total_steps = sum(reader.num_batches(epoch) for epoch in range(settings.epochs))
     return _Run(
         config=config,
         reader=reader,
-        ranker=ranker,
-        optimizer=make_optimizer(ranker, settings),
+        stepper=Stepper(ranker, settings, total_steps, ranks, device),
+        ranks=ranks,
         device=device,
-        total_steps=sum(reader.num_batches(epoch) for epoch in range(settings.epochs)),
+        total_steps=total_steps,
         fingerprint=digest_of(made_from),
         work_dir=work_dir,
     )
 
 
-def _steps(run: _Run, progress: Progress) -> Iterator[StepStats]:
-    """Take every remaining step, updating `progress`."""
-    began, waited, targets, tokens = time.monotonic(), 0.0, 0, 0
-    every = max(1, run.total_steps // CURVE_POINTS)
-    with Prefetcher(run.reader.batches(progress.position)) as batches:
+def _champion(folder: Path, wanted: Ranker) -> Ranker:
+    champion, _ = load_model(folder)
+    here, there = ((r.config, r.tasks, r.num_user_features) for r in (wanted, champion))
+    if here != there:
+        raise LongreelError(f"cannot start from {folder}: it was built as {there}, this run asks for {here}")
+    return champion
+
+
+def _resume(run: _Run) -> Progress:
+    """Go on from the newest checkpoint, the same on all ranks; the first one tells which."""
+    found = newest_checkpoint(run.work_dir, run.fingerprint) if run.ranks.is_first else None
+    name = run.ranks.tell(None if found is None else found.name)
+    if name is None:
+        return Progress()
+    progress, state = load_state(run.work_dir / name, run.ranker)
+    run.stepper.load(state)
+    return progress
+
+
+def _save(run: _Run, progress: Progress) -> None:
+    state = run.stepper.tensors()
+    if run.ranks.is_first:
+        save_state(run.work_dir, run.fingerprint, progress, run.ranker, state)
+    run.ranks.wait()
+
+
+def _steps(run: _Run, progress: Progress, terminated: threading.Event) -> Iterator[StepStats]:
+    """Take every remaining step, updating `progress`, and save as often as asked; tell of steps once they are known."""
+    peak = peak_flops(run.device)
+    meter = Meter(None if peak is None else peak * run.ranks.size)
+    guard = Guard(run.device, run.total_steps, run.work_dir)
+    began = time.monotonic() - progress.seconds
+    shares = run.reader.shares(progress.position)
+    with Prefetcher(feed(shares, run.ranker.embeddings, run.device)) as batches:
         stream = iter(batches)
         while True:
             asked = time.monotonic()
-            item = next(stream, None)
-            waited += time.monotonic() - asked
-            if item is None:
+            fed = next(stream, None)
+            waited = time.monotonic() - asked
+            if fed is None:
                 return
-            batch, position = item
-            factor = learning_rate(progress.step, run.total_steps, run.config.training.warmup_share)
-            loss = _step(run, batch, progress.step, factor)
-            progress.step, progress.position = progress.step + 1, position
-            progress.targets += batch.num_targets
-            progress.history_tokens += batch.num_events
-            if progress.step % every == 0 or progress.step == run.total_steps:
-                progress.curve.append((progress.step, loss))
-            targets, tokens = targets + batch.num_targets, tokens + batch.num_targets + batch.num_events
-            elapsed = time.monotonic() - began
-            yield StepStats(
-                step=progress.step,
-                total_steps=run.total_steps,
-                loss=loss,
-                lr=factor * run.config.training.learning_rate,
-                targets_per_s=targets / elapsed,
-                tokens_per_s=tokens / elapsed,
-                mean_window=batch.num_events / batch.num_requests,
-                data_wait_share=waited / elapsed,
-            )
+            share = fed.share
+            outcome = run.stepper.take(fed, progress.step, terminated.is_set())
+            progress.step, progress.position = progress.step + 1, share.position
+            progress.targets += share.num_targets
+            progress.history_tokens += share.num_events
+            guard.add(progress.step, outcome.loss, outcome.gradient_norm, share)
+            tokens = share.num_targets + share.num_events
+            meter.add(targets=share.num_targets, tokens=tokens, flops=outcome.flops, waited_s=waited)
+            last = progress.step == run.total_steps
+            due = last or outcome.stop or progress.step % run.config.training.checkpoint_every == 0
+            progress.seconds = time.monotonic() - began
+            for taken in guard.known(everything=due):
+                _note(run, progress, taken)
+                yield _stats(run, taken, meter)
+            if due:  # whatever was not finite has been raised by now
+                _save(run, progress)
+            if outcome.stop and not last:
+                log.warning("asked to stop: saved step %d in %s; run again to go on", progress.step, run.work_dir)
+                sys.exit(TERMINATED)
 
 
-def _step(run: _Run, batch: RequestBatch, step: int, factor: float) -> float:
-    """One optimiser step; returns the loss."""
-    torch.manual_seed((run.config.training.seed << 32) + step + 1)  # dropout depends on the step alone: exact resume
-    if run.device.type == "cuda":
-        batch = batch.pin_memory().to(run.device, non_blocking=True)
-    for group in run.optimizer.param_groups:
-        group["lr"] = factor * group["peak"]
-    with torch.autocast("cuda", torch.bfloat16, enabled=run.device.type == "cuda"):
-        logits = run.ranker(batch)
-    loss = ranking_loss(logits, batch.labels)
-    value = loss.item()
-    if not math.isfinite(value):
-        index = batch.request_index
-        raise LongreelError(
-            f"the loss became {value} at step {step + 1} of {run.total_steps}, in a batch of requests "
-            f"{int(index.min())} .. {int(index.max())} of users {batch.user_id[:5].tolist()} ... "
-            f"({batch.num_requests} requests, {batch.num_targets} targets); the checkpoint before it is kept in "
-            f"{run.work_dir}: lower learning_rate or clip_norm, or look at those rows"
+def _note(run: _Run, progress: Progress, taken: Taken) -> None:
+    if taken.step % max(1, run.total_steps // CURVE_POINTS) == 0 or taken.step == run.total_steps:
+        progress.curve.append((taken.step, taken.loss))
+
+
+def _stats(run: _Run, taken: Taken, meter: Meter) -> StepStats:
+    training, rates = run.config.training, meter.rates()
+    factor = learning_rate(taken.step - 1, run.total_steps, training.warmup_share)
+    return StepStats(
+        step=taken.step,
+        total_steps=run.total_steps,
+        loss=taken.loss,
+        gradient_norm=taken.gradient_norm,
+        lr=factor * training.learning_rate,
+        targets_per_s=rates.targets_per_s,
+        tokens_per_s=rates.tokens_per_s,
+        mean_window=taken.share.num_events / taken.share.num_requests,
+        data_wait_share=rates.data_wait_share,
+        flop_utilisation=rates.flop_utilisation,
+        peak_memory_mib=peak_memory_mib(run.device),
+    )
+
+
+def _finish(
+    run: _Run, manifests: list[Manifest], progress: Progress, out_dir: Path, init_from: Path | None
+) -> TrainResult:
+    found = run.stepper.collisions()
+    if run.ranks.is_first:
+        collisions.warn(found)
+        save_model(
+            out_dir,
+            run.ranker,
+            _meta(run, manifests, progress, init_from) | {"collisions": collisions.described(found)},
         )
-    run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    nn.utils.clip_grad_norm_(run.ranker.parameters(), run.config.training.clip_norm)
-    run.optimizer.step()
-    return value
+    run.ranks.wait()
+    last = [loss for _, loss in progress.curve[-max(1, len(progress.curve) // 10) :]]
+    return TrainResult(
+        model_dir=out_dir,
+        model_digest=model_digest(out_dir),
+        steps=progress.step,
+        targets=progress.targets,
+        history_tokens=progress.history_tokens,
+        final_loss=sum(last) / len(last),
+        seconds=progress.seconds,
+        curve=tuple(progress.curve),
+        collisions=tuple(found),
+    )
 
 
 def _meta(run: _Run, manifests: list[Manifest], progress: Progress, init_from: Path | None) -> dict[str, Any]:
@@ -270,17 +299,6 @@ def _meta(run: _Run, manifests: list[Manifest], progress: Progress, init_from: P
         "targets": progress.targets,
         "history_tokens": progress.history_tokens,
     }
-
-
-@contextmanager
-def _repeatable() -> Iterator[None]:
-    """The same data and seed give the same model on one device: kernels that add in any order are left out."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
+from contracts.errors import LongreelError
 from model.checkpoint import WEIGHTS, file_sha256, new_folder
 from model.ranker import Ranker
 from model.reader import Position
@@ -37,21 +38,14 @@ class Progress:
     curve: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
 
 
-def save_state(
-    work_dir: Path, fingerprint: str, progress: Progress, ranker: Ranker, optimizer: torch.optim.Optimizer
-) -> None:
-    """Write a checkpoint whole, then drop all but the newest KEEP."""
+def save_state(work_dir: Path, fingerprint: str, progress: Progress, ranker: Ranker, state: dict[str, Tensor]) -> None:
+    """Write a checkpoint whole, then drop all but the newest KEEP. `state`: named tensors besides the weights."""
     with new_folder(work_dir / f"step-{progress.step:08d}") as draft:
-        save_file({name: t.detach().cpu().contiguous() for name, t in ranker.state_dict().items()}, draft / WEIGHTS)
-        moments = {
-            f"{index}.{name}": value.detach().cpu().contiguous()
-            for index, state in optimizer.state_dict()["state"].items()
-            for name, value in state.items()
-        }
-        save_file(moments, draft / OPTIMIZER)
+        for tensors, name in ((ranker.state_dict(), WEIGHTS), (state, OPTIMIZER)):
+            save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, draft / name)
         digests = {name: file_sha256(draft / name) for name in (WEIGHTS, OPTIMIZER)}
-        state = {"fingerprint": fingerprint, "sha256": digests, "progress": asdict(progress)}
-        (draft / STATE).write_text(json.dumps(state))
+        about = {"fingerprint": fingerprint, "sha256": digests, "progress": asdict(progress)}
+        (draft / STATE).write_text(json.dumps(about))
     for old in sorted(work_dir.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
     for stale in [*work_dir.glob(".new-*"), *work_dir.glob(".old-*")]:  # of a killed process; nobody else writes here
@@ -71,32 +65,36 @@ def _newest_first(work_dir: Path) -> Iterator[tuple[Path, dict[str, object]]]:
             log.warning("checkpoint %s is damaged; trying the one before it", folder)
 
 
-def load_state(work_dir: Path, fingerprint: str, ranker: Ranker, optimizer: torch.optim.Optimizer) -> Progress | None:
-    """Continue from the newest whole checkpoint of this run: fills ranker and optimizer.
+def newest_checkpoint(work_dir: Path, fingerprint: str) -> Path | None:
+    """The newest whole checkpoint of this run, or None.
 
-    Returns None where there is none; says so where the folder holds another run's checkpoints, and removes those.
+    Says so where the folder holds another run's checkpoints, and removes those.
     """
-    for folder, state in _newest_first(work_dir):
-        if state["fingerprint"] != fingerprint:
-            log.warning("%s holds a training of other data, settings or start; starting afresh", work_dir)
-            break
-        try:
-            weights, moments = load_file(folder / WEIGHTS), load_file(folder / OPTIMIZER)
-            ranker.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
-            log.warning("checkpoint %s cannot be read (%s); trying the one before it", folder, error)
-            continue
-        described = optimizer.state_dict()
-        described["state"] = {}
-        for name, value in moments.items():
-            index, slot = name.split(".", 1)
-            described["state"].setdefault(int(index), {})[slot] = value
-        optimizer.load_state_dict(described)
-        values = dict(state["progress"])  # type: ignore[call-overload]
-        values["position"] = Position(**values["position"])
-        values["curve"] = [(int(step), float(loss)) for step, loss in values["curve"]]
-        log.info("going on from step %d of %s", values["step"], folder)
-        return Progress(**values)
+    for folder, about in _newest_first(work_dir):
+        if about["fingerprint"] == fingerprint:
+            return folder
+        log.warning("%s holds a training of other data, settings or start; starting afresh", work_dir)
+        break
     for folder in work_dir.glob("step-*"):
         shutil.rmtree(folder)
     return None
+
+
+def load_state(folder: Path, ranker: Ranker) -> tuple[Progress, dict[str, Tensor]]:
+    """Fill the ranker from a checkpoint; returns the progress and the tensors besides the weights.
+
+    Raises:
+        LongreelError: the checkpoint is of another version of the model.
+    """
+    try:
+        ranker.load_state_dict(load_file(folder / WEIGHTS))
+        state = load_file(folder / OPTIMIZER)
+    except (SafetensorError, RuntimeError) as error:
+        raise LongreelError(
+            f"checkpoint {folder} does not fit this version of the model ({error}); remove it to start afresh"
+        ) from error
+    values = json.loads((folder / STATE).read_text())["progress"]
+    values["position"] = Position(**values["position"])
+    values["curve"] = [(int(step), float(loss)) for step, loss in values["curve"]]
+    log.info("going on from step %d of %s", values["step"], folder)
+    return Progress(**values), state

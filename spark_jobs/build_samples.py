@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 
     from spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory
     from spark_jobs.list_checks import Facts
+    from spark_jobs.removal import RemoveUsers
 
 BUILD_VERSION = 2  # raise when the same events would give other samples
 BUCKET_BEHAVIOURS = 2_000_000  # behaviours that a task holds, about: 52 bytes each, twice while it folds
 TASK_BEHAVIOURS = 250_000  # less than this is not worth another task
+MOST_TASKS = 4_096  # of a Spark job; more share one, and what they return is a few numbers a file
 STRETCH = 64  # log days of one Spark job: what a killed range loses, and the most builds that are open at once
 
 
@@ -227,12 +229,15 @@ def _buckets(home: Home, source: HistorySource, buckets: int) -> Iterator["Bucke
         )
 
 
-def run_tasks(spark: "SparkSession", tasks: Sequence["BuildSamples | CompactHistory"]) -> dict[str, "Facts"]:
+def run_tasks(
+    spark: "SparkSession", tasks: Sequence["BuildSamples | CompactHistory | RemoveUsers"]
+) -> dict[str, "Facts"]:
     """Run tasks in one Spark job; returns what each log day's files were found to hold, all buckets together."""
     from spark_jobs.list_checks import combined
 
     parts: dict[str, list[Facts]] = {}
-    for day, facts in spark.sparkContext.parallelize(tasks, len(tasks)).flatMap(lambda task: task.run()).collect():
+    jobs = spark.sparkContext.parallelize(tasks, min(len(tasks), MOST_TASKS))
+    for day, facts in jobs.flatMap(lambda task: task.run()).collect():
         parts.setdefault(day, []).append(facts)
     return {day: combined(facts) for day, facts in parts.items()}
 

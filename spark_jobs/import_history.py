@@ -1,6 +1,6 @@
 """`longreel import-history`: an archive of older events -> the first history base, without a partition per day.
 
-    archive rows = events + quarantined rows + exact repeats
+    archive rows = events + quarantined rows + exact repeats + forgotten rows
     events       = behaviours kept + behaviours beyond a user's newest `max_history` + other events
 
 The archive stands for every log day up to and including `through`, so the log's days begin after it.
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 from contracts.actions import action_mask
 from contracts.dates import parse_day
 from contracts.errors import LongreelError
+from contracts.forgotten import tombstones
 from contracts.home import Home
 from contracts.lake import Lake, Stage, discard_on_error
 from contracts.schemas import HISTORY_FIELDS
+from spark_jobs.account import account_of, require_closed, told
 from spark_jobs.archive import imported_archive
 from spark_jobs.days import LazySession, code_version, is_unchanged, say
-from spark_jobs.ingest import INGEST_VERSION, account_of, distinct_rows, quarantine_of, require_closed, settings_digest
+from spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
 from spark_jobs.sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ def _build(
     from spark_jobs.history_checks import check_base
     from spark_jobs.list_digest import digest_from
     from spark_jobs.tables import in_schema, write_staged
+    from spark_jobs.tombstones import without_forgotten
     from spark_jobs.validate import judge, log_day_bounds_ms
 
     config = home.config
@@ -124,7 +127,7 @@ def _build(
     mask, most = action_mask(config.source.behaviour), config.samples.max_history
     rows = source.standard(distinct_rows(source.archive_rows(spark)))
     bounds_ms = (0, log_day_bounds_ms(through, config.source)[1])  # of any age since 1970
-    judged = judge(rows, bounds_ms, source.hashes_text_ids).persist()
+    judged = without_forgotten(judge(rows, bounds_ms, source.hashes_text_ids), tombstones(home.lake)).persist()
     events, counts = judged.where("reason IS NULL"), account_of(judged)
     behaviours = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).select("user_id", *HISTORY_FIELDS)
     each = behaviours.groupBy("user_id").agg(F.count(F.lit(1)).alias("all"))
@@ -145,7 +148,5 @@ def _build(
     stages["quarantine"].publish(digest=refused_digest, **about)
     details = {"settings": history_settings(config), "quality": f"{len(quality['checks'])} checks passed"}
     manifest = stages["history"].publish(digest=digest_from(found), buckets=buckets, details=details, **about)
-    account = f"{counts['quarantined']:,} quarantined + {counts['exact_repeats']:,} repeats"
-    rows_read = f"{counts['input_rows']:,} rows = {counts['events']:,} events + {account}"
     kept = f"{counts['history_events']:,} of {counts['behaviours']:,} behaviours kept, {counts['users']:,} users"
-    say("history", through, f"{rows_read}; {kept}, digest {manifest.digest}", began)
+    say("history", through, f"{told(counts)}; {kept}, digest {manifest.digest}", began)

@@ -1,9 +1,10 @@
 """`longreel ingest`: one raw log day -> events, quarantine and users partitions, with every input row accounted for.
 
-    input rows = events + quarantined rows + exact repeats
+    input rows = events + quarantined rows + exact repeats + forgotten rows
 
-Of rows that are equal in every raw column one is kept; the others are the exact repeats. Quarantine and users are
-published before events, so a published day of events always has both.
+Of rows that are equal in every raw column one is kept; the others are the exact repeats. What is kept of users whom the
+lake was told to forget (`longreel forget`), events or not, is left out. Quarantine and users are published before
+events, so a published day of events always has both.
 """
 
 import argparse
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from contracts.actions import ACTIONS
 from contracts.config import Config
-from contracts.errors import DataNotReadyError, LongreelError
+from contracts.errors import DataNotReadyError
+from contracts.forgotten import tombstones
 from contracts.home import Home
 from contracts.lake import Stage, digest_of, discard_on_error
 from contracts.schemas import HISTORY_FIELDS
+from spark_jobs.account import account_of, require_closed, told
 from spark_jobs.archive import require_after_archive
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from spark_jobs.sources import Source, open_source
@@ -72,37 +75,13 @@ def distinct_rows(rows: "DataFrame") -> "DataFrame":
 
 
 def quarantine_of(judged: "DataFrame") -> "DataFrame":
-    """The rows with a reason, as the quarantine keeps them."""
+    """The rows with a reason, as the quarantine keeps them; nothing of forgotten users."""
     from pyspark.sql import functions as F
 
-    refused = judged.where(F.col("reason").isNotNull())
+    from spark_jobs.account import FORGOTTEN
+
+    refused = judged.where(F.col("reason") != FORGOTTEN)
     return refused.select("reason", "source_file", F.to_json("row", {"ignoreNullFields": "false"}).alias("row"))
-
-
-def account_of(judged: "DataFrame") -> dict[str, int]:
-    """The row account: input_rows, events, quarantined (also by reason), exact_repeats."""
-    from pyspark.sql import functions as F
-
-    groups = judged.groupBy("reason").agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies")).collect()
-    refused = {group["reason"]: group["rows"] for group in groups if group["reason"] is not None}
-    kept, copies = sum(group["rows"] for group in groups), sum(group["copies"] for group in groups)
-    return {
-        "input_rows": copies,
-        "events": kept - sum(refused.values()),
-        "quarantined": sum(refused.values()),
-        "exact_repeats": copies - kept,
-        **{f"quarantined_{reason}": rows for reason, rows in sorted(refused.items())},
-    }
-
-
-def require_closed(counts: dict[str, int], events_written: int, quarantined_written: int, day: date) -> None:
-    """Raises LongreelError where what was written does not add up to what was read."""
-    accounted = events_written + quarantined_written + counts["exact_repeats"]
-    if accounted != counts["input_rows"]:
-        raise LongreelError(
-            f"row account of {day} does not close: {counts['input_rows']} rows read, but {events_written} events + "
-            f"{quarantined_written} quarantined + {counts['exact_repeats']} repeats; nothing was published"
-        )
 
 
 def ingest_day(
@@ -145,17 +124,19 @@ def _build(
     from spark_jobs.items import count_items
     from spark_jobs.quality import verdict
     from spark_jobs.tables import in_schema, write_staged
+    from spark_jobs.tombstones import without_forgotten
     from spark_jobs.users import unknown_features, user_features, write_users
     from spark_jobs.validate import event_bounds_ms, judge
 
     size = sum(path.stat().st_size for path in source.files(day))
     spark, settings = session(size), home.config.source
     rows = distinct_rows(source.rows(spark, day))
-    judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids).persist()
+    judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids)
+    judged = without_forgotten(judged, tombstones(home.lake)).persist()
     counts = account_of(judged)
     events = in_schema(judged.where("reason IS NULL"), "events")
     buckets = num_buckets(counts["events"], BUCKET_ROWS)
-    digest, seen = write_staged(events, stages["events"], buckets=buckets, sort=EVENT_ORDER, more=_facts_of_events())
+    digest, seen = write_staged(events, stages["events"], buckets=buckets, sort=EVENT_ORDER, more=facts_of_events())
     refused_digest, refused = write_staged(
         in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], sort=["reason", "row"]
     )
@@ -163,8 +144,7 @@ def _build(
     require_closed(counts, seen["digest_rows"], refused["digest_rows"], day)
     names, features = user_features(source, spark, source.hashes_text_ids)
     users_digest, users = write_users(spark, stages, names, features, buckets)
-    counts["users"], counts["with_request_id"] = users, seen["with_request_id"]
-    counts |= {f"action_{name}": seen[f"action_{name}"] for name in ACTIONS}
+    counts |= {"users": users} | {name: seen[name] for name in ("with_request_id", *(f"action_{a}" for a in ACTIONS))}
     past = trailing_days(home.lake, "events", day, home.config.drift)
     counts["items"], new_item_events = count_items(spark, home.lake, stages["events"], past)
     drift = event_drift(home.config.drift, day, counts, new_item_events, past, accepted=accept_drift)
@@ -190,12 +170,11 @@ def _build(
         max_time_ms=seen["max_time_ms"],
         **about,
     )
-    account = f"{counts['quarantined']:,} quarantined + {counts['exact_repeats']:,} repeats"
-    rows_read = f"{counts['input_rows']:,} rows = {counts['events']:,} events + {account}"
-    say("events", day, f"{rows_read}, {users:,} users, digest {manifest.digest}", began)
+    say("events", day, f"{told(counts)}, {users:,} users, digest {manifest.digest}", began)
 
 
-def _facts_of_events() -> tuple[Any, ...]:
+def facts_of_events() -> tuple[Any, ...]:
+    """What a manifest tells of its events, as aggregates of them."""
     from pyspark.sql import functions as F
 
     return (

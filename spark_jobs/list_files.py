@@ -32,14 +32,19 @@ def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
 
 
 def write_bucket(stage: Stage, bucket: int, tables: Iterable[pa.Table]) -> str | None:
-    """Write tables as the row groups of a bucket's file; a bucket without rows has none. Written again by a second
-    attempt, the file is replaced.
+    """Write tables as the row groups of a bucket's file; as `write_file`."""
+    return write_file(stage.lake, stage.dataset, f"{stage.path}/part-{bucket:05d}.parquet", tables)
+
+
+def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) -> str | None:
+    """Write tables of a dataset as the row groups of a file. Without rows there is no file; written again by a second
+    attempt of a task, it is replaced.
 
     Returns:
-        The file's path, or None.
+        The path, or None.
     """
-    path, writer = f"{stage.path}/part-{bucket:05d}.parquet", None
-    dictionary, encodings = _encodings(DATASETS[stage.dataset])
+    writer = None
+    dictionary, encodings = _encodings(DATASETS[dataset])
     try:
         for table in tables:
             if not table.num_rows:
@@ -47,7 +52,7 @@ def write_bucket(stage: Stage, bucket: int, tables: Iterable[pa.Table]) -> str |
             writer = writer or pq.ParquetWriter(
                 path,
                 table.schema,
-                filesystem=stage.lake.filesystem,
+                filesystem=lake.filesystem,
                 compression=CODEC,
                 compression_level=LEVEL,
                 use_dictionary=dictionary,

@@ -36,7 +36,12 @@ def check_samples(
         *(Equal(name, 0, meaning) for name, meaning in BROKEN_SAMPLES.items()),
     ]
     facts = {name: value for name, value in facts.items() if not name.startswith("digest_")}
-    counts = {name: int(facts[name]) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}
+    counts = counts_of(facts)
     drift = sample_drift(home, day, counts, accepted=accept_drift)
     summary = check(home.reports, day, "samples", facts | drift.facts, [*checks, *drift.checks], brief=brief)
     return summary, counts
+
+
+def counts_of(found: Facts) -> dict[str, int]:
+    """What a manifest counts of the samples that were found; {} stands for none."""
+    return {name: int(found.get(name, 0)) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}

@@ -25,6 +25,7 @@ from spark_jobs.requests import Requests, find_requests
 from spark_jobs.timeline import DTYPES, FIELDS, Columns, Runs, Timeline, newest
 
 ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, about; a user's row is never divided
+ROW_EVENTS = 8  # what a row weighs beside its events: the offsets of its lists, its request ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def sample_tables(
     own = runs_by_user(own_users, timeline.store(behaviours))
     past = newest(timeline.runs_of(users), timeline.max_history, len(users))
     mine = Runs(np.searchsorted(users, own.owner), own.starts, own.lengths)
-    size = events.copy()
+    size = events + ROW_EVENTS
     for runs in (past, mine):
         size += np.bincount(runs.owner, runs.lengths, len(users)).astype(np.int64)
     request_at, event_at = np.searchsorted(requests.row, np.arange(len(users) + 1)), offsets_of(events)

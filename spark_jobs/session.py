@@ -1,9 +1,16 @@
-"""How a step gets its Spark session: local by default, or the one that spark-submit was told to use."""
+"""How a step gets its Spark session: local by default, or the one that spark-submit was told to use.
 
+The driver's own code is shipped to the workers: they need Python with numpy and pyarrow and nothing of this project,
+and always run what the driver runs.
+"""
+
+import atexit
 import logging
 import os
+import shutil
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +39,7 @@ LOCAL = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "32",  # adaptive execution merges what is small
 }
+SHIPPED = ("contracts", "spark_jobs")  # what tasks import
 QUICK = {
     "spark.driver.extraJavaOptions": QUICK_JAVA,
     "spark.sql.shuffle.partitions": "2",
@@ -43,19 +51,45 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
     a local session is set up for how much it will read."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
-    submitted = SparkConf().get("spark.master") if "PYSPARK_GATEWAY_PORT" in os.environ else None
-    master = submitted or "local[*]"
+    master = _submitted_master() or "local[*]"
     builder = SparkSession.builder.appName(app).master(master)
     for name, value in COMMON.items():
         builder = builder.config(name, value)
-    if master.startswith("local"):
+    local = master.startswith("local")
+    if local:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
         warehouse = Path(tempfile.gettempdir()) / "longreel-spark-warehouse"
         settings = LOCAL | {"spark.sql.warehouse.dir": str(warehouse)} | (QUICK if input_bytes < QUICK_BYTES else {})
         for name, value in settings.items():
             builder = builder.config(name, value)
     logging.getLogger("py4j").setLevel(logging.WARNING)
-    return builder.getOrCreate()
+    session = builder.getOrCreate()
+    _ship_code(session)
+    return session
+
+
+def _submitted_master() -> str | None:
+    """The master that spark-submit was told to use, None where there is no spark-submit."""
+    if "PYSPARK_GATEWAY_PORT" not in os.environ:
+        return None
+    from pyspark import SparkConf, SparkContext
+
+    SparkContext._ensure_initialized()  # a configuration made before the JVM is known is empty
+    return SparkConf().get("spark.master")
+
+
+def _ship_code(session: "SparkSession") -> None:
+    """Give the Python workers this checkout's or installation's modules, in front of any that are installed there."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / "spark_jobs").is_dir():  # run from an archive, which spark-submit has shipped
+        return
+    folder = tempfile.mkdtemp(prefix="longreel-code-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the driver serves the file for as long as it runs
+    archive = Path(folder) / "longreel.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for package in SHIPPED:
+            for path in sorted((root / package).rglob("*.py")):
+                packed.write(path, path.relative_to(root))
+    session.sparkContext.addPyFile(str(archive))

@@ -124,25 +124,32 @@ def orders(bench: Bench, name: str, home: Home, start: date, end: date) -> None:
             bench.once(f"{name}, {window:,}: bytes a target, rows in {order} order", measure)
 
 
-def whole_log(bench: Bench, home: Home) -> None:
-    """Every day of the real log: longreel in one range, DuckDB in ranges that fit its memory, and in one."""
-    made = bench.copy(home, "filetouch-whole", WINDOWS[-1])
-    bench.once("filetouch, whole log: longreel", lambda: longreel(made, REAL_START, REAL_END))
+def duckdb_in_ranges(bench: Bench, name: str, home: Home, start: date, end: date, days: int) -> None:
+    """DuckDB over ranges that fit its memory, one after the other."""
     out = bench.work / "other"
-    bench.once("filetouch, whole log: duckdb", lambda: other("duckdb_samples", made, out, REAL_START, REAL_END))
 
-    def in_ranges() -> Results:
+    def measure() -> Results:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir()
         costs = []
-        for number, (first, last) in enumerate(_ranges(REAL_START, REAL_END, REAL_DAYS)):
-            words = [str(made.path), str(out / str(number)), str(first), str(last)]
+        for number, (first, last) in enumerate(_ranges(start, end, days)):
+            words = [str(home.path), str(out / str(number)), str(first), str(last)]
             costs.append(run(python("benchmarks.samples.duckdb_samples", *words)))
         failed = next((cost.failed for cost in costs if cost.failed), None)
         total = Cost(seconds=sum(c.seconds for c in costs), peak_mib=max(c.peak_mib for c in costs), failed=failed)
         return described(total, out)
 
-    bench.once(f"filetouch, whole log: duckdb, {REAL_DAYS} days at a time", in_ranges)
+    bench.once(f"{name}: duckdb, {days} days at a time", measure)
+    shutil.rmtree(out, ignore_errors=True)
+
+
+def whole_log(bench: Bench, home: Home) -> None:
+    """Every day of the real log."""
+    made, name = bench.copy(home, "filetouch-whole", WINDOWS[-1]), "filetouch, whole log"
+    bench.once(f"{name}: longreel", lambda: longreel(made, REAL_START, REAL_END))
+    duckdb_in_ranges(bench, name, made, REAL_START, REAL_END, REAL_DAYS)
+    out = bench.work / "other"
+    bench.once(f"{name}: duckdb", lambda: other("duckdb_samples", made, out, REAL_START, REAL_END))
     shutil.rmtree(out, ignore_errors=True)
 
 
@@ -172,6 +179,7 @@ def main() -> None:
     first = date(2026, 1, 1)
     last = first + timedelta(days=SIMULATED["days"] - 1)
     compare(bench, large, "simulated", 2_048, first, last, exploded=False)
+    duckdb_in_ranges(bench, "simulated, 2,048", Home(bench.work / "simulated-2048"), first, last, 4)
     day = bench.copy(large, "simulated-day", 2_048)
     bench.once("simulated, last day: longreel", lambda: longreel(day, last, last))
     bench.once("simulated, last day: duckdb", lambda: other("duckdb_samples", day, bench.work / "other", last, last))

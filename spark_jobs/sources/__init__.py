@@ -6,7 +6,12 @@ from spark_jobs.sources.base import Source
 from spark_jobs.sources.generic import GenericSource
 from spark_jobs.sources.kuairand import KuaiRandSource
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "open_source", "source_class"]
+
+
+def source_class(kind: str) -> type[Source]:
+    """What reads logs of a kind, `[source] kind` of the configuration."""
+    return KuaiRandSource if kind == "kuairand" else GenericSource
 
 
 def open_source(home: Home) -> Source:
@@ -21,6 +26,4 @@ def open_source(home: Home) -> Source:
     if not home.log.exists():
         hint = "`longreel simulate` writes one" if settings.kind == "simulated" else "correct [source] log"
         raise LongreelError(f"no raw log at {home.log} ({settings.kind}); {hint}")
-    if settings.kind == "kuairand":
-        return KuaiRandSource(home.log)
-    return GenericSource(home.log)
+    return source_class(settings.kind)(home.log)

@@ -29,6 +29,7 @@ class Source(ABC):
     """A raw log, by log day. Answering `days`, `has_day`, `files` and `digest` needs no Spark."""
 
     hashes_text_ids: bool  # ids may be text, then hashed; otherwise text is unparsable
+    user_column = "user_id"  # the raw column that names the user
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -15,10 +15,19 @@ import pytest
 from components import registry, tracking
 from components.registry import Version
 from contracts.decision import Decision, Gate
-from contracts.home import CONFIG_FILE, Home
+from contracts.home import CONFIG_FILE, POLICY_FILE, Home
 from contracts.lake import digest_of
-from contracts.report import Estimate, EvaluationReport, MetricRow
+from contracts.report import (
+    DataQuality,
+    Estimate,
+    EvaluationReport,
+    MetricRow,
+    ParityCheck,
+    ScoringCost,
+    interval_of,
+)
 from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from model.judge import window_gains
 
 FIRST_DAY = date(2026, 1, 1)
 USERS, REQUESTS, TARGETS, TAGS = 60, 3, 6, 6
@@ -49,10 +58,17 @@ warm_start = {warm_start}
 [evaluation]
 windows = [8, 64]
 bootstrap_draws = 40
-[gates]
-calibration = [0.2, 5.0]
 [retrain]
 min_train_days = 2
+"""
+
+# Sixty users prove little: wide limits, so that the cycle's tests see promotions.
+POLICY = """
+min_users = 20
+calibration = [0.2, 5.0]
+max_ece = 0.5
+max_window_loss = 0.1
+protected_slices = []
 """
 
 
@@ -126,6 +142,7 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
         home.path.mkdir()
         text = TOML.format(name=name, epochs=epochs, warm_start=warm_start)
         (home.path / CONFIG_FILE).write_text(text)
+        (home.path / POLICY_FILE).write_text(POLICY)
         (home.path / "mlflow").mkdir()
         shutil.copyfile(empty_store, home.path / "mlflow" / "mlflow.db")
         for i in range(days):
@@ -135,6 +152,19 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
     return make
 
 
+SLICES = ("all", "new users", "returning users", "history<32", "history>=32", "surface 0")
+SCORING = ScoringCost(
+    device="NVIDIA H200",
+    events=10_240,
+    candidates=128,
+    latency_ms=2.0,
+    latency_low_ms=1.9,
+    latency_high_ms=2.2,
+    peak_memory_mib=900.0,
+)
+PARITY = ParityCheck(name="saved and loaded again", logits=100, largest=0.0, tolerance=0.0)
+
+
 def make_report(
     gain: float = 0.0,
     *,
@@ -142,38 +172,39 @@ def make_report(
     tasks: tuple[str, ...] = ("click", "like"),
     windows: tuple[int, ...] = (32, 128, 512),
     by_window: tuple[float, ...] = (0.0, 0.01, 0.02),
+    by_slice: dict[str, float] | None = None,
     own_noise: float = 0.001,
     calibration: float = 1.0,
+    ece: float = 0.01,
     log_loss: float = 0.5,
     **overrides: Any,
 ) -> EvaluationReport:
-    """A report with AUC 0.70 + gain + by_window. Draws share most of their noise with every other report, as those of
-    models judged on the same resampled users do; `own_noise` is what each model has for itself."""
+    """A report with AUC 0.70 + gain + by_window + by_slice. Draws share most of their noise with every other report, as
+    those of models judged on the same resampled users do; `own_noise` is what each model has for itself."""
     shared = np.random.default_rng(0).normal(0, 0.01, 200)
     own = np.random.default_rng(list(model.encode()))
 
-    def estimate(value: float, spread: float = 1.0) -> Estimate:
-        draws = value + spread * shared + own.normal(0, own_noise, 200)
-        low, high = np.quantile(draws, [0.025, 0.975])
-        return Estimate(value=value, low=float(low), high=float(high), draws=tuple(map(float, draws)))
+    def estimate(value: float) -> Estimate:
+        return interval_of(value, value + shared + own.normal(0, own_noise, 200), 0.95)
 
     rows = tuple(
         MetricRow(
             task=task,
             window=window,
-            slice=slice_name,
+            slice=name,
             users=200,
             requests=400,
             targets=2_000,
             positives=700,
-            auc=estimate(0.70 + gain + extra),
+            auc=estimate(0.70 + gain + extra + (by_slice or {}).get(name, 0.0)),
             gauc=estimate(0.65 + gain + extra),
             log_loss=estimate(log_loss - gain),
             calibration=estimate(calibration),
+            ece=estimate(ece),
         )
         for task in tasks
         for window, extra in zip(windows, by_window, strict=True)
-        for slice_name in ("all", "new users", "history<32", "history>=32")
+        for name in SLICES
     )
     values: dict[str, Any] = {
         "date": "2026-01-03",
@@ -182,15 +213,17 @@ def make_report(
         "config_digest": "config",
         "tasks": tasks,
         "windows": windows,
+        "slices": SLICES,
         "training_mean_window": 100,
         "bootstrap_seed": 0,
         "bootstrap_draws": 200,
         "interval": 0.95,
         "longest_history": 500,
         "rows": rows,
-        "latency_ms": 12.5,
-        "latency_shape": "500 events x 128 candidates",
-        "device": "cpu",
+        "window_gains": window_gains(rows, windows, min(windows, key=lambda w: abs(w - 100)), 0.95),
+        "scoring": SCORING,
+        "parity": (PARITY,),
+        "quality": DataQuality(passed=True),
     }
     return EvaluationReport(**values | overrides)
 
@@ -235,7 +268,9 @@ def promotion(candidate: Version, champion: Version | None) -> Decision:
         candidate_digest=candidate.model_digest,
         champion_digest=None if champion is None else champion.model_digest,
         data_digest="data",
+        policy_version="1",
         policy_digest="policy",
+        looks=1,
         candidate_report="report",
         champion_report=None,
     )

@@ -20,10 +20,12 @@ from components.due import due_on
 from components.evaluate import evaluate_version
 from components.gates import decide
 from components.ledger import Ledger
-from components.record import record_judgement
+from components.record import CANDIDATE_REPORT, CARD, record_judgement
+from components.reproduce import _differences
 from components.train import train_candidate
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.report import EvaluationReport
 from contracts.schemas import REQUEST_TABLE
 from longreel.cli import main
 from model.scorer import Scorer
@@ -38,7 +40,7 @@ def judge(home: Home, version: int, day: date) -> str:
     champion = ledger.champion()
     report = evaluate_version(home, day, version)
     against = None if champion is None else evaluate_version(home, day, champion.version)
-    decision = decide(report, against, home.config.gates)
+    decision = decide(report, against, home.policy)
     record_judgement(home, version, report, against, decision)
     if decision.outcome == "promote":
         ledger.promote(decision, registry.get_version(ledger.client, ledger.model, version))
@@ -50,6 +52,8 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert due_on(home, DAY).is_due
     made = train_candidate(home, DAY, trigger="freshness")
     assert due_on(home, DAY).is_due  # trained, but not judged: an interrupted retrain is still due
+    (home.reports / str(DAY)).mkdir(parents=True)
+    (home.reports / str(DAY) / "quality-samples.json").write_text('{"success": true}')
     assert judge(home, made.version, DAY) == "promote"
     assert not due_on(home, DAY).is_due
 
@@ -72,10 +76,29 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert ladder[-1].value == run.data.metrics["auc/click_w64"]
     assert client.get_metric_history(made.run_id, "train/loss")
     assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
-        "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/calibration_by_window.png"
+        "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png", "plots/gate_waterfall.png"
     }  # fmt: skip
+    quality = {f.path for f in client.list_artifacts(made.run_id, "quality")}
+    assert quality == {"quality/training_days.json", "quality/quality-samples.json"}
+    assert run.data.tags["data_warnings"] == "0"
+
+    tags = run.data.tags
+    assert (tags["role"], tags["trained_on"], tags["judged_on"]) == ("candidate", "2026-01-01 .. 2026-01-02", str(DAY))
+    assert (tags["policy_version"], tags["policy_digest"]) == ("1", home.policy.digest())
+    report = EvaluationReport.read(Path(client.download_artifacts(made.run_id, CANDIDATE_REPORT)))
+    assert [check.name for check in report.parity] == [
+        "saved and loaded again", "one row per target", "the registered artefact"
+    ]  # fmt: skip
+    assert all(check.passed for check in report.parity)
+    assert (report.policy_digest, report.code_version) == (home.policy.digest(), tracking.git_sha())
+    card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
+    assert f"longreel reproduce {made.run_id}" in card
+    assert "longreel-tiny version 1" in card
 
     model = f"models:/{registry.model_name(home.config)}@champion"
+    example = mlflow.models.Model.load(model).load_input_example()
+    assert len(example["history_item_id"][0]) > 0
+    assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
     requests = home.lake.read(home.lake.require("samples", DAY), REQUEST_TABLE.names)
     version = registry.get_version(client, registry.model_name(home.config), made.version)
     expected_scores = Scorer.load(registry.fetch(client, registry.model_name(home.config), version)).score(requests)
@@ -119,7 +142,7 @@ def test_a_warm_start_trains_on_days_the_champion_has_not_seen(make_home: MakeHo
     ledger = Ledger(home)
     version = registry.get_version(ledger.client, ledger.model, first.version)
     report = evaluate_version(home, DAY, first.version)
-    promote = replace(decide(report, None, home.config.gates), outcome="promote")
+    promote = replace(decide(report, None, home.policy), outcome="promote")
     ledger.promote(promote, version)
     second = train_candidate(home, date(2026, 1, 5))
     assert (second.train_first_day, second.train_last_day) == ("2026-01-03", "2026-01-04")
@@ -158,3 +181,47 @@ def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) 
     assert client.get_run(begun).info.status == "FINISHED"
     steps = [m.step for m in client.get_metric_history(begun, "train/loss")]
     assert max(steps) == client.get_run(begun).data.metrics["train_total/steps"]
+
+
+def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(make_home: MakeHome) -> None:
+    home = make_home(4)
+    first = train_candidate(home, DAY)
+    assert judge(home, first.version, DAY) == "promote"
+    later = DAY + timedelta(days=1)
+    second = train_candidate(home, later)
+    judge(home, second.version, later)
+    client = tracking.open_store(home)
+    runs = client.search_runs([tracking.experiment_id(home, client)], f"tags.mlflow.parentRunId = '{second.run_id}'")
+    assert [run.info.run_name for run in runs] == ["2026-01-04 champion judged again"]
+    ours, theirs = client.get_run(second.run_id).data.metrics, runs[0].data.metrics
+    assert "auc/click_w64" in ours
+    assert "auc/click_w64" in theirs  # by the same name: the comparison view puts them side by side
+    gain = client.get_metric_history(second.run_id, "gain_by_window/click")
+    assert gain[-1].value == pytest.approx(ours["auc/click_w64"] - theirs["auc/click_w64"])
+
+
+def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(
+    make_home: MakeHome, publish: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(3, epochs=1)
+    made = train_candidate(home, DAY)
+    words = ["reproduce", "--home", str(home.path), made.run_id]
+    assert main(words) == 0
+    assert "equal bit by bit" in capsys.readouterr().out
+    (home.path / "longreel.toml").write_text((home.path / "longreel.toml").read_text().replace("5e-3", "6e-3"))
+    assert main(words) == 0  # the run's own settings count, not those of today
+    other = train_candidate(home, DAY)
+    capsys.readouterr()
+    found = list(_differences(*(_files(home, made.version), _files(home, other.version))))
+    assert len(found) == 1
+    assert "tensors, by at most" in found[0]
+    publish(home, date(2026, 1, 1), seed=5)
+    assert main(words) == 2
+    assert "other samples give another model: 2026-01-01" in capsys.readouterr().err
+    assert main(["reproduce", "--home", str(home.path), "nosuchrun"]) == 2
+    assert made.run_id in capsys.readouterr().err
+
+
+def _files(home: Home, version: int) -> Path:
+    client, name = tracking.open_store(home), registry.model_name(home.config)
+    return registry.fetch(client, name, registry.get_version(client, name, version))

@@ -1,5 +1,7 @@
 """Champions come and go on a real MLflow store: promotions, rollbacks, crashes, races, damaged files."""
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from components.ledger import Entry, Ledger
 from components.registry import Version
 from contracts.errors import LongreelError
 from contracts.home import Home
+from longreel.cli import main
 
 Register = Callable[..., Version]
 Promotion = Callable[..., object]
@@ -71,6 +74,9 @@ def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Registe
         ledger.promote(dataclasses.replace(allowed, outcome="hold"), first)
     with pytest.raises(LongreelError, match="name the version that was judged"):
         ledger.promote(allowed, second)
+    later = dataclasses.replace(allowed, date="2026-01-05")
+    with pytest.raises(LongreelError, match=r"judged on 1 day\(s\), this decision is of 2026-01-05"):
+        ledger.promote(later, first)
     ledger.promote(allowed, first)
     with pytest.raises(LongreelError, match="evaluate and decide again"):
         ledger.promote(promotion(second, None), second)  # decided before there was a champion
@@ -203,3 +209,63 @@ def test_an_entry_reads_back_as_it_was_written(home: Home, register: Register, p
     written = ledger.promote(promotion(first, None), first)
     assert ledger.entries() == [written]
     assert isinstance(written, Entry)
+
+
+def test_history_prints_every_change_with_who_and_why(
+    home: Home,
+    register: Register,
+    promotion: Promotion,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["history", "--home", str(home.path)]
+    assert main(words) == 0
+    assert "no version was ever promoted" in capsys.readouterr().out
+    monkeypatch.setenv("LONGREEL_ACTOR", "release-bot")
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    ledger.promote(promotion(first, None), first)
+    ledger.promote(promotion(second, first), second)
+    assert main(["rollback", "--home", str(home.path), "--reason", "clicks fell"]) == 0
+    capsys.readouterr()
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    for wanted in ("none -> 1", "1 -> 2", "2 -> 1", "release-bot", "clicks", "rollback", "version 1"):
+        assert wanted in said
+    assert promotion(second, first).digest() in said  # type: ignore[attr-defined]
+    assert main([*words, "--last", "1"]) == 0
+    assert "none -> 1" not in capsys.readouterr().out
+
+
+def test_two_homes_in_one_process_keep_two_stores(make_home: Callable[..., Home], register: Register) -> None:
+    one, other = make_home(name="one"), make_home(name="other")
+    register(one, 1)
+    assert [v.version for v in registry.versions(tracking.open_store(one), "longreel-one")] == [1]
+    assert registry.versions(tracking.open_store(other), "longreel-one") == []
+    assert one.tracking_uri != other.tracking_uri
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_a_store_named_by_the_environment_stays_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
+    tracking.open_store(home)
+    assert os.environ["MLFLOW_TRACKING_URI"] == home.tracking_uri
+
+
+def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
+    home: Home, register: Register, promotion: Promotion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import dataclasses
+
+    ledger, first = Ledger(home), register(home, 1)
+    folder = home.reports / "2026-01-03"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"version": first.version}))
+    words = ["promote", "--home", str(home.path), "--date", "2026-01-03"]
+    for outcome, code in (("hold", 99), ("promote", 0)):
+        decision = dataclasses.replace(promotion(first, None), outcome=outcome)  # type: ignore[type-var]
+        (folder / "decision.json").write_text(decision.to_json())  # type: ignore[attr-defined]
+        assert main([*words, "--dry-run"]) == code
+        assert capsys.readouterr().out.splitlines()[-1] == f"version 1: {outcome}. It is better."
+        assert ledger.champion() is None
+    assert main(words) == 0
+    assert alias_of(ledger) == 1

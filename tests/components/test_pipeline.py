@@ -42,10 +42,10 @@ def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, cap
     assert second["champion_before"] == 1
     assert second["champion_after"] == (2 if second["outcome"] == "promote" else 1)
     names = {path.name for path in (home.reports / "2026-01-04").iterdir()}
-    assert names == {"report.json", "champion_report.json", "decision.json", "plots", "summary.json"}
+    assert names == {"report.json", "champion_report.json", "decision.json", "run_card.html", "plots", "summary.json"}
     said = capfd.readouterr().out
     assert "Decision on 2026-01-04" in said
-    assert "champion/auc" in said
+    assert "champion/better" in said
     champion = Ledger(home).champion()
     assert champion is not None
     assert champion.version == second["champion_after"]

@@ -1,7 +1,10 @@
 """What a user sees of the steps: tables, exit codes and errors that say what to do."""
 
+import html
 import json
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -9,11 +12,13 @@ import pytest
 from rich.console import Console
 
 from components.plots import write_plots
+from components.run_card import run_card
 from components.status import gaps
 from components.summary import decision_table, ladder_table, print_summary
 from components.tracking import flatten
 from components.train import training_days
 from contracts.errors import DataNotReadyError
+from contracts.forgotten import new_record, put
 from contracts.home import Home
 from contracts.report import EvaluationReport
 from longreel.cli import main
@@ -37,6 +42,8 @@ def home(make_home: MakeHome) -> Home:
         (["evaluate", "--date", "2026-01-03", "--model", "/nowhere"], 3, "nothing is published"),
         (["decide", "--candidate", "/nowhere/report.json"], 2, "no report at /nowhere/report.json"),
         (["promote", "--decision", "/nowhere/decision.json", "--version", "1"], 2, "no decision at"),
+        (["promote", "--date", "2026-01-03"], 2, "no retrain was finished for 2026-01-03"),
+        (["promote", "--version", "1"], 2, "--date DAY, or --decision FILE and --version N"),
         (["rollback"], 2, "has no champion, so there is nothing to roll back"),
         (["score", "--input", "/nowhere.parquet", "--output", "x"], 2, "no request table at /nowhere.parquet"),
         (["retrain", "--date", "2026-01-03"], 3, "samples of 2026-01-03 expected"),
@@ -80,7 +87,7 @@ def test_decide_writes_the_decision_beside_the_candidates_report(
     words = ["--candidate", str(tmp_path / "ours.json"), "--champion", str(tmp_path / "theirs.json")]
     assert main(["decide", "--home", str(home.path), *words]) == 0
     assert json.loads((tmp_path / "decision.json").read_text())["outcome"] == "promote"
-    assert "champion/auc" in capsys.readouterr().out
+    assert "champion/better" in capsys.readouterr().out
     (tmp_path / "ours.json").write_text("{}")
     assert main(["decide", "--home", str(home.path), *words]) == 2
     assert "not an evaluation report" in capsys.readouterr().err
@@ -106,7 +113,7 @@ def test_the_ladder_fits_a_log_line_and_shows_every_window(report: Report) -> No
 
 def make_decision(report: Report):  # type: ignore[no-untyped-def]
     from components.gates import decide
-    from contracts.config import GatePolicy
+    from contracts.policy import GatePolicy
 
     return decide(report(0.004), report(model="champion"), GatePolicy())
 
@@ -117,12 +124,32 @@ def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(
     from contracts.report import Estimate
 
     nothing = Estimate(value=None, low=None, high=None)
-    whole = report()
+    whole, decision = report(), make_decision(report)
     undefined = replace(whole, rows=tuple(replace(r, auc=nothing, calibration=nothing) for r in whole.rows))
     for champion in (None, report(model="champion"), undefined):
-        for name in write_plots(whole, champion, tmp_path):
+        plots = write_plots(whole, champion, decision, tmp_path)
+        for name in plots:
             assert name.read_bytes().startswith(b"\x89PNG")
-    write_plots(undefined, None, tmp_path)
+        assert run_card(whole, champion, decision, {}, plots)
+    assert run_card(undefined, None, decision, {}, write_plots(undefined, None, decision, tmp_path))
+
+
+def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Report, tmp_path: Path) -> None:
+    from components.gates import decide
+    from contracts.policy import GatePolicy
+
+    candidate, champion = report(0.001, by_slice={"history<32": -0.04}), report(model="champion")
+    decision = decide(candidate, champion, GatePolicy())
+    assert decision.outcome == "reject"
+    plots = write_plots(candidate, champion, decision, tmp_path)
+    card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots)
+    assert card.count("data:image/png;base64,") == len(plots) == 6
+    assert not re.search(r'(src|href)="(?!data:)', card)  # nothing is fetched
+    assert "longreel-&lt;x&gt; version 3" in card
+    for gate in decision.gates:
+        assert html.escape(gate.reason) in card
+    for wanted in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
+        assert wanted in card
 
 
 def test_summary_before_any_judgement_says_so(home: Home) -> None:
@@ -157,6 +184,21 @@ def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pyt
     said = capsys.readouterr().out
     assert "2026-01-03" in said
     assert "training for 2026-01-03: due" in said
+
+
+def test_status_counts_the_forgotten_and_names_a_request_that_was_cut_short(
+    make_home: MakeHome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(1)
+    done, cut = new_record(["a", "b"]), new_record(["b", "c"])
+    (Path(home.lake.forgotten)).mkdir()
+    put(home.lake, replace(done, finished=done.began))
+    put(home.lake, cut)
+    assert main(["status", "--home", str(home.path)]) == 0
+    said = capsys.readouterr().out
+    assert "forgotten: 3 users" in said
+    assert f"unfinished forget of 2 users, begun at {cut.began}" in said
+    assert said.count("unfinished") == 1
 
 
 def test_gaps_are_days_missing_between_the_first_and_the_last() -> None:

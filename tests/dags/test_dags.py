@@ -1,9 +1,11 @@
 """The DAGs as Airflow reads them: they parse alone, and any change of structure shows here."""
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ print("SNAPSHOT" + json.dumps({d.dag_id: {
     "timetable": type(d.timetable).__name__, "doc": bool(d.doc_md),
     "tasks": {t.task_id: {"operator": type(t).__name__, "next": sorted(t.downstream_task_ids), "retries": t.retries,
                           "timeout": t.execution_timeout is not None, "owner": t.owner,
+                          "command": getattr(t, "bash_command", ""), "tells": bool(t.on_failure_callback),
                           "outlets": [o.name for o in t.outlets]} for t in d.tasks},
 } for d in bag.dags.values()}))
 """
@@ -29,7 +32,10 @@ print("SNAPSHOT" + json.dumps({d.dag_id: {
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """Both DAGs, read in a process with an Airflow home and a home folder that do not exist yet."""
-    folder = tmp_path_factory.mktemp("airflow")
+    return read_dags(tmp_path_factory.mktemp("airflow"))
+
+
+def read_dags(folder: Path, **settings: str) -> dict:
     environment = {
         **os.environ,
         "AIRFLOW_HOME": str(folder),
@@ -37,6 +43,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> dict:
         "LONGREEL_HOME": str(folder / "no-such-home"),
         "LONGREEL_FIRST_DAY": "2026-01-05",
         "LONGREEL_LAST_DAY": "2026-01-09",
+        **settings,
     }
     read = subprocess.run(
         [sys.executable, "-c", READ, str(ROOT / "dags")], env=environment, capture_output=True, text=True, check=False
@@ -80,3 +87,82 @@ def test_every_task_has_an_owner_retries_and_a_timeout(snapshot: dict) -> None:
             assert task["owner"] == "longreel", name
             assert task["retries"] > 0, name
             assert task["timeout"], name
+
+
+def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapshot: dict, tmp_path: Path) -> None:
+    assert not any(task["tells"] for dag in snapshot.values() for task in dag["tasks"].values())
+    asked = read_dags(tmp_path, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
+    train = asked["longreel_train"]["tasks"]
+    assert {name: task["next"] for name, task in train.items()} == {
+        "due": ["retrain"],
+        "retrain": ["proposal"],
+        "proposal": ["approve"],
+        "approve": ["promote"],
+        "promote": [],
+    }
+    assert train["approve"]["operator"] == "ApprovalOperator"
+    assert "--no-promote" in train["retrain"]["command"]
+    assert "--no-promote" not in snapshot["longreel_train"]["tasks"]["retrain"]["command"]
+    assert all(task["tells"] for dag in asked.values() for task in dag["tasks"].values())
+
+
+TELL = """
+import json, sys, types
+from dags.notify import WebhookNotifier
+run = types.SimpleNamespace(partition_key="2026-01-09")
+for task in ("retrain", "due"):
+    ti = types.SimpleNamespace(task_id=task, log_url="http://127.0.0.1/log")
+    WebhookNotifier("hook", "longreel_train 2026-01-09: " + task)({"ti": ti, "dag_run": run})
+"""
+
+
+def test_the_webhook_gets_the_decision_its_reasons_and_links(tmp_path: Path) -> None:
+    got: list[dict] = []
+
+    class Hook(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            got.append({"path": self.path, "auth": self.headers["Authorization"], **json.loads(body)})
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    folder = tmp_path / "home" / "reports" / "2026-01-09"
+    folder.mkdir(parents=True)
+    summary = {
+        "model": "longreel-x",
+        "version": 3,
+        "outcome": "hold",
+        "reasons": ["Not sure.", "Too few."],
+        "run_id": "r1",
+    }
+    (folder / "summary.json").write_text(json.dumps(summary))
+    with http.server.HTTPServer(("127.0.0.1", 0), Hook) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        connection = {"conn_type": "http", "host": "127.0.0.1", "port": server.server_port, "schema": "services/x"}
+        environment = {
+            **os.environ,
+            "AIRFLOW_HOME": str(tmp_path / "airflow"),
+            "LONGREEL_HOME": str(tmp_path / "home"),
+            "AIRFLOW_CONN_HOOK": json.dumps(connection | {"password": "token"}),
+            "MLFLOW_TRACKING_URI": "http://mlflow.example",
+        }
+        tell = subprocess.run(
+            [sys.executable, "-c", TELL], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        server.shutdown()
+    assert tell.returncode == 0, tell.stderr
+    decided, failed = (message["text"] for message in got)
+    assert [(m["path"], m["auth"]) for m in got] == [("/services/x", "Bearer token")] * 2
+    for wanted in (
+        "longreel-x version 3: hold",
+        "Not sure.",
+        "run_card.html",
+        "http://mlflow.example/#/runs/r1",
+        "/log",
+    ):
+        assert wanted in decided
+    assert "version 3" not in failed
+    assert "http://127.0.0.1/log" in failed

@@ -35,6 +35,7 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
         "ingest": ["--date", "2026-01-05"],
         "import-history": ["--through", "2026-01-05"],
         "build-samples": ["--date", "2026-01-05"],
+        "forget": ["--user", "7"],
         "train": ["--date", "2026-01-05"],
         "evaluate": ["--date", "2026-01-05", "--champion"],
         "decide": ["--candidate", str(tmp_path / "none.json")],
@@ -42,6 +43,7 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
         "score": ["--input", str(tmp_path / "none.parquet"), "--output", str(tmp_path / "out.parquet"), "--champion"],
         "due": ["--date", "2026-01-05"],
         "retrain": ["--date", "2026-01-05"],
+        "reproduce": ["0123"],
     }
     assert main([step, "--home", str(tmp_path / "nowhere"), *needed.get(step, [])]) == 2
     missing = {"decide": "no report at", "promote": "no decision at", "score": "no request table at"}

@@ -1,7 +1,6 @@
 """Small samples partitions, written row by row in plain Python and published as any job would."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -151,13 +150,11 @@ def config() -> Config:
             user_feature_buckets=64,
             embedding_width=8,
             mixer_tokens=4,
-            identity_width=16,
         ),
         training=TrainingConfig(
             batch_tokens=600, window_min=8, window_mean=24, window_max=64, epochs=2, checkpoint_every=5, device="cpu"
         ),
         evaluation=EvaluationConfig(windows=(8, 32, 64, 128), bootstrap_draws=20),
-        gates=replace(Config().gates, task="click"),
     )
 
 

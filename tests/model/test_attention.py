@@ -1,11 +1,13 @@
 """Every backend reads the same from every history, in values and in gradients."""
 
+import logging
+
 import pytest
 import torch
 from torch import Tensor
 
 from contracts.errors import LongreelError
-from model.attention import cross_attention
+from model.attention import Match, choose_form, cross_attention, plan_attention
 
 RAGGED = {
     "ragged": ([3, 1, 4, 2, 1], [5, 0, 17, 1, 33]),
@@ -16,10 +18,23 @@ RAGGED = {
     "sorted, many": ([1, 2, 3, 1, 2, 1, 7, 1], [0, 0, 1, 2, 2, 3, 900, 1_000]),
     "wildly uneven": ([2, 1, 2], [5_000, 1, 3]),
 }
+HEADS, WHICH = 3, (0, 1, 0)
 
 
 def offsets(counts: list[int]) -> Tensor:
     return torch.tensor([0, *counts]).cumsum(0)
+
+
+def inputs(counts: tuple[list[int], list[int]], width: int, shared: bool, matched: bool) -> list[Tensor]:
+    """q, kv, and with a match its scale, target ids and event ids; the same for every backend."""
+    generator = torch.Generator().manual_seed(1)
+    targets, events = sum(counts[0]), sum(counts[1])
+    q = torch.randn(targets, HEADS, width, generator=generator)
+    kv = torch.randn(events, *((1, 1) if shared else (2, HEADS)), width, generator=generator)
+    if not matched:
+        return [q, kv]
+    ids = [torch.randint(0, 4, (n, 2), generator=generator) for n in (targets, events)]
+    return [q, kv, 3 * torch.rand(HEADS, generator=generator), *ids]
 
 
 def run(
@@ -27,74 +42,123 @@ def run(
     counts: tuple[list[int], list[int]],
     dtype: torch.dtype,
     device: str = "cpu",
-    widths: tuple[int, int] = (8, 4),
+    width: int = 8,
+    shared: bool = False,
+    matched: bool = True,
 ) -> list[Tensor]:
-    """Output and the gradients of q, k and v."""
-    generator = torch.Generator().manual_seed(1)
-    targets, events = counts
-    shapes = [(sum(targets), 2, widths[0]), (sum(events), 2, widths[0]), (sum(events), 2, widths[1])]
-    q, k, v = (torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes)
-    out = cross_attention(q, k, v, offsets(targets).to(device), offsets(events).to(device), backend)
-    weight = torch.randn(out.shape, generator=generator).to(device, dtype)
-    (out * weight).sum().backward()
-    return [out.detach(), q.grad, k.grad, v.grad]
+    """Values, weight on equal ids, and the gradients of q, kv and scale."""
+    q, kv, *rest = (x.to(device) for x in inputs(counts, width, shared, matched))
+    leaves = [x.to(dtype).requires_grad_() for x in (q, kv)]
+    match = None
+    if matched:
+        leaves.append(rest[0].to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_())
+        match = Match(rest[1], rest[2], torch.tensor(WHICH, dtype=torch.int32, device=device), leaves[2])
+    at = [offsets(count).to(device) for count in counts]
+    out, hits = cross_attention(leaves[0], leaves[1], at[0], at[1], match, backend=backend)
+    generator = torch.Generator().manual_seed(2)
+    loss = (out * torch.randn(out.shape, generator=generator).to(out)).sum()
+    if hits is not None:
+        loss = loss + (hits * torch.randn(hits.shape, generator=generator).to(hits)).sum()
+    loss.backward()
+    assert all(leaf.grad is not None for leaf in leaves)
+    return [out.detach(), *([] if hits is None else [hits.detach()]), *(leaf.grad for leaf in leaves)]  # type: ignore
 
 
-def by_hand(counts: tuple[list[int], list[int]]) -> Tensor:
+def by_hand(counts: tuple[list[int], list[int]], shared: bool, matched: bool) -> list[Tensor]:
     """Attention written as sums over single events, in float64."""
-    generator = torch.Generator().manual_seed(1)
-    targets, events = counts
-    shapes = [(sum(targets), 2, 8), (sum(events), 2, 8), (sum(events), 2, 4)]
-    q, k, v = (torch.randn(shape, generator=generator).double() for shape in shapes)
-    out = torch.zeros(sum(targets), 2, 4, dtype=torch.float64)
+    q, kv, *rest = (x.double() for x in inputs(counts, 8, shared, matched))
+    out, hits = torch.zeros_like(q), torch.zeros(q.shape[:2], dtype=torch.float64)
     t0 = h0 = 0
-    for m, length in zip(targets, events, strict=True):
+    for m, length in zip(*counts, strict=True):
         for t in range(t0, t0 + m):
-            for head in range(2):
-                scores = [float(q[t, head] @ k[h, head]) / 8**0.5 for h in range(h0, h0 + length)]
-                weights = torch.softmax(torch.tensor(scores, dtype=torch.float64), 0)
-                for h, weight in zip(range(h0, h0 + length), weights, strict=True):
-                    out[t, head] += weight * v[h, head]
+            for head in range(HEADS):
+                keys, values = (kv[h0 : h0 + length, part, 0 if shared else head] for part in (0, -1))
+                equal = [matched and rest[1][t, WHICH[head]] == rest[2][h, WHICH[head]] for h in range(h0, h0 + length)]
+                scores = [float(q[t, head] @ key) / 8**0.5 for key in keys]
+                scores = [
+                    s + float(rest[0][head]) * bool(e) if matched else s for s, e in zip(scores, equal, strict=True)
+                ]
+                for weight, value, e in zip(
+                    torch.tensor(scores, dtype=torch.float64).softmax(0), values, equal, strict=True
+                ):
+                    out[t, head] += weight * value
+                    hits[t, head] += weight * bool(e)
         t0, h0 = t0 + m, h0 + length
-    return out
+    return [out, hits] if matched else [out]
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["keys and values", "events are both"])
+@pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize("counts", RAGGED.values(), ids=RAGGED)
-def test_padded_equals_segments_in_values_and_gradients(counts: tuple[list[int], list[int]]) -> None:
-    for one, other in zip(run("padded", counts, torch.float64), run("segments", counts, torch.float64), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+def test_padded_equals_segments_in_values_and_gradients(
+    counts: tuple[list[int], list[int]], matched: bool, shared: bool
+) -> None:
+    one, other = (
+        run(backend, counts, torch.float64, shared=shared, matched=matched) for backend in ("padded", "segments")
+    )
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["keys and values", "events are both"])
+@pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize("name", ["ragged", "empty ends", "no targets in the middle"])
-def test_segments_equal_sums_over_single_events(name: str) -> None:
-    torch.testing.assert_close(run("segments", RAGGED[name], torch.float64)[0], by_hand(RAGGED[name]))
+def test_segments_equal_sums_over_single_events(name: str, matched: bool, shared: bool) -> None:
+    expected = by_hand(RAGGED[name], shared, matched)
+    for ours, theirs in zip(run("segments", RAGGED[name], torch.float64, shared=shared, matched=matched), expected):  # noqa: B905
+        torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("backend", ["segments", "padded"])
 def test_empty_history_reads_exactly_zero_and_has_finite_gradients(backend: str) -> None:
-    out, *gradients = run(backend, RAGGED["ragged"], torch.float32)
+    out, hits, *gradients = run(backend, RAGGED["ragged"], torch.float32)
     assert (out[3] == 0).all()  # the only target of the second request
+    assert (hits[3] == 0).all()
     assert (out[4] != 0).any()
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert (gradients[0][3] == 0).all()
 
 
-def test_unknown_backend_and_varlen_off_cuda_are_refused() -> None:
+def test_unknown_backend_and_packed_off_cuda_are_refused() -> None:
     with pytest.raises(LongreelError, match="expected one of auto"):
         run("flash", RAGGED["ragged"], torch.float32)
-    with pytest.raises(LongreelError, match="half precision on CUDA"):
-        run("varlen", RAGGED["ragged"], torch.float32)
+    with pytest.raises(LongreelError, match=r"expected half precision on CUDA, got torch\.bfloat16 on cpu"):
+        run("packed", RAGGED["ragged"], torch.bfloat16)
+    with pytest.raises(LongreelError, match="expected one of auto"):
+        plan_attention("flash", torch.zeros(3, 16), 1, 10, 2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="the varlen backend needs CUDA")
-@pytest.mark.parametrize("widths", [(32, 32), (64, 32)])
+def test_form_follows_the_number_of_targets_and_the_width() -> None:
+    for m in (1, 8, 16):
+        assert choose_form(m, 2_048, 256, 8) == "absorbed"
+    assert choose_form(128, 10_240, 256, 8) == "kv"
+    assert choose_form(16, 8, 256, 8) == "kv"  # so few events that going into their space does not pay
+    assert choose_form(16, 2_048, 1_024, 16) == "absorbed"
+    assert choose_form(128, 2_048, 1_024, 16) == "kv"
+
+
+def test_plan_is_overridable_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    x = torch.zeros(7, 48)
+    with caplog.at_level(logging.INFO, "model.attention"):
+        for _ in range(3):
+            assert plan_attention("auto", x, 16, 2_048, 3) == ("kv", "padded")
+            assert plan_attention("absorbed", x, 16, 2_048, 3) == ("absorbed", "padded")
+            assert plan_attention("segments", x, 16, 2_048, 3) == ("kv", "segments")
+    assert len(caplog.messages) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
+@pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
+@pytest.mark.parametrize(
+    ("width", "shared"), [(16, False), (32, False), (64, False), (128, True), (256, True), (512, True)]
+)
 @pytest.mark.parametrize("counts", RAGGED.values(), ids=RAGGED)
-def test_varlen_equals_a_float64_reference_to_bf16_rounding(
-    counts: tuple[list[int], list[int]], widths: tuple[int, int]
+def test_packed_equals_a_float64_reference_to_bf16_rounding(
+    counts: tuple[list[int], list[int]], width: int, shared: bool, matched: bool
 ) -> None:
-    exact = run("segments", counts, torch.float64, "cuda", widths)
-    packed = run("varlen", counts, torch.bfloat16, "cuda", widths)
-    padded = run("padded", counts, torch.bfloat16, "cuda", widths)
+    exact = run("segments", counts, torch.float64, "cuda", width, shared, matched)
+    packed = run("packed", counts, torch.bfloat16, "cuda", width, shared, matched)
+    padded = run("padded", counts, torch.bfloat16, "cuda", width, shared, matched)
     for reference, ours, other in zip(exact, packed, padded, strict=True):
         assert ours.isfinite().all()
         scale = reference.norm().clamp(min=1e-3)

@@ -11,10 +11,11 @@ import torch
 from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.lake import Lake
-from contracts.report import EvaluationReport
-from model.checkpoint import load_model
+from contracts.report import DataQuality, EvaluationReport
+from model.checkpoint import load_model, model_digest
 from model.evaluate import evaluate
-from model.metrics import TaskScores
+from model.metrics import TaskScores, metrics_of, user_sums
+from model.parity import check_parity
 from model.samples import SampleRows
 from model.scoring import Known, day_groups, score_day, score_rows, token_batches
 from model.train import train
@@ -48,17 +49,20 @@ def test_metrics_are_those_of_the_days_logits(
         for column, task in enumerate(("click", "like")):
             labels = rows.task_labels(("click", "like"))[:, column] > 0
             chosen = {"all": np.ones(len(users), bool), "new users": np.array([lengths[u] == 0 for u in users])}
+            chosen["returning users"] = ~chosen["new users"]
             chosen["history 32-127"] = np.array([32 <= lengths[u] < 128 for u in users])
+            chosen["surface 1"] = rows.target["surface"] == 1
             for name, kept in chosen.items():
-                expected = TaskScores(logits[kept, column].astype(np.float64), labels[kept], users[kept], 30)
+                _, sums = user_sums(TaskScores.of(logits[kept, column].astype(np.float64), labels[kept], users[kept]))
+                expected = metrics_of(sums.sum(axis=0)[None], sums.sum(axis=0))
                 row = report.row(task, window, name)
                 assert row.targets == kept.sum() > 0
                 assert row.positives == labels[kept].sum()
                 assert row.users == len(np.unique(users[kept]))
-                assert row.log_loss.value == pytest.approx(float(expected.log_loss()[0]), abs=1e-5)
+                assert row.log_loss.value == pytest.approx(float(expected["log_loss"][0]), abs=1e-5)
                 if name == "all":
-                    assert row.auc.value == pytest.approx(float(expected.auc()[0]), abs=1e-4)
-                    assert row.gauc.value == pytest.approx(float(expected.gauc()[0]), abs=1e-4)
+                    for metric in ("auc", "gauc", "calibration", "ece"):
+                        assert getattr(row, metric).value == pytest.approx(float(expected[metric][0]), abs=1e-4)
 
 
 def test_ladder_ends_with_the_first_window_that_holds_every_history(report: EvaluationReport) -> None:
@@ -66,14 +70,69 @@ def test_ladder_ends_with_the_first_window_that_holds_every_history(report: Eval
     assert report.windows == (8, 32, 64)
 
 
-def test_intervals_hold_the_value_and_only_whole_rows_keep_replicates(report: EvaluationReport, config: Config) -> None:
+def test_every_slice_has_a_line_and_those_that_gates_compare_keep_replicates(
+    report: EvaluationReport, config: Config
+) -> None:
+    lines = [(row.task, row.window, row.slice) for row in report.rows]
+    assert sorted(lines) == sorted((t, w, s) for t in report.tasks for w in report.windows for s in report.slices)
+    assert {"all", "new users", "returning users", "history<32", "history>=2048", "surface 0"} < set(report.slices)
+    assert report.row("click", 64, "history>=2048").users == 0
+    assert report.row("click", 64, "history>=2048").auc.value is None
     for row in report.rows:
-        for metric in (row.auc, row.gauc, row.log_loss, row.calibration):
-            assert bool(metric.draws) == (row.slice == "all")
-            if row.slice == "all":
+        if row.slice == "all":
+            for metric in (row.auc, row.gauc, row.log_loss, row.calibration, row.ece):
                 assert len(metric.draws) == config.evaluation.bootstrap_draws
-                assert metric.low <= metric.value <= metric.high
                 assert metric.low < metric.high
+                if metric is not row.ece:  # which noise only raises
+                    assert metric.low <= metric.value <= metric.high
+    usual_and_longest = [bool(report.row("click", window, "history<32").auc.draws) for window in report.windows]
+    assert usual_and_longest == [False, True, True]  # trained on 24 events in the mean: nearest is 32
+
+
+def test_the_gain_of_a_long_window_is_the_paired_difference_of_its_lines(report: EvaluationReport) -> None:
+    gains = {(g.task, g.slice): g for g in report.window_gains}
+    assert {"all", "returning users"} <= {s for _, s in gains}
+    gain = gains["click", "all"]
+    assert (gain.usual, gain.longest) == (report.usual_window, report.windows[-1]) == (32, 64)
+    long, usual = report.row("click", 64).auc, report.row("click", 32).auc
+    assert gain.auc.value == pytest.approx(long.value - usual.value)  # type: ignore[operator]
+    np.testing.assert_allclose(gain.auc.draws, np.subtract(long.draws, usual.draws), atol=1e-7)
+    assert gain.auc.high - gain.auc.low < long.high - long.low  # type: ignore[operator]
+    within = gains["click", "history<32"].auc  # nobody there has more than the usual window to read
+    assert (within.value, within.low, within.high) == (0, 0, 0)
+
+
+def test_the_reliability_bins_hold_every_target_once(report: EvaluationReport) -> None:
+    for task in report.tasks:
+        bins = [b for b in report.reliability if b.task == task]
+        row = report.row(task, report.windows[-1])
+        assert sum(b.targets for b in bins) == row.targets
+        assert [b.predicted for b in bins] == sorted(b.predicted for b in bins)
+        assert sum(b.targets * b.observed.value for b in bins) == pytest.approx(row.positives)  # type: ignore[operator]
+
+
+def test_parity_is_checked_and_a_model_that_is_not_what_its_folder_says_fails_it(
+    report: EvaluationReport, model_dir: Path, lake: Lake, days: list[date]
+) -> None:
+    assert [check.name for check in report.parity] == ["saved and loaded again", "one row per target"]
+    assert all(check.passed and check.logits > 20 for check in report.parity)
+    assert report.parity[0].largest == 0
+    ranker, meta = load_model(model_dir)
+    rows = SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
+    with torch.no_grad():
+        next(iter(ranker.dense_parameters())).add_(0.1)
+    failed = [check.passed for check in check_parity(ranker, meta, model_dir, rows, 64, CPU)]
+    assert failed == [False, True]
+
+
+def test_the_report_names_what_it_was_made_from(
+    report: EvaluationReport, model_dir: Path, lake: Lake, days: list[date], config: Config
+) -> None:
+    assert report.quality == DataQuality(passed=True, warnings=())
+    told = evaluate(model_dir, lake, days[3], config, policy_digest="p", code_version="c")
+    assert (told.policy_digest, told.code_version, told.config_digest) == ("p", "c", config.digest())
+    assert told.model_digest == model_digest(model_dir)
+    assert told.extra["data_watermark"] == str(days[1])
 
 
 def test_reports_are_reproducible_and_paired(
@@ -104,14 +163,17 @@ def test_at_most_max_users_chosen_by_hash(
     assert evaluate(model_dir, lake, days[3], few).digest() == small.digest()
 
 
-def test_latency_names_its_shape_and_progress_is_told(
+def test_cost_names_its_shape_and_device_and_progress_is_told(
     model_dir: Path, lake: Lake, days: list[date], config: Config
 ) -> None:
     told: list[tuple[str, int, int]] = []
     report = evaluate(model_dir, lake, days[3], config, on_progress=lambda *step: told.append(step))
-    assert report.latency_shape == f"{report.longest_history} events x 128 candidates"
-    assert report.latency_ms is not None
-    assert report.latency_ms > 0
+    cost = report.scoring
+    assert cost is not None
+    assert cost.shape == "128 events x 128 candidates"  # the longest configured window, not the day's longest history
+    assert cost.device == "cpu, 1 threads"
+    assert 0 < cost.latency_low_ms <= cost.latency_ms <= cost.latency_high_ms
+    assert 50 < cost.peak_memory_mib < 20_000
     assert [done for _, done, _ in told] == [1, 2, 3, 4]
     assert told[-1][1] == told[-1][2]
 

@@ -18,7 +18,7 @@ from contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, 
 from model import reader as reader_module
 from model import samples as samples_module
 from model.batch import RequestBatch
-from model.reader import Position, TrainingReader
+from model.reader import Position, TrainingReader, deal
 from model.samples import SampleRows
 
 TASKS = ("click", "like")
@@ -54,14 +54,15 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
     assert len(naive) == reader.num_requests
     for epoch in range(2):
         seen: list[tuple[int, int]] = []
-        for batch, position in reader.batches(Position(epoch=epoch)):
-            if position.epoch != epoch:
-                break
+        for share in reader.shares(Position(epoch=epoch)):
+            batch = share.batch
             windows = reader.windows.sample(epoch, batch.request_index.numpy())
             for b in range(batch.num_requests):
                 key = (int(batch.user_id[b]), int(batch.request_time_ms[b]))
                 seen.append(key)
                 _assert_request(batch, b, naive[key], int(windows[b]))
+            if share.position == Position(epoch=epoch + 1):
+                break
         assert sorted(seen) == sorted(naive)
 
 
@@ -85,7 +86,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
         lake, [lake.require("samples", day) for day in days], TASKS, replace(config.training, window_part=part)
     )
     naive, shifted = naive_requests(lake, days), 0
-    for batch, _ in reader.batches(Position(epoch=1)):
+    for batch in (share.batch for share in reader.shares(Position(epoch=1))):
         windows = reader.windows.sample(1, batch.request_index.numpy())
         for b in range(batch.num_requests):
             whole = naive[int(batch.user_id[b]), int(batch.request_time_ms[b])]["history"]["time_ms"]
@@ -101,7 +102,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
 
 def test_no_event_at_or_after_its_request(reader: TrainingReader) -> None:
     events = 0
-    for batch, _ in reader.batches():
+    for batch in (share.batch for share in reader.shares()):
         request = torch.repeat_interleave(batch.request_time_ms, batch.history_offsets.diff())
         assert (batch.history["time_ms"] < request).all()
         events += batch.num_events
@@ -118,24 +119,24 @@ def assert_equal(one: RequestBatch, other: RequestBatch) -> None:
 def test_reading_resumes_exactly_from_every_position(
     lake: Lake, days: list[date], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "POOL_BYTES", 60_000)  # several pools an epoch
+    monkeypatch.setattr(reader_module, "POOL_BYTES", 150_000)  # several pools an epoch
     manifests = [lake.require("samples", day) for day in days]
     made = [TrainingReader(lake, manifests, TASKS, config.training) for _ in range(2)]
-    whole = list(made[0].batches())
+    whole = list(made[0].shares())
     sizes = [len(pool.bounds) - 1 for pool in made[0]._plan(1)]
     assert len(sizes) > 1
     assert min(sizes) > 1
     assert len(whole) == made[0].num_batches(0) + made[0].num_batches(1)
-    starts = [Position(), *(position for _, position in whole)]
+    starts = [Position(), *(share.position for share in whole)]
     for at in range(0, len(whole), 3):
-        for (one, after), (other, expected) in zip(made[1].batches(starts[at]), whole[at:], strict=True):
-            assert after == expected
-            assert_equal(one, other)
-    assert list(made[1].batches(starts[-1])) == []
+        for one, other in zip(made[1].shares(starts[at]), whole[at:], strict=True):
+            assert one.position == other.position
+            assert_equal(one.batch, other.batch)
+    assert list(made[1].shares(starts[-1])) == []
 
 
 def test_batches_are_balanced_by_tokens_and_mix_users(reader: TrainingReader, config: Config) -> None:
-    batches = [batch for batch, position in reader.batches() if position.epoch == 0]
+    batches = [share.batch for share in reader.shares()][: reader.num_batches(0)]
     tokens = np.array([batch.num_events + batch.num_targets for batch in batches])
     assert len(batches) > 4
     assert abs(tokens - config.training.batch_tokens).max() < 0.35 * config.training.batch_tokens
@@ -148,10 +149,36 @@ def test_seed_changes_the_order_and_repeats_it(lake: Lake, days: list[date], con
 
     def first(seed: int) -> list[int]:
         made = TrainingReader(lake, manifests, TASKS, replace(config.training, seed=seed))
-        return next(iter(made.batches()))[0].request_index.tolist()
+        return next(iter(made.shares())).batch.request_index.tolist()
 
     assert first(0) == first(0)
     assert sorted(first(0)) != sorted(first(1))
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 64])
+def test_ranks_share_every_batch_evenly_whatever_their_number(
+    lake: Lake, days: list[date], config: Config, ranks: int
+) -> None:
+    manifests = [lake.require("samples", day) for day in days]
+    readers = [TrainingReader(lake, manifests, TASKS, config.training, rank=r, ranks=ranks) for r in range(ranks)]
+    whole = TrainingReader(lake, manifests, TASKS, config.training)
+    for one, *parts in zip(whole.shares(), *(reader.shares() for reader in readers), strict=True):
+        together = torch.cat([part.batch.request_index for part in parts])
+        assert sorted(together.tolist()) == sorted(one.batch.request_index.tolist())
+        assert {part.position for part in parts} == {one.position}
+        assert {(p.num_requests, p.num_targets, p.num_events) for p in parts} == {
+            (one.batch.num_requests, one.batch.num_targets, one.batch.num_events)
+        }
+        tokens = [part.batch.num_events + part.batch.num_targets for part in parts]
+        largest = int((one.batch.history_offsets.diff() + one.batch.target_offsets.diff()).max())
+        assert max(tokens) - min(tokens) <= largest
+    assert any(part.batch.num_requests == 0 for part in parts) == (ranks == 64)
+
+
+def test_dealing_gives_the_next_largest_to_whoever_has_least() -> None:
+    parts = deal(np.array([7, 1, 6, 5, 2, 3]), 2)
+    assert [part.tolist() for part in parts] == [[0, 4, 5], [1, 2, 3]]
+    assert [part.tolist() for part in deal(np.array([4]), 3)] == [[0], [], []]
 
 
 def test_label_rates_are_those_of_the_data(lake: Lake, days: list[date], reader: TrainingReader) -> None:
@@ -232,7 +259,7 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
 
     reader = TrainingReader(lake, [lake.require("samples", day) for day in (old, new)], TASKS, config.training)
     prices: dict[bool, set[int]] = {False: set(), True: set()}
-    for batch, _ in reader.batches():
+    for batch in (share.batch for share in reader.shares()):
         counts = np.diff(batch.target_offsets.numpy())
         for is_new, value in zip(np.repeat(batch.user_id.numpy() >= 900, counts), batch.target["price"], strict=True):
             prices[bool(is_new)].add(int(value))

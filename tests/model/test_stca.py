@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from contracts.config import Config
-from model.identity import sign_code
+from contracts.schemas import UNKNOWN
+from model.identity import INITIAL_SCALES, IdentityMatch, compared_ids
 from model.stca import STCA
 
 TARGETS, EVENTS = [2, 1, 3], [5, 0, 3]
@@ -24,9 +25,9 @@ def swiglu(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
 
 
 def reference(
-    state: dict[str, Tensor], layers: int, heads: int, x_t: Tensor, x: Tensor, codes: tuple | None, norm: bool
+    state: dict[str, Tensor], layers: int, heads: int, x_t: Tensor, x: Tensor, ids: tuple | None, norm: bool
 ) -> Tensor:
-    """z of one target x_t [d] over its history x [L, d]; codes ([2, C], [L, 2, C]) or None."""
+    """z of one target x_t [d] over its history x [L, d]; ids ([2], [L, 2]) or None."""
     d = len(x_t)
     head = d // heads
     q = layer_norm(swiglu(x_t, state, "first_query"), state["first_norm.weight"], state["first_norm.bias"])
@@ -46,19 +47,19 @@ def reference(
         for j in range(heads):
             part = slice(j * head, (j + 1) * head)
             scores = [(wq @ q)[part] @ (wkv[:d] @ event)[part] / head**0.5 for event in encoded]
-            if codes is not None:
+            if ids is not None:
                 kind = 0 if j < (heads + 1) // 2 else 1
-                scale = state["identity.scale"][i, j]
-                scores = [s + scale * codes[0][kind] @ codes[1][e, kind] for e, s in enumerate(scores)]
+                equal = [float(ids[0][kind] == ids[1][e, kind]) for e in range(len(x))]
+                scores = [s + state["identity.scale"][i, j] * e for s, e in zip(scores, equal, strict=True)]
             total = sum((torch.exp(s) for s in scores), torch.zeros((), dtype=x.dtype))
             read = torch.zeros(head, dtype=x.dtype)
             for s, event in zip(scores, encoded, strict=True):
                 read = read + torch.exp(s) / total * (wkv[d:] @ event)[part]
             parts.append(read)
-            if codes is not None:
-                shares = [torch.exp(s) / total * codes[0][kind] @ codes[1][e, kind] for e, s in enumerate(scores)]
+            if ids is not None:
+                shares = [torch.exp(s) / total * e for s, e in zip(scores, equal, strict=True)]
                 matches.append(sum(shares, torch.zeros((), dtype=x.dtype)))
-        flat = torch.cat([*parts, torch.stack(matches)]) if codes is not None else torch.cat(parts)
+        flat = torch.cat([*parts, torch.stack(matches)]) if ids is not None else torch.cat(parts)
         outputs.append(state[f"{name}.out.weight"] @ flat)
         if i + 1 < layers:
             q = swiglu(state[f"fusions.{i}.0.weight"] @ torch.cat([*outputs, x_t]), state, f"fusions.{i}.1")
@@ -67,13 +68,14 @@ def reference(
     return swiglu(state["collect.weight"] @ torch.cat([*outputs, x_t]), state, "collect_glu")
 
 
-@pytest.mark.parametrize("identity", [0, 16])
+@pytest.mark.parametrize("backend", ["auto", "absorbed"])
+@pytest.mark.parametrize("identity", [(), ("item_id", "author_id")], ids=["", "matched"])
 @pytest.mark.parametrize("norm", [True, False])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_stca_equals_the_equations_in_values_and_gradients(
-    config: Config, layers: int, norm: bool, identity: int
+    config: Config, layers: int, norm: bool, identity: tuple[str, ...], backend: str
 ) -> None:
-    sizes = replace(config.model, layers=layers, query_fusion_norm=norm, identity_width=identity)
+    sizes = replace(config.model, layers=layers, query_fusion_norm=norm, identity=identity)
     stca = STCA(sizes).double()
     with torch.no_grad():
         for parameter in stca.parameters():
@@ -82,19 +84,18 @@ def test_stca_equals_the_equations_in_values_and_gradients(
     target = torch.randn(sum(TARGETS), sizes.width, dtype=torch.float64)
     history = torch.randn(sum(EVENTS), sizes.width, dtype=torch.float64, requires_grad=True)
     history_again = history.detach().clone().requires_grad_()
-    codes = None
+    ids = None
     if identity:
-        ids = torch.randint(0, 4, (sum(TARGETS) + sum(EVENTS), 2))
-        coded = sign_code(ids, identity).double()
-        codes = (coded[: sum(TARGETS)], coded[sum(TARGETS) :])
+        drawn = torch.randint(0, 4, (sum(TARGETS) + sum(EVENTS), 2))
+        ids = (drawn[: sum(TARGETS)], drawn[sum(TARGETS) :])
     to, ho = (torch.tensor([0, *counts]).cumsum(0) for counts in (TARGETS, EVENTS))
 
-    z = stca(target, history, to, ho, codes)
+    z = stca(target, history, to, ho, ids, backend=backend)
     expected = []
     for b, m in enumerate(TARGETS):
         for t in range(int(to[b]), int(to[b]) + m):
             seen = slice(int(ho[b]), int(ho[b + 1]))
-            pair = (codes[0][t], codes[1][seen]) if codes else None
+            pair = (ids[0][t], ids[1][seen]) if ids else None
             expected.append(reference(state, layers, sizes.heads, target[t], history_again[seen], pair, norm))
     z_expected = torch.stack(expected)
     torch.testing.assert_close(z, z_expected, rtol=1e-10, atol=1e-12)
@@ -105,3 +106,31 @@ def test_stca_equals_the_equations_in_values_and_gradients(
     torch.testing.assert_close(history.grad, history_again.grad, rtol=1e-8, atol=1e-10)
     for name, parameter in stca.named_parameters():
         torch.testing.assert_close(parameter.grad, state[name].grad, rtol=1e-8, atol=1e-10)
+
+
+def test_unknown_ids_match_nothing_and_heads_are_split_among_the_fields(config: Config) -> None:
+    target = {"item_id": torch.tensor([5, UNKNOWN]), "tag": torch.tensor([UNKNOWN, 7], dtype=torch.int32)}
+    history = {"item_id": torch.tensor([5, UNKNOWN, 6]), "tag": torch.tensor([7, UNKNOWN, 7], dtype=torch.int32)}
+    wanted, found = compared_ids(target, history, ("item_id", "tag"))
+    equal = wanted[:, None] == found
+    assert equal[..., 0].tolist() == [[True, False, False], [False, False, False]]
+    assert equal[..., 1].tolist() == [[False, False, False], [True, False, True]]
+    made = IdentityMatch(replace(config.model, width=40, heads=5, identity=("item_id", "tag")))
+    assert made.which.tolist() == [0, 0, 0, 1, 1]
+    gentle, sharp = INITIAL_SCALES
+    assert made.scale[0].tolist() == [gentle, sharp, gentle, gentle, sharp]
+
+
+def test_folded_weights_follow_their_parameters(config: Config) -> None:
+    stca = STCA(replace(config.model, identity=())).double()
+    target, history = torch.randn(3, 16, dtype=torch.float64), torch.randn(7, 16, dtype=torch.float64)
+    at = torch.tensor([0, 3]), torch.tensor([0, 7])
+    with torch.inference_mode():
+        before = stca(target, history, *at)
+        assert torch.equal(before, stca(target, history, *at))
+    with torch.no_grad():
+        stca.layers[0].key_value.weight.mul_(2)
+        stca.layers[1].encode_norm.bias.add_(1)
+        after = stca(target, history, *at)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, stca(target, history, *at).detach())

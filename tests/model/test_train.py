@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from contracts.lake import Lake
 from model import train as train_module
 from model.checkpoint import WEIGHTS, load_model, model_digest
 from model.evaluate import evaluate
+from model.guard import LAG
 from model.train import StepStats, TrainResult, learning_rate, train
 
 
@@ -70,6 +72,19 @@ def test_same_run_gives_the_same_bits_on_cuda(config: Config, lake: Lake, days: 
     assert one.model_digest == two.model_digest
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", ["on", "off"])
+def test_cuda_gives_the_loss_curve_of_the_cpu(
+    config: Config, lake: Lake, days: list[date], tmp_path: Path, compiled: str
+) -> None:
+    plain = replace(config, model=replace(config.model, dropout=0.0))
+    on_cuda = replace(plain, training=replace(plain.training, device="cuda", compile=compiled))
+    one, two = (train(c, lake, days, tmp_path / f"w{i}", tmp_path / f"m{i}") for i, c in enumerate((plain, on_cuda)))
+    assert [step for step, _ in one.curve] == [step for step, _ in two.curve]
+    losses = [torch.tensor([loss for _, loss in each.curve]) for each in (one, two)]
+    torch.testing.assert_close(*losses, rtol=0.03, atol=0.01)  # bf16 against float32
+
+
 @pytest.mark.parametrize("step", [3, 5, 13])
 def test_resumed_equals_uninterrupted_bit_for_bit(
     uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path, step: int
@@ -113,7 +128,7 @@ SCRIPT = """
     from datetime import date
     from pathlib import Path
     import torch
-    from contracts.config import _build, Config
+    from contracts.config import build_section, Config
     from contracts.lake import Lake
     from model.train import train
     torch.set_num_threads(1)
@@ -121,7 +136,7 @@ SCRIPT = """
     def said(stats):
         print(stats.step, flush=True)
     days = [date.fromisoformat(day) for day in days]
-    train(_build(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
+    train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
 """
 
 
@@ -186,6 +201,26 @@ def test_loss_that_is_not_finite_names_the_batch(config: Config, lake: Lake, day
     with pytest.raises(LongreelError, match=r"the loss became (nan|inf) at step \d+ of \d+, in a batch of requests"):
         train(wild, lake, days, tmp_path / "work", tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_losses_read_late_change_nothing_and_let_nothing_bad_be_saved(
+    uninterrupted: TrainResult,
+    config: Config,
+    lake: Lake,
+    days: list[date],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(LAG, "cpu", 2)  # as on CUDA
+    steps: list[int] = []
+    late = train(config, lake, days, tmp_path / "w", tmp_path / "m", on_step=lambda stats: steps.append(stats.step))
+    assert (late.curve, late.model_digest) == (uninterrupted.curve, uninterrupted.model_digest)
+    assert steps == list(range(1, late.steps + 1))
+    settings = replace(config.training, learning_rate=1e30, warmup_share=0.0, clip_norm=1e30, checkpoint_every=1)
+    with pytest.raises(LongreelError, match="became") as error:
+        train(replace(config, training=settings), lake, days, tmp_path / "work", tmp_path / "model")
+    bad = int(re.search(r"at step (\d+) of", str(error.value)).group(1))  # type: ignore[union-attr]
+    assert [int(path.name.removeprefix("step-")) for path in sorted((tmp_path / "work").glob("step-*"))][-1] == bad - 1
 
 
 def test_warm_start_begins_where_the_champion_ended(

@@ -12,22 +12,7 @@ from contracts.home import Home
 # Tests are imported without packages, so what they share is found by folder.
 sys.path.insert(0, str(Path(__file__).parent))
 
-CONFIG = """
-name = "test"
-tasks = ["click", "like"]
-
-[source]
-kind = "{kind}"
-log = "{log}"
-utc_offset_hours = {offset}
-behaviour = ["click"]
-max_quarantined_share = {share}
-
-[samples]
-max_history = {max_history}
-compact_every_days = {compact_every_days}
-{samples}
-"""
+from spark_helpers import new_home
 
 
 @pytest.fixture(scope="session")
@@ -45,11 +30,6 @@ def make_home(tmp_path: Path) -> Callable[..., Home]:
     """A new home folder with a configuration."""
 
     def make(name: str = "home", **values: Any) -> Home:
-        settings = {"kind": "generic", "log": "raw", "offset": 0, "share": 1.0, "samples": ""}
-        settings |= {"max_history": 10_240, "compact_every_days": 7} | values
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        (folder / "longreel.toml").write_text(CONFIG.format(**settings))
-        return Home(folder)
+        return new_home(tmp_path / name, **values)
 
     return make

@@ -1,21 +1,53 @@
 """Raw rows, raw days and steps, as the tests of this folder spell them."""
 
+import subprocess
+import sys
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contracts.home import Home
 from contracts.lake import digest_of
 from contracts.schemas import DATASETS
+from spark_jobs.buckets import bucket_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = date(2026, 3, 2)
 MIDNIGHT_MS = 1_772_409_600_000  # of DAY, UTC
 
 Row = dict[str, Any]
+
+
+CONFIG = """
+name = "test"
+tasks = ["click", "like"]
+
+[source]
+kind = "{kind}"
+log = "{log}"
+utc_offset_hours = {offset}
+behaviour = ["click"]
+max_quarantined_share = {share}
+
+[samples]
+max_history = {max_history}
+compact_every_days = {compact_every_days}
+{samples}
+"""
+
+
+def new_home(folder: Path, **values: Any) -> Home:
+    """A home folder with a configuration of the generic source."""
+    settings = {"kind": "generic", "log": "raw", "offset": 0, "share": 1.0, "samples": ""}
+    settings |= {"max_history": 10_240, "compact_every_days": 7} | values
+    folder.mkdir(exist_ok=True)
+    (folder / "longreel.toml").write_text(CONFIG.format(**settings))
+    return Home(folder)
 
 
 def row(user: Any = 1, item: Any = 10, at: int = 0, **more: Any) -> Row:
@@ -47,15 +79,19 @@ def event(user: int = 1, item: int = 10, at: int = 0, **more: Any) -> Row:
     return values | {"tag": -1, "surface": -1, "actions": 1, "play_ms": 500, "duration_ms": 900} | more
 
 
-def publish_events(home: Home, day: date, rows: list[Row]) -> None:
+def publish_events(home: Home, day: date, rows: list[Row], buckets: int = 1) -> None:
     """Events and users of a log day, put into the lake without Spark."""
     users = [{"user_id": user, "user_features": []} for user in sorted({each["user_id"] for each in rows})]
     counts = {"users": len(users), "with_request_id": sum(each["request_id"] is not None for each in rows)}
     details = {"user_features": [], "unknown_features": []}
     for dataset, table in (("users", users), ("events", rows)):
         stage = home.lake.stage(dataset, day)
-        pq.write_table(pa.Table.from_pylist(table, schema=DATASETS[dataset]), f"{stage.path}/part-0.parquet")
-        stage.publish(digest=digest_of(table), inputs={}, counts=counts, details=details)
+        owner = bucket_of(np.array([each["user_id"] for each in table], np.int64), buckets)
+        for bucket in range(buckets):
+            mine = [each for each, number in zip(table, owner, strict=True) if number == bucket]
+            path = f"{stage.path}/part-{bucket}.parquet"
+            pq.write_table(pa.Table.from_pylist(mine, schema=DATASETS[dataset]), path)
+        stage.publish(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
 
 
 def published(home: Home, dataset: str, day: date) -> list[Row]:
@@ -66,3 +102,17 @@ def published(home: Home, dataset: str, day: date) -> list[Row]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file under a folder, by relative path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
+    """`longreel STEP` in a process group of its own."""
+    command = [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)
+
+
+def wait_for(found: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+    """Wait until `found()` or the process ends."""
+    until = time.monotonic() + seconds
+    while not found() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)

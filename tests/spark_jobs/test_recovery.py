@@ -4,25 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from spark_helpers import DAY, REPOSITORY, event, longreel, publish_events, published, row, write_raw
-
-
-def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
-    """`longreel STEP` in a process group of its own."""
-    command = [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)
-
-
-def wait_for(found: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    """Wait until `found()` or the process ends."""
-    until = time.monotonic() + seconds
-    while not found() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.01)
+from spark_helpers import (
+    DAY,
+    REPOSITORY,
+    event,
+    longreel,
+    publish_events,
+    published,
+    row,
+    step,
+    wait_for,
+    write_raw,
+)
 
 
 def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any, make_home: Any) -> None:

@@ -1,0 +1,221 @@
+"""What do the gates do over a quarter whose truth is known, and what would simpler rules have done?
+
+    python -m benchmarks.gates.quarter [--users 4000] [--noise 200] [--out benchmarks/gates]
+
+Ninety log days, a candidate each, planted events; every rule promotes for itself and lives with its own champion.
+Reports are made by the project's own code from per-target scores (benchmarks/gates/world.py), and judged by the shipped
+policy. Writes results.md, quarter.csv and quarter.png.
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from functools import lru_cache
+from pathlib import Path
+
+from benchmarks.gates.world import Day, Model, Truth, evaluate, truth
+from components.gates import decide
+from contracts.decision import Decision
+from contracts.policy import Budget, GatePolicy
+from contracts.report import EvaluationReport
+
+FIRST = date(2026, 1, 1)
+DAYS = 90
+POLICY = replace(GatePolicy(), budgets=(Budget(device="simulated", latency_ms=8.0, memory_mib=1_000),))
+WORTH = 0.001  # AUC, or log loss: a smaller true gain is no reason to change the champion
+HARM = 0.01  # AUC that no slice may truly lose: the policy's own tolerance
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A day, its candidate, and what was planted."""
+
+    day: Day
+    candidate: Model
+    event: str
+    fault: str = ""  # why the candidate must not go live today, whatever its AUC; "" where nothing is wrong with it
+
+
+def plan(users: int) -> list[Planned]:
+    """The quarter. A recipe's improvement stays with every later candidate; each day trains a model anew."""
+    error, plans = 0.9, []
+    for n in range(DAYS):
+        name = str(FIRST + timedelta(days=n))
+        error -= 0.1 * (n in (9, 28, 53))
+        drift = 0.08 * min(max(0, n - 57), 14)  # the world moves from day 58 to 72
+        rate = 0.8 if 38 <= n <= 40 or n >= 78 else 0.0
+        trained_rate = 0.8 if n >= 80 else 0.0
+        day = Day(name, 1_000 + n, users, drift, rate)
+        own = Model(f"m{n}", error, 0.08 * min(max(0, n - 58), 14), trained_rate)
+        event, fault = "retrained, no better", ""
+        if n == 0:
+            event = "first candidate"
+        if 9 <= n <= 11 or 28 <= n <= 30 or 53 <= n <= 55:
+            event = "real improvement"
+        if n in (17, 18, 19):
+            event, fault = "slice regression", "short histories"
+            own = replace(own, error=error - 0.5, short_error=1.1)
+        if n in (24, 25):
+            own, event, fault = replace(own, broken=0.35), "broken feature in training", "broken"
+        if n == 33:
+            day = replace(day, broken=0.5, warnings=("tag of targets: 100 % unknown (median 0)",))
+            event, fault = "broken feature in the day", "the day is not to be trusted"
+        if n == 35:
+            own, event, fault = replace(own, error=error - 0.1, nans=0.001), "logits that are no numbers", "NaN"
+        if 38 <= n <= 40:
+            event, fault = "labels shifted for three days", "calibrated for other days"
+        if n in (44, 45):
+            own, event, fault = replace(own, error=error - 0.1, long_error=0.9), "long windows hurt", "long windows"
+        if n == 50:
+            own, event, fault = replace(own, error=error - 0.1, latency_ms=12.0), "too slow", "latency"
+        if 58 <= n <= 72:
+            event = "the world moves: champion goes stale"
+        if n in (78, 79):
+            event, fault = "labels shifted for good, not learned yet", "calibrated for other days"
+        if 80 <= n <= 82:
+            event = "labels shifted for good, learned"
+        plans.append(Planned(day, own, event, fault))
+    return plans
+
+
+Rule = Callable[[EvaluationReport, EvaluationReport | None, "EvaluationReport | None"], str]
+
+
+def gates(ours: EvaluationReport, theirs: EvaluationReport | None, _: EvaluationReport | None) -> str:
+    """The project's own."""
+    return decide(ours, theirs, POLICY).outcome
+
+
+def at_least(ours: EvaluationReport, theirs: EvaluationReport | None, _: EvaluationReport | None) -> str:
+    """Promote on >=, both judged on the same day."""
+    return "promote" if theirs is None or auc(ours) >= auc(theirs) else "reject"
+
+
+def at_least_recorded(ours: EvaluationReport, _: EvaluationReport | None, then: EvaluationReport | None) -> str:
+    """Promote on >= what the champion had on the day that it was promoted."""
+    return "promote" if then is None or auc(ours) >= auc(then) else "reject"
+
+
+def margin(ours: EvaluationReport, theirs: EvaluationReport | None, _: EvaluationReport | None) -> str:
+    """Promote on a gain of .002, both judged on the same day."""
+    return "promote" if theirs is None or auc(ours) >= auc(theirs) + 0.002 else "reject"
+
+
+def threshold(ours: EvaluationReport, _: EvaluationReport | None, __: EvaluationReport | None) -> str:
+    """Promote above a fixed AUC, somewhat below the first champion's."""
+    return "promote" if auc(ours) >= 0.69 else "reject"
+
+
+RULES: dict[str, Rule] = {
+    "gates": gates,
+    "AUC >= champion's": at_least,
+    "AUC >= champion's, recorded": at_least_recorded,
+    "AUC >= champion's + .002": margin,
+    "AUC >= .69": threshold,
+}
+
+
+def auc(report: EvaluationReport) -> float:
+    """What the simple rules look at."""
+    value = report.row("click", report.windows[-1]).auc.value
+    return float("nan") if value is None else value
+
+
+def worth(model: Model, day: Day) -> Truth:
+    """A model's truth on a day."""
+    return truth(replace(model, name="", nans=0.0, latency_ms=4.0), day.drift, day.rate)
+
+
+def should(planned: Planned, champion: Model | None) -> str:
+    """What a rule that knew the truth would do: promote what is better by enough, harms no slice and has no fault."""
+    if planned.fault:
+        return "keep"
+    if champion is None:
+        return "promote"
+    ours, theirs = worth(planned.candidate, planned.day), worth(champion, planned.day)
+    gains = (ours.auc - theirs.auc, theirs.log_loss - ours.log_loss)
+    return "promote" if max(gains) > WORTH and ours.short_auc > theirs.short_auc - HARM else "keep"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule on one day."""
+
+    planned: Planned
+    outcome: str
+    should: str
+    live: Model  # after it
+    decision: Decision | None
+
+
+def walk(name: str, plans: list[Planned], report: Callable[[Model, Day], EvaluationReport]) -> list[Step]:
+    """A rule's quarter."""
+    champion: Model | None = None
+    recorded: EvaluationReport | None = None
+    steps = []
+    for planned in plans:
+        ours = report(planned.candidate, planned.day)
+        theirs = None if champion is None else report(champion, planned.day)
+        outcome, wanted = RULES[name](ours, theirs, recorded), should(planned, champion)
+        decision = decide(ours, theirs, POLICY) if name == "gates" else None
+        if outcome == "promote":
+            champion, recorded = planned.candidate, ours
+        assert champion is not None
+        steps.append(Step(planned, outcome, wanted, champion, decision))
+    return steps
+
+
+@dataclass(frozen=True)
+class NoiseCount:
+    """Promotions of candidates that are no better, in `of` tries."""
+
+    users: int
+    kin: float
+    of: int
+    gates: int
+    better: int  # passed the gate `champion/better`, whatever the others said
+    at_least: int
+    margin: int
+
+
+def noise(users: int, kin: float, tries: int) -> NoiseCount:
+    """Candidates of the champion's own quality, each judged on its own day. `kin`: a warm start's shared errors."""
+    promoted = better = naive = margins = 0
+    for n in range(tries):
+        day = Day(str(FIRST + timedelta(days=n)), 50_000 + n + users, users)
+        ours, theirs = (evaluate(Model(f"{who}{n}", 0.9, kin=kin), day) for who in ("candidate", "champion"))
+        decision = decide(ours, theirs, POLICY)
+        promoted += decision.outcome == "promote"
+        better += next(g for g in decision.gates if g.name == "champion/better").verdict == "pass"
+        naive += at_least(ours, theirs, None) == "promote"
+        margins += margin(ours, theirs, None) == "promote"
+    return NoiseCount(users, kin, tries, promoted, better, naive, margins)
+
+
+def main() -> None:
+    """Run and write results.md, quarter.csv and quarter.png."""
+    from benchmarks.gates.results import write
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--users", type=int, default=4_000, help="users a day; ten times as many targets")
+    parser.add_argument("--noise", type=int, default=200, help="noise-only candidates of each kind")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    began, cached = time.monotonic(), lru_cache(maxsize=64)(evaluate)
+    plans = plan(args.users)
+    walks: dict[str, list[Step]] = {name: [] for name in RULES}
+    for name in RULES:
+        walks[name] = walk(name, plans, cached)
+        print(f"{name}: {sum(s.outcome == 'promote' for s in walks[name])} promotions", flush=True)
+    counts = []
+    for users, kin in ((1_500, 0.0), (1_500, 0.9), (POLICY.min_users, 0.0)):
+        counts.append(noise(users, kin, args.noise))
+        print(dataclasses.asdict(counts[-1]), flush=True)
+    write(args.out, walks, counts, args.users, POLICY, time.monotonic() - began)
+
+
+if __name__ == "__main__":
+    main()

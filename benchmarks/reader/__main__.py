@@ -1,0 +1,139 @@
+"""How many history tokens a second does one core make ready for training? From real sample files, part by part.
+
+    python -m benchmarks.reader HOME/lake [HOME/lake ...] [--window-mean 2048] [--ranks 1]
+
+CPU time of this process, one thread: decoding (Parquet, checks, joining a pool), packing (a batch's windows out of a
+decoded pool) and looking up (ids to table rows, each row once; on CUDA the device does that). Tokens are history events
+that batches hold; the files hold whole user-days, so `used` says how many tokens came of one decoded event.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pyarrow as pa
+import torch
+
+from benchmarks.training.lake import make_lake
+from contracts.config import ModelConfig, TrainingConfig
+from contracts.lake import Lake
+from model.embeddings import Embeddings
+from model.feed import RowFinders
+from model.reader import Position, TrainingReader, read_rows
+
+
+class Parts:
+    """CPU seconds by part."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Add what the block takes."""
+        began = time.process_time()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.process_time() - began
+
+
+def measure(lake: Lake, training: TrainingConfig, ranks: int, repeats: int) -> dict[str, float]:
+    """Read one epoch `repeats` times, the parts one after another; the quickest counts, others share the machine."""
+    manifests = [lake.require("samples", day) for day in lake.days("samples")]
+    reader = TrainingReader(lake, manifests, ("click",), training, ranks=ranks)
+    best: dict[str, float] = {}
+    tokens = decoded = targets = batches = 0
+    finders = None
+    for _ in range(repeats):
+        parts = Parts()
+        tokens = decoded = targets = batches = 0
+        for pool, _, _ in reader._pools(Position()):
+            with parts.timed("decode"):
+                rows = read_rows(lake, pool.groups)
+            decoded += len(rows.history["time_ms"])
+            for first, last in zip(pool.bounds[:-1], pool.bounds[1:], strict=True):
+                with parts.timed("pack"):
+                    share = reader._share(rows, pool, slice(first, last), Position())
+                if finders is None:
+                    embeddings = Embeddings(
+                        ModelConfig(item_buckets=1 << 20, author_buckets=1 << 17), rows.user_features.shape[1]
+                    )
+                    finders = RowFinders(embeddings, torch.device("cpu"))
+                with parts.timed("look up"):
+                    finders(share.batch)
+                tokens += share.batch.num_events
+                targets += share.batch.num_targets
+                batches += 1
+        best = {name: min(value, best.get(name, value)) for name, value in parts.seconds.items()}
+    return best | {"tokens": tokens, "decoded": decoded, "targets": targets, "batches": batches}
+
+
+def row(name: str, found: dict[str, float]) -> str:
+    """A line of the table."""
+    tokens = found["tokens"]
+    reading = found["decode"] + found["pack"]
+
+    def rate(amount: float, seconds: float) -> str:
+        return f"{amount / seconds / 1e6:.1f} M"
+
+    cells = [
+        name,
+        f"{found['batches']:,}",
+        f"{tokens:,}",
+        f"{tokens / found['decoded']:.2f}",
+        rate(found["decoded"], found["decode"]),
+        rate(tokens, found["decode"]),
+        rate(tokens, found["pack"]),
+        f"**{rate(tokens, reading)}**",
+        f"{found['decode'] / reading:.0%}",
+        rate(tokens, found["look up"]),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lakes", type=Path, nargs="*", help="lakes with samples; default: one that is made for this")
+    parser.add_argument("--window-mean", type=int, default=2_048)
+    parser.add_argument("--window-max", type=int, default=10_240)
+    parser.add_argument("--batch-tokens", type=int, default=65_536)
+    parser.add_argument("--ranks", type=int, default=1, help="pack the share of the first of so many")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+    training = TrainingConfig(batch_tokens=args.batch_tokens, window_mean=args.window_mean, window_max=args.window_max)
+    print(
+        "| lake | batches | tokens | used | decode, events/s | decode, tokens/s | pack, tokens/s | "
+        "both, tokens/s a core | decode's share | look up, tokens/s |"
+    )
+    print("| --- " * 10 + "|")
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        lakes = args.lakes
+        if not lakes:
+            made = Path(folder, "synthetic")
+            make_lake(made, days=2, users=256, history=args.window_max)
+            lakes = [made]
+        for path in lakes:
+            found = measure(Lake(path), training, args.ranks, args.repeats)
+            name = path.name if path.name != "lake" else path.parent.name
+            results[name] = found
+            print(row(name, found), flush=True)
+    if args.json is not None:
+        args.json.write_text(json.dumps(results, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""Which tiles are fastest on this card? Kernel time of every candidate, and the best ones put in place.
+
+    python -m benchmarks.stca --tune
+
+Times are the kernels' own, from the profiler: a launch from Python takes longer than a small kernel runs. The winners
+on an H200 are the defaults in model/kernels.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.stca.cases import Case, scoring, training
+from benchmarks.stca.timing import by_kernel
+from model.kernels import encode, read, wide
+
+HALF = torch.bfloat16
+
+
+def _attention(case: Case, heads: int, groups: int, width: int) -> Callable[[], Any]:
+    """Forward and backward of `Read` on random tensors."""
+    inputs = case.inputs(False)
+    offsets = inputs["target_offsets"], inputs["history_offsets"]
+    packing = read.Packing(*offsets, max(case.targets), max(case.events))
+    parts = 1 if groups == 1 else 2
+    q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
+    kv = torch.randn(case.num_events, parts, groups, width, device="cuda", dtype=HALF, requires_grad=True)
+    rstd = torch.rand(case.num_events, device="cuda") if groups == 1 else None
+
+    def run() -> None:
+        out, _ = read.Read.apply(q, kv, None, rstd, None, packing, width**-0.5)
+        out.backward(out.detach())
+
+    return run
+
+
+def _wide(case: Case, heads: int, width: int) -> Callable[[], Any]:
+    inputs = case.inputs(False)
+    packing = read.Packing(
+        inputs["target_offsets"], inputs["history_offsets"], max(case.targets), max(case.events)
+    )  # fmt: skip
+    q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
+    x = torch.randn(case.num_events, width, device="cuda", dtype=HALF, requires_grad=True)
+
+    def run() -> None:
+        out, _ = wide.ReadWide.apply(q, x, None, None, packing, 0.125)
+        out.backward(out.detach())
+
+    return run
+
+
+def _encoder(width: int, rows: int) -> Callable[[], Any]:
+    x = torch.randn(rows, width, device="cuda", dtype=HALF, requires_grad=True)
+    weights = [torch.randn(4 * width, width, device="cuda").div_(width**0.5).requires_grad_() for _ in range(4)]
+    weights += [torch.randn(width, 2 * width, device="cuda").div_(width**0.5).requires_grad_() for _ in range(4)]
+
+    def run() -> None:
+        out = encode.EncodeHistory.apply(x, False, *weights)[:4]
+        torch.autograd.backward(out, [each.detach() for each in out])
+
+    return run
+
+
+CHOSEN: dict[tuple[str, int, bool], read.Tiles] = {}
+
+
+def _override(kernel: str, original: Callable[[int, int], read.Tiles]) -> Callable[[int, int], read.Tiles]:
+    return lambda width, rows: CHOSEN.get((kernel, width, rows > 64)) or original(width, rows)
+
+
+def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], list[tuple[Any, Callable[[], None]]]]]:
+    """(label, kernel, what runs it, settings with how to put each in place)."""
+
+    def tiles(
+        kernel: str, width: int, many: bool, options: list[tuple[int, ...]]
+    ) -> list[tuple[Any, Callable[[], None]]]:
+        return [(o, partial(CHOSEN.__setitem__, (kernel, width, many), read.Tiles(*o))) for o in options]
+
+    absorbed = partial(_attention, training(256, 8, 64), 8, 1, 256)
+    yield (
+        "absorbed d=256",
+        "_read",
+        absorbed,
+        tiles("read", 256, True, [(128, 64, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 3)]),
+    )
+    yield (
+        "absorbed d=256",
+        "_grad_keys",
+        absorbed,
+        tiles("keys", 256, True, [(32, 64, 4, 1), (64, 64, 4, 1), (64, 128, 8, 1), (32, 128, 8, 1)]),
+    )
+    yield (
+        "absorbed d=256",
+        "_grad_queries",
+        absorbed,
+        tiles("queries", 256, True, [(128, 64, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3)]),
+    )
+    for width, heads, model in ((32, 8, 256), (64, 16, 1_024)):
+        make = partial(_attention, scoring(model, heads), heads, heads, width)
+        yield (
+            f"K, V m=128 Dh={width}",
+            "_read",
+            make,
+            tiles(
+                "read",
+                width,
+                True,
+                [(128, 128, 8, 2), (128, 64, 8, 3), (64, 128, 4, 2), (64, 64, 4, 3), (128, 64, 4, 3)],
+            ),
+        )
+    few = partial(_attention, training(1_024, 16, 64), 16, 16, 64)
+    yield "K, V m=16 Dh=64", "_read", few, tiles("read", 64, False, [(16, 128, 4, 3), (16, 64, 4, 3), (16, 128, 4, 2)])
+    yield (
+        "K, V m=16 Dh=64",
+        "_grad_keys",
+        few,
+        tiles("keys", 64, False, [(16, 128, 4, 1), (16, 128, 8, 1), (16, 64, 4, 1)]),
+    )
+
+    def settings(
+        target: dict[str, Any], keys: str, options: list[tuple[int, ...]]
+    ) -> list[tuple[Any, Callable[[], None]]]:
+        return [(o, partial(target.update, dict(zip(keys.split(), o, strict=True)))) for o in options]
+
+    broad = partial(_wide, training(1_024, 16, 64), 16, 1_024)
+    yield (
+        "absorbed d=1024",
+        "_weights",
+        broad,
+        settings(
+            wide.WEIGHTS, "BM BN BK STAGES num_warps", [(128, 128, 64, 3, 8), (128, 128, 64, 4, 8), (64, 128, 64, 3, 4)]
+        ),
+    )
+    yield (
+        "absorbed d=1024",
+        "_weigh_events",
+        broad,
+        settings(wide.WEIGH, "BM BN STAGES num_warps", [(128, 64, 3, 8), (128, 128, 2, 8), (64, 64, 3, 4)]),
+    )
+    yield (
+        "absorbed d=1024",
+        "_grad_events",
+        broad,
+        settings(wide.GRAD_EVENTS, "BM BN STAGES num_warps", [(64, 128, 2, 8), (32, 128, 3, 8), (64, 64, 2, 4)]),
+    )
+    narrow = partial(_encoder, 256, 131_072)
+    yield (
+        "encoder d=256",
+        "_swiglu_rows",
+        narrow,
+        settings(encode.SWIGLU_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (64, 32, 3, 4)]),
+    )
+    yield (
+        "encoder d=256",
+        "_swiglu_grad_rows",
+        narrow,
+        settings(encode.SWIGLU_GRAD_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (64, 16, 3, 4), (64, 32, 2, 4)]),
+    )
+
+
+def tune(say: Callable[[str], None] = print) -> dict[str, dict[str, float]]:
+    """Time all candidates, leave the best in place, and return milliseconds by label and setting."""
+    names = {"read_tiles": "read", "grad_keys_tiles": "keys", "grad_queries_tiles": "queries"}
+    for name, kernel in names.items():
+        setattr(read, name, _override(kernel, getattr(read, name)))
+    found: dict[str, dict[str, float]] = {}
+    for label, kernel, make, options in candidates():
+        run, times = make(), {}
+        for setting, put in options:
+            put()
+            try:
+                times[str(setting)] = sum(ms for name, ms, _ in by_kernel(run, 99) if name == kernel)
+            except Exception as error:  # a setting that does not fit this card
+                say(f"  {kernel} {setting}: {type(error).__name__}")
+        best = min(times, key=lambda key: times[key])
+        next(put for setting, put in options if str(setting) == best)()
+        found[f"{label} {kernel}"] = times
+        say(f"{label:22s} {kernel:18s} best {best}: " + ", ".join(f"{k} {v * 1e3:.0f} us" for k, v in times.items()))
+    return found

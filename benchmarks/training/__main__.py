@@ -1,0 +1,173 @@
+"""Whole training steps from sample files: request-level batches against one row per target, end to end.
+
+    python -m benchmarks.training --quick                      # its own small lake; CPU or GPU; under a minute
+    python -m benchmarks.training --lake HOME/lake --json out.json
+
+The trainer's own parts run: decoding, packing, copying and looking up in the background, forward, backward, clipping,
+both optimisers. The other layout gets its copies of a history by a gather in the background thread, from the same
+decoded rows: it is spared the decoding of stored copies that it would need.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from benchmarks.training.lake import make_lake
+from benchmarks.training.longest import longest
+from benchmarks.training.measure import Timing, time_steps
+from contracts.config import ModelConfig, TrainingConfig
+from contracts.lake import Lake
+from model.compile import wants_compile
+from model.device import pick_device, repeatable
+from model.reader import decoding_threads, row_groups
+
+TARGETS = 16  # a request, in the lake that this program makes
+
+
+def sizes_for(device: torch.device, width: int | None) -> ModelConfig:
+    """The sizes of the project's other measurements on CUDA, small ones on a CPU."""
+    d = width or (256 if device.type == "cuda" else 64)
+    heads = {256: 8, 1024: 16}.get(d, max(1, d // 32))
+    rows = {"item_buckets": 1 << 20, "author_buckets": 1 << 17} if device.type == "cuda" else {}
+    return ModelConfig(width=d, heads=heads, layers=4 if device.type == "cuda" else 2, dropout=0.0, **rows)
+
+
+def table(timings: list[Timing]) -> str:
+    """Markdown."""
+    head = [
+        "layout",
+        "steps",
+        "ms a step",
+        "targets/s",
+        "tokens/s",
+        "data wait",
+        "TFLOP/s",
+        "MFU",
+        "peak MiB",
+        "first step s",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    for t in timings:
+        mfu = "–" if t.mfu is None else f"{t.mfu:.1%}"
+        row = [
+            t.what,
+            str(t.steps),
+            f"{t.step_ms:.1f}",
+            f"{t.targets_per_s:,.0f}",
+            f"{t.tokens_per_s:,.0f}",
+            f"{t.data_wait_share:.1%}",
+            f"{t.tflops:.2f}",
+            mfu,
+            f"{t.peak_memory_mib:,.0f}",
+            f"{t.first_step_s:.1f}",
+        ]
+        lines.append("| " + " | ".join(row) + " |")
+    return "\n".join(lines)
+
+
+T = TypeVar("T")
+
+
+def attempt(measure: Callable[[], T]) -> list[T]:
+    """What was measured, or nothing where it failed: a machine that is lent once should give the rest all the same."""
+    try:
+        found = measure()
+    except Exception:
+        traceback.print_exc()
+        return []
+    print(found, flush=True)
+    return [found]
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer steps, a smaller lake: under a minute")
+    parser.add_argument("--lake", type=Path, help="a lake with samples; default: one that is made for this")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--width", type=int, help="d; default 256 on CUDA, 64 on a CPU")
+    parser.add_argument("--batch-tokens", type=int, help="default 1,048,576 on CUDA, 16,384 on a CPU")
+    parser.add_argument("--window-max", type=int, help="default 10,240 on CUDA, 2,048 on a CPU")
+    parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
+    parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
+    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--no-longest", action="store_true", help="leave out the longest trainable history")
+    parser.add_argument("--json", type=Path, help="write the results here too")
+    args = parser.parse_args()
+    began = time.perf_counter()
+    device = pick_device(args.device)
+    on_cuda = device.type == "cuda"
+    window = args.window_max or (10_240 if on_cuda else 2_048)
+    sizes = sizes_for(device, args.width)
+    training = TrainingConfig(
+        epochs=1_000,
+        batch_tokens=args.batch_tokens or (1_048_576 if on_cuda else 16_384),
+        window_min=64,
+        window_mean=window // 5,
+        window_max=window,
+        device=device.type,
+        compile=args.compile,
+        recompute=args.recompute,
+    )
+    steps = args.steps or (12 if args.quick else 30)
+    limit = 8.0 if args.quick else 120.0
+    name = (
+        torch.cuda.get_device_name(device)
+        if on_cuda
+        else f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    print(f"{name}, torch {torch.__version__}, {decoding_threads()} decoding threads; {sizes}", flush=True)
+    with repeatable(), tempfile.TemporaryDirectory() as folder:
+        if args.lake is not None:
+            lake = Lake(args.lake)
+        else:
+            users = (384 if args.quick else 1_024) if on_cuda else (64 if args.quick else 256)
+            lake = make_lake(Path(folder), days=2, users=users, history=window, targets=TARGETS)
+        manifests = [lake.require("samples", day) for day in lake.days("samples")]
+        _, _, targets = row_groups(lake, manifests)
+        shown = targets.mean()
+        print(f"{len(targets):,} requests of {shown:.1f} targets", flush=True)
+        print(f"samples ready after {time.perf_counter() - began:.1f} s", flush=True)
+        timings = []
+        for what, apart in (("request-level", False), ("one row per target", True)):
+            # As many tokens a step in either layout: a batch's copies take as much room as the other's requests.
+            budget = max(1, round(training.batch_tokens / shown)) if apart else training.batch_tokens
+            chosen = replace(training, batch_tokens=budget)
+            run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)
+            timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=4, limit_s=limit))
+            if not timings and wants_compile(chosen, device):
+                chosen = replace(chosen, compile="off")
+                timings += attempt(
+                    partial(run, f"{what}, eager", training=chosen, steps=steps, warmup=4, limit_s=limit)
+                )
+        memory = (
+            []
+            if args.no_longest
+            else [m for r in (False, True) for m in attempt(partial(longest, sizes, device, recompute=r))]
+        )
+    print("\n" + table(timings))
+    ratio = timings[0].targets_per_s / timings[1].targets_per_s if len(timings) == 2 else None
+    if ratio is not None:
+        print(f"\nrequest-level batching: {ratio:.1f} times the targets a second, end to end")
+    found = {"device": name, "torch": torch.__version__, "model": asdict(sizes), "training": asdict(training)}
+    found |= {"timings": [asdict(t) for t in timings], "ratio": ratio, "memory": [asdict(m) for m in memory]}
+    print(json.dumps(found))
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1))
+    print(f"{time.perf_counter() - began:.0f} s in all", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

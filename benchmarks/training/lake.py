@@ -1,0 +1,83 @@
+"""A small lake of samples for benchmarks, written with numpy and pyarrow alone: every user-day has a long history.
+
+Ids are Zipf-like, times increase, each request has `targets` targets and sees all but the newest few events. There is
+nothing to learn in it; only sizes and distributions matter here.
+"""
+
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contracts.lake import Lake
+from contracts.ragged import Ints, offsets_of
+from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+
+FIRST_DAY = date(2026, 1, 5)
+ITEMS, AUTHORS, TAGS = 400_000, 60_000, 300
+GROUP_ROWS = 64  # user-days in a row group
+DAY_MS = 86_400_000
+
+
+def _zipf(rng: np.random.Generator, size: int, ids: int) -> Ints:
+    return np.minimum((rng.pareto(0.7, size) * 30).astype(np.int64), ids - 1)
+
+
+def _fields(rng: np.random.Generator, size: int) -> dict[str, Ints]:
+    item = _zipf(rng, size, ITEMS)
+    duration = rng.integers(5_000, 120_000, size)
+    return {
+        "item_id": item * 7_919 + 11,
+        "author_id": item % AUTHORS,
+        "tag": item % TAGS,
+        "surface": rng.integers(0, 4, size),
+        "actions": 1 + 64 * (rng.random(size) < 0.3),
+        "play_ms": (duration * rng.beta(0.7, 1.2, size)).astype(np.int64),
+        "duration_ms": duration,
+    }
+
+
+def _lists(values: Ints, offsets: Ints, kind: pa.DataType) -> pa.Array:
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values).cast(kind))
+
+
+def _day(rng: np.random.Generator, day: date, users: int, history: int, requests: int, targets: int) -> pa.Table:
+    midnight = (day - date(1970, 1, 1)).days * DAY_MS
+    lengths = np.full(users, history)
+    events, shown = users * history, users * requests * targets
+    old = _fields(rng, events)
+    gaps = rng.integers(1_000, 600_000, (users, history))
+    old["time_ms"] = (midnight - np.cumsum(gaps, axis=1)[:, ::-1] - 1).ravel()
+    asked = midnight + np.sort(rng.integers(0, DAY_MS, (users, requests)), axis=1)
+    new = _fields(rng, shown)
+    by_user, by_request = offsets_of(np.full(users, requests)), offsets_of(np.full(users, requests * targets))
+    columns: dict[str, pa.Array] = {
+        "user_id": pa.array(np.arange(users)),
+        "user_features": _lists(rng.integers(0, 1_000, users * 4), offsets_of(np.full(users, 4)), pa.int64()),
+        "request_id": pa.ListArray.from_arrays(
+            pa.array(by_user, pa.int32()), pa.array([str(i) for i in range(users * requests)])
+        ),
+        "request_time_ms": _lists(asked.ravel(), by_user, pa.int64()),
+        "request_history_end": _lists(np.full(users * requests, history), by_user, pa.int32()),
+        "request_target_end": _lists(np.tile(np.arange(1, requests + 1) * targets, users), by_user, pa.int32()),
+        "target_labels": _lists((rng.random(shown) < 0.3).astype(np.int32), by_request, pa.int32()),
+    }
+    columns |= {f"history_{n}": _lists(old[n], offsets_of(lengths), kind) for n, kind in HISTORY_FIELDS.items()}
+    columns |= {f"target_{n}": _lists(new[n], by_request, kind) for n, kind in TARGET_FIELDS.items()}
+    return pa.table([columns[name] for name in SAMPLES.names], schema=SAMPLES)
+
+
+def make_lake(
+    folder: Path, *, days: int, users: int, history: int, requests: int = 3, targets: int = 16, seed: int = 0
+) -> Lake:
+    """Publish `days` days of `users` user-days each, with `history` events and `requests` requests of `targets`."""
+    lake, rng = Lake(folder), np.random.default_rng(seed)
+    for offset in range(days):
+        day = FIRST_DAY + timedelta(days=offset)
+        stage = lake.stage("samples", day)
+        table = _day(rng, day, users, history, requests, targets)
+        pq.write_table(table, f"{stage.path}/part-00000.parquet", compression="zstd", row_group_size=GROUP_ROWS)
+        stage.publish(digest=f"{seed:08x}{offset:08x}", inputs={}, details={"user_features": list("abcd")})
+    return lake

@@ -1,0 +1,121 @@
+"""What does a whole training step cost? The trainer's own reader, feed, model and optimisers, timed on sample files."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from contracts.config import ModelConfig, TrainingConfig
+from contracts.lake import Lake, Manifest
+from model.batch import one_row_per_target
+from model.compile import compile_blocks, recompute_layers, wants_compile
+from model.device import peak_memory_mib
+from model.distributed import Ranks
+from model.feed import feed
+from model.flops import peak_flops
+from model.guard import Guard
+from model.prefetch import Prefetcher
+from model.ranker import Ranker
+from model.reader import Share, TrainingReader
+from model.step import Stepper
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Measured over whole steps, from the first wait for data to the device being done."""
+
+    what: str
+    steps: int
+    step_ms: float
+    targets_per_s: float
+    tokens_per_s: float  # history events as the layout holds them, plus targets
+    data_wait_share: float  # of the time, the host waiting for a batch; the device may still have work then
+    tflops: float  # of the algorithm
+    mfu: float | None
+    peak_memory_mib: float
+    first_step_s: float  # with compilation, and decoding the first pool
+
+
+def rows_apart(shares: Iterator[Share]) -> Iterator[Share]:
+    """Batches in the layout without request-level batching: each target a request with its own copy of the history."""
+    for share in shares:
+        batch = one_row_per_target(share.batch)
+        yield replace(
+            share, batch=batch, num_requests=batch.num_requests, num_events=batch.num_events, num_pairs=batch.num_events
+        )
+
+
+def time_steps(
+    what: str,
+    lake: Lake,
+    manifests: list[Manifest],
+    sizes: ModelConfig,
+    training: TrainingConfig,
+    device: torch.device,
+    *,
+    apart: bool,
+    steps: int,
+    warmup: int,
+    limit_s: float,
+) -> Timing:
+    """Train `steps` steps after `warmup`, or as many as `limit_s` seconds allow."""
+    tasks = ("click",)
+    on_cuda = device.type == "cuda"
+    torch.manual_seed(0)
+    reader = TrainingReader(lake, manifests, tasks, training, pin=on_cuda and not apart)
+    first = next(iter(reader.shares()))
+    ranker = Ranker(sizes, tasks, first.batch.user_features.shape[1]).to(device).train()
+    if training.recompute:
+        recompute_layers(ranker)
+    if wants_compile(training, device):
+        compile_blocks(ranker)
+    stepper, guard = Stepper(ranker, training, 1_000, Ranks(), device), Guard(device, steps, Path())
+    if on_cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    shares = rows_apart(reader.shares()) if apart else reader.shares()
+    waited = targets = tokens = flops = 0.0
+    done, began, first_step = 0, time.perf_counter(), 0.0
+    with Prefetcher(feed(shares, ranker.embeddings, device)) as batches:
+        stream = iter(batches)
+        for number in range(warmup + steps):
+            if number == warmup:
+                _finish(device)
+                began, waited, targets, tokens, flops = time.perf_counter(), 0.0, 0.0, 0.0, 0.0
+            elif number > warmup and time.perf_counter() - began > limit_s:
+                break
+            asked = time.perf_counter()
+            fed = next(stream)
+            waited += time.perf_counter() - asked
+            outcome = stepper.take(fed, number)
+            guard.add(number + 1, outcome.loss, outcome.gradient_norm, fed.share)
+            list(guard.known())
+            targets += fed.share.num_targets
+            tokens += fed.share.num_targets + fed.share.num_events
+            flops += outcome.flops
+            done = number + 1 - warmup
+            if number == 0:
+                _finish(device)
+                first_step = time.perf_counter() - began
+        list(guard.known(everything=True))
+        _finish(device)
+        seconds = time.perf_counter() - began
+    peak = peak_flops(device)
+    return Timing(
+        what=what,
+        steps=done,
+        step_ms=1_000 * seconds / done,
+        targets_per_s=targets / seconds,
+        tokens_per_s=tokens / seconds,
+        data_wait_share=waited / seconds,
+        tflops=flops / seconds / 1e12,
+        mfu=None if peak is None else flops / seconds / peak,
+        peak_memory_mib=peak_memory_mib(device),
+        first_step_s=first_step,
+    )
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,81 @@
+"""Which optimiser do the hashed tables learn best with? The same steps under each, judged on the day after.
+
+    python -m benchmarks.training.table_optimizers HOME --days 4 [--seeds 0 1]
+
+HOME is a home folder with published samples, e.g. of `longreel init`, `simulate`, `ingest` and `build-samples`.
+"""
+
+import argparse
+import json
+import logging
+import tempfile
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from contracts.config import Config
+from contracts.home import Home
+from model.evaluate import evaluate
+from model.train import train
+
+RATES = {"adamw": (1e-2, 3e-2), "rowwise_adagrad": (2e-2, 5e-2, 1e-1, 2e-1)}
+
+
+def trial(home: Home, days: list[date], optimizer: str, rate: float, seed: int) -> dict[str, object]:
+    """Train on all days but the last and judge on that one."""
+    chosen = replace(home.config.training, table_optimizer=optimizer, table_learning_rate=rate, seed=seed, device="cpu")
+    config: Config = replace(home.config, training=chosen)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.monotonic()
+        result = train(config, home.lake, days[:-1], Path(folder, "work"), Path(folder, "model"))
+        seconds = time.monotonic() - began
+        report = evaluate(Path(folder, "model"), home.lake, days[-1], config)
+    window = report.windows[-1]
+    rows = {task: report.row(task, window) for task in report.tasks}
+    return {
+        "optimizer": optimizer,
+        "rate": rate,
+        "seed": seed,
+        "steps": result.steps,
+        "seconds": seconds,
+        "train_loss": result.final_loss,
+        "auc": {task: row.auc.value for task, row in rows.items()},
+        "log_loss": {task: row.log_loss.value for task, row in rows.items()},
+    }
+
+
+def main() -> None:
+    """Run every choice and print a line each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("home", type=Path)
+    parser.add_argument("--days", type=int, default=4, help="days to train on; the next is judged")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--rates", type=float, nargs="+", help="table learning rates, for either optimiser")
+    parser.add_argument("--json", type=Path, help="write all results here")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    home = Home(args.home)
+    days = list(home.lake.days("samples"))[: args.days + 1]
+    found = []
+    print(
+        "| tables | rate | seed | steps | train loss | " + " | ".join(f"AUC {t}" for t in home.config.tasks) + " | s |"
+    )
+    print("| --- " * (6 + len(home.config.tasks)) + "|")
+    chosen = RATES if args.rates is None else dict.fromkeys(RATES, tuple(args.rates))
+    for optimizer, rate in ((name, rate) for name, rates in chosen.items() for rate in rates):
+        for seed in args.seeds:
+            found.append(trial(home, days, optimizer, rate, seed))
+            aucs = " | ".join(f"{value:.4f}" for value in found[-1]["auc"].values())  # type: ignore[attr-defined]
+            now = found[-1]
+            print(
+                f"| {optimizer} | {rate:g} | {seed} | {now['steps']} | {now['train_loss']:.4f} | {aucs} | "
+                f"{now['seconds']:.0f} |",
+                flush=True,
+            )
+    if args.json is not None:
+        args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

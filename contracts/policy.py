@@ -1,0 +1,96 @@
+"""When does a candidate become the champion? The gate policy: one TOML file, `gates.toml` in the home folder."""
+
+import tomllib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.config import build_section, preset
+from contracts.errors import LongreelError, require
+from contracts.lake import digest_of
+
+BETTER_BY = ("auc", "log_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What scoring one request may cost on devices whose name contains `device`."""
+
+    device: str = ""
+    latency_ms: float = 0.0
+    memory_mib: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(bool(self.device), "budgets: name the device, or a part of its name")
+        require(self.latency_ms > 0 and self.memory_mib > 0, f"budget of {self.device}: expected positive limits")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePolicy:
+    """The gates' limits and error rates; contracts/presets/gates.toml says what each means."""
+
+    version: str = "1"
+    task: str = "click"
+    false_promotion_rate: float = 0.05
+    missed_regression_rate: float = 0.05
+    false_rejection_rate: float = 0.05
+    looks: int = 1
+    min_users: int = 100
+    min_auc: float = 0.5
+    calibration: tuple[float, float] = (0.8, 1.25)
+    max_ece: float = 0.05
+    max_window_loss: float = 0.002
+    better_by: tuple[str, ...] = BETTER_BY
+    min_gain: float = 0.0
+    max_auc_loss: float = 0.002
+    max_log_loss_rise: float = 0.005
+    slice_tolerance: float = 0.01
+    protected_slices: tuple[str, ...] = ("history<32",)
+    budgets: tuple[Budget, ...] = ()
+    hold_on_data_warning: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("false_promotion_rate", "missed_regression_rate", "false_rejection_rate"):
+            require(0 < getattr(self, name) < 0.5, f"{name}: expected between 0 and 0.5")
+        require(self.looks >= 1, "looks: expected at least 1")
+        require(self.min_users >= 2, "min_users: expected at least 2")
+        require(
+            bool(self.better_by) and set(self.better_by) <= set(BETTER_BY),
+            f"better_by: expected some of {', '.join(BETTER_BY)}, got {list(self.better_by)}",
+        )
+        require(
+            len(self.calibration) == 2 and 0 < self.calibration[0] <= 1 <= self.calibration[1],
+            "calibration: expected [low, high] with low <= 1 <= high",
+        )
+        limits = ("max_window_loss", "min_gain", "max_auc_loss", "max_log_loss_rise", "slice_tolerance")
+        for name in limits:
+            require(getattr(self, name) >= 0, f"{name}: expected 0 or more")
+
+    @property
+    def promotion_level(self) -> float:
+        """One-sided level of a bound that "surely better" asks for: Bonferroni over looks and metrics."""
+        return self.false_promotion_rate / (self.looks * len(self.better_by))
+
+    def digest(self) -> str:
+        """16 hex digits that change when any setting does; the version's name is one."""
+        return digest_of(asdict(self))
+
+
+def parse_policy(text: str, where: str = "policy") -> GatePolicy:
+    """Read a policy from TOML text.
+
+    Raises:
+        LongreelError: it is not TOML, or a setting is unknown, of the wrong type or out of range.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise LongreelError(f"{where} is not valid TOML: {error}") from error
+    budgets = tuple(build_section(Budget, each, f"{where} budgets") for each in values.pop("budgets", ()))
+    made: GatePolicy = build_section(GatePolicy, values | {"budgets": budgets}, where)
+    return made
+
+
+def load_policy(path: Path) -> GatePolicy:
+    """A policy file, or the shipped policy where there is none; see `parse_policy` for errors."""
+    return parse_policy(path.read_text(), str(path)) if path.is_file() else parse_policy(preset("gates"))

@@ -1,0 +1,75 @@
+"""How do batches reach the device ahead of the step? Packed, copied and looked up in the thread that reads ahead.
+
+On CUDA that thread has a stream of its own: the copy, the hashing and the one wait for the number of distinct rows run
+beside the step before, and the step's stream is only told to start after them.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+
+from model.batch import RequestBatch
+from model.embeddings import Embeddings
+from model.lookup import RowFinder
+from model.reader import Share
+
+
+class RowFinders:
+    """Finds the rows of batches: each distinct row of both hashed tables once, and where lookups stand in them."""
+
+    def __init__(self, embeddings: Embeddings, device: torch.device) -> None:
+        self._embeddings = embeddings
+        self._ids = RowFinder(embeddings.ids.num_rows, device)
+        self._users = RowFinder(embeddings.user_features.num_rows, device)
+
+    @torch.no_grad()
+    def __call__(self, batch: RequestBatch) -> RequestBatch:
+        """The same batch with its rows, on the device where it is."""
+        rows = self._embeddings.find_rows(batch)
+        unique, (history, target) = self._ids(rows.history, rows.target)
+        user_unique, (user,) = self._users(rows.user)
+        places = torch.cat([history.flatten(), target.flatten()])
+        counts = torch.bincount(places, minlength=len(unique))  # here, as it waits for the device
+        found = replace(
+            rows, history=history, target=target, user=user, unique=unique, counts=counts, user_unique=user_unique
+        )
+        return replace(batch, rows=found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fed:
+    """One rank's share of a batch on its device, and what is known of it without asking the device."""
+
+    share: Share  # as it was read, on the CPU
+    batch: RequestBatch
+    ready: torch.cuda.Event | None
+
+    def take(self) -> RequestBatch:
+        """The batch, for the current stream to use."""
+        if self.ready is not None:
+            stream = torch.cuda.current_stream()
+            stream.wait_event(self.ready)
+            self.batch.record_stream(stream)
+        return self.batch
+
+
+def feed(shares: Iterator[Share], embeddings: Embeddings, device: torch.device) -> Iterator[Fed]:
+    """Shares of batches on `device`, with their rows; to be iterated in the thread that reads ahead."""
+    on_cuda = device.type == "cuda"
+    if on_cuda and device.index is not None:
+        torch.cuda.set_device(device)  # this thread's too
+    stream = torch.cuda.Stream(device) if on_cuda else None
+
+    def on_stream() -> AbstractContextManager[object]:
+        return torch.cuda.stream(stream) if stream is not None else nullcontext()
+
+    with on_stream():
+        finders = RowFinders(embeddings, device)
+    for share in shares:
+        with on_stream():
+            batch = share.batch.to(device, non_blocking=True) if on_cuda else share.batch
+            batch = finders(batch)
+            ready = stream.record_event() if stream is not None else None
+        yield Fed(share=share, batch=batch, ready=ready)

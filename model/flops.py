@@ -1,0 +1,55 @@
+"""How much arithmetic is a training step, and what share of the device's peak is that? Counted from sizes, not timed.
+
+Multiplications and additions of the algorithm in docs/method.md, K and V written once per request; what an
+implementation recomputes or skips does not count. Look-ups, norms and activations are left out.
+"""
+
+import torch
+
+from contracts.actions import ACTIONS
+from contracts.config import ModelConfig
+
+BACKWARD = 3  # training is three times the forward pass: a product has two gradients
+
+# Dense bf16 peak in FLOP/s, by what the device's name contains; the makers' data sheets, without sparsity.
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "V100": 125e12,
+}
+
+
+def forward_flops(
+    config: ModelConfig, *, requests: int, events: int, targets: int, pairs: int, tasks: int, user_features: int = 0
+) -> float:
+    """FLOPs of one forward pass.
+
+    Args:
+        pairs: (target, event) pairs that attention scores: the sum over requests of targets times events.
+    """
+    d, r, m, s = config.width, config.expansion, config.layers, config.mixer_tokens
+    fuse = 2 * 3 * config.embedding_width * d
+    glu = 6 * r * d * d  # SwiGLU: d -> 2 r d and r d -> d
+    event = fuse + 2 * len(ACTIONS) * d + m * (glu + 4 * d * d)  # encoder, then K and V
+    queries = (m + 1) * glu + m * 4 * d * d + sum(2 * (i + 1) * d * d for i in range(1, m + 1))
+    mixer = 2 * 3 * d * s * d + config.mixer_layers * s * 4 * config.expansion * d * d
+    target = fuse + queries + mixer + 2 * d * tasks
+    return float(events * event + targets * target + pairs * m * 4 * d + requests * user_features * d)
+
+
+def training_flops(config: ModelConfig, **counts: int) -> float:
+    """FLOPs of one training step; see `forward_flops`."""
+    return BACKWARD * forward_flops(config, **counts)
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Peak of a device in bf16; None for a CPU and for devices that are not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -1,0 +1,17 @@
+"""Which fused kernels can run here? Triton is imported on first use only; without it everything has a slow twin."""
+
+import functools
+import importlib.util
+
+from torch import Tensor
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether the Triton compiler is installed (PyTorch's CUDA builds bring it, its CPU builds do not)."""
+    return importlib.util.find_spec("triton") is not None
+
+
+def can_run(tensor: Tensor) -> bool:
+    """Whether this tensor's kernels can be fused: it is on a CUDA device and Triton is there."""
+    return tensor.is_cuda and has_triton()

@@ -1,0 +1,54 @@
+"""What can run beside the encoding of a history? The targets' small kernels, on a stream of their own.
+
+In inference the queries of layer i and the encoding of layer i + 1 do not depend on each other. One fills the card,
+the other is a chain of small kernels: side by side the chain costs nothing but its last link.
+"""
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+MAX_EVENTS = 1 << 18  # of a batch: in a larger one the small kernels do not matter, and what is held would
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device, priority=-1)
+
+
+class Aside:
+    """Work done `work` goes to the second stream, after all that is queued so far; `join` makes the first wait for it.
+
+    Where it is not wanted, cannot be (no CUDA) or would not be safe (autograd), everything stays on one stream.
+    """
+
+    def __init__(self, events: Tensor, wanted: bool) -> None:
+        useful = wanted and events.is_cuda and events.shape[0] <= MAX_EVENTS
+        quiet = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        self.stream = _stream(events.device) if useful and quiet else None
+        self.held: list[Tensor] = []
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Queue what follows on the second stream."""
+        if self.stream is None:
+            yield
+            return
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+
+    def hold(self, tensor: Tensor) -> Tensor:
+        """Keep what the second stream reads until it is done: the allocator knows only the stream it came from."""
+        if self.stream is not None:
+            self.held.append(tensor)
+        return tensor
+
+    def join(self) -> None:
+        """What follows on the first stream comes after all the work aside."""
+        if self.stream is not None:
+            torch.cuda.current_stream().wait_stream(self.stream)
+        self.held.clear()

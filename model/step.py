@@ -1,0 +1,98 @@
+"""What is one step of training? Forward, backward, gradients of all ranks summed and clipped, both optimisers.
+
+Nothing here waits for the device, save for what ranks exchange.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contracts.config import TrainingConfig
+from model.collisions import Collisions, RowCensus
+from model.distributed import Ranks, row_counts
+from model.feed import Fed
+from model.flops import training_flops
+from model.optimizer import Optimizers, clip_gradients
+from model.ranker import Ranker, ranking_loss
+
+_OPTIMIZERS, _CENSUS = "optimizers.", "census."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A step that was given to the device."""
+
+    loss: Tensor  # of the whole batch, on the device
+    gradient_norm: Tensor  # before clipping, on the device
+    flops: float  # of all ranks
+    stop: bool  # whether any rank was asked to stop
+
+
+class Stepper:
+    """A ranker in training."""
+
+    def __init__(
+        self, ranker: Ranker, config: TrainingConfig, total_steps: int, ranks: Ranks, device: torch.device
+    ) -> None:
+        self.ranker, self._config, self._ranks, self._device = ranker, config, ranks, device
+        self._optimizers = Optimizers(ranker, config, total_steps)
+        self._census = RowCensus(ranker.embeddings.ids, device)
+
+    def take(self, fed: Fed, step: int, stop: bool = False) -> Outcome:
+        """Take step `step` (0 ..); `stop` where this rank was asked to."""
+        loss = self._backward(fed, step)
+        counts = self._ranks.together(*row_counts(self._optimizers.tables), int(stop))
+        rows = [each[:-1] for each in counts]
+        loss = self._ranks.sum_gradients(self._optimizers.tables, self._optimizers.rest, rows, loss)
+        norm = clip_gradients(self._optimizers.parameters, self._config.clip_norm)
+        self._optimizers.step(step)
+        share = fed.share
+        flops = training_flops(
+            self.ranker.config,
+            requests=share.num_requests,
+            events=share.num_events,
+            targets=share.num_targets,
+            pairs=share.num_pairs,
+            tasks=len(self.ranker.tasks),
+        )
+        return Outcome(loss=loss, gradient_norm=norm, flops=flops, stop=any(each[-1] for each in counts))
+
+    def _backward(self, fed: Fed, step: int) -> Tensor:
+        """Gradients of this rank's share; its part of the loss."""
+        # Dropout depends on the step and the rank alone: exact resume.
+        torch.manual_seed((self._config.seed << 32) + (self._ranks.rank << 24) + step + 1)
+        self._optimizers.zero_grad()
+        batch = fed.take()
+        if not batch.num_targets:
+            return torch.zeros((), device=self._device)
+        self._census.count(batch)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
+            logits = self.ranker(batch)
+        loss = ranking_loss(logits, batch.labels, fed.share.num_targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def collisions(self) -> list[Collisions]:
+        """What all ranks' lookups shared so far."""
+        return self._merged().report()
+
+    def _merged(self) -> RowCensus:
+        census = RowCensus(self.ranker.embeddings.ids, self._device)
+        census.load(dict(zip(census.tensors(), self._ranks.merge(*self._census.tensors().values()), strict=True)))
+        return census
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All state besides the weights, of all ranks together."""
+        named = {_OPTIMIZERS + name: value for name, value in self._optimizers.tensors().items()}
+        return named | {_CENSUS + name: value for name, value in self._merged().tensors().items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave, on any number of ranks."""
+        parts: dict[str, dict[str, Tensor]] = {_OPTIMIZERS: {}, _CENSUS: {}}
+        for name, value in tensors.items():
+            prefix = next(p for p in parts if name.startswith(p))
+            parts[prefix][name.removeprefix(prefix)] = value
+        self._optimizers.load(parts[_OPTIMIZERS])
+        if self._ranks.is_first:  # it speaks for all that was counted so far
+            self._census.load(parts[_CENSUS])

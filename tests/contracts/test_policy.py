@@ -1,0 +1,59 @@
+"""The gate policy is one file, checked where it is declared; what it says of error rates is what the gates use."""
+
+from pathlib import Path
+
+import pytest
+
+from contracts.config import parse_config, preset
+from contracts.errors import LongreelError
+from contracts.home import Home
+from contracts.policy import Budget, GatePolicy, load_policy, parse_policy
+
+
+def test_the_shipped_policy_says_every_setting_with_its_default() -> None:
+    shipped = preset("gates")
+    assert parse_policy(shipped) == GatePolicy()
+    for name in GatePolicy.__dataclass_fields__:
+        assert f"\n{name} = " in shipped or f"\n# {name} = " in shipped, name
+
+
+@pytest.mark.parametrize("source", ["simulated", "kuairand", "generic"])
+def test_the_shipped_policy_judges_a_task_of_every_preset(source: str) -> None:
+    assert GatePolicy().task in parse_config(preset(source)).tasks
+
+
+def test_a_home_without_a_policy_file_has_the_shipped_one(tmp_path: Path) -> None:
+    assert Home(tmp_path).policy == GatePolicy()
+    (tmp_path / "gates.toml").write_text('task = "like"\nbudgets = [{device = "H200", latency_ms = 5, memory_mib = 1}]')
+    assert Home(tmp_path).policy.task == "like"
+    assert Home(tmp_path).policy.budgets == (Budget(device="H200", latency_ms=5.0, memory_mib=1.0),)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("min_ack = 1", "unknown setting 'min_ack'"),
+        ("false_promotion_rate = 0", "expected between 0 and 0.5"),
+        ("looks = 0", "looks: expected at least 1"),
+        ("better_by = ['gauc']", "better_by: expected some of auc, log_loss"),
+        ("calibration = [1.1, 1.2]", "low <= 1 <= high"),
+        ("slice_tolerance = -0.1", "slice_tolerance: expected 0 or more"),
+        ("budgets = [{device = 'H200', latency_ms = 1.0}]", "budget of H200: expected positive limits"),
+        ("budgets = [{latency_ms = 1.0, memory_mib = 1.0}]", "name the device"),
+        ("task = ", "not valid TOML"),
+    ],
+)
+def test_a_wrong_setting_is_named(text: str, message: str) -> None:
+    with pytest.raises(LongreelError, match=message):
+        parse_policy(text)
+
+
+def test_any_change_changes_the_digest_and_the_file_alone_decides(tmp_path: Path) -> None:
+    assert parse_policy('version = "2"').digest() != GatePolicy().digest()
+    assert parse_policy("max_ece = 0.06").digest() != GatePolicy().digest()
+    assert load_policy(tmp_path / "none.toml").digest() == GatePolicy().digest()
+
+
+def test_looks_and_metrics_share_the_promised_rate() -> None:
+    assert parse_policy("better_by = ['auc']").promotion_level == 0.05
+    assert parse_policy("looks = 5").promotion_level == pytest.approx(0.005)

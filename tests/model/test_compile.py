@@ -1,0 +1,100 @@
+"""Compiled parts give the eager model, and batches of other shapes compile nothing again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+from contracts.config import Config
+from model.batch import RequestBatch
+from model.compile import compile_blocks, recompute_layers, wants_compile
+from model.feed import RowFinders
+from model.ranker import Ranker, ranking_loss
+from model.samples import SampleRows
+
+TASKS = ("click", "like")
+
+
+@pytest.fixture
+def batches(config: Config, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
+    """Of many shapes: other numbers of requests, events and targets."""
+    rows = sample_rows(3)
+    finders = RowFinders(Ranker(config.model, TASKS, 2).embeddings, torch.device("cpu"))
+    sizes = [(12, 48), (30, 16), (7, 8), (40, 64), (23, 24), (35, 40)]
+    return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
+
+
+def losses_and_gradients(ranker: Ranker, batches: list[RequestBatch]) -> tuple[list[float], dict[str, Tensor]]:
+    ranker.zero_grad()
+    found = []
+    for batch in batches:
+        loss = ranking_loss(ranker(batch), batch.labels)
+        loss.backward()
+        found.append(loss.item())
+    return found, {name: p.grad.to_dense() for name, p in ranker.named_parameters() if p.grad is not None}
+
+
+def assert_like(ranker: Ranker, other: Ranker, batches: list[RequestBatch]) -> None:
+    (losses, gradients), (losses_2, gradients_2) = (losses_and_gradients(r, batches) for r in (ranker, other))
+    assert losses == pytest.approx(losses_2, rel=1e-5)
+    assert gradients.keys() == gradients_2.keys()
+    for name in gradients:
+        torch.testing.assert_close(gradients[name], gradients_2[name], rtol=1e-4, atol=1e-6)
+
+
+def pair(config: Config) -> tuple[Ranker, Ranker]:
+    sizes = replace(config.model, dropout=0.0, layers=3)
+    plain, other = Ranker(sizes, TASKS, 2).train(), Ranker(sizes, TASKS, 2).train()
+    other.load_state_dict(plain.state_dict())
+    return plain, other
+
+
+def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Config, batches: list[RequestBatch]) -> None:
+    torch._dynamo.reset()
+    counters.clear()
+    plain, compiled = pair(config)
+    compile_blocks(compiled, backend="aot_eager")
+    assert list(compiled.state_dict()) == list(plain.state_dict())
+    losses_and_gradients(compiled, batches[:1])
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs >= 4
+    assert_like(compiled, plain, batches)
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_recomputed_layers_keep_less_and_give_the_same_gradients(
+    config: Config, batches: list[RequestBatch], compiled: bool
+) -> None:
+    plain, recomputed = pair(replace(config, model=replace(config.model, identity=())))
+    recompute_layers(recomputed)
+    assert kept_bytes(recomputed, batches[3]) < 0.75 * kept_bytes(plain, batches[3])
+    if compiled:
+        compile_blocks(recomputed, backend="aot_eager")
+    assert_like(recomputed, plain, batches[:3])
+
+
+def kept_bytes(ranker: Ranker, batch: RequestBatch) -> int:
+    """What a forward pass keeps for its backward."""
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss = ranking_loss(ranker(batch), batch.labels)
+    assert loss.requires_grad
+    return sum(kept.values())
+
+
+def test_auto_compiles_on_cuda_alone(config: Config) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [wants_compile(config.training, d) for d in (cpu, cuda)] == [False, True]
+    for said, wanted in (("on", True), ("off", False)):
+        assert wants_compile(replace(config.training, compile=said), cpu) == wanted

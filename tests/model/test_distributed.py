@@ -1,0 +1,136 @@
+"""Two processes train what one does: the same batches, the same loss curve, one model, and no process left waiting."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from contracts.config import Config
+from contracts.lake import Lake
+from model import train as train_module
+from model.checkpoint import WEIGHTS
+from model.reader import TrainingReader
+from model.train import TrainResult, train
+
+SCRIPT = """
+    import json, os, sys
+    from datetime import date
+    from pathlib import Path
+    import torch
+    from contracts.config import build_section, Config
+    from contracts.lake import Lake
+    from model.train import train
+    torch.set_num_threads(1)
+    config, lake, days, work, out, tell = json.loads(sys.argv[1])
+    rank = os.environ["RANK"]
+    def said(stats):
+        with open(f"{tell}/rank{rank}", "a") as lines:
+            print(os.getpid(), stats.step, flush=True, file=lines)
+    days = [date.fromisoformat(day) for day in days]
+    result = train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
+    Path(f"{tell}/result{rank}").write_text(json.dumps([result.curve, result.model_digest, result.targets]))
+"""
+
+
+@pytest.fixture
+def config(config: Config) -> Config:
+    """Dropout differs from rank to rank, so equal runs are without."""
+    return replace(config, model=replace(config.model, dropout=0.0), training=replace(config.training, epochs=1))
+
+
+def launch(processes: int, config: Config, lake: Lake, days: list[date], folder: Path) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    script = folder / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    where = [str(folder / "work"), str(folder / "model"), str(folder)]
+    arguments = json.dumps([asdict(config), lake.root, [day.isoformat() for day in days], *where])
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.Popen(
+        [*command, str(script), arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(train_module.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors[-3_000:]
+    return errors
+
+
+def results(folder: Path, ranks: int) -> list[list]:
+    return [json.loads((folder / f"result{rank}").read_text()) for rank in range(ranks)]
+
+
+@pytest.fixture
+def alone(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> TrainResult:
+    return train(config, lake, days, tmp_path / "work-alone", tmp_path / "model-alone")
+
+
+def assert_like(alone: TrainResult, folder: Path, ranks: int) -> None:
+    found = results(folder, ranks)
+    assert all(each == found[0] for each in found)
+    curve, _, targets = found[0]
+    assert targets == alone.targets
+    assert [step for step, _ in curve] == [step for step, _ in alone.curve]
+    torch.testing.assert_close(
+        torch.tensor([loss for _, loss in curve]), torch.tensor([loss for _, loss in alone.curve]), rtol=2e-4, atol=2e-5
+    )
+    weights = load_file(alone.model_dir / WEIGHTS)
+    for name, tensor in load_file(folder / "model" / WEIGHTS).items():
+        torch.testing.assert_close(tensor, weights[name], rtol=2e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_two_processes_give_the_loss_curve_of_one(
+    alone: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    finish(launch(2, config, lake, days, tmp_path / "two"))
+    assert_like(alone, tmp_path / "two", 2)
+    one, two = (json.loads((m / "config.json").read_text())["meta"] for m in (alone.model_dir, tmp_path / "two/model"))
+    assert one["collisions"] == two["collisions"]
+    assert one["collisions"]["item_id"]["rows_used"] > 50
+
+
+def test_ranks_without_a_request_wait_for_nobody(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> None:
+    few = replace(config, training=replace(config.training, batch_tokens=16, window_max=32, window_mean=16))
+    day = days[:1]
+    alone = train(few, lake, day, tmp_path / "work-alone", tmp_path / "model-alone")
+    last = TrainingReader(lake, [lake.require("samples", day[0])], few.tasks, few.training, rank=2, ranks=3)
+    assert any(share.batch.num_requests == 0 for share in last.shares())
+    finish(launch(3, few, lake, day, tmp_path / "three"))
+    assert_like(alone, tmp_path / "three", 3)
+
+
+@pytest.mark.slow
+def test_a_stop_told_to_one_rank_saves_and_ends_all_and_another_number_goes_on(
+    alone: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    folder = tmp_path / "two"
+    never = replace(config, training=replace(config.training, checkpoint_every=1_000))
+    process = launch(2, never, lake, days, folder)
+    told = folder / "rank1"
+    while not told.exists() or not told.read_text().count("\n"):
+        assert process.poll() is None
+    os.kill(int(told.read_text().split()[0]), signal.SIGTERM)  # to the second rank alone
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "exitcode  : 143" in errors
+    assert not (folder / "model").exists()
+    (saved,) = (folder / "work").glob("step-*")
+    at = int(saved.name.removeprefix("step-"))
+    assert 1 <= at < alone.steps
+    finish(launch(3, never, lake, days, folder))
+    assert_like(alone, folder, 3)
+    resumed = [int(line.split()[1]) for line in (folder / "rank2").read_text().splitlines()]
+    assert resumed[0] == at + 1

@@ -1,0 +1,143 @@
+"""The fused kernels compute what float64 does, leave nothing unwritten, and give the same bits twice.
+
+They run on a CUDA device in bf16. Where there is none, they run in Triton's interpreter in float32 if Triton is
+installed and TRITON_INTERPRET=1 is set; elsewhere they are skipped.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.attention import Match, cross_attention
+from model.kernels import has_triton
+
+ON_CUDA = torch.cuda.is_available()
+INTERPRETED = not ON_CUDA and os.environ.get("TRITON_INTERPRET") == "1"
+pytestmark = pytest.mark.skipif(
+    not has_triton() or not (ON_CUDA or INTERPRETED), reason="needs Triton, and CUDA or TRITON_INTERPRET=1"
+)
+DEVICE, DTYPE, TOLERANCE = ("cuda", torch.bfloat16, 0.02) if ON_CUDA else ("cpu", torch.float32, 1e-5)
+LENGTHS = {"ragged": ([3, 1, 4], [5, 0, 130]), "one of everything": ([1], [1]), "odd": ([17, 2], [129, 257])}
+
+
+def agree(ours: list[Tensor], exact: list[Tensor]) -> None:
+    for one, reference in zip(ours, exact, strict=True):
+        assert one.isfinite().all()
+        scale = reference.norm().clamp(min=1)  # over a single event queries learn nothing
+        assert (one.double() - reference).norm() <= TOLERANCE * scale
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(DEVICE, DTYPE)
+
+
+def encoded(x: Tensor, weights: list[Tensor], through: Callable[..., list[Tensor]]) -> list[Tensor]:
+    """x^ of every layer, and the gradients of X and all weights."""
+    leaves = [leaf.detach().clone().requires_grad_() for leaf in (x, *weights)]
+    out = through(leaves[0], leaves[1:])
+    sum((each * draw(*each.shape, seed=i).to(each.dtype)).sum() for i, each in enumerate(out)).backward()  # type: ignore
+    return [*(each.detach() for each in out), *(leaf.grad for leaf in leaves)]  # type: ignore[list-item]
+
+
+def plain_encoder(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    out = []
+    for w, wo in zip(weights[: len(weights) // 2], weights[len(weights) // 2 :], strict=True):
+        up, gate = (x @ w.T).chunk(2, dim=-1)
+        out.append(F.layer_norm((up * F.silu(gate)) @ wo.T, wo.shape[:1]))
+    return out
+
+
+@pytest.mark.parametrize("chunk", [None, 128], ids=["at once", "in chunks"])
+@pytest.mark.parametrize("events", [1, 130, 300])
+@pytest.mark.parametrize(("width", "keeps"), [(32, False), (64, False), (64, True), (48, True)])
+def test_encoder_equals_layer_norm_of_swiglu(
+    monkeypatch: pytest.MonkeyPatch, events: int, width: int, keeps: bool, chunk: int | None
+) -> None:
+    from model.kernels import encode
+
+    if keeps:
+        monkeypatch.setattr(encode, "FUSED_WIDTH", 16)
+    if chunk is not None:
+        monkeypatch.setattr(encode, "_chunk", lambda *_: chunk)
+    x = draw(events, width)
+    weights = [draw(4 * width, width, seed=i).float() / width**0.5 for i in (1, 2)]
+    weights += [draw(width, 2 * width, seed=i).float() / width**0.5 for i in (3, 4)]
+    exact = encoded(x.double(), [w.double() for w in weights], plain_encoder)
+
+    def fused(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
+        return list(encode.EncodeHistory.apply(x, False, *weights)[:2])
+
+    ours = encoded(x, weights, fused)
+    agree(ours, exact)
+    assert all(torch.equal(a, b) for a, b in zip(ours, encoded(x, weights, fused), strict=True))
+    layers = [encode.encode_layer(x, weights[i], weights[2 + i]) for i in (0, 1)]
+    agree(layers, exact[:2])
+
+
+@pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
+@pytest.mark.parametrize(("form", "width"), [("kv", 16), ("shared", 16), ("shared", 32), ("wide", 64)])
+@pytest.mark.parametrize("counts", LENGTHS.values(), ids=LENGTHS)
+def test_attention_kernels_equal_segments(
+    monkeypatch: pytest.MonkeyPatch, counts: tuple[list[int], list[int]], form: str, width: int, matched: bool
+) -> None:
+    from model.kernels import read, wide
+
+    for module in (read, wide):  # so that these short histories are split too
+        monkeypatch.setattr(module, "split_size", lambda *_: 128)
+    monkeypatch.setattr(wide, "SLICE", 32)
+    heads, (targets, events) = 4, counts
+    q = draw(sum(targets), heads, width)
+    kv = draw(sum(events), *((2, heads) if form == "kv" else (1, 1)), width, seed=1)
+    at = [torch.tensor([0, *n]).cumsum(0).to(DEVICE) for n in counts]
+    ids = [torch.randint(0, 4, (n, 2), generator=torch.Generator().manual_seed(2)).to(DEVICE) for n in map(sum, counts)]
+    which = torch.tensor([0, 1, 0, 1], dtype=torch.int32, device=DEVICE)
+    scale = torch.tensor([0.5, 1.0, 2.0, 3.0], device=DEVICE)
+
+    def gradients(dtype: torch.dtype, fused: bool) -> list[Tensor]:
+        leaves = [x.detach().to(dtype).requires_grad_() for x in (q, kv)]
+        if matched:
+            leaves.append(scale.to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_())
+        if fused:
+            packing = read.Packing(at[0], at[1], max(targets), max(events))
+            match = read.Ids(ids[0], ids[1], which) if matched else None
+            weight = leaves[2] if matched else None
+            if form == "wide":
+                out, hits = wide.ReadWide.apply(leaves[0], leaves[1].flatten(1), weight, match, packing, 0.2)
+            else:
+                out, hits = read.Read.apply(leaves[0], leaves[1], weight, None, match, packing, 0.2)
+        else:
+            same = Match(ids[0], ids[1], which, leaves[2]) if matched else None
+            out, hits = cross_attention(*leaves[:2], *at, same, backend="segments", softmax_scale=0.2)
+        loss = (out * draw(*out.shape, seed=3).to(out.dtype)).sum()
+        if matched:
+            loss = loss + (hits * draw(*hits.shape, seed=4).to(hits.dtype)).sum()
+        loss.backward()
+        return [out.detach(), *([hits.detach()] if matched else []), *(leaf.grad for leaf in leaves)]  # type: ignore
+
+    exact, ours = gradients(torch.float64, False), gradients(DTYPE, True)
+    agree(ours, exact)
+    assert all(torch.equal(a, b) for a, b in zip(ours, gradients(DTYPE, True), strict=True))
+    unseen = torch.tensor([n == 0 for m, n in zip(targets, events, strict=True) for _ in range(m)])
+    assert (ours[0].cpu()[unseen] == 0).all()
+
+
+def test_gradient_through_the_norm_is_that_of_its_input() -> None:
+    from model.kernels import read
+
+    y = draw(70, 32).double()
+    spread = (y.var(-1, unbiased=False) + 1e-5).rsqrt()
+    x = ((y - y.mean(-1, keepdim=True)) * spread[:, None]).to(DTYPE)
+    q, at = draw(5, 4, 32, seed=1), [torch.tensor([0, n], device=DEVICE) for n in (5, 70)]
+    leaf = y.clone().requires_grad_()
+    normed = F.layer_norm(leaf, (32,))[:, None, None]
+    exact, _ = cross_attention(q.double(), normed, *at, backend="segments", softmax_scale=0.2)
+    weight = draw(5, 4, 32, seed=2)
+    (exact * weight.double()).sum().backward()
+    kv = x[:, None, None].clone().requires_grad_()
+    out, _ = read.Read.apply(q, kv, None, spread.float(), None, read.Packing(at[0], at[1], 5, 70), 0.2)
+    (out * weight).sum().backward()
+    agree([kv.grad[:, 0, 0]], [leaf.grad])  # type: ignore[index, list-item]

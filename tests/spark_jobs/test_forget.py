@@ -1,0 +1,313 @@
+"""After `forget` the lake is the one that a log without the users gives, and it stays so."""
+
+import json
+import os
+import random
+import shutil
+import signal
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from brute_force_samples import samples_of
+from spark_helpers import DAY, Row, contents, event, longreel, new_home, published, row, step, wait_for, write_raw
+
+from contracts.errors import LongreelError
+from contracts.forgotten import records, tombstones
+from contracts.home import Home
+from contracts.lake import Lake, Stage
+from contracts.lineage import stale_partitions
+from contracts.schemas import DATASETS
+from spark_jobs.republish import user_ids
+from spark_jobs.sources.generic import GenericSource
+
+DAYS = [DAY + timedelta(days=number) for number in range(4)]
+THROUGH = DAY - timedelta(days=1)
+SPAN = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
+DAY_MS = 86_400_000
+ANNA, SEVEN = "anna", "7"
+SETTINGS = {"compact_every_days": 2, "max_history": 4}
+OTHERS = ("ben", "8", "9.0")
+AS_BUILT = ("quality", "warnings", "new_item_events")
+OWN_COUNTS = ("input_rows", "exact_repeats", "forgotten")  # a log without the users has other rows, and fewer repeats
+
+
+def random_log(seed: int) -> dict[str, list[Row]]:
+    """Raw rows of an archive and four days, as text: repeats, late and refused rows of everybody; SEVEN alone on a day,
+    ANNA absent from one."""
+    rng, log = random.Random(seed), {}
+    for number, name in enumerate(["history", *map(str, DAYS)], -1):
+        rows = []
+        for user in (ANNA, SEVEN, *OTHERS):
+            for _ in range(rng.randint(3, 9)):
+                at = number * DAY_MS + rng.choice([-1, 0, 1, 2, rng.randint(3, DAY_MS - 1)])
+                fields = {
+                    "click": rng.choice([0, 1]),
+                    "play_ms": rng.choice([5, 5, -1]),
+                    "request_id": rng.choice("abc"),
+                }
+                rows.append(row(user, rng.randint(1, 6), at, **fields))
+        rows += [row(user, 1, number * DAY_MS + 9, request_id="r") for user in (ANNA, SEVEN, *OTHERS)] * 2
+        log[name] = [{key: str(value) for key, value in each.items()} for each in rows]
+    log[str(DAYS[1])] = [each for each in log[str(DAYS[1])] if each["user_id"] == SEVEN]
+    log[str(DAYS[2])] = [each for each in log[str(DAYS[2])] if each["user_id"] != ANNA]
+    return log
+
+
+def without(log: dict[str, list[Row]], users: tuple[str, ...]) -> dict[str, list[Row]]:
+    return {name: [each for each in rows if each["user_id"] not in users] for name, rows in log.items()}
+
+
+def write(home: Any, log: dict[str, list[Row]]) -> None:
+    names = list(log[str(DAYS[0])][0])
+    for name, rows in log.items():
+        folder = home.path / "raw" / ("history" if name == "history" else f"date={name}")
+        folder.mkdir(parents=True, exist_ok=True)
+        table = pa.table({key: pa.array([each[key] for each in rows], pa.string()) for key in names})
+        pq.write_table(table, folder / "log.parquet")
+
+
+def build(home: Any, *force: str) -> None:
+    assert longreel(home, "import-history", "--through", str(THROUGH), *force) == 0
+    assert longreel(home, "ingest", *SPAN, *force) == 0
+    for day in DAYS:
+        assert longreel(home, "build-samples", "--date", str(day), "--accept-drift", *force) == 0
+
+
+def summary(home: Any) -> dict[str, Any]:
+    """Digest, counts, details and times of every partition. What its checkpoint said when it was built stays as it
+    was, and so does how many items were new, on days without the users."""
+    found = {}
+    for dataset in DATASETS:
+        for day in home.lake.days(dataset):
+            m = home.lake.require(dataset, day)
+            counts = {name: value for name, value in m.counts.items() if name not in OWN_COUNTS}
+            details = {name: value for name, value in m.details.items() if name not in AS_BUILT}
+            found[f"{dataset}/{day}"] = (m.digest, m.rows, counts, details, m.min_time_ms, m.max_time_ms)
+    return found
+
+
+def shown_bases(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the archive's account of events that its base did not keep: whose they were cannot be told from it."""
+    archive = f"history/{THROUGH}"
+    about = {f"quarantine/{THROUGH}", archive}
+    kept = ("users", "history_events", "longest", "max_history", "quarantined")
+    short = {
+        name: (*v[:2], {k: v[2][k] for k in kept if k in v[2]}, *v[3:]) for name, v in found.items() if name in about
+    }
+    return found | short
+
+
+@pytest.fixture(scope="module")
+def original(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    home = new_home(tmp_path_factory.mktemp("original") / "home", **SETTINGS)
+    write(home, random_log(1))
+    build(home)
+    assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]
+    return home
+
+
+@pytest.fixture(scope="module")
+def at_once(original: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """The lake after a forget that nothing disturbed."""
+    home = Home(tmp_path_factory.mktemp("at-once") / "home")
+    shutil.copytree(original.path, home.path)
+    assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 0
+    return home
+
+
+@pytest.fixture
+def built(original: Home, tmp_path: Path) -> tuple[Home, dict[str, list[Row]]]:
+    """A lake of its own for each test, and the log it was built from."""
+    shutil.copytree(original.path, tmp_path / "home")
+    return Home(tmp_path / "home"), random_log(1)
+
+
+def assert_gone(home: Any, spark: Any, texts: tuple[str, ...]) -> None:
+    """No file in the lake has a row of theirs, published or not, and nothing is stale."""
+    ids = set(user_ids(spark, GenericSource, texts))
+    for path in (home.path / "lake").rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        if "user_id" in table.column_names:
+            assert not ids & set(table.column("user_id").to_pylist()), path
+        else:
+            assert not set(texts) & {json.loads(text)["user_id"] for text in table.column("row").to_pylist()}, path
+    assert stale_partitions(home.lake) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("users", [(ANNA,), (SEVEN,), (ANNA, SEVEN)], ids="-".join)
+def test_the_lake_is_that_of_a_log_without_the_users(
+    spark: Any, make_home: Any, built: Any, users: tuple[str, ...], capsys: Any
+) -> None:
+    home, log = built
+    raw = contents(home.path / "raw")
+    words = [word for user in users for word in ("--user", user)]
+    assert longreel(home, "forget", *words) == 0
+    assert "models are not changed" in capsys.readouterr().out
+    assert_gone(home, spark, users)
+    assert contents(home.path / "raw") == raw
+
+    other = make_home("never", **SETTINGS)
+    write(other, without(log, users))
+    build(other)
+    assert shown_bases(summary(home)) == shown_bases(summary(other))
+    for dataset in ("events", "samples"):
+        for day in DAYS:
+            assert sorted(map(str, published(home, dataset, day))) == sorted(map(str, published(other, dataset, day)))
+    for day in DAYS:
+        for dataset in ("events", "quarantine"):
+            counts = home.lake.require(dataset, day).counts
+            account = (counts[name] for name in ("events", "quarantined", "exact_repeats", "forgotten"))
+            assert counts["input_rows"] == len(log[str(day)]) == sum(account)
+
+    # The same raw days again: unchanged, and by force the very same partitions.
+    before, files = summary(home), set(contents(home.path / "lake"))
+    capsys.readouterr()
+    build(home)
+    assert capsys.readouterr().out.count("unchanged") == 1 + 2 * len(DAYS)
+    assert longreel(home, "ingest", *SPAN, "--force") == 0
+    for day in DAYS:
+        assert longreel(home, "build-samples", "--date", str(day), "--accept-drift", "--force") == 0
+    assert (summary(home), set(contents(home.path / "lake"))) == (before, files)
+    assert longreel(home, "import-history", "--through", str(THROUGH), "--force") == 0
+    assert summary(home)[f"history/{THROUGH}"][0] == summary(other)[f"history/{THROUGH}"][0]
+    assert_gone(home, spark, users)
+
+
+def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once: Home) -> None:
+    ids = dict(zip(OTHERS, user_ids(spark, GenericSource, OTHERS), strict=True))
+    log, past = without(random_log(1), (ANNA, SEVEN)), []
+    for name in ("history", *map(str, DAYS)):
+        distinct = {json.dumps(each): each for each in log[name] if int(each["play_ms"]) >= 0}.values()
+        today = [
+            event(ids[r["user_id"]], int(r["item_id"]), actions=int(r["click"]), play_ms=int(r["play_ms"]))
+            | {"time_ms": int(r["time_ms"]), "request_id": r["request_id"]}
+            for r in distinct
+        ]
+        if name != "history":
+            expected = samples_of(past, today, max_history=SETTINGS["max_history"])
+            rows = published(at_once, "samples", date.fromisoformat(name))
+            assert [{k: v for k, v in each.items() if k != "user_features"} for each in rows] == expected
+        past += today
+
+
+def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: Any) -> None:
+    home, log = built
+    before = summary(home)
+    assert longreel(home, "forget", "--user", SEVEN) == 0
+    (record,) = records(home.lake)
+    (path,) = (home.path / "lake" / "forgotten").glob("*.json")
+    assert record.finished
+    assert SEVEN not in json.loads(path.read_text())["users"]
+    after = summary(home)
+    assert {each.name for each in record.removals} == {name for name in before if before[name] != after[name]}
+    for each in record.removals:
+        assert (each.before, each.after) == (before[each.name][0], after[each.name][0])
+        assert each.rows == before[each.name][1] - after[each.name][1] > 0
+    distinct = {day: {json.dumps(each) for each in rows if each["user_id"] == SEVEN} for day, rows in log.items()}
+    for day in map(str, DAYS):
+        rows = {each.dataset: each.rows for each in record.removals if each.date == day}
+        assert rows["events"] + rows.get("quarantine", 0) == len(distinct[day])
+        assert rows["samples"] == rows["users"] == 1
+
+
+def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: Any, built: Any, capsys: Any) -> None:
+    home, log = built
+    assert longreel(home, "forget", "--user", ANNA) == 0
+    tomorrow = DAYS[-1] + timedelta(days=1)
+    late = [row(user, item, 4 * DAY_MS + item) for user in (ANNA, "ben") for item in range(3)]
+    write_raw(home, tomorrow, [*late, row(ANNA, 9, 4 * DAY_MS, play_ms=-1)])
+    write_raw(home, DAYS[0], [*log[str(DAYS[0])], {k: str(v) for k, v in row(ANNA, 77).items()}])  # a corrected day
+    capsys.readouterr()
+    assert longreel(home, "ingest", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
+    assert "7 rows = 3 events + 0 quarantined + 0 repeats + 4 forgotten" in capsys.readouterr().out
+    assert longreel(home, "build-samples", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
+    assert_gone(home, spark, (ANNA,))
+    # A lake that begins with the tombstone: the archive is imported without the user too.
+    stones = tombstones(home.lake)
+    assert stones is not None
+    assert len(stones.users) == 1
+    assert longreel(home, "import-history", "--through", str(THROUGH), "--force") == 0
+    counts = home.lake.require("history", THROUGH).counts
+    assert counts["forgotten"] == len({json.dumps(each) for each in log["history"] if each["user_id"] == ANNA})
+
+
+def test_who_is_absent_or_forgotten_already_is_said(spark: Any, built: Any, capsys: Any) -> None:
+    home, _ = built
+    before = contents(home.path / "lake")
+    assert longreel(home, "forget", "--user", "nobody") == 3
+    assert "user 1 of 1: nothing of theirs is in the lake" in capsys.readouterr().out
+    assert {name: data for name, data in contents(home.path / "lake").items() if name in before} == before
+    assert longreel(home, "forget", "--user", ANNA, "--user", "nobody", "--user", "stranger") == 3
+    assert "user 3 of 3" in (said := capsys.readouterr().out)
+    assert "user 1 of 3" not in said
+    assert "user 2 of 3" not in said  # forgotten before
+    before = contents(home.path / "lake")
+    assert longreel(home, "forget", "--user", ANNA) == 0
+    assert "forgotten already" in capsys.readouterr().out
+    assert contents(home.path / "lake") == before
+    assert longreel(home, "forget", "--user", " ") == 2
+    assert "no user id of this source" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("publishes", [0, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 9, 12, 14))])
+def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes(
+    spark: Any, built: Any, at_once: Home, publishes: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    home, _ = built
+    with monkeypatch.context() as patch:
+        left, publish = [publishes], Stage.publish
+
+        def until(stage: Stage, **about: Any) -> Any:
+            if not left[0]:
+                raise LongreelError("the power went")
+            left[0] -= 1
+            return publish(stage, **about)
+
+        patch.setattr(Stage, "publish", until)
+        assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 2
+    for dataset in DATASETS:
+        for day in home.lake.days(dataset):
+            manifest = home.lake.require(dataset, day)
+            assert home.lake.read(manifest).num_rows == manifest.rows
+    capsys.readouterr()
+    assert longreel(home, "forget", "--user", SEVEN, "--user", ANNA) == 0
+    assert "going on with what was begun" in capsys.readouterr().out
+    assert_gone(home, spark, (ANNA, SEVEN))
+    (record,) = records(home.lake)
+    assert summary(home) == summary(at_once)
+    assert record.totals() == records(at_once.lake)[0].totals()
+
+
+@pytest.mark.slow
+def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) -> None:
+    home, _ = built
+    process = step(home, "forget", "--user", ANNA, "--user", SEVEN)
+    wait_for(lambda: any(each.removals for each in records(home.lake)), process)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
+    assert not records(home.lake)[0].finished
+    for dataset in DATASETS:
+        for day in home.lake.days(dataset):
+            manifest = home.lake.require(dataset, day)
+            assert home.lake.read(manifest).num_rows == manifest.rows
+    assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 0
+    assert_gone(home, spark, (ANNA, SEVEN))
+
+
+def test_a_build_that_was_begun_before_is_not_published(spark: Any, built: Any) -> None:
+    home, _ = built
+    lake: Lake = home.lake
+    day: date = DAYS[0]
+    old = lake.require("events", day)
+    stage = lake.stage("events", day)
+    Path(stage.path, "part-0.parquet").write_bytes(Path(lake.paths(old)[0]).read_bytes())
+    assert longreel(home, "forget", "--user", ANNA) == 0
+    with pytest.raises(LongreelError, match="users were forgotten while events of 2026-03-02 was being built"):
+        stage.publish(digest=old.digest, inputs=old.inputs)
+    assert not Path(stage.path).exists()
+    assert_gone(home, spark, (ANNA,))
