@@ -33,8 +33,8 @@ FULL = Size(
         "layers": 4,
         "expansion": 2,
         "embedding_width": 64,
-        "item_buckets": 262_144,
-        "author_buckets": 65_536,
+        "item_buckets": 1_048_576,  # some 150,000 files: fewer rows would let a third of them share one
+        "author_buckets": 262_144,
         "tag_buckets": 2_048,
         "dropout": 0.2,
     },
@@ -54,8 +54,8 @@ SMALL = Size(
         "layers": 2,
         "expansion": 2,
         "embedding_width": 16,
-        "item_buckets": 16_384,
-        "author_buckets": 4_096,
+        "item_buckets": 65_536,
+        "author_buckets": 16_384,
         "dropout": 0.1,
     },
     training={
