@@ -1,8 +1,6 @@
 """Sample sets that must teach nothing: labels dealt out anew, or histories that no request sees."""
 
-import json
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -60,9 +58,3 @@ def _shuffled(table: pa.Table) -> pa.Table:
 def _without_history(table: pa.Table) -> pa.Table:
     values = list_values(table, "request_history_end")[0].to_numpy()
     return _with_values(table, "request_history_end", np.zeros_like(values))
-
-
-def about(folder: Path) -> dict[str, object]:
-    """What a set was made from."""
-    found: dict[str, object] = json.loads((folder / ABOUT).read_text())
-    return found

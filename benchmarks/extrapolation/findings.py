@@ -12,6 +12,7 @@ from benchmarks.extrapolation.runner import draws_path, read_results
 
 Floats = NDArray[np.float64]
 EVERYBODY = "all"
+BEND = 0.001  # AUC that doubling the window must bring to be worth it
 
 
 @dataclass(frozen=True)
@@ -129,8 +130,6 @@ class Curve:
     error: float
     bend: float
 
-    BEND = 0.001
-
     def at(self, window: Floats | float) -> Floats:
         """The fitted AUC."""
         return np.asarray(self.a - self.b * np.asarray(window, np.float64) ** -self.c)
@@ -159,7 +158,7 @@ def fit_curve(windows: list[int], values: list[float]) -> Curve | None:
         p, q, r = _least_squares(x[rest], y[rest])
         missed.append(p - q * x[out] ** -r - y[out])
     gain = b * (1 - 2**-c)  # of doubling L, times L ** -c
-    bend = float((gain / Curve.BEND) ** (1 / c)) if gain > 0 else 0.0
+    bend = float((gain / BEND) ** (1 / c)) if gain > 0 else 0.0
     return Curve(a, b, c, float(np.sqrt(np.mean(np.square(missed)))), bend)
 
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from benchmarks.extrapolation.cells import LONG
 from contracts.ragged import Ints
-from model.metrics import TaskScores, bootstrap_weights
+from model.bootstrap import Counts, Floats, bootstrap_weights, weighted_totals
+from model.metrics import TaskScores, metrics_of, user_sums
 from model.samples import SampleRows
 
 METRICS = ("auc", "gauc", "log_loss")
@@ -51,7 +52,7 @@ class Judged:
         kept = {name: where for name, where in slices.items() if labels[where].any() and not labels[where].all()}
         return Judged(labels, user, kept, tasks)
 
-    def weights(self) -> NDArray[np.int32]:
+    def weights(self) -> Counts:
         """Bootstrap counts [draws, users]."""
         return bootstrap_weights(int(self.user.max()) + 1, DRAWS, 0)
 
@@ -64,15 +65,11 @@ class Judged:
             logits = np.asarray(logits_at(window), np.float64)
             for column, task in enumerate(self.tasks):
                 for name, where in self.slices.items():
-                    scores = TaskScores(
-                        logits[where, column], self.labels[where, column], self.user[where], counts.shape[1]
-                    )
+                    scores = TaskScores.of(logits[where, column], self.labels[where, column], self.user[where])
                     row: dict[str, Any] = {"task": task, "window": window, "slice": name, "targets": int(where.sum())}
                     row["users"] = len(np.unique(self.user[where]))
-                    for metric in METRICS:
-                        measure = getattr(scores, metric)
-                        replicates = measure(counts)
-                        row[metric] = [float(measure()[0]), *interval(replicates)]
+                    for metric, (value, replicates) in estimates(scores, counts).items():
+                        row[metric] = [value, *interval(replicates)]
                         draws[f"{task}|{name}|{window}|{metric}"] = replicates.astype(np.float32)
                     rows.append(row)
         return Judgement(rows, draws)
@@ -91,6 +88,14 @@ class Judgement:
         draft = path.with_suffix(".part.npz")
         np.savez_compressed(draft, **self.draws)
         draft.replace(path)
+
+
+def estimates(scores: TaskScores, counts: Counts) -> dict[str, tuple[float, Floats]]:
+    """Every metric's value and its replicates, for users drawn `counts` [draws, users] times."""
+    users, sums = user_sums(scores)
+    whole = sums.sum(axis=0)
+    value, replicates = metrics_of(whole[None], whole), metrics_of(weighted_totals(counts, users, sums), whole)
+    return {metric: (float(value[metric][0]), replicates[metric]) for metric in METRICS}
 
 
 def interval(draws: NDArray[np.floating[Any]]) -> tuple[float, float]:

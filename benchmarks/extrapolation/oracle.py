@@ -21,7 +21,7 @@ from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.lake import Lake
 from contracts.ragged import Ints
-from model.metrics import TaskScores
+from model.metrics import TaskScores, metrics_of, user_sums
 from model.reader import read_rows, row_groups
 from model.samples import SampleRows
 
@@ -72,14 +72,15 @@ def ceiling(rows: SampleRows, probabilities: NDArray[np.float64], tasks: Sequenc
     for column, task in enumerate(tasks):
         for name, chosen in slices.items():
             if chosen.any():
-                scores = _scores(probabilities[chosen, column], labels[chosen, column], user[chosen])
-                metrics = {metric: float(getattr(scores, metric)()[0]) for metric in ("auc", "gauc", "log_loss")}
+                metrics = _metrics(probabilities[chosen, column], labels[chosen, column], user[chosen])
                 out.append({"task": task, "slice": name, "targets": int(chosen.sum()), **metrics})
     return out
 
 
-def _scores(probabilities: NDArray[np.float64], labels: NDArray[np.bool_], user: Ints) -> TaskScores:
-    return TaskScores(logits_of(probabilities), labels, user, int(user.max()) + 1)
+def _metrics(probabilities: NDArray[np.float64], labels: NDArray[np.bool_], user: Ints) -> dict[str, float]:
+    whole = user_sums(TaskScores.of(logits_of(probabilities), labels, user))[1].sum(axis=0)
+    found = metrics_of(whole[None], whole)
+    return {name: float(found[name][0]) for name in ("auc", "gauc", "log_loss")}
 
 
 def day_rows(lake: Lake, day: date) -> SampleRows:

@@ -15,6 +15,7 @@ import os
 import shutil
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -175,14 +176,14 @@ class Runner:
     def _train_and_score(self, planned: Planned, rows: SampleRows, judged: Judged) -> tuple[dict[str, Any], Judgement]:
         cell, config = planned.cell, planned.config
         work = self.out / "work" / cell.key
-        seen: list[StepStats] = []
+        seen: deque[StepStats] = deque(maxlen=1)
         result = train(
             config,
             planned.sets.lake,
             [planned.sets.train],
             work / "steps",
             work / "model",
-            on_step=lambda stats: seen.append(stats) if not seen else seen.__setitem__(0, stats),
+            on_step=seen.append,
             make_ranker=maker(cell),
         )
         device = pick_device(config.training.device)
@@ -214,7 +215,7 @@ def _about(
     ranker: Ranker,
     device: torch.device,
     scoring_seconds: float,
-    last_step: list[StepStats],
+    last_step: deque[StepStats],
 ) -> dict[str, Any]:
     card = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     tables = sum(p.numel() for p in ranker.table_parameters())

@@ -144,3 +144,17 @@ def test_a_comparator_differs_from_the_ranker_in_the_reader_of_histories_only() 
         ]
         assert shapes[0] == shapes[1]
         assert MATCHED == ("item_id", "author_id")
+
+
+@pytest.mark.parametrize("name", COMPARATORS)
+def test_half_precision_trains_and_stays_near(name: str) -> None:
+    """As under CUDA's autocast: every type fits, gradients are finite, values are near those of float32."""
+    torch.manual_seed(0)
+    module = COMPARATORS[name](CONFIG, True)
+    target, history, packed = inputs()
+    full = read(module, target, history, packed)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = read(module, target.bfloat16(), history.bfloat16(), packed)
+    half.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in module.parameters() if p.grad is not None)
+    torch.testing.assert_close(half.float(), full, atol=0.1, rtol=0.1)
