@@ -319,7 +319,9 @@ def _watched(name: str, said: str, gain: Difference, tolerance: float, level: fl
         reason = f"{said}: surely a loss, perhaps beyond the allowed {tolerance:.4f}. {settles(factor, gain.users)}"
         return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
     allowed = f"within the allowed loss of {tolerance:.4f}"
-    if gain.value < -tolerance:
+    if gain.value >= 0:
+        allowed = "no loss"
+    elif gain.value < -tolerance:
         allowed = f"not surely a loss; beyond {tolerance:.4f} a sure one would stop it"
     return Gate(name=name, verdict="pass", reason=f"{said}: {allowed}.")
 
