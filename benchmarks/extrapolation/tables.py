@@ -43,10 +43,15 @@ def metric_table(groups: list[Group], metric: str, task: str, of: str) -> Iterat
     yield from table(header, rows)
 
 
+def is_sampling(group: Group) -> bool:
+    """Whether a group differs from the method in its training windows alone."""
+    return "," not in group.cell["training"] and group.cell["training"].split()[0] in ("beta", "fixed", "full")
+
+
 def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
     """What the longer window buys, and what the method costs against reading everything in training."""
     rows = []
-    for group in findings.of(name, "stca"):
+    for group in filter(is_sampling, findings.of(name, "stca")):
         windows = group.windows
         short = SHORT if SHORT in windows and windows[-1] > SHORT else windows[-2]
         for of in (EVERYBODY, LONG_USERS, SHORT_USERS):
