@@ -119,12 +119,22 @@ def scaling_table(findings: Findings, name: str, task: str) -> Iterator[str]:
         values = [group.estimate("auc", task, w) for w in windows]
         curve = fit_curve(windows, [v.value for v in values])
         fitted = "" if curve is None else f"{curve.a:.4f} − {curve.b:.3f} L^−{curve.c:.2f}"
-        told = ["", ""] if curve is None else [f"{curve.error:.4f}", f"{curve.bend:,.0f}"]
+        told = ["", ""]
+        if curve is not None:
+            bend = f"{curve.bend:,.0f}" if curve.bend < 2 * windows[-1] else "beyond the data"
+            told = [f"{curve.residual:.4f} / {curve.error:.4f}", bend]
         size = (
             f"{group.mean('parameters') / 1e6:.2f} M, of which {group.mean('table_parameters') / 1e6:.2f} M in tables"
         )
         rows.append([f"{label} ({group.cell['training']})", size, *(v.text() for v in values), fitted, *told])
-    header = ["capacity", "parameters", *(f"{w:,}" for w in windows), "fitted", "error", "doubling < .001 from"]
+    header = [
+        "capacity",
+        "parameters",
+        *(f"{w:,}" for w in windows),
+        "fitted",
+        "error / left out",
+        "doubling < .001 from",
+    ]
     yield from table(header, rows)
 
 
