@@ -68,7 +68,7 @@ class WindowSampler:
 
     def __init__(self, config: TrainingConfig) -> None:
         low, high, mean = config.window_min, config.window_max, config.window_mean
-        self.seed, self.part = config.seed, config.window_part
+        self.seed, self.part, self.longest = config.seed, config.window_part, high
         self.alpha = config.window_alpha
         self.beta = self.alpha * (high - mean) / (mean - low)
         if config.window_shape == "fixed":
@@ -106,8 +106,8 @@ class WindowSampler:
 
 
 def distribution(sampler: WindowSampler, drawn: Ints) -> dict[str, float | list[float]]:
-    """The configured windows beside those drawn [B]: their means, and the share in each tenth of the range."""
-    edges = np.linspace(sampler.lengths[0], sampler.lengths[-1] + STEP, 11)
+    """The configured windows beside those drawn [B]: their means, and the share in each tenth of 0 .. L_max."""
+    edges = np.linspace(0, sampler.longest + STEP, 11)
     chance, _ = np.histogram(sampler.lengths, edges, weights=sampler.probabilities)
     share, _ = np.histogram(drawn, edges)
     return {

@@ -160,7 +160,7 @@ def capacities(size: Size) -> dict[str, dict[str, Any]]:
     """Three sizes of the model; the middle one is the base."""
     width, heads = size.model["width"], size.model["heads"]
     return {
-        "S": {"width": width // 2, "heads": max(2, heads // 2), "layers": max(1, size.model["layers"] // 2)},
+        "S": {"width": width // 2, "heads": max(4, heads // 2), "layers": max(1, size.model["layers"] // 2)},
         "M": {},
         "L": {"width": 2 * width, "heads": heads, "layers": size.model["layers"]},
     }

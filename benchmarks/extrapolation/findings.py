@@ -121,12 +121,13 @@ class Findings:
 
 @dataclass(frozen=True)
 class Curve:
-    """AUC(L) = a - b L ** -c, fitted to points; `error` is the root mean square of what each point misses when it is
-    left out of the fit, `bend` the window from which doubling it brings less than BEND."""
+    """AUC(L) = a - b L ** -c, fitted to points; `residual` is the root mean square of what the points miss, `error` of
+    what each misses when it is left out of the fit, `bend` the window from which doubling it brings less than BEND."""
 
     a: float
     b: float
     c: float
+    residual: float
     error: float
     bend: float
 
@@ -159,7 +160,8 @@ def fit_curve(windows: list[int], values: list[float]) -> Curve | None:
         missed.append(p - q * x[out] ** -r - y[out])
     gain = b * (1 - 2**-c)  # of doubling L, times L ** -c
     bend = float((gain / BEND) ** (1 / c)) if gain > 0 else 0.0
-    return Curve(a, b, c, float(np.sqrt(np.mean(np.square(missed)))), bend)
+    residual = a - b * x**-c - y
+    return Curve(a, b, c, *(float(np.sqrt(np.mean(np.square(each)))) for each in (residual, missed)), bend)
 
 
 def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] | None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, fit_curve
-from benchmarks.extrapolation.tables import LONG_USERS, best_of_capacity
+from benchmarks.extrapolation.tables import LONG_USERS, best_of_capacity, is_sampling
 
 SIZE = (7.2, 4.2)
 DPI = 130
@@ -25,7 +25,7 @@ def draw_all(findings: Findings, out: Path) -> Iterator[Path]:
         if not groups:
             continue
         task = groups[0].tasks[0]
-        samplings = [g for g in findings.of(name, "stca") if g.cell["suite"] != "ablations" and _is_sampling(g)]
+        samplings = [g for g in findings.of(name, "stca") if is_sampling(g)]
         for of, suffix in ((EVERYBODY, ""), (LONG_USERS, "-long-users")):
             having = [g for g in samplings if of in g.slices]
             if len(having) > 1:
@@ -42,10 +42,6 @@ def draw_all(findings: Findings, out: Path) -> Iterator[Path]:
             yield ablations(base, [g for g in changed if g is not base], task, out / f"{name}-ablations.png")
         if capacities := best_of_capacity(findings, name, task):
             yield scaling(capacities, task, out / f"{name}-scaling.png")
-
-
-def _is_sampling(group: Group) -> bool:
-    return group.cell["training"].split()[0] in ("beta", "fixed", "full") and "," not in group.cell["training"]
 
 
 def _window_axis(axes: Axes, windows: list[int]) -> None:

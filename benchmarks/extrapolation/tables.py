@@ -43,10 +43,15 @@ def metric_table(groups: list[Group], metric: str, task: str, of: str) -> Iterat
     yield from table(header, rows)
 
 
+def is_sampling(group: Group) -> bool:
+    """Whether a group differs from the method in its training windows alone."""
+    return "," not in group.cell["training"] and group.cell["training"].split()[0] in ("beta", "fixed", "full")
+
+
 def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
     """What the longer window buys, and what the method costs against reading everything in training."""
     rows = []
-    for group in findings.of(name, "stca"):
+    for group in filter(is_sampling, findings.of(name, "stca")):
         windows = group.windows
         short = SHORT if SHORT in windows and windows[-1] > SHORT else windows[-2]
         for of in (EVERYBODY, LONG_USERS, SHORT_USERS):
@@ -114,12 +119,22 @@ def scaling_table(findings: Findings, name: str, task: str) -> Iterator[str]:
         values = [group.estimate("auc", task, w) for w in windows]
         curve = fit_curve(windows, [v.value for v in values])
         fitted = "" if curve is None else f"{curve.a:.4f} − {curve.b:.3f} L^−{curve.c:.2f}"
-        told = ["", ""] if curve is None else [f"{curve.error:.4f}", f"{curve.bend:,.0f}"]
+        told = ["", ""]
+        if curve is not None:
+            bend = f"{curve.bend:,.0f}" if curve.bend < 2 * windows[-1] else "beyond the data"
+            told = [f"{curve.residual:.4f} / {curve.error:.4f}", bend]
         size = (
             f"{group.mean('parameters') / 1e6:.2f} M, of which {group.mean('table_parameters') / 1e6:.2f} M in tables"
         )
         rows.append([f"{label} ({group.cell['training']})", size, *(v.text() for v in values), fitted, *told])
-    header = ["capacity", "parameters", *(f"{w:,}" for w in windows), "fitted", "error", "doubling < .001 from"]
+    header = [
+        "capacity",
+        "parameters",
+        *(f"{w:,}" for w in windows),
+        "fitted",
+        "error / left out",
+        "doubling < .001 from",
+    ]
     yield from table(header, rows)
 
 
