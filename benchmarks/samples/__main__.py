@@ -146,6 +146,8 @@ def duckdb_in_ranges(bench: Bench, name: str, home: Home, start: date, end: date
 def whole_log(bench: Bench, home: Home) -> None:
     """Every day of the real log."""
     made, name = bench.copy(home, "filetouch-whole", WINDOWS[-1]), "filetouch, whole log"
+    events = (made.lake.require("events", day).rows for day in day_range(REAL_START, REAL_END))
+    bench.once(f"{name}: targets", lambda: float(sum(events)))
     bench.once(f"{name}: longreel", lambda: longreel(made, REAL_START, REAL_END))
     duckdb_in_ranges(bench, name, made, REAL_START, REAL_END, REAL_DAYS)
     out = bench.work / "other"
@@ -179,13 +181,14 @@ def main() -> None:
     first = date(2026, 1, 1)
     last = first + timedelta(days=SIMULATED["days"] - 1)
     compare(bench, large, "simulated", 2_048, first, last, exploded=False)
+    bench.once(
+        "simulated, 2,048: targets",
+        lambda: float(SIMULATED["events"] // SIMULATED["days"] // 6 * 6 * SIMULATED["days"]),
+    )
     duckdb_in_ranges(bench, "simulated, 2,048", Home(bench.work / "simulated-2048"), first, last, 4)
     day = bench.copy(large, "simulated-day", 2_048)
     bench.once("simulated, last day: longreel", lambda: longreel(day, last, last))
     bench.once("simulated, last day: duckdb", lambda: other("duckdb_samples", day, bench.work / "other", last, last))
-    bench.once(
-        "simulated, last day: exploded", lambda: other("exploded_samples", day, bench.work / "other", last, last)
-    )
     bench.once("age", lambda: json.loads(_said(python("benchmarks.samples.age", str(bench.work / "age")))))
     from benchmarks.samples.tables import write_tables
 

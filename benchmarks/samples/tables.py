@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-REAL_TARGETS = "filetouch, {window}: exploded"
-CONTENDERS = ("longreel", "duckdb", "exploded")
 CASES = ("filetouch, 512", "filetouch, 2,048", "filetouch, 10,240", "filetouch, whole log", "simulated, 2,048")
 WINDOWS = ("512", "2,048", "10,240")
 
@@ -15,7 +13,7 @@ Results = dict[str, Any]
 def write_tables(results: Results, path: Path) -> None:
     """Write all tables."""
     parts = [
-        "`python -m benchmarks.samples WORK` on two cores; other work ran beside it, so read the ratios.\n",
+        "Written by `python -m benchmarks.samples WORK`; how to read it: [README.md](README.md).\n",
         "## One range of days, three builders\n\n" + "\n".join(_costs(results)),
         "## Bytes on disk for each target (zstd level 3 everywhere)\n\n" + "\n".join(_bytes(results)),
         "## The same day's build on a log 16 times older\n\n" + "\n".join(_age(results)),
@@ -46,11 +44,13 @@ def _costs(results: Results) -> Iterator[str]:
 
 def _one(results: Results, case: str, name: str) -> Results | None:
     """A contender's result, in one run or in ranges, where it came to an end."""
-    ended = [r for key, r in results.items() if key.startswith(f"{case}: {name}") and not r["failed"]]
+    ended = [
+        r for k, r in results.items() if k.startswith(f"{case}: {name}") and isinstance(r, dict) and not r["failed"]
+    ]
     return ended[0] if ended else None
 
 
-def _targets(results: Results, case: str) -> int | None:
+def _targets(results: Results, case: str) -> float | None:
     """Impressions of a case: every one is a row of the exploded samples."""
     exploded = _one(results, case, "exploded")
     return exploded["rows"] if exploded else results.get(f"{case}: targets")
