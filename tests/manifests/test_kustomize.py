@@ -1,45 +1,104 @@
-"""Every kustomization renders, and every object in it is valid to the last field."""
+"""Every kustomization renders, and what comes out is valid to the last field, pinned, bounded and without rights it
+does not need."""
 
+import importlib
+import json
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
 import yaml
 
+from longreel.cli import STEPS, parser_for
+
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("manifests/base", "manifests/overlays/dev")
+STANDING = ("manifests/base", "manifests/overlays/dev", "manifests/overlays/prod")
+DAYS = ("manifests/day", "manifests/overlays/dev/day", "manifests/overlays/prod/day")
+FOLDERS = STANDING + DAYS
 KUBERNETES = "1.31"
+VERSION = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+CUSTOM = {"SparkApplication", "TrainJob", "TrainingRuntime"}
+SECRETS = {"mlflow-database", "mlflow-object-store"}  # what docs/cluster.md says to make
+NOT_ROOT = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
+LOCKED_UP = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 
-def rendered(folder: str) -> list[dict]:
+@cache
+def rendered(folder: str) -> tuple[dict[str, Any], ...]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed; it renders the kustomizations")
-    text = subprocess.run(
-        ["kubectl", "kustomize", str(ROOT / folder)], capture_output=True, text=True, check=True
-    ).stdout
-    return [item for item in yaml.safe_load_all(text) if item]
+    done = subprocess.run(["kubectl", "kustomize", str(ROOT / folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return tuple(item for item in yaml.safe_load_all(done.stdout) if item)
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_renders_and_is_valid(folder: str) -> None:
-    objects = rendered(folder)
-    assert {"Namespace", "Deployment", "Service", "ConfigMap", "NetworkPolicy"} <= {item["kind"] for item in objects}
-    for item in objects:
-        kubernetes_validate.validate(item, KUBERNETES, strict=True)
+def of_kind(folder: str, kind: str) -> list[dict[str, Any]]:
+    return [item for item in rendered(folder) if item["kind"] == kind]
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_no_secret_and_no_root(folder: str) -> None:
+def pods(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every pod specification with its owner's name, Spark's executor template included."""
     for item in rendered(folder):
-        assert item["kind"] != "Secret"
-        if item["kind"] == "Deployment":
-            pod = item["spec"]["template"]["spec"]
-            assert pod["securityContext"]["runAsNonRoot"]
-            for container in pod["containers"]:
-                assert container["resources"]["limits"]
-                assert container["resources"]["requests"]
+        spec, name = item.get("spec", {}), f"{item['kind']} {item['metadata']['name']}"
+        if item["kind"] in ("Deployment", "Job"):
+            yield name, spec["template"]["spec"]
+        elif item["kind"] == "TrainingRuntime":
+            for job in spec["template"]["spec"]["replicatedJobs"]:
+                yield name, job["template"]["spec"]["template"]["spec"]
+        elif item["kind"] == "ConfigMap" and "executor.yaml" in item["data"]:
+            yield name, yaml.safe_load(item["data"]["executor.yaml"])["spec"]
+
+
+def containers(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, pod in pods(folder):
+        for container in pod["containers"] + pod.get("initContainers", []):
+            yield f"{name}/{container['name']}", container
+
+
+def values_of(node: Any, key: str) -> Iterator[Any]:
+    """Every value of a key, at any depth."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == key:
+                yield value
+            yield from values_of(value, key)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from values_of(value, key)
+
+
+def spark_defaults(folder: str) -> dict[str, str]:
+    (text,) = [
+        item["data"]["spark-defaults.conf"]
+        for item in rendered(folder)
+        if "spark-defaults.conf" in item.get("data", {})
+    ]
+    lines = [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: value.strip() for name, value in lines}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_built_in_object_is_strictly_valid(folder: str) -> None:
+    kinds = {item["kind"] for item in rendered(folder)}
+    if folder in STANDING:
+        assert {"Namespace", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Role", "TrainingRuntime"} <= kinds
+    else:
+        assert kinds == {"SparkApplication", "TrainJob", "Job"}
+    for item in rendered(folder):
+        if item["kind"] not in CUSTOM:
+            kubernetes_validate.validate(item, KUBERNETES, strict=True)
+        if "executor.yaml" in item.get("data", {}):
+            kubernetes_validate.validate(yaml.safe_load(item["data"]["executor.yaml"]), KUBERNETES, strict=True)
 
 
 def test_an_unknown_field_is_noticed() -> None:
@@ -48,6 +107,272 @@ def test_an_unknown_field_is_noticed() -> None:
         kubernetes_validate.validate(bad, KUBERNETES, strict=True)
 
 
-def test_the_cluster_starts_from_the_generic_preset() -> None:
-    preset = (ROOT / "contracts/presets/generic.toml").read_text()
-    assert (ROOT / "manifests/base/longreel.toml").read_text() == preset
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_everything_is_in_one_namespace(folder: str) -> None:
+    wanted = "longreel-dev" if "/dev" in folder else "longreel"
+    found = {item["metadata"].get("namespace", wanted) for item in rendered(folder)}
+    found |= {item["metadata"]["name"] for item in of_kind(folder, "Namespace")}
+    assert found == {wanted}
+    for environment in values_of(rendered(folder), "AIRFLOW_CONN_SPARK_DEFAULT"):
+        assert json.loads(environment)["extra"]["namespace"] == wanted
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_secrets_are_only_named(folder: str) -> None:
+    assert not of_kind(folder, "Secret")
+    named = [*values_of(rendered(folder), "secretKeyRef"), *values_of(rendered(folder), "secretRef")]
+    assert {ref["name"] for ref in named} <= SECRETS
+    for item in of_kind(folder, "ConfigMap"):
+        assert not re.search(r"(?i)password|secret_?key|access_key|://[^/\s]*:[^/\s]*@", json.dumps(item["data"]))
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_every_container_is_bounded_and_locked_up(folder: str) -> None:
+    for name, container in containers(folder):
+        assert container["securityContext"] == LOCKED_UP, name
+        if name.startswith("ConfigMap"):  # Spark gives executors their cores and memory
+            continue
+        assert_bounded(container["resources"], name)
+    for job in of_kind(folder, "TrainJob"):
+        assert_bounded(job["spec"]["trainer"]["resourcesPerNode"], "TrainJob")
+    for name, pod in pods(folder):
+        assert NOT_ROOT.items() <= pod["securityContext"].items(), name
+        assert pod["automountServiceAccountToken"] is False, name
+        for volume in pod["volumes"]:
+            assert "hostPath" not in volume, name
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], name
+
+
+def assert_bounded(resources: dict[str, Any], name: str) -> None:
+    asked, most = resources["requests"], resources["limits"]
+    assert cores(asked["cpu"]) <= cores(most["cpu"]), name
+    assert gib(asked["memory"]) <= gib(most["memory"]), name
+    assert asked.get("nvidia.com/gpu") == most.get("nvidia.com/gpu"), name
+
+
+def cores(quantity: str) -> float:
+    return float(quantity.removesuffix("m")) / (1_000 if quantity.endswith("m") else 1)
+
+
+def gib(quantity: str) -> float:
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi|Ti)", quantity).groups()
+    return int(number) * {"Mi": 2**-10, "Gi": 1, "Ti": 2**10}[unit]
+
+
+@pytest.mark.parametrize("folder", DAYS)
+def test_spark_pods_are_bounded_and_locked_up(folder: str) -> None:
+    applications = of_kind(folder, "SparkApplication")
+    assert len(applications) == 2
+    for application in applications:
+        for role in ("driver", "executor"):
+            pod = application["spec"][role]
+            assert NOT_ROOT.items() <= pod["podSecurityContext"].items()
+            assert pod["securityContext"] == LOCKED_UP
+            assert cores(pod["coreRequest"]) <= cores(pod["coreLimit"])
+            assert pod["memory"]
+            assert pod["memoryOverhead"]  # request and limit are their sum
+            mounted = {mount["name"] for mount in pod["volumeMounts"]}
+            assert mounted == {volume["name"] for volume in application["spec"]["volumes"]}
+
+
+@pytest.mark.parametrize("folder", STANDING)
+def test_executors_of_airflow_s_jobs_are_bounded_too(folder: str) -> None:
+    settings = spark_defaults(folder)
+    for name in ("executor.request.cores", "executor.limit.cores"):
+        assert settings[f"spark.kubernetes.{name}"] == settings["spark.executor.cores"]
+    assert settings["spark.executor.memory"]
+    assert settings["spark.executor.memoryOverhead"]
+    ports = {settings[f"spark.{name}"] for name in ("driver.port", "driver.blockManager.port", "blockManager.port")}
+    opened = {
+        str(port["port"])
+        for policy in of_kind(folder, "NetworkPolicy")
+        if policy["metadata"]["name"] == "spark"
+        for rule in policy["spec"]["ingress"]
+        for port in rule["ports"]
+    }
+    assert ports == opened
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_images_are_this_version_s_and_pinned(folder: str) -> None:
+    images = set(values_of(rendered(folder), "image"))
+    if folder in STANDING:
+        images.add(spark_defaults(folder)["spark.kubernetes.container.image"])
+    assert images
+    for image in images:
+        assert image.split(":")[1] == f"{VERSION[1]}-python3.11", image
+    runtimes = {image.split(":")[0].removeprefix("longreel/") for image in images}
+    assert runtimes <= targets()
+
+
+def targets() -> set[str]:
+    """The images that the Dockerfile can build."""
+    text = (ROOT / "manifests/images/Dockerfile").read_text()
+    return set(re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE)) - {"base", "code"}
+
+
+def test_training_uses_the_pipeline_s_image() -> None:
+    (train,) = of_kind("manifests/day", "TrainJob")
+    declared = re.search(r'^IMAGE = "(.*)"', (ROOT / "components/pipeline.py").read_text(), re.MULTILINE)
+    assert train["spec"]["trainer"]["image"] == declared[1]
+
+
+def commands(folder: str) -> Iterator[list[str]]:
+    """Every longreel command line: the step and its options."""
+    for application in of_kind(folder, "SparkApplication"):
+        assert application["spec"]["mainApplicationFile"] == "local:///opt/longreel/longreel/__main__.py"
+        yield application["spec"]["arguments"]
+    for job in of_kind(folder, "TrainJob"):
+        launcher, module, program, *rest = job["spec"]["trainer"]["command"]
+        assert (launcher, module, program) == ("torchrun", "-m", "longreel")
+        yield rest
+    for job in of_kind(folder, "Job"):
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        program, *rest = container["command"]
+        assert program == "longreel"
+        yield rest
+
+
+@pytest.mark.parametrize("folder", DAYS)
+def test_every_command_is_one_that_the_program_takes(folder: str) -> None:
+    found = list(commands(folder))
+    assert sorted(step for step, *_ in found) == ["build-samples", "ingest", "retrain", "train"]
+    for step, *options in found:
+        module = importlib.import_module(STEPS[step][0])
+        parser = parser_for(step)
+        module.add_arguments(parser)
+        assert parser.parse_args(options).date == "1970-01-01"
+
+
+def test_commands_in_the_docs_are_ones_that_the_program_takes() -> None:
+    text = (ROOT / "docs/cluster.md").read_text()
+    found = re.findall(r"-- longreel ([a-z-]+)((?: --?\S+(?: [^\s-]\S*)?)*)", text)
+    assert found
+    for step, options in found:
+        module = importlib.import_module(STEPS[step][0])
+        parser = parser_for(step)
+        module.add_arguments(parser)
+        parser.parse_args(options.split())
+
+
+@pytest.mark.parametrize("folder", STANDING)
+def test_no_role_reaches_further_than_pods_and_what_belongs_to_them(folder: str) -> None:
+    assert not of_kind(folder, "ClusterRole")
+    assert not of_kind(folder, "ClusterRoleBinding")
+    rights = {item["metadata"]["name"]: item["rules"] for item in of_kind(folder, "Role")}
+    assert set(rights) == {"spark", "airflow-scheduler"}
+    for rules in rights.values():
+        for rule in rules:
+            assert rule["apiGroups"] == [""]
+            assert set(rule["resources"]) <= {"pods", "pods/log", "configmaps", "services"}
+            assert "*" not in rule["verbs"]
+    accounts = {item["metadata"]["name"]: item for item in of_kind(folder, "ServiceAccount")}
+    for binding in of_kind(folder, "RoleBinding"):
+        assert binding["roleRef"]["name"] in rights
+        assert {subject["name"] for subject in binding["subjects"]} <= set(accounts)
+    for name, account in accounts.items():
+        assert account.get("automountServiceAccountToken", True) is (name in rights)
+
+
+@pytest.mark.parametrize("folder", STANDING)
+def test_nothing_may_talk_unless_a_policy_says_so(folder: str) -> None:
+    policies = {item["metadata"]["name"]: item["spec"] for item in of_kind(folder, "NetworkPolicy")}
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for name, spec in policies.items():
+        if name != "default-deny":
+            for rule in spec.get("ingress", []):
+                assert rule["from"], f"{name} is open to everybody"
+            for rule in spec.get("egress", []):
+                assert rule.get("to") or rule["ports"], f"{name} may reach everything"
+
+
+@pytest.mark.parametrize("folder", STANDING)
+def test_every_volume_account_and_setting_that_is_named_exists(folder: str) -> None:
+    day = {"manifests/base": "manifests/day"}.get(folder, f"{folder}/day")
+    both, names = rendered(folder) + rendered(day), {}
+    for item in both:
+        names.setdefault(item["kind"], set()).add(item["metadata"]["name"])
+    values = yaml.safe_load((ROOT / "manifests/airflow/values.yaml").read_text())
+    templates = [pod for _, pod in pods(folder)]
+    everything = [*both, *templates, values, yaml.safe_load(values["extraEnvFrom"])]
+    claimed = set(values_of(everything, "claimName")) | set(values_of(everything, "existingClaim"))
+    assert claimed == names["PersistentVolumeClaim"]
+    settings = [*values_of(everything, "configMap"), *values_of(everything, "configMapRef")]
+    assert {ref["name"] for ref in settings} <= names["ConfigMap"]
+    accounts = set(values_of(both, "serviceAccount")) | set(values_of(both, "serviceAccountName"))
+    accounts |= {ref["name"] for ref in values_of(values, "serviceAccount")}
+    assert accounts == names["ServiceAccount"]
+    (job,) = of_kind(day, "TrainJob")
+    assert job["spec"]["runtimeRef"]["name"] in names["TrainingRuntime"]
+
+
+def test_mlflow_answers_its_clients_and_survives_a_drain() -> None:
+    from mlflow.server.security_utils import is_allowed_host_header
+
+    for folder in STANDING:
+        (server,) = of_kind(folder, "Deployment")
+        (container,) = server["spec"]["template"]["spec"]["containers"]
+        assert {"startupProbe", "readinessProbe", "livenessProbe"} <= set(container)
+        (allowed,) = values_of(rendered(folder), "MLFLOW_SERVER_ALLOWED_HOSTS")
+        (uri,) = values_of(rendered(folder), "MLFLOW_TRACKING_URI")
+        assert is_allowed_host_header(allowed.split(","), uri.removeprefix("http://"))
+        assert is_allowed_host_header(allowed.split(","), "localhost:5000")
+        assert not is_allowed_host_header(allowed.split(","), "elsewhere.example:5000")
+        (budget,) = of_kind(folder, "PodDisruptionBudget")
+        assert budget["spec"]["selector"] == server["spec"]["selector"]
+        assert budget["spec"]["maxUnavailable"] == 1
+    assert of_kind("manifests/overlays/prod", "Deployment")[0]["spec"]["replicas"] == 2
+
+
+def test_the_environment_names_only_variables_that_are_read() -> None:
+    (environment,) = [
+        item["data"]
+        for item in of_kind("manifests/base", "ConfigMap")
+        if item["metadata"]["name"] == "longreel-environment"
+    ]
+    code = "".join(
+        (ROOT / name).read_text() for name in ("contracts/home.py", "dags/settings.py", "components/ledger.py")
+    )
+    for name in [
+        *environment,
+        *(env["name"] for _, each in containers("manifests/day") for env in each.get("env", [])),
+    ]:
+        if name.startswith("LONGREEL_"):
+            assert re.search(rf"\b{name}\b", code), name
+
+
+def test_a_prod_day_fits_into_the_quota() -> None:
+    (quota,) = of_kind("manifests/overlays/prod", "ResourceQuota")
+    cpu = gpus = 0.0
+    for application in of_kind("manifests/overlays/prod/day", "SparkApplication")[:1]:
+        spec = application["spec"]
+        cpu += cores(spec["driver"]["coreRequest"]) + spec["executor"]["instances"] * cores(
+            spec["executor"]["coreRequest"]
+        )
+    for job in of_kind("manifests/overlays/prod/day", "TrainJob"):
+        trainer = job["spec"]["trainer"]
+        cpu += trainer["numNodes"] * cores(trainer["resourcesPerNode"]["requests"]["cpu"])
+        gpus += trainer["numNodes"] * int(trainer["resourcesPerNode"]["requests"]["nvidia.com/gpu"])
+        assert trainer["numProcPerNode"] == int(trainer["resourcesPerNode"]["limits"]["nvidia.com/gpu"])
+    for _, container in containers("manifests/overlays/prod/day"):
+        gpus += int(container["resources"]["requests"]["nvidia.com/gpu"])
+    assert cpu < cores(quota["spec"]["hard"]["requests.cpu"])
+    assert gpus == int(quota["spec"]["hard"]["requests.nvidia.com/gpu"])
+
+
+def test_training_has_shared_memory_within_its_limit() -> None:
+    for folder, day in zip(STANDING, DAYS, strict=True):
+        ((_, pod),) = [(name, each) for name, each in pods(folder) if name.startswith("TrainingRuntime")]
+        (shm,) = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm"]
+        (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "shm"]
+        assert (shm["medium"], mount["mountPath"]) == ("Memory", "/dev/shm")
+        (job,) = of_kind(day, "TrainJob")
+        limit = job["spec"]["trainer"]["resourcesPerNode"]["limits"]["memory"]
+        assert 2 * gib(shm["sizeLimit"]) <= gib(limit)
+
+
+@pytest.mark.parametrize("name", ["generic", "gates"])
+def test_the_cluster_starts_from_the_shipped_presets(name: str) -> None:
+    preset = (ROOT / f"contracts/presets/{name}.toml").read_text().replace('log = ""', 'log = "/data/raw"')
+    here = "longreel" if name == "generic" else name
+    assert (ROOT / f"manifests/base/{here}.toml").read_text() == preset
