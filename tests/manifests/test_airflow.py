@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tests.manifests.test_kustomize import LOCKED_UP, NOT_ROOT, VERSION, assert_bounded, rendered, values_of
+from tests.manifests.rendering import LOCKED_UP, NOT_ROOT, VERSION, assert_bounded, rendered, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "manifests/airflow/values.yaml").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.manifests.test_kustomize import DAYS, STANDING, of_kind, rendered
+from tests.manifests.rendering import DAYS, STANDING, of_kind, rendered
 
 
 def models() -> dict[str, Any]:

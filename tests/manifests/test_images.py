@@ -3,11 +3,12 @@ on Kubernetes expects."""
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from tests.manifests.test_kustomize import targets
+from tests.manifests.rendering import targets
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests/images"
 TEXT = (FOLDER / "Dockerfile").read_text()
@@ -18,6 +19,14 @@ def test_the_base_is_pinned_to_a_patch_version() -> None:
     assert re.search(r"^ARG BASE=python:3\.11\.\d+-slim-bookworm$", TEXT, re.MULTILINE)
     bases = re.findall(r"^FROM (\S+) AS", TEXT, re.MULTILINE)
     assert set(bases) == {"${BASE}", "base", "code"}
+
+
+def test_a_build_sees_every_package() -> None:
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())
+    packages = {name.split(".")[0] for name in project["tool"]["setuptools"]["packages"]}
+    seen = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
+    assert {f"!{name}" for name in packages} <= seen
+    assert "*" in seen
 
 
 @pytest.mark.parametrize("target", sorted(targets()))
