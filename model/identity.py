@@ -11,9 +11,10 @@ from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
 from model.attention import Match
 
-# What an equal id adds to an attention score before anything is learned, head by head: a gentle head reads how often
-# the target's item or author occurs in the window, a sharp one whether it occurs at all, and what happened then.
-INITIAL_SCALES = (2.0, 8.0)
+# What an equal id adds to an attention score before anything is learned, head by head of a field: a sharp head reads
+# whether the target's item or author occurs in the window and what happened then, a gentle one how often. A field
+# with one head needs the sharp one: with gentle heads alone a small log's AUC was .572 instead of .700.
+INITIAL_SCALES = (8.0, 2.0)
 NEVER = torch.iinfo(torch.int64).min  # stands for a target's unknown id: no event has it
 
 

@@ -117,8 +117,8 @@ def test_unknown_ids_match_nothing_and_heads_are_split_among_the_fields(config: 
     assert equal[..., 1].tolist() == [[False, False, False], [True, False, True]]
     made = IdentityMatch(replace(config.model, width=40, heads=5, identity=("item_id", "tag")))
     assert made.which.tolist() == [0, 0, 0, 1, 1]
-    gentle, sharp = INITIAL_SCALES
-    assert made.scale[0].tolist() == [gentle, sharp, gentle, gentle, sharp]
+    sharp, gentle = INITIAL_SCALES
+    assert made.scale[0].tolist() == [sharp, gentle, sharp, sharp, gentle]
 
 
 def test_folded_weights_follow_their_parameters(config: Config) -> None:
