@@ -3,8 +3,10 @@ does not need."""
 
 import importlib
 import json
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import kubernetes_validate
 import pytest
@@ -26,6 +28,7 @@ from tests.manifests.rendering import (
     containers,
     cores,
     gib,
+    kustomized,
     of_kind,
     pods,
     rendered,
@@ -138,9 +141,22 @@ def test_images_are_this_version_s_and_pinned(folder: str) -> None:
 
 
 def test_training_uses_the_pipeline_s_image() -> None:
-    (train,) = of_kind("manifests/day", "TrainJob")
+    (runtime,) = of_kind("manifests/base", "TrainingRuntime")
     compiled = (ROOT / "components/pipeline.yaml").read_text()
-    assert set(re.findall(r"image: (\S+)", compiled)) == {train["spec"]["trainer"]["image"]}
+    assert set(re.findall(r"image: (\S+)", compiled)) == set(values_of(runtime, "image"))
+
+
+@pytest.mark.parametrize("folder", ["manifests/base", "manifests/day"])
+def test_an_overlay_can_name_a_registry_for_every_image(folder: str, tmp_path: Path) -> None:
+    names = {image.split(":")[0] for image in values_of(rendered(folder), "image")}
+    overlay = {
+        "resources": [os.path.relpath(ROOT / folder, tmp_path)],
+        "images": [{"name": name, "newName": f"registry.example/{name}"} for name in sorted(names)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    moved = list(values_of(kustomized(tmp_path), "image"))
+    assert len(moved) == len(list(values_of(rendered(folder), "image")))
+    assert all(image.startswith("registry.example/longreel/") for image in moved)
 
 
 def commands(folder: str) -> Iterator[list[str]]:
