@@ -1,4 +1,4 @@
-"""The step `decide`: two report files and the policy in, a decision file out. It talks to no server."""
+"""The step `decide`: two report files and the policy in, a decision file out; on request also MLflow's record of it."""
 
 import argparse
 from pathlib import Path
@@ -6,12 +6,17 @@ from pathlib import Path
 from contracts.home import Home
 from contracts.report import EvaluationReport
 
+INPUTS_TAG = "inputs_digest"  # of a judged version: by it the front end finds what a pipeline run has made
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel decide`."""
     parser.add_argument("--candidate", type=Path, required=True, help="the candidate's report (`longreel evaluate`)")
     parser.add_argument("--champion", type=Path, help="the champion's report on the same data; none: no champion yet")
     parser.add_argument("--out", type=Path, help="write the decision here (default: decision.json by the candidate's)")
+    parser.add_argument("--record", type=int, metavar="VERSION", help="write evidence and decision to its MLflow run")
+    parser.add_argument("--inputs-digest", help="with --record: what the version was made from; a tag of it")
+    parser.add_argument("--outcome-out", type=Path, help="write promote, hold or reject to this file")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -19,11 +24,31 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components.gates import decide
     from components.summary import decision_table, wide_console
 
-    champion = None if args.champion is None else EvaluationReport.read(args.champion)
-    decision = decide(EvaluationReport.read(args.candidate), champion, home.policy)
+    report, champion = EvaluationReport.read(args.candidate), _champion(args.champion)
+    decision = decide(report, champion, home.policy)
+    if args.record is not None:
+        from components import registry, tracking
+        from components.record import record_judgement
+
+        record_judgement(home, args.record, report, champion, decision)
+        if args.inputs_digest is not None:
+            name = registry.model_name(home.config)
+            client = tracking.open_store(home)
+            client.set_model_version_tag(name, str(args.record), INPUTS_TAG, args.inputs_digest)
     out = args.out or args.candidate.with_name("decision.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(decision.to_json())
+    for path, text in ((out, decision.to_json()), (args.outcome_out, decision.outcome)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
     wide_console().print(decision_table(decision))
     print(f"decision: {out}")
     return 0
+
+
+def _champion(path: Path | None) -> EvaluationReport | None:
+    """The champion's report; None where there is none, or where `longreel evaluate --version 0` said so."""
+    from components.evaluate import NO_REPORT
+
+    if path is None or (path.is_file() and path.read_text() == NO_REPORT):
+        return None
+    return EvaluationReport.read(path)

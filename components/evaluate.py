@@ -12,6 +12,7 @@ from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.report import EvaluationReport, ParityCheck
 
+NO_REPORT = "null"  # stands where a champion's report would, were there a champion
 ARTEFACT_ROWS = 16  # user-days that the registered artefact scores again
 
 
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to judge on")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="a folder that `longreel train --out` wrote")
-    which.add_argument("--version", type=int, help="a registered version")
+    which.add_argument("--version", type=int, help="a registered version; 0: no report, where there is no champion")
     which.add_argument("--champion", action="store_true", help="the present champion")
     parser.add_argument("--out", type=Path, help="write the report here (default: reports/DATE/report-MODEL.json)")
 
@@ -30,6 +31,10 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components.summary import ladder_table, wide_console
 
     day = parse_day(args.date)
+    if args.version == 0 and args.out is not None:  # the pipeline's way to say that there is no champion yet
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(NO_REPORT)
+        return 0
     if args.model is not None:
         report, name = evaluate_model(home, day, args.model), args.model.name
     else:

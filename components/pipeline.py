@@ -1,86 +1,68 @@
 """One experiment as a Kubeflow pipeline: train -> evaluate candidate and champion -> decide -> promote.
 
-The same definition runs on one machine (`kfp.local`, see retrain.py) and on a cluster (`pipeline.yaml`, which this
-module writes: `python -m components.pipeline`). Component bodies only call the steps; they import inside, because KFP
-ships their source alone. `inputs_digest` names data, settings and code, so that KFP's cache follows content.
+Two editions of one definition, both compiled and committed (`python -m components.pipeline`):
+- pipeline.yaml, lightweight components, which `kfp.local` runs on one machine (retrain.py);
+- pipeline-cluster.yaml, container components with resources, volumes and retries, which a KFP server runs (server.py).
+A component is one command of the command line (call.py). `inputs_digest` names data, settings and code, so that KFP's
+cache follows content.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kfp import compiler, dsl
 
-IMAGE = "longreel/train:0.1.0-python3.11"
+from components.call import CLUSTER_YAML, HOME_PATH, IMAGE
+
 YAML = Path(__file__).with_name("pipeline.yaml")
+Component = Callable[..., Any]  # gives a PipelineTask
+
+# What manifests/base calls the things that a step's pod mounts and reads.
+HOME_CLAIM = "home"
+LAKE_CLAIM, LAKE_PATH = "lake", "/data"
+SETTINGS, SETTINGS_PATH = "longreel-config", "/etc/longreel"
+ENVIRONMENT, VARIABLES = "longreel-environment", ("LONGREEL_LAKE", "MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY")
+USER = 10001
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train(home: str, date: str, trigger: str, inputs_digest: str) -> int:
+def train(home: str, date: str, trigger: str, inputs_digest: str, version: dsl.OutputPath(int)):  # type: ignore
     """Train the candidate for a day on the days before it; register it; gives its version."""
-    from datetime import date as day
-    from pathlib import Path
+    from components.call import call
 
-    from components.train import train_candidate
-    from contracts.home import Home
-
-    return train_candidate(Home(Path(home)), day.fromisoformat(date), trigger=trigger).version
+    return call("train", "--home", home, "--date", date, "--trigger", trigger, "--version-out", version)
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):  # type: ignore[no-untyped-def]
+def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):  # type: ignore
     """Judge a registered version on a day; version 0 stands for "no champion yet" and gives an empty report."""
-    from datetime import date as day
-    from pathlib import Path
+    from components.call import call
 
-    from components.evaluate import evaluate_version
-    from contracts.home import Home
-
-    text = "null"
-    if version:
-        text = evaluate_version(Home(Path(home)), day.fromisoformat(date), int(version)).to_json()
-    Path(report.path).write_text(text)
+    return call("evaluate", "--home", home, "--date", date, "--version", version, "--out", report.path)
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def decide(
+def decide(  # type: ignore[no-untyped-def]
     home: str,
     version: int,
+    inputs_digest: str,
     candidate: dsl.Input[dsl.Artifact],
     champion: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
-) -> str:
+    outcome: dsl.OutputPath(str),  # type: ignore
+):
     """Judge the reports by the gates, and record evidence and decision; gives promote, hold or reject."""
-    from pathlib import Path
+    from components.call import call
 
-    from components.gates import decide as judge
-    from components.record import record_judgement
-    from contracts.home import Home
-    from contracts.report import EvaluationReport
-
-    place, other = Home(Path(home)), Path(champion.path)
-    report = EvaluationReport.read(Path(candidate.path))
-    against = None if other.read_text() == "null" else EvaluationReport.read(other)
-    made = judge(report, against, place.policy)
-    record_judgement(place, int(version), report, against, made)
-    Path(decision.path).write_text(made.to_json())
-    return made.outcome
+    reports = ("--candidate", candidate.path, "--champion", champion.path)
+    record = ("--record", version, "--inputs-digest", inputs_digest)
+    return call("decide", "--home", home, *reports, *record, "--out", decision.path, "--outcome-out", outcome)
 
 
-@dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool) -> int:
-    """Make the version the champion; gives the ledger entry's number, 0 where a person is to approve it first."""
-    from pathlib import Path
+def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):  # type: ignore
+    """Make the version the champion, unless a person is to approve it first."""
+    from components.call import call
 
-    from components import registry
-    from components.ledger import Ledger
-    from contracts.decision import Decision
-    from contracts.home import Home
-
-    if waits_for_approval:
-        return 0
-    ledger = Ledger(Home(Path(home)))
-    chosen = registry.get_version(ledger.client, ledger.model, int(version))
-    return ledger.promote(Decision.read(Path(decision.path)), chosen).sequence
+    candidate = ("--version", version, "--decision", decision.path)
+    return call("promote", "--home", home, *candidate, "--waits-for-approval", waits_for_approval)
 
 
 class Retrained(NamedTuple):
@@ -90,40 +72,94 @@ class Retrained(NamedTuple):
     outcome: str
 
 
-@dsl.pipeline(name="longreel-retrain", description="Train, judge on a fresh day, decide, and promote what is better.")
-def retrain_pipeline(
-    home: str, date: str, trigger: str, inputs_digest: str, champion: int, waits_for_approval: bool = False
-) -> Retrained:
-    """One candidate for one day. `champion` is the present champion's version, 0 where there is none."""
-    trained = train(home=home, date=date, trigger=trigger, inputs_digest=inputs_digest)
-    trained.set_display_name("train")
-    judged = evaluate(home=home, date=date, version=trained.output, inputs_digest=inputs_digest)
-    judged.set_display_name("evaluate candidate")
-    rival = evaluate(home=home, date=date, version=champion, inputs_digest=inputs_digest)
-    rival.set_display_name("evaluate champion")
-    made = decide(
-        home=home,
-        version=trained.output,
-        candidate=judged.outputs["report"],
-        champion=rival.outputs["report"],
+def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Callable[..., None]) -> Component:
+    """The pipeline of the four functions above, each made a component by `component`; `place` says what it needs."""
+    train_, evaluate_, decide_, promote_ = (component(step) for step in (train, evaluate, decide, promote))
+
+    @dsl.pipeline(
+        name="longreel-retrain", description="Train, judge on a fresh day, decide, and promote what is better."
     )
-    made.set_caching_options(False)  # it writes to MLflow, as does promote
-    with dsl.If(made.outputs["Output"] == "promote", name="is it better"):
-        moved = promote(
+    def retrain_pipeline(
+        home: str, date: str, trigger: str, inputs_digest: str, champion: int, waits_for_approval: bool = False
+    ) -> Retrained:
+        """One candidate for one day. `champion` is the present champion's version, 0 where there is none."""
+        trained = train_(home=home, date=date, trigger=trigger, inputs_digest=inputs_digest)
+        place(trained, "train", cpu=8, memory_gib=64, gpus=1)
+        version = trained.outputs["version"]
+        judged = evaluate_(home=home, date=date, version=version, inputs_digest=inputs_digest)
+        place(judged, "evaluate candidate", cpu=8, memory_gib=64, gpus=1)
+        rival = evaluate_(home=home, date=date, version=champion, inputs_digest=inputs_digest)
+        place(rival, "evaluate champion", cpu=8, memory_gib=64, gpus=1)
+        made = decide_(
             home=home,
-            version=trained.output,
-            decision=made.outputs["decision"],
-            waits_for_approval=waits_for_approval,
+            version=version,
+            inputs_digest=inputs_digest,
+            candidate=judged.outputs["report"],
+            champion=rival.outputs["report"],
         )
-        moved.set_caching_options(False)
-    return Retrained(trained.output, made.outputs["Output"])
+        place(made, "decide", cpu=2, memory_gib=4)
+        made.set_caching_options(False)  # it writes to MLflow, as does promote
+        with dsl.If(made.outputs["outcome"] == "promote", name="is it better"):
+            # whether it waits is the step's to heed: kfp.local skips what is in two conditions, whatever they say
+            moved = promote_(
+                home=home, version=version, decision=made.outputs["decision"], waits_for_approval=waits_for_approval
+            )
+            place(moved, "promote", cpu=1, memory_gib=2)
+            moved.set_caching_options(False)
+        return Retrained(version, made.outputs["outcome"])
+
+    return retrain_pipeline  # type: ignore[no-any-return]
+
+
+def _here(task: Any, name: str, **_: int) -> None:
+    """What a step needs on one machine: a name for the log."""
+    task.set_display_name(name)
+
+
+def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0) -> None:
+    """What a step needs in a cluster: resources, the volumes and settings of manifests/base, and a second try.
+
+    KFP cannot say everything that manifests/base asks of a pod: privilege escalation and the read-only root file system
+    are the namespace's to enforce (`pod-security.kubernetes.io/enforce: restricted`).
+    """
+    from kfp import kubernetes
+
+    task.set_display_name(name)
+    task.set_cpu_request(str(cpu)).set_cpu_limit(str(cpu))
+    task.set_memory_request(f"{memory_gib}Gi").set_memory_limit(f"{memory_gib}Gi")
+    if gpus:
+        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
+        kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=f"{memory_gib // 4}Gi")
+    task.set_retry(num_retries=2, backoff_duration="60s", backoff_factor=2.0)  # training goes on from its checkpoint
+    task.set_env_variable("HOME", "/tmp").set_env_variable("LONGREEL_CONFIG", SETTINGS_PATH)
+    task.set_env_variable("LONGREEL_ACTOR", "kubeflow pipeline")  # who, in the ledger
+    kubernetes.use_config_map_as_env(task, ENVIRONMENT, {name: name for name in VARIABLES})
+    kubernetes.use_config_map_as_volume(task, SETTINGS, SETTINGS_PATH)
+    kubernetes.mount_pvc(task, HOME_CLAIM, HOME_PATH)
+    kubernetes.mount_pvc(task, LAKE_CLAIM, LAKE_PATH)
+    kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit="20Gi")
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
+    kubernetes.add_pod_label(task, "app.kubernetes.io/name", "longreel-judge")  # the network's rules go by it
+
+
+def _lightweight(step: Callable[..., Any]) -> Component:
+    return dsl.component(step, base_image=IMAGE, install_kfp_package=False)
+
+
+retrain_pipeline = _pipeline(_lightweight, _here)
 
 
 def compile_to(path: Path) -> None:
-    """Write the pipeline's YAML."""
+    """Write the one-machine edition."""
     compiler.Compiler().compile(retrain_pipeline, str(path))
+
+
+def compile_cluster_to(path: Path) -> None:
+    """Write the cluster edition; needs the package kfp-kubernetes, which running it does not."""
+    compiler.Compiler().compile(_pipeline(dsl.container_component, _in_a_pod), str(path))
 
 
 if __name__ == "__main__":
     compile_to(YAML)
-    print(f"wrote {YAML}")
+    compile_cluster_to(CLUSTER_YAML)
+    print(f"wrote {YAML} and {CLUSTER_YAML}")

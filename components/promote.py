@@ -17,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel retrain` judged on this day")
     parser.add_argument("--decision", type=Path, help="or a decision (`longreel decide`)")
     parser.add_argument("--version", type=int, help="... and the registered version that it is about")
+    parser.add_argument(
+        "--waits-for-approval", type=str.lower, choices=("true", "false"), default="false", help="true: do nothing yet"
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and why; exit 99: nothing")
 
 
@@ -26,6 +29,9 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if args.dry_run:
         print(f"version {number}: {decision.outcome}. {' '.join(decision.reasons[:3])}")
         return 0 if decision.outcome == "promote" else NOT_BETTER
+    if args.waits_for_approval == "true":
+        print(f"version {number} waits for a person's approval; `longreel promote --date {decision.date}` gives it")
+        return 0
     from components import registry
     from components.ledger import Ledger
 

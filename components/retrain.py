@@ -1,4 +1,4 @@
-"""The step `retrain`: one candidate for DATE, from training to promotion, as one KFP pipeline run on this machine.
+"""The step `retrain`: one candidate for DATE, from training to promotion, as one KFP pipeline run, here or on a server.
 
 Killed at any moment, the next call goes on: training from its last checkpoint, everything after it from its start.
 Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, run_card.html, plots/ and, last,
@@ -19,13 +19,16 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.train import TRIGGERS, training_days
 from contracts.dates import parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.lake import digest_of
+
+if TYPE_CHECKING:
+    from components.server import PipelineServer, Run
 
 log = logging.getLogger(__name__)
 
@@ -82,38 +85,92 @@ def plan(home: Home, day: date) -> Plan:
 def retrain(home: Home, day: date, *, trigger: str = "manual", promote: bool = True) -> dict[str, Any]:
     """Train, evaluate, decide and, where asked to, promote for one day; returns what summary.json holds.
 
+    Runs here, or on the pipeline server that the environment names (server.py).
+
     Raises:
         LongreelError: see `plan`; or a step of the pipeline failed, and its output says how.
     """
+    from components.server import PipelineServer
+
+    server = PipelineServer.configured()
+    if server is not None:
+        run = submit(server, home, day, plan(home, day), trigger=trigger, promote=promote)
+        print(f"pipeline run {run.run_id} ({run.name}) at {server.host}", flush=True)
+        return collect(home, day, server.wait(run.run_id))
+    started, planned = time.monotonic(), plan(home, day)
+    log.info("retrain for %s: inputs %s, champion version %s", day, planned.inputs_digest, planned.champion or "none")
+    version = _run_here(home, day, planned, trigger, promote)
+    return _report(home, day, version, trigger, planned.champion, time.monotonic() - started)
+
+
+def _arguments(home: str, day: date, planned: Plan, trigger: str, promote: bool) -> dict[str, Any]:
+    """What the pipeline is called with."""
+    values = {"home": home, "date": str(day), "trigger": trigger, "waits_for_approval": not promote}
+    return values | {"inputs_digest": planned.inputs_digest, "champion": planned.champion}
+
+
+def _run_here(home: Home, day: date, planned: Plan, trigger: str, promote: bool) -> int:
+    """Run the pipeline on this machine; gives the candidate's version."""
     from kfp import local
 
     from components.pipeline import retrain_pipeline
 
-    started, planned = time.monotonic(), plan(home, day)
-    log.info("retrain for %s: inputs %s, champion version %s", day, planned.inputs_digest, planned.champion or "none")
     root = home.work / "kfp" / f"{day}-{time.strftime('%Y%m%dT%H%M%S')}"
     with _children_end_with_us():
         warnings.filterwarnings("ignore", "Task .* settings .*have no effect")  # names for a cluster's graph
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
         try:
-            done = retrain_pipeline(
-                home=str(home.path),
-                date=str(day),
-                trigger=trigger,
-                inputs_digest=planned.inputs_digest,
-                champion=planned.champion,
-                waits_for_approval=not promote,
-            )
+            done: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
         except RuntimeError as error:
             said = re.sub(r"\x1b\[\d*m", "", str(error))
             raise LongreelError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
-    version = int(done.outputs["version"])
-    summary = _report(home, day, version, trigger, planned, time.monotonic() - started)
     shutil.rmtree(root, ignore_errors=True)
-    return summary
+    return int(done.outputs["version"])
 
 
-def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, seconds: float) -> dict[str, Any]:
+def submit(
+    server: "PipelineServer", home: Home, day: date, planned: Plan, *, trigger: str, promote: bool, asked_by: str = ""
+) -> "Run":
+    """The pipeline run for a day on a server: the one that is there already, else a new one.
+
+    Two requests are the same if they come from the same place (`asked_by`, say an Airflow run), are for the same data,
+    settings and code, and compare with the same champion.
+    """
+    from components.call import CLUSTER_YAML, HOME_PATH
+
+    arguments = _arguments(HOME_PATH, day, planned, trigger, promote)
+    return server.submit(run_name(home, day, arguments, asked_by), CLUSTER_YAML, arguments)
+
+
+def run_name(home: Home, day: date, arguments: dict[str, Any], asked_by: str) -> str:
+    """A run's name: readable, and the same for the same request only."""
+    return f"{home.config.name} {day} {digest_of({**arguments, 'asked_by': asked_by})}"
+
+
+def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
+    """Bring what an ended run has made into `reports/DATE/`; returns what summary.json holds.
+
+    Raises:
+        LongreelError: the run did not succeed, or no version carries its inputs' digest.
+    """
+    from components import registry
+    from components.decide import INPUTS_TAG
+    from components.ledger import Ledger
+    from components.server import age_s, failed
+
+    if not run.succeeded:
+        raise LongreelError(failed(run))
+    ledger, wanted = Ledger(home), str(run.parameters["inputs_digest"])
+    made = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == wanted]
+    if not made:
+        raise LongreelError(
+            f"pipeline run {run.run_id} succeeded, but no version of {ledger.model} carries its inputs digest "
+            f"{wanted}; do the run's pods and this process share MLflow ({home.tracking_uri})?"
+        )
+    return _report(home, day, made[-1], str(run.parameters["trigger"]), int(run.parameters["champion"]), age_s(run))
+
+
+def _report(home: Home, day: date, version: int, trigger: str, champion_before: int, seconds: float) -> dict[str, Any]:
     """Bring a finished candidate's evidence from MLflow into `reports/DATE/`, summary.json last."""
     from mlflow.artifacts import download_artifacts
 
@@ -127,7 +184,7 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
     for stale in ("summary.json", "champion_report.json"):
         (folder / stale).unlink(missing_ok=True)
     wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json", record.CARD: record.CARD}
-    if planned.champion:
+    if champion_before:
         wanted[record.CHAMPION_REPORT] = "champion_report.json"
     uri = ledger.client.tracking_uri
     for artifact, name in wanted.items():
@@ -149,7 +206,7 @@ def _report(home: Home, day: date, version: int, trigger: str, planned: Plan, se
         "outcome": decision.outcome,
         "decision_digest": decision.digest(),
         "reasons": list(decision.reasons),
-        "champion_before": planned.champion or None,
+        "champion_before": champion_before or None,
         "champion_after": None if champion is None else champion.version,
         "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
         "seconds": round(seconds, 1),

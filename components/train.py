@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the day the candidate will be judged on; not read")
     parser.add_argument("--out", type=Path, help="also copy the trained model to this folder")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it is trained; a tag of the run")
+    parser.add_argument("--version-out", type=Path, help="write the registered version's number to this file")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -68,6 +69,9 @@ def run(args: argparse.Namespace, home: Home) -> int:
             ranks.tell(None)  # nothing more to train
     else:
         made = train_candidate(home, day, trigger=args.trigger, out=args.out)
+    if args.version_out is not None:
+        args.version_out.parent.mkdir(parents=True, exist_ok=True)
+        args.version_out.write_text(str(made.version))
     name = f"longreel-{home.config.name}"
     print(f"{name} version {made.version}: digest {made.model_digest}, MLflow run {made.run_id}")
     print(f"next: longreel evaluate --date {made.evaluated_day} --version {made.version}")

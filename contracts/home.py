@@ -26,14 +26,19 @@ class Home:
         return Home(Path(given or os.environ.get(ENV_HOME) or ".longreel/simulated").absolute())
 
     @property
+    def settings(self) -> Path:
+        """Where configuration and gate policy lie: $LONGREEL_CONFIG where set (a mounted ConfigMap), else here."""
+        return Path(os.environ.get("LONGREEL_CONFIG") or self.path)
+
+    @property
     def config(self) -> Config:
-        """The configuration in this home."""
-        return load_config(self.path / CONFIG_FILE)
+        """The configuration of this home."""
+        return load_config(self.settings / CONFIG_FILE)
 
     @property
     def policy(self) -> GatePolicy:
-        """The gate policy in this home; the shipped one where it has none."""
-        return load_policy(self.path / POLICY_FILE)
+        """The gate policy of this home; the shipped one where it has none."""
+        return load_policy(self.settings / POLICY_FILE)
 
     @property
     def lake(self) -> Lake:

@@ -1,19 +1,23 @@
 """One run a published samples partition: ask the freshness policy and, where it says so, train, judge and promote."""
 
 from datetime import timedelta
+from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import PartitionedAssetTimetable, dag
+from airflow.sdk import BaseOperator, PartitionedAssetTimetable, dag
 
 from dags.notify import notifiers
-from dags.settings import APPROVAL, DEFAULT_ARGS, SAMPLES, run_date, step
+from dags.settings import APPROVAL, DEFAULT_ARGS, HOME, KFP_HOST, SAMPLES, run_date, step
+from operators.retrain import RetrainOperator
 
 DOC = """
 ### longreel_train: is a training due, and if so, a new champion?
 
 `due` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples have just landed; "no"
 skips the run. `retrain` runs the KFP pipeline train -> evaluate -> decide -> promote for that day, logged to MLflow.
+With `LONGREEL_KFP_HOST` it runs on that server, and the task waits without holding a worker; a new try goes on with the
+run that an earlier one began, and clearing or marking the deferred task terminates it.
 
 With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
 person (Required Actions; a rejection or no answer within three days leaves the champion), `promote` moves the alias.
@@ -23,6 +27,20 @@ With `LONGREEL_NOTIFY_CONN` a webhook is told of every decision and failure.
 `longreel retrain --date 2026-01-09 --trigger manual`, or a manual run with that partition key through the REST API.
 **A bad model went live:** `longreel rollback`.
 """
+
+
+def _retrain() -> BaseOperator:
+    """The pipeline for the run's day: on the server that is configured, else in the task itself."""
+    told: dict[str, Any] = {"on_success_callback": notifiers("longreel_train {{ dag_run.partition_key }}: judged")}
+    if KFP_HOST:
+        limits = {"timeout": timedelta(hours=12), "execution_timeout": timedelta(hours=13)}
+        return RetrainOperator(task_id="retrain", home=HOME, promote=not APPROVAL, **limits, **told)
+    return BashOperator(
+        task_id="retrain",
+        bash_command=step("retrain", "--trigger freshness" + " --no-promote" * APPROVAL),
+        execution_timeout=timedelta(hours=12),
+        **told,
+    )
 
 
 def _approved() -> BashOperator:
@@ -63,12 +81,7 @@ def longreel_train() -> None:
         skip_on_exit_code=99,
         execution_timeout=timedelta(minutes=5),
     )
-    retrain = BashOperator(
-        task_id="retrain",
-        bash_command=step("retrain", "--trigger freshness" + " --no-promote" * APPROVAL),
-        execution_timeout=timedelta(hours=12),
-        on_success_callback=notifiers("longreel_train {{ dag_run.partition_key }}: judged"),
-    )
+    retrain = _retrain()
     due >> retrain
     if APPROVAL:
         retrain >> _approved()

@@ -4,6 +4,8 @@ LONGREEL_HOME       home folder of the pipeline (the Airflow workers see the sam
 LONGREEL_FIRST_DAY  first log day to process, YYYY-MM-DD; the scheduler catches up from there
 LONGREEL_LAST_DAY   last log day, for a log that has ended; unset for a live one
 LONGREEL_APPROVAL   1: a candidate that is to be promoted waits for a person's approval in Airflow; unset: it does not
+LONGREEL_KFP_HOST   the Kubeflow Pipelines API that runs retrains (components/server.py has its other settings); unset:
+                    they run in the task itself
 LONGREEL_CRON       when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
 """
 
@@ -21,6 +23,7 @@ HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
 TIMEZONE = os.environ.get("LONGREEL_TIMEZONE", "UTC")
 APPROVAL = os.environ.get("LONGREEL_APPROVAL") == "1"
+KFP_HOST = os.environ.get("LONGREEL_KFP_HOST", "")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 # One event a published samples partition, keyed by its day.

@@ -1,24 +1,30 @@
 """The KFP pipeline: its YAML is what the code says, and it runs from training to promotion under the local runner."""
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import yaml
 
+from components.call import CLUSTER_YAML
 from components.ledger import Ledger
-from components.pipeline import YAML, compile_to
+from components.pipeline import YAML, compile_cluster_to, compile_to
 from components.retrain import plan
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
-from longreel.cli import main
+from longreel.cli import STEPS, main, parser_for
 
 MakeHome = Callable[..., Home]
+VALUES = {"trigger": "freshness", "waits_for_approval": "true"}  # where "1" is no value for a step's option
 
 
 def test_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path) -> None:
@@ -26,8 +32,80 @@ def test_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path) -> None:
     assert (tmp_path / "pipeline.yaml").read_text() == YAML.read_text(), "run `python -m components.pipeline`"
 
 
-def test_components_install_nothing_at_run_time() -> None:
-    assert "pip install" not in YAML.read_text()
+def test_committed_cluster_edition_is_what_the_code_compiles_to(tmp_path: Path) -> None:
+    pytest.importorskip("kfp.kubernetes", reason="kfp-kubernetes is not installed; it writes volumes into the YAML")
+    compile_cluster_to(tmp_path / "cluster.yaml")
+    assert (tmp_path / "cluster.yaml").read_text() == CLUSTER_YAML.read_text(), "run `python -m components.pipeline`"
+
+
+@pytest.mark.parametrize("path", [YAML, CLUSTER_YAML])
+def test_components_install_nothing_at_run_time(path: Path) -> None:
+    assert "pip install" not in path.read_text()
+
+
+def test_both_editions_have_the_same_graph_and_interface() -> None:
+    here, cluster = (next(yaml.safe_load_all(path.read_text())) for path in (YAML, CLUSTER_YAML))
+    assert cluster["root"]["inputDefinitions"] == here["root"]["inputDefinitions"]
+    assert cluster["root"]["outputDefinitions"] == here["root"]["outputDefinitions"]
+    assert cluster["components"].keys() == here["components"].keys()
+    for name, component in here["components"].items():
+        for side in ("inputDefinitions", "outputDefinitions"):
+            assert cluster["components"][name].get(side) == component.get(side), name
+
+
+def test_every_container_is_one_command_that_the_command_line_knows() -> None:
+    """Its words, with any value for a placeholder, are read by the step's own parser."""
+    document = next(yaml.safe_load_all(CLUSTER_YAML.read_text()))
+    executors = document["deploymentSpec"]["executors"]
+    assert len(executors) == 5
+    for executor in executors.values():
+        container = executor["container"]
+        program, step = container["command"]
+        assert program == "longreel"
+        parser = parser_for(step)
+        importlib.import_module(STEPS[step][0]).add_arguments(parser)
+        words = [re.sub(r"\{\{.*'(\w+)'.*\}\}", lambda m: VALUES.get(m[1], "1"), word) for word in container["args"]]
+        parser.parse_args(words)
+
+
+def test_a_pod_has_limits_its_volumes_and_no_root() -> None:
+    document, platform = yaml.safe_load_all(CLUSTER_YAML.read_text())
+    for name, executor in document["deploymentSpec"]["executors"].items():
+        resources = executor["container"]["resources"]
+        assert resources["resourceCpuLimit"]
+        assert resources["resourceMemoryLimit"]
+        pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][name]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert {mount["mountPath"] for mount in pod["pvcMount"]} == {"/longreel", "/data"}
+        shared = [each["medium"] for each in pod["emptyDirMounts"] if each["mountPath"] == "/dev/shm"]
+        assert shared == ["Memory"] * ("accelerator" in resources)
+
+
+def test_caching_follows_the_inputs_digest() -> None:
+    """What is cached takes the digest of data, settings and code; what writes to MLflow's registry is never cached."""
+    for path in (YAML, CLUSTER_YAML):
+        document = next(yaml.safe_load_all(path.read_text()))
+        graphs = [document["root"], *document["components"].values()]
+        tasks = [task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()]
+        steps = [task for task in tasks if "triggerPolicy" not in task]
+        cached = {task["taskInfo"]["name"] for task in steps if task["cachingOptions"].get("enableCache")}
+        assert cached == {"train", "evaluate candidate", "evaluate champion"}
+        for task in steps:
+            if task["taskInfo"]["name"] in cached:
+                assert "inputs_digest" in task["inputs"]["parameters"]
+
+
+def test_a_promotion_that_waits_moves_nothing(
+    make_home: MakeHome, register: Callable[..., Any], promotion: Callable[..., Any], tmp_path: Path
+) -> None:
+    home, file = make_home(3), tmp_path / "decision.json"
+    version = register(home)
+    file.write_text(promotion(version, None).to_json())
+    command = ["promote", "--home", str(home.path), "--version", str(version.version), "--decision", str(file)]
+    assert main([*command, "--waits-for-approval", "True"]) == 0
+    assert Ledger(home).champion() is None
+    assert main([*command, "--waits-for-approval", "false"]) == 0
+    assert Ledger(home).champion() is not None
 
 
 @pytest.mark.slow

@@ -23,7 +23,8 @@ print("SNAPSHOT" + json.dumps({d.dag_id: {
     "timetable": type(d.timetable).__name__, "doc": bool(d.doc_md),
     "tasks": {t.task_id: {"operator": type(t).__name__, "next": sorted(t.downstream_task_ids), "retries": t.retries,
                           "timeout": t.execution_timeout is not None, "owner": t.owner,
-                          "command": getattr(t, "bash_command", ""), "tells": bool(t.on_failure_callback),
+                          "command": getattr(t, "bash_command", ""), "promote": getattr(t, "promote", None),
+                          "tells": bool(t.on_failure_callback),
                           "outlets": [o.name for o in t.outlets]} for t in d.tasks},
 } for d in bag.dags.values()}))
 """
@@ -104,6 +105,19 @@ def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapsho
     assert "--no-promote" in train["retrain"]["command"]
     assert "--no-promote" not in snapshot["longreel_train"]["tasks"]["retrain"]["command"]
     assert all(task["tells"] for dag in asked.values() for task in dag["tasks"].values())
+
+
+def test_with_a_pipeline_server_the_retrain_is_deferred_and_waits_for_approval_as_before(
+    snapshot: dict, tmp_path: Path
+) -> None:
+    assert snapshot["longreel_train"]["tasks"]["retrain"]["operator"] == "BashOperator"
+    asked = read_dags(tmp_path, LONGREEL_KFP_HOST="http://127.0.0.1:1", LONGREEL_APPROVAL="1")
+    retrain = asked["longreel_train"]["tasks"]["retrain"]
+    assert retrain["operator"] == "RetrainOperator"
+    assert retrain["next"] == ["proposal"]
+    assert retrain["promote"] is False
+    assert retrain["timeout"]
+    assert retrain["retries"] > 0
 
 
 TELL = """
