@@ -82,7 +82,8 @@ class KfpServer:
             self.experiments[made["experiment_id"]] = made
             return 200, made
         found = _matching(self.experiments.values(), query)
-        return 200, {"experiments": [each for each in found if each.get("namespace") == query.get("namespace")]}
+        asked = query.get("namespace") or ""  # none and an empty one are the same
+        return 200, {"experiments": [each for each in found if (each.get("namespace") or "") == asked]}
 
     def _list(self, query: dict[str, str]) -> Answer:
         found, size = _matching(self.runs.values(), query), 2  # small pages: a client must follow them

@@ -162,7 +162,7 @@ def test_runs_are_of_the_namespace_that_is_named(kfp: KfpServer, monkeypatch: py
     connected().submit("a", CLUSTER_YAML, {})
     monkeypatch.setenv("LONGREEL_KFP_NAMESPACE", "longreel")
     connected().submit("b", CLUSTER_YAML, {})
-    assert [each.get("namespace") for each in kfp.experiments.values()] == [None, "longreel"]
+    assert [each.get("namespace") or "" for each in kfp.experiments.values()] == ["", "longreel"]
 
 
 def test_an_unknown_run_and_no_server_are_told_apart(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
