@@ -161,6 +161,9 @@ class PipelineRunTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_s)
 
     async def on_kill(self) -> None:
-        """A person cleared or marked the deferred task: the pipeline run goes with it. A restart does not come here."""
+        """A person cleared or marked the deferred task: the pipeline run goes with it. A restart does not come here.
+
+        Nor does a person in the second before a triggerer has taken the trigger up: that pipeline run goes on.
+        """
         self.log.info("terminating pipeline run %s", self.run_id)
         await asyncio.to_thread(lambda: _server().terminate(self.run_id))

