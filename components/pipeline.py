@@ -58,11 +58,11 @@ def decide(  # type: ignore[no-untyped-def]
 
 
 def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):  # type: ignore
-    """Make the version the champion, unless a person is to approve it first."""
+    """Make the version the champion, if the decision says so and no person is to approve it first."""
     from components.call import call
 
     candidate = ("--version", version, "--decision", decision.path)
-    return call("promote", "--home", home, *candidate, "--waits-for-approval", waits_for_approval)
+    return call("promote", "--home", home, *candidate, "--if-better", "--waits-for-approval", waits_for_approval)
 
 
 class Retrained(NamedTuple):
@@ -99,13 +99,12 @@ def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Calla
         )
         place(made, "decide", cpu=2, memory_gib=4)
         made.set_caching_options(False)  # it writes to MLflow, as does promote
-        with dsl.If(made.outputs["outcome"] == "promote", name="is it better"):
-            # whether it waits is the step's to heed: kfp.local skips what is in two conditions, whatever they say
-            moved = promote_(
-                home=home, version=version, decision=made.outputs["decision"], waits_for_approval=waits_for_approval
-            )
-            place(moved, "promote", cpu=1, memory_gib=2)
-            moved.set_caching_options(False)
+        # always there: kfp.local takes a condition on a container's output for false, so the step heeds the decision
+        moved = promote_(
+            home=home, version=version, decision=made.outputs["decision"], waits_for_approval=waits_for_approval
+        )
+        place(moved, "promote", cpu=1, memory_gib=2)
+        moved.set_caching_options(False)
         return Retrained(version, made.outputs["outcome"])
 
     return retrain_pipeline  # type: ignore[no-any-return]

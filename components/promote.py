@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel retrain` judged on this day")
     parser.add_argument("--decision", type=Path, help="or a decision (`longreel decide`)")
     parser.add_argument("--version", type=int, help="... and the registered version that it is about")
+    parser.add_argument("--if-better", action="store_true", help="do nothing, and call it done, on a hold or a reject")
     parser.add_argument(
         "--waits-for-approval", type=str.lower, choices=("true", "false"), default="false", help="true: do nothing yet"
     )
@@ -29,6 +30,9 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if args.dry_run:
         print(f"version {number}: {decision.outcome}. {' '.join(decision.reasons[:3])}")
         return 0 if decision.outcome == "promote" else NOT_BETTER
+    if args.if_better and decision.outcome != "promote":
+        print(f"version {number}: {decision.outcome}; the champion stays")
+        return 0
     if args.waits_for_approval == "true":
         print(f"version {number} waits for a person's approval; `longreel promote --date {decision.date}` gives it")
         return 0

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -101,24 +102,27 @@ def test_caching_follows_the_inputs_digest() -> None:
         document = next(yaml.safe_load_all(path.read_text()))
         graphs = [document["root"], *document["components"].values()]
         tasks = [task for graph in graphs for task in graph.get("dag", {}).get("tasks", {}).values()]
-        steps = [task for task in tasks if "triggerPolicy" not in task]
-        cached = {task["taskInfo"]["name"] for task in steps if task["cachingOptions"].get("enableCache")}
+        cached = {task["taskInfo"]["name"] for task in tasks if task["cachingOptions"].get("enableCache")}
         assert cached == {"train", "evaluate candidate", "evaluate champion"}
-        for task in steps:
+        for task in tasks:
             if task["taskInfo"]["name"] in cached:
                 assert "inputs_digest" in task["inputs"]["parameters"]
 
 
-def test_a_promotion_that_waits_moves_nothing(
+def test_a_hold_and_a_promotion_that_waits_move_nothing(
     make_home: MakeHome, register: Callable[..., Any], promotion: Callable[..., Any], tmp_path: Path
 ) -> None:
     home, file = make_home(3), tmp_path / "decision.json"
     version = register(home)
-    file.write_text(promotion(version, None).to_json())
+    made = promotion(version, None)
     command = ["promote", "--home", str(home.path), "--version", str(version.version), "--decision", str(file)]
-    assert main([*command, "--waits-for-approval", "True"]) == 0
+    file.write_text(replace(made, outcome="hold").to_json())
+    assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
     assert Ledger(home).champion() is None
-    assert main([*command, "--waits-for-approval", "false"]) == 0
+    file.write_text(made.to_json())
+    assert main([*command, "--if-better", "--waits-for-approval", "True"]) == 0
+    assert Ledger(home).champion() is None
+    assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
     assert Ledger(home).champion() is not None
 
 

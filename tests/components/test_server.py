@@ -1,6 +1,5 @@
 """A pipeline server behind `longreel retrain`: the real kfp.Client against a local server with KFP's REST interface."""
 
-import json
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
@@ -200,8 +199,7 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
     assert "Decision on 2026-01-03" in said
     kfp.after_create = pods
     assert main(["retrain", "--home", str(home.path), "--date", "2026-01-04", "--no-promote"]) == 0
-    outcome = json.loads((home.reports / "2026-01-04" / "summary.json").read_text())["outcome"]
-    assert ("promote" in ran[1]) == (outcome == "promote")
+    assert sorted(ran[1]) == sorted(ran[0])
     assert (home.reports / "2026-01-04" / "champion_report.json").is_file()
     after = Ledger(home).champion()
     assert after is not None
