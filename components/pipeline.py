@@ -118,8 +118,8 @@ def _here(task: Any, name: str, **_: int) -> None:
 def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0) -> None:
     """What a step needs in a cluster: resources, the volumes and settings of manifests/base, and a second try.
 
-    KFP cannot say everything that manifests/base asks of a pod: privilege escalation and the read-only root file system
-    are the namespace's to enforce (`pod-security.kubernetes.io/enforce: restricted`).
+    KFP cannot say everything that manifests/base asks of a pod. Privilege escalation is the namespace's to enforce
+    (`pod-security.kubernetes.io/enforce: restricted`); a read-only root file system nothing here enforces.
     """
     from kfp import kubernetes
 
