@@ -99,7 +99,7 @@ def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Calla
         )
         place(made, "decide", cpu=2, memory_gib=4)
         made.set_caching_options(False)  # it writes to MLflow, as does promote
-        # always there: kfp.local takes a condition on a container's output for false, so the step heeds the decision
+        # always there, and heeds the decision: kfp.local takes a condition on an output not named Output for false
         moved = promote_(
             home=home, version=version, decision=made.outputs["decision"], waits_for_approval=waits_for_approval
         )

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 Answer = tuple[int, dict[str, Any]]
 API = "/apis/v2beta1"
 
@@ -147,6 +149,16 @@ def serving() -> Iterator[KfpServer]:
     finally:
         http.shutdown()
         http.server_close()
+
+
+@pytest.fixture
+def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
+    """A pipeline server, which the environment names; conftest files hand it on."""
+    with serving() as server:
+        for name in ("NAMESPACE", "TOKEN_FILE", "CA_FILE"):
+            monkeypatch.delenv(f"LONGREEL_KFP_{name}", raising=False)
+        monkeypatch.setenv("LONGREEL_KFP_HOST", server.url)
+        yield server
 
 
 class Pods:

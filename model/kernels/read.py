@@ -20,7 +20,6 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 PAD = tl.constexpr(128)  # room behind each request's dS, so that whole tiles are stored and read: the keys of a tile
-NO_TARGET_ID = -(2**63)  # what an unknown target id becomes: no event has it
 
 
 @triton.jit

@@ -28,6 +28,7 @@ from contracts.report import (
 )
 from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
 from model.judge import window_gains
+from tests.kfp_server import kfp  # noqa: F401  # a fixture
 
 FIRST_DAY = date(2026, 1, 1)
 USERS, REQUESTS, TARGETS, TAGS = 60, 3, 6, 6

@@ -1,6 +1,6 @@
 """A pipeline server behind `longreel retrain`: the real kfp.Client against a local server with KFP's REST interface."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,6 @@ from longreel.cli import main
 from tests.kfp_server import KfpServer, Pods, serving
 
 MakeHome = Callable[..., Home]
-
-
-@pytest.fixture
-def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
-    with serving() as server:
-        for name in ("NAMESPACE", "TOKEN_FILE", "CA_FILE"):
-            monkeypatch.delenv(f"LONGREEL_KFP_{name}", raising=False)
-        monkeypatch.setenv("LONGREEL_KFP_HOST", server.url)
-        yield server
 
 
 def connected() -> PipelineServer:

@@ -14,6 +14,7 @@ from contracts.actions import LABELS
 from contracts.config import Config, EvaluationConfig, ModelConfig, TrainingConfig
 from contracts.lake import Lake, digest_of
 from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from model.batch import RequestBatch
 from model.samples import SampleRows
 
 FIRST_DAY = date(2026, 1, 5)
@@ -112,6 +113,13 @@ def table() -> Callable[..., pa.Table]:
 def sample_rows(table: Callable[..., pa.Table]) -> Callable[..., SampleRows]:
     """Makes flat sample rows from a seed."""
     return lambda *args, **kwargs: SampleRows.from_arrow(table(*args, **kwargs))
+
+
+@pytest.fixture
+def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
+    """Every request of some rows, with two tasks."""
+    rows = sample_rows(3)
+    return rows.pack(np.arange(rows.num_requests), 48, ("click", "like"))
 
 
 @pytest.fixture

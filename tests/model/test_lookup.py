@@ -1,6 +1,5 @@
 """Gathering each row once, ahead of the step, changes no value and no gradient."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 
@@ -29,15 +28,8 @@ from model.hashing import bucket, mix64
 from model.lookup import RowFinder, gather_rows
 from model.ranker import Ranker, ranking_loss
 from model.reader import TrainingReader
-from model.samples import SampleRows
 
 TASKS = ("click", "like")
-
-
-@pytest.fixture
-def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
-    rows = sample_rows(3)
-    return rows.pack(np.arange(rows.num_requests), 48, TASKS)
 
 
 @pytest.fixture

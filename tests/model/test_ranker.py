@@ -19,12 +19,6 @@ TASKS = ("click", "like")
 
 
 @pytest.fixture
-def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
-    rows = sample_rows(3)
-    return rows.pack(np.arange(rows.num_requests), 48, TASKS)
-
-
-@pytest.fixture
 def ranker(config: Config) -> Ranker:
     """In float64 and without dropout, so that equal means equal; with every zero-initialised weight moved off zero."""
     made = Ranker(config.model, TASKS, 2).double().eval()
