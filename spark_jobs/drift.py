@@ -62,6 +62,10 @@ class Measure:
         """The trailing days' rates."""
         return [count / exposure for count, exposure in self.past]
 
+    def is_judged(self, min_days: int) -> bool:
+        """Whether enough trailing days have it, and there is something to judge."""
+        return len(self.past) >= min_days and bool(self.today[1]) and bool(self.today[0] or any(self.rates))
+
     @property
     def dispersion(self) -> float:
         """By how many clumps at once the trailing days stray from their median, as far as so few days can tell."""
@@ -144,7 +148,7 @@ def sample_drift(home: Home, day: date, counts: dict[str, int], *, accepted: boo
 
 def _judge(policy: DriftPolicy, measures: list[Measure], step: str, day: date, accepted: bool) -> Drift:
     """Facts and checks of the measures that enough trailing days have, and of which there is something to judge."""
-    judged = [m for m in measures if len(m.past) >= policy.min_days and m.today[1] and (m.today[0] or any(m.rates))]
+    judged = [measure for measure in measures if measure.is_judged(policy.min_days)]
     remedy = f"mend the day; where it is right as it is, longreel {step} --date {day} --accept-drift publishes it"
     facts = {measure.column: float(f"{measure.value:.6g}") for measure in judged}
     return Drift(facts, [check for measure in judged for check in measure.checks(remedy, accepted)])

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.samples.history_counts import RequestLists
 from contracts.lake import Lake
 from contracts.ragged import Ints, list_values, offsets_of, ranges
 from contracts.schemas import HISTORY_FIELDS
@@ -54,14 +55,10 @@ def _exploded(
     table = pa.concat_tables([t for t in tables if t.num_rows]).combine_chunks()
     flat = {name: list_values(table, name) for name in columns}
     starts = flat[columns[0]][1]
-    ends, requests = list_values(table, "request_history_end")
-    stops = np.asarray(list_values(table, "request_target_end")[0], np.int64)
-    before = np.concatenate([np.zeros(1, np.int64), stops])[:-1]
-    before[requests[:-1]] = 0
-    row = np.repeat(np.arange(table.num_rows), np.diff(requests))
-    stop = np.repeat(starts[row] + np.asarray(ends, np.int64), stops - before)
-    length = np.repeat(np.minimum(np.asarray(ends, np.int64), window), stops - before)
-    times = np.repeat(np.asarray(list_values(table, "request_time_ms")[0], np.int64), stops - before)
+    asked = RequestLists.of(table)
+    stop = np.repeat(starts[asked.row] + asked.history_end, asked.targets)
+    length = np.repeat(np.minimum(asked.history_end, window), asked.targets)
+    times = np.repeat(np.asarray(list_values(table, "request_time_ms")[0], np.int64), asked.targets)
     chosen = np.argsort(times, kind="stable") if sample is None else rng.permutation(len(stop))[:sample]
     for rows in _groups(chosen, length):
         which = pa.array(ranges(stop[rows] - length[rows], length[rows]))

@@ -1,0 +1,42 @@
+"""How many ordinary days does the drift of samples stop? Every day of a home judged as when it was built."""
+
+from dataclasses import dataclass
+
+from contracts.home import Home
+from spark_jobs.drift import Measure, sample_measures, trailing_days
+
+
+class ByChanceAlone(Measure):
+    """A measure that does not ask how much the trailing days stray."""
+
+    @property
+    def dispersion(self) -> float:
+        """One clump."""
+        return 1.0
+
+
+@dataclass
+class Stopped:
+    """Days judged, and those that a measure stops."""
+
+    days: int = 0
+    stopped: int = 0
+    by_ratio_and_chance_alone: int = 0
+
+
+def stopped_days(home: Home) -> dict[str, int]:
+    """Counts of a home's published days of samples."""
+    found, policy = Stopped(), home.config.drift
+    for day in home.lake.days("samples"):
+        counts = home.lake.require("samples", day).counts
+        past = trailing_days(home.lake, "samples", day, policy)
+        measures = [m for m in sample_measures(counts, past, policy) if m.is_judged(policy.min_days)]
+        found.days += 1
+        found.stopped += any(map(_stops, measures))
+        found.by_ratio_and_chance_alone += any(_stops(ByChanceAlone(**vars(m))) for m in measures)
+    return vars(found)
+
+
+def _stops(measure: Measure) -> bool:
+    checks = [check for check in measure.checks("", accepted=False) if check.level == "stop"]
+    return any(not (check.low or 0) <= measure.value <= (check.high or 0) for check in checks)
