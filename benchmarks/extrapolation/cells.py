@@ -11,7 +11,7 @@ from typing import Any
 from contracts.config import Config, ModelConfig, TrainingConfig
 from contracts.lake import digest_of
 
-CELLS_VERSION = 4  # raise when the same cell would give another result
+CELLS_VERSION = 5  # raise when the same cell would give another result
 WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
 SHORT, LONG = 512, 2_048  # fixed windows to compare with; users with at least LONG events make a slice
 
