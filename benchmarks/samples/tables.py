@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 CASES = ("filetouch, 512", "filetouch, 2,048", "filetouch, 10,240", "filetouch, whole log", "simulated, 2,048")
+BUILDERS = ("longreel", "exploded", "duckdb")
 WINDOWS = ("512", "2,048", "10,240")
 
 Results = dict[str, Any]
@@ -13,12 +14,12 @@ Results = dict[str, Any]
 def write_tables(results: Results, path: Path) -> None:
     """Write all tables."""
     parts = [
-        "Written by `python -m benchmarks.samples WORK`; how to read it: [README.md](README.md).\n",
+        "Written by `python -m benchmarks.samples WORK`; how to read it: [README.md](README.md).",
         "## One range of days, three builders\n\n" + "\n".join(_costs(results)),
         "## Bytes on disk for each target (zstd level 3 everywhere)\n\n" + "\n".join(_bytes(results)),
         "## The same day's build on a log 16 times older\n\n" + "\n".join(_age(results)),
     ]
-    path.write_text("\n".join(parts) + "\n")
+    path.write_text("\n\n".join(parts) + "\n")
 
 
 def _costs(results: Results) -> Iterator[str]:
@@ -27,10 +28,10 @@ def _costs(results: Results) -> Iterator[str]:
     for case in (*CASES, "simulated, last day"):
         targets = _targets(results, case)
         against = _one(results, case, "duckdb")
-        for name in [key.removeprefix(f"{case}: ") for key in results if key.startswith(f"{case}: ")]:
+        keys = [key.removeprefix(f"{case}: ") for key in results if key.startswith(f"{case}: ")]
+        names = [name for name in keys if name.startswith(BUILDERS)]
+        for name in sorted(names, key=lambda name: BUILDERS.index(name.split(",")[0])):
             found = results[f"{case}: {name}"]
-            if isinstance(found, float):
-                continue
             if found["failed"]:
                 failed = f"out of memory after {found['seconds']:.0f}" if "Memory" in found["failed"] else "failed"
                 yield f"| {case} | {name} | {failed} | | {found['peak_mib']:,.0f} | | |"
