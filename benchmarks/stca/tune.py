@@ -15,6 +15,7 @@ import torch
 from benchmarks.stca.cases import Case, scoring, training
 from benchmarks.stca.timing import by_kernel
 from model.kernels import encode, read, wide
+from model.kernels.packing import Packing
 
 HALF = torch.bfloat16
 
@@ -23,7 +24,7 @@ def _attention(case: Case, heads: int, groups: int, width: int) -> Callable[[], 
     """Forward and backward of `Read` on random tensors."""
     inputs = case.inputs(False)
     offsets = inputs["target_offsets"], inputs["history_offsets"]
-    packing = read.Packing(*offsets, max(case.targets), max(case.events))
+    packing = Packing(*offsets, max(case.targets), max(case.events))
     parts = 1 if groups == 1 else 2
     q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
     kv = torch.randn(case.num_events, parts, groups, width, device="cuda", dtype=HALF, requires_grad=True)
@@ -38,7 +39,7 @@ def _attention(case: Case, heads: int, groups: int, width: int) -> Callable[[], 
 
 def _wide(case: Case, heads: int, width: int) -> Callable[[], Any]:
     inputs = case.inputs(False)
-    packing = read.Packing(
+    packing = Packing(
         inputs["target_offsets"], inputs["history_offsets"], max(case.targets), max(case.events)
     )  # fmt: skip
     q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
