@@ -84,6 +84,26 @@ def test_encoder_equals_layer_norm_of_swiglu(
     agree(layers, exact[:2])
 
 
+@pytest.mark.parametrize("events", [1, 130, 300])
+@pytest.mark.parametrize("width", [32, 64])
+def test_a_layer_in_one_kernel_equals_its_parts(events: int, width: int) -> None:
+    from model.kernels import encode
+
+    x = draw(events, width)
+    w = draw(2 * 4 * width, width, seed=1) / width**0.5  # two layers
+    wo = draw(2 * width, 2 * width, seed=2) / width**0.5
+    w_kv, bias = draw(2 * width, width, seed=3) / width**0.5, draw(2 * width, seed=4)
+    out, rstd = x.new_full((2, events + 5, width), 7.0), torch.full((2, events + 5), 7.0, device=DEVICE)
+    encode.encode_rows(x, w, wo, out, rstd, 5)
+    parts, spread = out.clone(), rstd.clone()
+    encode.out_norm(encode.swiglu(x, w, 2 * width), wo, parts, spread, 5)
+    agree([out, rstd], [parts.double(), spread.double()])
+    assert (out[:, :5] == 7).all()
+    assert (rstd[:, :5] == 7).all()
+    exact = F.linear(out[0, 5:].double(), w_kv.double(), bias.double())
+    agree([encode.encode_keys_values(x, w[: 4 * width], wo[:width], w_kv, bias)], [exact])
+
+
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize(("form", "width"), [("kv", 16), ("shared", 16), ("shared", 32), ("wide", 64)])
 @pytest.mark.parametrize("counts", LENGTHS.values(), ids=LENGTHS)
