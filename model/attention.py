@@ -17,6 +17,7 @@ from torch import Tensor
 
 from contracts.errors import LongreelError
 from model.kernels import can_run, has_triton
+from model.kernels.packing import Packing
 
 log = logging.getLogger(__name__)
 
@@ -28,16 +29,30 @@ HALVES = (torch.bfloat16, torch.float16)
 Out = tuple[Tensor, Tensor | None]  # values, and where ids are matched the weight that fell on equal ones
 
 
+class ComparedIds:
+    """target [T, C] and event [H, C] int64, where no target's id equals an event's unless both are known."""
+
+    def __init__(self, target: Tensor, event: Tensor) -> None:
+        self.target, self.event = target, event
+        self._bits: Tensor | None = None
+
+    def bits(self, packing: Packing) -> Tensor:
+        """Which are equal, for the fused kernels (model/kernels/equal.py); found at the first layer that asks."""
+        if self._bits is None:
+            from model.kernels.equal import find_equal
+
+            self._bits = find_equal(self.target, self.event, packing)
+        return self._bits
+
+
 @dataclass(frozen=True)
 class Match:
     """Equal ids in the score: head n adds scale[n] where target and event have the same id in channel which[n].
 
-    target_ids [T, C] and event_ids [H, C] int64 where no target's id equals an event's unless both are known;
     which [N] int32; scale [N].
     """
 
-    target_ids: Tensor
-    event_ids: Tensor
+    ids: ComparedIds
     which: Tensor
     scale: Tensor
 
@@ -162,8 +177,8 @@ def why_not_packed(x: Tensor, dtype: torch.dtype, width: int) -> str:
 
 def _equal(match: Match, targets: slice, events: slice) -> Tensor:
     """[N, m, L] bool: same id in the head's channel?"""
-    wanted = match.target_ids[targets][:, match.which].T
-    return wanted[:, :, None] == match.event_ids[events][:, match.which].T[:, None, :]
+    wanted = match.ids.target[targets][:, match.which].T
+    return wanted[:, :, None] == match.ids.event[events][:, match.which].T[:, None, :]
 
 
 def _attend(
@@ -225,8 +240,8 @@ def _padded(q: Tensor, kv: Tensor, match: Match | None, scale: float, targets: l
         queries, asked = _pad(q[mine], targets[a:b])
         equal = None
         if match is not None:
-            wanted = _pad(match.target_ids[mine], targets[a:b])[0][..., match.which].transpose(-1, -2)
-            found = _pad(match.event_ids[seen], events[a:b])[0][..., match.which].transpose(-1, -2)
+            wanted = _pad(match.ids.target[mine], targets[a:b])[0][..., match.which].transpose(-1, -2)
+            found = _pad(match.ids.event[seen], events[a:b])[0][..., match.which].transpose(-1, -2)
             equal = wanted[..., :, None] == found[..., None, :]
         mask = None if valid is None else valid[:, None, None, :]
         values, hits = _attend(queries, keys_values, scale, mask, match, equal)
@@ -261,14 +276,15 @@ def _packed(
     max_targets: int,
     max_history: int,
 ) -> Out:
-    from model.kernels.read import Ids, Packing, Read
+    from model.kernels.equal import EqualIds
+    from model.kernels.read import Read
     from model.kernels.wide import ReadWide
 
     dtype = compute_dtype(q)
     packing = Packing(target_offsets, history_offsets, max_targets, max_history)
     ids = None
     if match is not None:
-        ids = Ids(match.target_ids.contiguous(), match.event_ids.contiguous(), match.which)
+        ids = EqualIds(match.ids.bits(packing), match.which)
     weight = None if match is None else match.scale
     if kv.shape[-1] <= TILE_WIDTH:
         values, hits = Read.apply(q.to(dtype), kv.to(dtype), weight, rstd, ids, packing, scale)

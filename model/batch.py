@@ -47,7 +47,8 @@ class RequestBatch:
         """T."""
         return self.target["item_id"].shape[0]
 
-    def _map(self, move: Callable[[Tensor], Tensor]) -> "RequestBatch":
+    def map(self, move: Callable[[Tensor], Tensor]) -> "RequestBatch":
+        """The same batch, every tensor moved, always in the same order."""
         moved: dict[str, Any] = {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -61,7 +62,7 @@ class RequestBatch:
 
     def pin_memory(self) -> "RequestBatch":
         """The same batch in page-locked memory, from which a copy to the device need not wait."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return self.map(lambda tensor: tensor.pin_memory())
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keep the batch's memory until what `stream` has been given so far is done, whoever made it."""
@@ -70,11 +71,11 @@ class RequestBatch:
             tensor.record_stream(stream)
             return tensor
 
-        self._map(mark)
+        self.map(mark)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "RequestBatch":
         """The same batch on a device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
 
 def segment_ids(offsets: Tensor, total: int) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from model.batch import RequestBatch
 from model.embeddings import Embeddings
 from model.lookup import RowFinder
+from model.padding import Filled, fill_up
 from model.reader import Share
 
 
@@ -45,6 +46,7 @@ class Fed:
     share: Share  # as it was read, on the CPU
     batch: RequestBatch
     ready: torch.cuda.Event | None
+    filled: Filled | None = None  # the batch filled up to a shape, where that was asked for
 
     def take(self) -> RequestBatch:
         """The batch, for the current stream to use."""
@@ -52,11 +54,19 @@ class Fed:
             stream = torch.cuda.current_stream()
             stream.wait_event(self.ready)
             self.batch.record_stream(stream)
+            if self.filled is not None:
+                for tensor in self.filled.tensors():
+                    tensor.record_stream(stream)
         return self.batch
 
 
-def feed(shares: Iterator[Share], embeddings: Embeddings, device: torch.device) -> Iterator[Fed]:
-    """Shares of batches on `device`, with their rows; to be iterated in the thread that reads ahead."""
+def feed(
+    shares: Iterator[Share], embeddings: Embeddings, device: torch.device, fill: tuple[str, ...] | None = None
+) -> Iterator[Fed]:
+    """Shares of batches on `device`, with their rows; to be iterated in the thread that reads ahead.
+
+    `fill`: fill them up to few shapes, for a model that compares these ids (model/padding.py); None: leave them.
+    """
     on_cuda = device.type == "cuda"
     if on_cuda and device.index is not None:
         torch.cuda.set_device(device)  # this thread's too
@@ -71,5 +81,8 @@ def feed(shares: Iterator[Share], embeddings: Embeddings, device: torch.device) 
         with on_stream():
             batch = share.batch.to(device, non_blocking=True) if on_cuda else share.batch
             batch = finders(batch)
+            filled = None
+            if fill is not None and batch.num_targets:
+                filled = fill_up(batch, fill, share.num_targets)
             ready = stream.record_event() if stream is not None else None
-        yield Fed(share=share, batch=batch, ready=ready)
+        yield Fed(share=share, batch=batch, ready=ready, filled=filled)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
-from model.attention import Match
+from model.attention import ComparedIds, Match
 
 # What an equal id adds to an attention score before anything is learned, head by head of a field: a sharp head reads
 # whether the target's item or author occurs in the window and what happened then, a gentle one how often. A field
@@ -43,6 +43,6 @@ class IdentityMatch(nn.Module):
         self.register_buffer("which", which.int(), persistent=False)
         self.which: Tensor
 
-    def forward(self, layer: int, target_ids: Tensor, event_ids: Tensor) -> Match:
-        """What `cross_attention` needs at this layer; ids [T, C] and [H, C] as `compared_ids` gives them."""
-        return Match(target_ids, event_ids, self.which, self.scale[layer])
+    def forward(self, layer: int, ids: ComparedIds) -> Match:
+        """What `cross_attention` needs at this layer; `ids` hold what `compared_ids` gives."""
+        return Match(ids, self.which, self.scale[layer])

@@ -27,6 +27,16 @@ class BatchRows:
     counts: Tensor | None = None  # [U] int64: how many lookups read each of them
     user_unique: Tensor | None = None  # [V] int64, increasing: rows of the user table
 
+    @property
+    def num_unique(self) -> int:
+        """U, or 0 where rows are of the whole table."""
+        return 0 if self.unique is None else self.unique.shape[0]
+
+    @property
+    def num_user_unique(self) -> int:
+        """V, likewise."""
+        return 0 if self.user_unique is None else self.user_unique.shape[0]
+
     def map(self, move: Callable[[Tensor], Tensor]) -> "BatchRows":
         """The same rows, every tensor moved."""
         own: dict[str, Tensor | None] = {each.name: getattr(self, each.name) for each in fields(self)}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.config import ModelConfig
-from model.attention import HALVES, TILE_WIDTH, Out, compute_dtype, cross_attention, plan_attention
+from model.attention import HALVES, TILE_WIDTH, ComparedIds, Out, compute_dtype, cross_attention, plan_attention
 from model.batch import segment_ids
 from model.identity import IdentityMatch
 from model.kernels import can_run
@@ -143,6 +143,7 @@ class STCA(nn.Module):
         form, engine = plan_attention(backend, history, target.shape[0] / requests, history.shape[0] / requests, heads)
         seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
         through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
+        compared = None if ids is None else ComparedIds(*ids)
         outputs: list[Tensor] = []
         aside = Aside(history, wanted=engine == "packed")
         with aside.work():
@@ -154,7 +155,7 @@ class STCA(nn.Module):
                 cross_attention,
                 target_offsets=target_offsets,
                 history_offsets=history_offsets,
-                match=None if self.identity is None or ids is None else self.identity(i, *ids),
+                match=None if self.identity is None or compared is None else self.identity(i, compared),
                 backend=engine,
                 rstd=rstd,
                 max_targets=max_targets,

@@ -13,6 +13,7 @@ from model.collisions import Collisions, RowCensus
 from model.distributed import Ranks, row_counts
 from model.feed import Fed
 from model.flops import training_flops
+from model.graphs import GraphedBackward, wants_graphs
 from model.optimizer import Optimizers, clip_gradients
 from model.ranker import Ranker, ranking_loss
 
@@ -38,6 +39,13 @@ class Stepper:
         self.ranker, self._config, self._ranks, self._device = ranker, config, ranks, device
         self._optimizers = Optimizers(ranker, config, total_steps)
         self._census = RowCensus(ranker.embeddings.ids, device)
+        graphed = wants_graphs(config, device)
+        self._graphed = GraphedBackward(ranker, self._optimizers.parameters) if graphed else None
+
+    @property
+    def fill(self) -> tuple[str, ...] | None:
+        """What `model.feed.feed` is to fill batches up for."""
+        return None if self._graphed is None else self.ranker.config.identity
 
     def take(self, fed: Fed, step: int, stop: bool = False) -> Outcome:
         """Take step `step` (0 ..); `stop` where this rank was asked to."""
@@ -61,12 +69,15 @@ class Stepper:
     def _backward(self, fed: Fed, step: int) -> Tensor:
         """Gradients of this rank's share; its part of the loss."""
         # Dropout depends on the step and the rank alone: exact resume.
-        torch.manual_seed((self._config.seed << 32) + (self._ranks.rank << 24) + step + 1)
+        seed = (self._config.seed << 32) + (self._ranks.rank << 24) + step + 1
+        torch.manual_seed(seed)
         self._optimizers.zero_grad()
         batch = fed.take()
         if not batch.num_targets:
             return torch.zeros((), device=self._device)
         self._census.count(batch)
+        if self._graphed is not None and fed.filled is not None and batch.rows is not None:
+            return self._graphed(fed.filled, batch.rows, seed)
         with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
             logits = self.ranker(batch)
         loss = ranking_loss(logits, batch.labels, fed.share.num_targets)

@@ -44,7 +44,7 @@ __all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "train"]
 
 TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
 CURVE_POINTS = 400
-NOT_THE_RESULT = ("checkpoint_every", "window_days", "compile", "recompute")  # settings that change no model
+NOT_THE_RESULT = ("checkpoint_every", "window_days", "compile", "graphs", "recompute")  # settings that change no model
 
 MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]
 
@@ -207,7 +207,7 @@ def _steps(run: _Run, progress: Progress, terminated: threading.Event) -> Iterat
     guard = Guard(run.device, run.total_steps, run.work_dir)
     began = time.monotonic() - progress.seconds
     shares = run.reader.shares(progress.position)
-    with Prefetcher(feed(shares, run.ranker.embeddings, run.device)) as batches:
+    with Prefetcher(feed(shares, run.ranker.embeddings, run.device, run.stepper.fill)) as batches:
         stream = iter(batches)
         while True:
             asked = time.monotonic()

@@ -14,23 +14,30 @@ import torch
 
 from benchmarks.stca.cases import Case, scoring, training
 from benchmarks.stca.timing import by_kernel
-from model.kernels import encode, read, wide
+from model.kernels import encode, equal, read, wide
+from model.kernels.packing import Packing
 
 HALF = torch.bfloat16
 
 
-def _attention(case: Case, heads: int, groups: int, width: int) -> Callable[[], Any]:
-    """Forward and backward of `Read` on random tensors."""
+def _attention(case: Case, heads: int, groups: int, width: int, matched: bool = False) -> Callable[[], Any]:
+    """Forward and backward of `Read` on random tensors; `matched`: with equal ids in the score."""
     inputs = case.inputs(False)
     offsets = inputs["target_offsets"], inputs["history_offsets"]
-    packing = read.Packing(*offsets, max(case.targets), max(case.events))
+    packing = Packing(*offsets, max(case.targets), max(case.events))
     parts = 1 if groups == 1 else 2
     q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
     kv = torch.randn(case.num_events, parts, groups, width, device="cuda", dtype=HALF, requires_grad=True)
     rstd = torch.rand(case.num_events, device="cuda") if groups == 1 else None
+    scale = torch.ones(heads, device="cuda", requires_grad=True) if matched else None
+    ids = None
+    if matched:
+        found, wanted = (torch.randint(0, 50, (n, 2), device="cuda") for n in (case.num_events, case.num_targets))
+        which = (torch.arange(heads, device="cuda") * 2 // heads).int()
+        ids = equal.EqualIds(equal.find_equal(wanted, found, packing), which)
 
     def run() -> None:
-        out, _ = read.Read.apply(q, kv, None, rstd, None, packing, width**-0.5)
+        out, _ = read.Read.apply(q, kv, scale, rstd, ids, packing, width**-0.5)
         out.backward(out.detach())
 
     return run
@@ -38,7 +45,7 @@ def _attention(case: Case, heads: int, groups: int, width: int) -> Callable[[], 
 
 def _wide(case: Case, heads: int, width: int) -> Callable[[], Any]:
     inputs = case.inputs(False)
-    packing = read.Packing(
+    packing = Packing(
         inputs["target_offsets"], inputs["history_offsets"], max(case.targets), max(case.events)
     )  # fmt: skip
     q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
@@ -63,20 +70,40 @@ def _encoder(width: int, rows: int) -> Callable[[], Any]:
     return run
 
 
-CHOSEN: dict[tuple[str, int, bool], read.Tiles] = {}
+def _whole_layer(rows: int, kv: bool) -> Callable[[], Any]:
+    """One layer at d = 256 without gradients, in one kernel: x^, or keys and values."""
+    x, weights = torch.randn(rows, 256, device="cuda", dtype=HALF), torch.randn(1_024, 256, device="cuda", dtype=HALF)
+    wo, bias = torch.randn(256, 512, device="cuda", dtype=HALF), torch.zeros(512, device="cuda")
+    w_kv = torch.randn(512, 256, device="cuda", dtype=HALF)
+    out, rstd = torch.empty(1, rows, 256, device="cuda", dtype=HALF), torch.empty(1, rows, device="cuda")
+
+    def run() -> None:
+        if kv:
+            encode.encode_keys_values(x, weights, wo, w_kv, bias)
+        else:
+            encode.encode_rows(x, weights, wo, out, rstd, 0)
+
+    return run
 
 
-def _override(kernel: str, original: Callable[[int, int], read.Tiles]) -> Callable[[int, int], read.Tiles]:
-    return lambda width, rows: CHOSEN.get((kernel, width, rows > 64)) or original(width, rows)
+CHOSEN: dict[tuple[str, int, bool, bool], read.Tiles] = {}
+
+
+def _override(kernel: str, original: Callable[..., read.Tiles]) -> Callable[..., read.Tiles]:
+    def choose(width: int, rows: int, matched: bool = False) -> read.Tiles:
+        found = CHOSEN.get((kernel, width, rows > 64, matched))
+        return found or (original(width, rows, matched) if matched else original(width, rows))
+
+    return choose
 
 
 def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], list[tuple[Any, Callable[[], None]]]]]:
     """(label, kernel, what runs it, settings with how to put each in place)."""
 
     def tiles(
-        kernel: str, width: int, many: bool, options: list[tuple[int, ...]]
+        kernel: str, width: int, many: bool, options: list[tuple[int, ...]], matched: bool = False
     ) -> list[tuple[Any, Callable[[], None]]]:
-        return [(o, partial(CHOSEN.__setitem__, (kernel, width, many), read.Tiles(*o))) for o in options]
+        return [(o, partial(CHOSEN.__setitem__, (kernel, width, many, matched), read.Tiles(*o))) for o in options]
 
     absorbed = partial(_attention, training(256, 8, 64), 8, 1, 256)
     yield (
@@ -96,6 +123,12 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
         "_grad_queries",
         absorbed,
         tiles("queries", 256, True, [(128, 64, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3)]),
+    )
+    yield (
+        "absorbed d=256, ids",
+        "_grad_keys",
+        partial(_attention, training(256, 8, 64), 8, 1, 256, matched=True),
+        tiles("keys", 256, True, [(32, 64, 4, 1), (64, 64, 4, 1), (16, 64, 4, 1), (32, 128, 8, 1)], matched=True),
     )
     for width, heads, model in ((32, 8, 256), (64, 16, 1_024)):
         make = partial(_attention, scoring(model, heads), heads, heads, width)
@@ -158,6 +191,14 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
         narrow,
         settings(encode.SWIGLU_GRAD_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (64, 16, 3, 4), (64, 32, 2, 4)]),
     )
+
+    for kv in (False, True):
+        yield (
+            "keys, values d=256" if kv else "layer d=256",
+            "_encode_rows",
+            partial(_whole_layer, 40_960, kv),
+            settings(encode.ENCODE_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (128, 32, 2, 8), (64, 32, 2, 4)]),
+        )
 
 
 def tune(say: Callable[[str], None] = print) -> dict[str, dict[str, float]]:

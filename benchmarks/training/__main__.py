@@ -102,6 +102,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--graphs", action="store_true", help="on CUDA: steps as graphs, see model/graphs.py")
     parser.add_argument("--no-longest", action="store_true", help="leave out the longest trainable history")
     parser.add_argument("--json", type=Path, help="write the results here too")
     args = parser.parse_args()
@@ -119,6 +120,7 @@ def main() -> int:
         device=device.type,
         compile=args.compile,
         recompute=args.recompute,
+        graphs=args.graphs,
     )
     steps = args.steps or (12 if args.quick else 30)
     limit = 8.0 if args.quick else 120.0

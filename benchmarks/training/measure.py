@@ -77,7 +77,7 @@ def time_steps(
     shares = rows_apart(reader.shares()) if apart else reader.shares()
     waited = targets = tokens = flops = 0.0
     done, began, first_step = 0, time.perf_counter(), 0.0
-    with Prefetcher(feed(shares, ranker.embeddings, device)) as batches:
+    with Prefetcher(feed(shares, ranker.embeddings, device, stepper.fill)) as batches:
         stream = iter(batches)
         for number in range(warmup + steps):
             if number == warmup:

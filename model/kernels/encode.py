@@ -130,6 +130,53 @@ def _out_norm(
 
 
 @triton.jit
+def _encode_rows(
+    x_desc,
+    w_desc,
+    wo_desc,
+    wkv_desc,
+    bias,
+    kv_desc,
+    out,
+    rstd,
+    rows,
+    row_stride,
+    eps,
+    D: tl.constexpr,
+    F: tl.constexpr,
+    KV: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    STAGES: tl.constexpr,
+):
+    """A whole layer in one kernel: out[layer] and rstd as `_out_norm`, or (KV) x^ W_KV + bias and nothing else.
+
+    A block of rows of X and its y stay in registers; every weight of the layer streams by, BN columns of h at a time.
+    w: [layers 2 F, D]; wo: [layers D, F]; wkv: [2 D, D]; kv: [rows, 2 D].
+    """
+    layer, row = tl.program_id(0), tl.program_id(1) * BM
+    x = _in_registers(x_desc.load([row, 0]))
+    y = tl.zeros([BM, D], tl.float32)
+    for j in tl.range(0, F, BN, num_stages=STAGES):
+        u = tl.dot(x, w_desc.load([layer * 2 * F + j, 0]).T)
+        g = tl.dot(x, w_desc.load([layer * 2 * F + F + j, 0]).T)
+        y = tl.dot((u * g * _sigmoid(g)).to(x.dtype), wo_desc.load([layer * D, j]).T, y)
+    y = y - (tl.sum(y, 1) / D)[:, None]
+    r = 1 / tl.sqrt_rn(tl.sum(y * y, 1) / D + eps)
+    normed = (y * r[:, None]).to(x.dtype)
+    if KV:
+        for j in tl.range(0, 2 * D, BN, num_stages=STAGES):
+            kv = tl.dot(normed, wkv_desc.load([j, 0]).T)
+            kv += tl.load(bias + j + tl.arange(0, BN)).to(tl.float32)[None, :]
+            kv_desc.store([row, j], kv.to(kv_desc.dtype))
+    else:
+        offs_m, offs_d = row + tl.arange(0, BM), tl.arange(0, D)
+        at = layer.to(tl.int64) * row_stride + offs_m
+        tl.store(out + at[:, None] * D + offs_d, normed, mask=(offs_m < rows)[:, None])
+        tl.store(rstd + at, r, mask=offs_m < rows)
+
+
+@triton.jit
 def _norm(y_ptr, out, rstd, rows, eps, D: tl.constexpr, W: tl.constexpr, BM: tl.constexpr):
     """(y - mean) rstd of whole rows: [rows, D]."""
     offs_m, offs_d = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, W)
@@ -222,6 +269,7 @@ def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
 SWIGLU_ROWS = {"BM": 128, "BN": 32, "STAGES": 3, "num_warps": 8}
 SWIGLU = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
 OUT_NORM = {"BM": 128, "BK": 64, "STAGES": 4, "num_warps": 8}
+ENCODE_ROWS = {"BM": 128, "BN": 32, "STAGES": 3, "num_warps": 8}
 SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 3, "num_warps": 8}
 PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 132 multiprocessors
 
@@ -282,6 +330,30 @@ def out_norm(h: Tensor, w: Tensor, out: Tensor, rstd: Tensor, start: int) -> Non
         tile = triton.next_power_of_2(width)
         bm = max(1, 4096 // tile)
         _norm[(triton.cdiv(rows, bm),)](y, out[i, start:], rstd[i, start:], rows, EPS, D=width, W=tile, BM=bm)
+
+
+def encode_rows(x: Tensor, w: Tensor, wo: Tensor, out: Tensor, rstd: Tensor, start: int) -> None:
+    """`out_norm` of `swiglu` in one kernel, for rows that one tile holds."""
+    (layers, events, width), hidden, rows = out.shape, wo.shape[1], x.shape[0]
+    cut = ENCODE_ROWS | {"BN": _fit(hidden, ENCODE_ROWS["BN"])}
+    bm, bn = cut["BM"], cut["BN"]
+    wo_desc = _desc(wo, width, bn)
+    _encode_rows[(layers, triton.cdiv(rows, bm))](
+        _desc(x, bm, width), _desc(w, bn, width), wo_desc, wo_desc, rstd, wo_desc, out[0, start:], rstd[0, start:],
+        rows, events, EPS, D=width, F=hidden, KV=False, **cut,
+    )  # fmt: skip
+
+
+def encode_keys_values(x: Tensor, w: Tensor, wo: Tensor, w_kv: Tensor, bias: Tensor) -> Tensor:
+    """One layer's x^ W_KV^T + bias [R, 2 D], x^ itself never written. w [2 F, D], wo [D, F], w_kv [2 D, D]."""
+    (rows, width), hidden = x.shape, wo.shape[1]
+    cut = ENCODE_ROWS | {"BN": _fit(hidden, ENCODE_ROWS["BN"])}
+    bm, bn, kv = cut["BM"], cut["BN"], x.new_empty(rows, 2 * width)
+    _encode_rows[(1, triton.cdiv(rows, bm))](
+        _desc(x, bm, width), _desc(w, bn, width), _desc(wo, width, bn), _desc(w_kv, bn, width), bias, _desc(kv, bm, bn),
+        kv, kv, rows, rows, EPS, D=width, F=hidden, KV=True, **cut,
+    )  # fmt: skip
+    return kv
 
 
 def norm_grad(dx: Tensor, x: Tensor, rstd: Tensor) -> Tensor:

@@ -19,19 +19,10 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from model.kernels.equal import EqualIds, equal_ids, row_bits, words_of_tile
+from model.kernels.packing import Packing
+
 PAD = tl.constexpr(128)  # room behind each request's dS, so that whole tiles are stored and read: the keys of a tile
-
-
-@triton.jit
-def _equal_ids(eq, tid, channel, event_ids, first, n_mask, offs_n, C: tl.constexpr, ONE: tl.constexpr):
-    """eq[r, n]: does row r's target id equal event first + n's id in the row's channel?"""
-    if ONE:  # all rows look at one channel
-        e = tl.load(event_ids + (first + offs_n) * C + channel, mask=n_mask, other=-1)
-        return tid[:, None] == e[None, :]
-    for c in tl.static_range(C):
-        e = tl.load(event_ids + (first + offs_n) * C + c, mask=n_mask, other=-1)
-        eq = eq | ((tid[:, None] == e[None, :]) & (channel == c)[:, None])
-    return eq
 
 
 @triton.jit
@@ -41,8 +32,7 @@ def _read(
     v_desc,
     target_offsets,
     history_offsets,
-    target_ids,
-    event_ids,
+    bits,
     which,
     scale,
     out,
@@ -54,10 +44,13 @@ def _read(
     softmax_scale,
     split_keys,
     num_rows,
+    num_events,
+    words,
     N: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
     C: tl.constexpr,
+    WORDS: tl.constexpr,
     SHARED: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -79,10 +72,13 @@ def _read(
     row_ok = offs_m < rows
     head = group * HPG + offs_m % HPG
     if C > 0:
-        channel = tl.load(which + head)
-        tid = tl.load(target_ids + (t0 + offs_m // HPG) * C + channel, mask=row_ok, other=-(2**63))
+        if HPG == 1:
+            channel = tl.load(which + group)
+        else:
+            channel = tl.load(which + head)
+        bit, word = row_bits(offs_m // HPG, row_ok)
+        first_word = first_row // HPG // 32
         bias = tl.load(scale + head).to(tl.float32) / softmax_scale
-        one_channel = tl.load(which + group * HPG)
     q = q_desc.load([(t0 * HPG).to(tl.int32) + first_row, group * D])
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
@@ -95,11 +91,21 @@ def _read(
         n_ok = n + offs_n < end
         s += tl.where(n_ok, 0.0, -float("inf"))[None, :]
         if C > 0:
-            eq = tl.zeros([BM, BN], tl.int1)
-            if HPG == 1:
-                eq = _equal_ids(eq, tid, one_channel, event_ids, h0 + n, n_ok, offs_n, C, True)
-            else:
-                eq = _equal_ids(eq, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
+            eq = equal_ids(
+                bits,
+                num_events,
+                words,
+                h0 + n + offs_n,
+                n_ok,
+                bit,
+                word,
+                channel,
+                first_word,
+                C,
+                WORDS,
+                HPG == 1,
+                False,
+            )
             s += tl.where(eq, bias[:, None], 0.0)
         new_top = tl.maximum(top, tl.max(s, 1) * factor)
         p = tl.exp2(s * factor - new_top[:, None])  # one multiply-add an element: the scale is inside
@@ -197,8 +203,7 @@ def _grad_keys(
     do_desc,
     target_offsets,
     history_offsets,
-    target_ids,
-    event_ids,
+    bits,
     which,
     scale,
     lse,
@@ -209,10 +214,13 @@ def _grad_keys(
     ds_desc,
     softmax_scale,
     max_rows,
+    num_events,
+    words,
     N: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
     C: tl.constexpr,
+    WORDS: tl.constexpr,
     SHARED: tl.constexpr,
     NORM: tl.constexpr,
     BM: tl.constexpr,
@@ -242,8 +250,6 @@ def _grad_keys(
         v = v_desc.load([h0.to(tl.int32) + first, group * D])
         acc_v = tl.zeros([BN, D], tl.float32)
     factor = softmax_scale * 1.4426950408889634
-    if C > 0:
-        one_channel = tl.load(which + group * HPG)
     along = tl.zeros([BN], tl.float32)  # sum over the width of d x^ times x^, without holding both
     for r in tl.range(0, rows, BM, num_stages=STAGES):
         row = (t0 * HPG).to(tl.int32) + r
@@ -261,17 +267,15 @@ def _grad_keys(
         s, dp = qk * factor, do_k
         if C > 0:
             head = group * HPG + (r + offs_m) % HPG
-            channel = tl.load(which + head)
-            tid = tl.load(target_ids + (t0 + (r + offs_m) // HPG) * C + channel, mask=row_ok, other=-(2**63))
-            bias = tl.load(scale + head).to(tl.float32) * 1.4426950408889634
-            eq = tl.zeros([BN, BM], tl.int1)
             if HPG == 1:
-                e = tl.load(event_ids + (h0 + first + offs_n) * C + one_channel, mask=n_ok, other=-1)
-                eq = e[:, None] == tid[None, :]
+                channel = tl.load(which + group)
             else:
-                for c in tl.static_range(C):
-                    e = tl.load(event_ids + (h0 + first + offs_n) * C + c, mask=n_ok, other=-1)
-                    eq = eq | ((e[:, None] == tid[None, :]) & (channel == c)[None, :])
+                channel = tl.load(which + head)
+            bit, word = row_bits((r + offs_m) // HPG, row_ok)
+            bias = tl.load(scale + head).to(tl.float32) * 1.4426950408889634
+            eq = equal_ids(
+                bits, num_events, words, events, n_ok, bit, word, channel, r // HPG // 32, C, WORDS, HPG == 1, True
+            )
             s += tl.where(eq, bias[None, :], 0.0)
             dp += tl.where(eq, tl.load(hit_grad + where, mask=row_ok, other=0.0)[None, :], 0.0)
         p = tl.where(n_ok[:, None], tl.exp2(s - row_lse[None, :]), 0.0)
@@ -299,8 +303,7 @@ def _grad_queries(
     k_desc,
     target_offsets,
     history_offsets,
-    target_ids,
-    event_ids,
+    bits,
     which,
     ds_desc,
     hit,
@@ -311,10 +314,13 @@ def _grad_queries(
     split_keys,
     num_rows,
     max_rows,
+    num_events,
+    words,
     N: tl.constexpr,
     G: tl.constexpr,
     D: tl.constexpr,
     C: tl.constexpr,
+    WORDS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     STAGES: tl.constexpr,
@@ -337,9 +343,12 @@ def _grad_queries(
     offs_m, offs_n = first_row + tl.arange(0, BM), tl.arange(0, BN)
     row_ok = offs_m < rows
     if C > 0:
-        channel = tl.load(which + group * HPG + offs_m % HPG)
-        tid = tl.load(target_ids + (t0 + offs_m // HPG) * C + channel, mask=row_ok, other=-(2**63))
-        one_channel = tl.load(which + group * HPG)
+        if HPG == 1:
+            channel = tl.load(which + group)
+        else:
+            channel = tl.load(which + group * HPG + offs_m % HPG)
+        bit, word = row_bits(offs_m // HPG, row_ok)
+        first_word = first_row // HPG // 32
         share = tl.load(hit + (t0 * HPG + offs_m) * G + group, mask=row_ok, other=0.0)
     acc, hits = tl.zeros([BM, D], tl.float32), tl.zeros([BM], tl.float32)
     for n in tl.range(begin, end, BN, num_stages=STAGES):
@@ -348,11 +357,21 @@ def _grad_queries(
         ds = ds_desc.load([h0.to(tl.int32) + b * PAD + n, group * max_rows + first_row])
         acc = tl.dot(ds.T, k, acc)
         if C > 0:
-            eq = tl.zeros([BM, BN], tl.int1)
-            if HPG == 1:
-                eq = _equal_ids(eq, tid, one_channel, event_ids, h0 + n, n_ok, offs_n, C, True)
-            else:
-                eq = _equal_ids(eq, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
+            eq = equal_ids(
+                bits,
+                num_events,
+                words,
+                h0 + n + offs_n,
+                n_ok,
+                bit,
+                word,
+                channel,
+                first_word,
+                C,
+                WORDS,
+                HPG == 1,
+                False,
+            )
             hits += tl.sum(ds.T.to(tl.float32) * (tl.where(eq, 1.0, 0.0) - share[:, None]), 1)
     where = ((t0 * HPG + offs_m) * G + group).to(tl.int64)
     offs_d = tl.arange(0, D)
@@ -390,10 +409,17 @@ def read_tiles(width: int, rows: int) -> Tiles:
     return Tiles(max(16, _power_of_2(rows)), 128, 4, 3)
 
 
-def grad_keys_tiles(width: int, rows: int) -> Tiles:
-    """Tiles of `_grad_keys`. Without loads in flight: two programs share a multiprocessor and hide each other's."""
+def grad_keys_tiles(width: int, rows: int, matched: bool = False) -> Tiles:
+    """Tiles of `_grad_keys`. Without loads in flight: two programs share a multiprocessor and hide each other's.
+
+    With ids, 64 rows of a wide tile need more registers than there are.
+    """
     rows = max(16, _power_of_2(rows))
-    return Tiles(min(64, rows), 64, 4, 1) if width > 128 or rows > 16 else Tiles(16, 128, 4, 1)
+    return (
+        Tiles(min(32 if matched and width > 128 else 64, rows), 64, 4, 1)
+        if width > 128 or rows > 16
+        else Tiles(16, 128, 4, 1)
+    )
 
 
 def grad_queries_tiles(width: int, rows: int) -> Tiles:
@@ -409,25 +435,6 @@ def split_size(events: int, max_history: int, programs_per_key: int) -> int:
     """Keys of one split: long enough to be worth a partial result, short enough to fill the card."""
     wanted = triton.cdiv(events * programs_per_key, PROGRAMS)
     return int(min(max(512, triton.cdiv(wanted, 128) * 128), triton.cdiv(max(1, max_history), 128) * 128))
-
-
-@dataclass(frozen=True)
-class Packing:
-    """Where requests lie: offsets [B+1] int64 each, and the largest counts of a request."""
-
-    target_offsets: Tensor
-    history_offsets: Tensor
-    max_targets: int
-    max_history: int
-
-
-@dataclass(frozen=True)
-class Ids:
-    """target_ids [T, C] and event_ids [H, C] int64, which [N] int32: the channel that each head looks at."""
-
-    target_ids: Tensor
-    event_ids: Tensor
-    which: Tensor
 
 
 def _rows_desc(x: Tensor, groups: int, block: int) -> TensorDescriptor:
@@ -459,14 +466,14 @@ class Read(torch.autograd.Function):
         kv: Tensor,
         scale: Tensor | None,
         rstd: Tensor | None,
-        ids: Ids | None,
+        ids: EqualIds | None,
         packing: Packing,
         softmax_scale: float,
     ) -> tuple[Tensor, Tensor]:
         """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], hits [T, N] float32."""
         q, kv = q.contiguous(), kv.contiguous()
         (T, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
-        channels = 0 if ids is None else ids.target_ids.shape[1]
+        channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
         tiles = read_tiles(D, packing.max_targets * N // G)
         blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
         split = split_size(H, packing.max_history, blocks * G)
@@ -477,12 +484,12 @@ class Read(torch.autograd.Function):
         many = splits if splits > 1 else 0
         part = q.new_empty(many, T, N, D, dtype=torch.float32)
         part_lse, part_hit = lse.new_empty(many, T, N), lse.new_empty(many if channels else 0, T, N)
-        t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
+        bits, which = (ids.bits, ids.which) if ids is not None else (lse, lse)
         _read[(B, blocks * G, splits)](
             _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
-            packing.target_offsets, packing.history_offsets, t_ids, e_ids, which, lse if scale is None else scale,
-            out, lse, hit, part, part_lse, part_hit, softmax_scale, split, T * N,
-            N=N, G=G, D=D, C=channels, SHARED=P == 1,
+            packing.target_offsets, packing.history_offsets, bits, which, lse if scale is None else scale,
+            out, lse, hit, part, part_lse, part_hit, softmax_scale, split, T * N, H, words,
+            N=N, G=G, D=D, C=channels, WORDS=words_of_tile(tiles.rows, N // G), SHARED=P == 1,
             BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
         if many:
@@ -501,20 +508,21 @@ class Read(torch.autograd.Function):
         q, kv, scale, rstd, out, lse, hit = ctx.saved_tensors
         ids, packing = ctx.ids, ctx.packing
         (_, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
-        channels = 0 if ids is None else ids.target_ids.shape[1]
+        channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
         d_out = d_out.to(q.dtype).contiguous()
         d_hit = torch.zeros_like(hit) if d_hit is None else d_hit.float().contiguous()
         delta = (d_out.float() * out.float()).sum(-1) + d_hit * hit
-        tiles = grad_keys_tiles(D, packing.max_targets * N // G)
+        tiles = grad_keys_tiles(D, packing.max_targets * N // G, matched=channels > 0)
         max_rows = triton.cdiv(packing.max_targets * N // G, tiles.rows) * tiles.rows
         d_kv, ds = torch.empty_like(kv), kv.new_empty(H + B * PAD.value, G * max_rows)
-        t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (lse, lse, lse)
+        bits, which = (ids.bits, ids.which) if ids is not None else (lse, lse)
         _grad_keys[(B, G, triton.cdiv(packing.max_history, tiles.keys))](
             _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
-            _rows_desc(d_out, G, tiles.rows), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
+            _rows_desc(d_out, G, tiles.rows), packing.target_offsets, packing.history_offsets, bits, which,
             lse if scale is None else scale, lse, delta, d_hit, lse if rstd is None else rstd, d_kv,
             _ds_desc(ds, tiles),
-            ctx.softmax_scale, max_rows, N=N, G=G, D=D, C=channels, SHARED=P == 1, NORM=rstd is not None,
+            ctx.softmax_scale, max_rows, H, words,
+            N=N, G=G, D=D, C=channels, WORDS=words_of_tile(tiles.rows, N // G), SHARED=P == 1, NORM=rstd is not None,
             BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
         dq, scores = _query_gradients(q, kv, ids, packing, ds, hit)
@@ -523,11 +531,11 @@ class Read(torch.autograd.Function):
 
 
 def _query_gradients(
-    q: Tensor, kv: Tensor, ids: Ids | None, packing: Packing, ds: Tensor, hit: Tensor
+    q: Tensor, kv: Tensor, ids: EqualIds | None, packing: Packing, ds: Tensor, hit: Tensor
 ) -> tuple[Tensor, Tensor]:
     """dS [H + B PAD, G rows] -> dQ [T, N, D], and the sum of dS over equal ids [T, N]."""
     (T, N, D), (H, _, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
-    channels = 0 if ids is None else ids.target_ids.shape[1]
+    channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
     max_rows = ds.shape[1] // G
     tiles = grad_queries_tiles(D, max_rows)
     blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
@@ -538,11 +546,12 @@ def _query_gradients(
     many = splits if splits > 1 else 0
     part = q.new_empty(many, T, N, D, dtype=torch.float32)
     part_hit = scores.new_empty(many if channels else 0, T, N)
-    t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
+    bits, which = (ids.bits, ids.which) if ids is not None else (scores, scores)
     _grad_queries[(B, blocks * G, splits)](
-        _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, t_ids, e_ids, which,
-        _ds_desc(ds, tiles), hit, dq, scores, part, part_hit, split, T * N, max_rows,
-        N=N, G=G, D=D, C=channels, BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
+        _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, bits, which,
+        _ds_desc(ds, tiles), hit, dq, scores, part, part_hit, split, T * N, max_rows, H, words,
+        N=N, G=G, D=D, C=channels, WORDS=words_of_tile(tiles.rows, N // G),
+        BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     if many:
         rows = 8

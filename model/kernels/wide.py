@@ -14,7 +14,9 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from model.kernels.read import PAD, Ids, Packing, _combine, _equal_ids, split_size
+from model.kernels.equal import EqualIds, equal_ids, row_bits, words_of_tile
+from model.kernels.packing import Packing
+from model.kernels.read import PAD, _combine, split_size
 
 BLOCK = PAD.value  # events that share one `top`, and what each request's weights are padded by
 SLICE, SOFTMAX_SLICE = 256, 128  # columns of an output tile; narrower where a second tile waits for its factor
@@ -29,8 +31,7 @@ def _weights(
     ds_desc,
     target_offsets,
     history_offsets,
-    target_ids,
-    event_ids,
+    bits,
     which,
     scale,
     top,
@@ -41,9 +42,12 @@ def _weights(
     hit_grad,
     softmax_scale,
     num_rows,
+    num_events,
+    words,
     N: tl.constexpr,
     D: tl.constexpr,
     C: tl.constexpr,
+    WORDS: tl.constexpr,
     GRAD: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -71,9 +75,22 @@ def _weights(
     where = t0 * N + offs_m
     if C > 0:
         channel = tl.load(which + offs_m % N)
-        tid = tl.load(target_ids + (t0 + offs_m // N) * C + channel, mask=row_ok, other=-(2**63))
-        equal = tl.zeros([BM, BN], tl.int1)
-        equal = _equal_ids(equal, tid, channel, event_ids, h0 + first, n_ok, offs_n, C, False).T
+        bit, word = row_bits(offs_m // N, row_ok)
+        equal = equal_ids(
+            bits,
+            num_events,
+            words,
+            h0 + first + offs_n,
+            n_ok,
+            bit,
+            word,
+            channel,
+            first_row // N // 32,
+            C,
+            WORDS,
+            False,
+            True,
+        )
     at = block * num_rows + where
     if GRAD:
         factor = tl.exp2(tl.load(top + at, mask=row_ok, other=0.0) - tl.load(lse + where, mask=row_ok, other=0.0))
@@ -106,8 +123,7 @@ def _weigh_events(
     w_desc,
     target_offsets,
     history_offsets,
-    target_ids,
-    event_ids,
+    bits,
     which,
     top,
     lse,
@@ -118,10 +134,13 @@ def _weigh_events(
     part_hit,
     split_keys,
     num_rows,
+    num_events,
+    words,
     N: tl.constexpr,
     D: tl.constexpr,
     DT: tl.constexpr,
     C: tl.constexpr,
+    WORDS: tl.constexpr,
     SOFTMAX: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
@@ -146,7 +165,8 @@ def _weigh_events(
     where = (t0 * N + offs_m).to(tl.int64)
     if C > 0:
         channel = tl.load(which + offs_m % N)
-        tid = tl.load(target_ids + (t0 + offs_m // N) * C + channel, mask=row_ok, other=-(2**63))
+        bit, word = row_bits(offs_m // N, row_ok)
+        first_word = first_row // N // 32
         share = tl.load(hit + where, mask=row_ok, other=0.0)
     if SOFTMAX:
         row_lse = tl.load(lse + where, mask=row_ok, other=0.0)
@@ -160,9 +180,22 @@ def _weigh_events(
         else:
             acc = tl.dot(w.T, x, acc)
             if C > 0:
-                equal = tl.zeros([BM, BN], tl.int1)
                 n_ok = n + offs_n < end
-                equal = _equal_ids(equal, tid, channel, event_ids, h0 + n, n_ok, offs_n, C, False)
+                equal = equal_ids(
+                    bits,
+                    num_events,
+                    words,
+                    h0 + n + offs_n,
+                    n_ok,
+                    bit,
+                    word,
+                    channel,
+                    first_word,
+                    C,
+                    WORDS,
+                    False,
+                    False,
+                )
                 hits += tl.sum(w.T.to(tl.float32) * (tl.where(equal, 1.0, 0.0) - share[:, None]), 1)
     if length <= split_keys:
         tl.store(out + where[:, None] * D + offs_d, acc.to(out.dtype.element_ty), mask=row_ok[:, None])
@@ -231,7 +264,7 @@ class ReadWide(torch.autograd.Function):
         q: Tensor,
         x: Tensor,
         scale: Tensor | None,
-        ids: Ids | None,
+        ids: EqualIds | None,
         packing: Packing,
         softmax_scale: float,
     ) -> tuple[Tensor, Tensor]:
@@ -285,7 +318,7 @@ def _launch_weights(
     w: Tensor,
     p: Tensor | None,
     ds: Tensor | None,
-    ids: Ids | None,
+    ids: EqualIds | None,
     packing: Packing,
     scale: Tensor | None,
     softmax_scale: float,
@@ -300,20 +333,22 @@ def _launch_weights(
     (T, N, D), B, cut = rows.shape, packing.history_offsets.shape[0] - 1, dict(WEIGHTS)
     cut["BK"] = min(cut["BK"], D & -D)
     bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
-    t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (top, top, top)
+    bits, which = (ids.bits, ids.which) if ids is not None else (top, top)
+    channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
     _weights[(B, w.shape[1] // bm, triton.cdiv(packing.max_history, bn))](
         _desc(rows.view(T * N, D), bm, bk), _desc(x, bn, bk), _desc(w, bn, bm),
         _desc(w if p is None else p, bn, bm), _desc(w if ds is None else ds, bn, bm),
-        packing.target_offsets, packing.history_offsets, t_ids, e_ids, which, top if scale is None else scale,
+        packing.target_offsets, packing.history_offsets, bits, which, top if scale is None else scale,
         top, sums, hits, top if lse is None else lse, top if delta is None else delta, top if d_hit is None else d_hit,
-        softmax_scale, T * N, N=N, D=D, C=0 if ids is None else ids.target_ids.shape[1], GRAD=p is not None, **cut,
+        softmax_scale, T * N, x.shape[0], words,
+        N=N, D=D, C=channels, WORDS=words_of_tile(bm, N), GRAD=p is not None, **cut,
     )  # fmt: skip
 
 
 def _weigh(
     x: Tensor,
     w: Tensor,
-    ids: Ids | None,
+    ids: EqualIds | None,
     packing: Packing,
     N: int,
     T: int,
@@ -323,7 +358,7 @@ def _weigh(
 ) -> tuple[Tensor, Tensor]:
     """w [H + B PAD, rows], x^ [H, D] -> w^T x^ [T, N, D], and with ids (w is dS) its sum over equal ids [T, N]."""
     (H, D), B = x.shape, packing.history_offsets.shape[0] - 1
-    channels = 0 if ids is None else ids.target_ids.shape[1]
+    channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
     cut, dt = WEIGH, _slice(D, SLICE if top is None else SOFTMAX_SLICE)
     blocks = triton.cdiv(packing.max_targets * N, cut["BM"]) * (D // dt)
     split = split_size(H, packing.max_history, blocks)
@@ -332,12 +367,12 @@ def _weigh(
     out, scores = x.new_empty(T, N, D), x.new_empty(T, N, dtype=torch.float32)
     part = x.new_empty(many, T, N, D, dtype=torch.float32)
     part_hit = scores.new_empty(many if channels else 0, T, N)
-    t_ids, e_ids, which = (ids.target_ids, ids.event_ids, ids.which) if ids is not None else (scores,) * 3
+    bits, which = (ids.bits, ids.which) if ids is not None else (scores, scores)
     _weigh_events[(B, blocks, splits)](
         _desc(x, cut["BN"], dt), _desc(w, cut["BN"], cut["BM"]), packing.target_offsets, packing.history_offsets,
-        t_ids, e_ids, which, scores if top is None else top, scores if lse is None else lse, hit,
-        out, scores, part, part_hit, split, T * N,
-        N=N, D=D, DT=dt, C=channels, SOFTMAX=top is not None, **cut,
+        bits, which, scores if top is None else top, scores if lse is None else lse, hit,
+        out, scores, part, part_hit, split, T * N, H, words,
+        N=N, D=D, DT=dt, C=channels, WORDS=words_of_tile(cut["BM"], N), SOFTMAX=top is not None, **cut,
     )  # fmt: skip
     if many:
         _combine[(B, triton.cdiv(packing.max_targets * N, 4))](

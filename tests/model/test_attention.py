@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from contracts.errors import LongreelError
-from model.attention import Match, choose_form, cross_attention, plan_attention
+from model.attention import ComparedIds, Match, choose_form, cross_attention, plan_attention
 
 RAGGED = {
     "ragged": ([3, 1, 4, 2, 1], [5, 0, 17, 1, 33]),
@@ -52,7 +52,7 @@ def run(
     match = None
     if matched:
         leaves.append(rest[0].to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_())
-        match = Match(rest[1], rest[2], torch.tensor(WHICH, dtype=torch.int32, device=device), leaves[2])
+        match = Match(ComparedIds(rest[1], rest[2]), torch.tensor(WHICH, dtype=torch.int32, device=device), leaves[2])
     at = [offsets(count).to(device) for count in counts]
     out, hits = cross_attention(leaves[0], leaves[1], at[0], at[1], match, backend=backend)
     generator = torch.Generator().manual_seed(2)

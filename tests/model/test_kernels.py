@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention import Match, cross_attention
+from model.attention import ComparedIds, Match, cross_attention
 from model.kernels import has_triton
+from model.kernels.packing import Packing
 
 ON_CUDA = torch.cuda.is_available()
 INTERPRETED = not ON_CUDA and os.environ.get("TRITON_INTERPRET") == "1"
@@ -21,7 +22,12 @@ pytestmark = pytest.mark.skipif(
     not has_triton() or not (ON_CUDA or INTERPRETED), reason="needs Triton, and CUDA or TRITON_INTERPRET=1"
 )
 DEVICE, DTYPE, TOLERANCE = ("cuda", torch.bfloat16, 0.02) if ON_CUDA else ("cpu", torch.float32, 1e-5)
-LENGTHS = {"ragged": ([3, 1, 4], [5, 0, 130]), "one of everything": ([1], [1]), "odd": ([17, 2], [129, 257])}
+LENGTHS = {
+    "ragged": ([3, 1, 4], [5, 0, 130]),
+    "one of everything": ([1], [1]),
+    "odd": ([17, 2], [129, 257]),
+    "many targets": ([70, 33], [40, 9]),
+}
 
 
 def agree(ours: list[Tensor], exact: list[Tensor]) -> None:
@@ -78,6 +84,26 @@ def test_encoder_equals_layer_norm_of_swiglu(
     agree(layers, exact[:2])
 
 
+@pytest.mark.parametrize("events", [1, 130, 300])
+@pytest.mark.parametrize("width", [32, 64])
+def test_a_layer_in_one_kernel_equals_its_parts(events: int, width: int) -> None:
+    from model.kernels import encode
+
+    x = draw(events, width)
+    w = draw(2 * 4 * width, width, seed=1) / width**0.5  # two layers
+    wo = draw(2 * width, 2 * width, seed=2) / width**0.5
+    w_kv, bias = draw(2 * width, width, seed=3) / width**0.5, draw(2 * width, seed=4)
+    out, rstd = x.new_full((2, events + 5, width), 7.0), torch.full((2, events + 5), 7.0, device=DEVICE)
+    encode.encode_rows(x, w, wo, out, rstd, 5)
+    parts, spread = out.clone(), rstd.clone()
+    encode.out_norm(encode.swiglu(x, w, 2 * width), wo, parts, spread, 5)
+    agree([out, rstd], [parts.double(), spread.double()])
+    assert (out[:, :5] == 7).all()
+    assert (rstd[:, :5] == 7).all()
+    exact = F.linear(out[0, 5:].double(), w_kv.double(), bias.double())
+    agree([encode.encode_keys_values(x, w[: 4 * width], wo[:width], w_kv, bias)], [exact])
+
+
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize(("form", "width"), [("kv", 16), ("shared", 16), ("shared", 32), ("wide", 64)])
 @pytest.mark.parametrize("counts", LENGTHS.values(), ids=LENGTHS)
@@ -85,6 +111,7 @@ def test_attention_kernels_equal_segments(
     monkeypatch: pytest.MonkeyPatch, counts: tuple[list[int], list[int]], form: str, width: int, matched: bool
 ) -> None:
     from model.kernels import read, wide
+    from model.kernels.equal import EqualIds, find_equal
 
     for module in (read, wide):  # so that these short histories are split too
         monkeypatch.setattr(module, "split_size", lambda *_: 128)
@@ -102,15 +129,15 @@ def test_attention_kernels_equal_segments(
         if matched:
             leaves.append(scale.to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_())
         if fused:
-            packing = read.Packing(at[0], at[1], max(targets), max(events))
-            match = read.Ids(ids[0], ids[1], which) if matched else None
+            packing = Packing(at[0], at[1], max(targets), max(events))
+            match = EqualIds(find_equal(*ids, packing), which) if matched else None
             weight = leaves[2] if matched else None
             if form == "wide":
                 out, hits = wide.ReadWide.apply(leaves[0], leaves[1].flatten(1), weight, match, packing, 0.2)
             else:
                 out, hits = read.Read.apply(leaves[0], leaves[1], weight, None, match, packing, 0.2)
         else:
-            same = Match(ids[0], ids[1], which, leaves[2]) if matched else None
+            same = Match(ComparedIds(*ids), which, leaves[2]) if matched else None
             out, hits = cross_attention(*leaves[:2], *at, same, backend="segments", softmax_scale=0.2)
         loss = (out * draw(*out.shape, seed=3).to(out.dtype)).sum()
         if matched:
@@ -138,6 +165,6 @@ def test_gradient_through_the_norm_is_that_of_its_input() -> None:
     weight = draw(5, 4, 32, seed=2)
     (exact * weight.double()).sum().backward()
     kv = x[:, None, None].clone().requires_grad_()
-    out, _ = read.Read.apply(q, kv, None, spread.float(), None, read.Packing(at[0], at[1], 5, 70), 0.2)
+    out, _ = read.Read.apply(q, kv, None, spread.float(), None, Packing(at[0], at[1], 5, 70), 0.2)
     (out * weight).sum().backward()
     agree([kv.grad[:, 0, 0]], [leaf.grad])  # type: ignore[index, list-item]

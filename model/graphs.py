@@ -1,0 +1,113 @@
+"""How does a step run without the host? Forward and backward as one CUDA graph for each shape, replayed.
+
+A step is hundreds of launches, most of them small, which cost the host more than the device. A graph is recorded at the
+first batch of a shape and replayed for the others: only their values are copied in. Batches come filled up to few
+shapes (model/padding.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contracts.config import TrainingConfig
+from model.lookup import BatchRows, row_gradient
+from model.padding import Filled, Shape
+from model.ranker import Ranker
+
+MAX_GRAPHS = 24  # of a run; each keeps its own inputs, all share one memory for what lies between
+WARM_UP = 2  # passes before the first recording, in which kernels are compiled and chosen
+
+
+def wants_graphs(config: TrainingConfig, device: torch.device) -> bool:
+    """Only on CUDA, and where nothing is recomputed, which keeps random states that a graph cannot."""
+    return config.graphs and device.type == "cuda" and not config.recompute
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Binary cross-entropy summed over tasks, each target with its weight: `ranking_loss` where weights are 1 / T."""
+    each = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
+    return (each.sum(-1) * weights).sum()
+
+
+def loss_and_gradients(
+    ranker: Ranker, parameters: Sequence[nn.Parameter], filled: Filled
+) -> tuple[Tensor, list[Tensor | None]]:
+    """The loss of a filled batch, and the gradient of each parameter (None where the loss does not depend on it)."""
+    device = filled.weights.device
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        logits = ranker(filled.batch)
+    loss = weighted_loss(logits, filled.batch.labels, filled.weights)
+    return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    loss: Tensor
+    gradients: list[Tensor | None]
+
+
+class GraphedBackward:
+    """Gradients of filled batches; the first batch of a shape records."""
+
+    def __init__(self, ranker: Ranker, parameters: Sequence[nn.Parameter]) -> None:
+        self._ranker, self._parameters = ranker, list(parameters)
+        self._tables = {id(p) for p in ranker.table_parameters()}
+        self._recorded: dict[Shape, _Recorded] = {}
+        self._pool: Any = None  # a handle, once there is one
+
+    def __call__(self, filled: Filled, rows: BatchRows, seed: int) -> Tensor:
+        """Set every parameter's gradient, those of tables cut back to the batch's own `rows`; dropout follows `seed`.
+
+        Returns the loss; it and the gradients stay valid until the next call.
+        """
+        recorded = self._recorded.get(filled.shape)
+        if recorded is None and len(self._recorded) < MAX_GRAPHS:
+            recorded = self._recorded[filled.shape] = self._record(filled)
+        torch.manual_seed(seed)  # after recording, whose passes draw numbers too
+        if recorded is None:  # more shapes than expected: nothing is lost but speed
+            loss, gradients = loss_and_gradients(self._ranker, self._parameters, filled)
+        else:
+            _copy(recorded.inputs, filled.tensors())
+            recorded.graph.replay()
+            loss, gradients = recorded.loss, recorded.gradients
+        own = iter((rows.num_unique, rows.num_user_unique))
+        for p, gradient in zip(self._parameters, gradients, strict=True):
+            if id(p) in self._tables:
+                count = next(own)
+                p.grad = None if gradient is None else first_rows(gradient, count)
+            else:
+                p.grad = gradient
+        return loss
+
+    def _record(self, filled: Filled) -> _Recorded:
+        static = Filled(shape=filled.shape, batch=filled.batch.map(torch.clone), weights=filled.weights.clone())
+        if self._pool is None:
+            aside = torch.cuda.Stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(WARM_UP):
+                    loss_and_gradients(self._ranker, self._parameters, static)
+            torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others read ahead
+            loss, gradients = loss_and_gradients(self._ranker, self._parameters, static)
+        self._pool = graph.pool()
+        return _Recorded(graph, static.tensors(), loss, gradients)
+
+
+def first_rows(gradient: Tensor, count: int) -> Tensor:
+    """A table's sparse gradient without the rows behind the first `count`, which were filled up and are zero."""
+    return row_gradient(gradient._indices()[0, :count], gradient._values()[:count], gradient.shape)
+
+
+def _copy(into: list[Tensor], values: list[Tensor]) -> None:
+    """Copy tensors pairwise, one launch or two for each type."""
+    for kind in {tensor.dtype for tensor in into}:
+        pairs = [(a, b) for a, b in zip(into, values, strict=True) if a.dtype == kind]
+        torch._foreach_copy_([a for a, _ in pairs], [b for _, b in pairs])

@@ -1,0 +1,15 @@
+"""Where do packed requests lie? What every kernel over requests needs to know of a batch."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Offsets [B+1] int64 each, and the largest counts of a request."""
+
+    target_offsets: Tensor
+    history_offsets: Tensor
+    max_targets: int
+    max_history: int

@@ -1,0 +1,84 @@
+"""A batch that is filled up to a shape gives the loss and the gradients of the batch itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.config import Config
+from model.batch import RequestBatch
+from model.feed import RowFinders
+from model.graphs import first_rows, loss_and_gradients
+from model.padding import Shape, fill_up, round_up
+from model.ranker import Ranker, ranking_loss
+from model.samples import SampleRows
+
+TASKS = ("click", "like")
+
+
+@pytest.fixture
+def ranker(config: Config) -> Ranker:
+    return Ranker(replace(config.model, dropout=0.0), TASKS, 2).train()
+
+
+@pytest.fixture
+def batches(ranker: Ranker, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
+    rows, finders = sample_rows(3), RowFinders(ranker.embeddings, torch.device("cpu"))
+    sizes = [(3, 48), (30, 16), (7, 8), (40, 64), (1, 64)]
+    return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
+
+
+@pytest.mark.parametrize("steps", [8, 16])
+def test_sizes_are_rounded_up_a_little_and_to_few_values(steps: int) -> None:
+    counts = range(1, 5_000)
+    rounded = [round_up(n, steps) for n in counts]
+    assert all(n <= r <= n + max(1, n // steps) for n, r in zip(counts, rounded, strict=True))
+    assert len({r for n, r in zip(counts, rounded, strict=True) if 1_024 < n <= 2_048}) == steps
+    assert all(round_up(r, steps) == r for r in rounded)
+
+
+def test_a_filled_batch_is_a_batch_of_its_shape(batches: list[RequestBatch]) -> None:
+    for batch in batches:
+        filled, shape = fill_up(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch)
+        assert (filled.num_requests, filled.num_events, filled.num_targets) == (
+            shape.requests,
+            shape.events,
+            shape.targets,
+        )
+        for offsets, total, most in (
+            (filled.history_offsets, shape.events, shape.max_history),
+            (filled.target_offsets, shape.targets, shape.max_targets),
+        ):
+            assert offsets[-1] == total
+            assert 0 <= int(offsets.diff().min()) <= int(offsets.diff().max()) <= most
+
+
+def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker, batches: list[RequestBatch]) -> None:
+    ranker.double()
+    tables = {id(p) for p in ranker.table_parameters()}
+    for batch in batches:
+        batch = replace(batch, labels=batch.labels.double())
+        ranker.zero_grad()
+        loss = ranking_loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
+        loss.backward()
+        found, gradients = loss_and_gradients(
+            ranker, list(ranker.parameters()), fill_up(batch, ranker.config.identity, 2 * batch.num_targets)
+        )
+        torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=0)
+        rows = batch.rows
+        assert rows is not None
+        own = {
+            ranker.embeddings.ids.num_rows: rows.num_unique,
+            ranker.embeddings.user_features.num_rows: rows.num_user_unique,
+        }
+        for (name, p), gradient in zip(ranker.named_parameters(), gradients, strict=True):
+            if id(p) in tables:
+                assert gradient is not None
+                assert not gradient._values()[own[p.shape[0]] :].any()
+                gradient = first_rows(gradient, own[p.shape[0]])
+                assert torch.equal(gradient._indices(), p.grad._indices())
+                torch.testing.assert_close(gradient._values(), p.grad._values(), rtol=1e-5, atol=1e-12, msg=name)
+            else:
+                torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-12, msg=name)
