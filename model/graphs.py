@@ -18,7 +18,7 @@ from model.lookup import BatchRows, row_gradient
 from model.padding import Filled, Shape
 from model.ranker import Ranker
 
-MAX_GRAPHS = 24  # of a run; each keeps its own inputs, all share one memory for what lies between
+MAX_GRAPHS = 96  # of a run; each keeps its own inputs, all share what lies between and the gradients
 WARM_UP = 2  # passes before the first recording, in which kernels are compiled and chosen
 
 
@@ -48,8 +48,7 @@ def loss_and_gradients(
 class _Recorded:
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
-    loss: Tensor
-    gradients: list[Tensor | None]
+    gradients: list[Tensor | None]  # of tables, the values of their rows
 
 
 class GraphedBackward:
@@ -59,6 +58,8 @@ class GraphedBackward:
         self._ranker, self._parameters = ranker, list(parameters)
         self._tables = {id(p) for p in ranker.table_parameters()}
         self._recorded: dict[Shape, _Recorded] = {}
+        self._results: dict[tuple[int, torch.Size], Tensor] = {}  # where all graphs of a shape leave a gradient
+        self._loss: Tensor | None = None
         self._pool: Any = None  # a handle, once there is one
 
     def __call__(self, filled: Filled, rows: BatchRows, seed: int) -> Tensor:
@@ -70,19 +71,18 @@ class GraphedBackward:
         if recorded is None and len(self._recorded) < MAX_GRAPHS:
             recorded = self._recorded[filled.shape] = self._record(filled)
         torch.manual_seed(seed)  # after recording, whose passes draw numbers too
-        if recorded is None:  # more shapes than expected: nothing is lost but speed
-            loss, gradients = loss_and_gradients(self._ranker, self._parameters, filled)
+        if recorded is None or self._loss is None:  # more shapes than expected: nothing is lost but speed
+            loss, found = loss_and_gradients(self._ranker, self._parameters, filled)
+            gradients = [None if g is None else g._values() if g.is_sparse else g for g in found]
         else:
             _copy(recorded.inputs, filled.tensors())
             recorded.graph.replay()
-            loss, gradients = recorded.loss, recorded.gradients
-        own = iter((rows.num_unique, rows.num_user_unique))
+            loss, gradients = self._loss, recorded.gradients
+        own = iter((rows.unique, rows.user_unique))
         for p, gradient in zip(self._parameters, gradients, strict=True):
-            if id(p) in self._tables:
-                count = next(own)
-                p.grad = None if gradient is None else first_rows(gradient, count)
-            else:
-                p.grad = gradient
+            p.grad = gradient
+            if id(p) in self._tables and (unique := next(own)) is not None and gradient is not None:
+                p.grad = row_gradient(unique, gradient[: len(unique)], p.shape)
         return loss
 
     def _record(self, filled: Filled) -> _Recorded:
@@ -92,18 +92,30 @@ class GraphedBackward:
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UP):
-                    loss_and_gradients(self._ranker, self._parameters, static)
+                    self._leave(static)
             torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others read ahead
-            loss, gradients = loss_and_gradients(self._ranker, self._parameters, static)
+            gradients = self._leave(static)
         self._pool = graph.pool()
-        return _Recorded(graph, static.tensors(), loss, gradients)
+        return _Recorded(graph, static.tensors(), gradients)
 
+    def _leave(self, static: Filled) -> list[Tensor | None]:
+        """Run a batch and leave loss and gradients where they do not move."""
+        loss, found = loss_and_gradients(self._ranker, self._parameters, static)
+        values = [None if g is None else g._values() if g.is_sparse else g for g in found]
+        kept = [None if v is None else self._result(i, v) for i, v in enumerate(values)]
+        torch._foreach_copy_([k for k in kept if k is not None], [v for v in values if v is not None])
+        if self._loss is None:
+            self._loss = torch.empty_like(loss)
+        self._loss.copy_(loss)
+        return kept
 
-def first_rows(gradient: Tensor, count: int) -> Tensor:
-    """A table's sparse gradient without the rows behind the first `count`, which were filled up and are zero."""
-    return row_gradient(gradient._indices()[0, :count], gradient._values()[:count], gradient.shape)
+    def _result(self, parameter: int, like: Tensor) -> Tensor:
+        key = (parameter, like.shape)
+        if key not in self._results:
+            self._results[key] = torch.empty_like(like)
+        return self._results[key]
 
 
 def _copy(into: list[Tensor], values: list[Tensor]) -> None:

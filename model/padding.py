@@ -13,7 +13,7 @@ from torch import Tensor
 from model.batch import RequestBatch
 from model.lookup import BatchRows
 
-FINE, COARSE = 16, 8  # steps an octave: events are most of the work; the rest may be rounded up further
+FINE, COARSE = 8, 1  # sizes an octave: events are the work; what else there is costs little, so that powers of two do
 
 
 def round_up(count: int, steps: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from contracts.config import Config
 from model.batch import RequestBatch
 from model.feed import RowFinders
-from model.graphs import first_rows, loss_and_gradients
+from model.graphs import loss_and_gradients
 from model.padding import Shape, fill_up, round_up
 from model.ranker import Ranker, ranking_loss
 from model.samples import SampleRows
@@ -30,7 +30,7 @@ def batches(ranker: Ranker, sample_rows: Callable[..., SampleRows]) -> list[Requ
     return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
 
 
-@pytest.mark.parametrize("steps", [8, 16])
+@pytest.mark.parametrize("steps", [1, 8])
 def test_sizes_are_rounded_up_a_little_and_to_few_values(steps: int) -> None:
     counts = range(1, 5_000)
     rounded = [round_up(n, steps) for n in counts]
@@ -77,8 +77,8 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
             if id(p) in tables:
                 assert gradient is not None
                 assert not gradient._values()[own[p.shape[0]] :].any()
-                gradient = first_rows(gradient, own[p.shape[0]])
-                assert torch.equal(gradient._indices(), p.grad._indices())
-                torch.testing.assert_close(gradient._values(), p.grad._values(), rtol=1e-5, atol=1e-12, msg=name)
+                values = gradient._values()[: own[p.shape[0]]]
+                assert torch.equal(gradient._indices()[0, : len(values)], p.grad._indices()[0])
+                torch.testing.assert_close(values, p.grad._values(), rtol=1e-5, atol=1e-8, msg=name)
             else:
-                torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-12, msg=name)
+                torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-8, msg=name)
