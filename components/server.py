@@ -13,7 +13,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +26,7 @@ GOING_ON = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED")
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
 REFUSED = (400, 401, 403, 404)  # asking again gives the same answer
 PAGE = 100
+TIMEOUT_S = (10.0, 60.0)  # to connect, and between two parts of an answer; kfp.Client by itself waits for ever
 log = logging.getLogger(__name__)
 
 
@@ -92,6 +93,8 @@ class PipelineServer:
                 credentials=ServiceAccountTokenVolumeCredentials(token_file) if token_file else None,
                 ssl_ca_cert=ca_file or None,
             )
+        rest = self._client._run_api.api_client.rest_client  # that of all its interfaces
+        rest.request = _in_time(rest.request)
 
     @staticmethod
     def configured() -> "PipelineServer | None":
@@ -186,6 +189,15 @@ class PipelineServer:
                 made = self._client.create_experiment(EXPERIMENT, namespace=self._namespace or None)
             self._experiment_id = str(made.experiment_id)
         return self._experiment_id
+
+
+def _in_time(request: Callable[..., Any]) -> Callable[..., Any]:
+    """The client's own request, which gives up after TIMEOUT_S where its caller names no limit."""
+
+    def limited(*args: Any, **options: Any) -> Any:
+        return request(*args, **options | {"_request_timeout": options.get("_request_timeout") or TIMEOUT_S})
+
+    return limited
 
 
 def age_s(run: Run) -> float:

@@ -1,5 +1,6 @@
 """A pipeline server behind `longreel retrain`: the real kfp.Client against a local server with KFP's REST interface."""
 
+import socket
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -195,3 +196,11 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
     after = Ledger(home).champion()
     assert after is not None
     assert after.version == champion.version
+
+
+def test_a_server_that_takes_the_question_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.server.TIMEOUT_S", (0.3, 0.3))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = PipelineServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(Unreachable, match="ask for run"):
+            server.see("a")
