@@ -7,7 +7,6 @@ shapes (model/padding.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +59,8 @@ class GraphedBackward:
         self._recorded: dict[Shape, _Recorded] = {}
         self._results: dict[tuple[int, torch.Size], Tensor] = {}  # where all graphs of a shape leave a gradient
         self._loss: Tensor | None = None
-        self._pool: Any = None  # a handle, once there is one
+        self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()  # memory for what lies between inputs and gradients
 
     def __call__(self, filled: Filled, rows: BatchRows, seed: int) -> Tensor:
         """Set every parameter's gradient, those of tables cut back to the batch's own `rows`; dropout follows `seed`.
@@ -87,17 +87,20 @@ class GraphedBackward:
 
     def _record(self, filled: Filled) -> _Recorded:
         static = Filled(shape=filled.shape, batch=filled.batch.map(torch.clone), weights=filled.weights.clone())
-        if self._pool is None:
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(WARM_UP):
-                    self._leave(static)
-            torch.cuda.current_stream().wait_stream(aside)
+        self._stream.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):  # others read ahead
-            gradients = self._leave(static)
-        self._pool = graph.pool()
+        with torch.cuda.stream(self._stream):
+            for _ in range(0 if self._recorded else WARM_UP):
+                self._leave(static)
+            self._stream.synchronize()
+            # As torch.cuda.graph does, but for emptying the allocators' caches at each of dozens of shapes. Only this
+            # thread is held to what a recording allows: another one reads ahead.
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")
+            try:
+                gradients = self._leave(static)
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self._stream)
         return _Recorded(graph, static.tensors(), gradients)
 
     def _leave(self, static: Filled) -> list[Tensor | None]:
