@@ -18,7 +18,7 @@ from model.padding import Filled, Shape
 from model.ranker import Ranker
 
 MAX_GRAPHS = 96  # of a run; each keeps its own inputs, all share what lies between and the gradients
-WARM_UP = 2  # passes before the first recording, in which kernels are compiled and chosen
+WARM_UP = 1  # passes before a recording, in which kernels of this shape are compiled, chosen and loaded
 
 
 def wants_graphs(config: TrainingConfig, device: torch.device) -> bool:
@@ -90,7 +90,7 @@ class GraphedBackward:
         self._stream.wait_stream(torch.cuda.current_stream())
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(self._stream):
-            for _ in range(0 if self._recorded else WARM_UP):
+            for _ in range(WARM_UP):
                 self._leave(static)
             self._stream.synchronize()
             # As torch.cuda.graph does, but for emptying the allocators' caches at each of dozens of shapes. Only this
