@@ -21,7 +21,7 @@ SOURCES = ("simulated", "kuairand", "generic")
 WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
 WINDOW_PARTS = ("newest", "random", "oldest")
 COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
-SWITCHES = ("swiglu", "query_fusion", "time_delta", "position", "sink", "rankmixer")  # of the model's parts, on or off
+SWITCHES = ("swiglu", "query_fusion", "time_delta", "position", "window_length", "sink", "rankmixer")
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -115,6 +115,7 @@ class ModelConfig:
     query_fusion: bool = True  # off: every layer asks with the target alone
     time_delta: bool = True  # off: no event says how long ago it was
     position: bool = True  # off: no event says how many came after it
+    window_length: bool = False  # on: the user's token says how many events the request sees
     sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
     rankmixer: bool = True  # off: concatenation and an MLP with as many parameters
 

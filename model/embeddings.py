@@ -21,12 +21,12 @@ from model.hashing import bucket
 from model.lookup import BatchRows, HashedTable
 
 # Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
-CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48}
+CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48, "window": 48}
 
 
 def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
     """Where the rows of each context feature begin, of those that the model has, and how many rows there are."""
-    has = {"age": config.time_delta, "position": config.position}
+    has = {"age": config.time_delta, "position": config.position, "window": config.window_length}
     starts, total = {}, 0
     for name, size in CONTEXT_SIZES.items():
         if has.get(name, True):
@@ -144,6 +144,11 @@ class Embeddings(nn.Module):
             return gathered.user.new_zeros(gathered.rows.user.shape[0], gathered.user.shape[1])
         out = F.embedding_bag(gathered.rows.user, gathered.user, mode="sum") / self.num_user_features**0.5
         return F.layer_norm(out, out.shape[-1:])
+
+    def window(self, events: Tensor) -> Tensor:
+        """What the number of events that a request sees tells, three buckets an octave: [B] -> [B, D]."""
+        rows = self.context_starts["window"] + log_bucket(events, 3, CONTEXT_SIZES["window"])
+        return F.embedding(rows, self.context)
 
 
 def side_by_side(table: Tensor, places: Tensor) -> Tensor:

@@ -41,7 +41,10 @@ class Ranker(nn.Module):
             max_history=batch.max_history,
             backend=backend,
         )
-        user = self.embeddings.user(gathered)[segment_ids(batch.target_offsets, batch.num_targets)]
+        user = self.embeddings.user(gathered)
+        if self.config.window_length:
+            user = user + self.embeddings.window(batch.history_offsets.diff())
+        user = user[segment_ids(batch.target_offsets, batch.num_targets)]
         logits: Tensor = self.head(self.mixer(self.dropout(z), user, target))
         return logits
 

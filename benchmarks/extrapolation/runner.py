@@ -266,7 +266,8 @@ def main() -> None:
     """Run suites."""
     began, args = time.monotonic(), parsed()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same result for the same seed
-    size, device = SIZES[args.size], pick_device(args.device).type
+    elsewhere = args.plan and args.device != "auto"  # a plan may be made for a device that is not here
+    size, device = SIZES[args.size], args.device if elsewhere else pick_device(args.device).type
     if args.ladder:
         ladder = tuple(int(window) for window in args.ladder.split(","))
         size = replace(size, ladder=ladder, training=size.training | {"window_max": ladder[-1]})

@@ -136,6 +136,29 @@ def test_a_sink_changes_no_other_initial_weight_and_empty_histories_still_read_n
         assert not torch.allclose(with_sink[~empty], plain(batch)[~empty])
 
 
+@pytest.mark.parametrize(
+    ("switch", "counts"), [({}, False), ({"window_length": True}, True), ({"sink": True}, True)], ids=str
+)
+def test_how_many_events_there_are_is_known_with_its_switch_or_through_a_sink(
+    config: Config, batch: RequestBatch, switch: dict[str, bool], counts: bool
+) -> None:
+    """A softmax over so many equal events reads what it reads of one."""
+    ranker = made(config, position=False, identity=(), **switch)
+    one = replace(
+        batch,
+        history={name: values[:1].expand(len(values)) for name, values in batch.history.items()},
+        request_time_ms=torch.full_like(batch.request_time_ms, int(batch.history["time_ms"][0]) + 1_000),
+    )
+    seen = batch.history_offsets.diff() > 0
+    lengths = torch.where(seen, 1, 0)
+    single = replace(
+        one,
+        history={name: values[: int(lengths.sum())] for name, values in one.history.items()},
+        history_offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+    )
+    assert torch.allclose(ranker(one), ranker(single), rtol=1e-9, atol=1e-11) != counts
+
+
 def test_a_set_without_events_at_all_is_read_through_a_sink(
     config: Config, sample_rows: Callable[..., SampleRows]
 ) -> None:
