@@ -21,6 +21,7 @@ SOURCES = ("simulated", "kuairand", "generic")
 WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
 WINDOW_PARTS = ("newest", "random", "oldest")
 COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
+SWITCHES = ("swiglu", "query_fusion", "time_delta", "position", "window_length", "sink", "rankmixer")
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -110,6 +111,13 @@ class ModelConfig:
     query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
     identity: tuple[str, ...] = ("item_id", "author_id")  # fields whose equality heads can see; (): none
     dropout: float = 0.1
+    swiglu: bool = True  # off: a GELU network with as many parameters
+    query_fusion: bool = True  # off: every layer asks with the target alone
+    time_delta: bool = True  # off: no event says how long ago it was
+    position: bool = True  # off: no event says how many came after it
+    window_length: bool = False  # on: the user's token says how many events the request sees
+    sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
+    rankmixer: bool = True  # off: concatenation and an MLP with as many parameters
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "layers", "expansion", "embedding_width", "mixer_layers", "mixer_tokens"):
@@ -126,6 +134,20 @@ class ModelConfig:
             f"got {list(self.identity)}",
         )
         _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
+        _require(
+            self.query_fusion or self.query_fusion_norm,
+            "[model] query_fusion_norm = false takes the LayerNorm from fused queries, and query_fusion = false leaves "
+            "none: set one of them",
+        )
+
+    def described(self) -> dict[str, Any]:
+        """The settings that name a model; a switch at its default is not among them.
+
+        So a model keeps its digest, and a description from before a switch existed means what it meant.
+        """
+        values = dataclasses.asdict(self)
+        defaults = {each.name: each.default for each in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if name not in SWITCHES or value != defaults[name]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,7 +253,7 @@ class Config:
 
     def digest(self) -> str:
         """16 hex digits that change when any setting does; where the log lies on a machine is not one."""
-        values = self.to_dict()
+        values = self.to_dict() | {"model": self.model.described()}
         values["source"].pop("log")
         return digest_of(values)
 

@@ -64,6 +64,7 @@ def cross_attention(
     history_offsets: Tensor,
     match: Match | None = None,
     *,
+    sink: Tensor | None = None,
     backend: str = "auto",
     softmax_scale: float | None = None,
     rstd: Tensor | None = None,
@@ -76,6 +77,7 @@ def cross_attention(
         q: [T, N, D]. kv: [H, 2, N, D] keys and values, or [H, 1, 1, D] events that are both, for every head.
         target_offsets: [B+1] int64. history_offsets: [B+1] int64.
         match: equal ids that heads can see.
+        sink: [N], a score beside those of the events, on which nothing is read (model/sink.py); not for packed.
         backend: auto | segments | padded | packed; auto takes packed where it can run, else padded.
         softmax_scale: 1 / sqrt(D) if not given.
         rstd: [H] float32, for packed and shared kv = (y - mean) rstd: kv's gradient is then handed back as that of y.
@@ -97,6 +99,8 @@ def cross_attention(
         zeros = torch.zeros_like(q) + 0 * (q.sum() + kv.sum())
         return zeros, None if match is None else zeros[..., 0] + 0 * match.scale
     if backend == "packed":
+        if sink is not None:
+            raise LongreelError("attention backend packed: a sink is read absorbed only; take auto, absorbed or padded")
         if reason := why_not_packed(q, compute_dtype(q), q.shape[-1]):
             raise LongreelError(f"attention backend packed: {reason}; take auto or padded")
         most_targets = int(target_offsets.diff().max()) if max_targets is None else max_targets
@@ -106,7 +110,7 @@ def cross_attention(
     if rstd is not None:
         raise LongreelError(f"attention backend {backend} hands back no gradient through a norm; leave rstd out")
     targets, events = target_offsets.diff().tolist(), history_offsets.diff().tolist()
-    return (_segments if backend == "segments" else _padded)(q, kv, match, scale, targets, events)
+    return (_segments if backend == "segments" else _padded)(q, kv, match, sink, scale, targets, events)
 
 
 TILE_WIDTH = 256  # up to here a tile of a kernel holds whole rows
@@ -127,10 +131,13 @@ def choose_form(targets: float, events: float, width: int, heads: int) -> str:
     return "absorbed" if absorbed * events + targets * 4 * width**2 / MATRIX_RATE < written * events else "kv"
 
 
-def plan_attention(backend: str, x: Tensor, targets: float, events: float, heads: int) -> tuple[str, str]:
+def plan_attention(
+    backend: str, x: Tensor, targets: float, events: float, heads: int, sink: bool = False
+) -> tuple[str, str]:
     """(form, backend of `cross_attention`) for events x [H, D] and requests of so many targets and events on average.
 
-    `absorbed` asks for that form on whatever backend can run; `packed` for keys and values in the fused kernel.
+    `absorbed` asks for that form on whatever backend can run; `packed` for keys and values in the fused kernel, which
+    with a sink reads events only.
 
     Raises:
         LongreelError: no such backend.
@@ -139,10 +146,11 @@ def plan_attention(backend: str, x: Tensor, targets: float, events: float, heads
         raise LongreelError(f"unknown attention backend {backend!r}; expected one of {', '.join(BACKENDS)}")
     width = x.shape[-1]
     fused = {
-        form: not why_not_packed(x, compute_dtype(x), width if form == "absorbed" else width // heads)
+        form: not (sink and form == "kv")
+        and not why_not_packed(x, compute_dtype(x), width if form == "absorbed" else width // heads)
         for form in ("kv", "absorbed")
     }
-    if backend == "absorbed":
+    if backend == "absorbed" or (sink and fused["absorbed"] and backend in ("auto", "packed")):
         form = "absorbed"
     elif backend == "auto" and fused["kv"] and fused["absorbed"]:
         form = choose_form(targets, events, width, heads)
@@ -182,7 +190,13 @@ def _equal(match: Match, targets: slice, events: slice) -> Tensor:
 
 
 def _attend(
-    q: Tensor, kv: Tensor, scale: float, valid: Tensor | None, match: Match | None, equal: Tensor | None
+    q: Tensor,
+    kv: Tensor,
+    scale: float,
+    valid: Tensor | None,
+    match: Match | None,
+    sink: Tensor | None,
+    equal: Tensor | None,
 ) -> Out:
     """q [..., m, N, D], kv [..., L, P, G, D], valid [..., 1, 1, L] or None, equal [..., N, m, L] or None."""
     k, v = (kv[..., part, :, :].transpose(-3, -2) for part in (0, -1))
@@ -191,7 +205,11 @@ def _attend(
         scores = scores + match.scale[:, None, None] * equal
     if valid is not None:
         scores = scores.masked_fill(~valid, -math.inf)
-    weights = scores.softmax(-1)
+    if sink is not None:
+        nothing = sink.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, nothing], dim=-1).softmax(-1)[..., :-1]
+    else:
+        weights = scores.softmax(-1)
     values = (weights.to(v.dtype) @ v).transpose(-3, -2)
     return values, None if equal is None else (weights * equal).sum(-1).transpose(-1, -2)
 
@@ -205,12 +223,21 @@ def _join(outs: list[Out]) -> Out:
     return torch.cat(values), None if hits[0] is None else torch.cat([h for h in hits if h is not None])
 
 
-def _segments(q: Tensor, kv: Tensor, match: Match | None, scale: float, targets: list[int], events: list[int]) -> Out:
+def _segments(
+    q: Tensor,
+    kv: Tensor,
+    match: Match | None,
+    sink: Tensor | None,
+    scale: float,
+    targets: list[int],
+    events: list[int],
+) -> Out:
     outs, t, e = [], 0, 0
     for m, length in zip(targets, events, strict=True):
         mine, seen = slice(t, t + m), slice(e, e + length)
         equal = None if match is None else _equal(match, mine, seen)
-        outs.append(_empty(q[mine], match) if length == 0 else _attend(q[mine], kv[seen], scale, None, match, equal))
+        read = _empty(q[mine], match)
+        outs.append(read if length == 0 else _attend(q[mine], kv[seen], scale, None, match, sink, equal))
         t, e = t + m, e + length
     return _join(outs)
 
@@ -227,7 +254,15 @@ def _runs(events: list[int]) -> Iterator[tuple[int, int]]:
     yield first, len(events)
 
 
-def _padded(q: Tensor, kv: Tensor, match: Match | None, scale: float, targets: list[int], events: list[int]) -> Out:
+def _padded(
+    q: Tensor,
+    kv: Tensor,
+    match: Match | None,
+    sink: Tensor | None,
+    scale: float,
+    targets: list[int],
+    events: list[int],
+) -> Out:
     outs: list[Out] = []
     t = e = 0
     for a, b in _runs(events):
@@ -244,7 +279,7 @@ def _padded(q: Tensor, kv: Tensor, match: Match | None, scale: float, targets: l
             found = _pad(match.ids.event[seen], events[a:b])[0][..., match.which].transpose(-1, -2)
             equal = wanted[..., :, None] == found[..., None, :]
         mask = None if valid is None else valid[:, None, None, :]
-        values, hits = _attend(queries, keys_values, scale, mask, match, equal)
+        values, hits = _attend(queries, keys_values, scale, mask, match, sink, equal)
         if asked is None:
             outs.append((values.flatten(0, 1), None if hits is None else hits.flatten(0, 1)))
         else:

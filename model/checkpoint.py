@@ -3,7 +3,6 @@
 Nothing is pickled. A folder appears whole: it is written beside its place, then renamed.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -65,7 +64,7 @@ def save_model(folder: Path, ranker: Ranker, meta: dict[str, Any]) -> str:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in ranker.state_dict().items()}
         save_file(weights, draft / WEIGHTS)
         described = {
-            "model": dataclasses.asdict(ranker.config),
+            "model": ranker.config.described(),
             "tasks": list(ranker.tasks),
             "num_user_features": ranker.num_user_features,
             "meta": meta,

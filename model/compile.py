@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from contracts.config import TrainingConfig
 from model.ranker import Ranker
-from model.stca import SwiGLU
+from model.stca import GELUNetwork, SwiGLU
 
 PER_TOKEN = ("fuse_history", "fuse_target")  # of the embeddings
 
@@ -42,5 +42,5 @@ def recompute_layers(ranker: Ranker) -> None:
     """
     for layer in ranker.stca.layers:
         encode = layer.encode
-        assert isinstance(encode, SwiGLU)
+        assert isinstance(encode, SwiGLU | GELUNetwork)
         encode.forward = partial(checkpoint, encode.forward, use_reentrant=False)  # type: ignore[method-assign]

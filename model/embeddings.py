@@ -21,8 +21,17 @@ from model.hashing import bucket
 from model.lookup import BatchRows, HashedTable
 
 # Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
-CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48}
-CONTEXT_STARTS = dict(zip(CONTEXT_SIZES, torch.tensor([0, *CONTEXT_SIZES.values()]).cumsum(0).tolist(), strict=False))
+CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48, "window": 48}
+
+
+def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
+    """Where the rows of each context feature begin, of those that the model has, and how many rows there are."""
+    has = {"age": config.time_delta, "position": config.position, "window": config.window_length}
+    starts, total = {}, 0
+    for name, size in CONTEXT_SIZES.items():
+        if has.get(name, True):
+            starts[name], total = total, total + size
+    return starts, total
 
 
 def log_bucket(values: Tensor, per_octave: float, size: int) -> Tensor:
@@ -71,7 +80,8 @@ class Embeddings(nn.Module):
         sizes = {"item_id": config.item_buckets, "author_id": config.author_buckets, "tag": config.tag_buckets}
         self.ids = HashedTable(sizes, e)
         self.user_features = HashedTable({"user_feature": config.user_feature_buckets}, d)
-        self.context = nn.Parameter(torch.zeros(sum(CONTEXT_SIZES.values()), d))  # an untrained bucket says nothing
+        self.context_starts, rows = context_rows(config)
+        self.context = nn.Parameter(torch.zeros(rows, d))  # an untrained bucket says nothing
         self.history_fuse = nn.Linear(len(sizes) * e, d)
         self.target_fuse = nn.Linear(len(sizes) * e, d)
         self.actions = nn.Linear(len(ACTIONS), d, bias=False)
@@ -96,8 +106,8 @@ class Embeddings(nn.Module):
             history=self.ids.rows(batch.history),
             target=self.ids.rows(batch.target),
             user=self.user_features.field_rows(batch.user_features),
-            history_context=_history_context(batch),
-            target_context=_target_context(batch.target),
+            history_context=_history_context(batch, self.context_starts),
+            target_context=_target_context(batch.target, self.context_starts),
         )
 
     def gather(self, batch: RequestBatch) -> Gathered:
@@ -113,7 +123,7 @@ class Embeddings(nn.Module):
         return self.fuse_history(side_by_side(gathered.ids, gathered.rows.history), gathered.rows.history_context)
 
     def fuse_history(self, ids: Tensor, context: Tensor) -> Tensor:
-        """ids [H, 3 e], context rows and action bits [H, 6] -> X [H, D]."""
+        """ids [H, 3 e], context rows and action bits [H, features + 1] -> X [H, D]."""
         rows, actions = context[:, :-1], context[:, -1]
         summed = context_sum(self.context, rows, self.actions.weight, actions)
         out: Tensor = self.history_norm(self.history_fuse(self.dropout(ids)) + summed)
@@ -135,6 +145,11 @@ class Embeddings(nn.Module):
         out = F.embedding_bag(gathered.rows.user, gathered.user, mode="sum") / self.num_user_features**0.5
         return F.layer_norm(out, out.shape[-1:])
 
+    def window(self, events: Tensor) -> Tensor:
+        """What the number of events that a request sees tells, three buckets an octave: [B] -> [B, D]."""
+        rows = self.context_starts["window"] + log_bucket(events, 3, CONTEXT_SIZES["window"])
+        return F.embedding(rows, self.context)
+
 
 def side_by_side(table: Tensor, places: Tensor) -> Tensor:
     """Item, author and tag rows side by side, in one gather without a copy: places [E, 3] -> [E, 3 e]."""
@@ -147,35 +162,32 @@ def _compute_type(like: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
 
 
-def _context_rows(features: dict[str, Tensor]) -> Tensor:
-    """Rows of the context table: each [E] -> [E, features] int32."""
-    return torch.stack([CONTEXT_STARTS[name] + row for name, row in features.items()], dim=1).int()
+def _context_rows(features: dict[str, Tensor], starts: dict[str, int]) -> Tensor:
+    """Rows of the context table for the features that it has: each [E] -> [E, features] int32."""
+    return torch.stack([starts[name] + row for name, row in features.items() if name in starts], dim=1).int()
 
 
-def _history_context(batch: RequestBatch) -> Tensor:
-    """[H, 6] int32: a row per context feature, then the event's action bits."""
+def _history_context(batch: RequestBatch, starts: dict[str, int]) -> Tensor:
+    """[H, features + 1] int32: a row per context feature, then the event's action bits."""
     fields, total = batch.history, batch.num_events
     lengths = batch.history_offsets.diff()
     newest, asked = (
         torch.repeat_interleave(each, lengths, output_size=total)
         for each in (batch.history_offsets[1:] - 1, batch.request_time_ms)
     )
-    rows = _context_rows(
-        {
-            "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
-            "duration": duration_bucket(fields["duration_ms"]),
-            "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
-            "age": age_bucket(asked - fields["time_ms"]),
-            "position": position_bucket(newest - torch.arange(total, device=newest.device)),
-        }
-    )
-    return torch.cat([rows, fields["actions"][:, None].int()], dim=1)
+    features = {
+        "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
+        "duration": duration_bucket(fields["duration_ms"]),
+        "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
+        "age": age_bucket(asked - fields["time_ms"]),
+        "position": position_bucket(newest - torch.arange(total, device=newest.device)),
+    }
+    return torch.cat([_context_rows(features, starts), fields["actions"][:, None].int()], dim=1)
 
 
-def _target_context(fields: dict[str, Tensor]) -> Tensor:
-    return _context_rows(
-        {
-            "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
-            "duration": duration_bucket(fields["duration_ms"]),
-        }
-    )
+def _target_context(fields: dict[str, Tensor], starts: dict[str, int]) -> Tensor:
+    features = {
+        "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
+        "duration": duration_bucket(fields["duration_ms"]),
+    }
+    return _context_rows(features, starts)

@@ -8,6 +8,8 @@ import torch
 
 from contracts.actions import ACTIONS
 from contracts.config import ModelConfig
+from model.rankmixer import mlp_width
+from model.stca import gelu_width
 
 BACKWARD = 3  # training is three times the forward pass: a product has two gradients
 
@@ -34,10 +36,13 @@ def forward_flops(
     """
     d, r, m, s = config.width, config.expansion, config.layers, config.mixer_tokens
     fuse = 2 * 3 * config.embedding_width * d
-    glu = 6 * r * d * d  # SwiGLU: d -> 2 r d and r d -> d
+    glu = 6 * r * d * d if config.swiglu else 4 * d * gelu_width(d, r)  # SwiGLU: d -> 2 r d and r d -> d
+    fused = sum(i + 1 for i in range(1, m)) if config.query_fusion else m - 1  # vectors that W_C of all layers take
     event = fuse + 2 * len(ACTIONS) * d + m * (glu + 4 * d * d)  # encoder, then K and V
-    queries = (m + 1) * glu + m * 4 * d * d + sum(2 * (i + 1) * d * d for i in range(1, m + 1))
+    queries = (m + 1) * glu + m * 4 * d * d + 2 * (fused + m + 1) * d * d
     mixer = 2 * 3 * d * s * d + config.mixer_layers * s * 4 * config.expansion * d * d
+    if not config.rankmixer:
+        mixer = 2 * 4 * d * mlp_width(config, inputs=3)
     target = fuse + queries + mixer + 2 * d * tasks
     return float(events * event + targets * target + pairs * m * 4 * d + requests * user_features * d)
 

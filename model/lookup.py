@@ -21,7 +21,7 @@ class BatchRows:
     history: Tensor  # [H, features] int32
     target: Tensor  # [T, features] int32
     user: Tensor  # [B, F] int32
-    history_context: Tensor  # [H, 6] int32: rows of the context table
+    history_context: Tensor  # [H, features + 1] int32: rows of the context table, then action bits
     target_context: Tensor  # [T, 2] int32
     unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
     counts: Tensor | None = None  # [U] int64: how many lookups read each of them

@@ -10,7 +10,7 @@ from contracts.config import ModelConfig
 from model.batch import RequestBatch, segment_ids
 from model.embeddings import Embeddings
 from model.identity import compared_ids
-from model.rankmixer import RankMixer
+from model.rankmixer import PlainMLP, RankMixer
 from model.stca import STCA
 
 
@@ -23,7 +23,7 @@ class Ranker(nn.Module):
         self.embeddings = Embeddings(config, num_user_features)
         self.stca = STCA(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.mixer = RankMixer(config, inputs=3)
+        self.mixer = (RankMixer if config.rankmixer else PlainMLP)(config, inputs=3)
         self.head = nn.Linear(config.width, len(self.tasks))
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
@@ -41,7 +41,10 @@ class Ranker(nn.Module):
             max_history=batch.max_history,
             backend=backend,
         )
-        user = self.embeddings.user(gathered)[segment_ids(batch.target_offsets, batch.num_targets)]
+        user = self.embeddings.user(gathered)
+        if self.config.window_length:
+            user = user + self.embeddings.window(batch.history_offsets.diff())
+        user = user[segment_ids(batch.target_offsets, batch.num_targets)]
         logits: Tensor = self.head(self.mixer(self.dropout(z), user, target))
         return logits
 

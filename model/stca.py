@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.config import ModelConfig
+from contracts.schemas import UNKNOWN
 from model.attention import HALVES, TILE_WIDTH, ComparedIds, Out, compute_dtype, cross_attention, plan_attention
 from model.batch import segment_ids
 from model.identity import IdentityMatch
 from model.kernels import can_run
 from model.kernels.aside import Aside
+from model.sink import SinkRows, leave_sink, turn_to_sink
 
 
 class SwiGLU(nn.Module):
@@ -33,6 +35,24 @@ class SwiGLU(nn.Module):
         return out
 
 
+def gelu_width(width: int, expansion: int) -> int:
+    """The hidden width that gives GELUNetwork as many weights as SwiGLU has."""
+    return 3 * expansion * width // 2
+
+
+class GELUNetwork(nn.Sequential):
+    """What stands in SwiGLU's place where it is switched off: GELU(x W_u) W_o, without the gate; no biases."""
+
+    def __init__(self, width_in: int, width: int, expansion: int) -> None:
+        hidden = gelu_width(width, expansion)
+        super().__init__(nn.Linear(width_in, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False))
+
+
+def feed_forward(config: ModelConfig) -> SwiGLU | GELUNetwork:
+    """The network d -> d that encodes events, forms queries and gathers what was read."""
+    return (SwiGLU if config.swiglu else GELUNetwork)(config.width, config.width, config.expansion)
+
+
 class Layer(nn.Module):
     """One layer's history encoder and its attention weights.
 
@@ -44,12 +64,13 @@ class Layer(nn.Module):
         super().__init__()
         d = config.width
         self.heads = config.heads
-        self.encode = SwiGLU(d, d, config.expansion)
+        self.encode = feed_forward(config)
         self.encode_norm = nn.LayerNorm(d)
         self.query = nn.Linear(d, d, bias=False)
         self.key_value = nn.Linear(d, 2 * d, bias=False)  # W_K and W_V side by side
         matches = config.heads if config.identity else 0  # how much of each head fell on equal ids
         self.out = nn.Linear(d + matches, d, bias=False)  # W_O
+        self.sink = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
 
         self._cache: tuple[object, Tensor, Tensor] | None = None
 
@@ -81,19 +102,24 @@ class Layer(nn.Module):
     def read(self, query: Tensor, kv: Tensor, seen: Tensor, attend: Callable[..., Out]) -> Tensor:
         """query [T, D], kv as `keys_values` gives it, seen [T] (1 where there is history) -> o [T, D].
 
-        Where kv are the events, queries are taken into the events' space and the result back.
+        Where kv are the events, with their sinks if there are any, queries are taken into the events' space and the
+        result back.
         """
         q = self.query(query).unflatten(-1, (self.heads, -1))
         if kv.shape[1] == 2:
-            values, hits = attend(q, kv)
+            values, hits = attend(q, kv, sink=self.sink)
             flat = values.flatten(1)
         else:
             weight, constant = self.folded()
             w_k, w_v = weight.unflatten(0, (2, self.heads, -1))
-            moved = torch.einsum("tnd,ndc->tnc", q, w_k)
-            values, hits = attend(moved, kv, softmax_scale=q.shape[-1] ** -0.5)
+            moved, scale, weight_read = torch.einsum("tnd,ndc->tnc", q, w_k), q.shape[-1] ** -0.5, seen[:, None, None]
+            if self.sink is not None:
+                moved = turn_to_sink(moved, self.sink, scale)
+            values, hits = attend(moved, kv, softmax_scale=scale)
+            if self.sink is not None:
+                values, weight_read = leave_sink(values)
             values = torch.einsum("tnc,ndc->tnd", values, w_v)
-            flat = values.flatten(1) + seen[:, None] * constant[len(constant) // 2 :]
+            flat = (values + weight_read * constant[len(constant) // 2 :].unflatten(0, (self.heads, -1))).flatten(1)
         out: Tensor = self.out(flat if hits is None else torch.cat([flat, hits.to(flat.dtype)], dim=-1))
         return out
 
@@ -104,7 +130,7 @@ class QueryFusion(nn.Sequential):
     def __init__(self, config: ModelConfig, outputs: int) -> None:
         d = config.width
         norm = nn.LayerNorm(d) if config.query_fusion_norm else nn.Identity()
-        super().__init__(nn.Linear((outputs + 1) * d, d, bias=False), SwiGLU(d, d, config.expansion), norm)
+        super().__init__(nn.Linear((outputs + 1) * d, d, bias=False), feed_forward(config), norm)
 
 
 class STCA(nn.Module):
@@ -114,13 +140,15 @@ class STCA(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        d, r = config.width, config.expansion
+        d = config.width
+        self.fuses = config.query_fusion
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.first_query = SwiGLU(d, d, r)
+        self.first_query = feed_forward(config)
         self.first_norm = nn.LayerNorm(d)
-        self.fusions = nn.ModuleList(QueryFusion(config, i + 1) for i in range(config.layers - 1))
+        fused = (i + 1 if self.fuses else 0 for i in range(config.layers - 1))
+        self.fusions = nn.ModuleList(QueryFusion(config, outputs) for outputs in fused)
         self.collect = nn.Linear((config.layers + 1) * d, d, bias=False)  # W_Z
-        self.collect_glu = SwiGLU(d, d, r)
+        self.collect_glu = feed_forward(config)
         self.identity = IdentityMatch(config) if config.identity else None
 
     def forward(
@@ -140,17 +168,25 @@ class STCA(nn.Module):
         requests = max(1, history_offsets.shape[0] - 1)
         heads = self.layers[0].heads
         assert isinstance(heads, int)
-        form, engine = plan_attention(backend, history, target.shape[0] / requests, history.shape[0] / requests, heads)
+        counts = target.shape[0] / requests, history.shape[0] / requests
+        form, engine = plan_attention(backend, history, *counts, heads, sink=self.layers[0].sink is not None)
         seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
         through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
-        compared = None if ids is None else ComparedIds(*ids)
         outputs: list[Tensor] = []
+        sinks = None
+        if form == "absorbed" and self.layers[0].sink is not None:
+            sinks = SinkRows.behind(history_offsets, history.shape[0])
+            history_offsets, max_history = sinks.offsets, None if max_history is None else max_history + 1
+            ids = ids and (ids[0], sinks.fill(ids[1], UNKNOWN))
+        compared = None if ids is None else ComparedIds(*ids)
         aside = Aside(history, wanted=engine == "packed")
         with aside.work():
             query: Tensor = self.first_norm(self.first_query(target))
         for i, (events, rstd) in enumerate(self.encode(history, through_norm)):
             layer = self.layers[i]
             assert isinstance(layer, Layer)
+            if sinks is not None:
+                events, rstd = sinks.fill(events, 1), None if rstd is None else sinks.fill(rstd, 1)
             attend = partial(
                 cross_attention,
                 target_offsets=target_offsets,
@@ -165,7 +201,7 @@ class STCA(nn.Module):
             with aside.work():
                 outputs.append(layer.read(query, kv, seen, attend))
                 if i < len(self.fusions):
-                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
+                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1) if self.fuses else target)
         with aside.work():
             z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
         aside.join()
@@ -175,9 +211,10 @@ class STCA(nn.Module):
         """X [H, D] -> x^(i) [H, D] of every layer, with its 1/deviation [H] where attention's kernel hands back the
         gradient `through_norm`, that of LayerNorm's input.
         """
-        dtype, encoders = compute_dtype(history), [layer.encode for layer in self.layers if isinstance(layer, Layer)]
-        if not can_encode(history, dtype, encoders[0].out.in_features):
-            for encoder in encoders:
+        dtype, plain = compute_dtype(history), [layer.encode for layer in self.layers if isinstance(layer, Layer)]
+        encoders = [encoder for encoder in plain if isinstance(encoder, SwiGLU)]
+        if not encoders or not can_encode(history, dtype, encoders[0].out.in_features):
+            for encoder in plain:
                 yield F.layer_norm(encoder(history), history.shape[-1:]), None
             return
         if not torch.is_grad_enabled():

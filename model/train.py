@@ -160,7 +160,7 @@ def _prepare(
     data = {manifest.date: manifest.digest for manifest in manifests}
     start = model_digest(init_from) if init_from is not None else None
     chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_THE_RESULT}
-    made_from = [config.tasks, asdict(config.model), chosen, data, start]
+    made_from = [config.tasks, config.model.described(), chosen, data, start]
     total_steps = sum(reader.num_batches(epoch) for epoch in range(settings.epochs))
     return _Run(
         config=config,

@@ -1,14 +1,10 @@
-"""Which experiments are there? Suites of cells: a sample set, a reader of histories, training settings, a seed.
-
-A cell names settings by their config fields. Where this version of the model has no such field, the cell is listed as
-not available instead of being run as something else.
-"""
+"""Which experiments are there? Suites of cells: a sample set, a reader of histories, training settings, a seed."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from contracts.config import Config, ModelConfig, TrainingConfig
+from contracts.config import Config
 from contracts.lake import digest_of
 
 CELLS_VERSION = 5  # raise when the same cell would give another result
@@ -91,16 +87,6 @@ class Cell:
         change = f"-{self.change}" if self.change else ""
         return f"{self.set}{change}/{self.reader}{match}/{self.training}/s{self.seed}".replace(" ", "_")
 
-    def missing(self) -> list[str]:
-        """Settings that this version has no field for."""
-        known = {"model": ModelConfig, "train": TrainingConfig}
-        return [
-            name
-            for section, kind in known.items()
-            for name in getattr(self, section)
-            if name not in {f.name for f in fields(kind)}
-        ]
-
     def config(self, size: Size, tasks: tuple[str, ...], device: str) -> Config:
         """The product's configuration of this cell, but for `batch_tokens`."""
         training = size.training | self.train | {"seed": self.seed, "device": device, "checkpoint_every": 1_000}
@@ -115,9 +101,10 @@ class Cell:
         )
 
     def fingerprint(self, config: Config, data: str) -> str:
-        """Changes with anything that the result depends on, but for the code."""
+        """Changes with anything that the result depends on, but for the code; a switch at its default is not named."""
         made_from = asdict(self) | {"suite": ""}  # suites share cells
-        return digest_of([CELLS_VERSION, made_from, config.to_dict(), data])
+        settings = [config.tasks, config.model.described(), asdict(config.training)]
+        return digest_of([CELLS_VERSION, made_from, settings, data])
 
 
 def samplings(size: Size) -> dict[str, dict[str, Any]]:
@@ -146,10 +133,10 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "no norm on fusion": {"model": {"query_fusion_norm": False}},
         "no time delta": {"model": {"time_delta": False}},
         "no position": {"model": {"position": False}},
-        "no sink": {"model": {"sink": False}},
+        "sink": {"model": {"sink": True}},
+        "window length": {"model": {"window_length": True}},
         "no RankMixer": {"model": {"rankmixer": False}},
         "uniform windows": {"train": {"window_shape": "uniform"}},
-        "point windows": {"train": {"window_shape": "fixed"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},
         "random part": {"train": {"window_part": "random"}},
         "oldest part": {"train": {"window_part": "oldest"}},
@@ -210,4 +197,10 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 yield Cell(**stca | {"reader": "oracle"}, training="truth", seed=seed)
 
 
-SUITES = ("extrapolation", "comparators", "ablations", "scaling", "controls")
+SUITES = ("extrapolation", "controls", "ablations", "comparators", "scaling")  # the most important first
+
+
+def importance(cell: Cell) -> tuple[int, int, int]:
+    """Cells are run in this order: the main table with all its seeds, every other suite once, then further seeds."""
+    main = cell.suite == SUITES[0]
+    return (0 if main else 1 + cell.seed, SUITES.index(cell.suite), cell.seed)

@@ -6,7 +6,8 @@
     OUT/work/<cell>/           checkpoints of the cell that is running
 
 Cells that are in the results file, made from the same settings and data, are not run again. A killed cell goes on from
-its last checkpoint. `--plan` lists the cells with their training tokens and runs nothing.
+its last checkpoint. `--plan` lists the cells in their order with tokens and estimates, and runs nothing; `--minutes 9`
+begins no cell that would not end in time; `--jobs 3` runs three at a time.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,90 +30,24 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from benchmarks.extrapolation import mlflow_log
-from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, WITHOUT_TRAINING, Cell, Size, suite
-from benchmarks.extrapolation.changed_sets import changed
+from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, importance, suite
 from benchmarks.extrapolation.comparators import ComparatorRanker
+from benchmarks.extrapolation.jobs import Queue, run_in_workers
 from benchmarks.extrapolation.judge import Judged, Judgement
 from benchmarks.extrapolation.oracle import logits_of, truth_of
-from benchmarks.extrapolation.sample_sets import TRUTH, Sets
+from benchmarks.extrapolation.plan import Clock, Data, Planned, plan
 from benchmarks.extrapolation.trees import tree_logits
-from contracts.config import Config, TrainingConfig
+from contracts.config import Config
 from contracts.errors import LongreelError
 from model.checkpoint import WEIGHTS
 from model.ranker import Ranker
-from model.reader import read_rows, row_groups
 from model.samples import SampleRows
 from model.scoring import Known, score_rows
 from model.train import StepStats, TrainResult, pick_device, train
-from model.windows import WindowSampler, distribution
 
 SIZES = {"full": FULL, "small": SMALL}
 RESULTS = "results.jsonl"
 say = Console(stderr=True, highlight=False).print
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell that can run, its configuration, and what its training will read."""
-
-    cell: Cell
-    config: Config
-    sets: Sets
-    fingerprint: str
-    tokens: int  # history events plus targets over all epochs; 0 where nothing is trained
-    windows: dict[str, Any]  # configured and drawn
-
-
-class Data:
-    """Sample sets, decoded once for all cells."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._sets: dict[tuple[str, str], Sets] = {}
-        self._rows: dict[tuple[str, str, str], SampleRows] = {}
-
-    def sets(self, name: str, change: str) -> Sets:
-        """A pair of sets, changed where a control asks for it."""
-        if (name, change) not in self._sets:
-            self._sets[name, change] = changed(Sets.open(self.folder / name), change)
-        return self._sets[name, change]
-
-    def rows(self, name: str, change: str, part: str) -> SampleRows:
-        """All rows of a set's `train` or `test` part."""
-        if (name, change, part) not in self._rows:
-            sets = self.sets(name, change)
-            groups, _, _ = row_groups(sets.lake, [sets.lake.require("samples", getattr(sets, part))])
-            self._rows = {key: rows for key, rows in self._rows.items() if key[:2] == (name, change)}
-            self._rows[name, change, part] = read_rows(sets.lake, groups)
-        return self._rows[name, change, part]
-
-
-def training_reads(config: TrainingConfig, events: NDArray[np.int64], targets: int) -> tuple[int, dict[str, Any]]:
-    """Tokens of a training over requests that see `events` [R], and its windows, configured and drawn.
-
-    The reader draws the same windows: they are a function of seed, epoch and request.
-    """
-    sampler, index = WindowSampler(config), np.arange(len(events))
-    drawn = [sampler.sample(epoch, index) for epoch in range(config.epochs)]
-    tokens = sum(int(np.minimum(events, windows).sum()) + targets for windows in drawn)
-    return tokens, distribution(sampler, np.concatenate(drawn))
-
-
-def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
-    """What a cell will do; batches are cut so that every sampling takes about as many steps."""
-    sets = data.sets(cell.set, cell.change)
-    config = cell.config(size, sets.tasks, device)
-    digest = "/".join(sets.lake.require("samples", day).digest for day in (sets.train, sets.test))
-    if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
-        raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
-    if cell.reader in WITHOUT_TRAINING:
-        return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, {})
-    _, events, targets = row_groups(sets.lake, [sets.lake.require("samples", sets.train)])
-    tokens, windows = training_reads(config.training, events, int(targets.sum()))
-    per_request = tokens / max(1, config.training.epochs * len(events))
-    training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
-    config = replace(config, training=training)
-    return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, windows)
 
 
 def maker(cell: Cell) -> Callable[..., Ranker]:
@@ -131,25 +66,17 @@ class Runner:
         """Keys of the cells in the results file, and what they were made from; a half-written line is no result."""
         return {row["key"]: row["fingerprint"] for row in read_results(self.out)}
 
-    def run(self, planned: list[Planned]) -> None:
-        """Run what is not finished yet."""
+    def todo(self, planned: list[Planned]) -> list[Planned]:
+        """What is not finished yet."""
         finished = self.finished()
         todo = [each for each in planned if finished.get(each.cell.key) != each.fingerprint]
         for key in finished:  # whose work was not tidied up where a process was killed between the two
             if key not in {each.cell.key for each in todo}:
                 shutil.rmtree(self.out / "work" / key, ignore_errors=True)
-        total, done, began = max(1, sum(each.tokens for each in todo)), 0, time.monotonic()
-        say(f"{len(planned) - len(todo)} of {len(planned)} cells are finished; {total:,} training tokens to go")
-        for number, each in enumerate(todo, 1):
-            spent = time.monotonic() - began
-            left = f"about {spent / done * (total - done) / 60:.0f} min left" if done else "time left unknown"
-            bar = "█" * round(30 * done / total)
-            say(f"[{bar:30}] {number}/{len(todo)} {each.cell.key}: {each.tokens:,} tokens; {left}")
-            self.run_cell(each)
-            done += each.tokens
+        return todo
 
-    def run_cell(self, planned: Planned) -> dict[str, Any]:
-        """Train, score and judge one cell, and append its line."""
+    def compute(self, planned: Planned) -> dict[str, Any]:
+        """Train, score and judge one cell; its line. Replicates are saved, the line is not."""
         cell, began = planned.cell, time.monotonic()
         rows = self.data.rows(cell.set, cell.change, "test")
         judged = Judged.of(rows, self.data.rows(cell.set, cell.change, "train"), planned.sets.tasks)
@@ -165,13 +92,52 @@ class Runner:
             about, judgement = self._train_and_score(planned, rows, judged)
         judgement.save_draws(draws_path(self.out, cell.key))
         line = {"key": cell.key, "fingerprint": planned.fingerprint, "cell": asdict(cell)} | about
-        line |= {"windows": planned.windows, "total_seconds": time.monotonic() - began, "rows": judgement.rows}
+        return line | {"windows": planned.windows, "total_seconds": time.monotonic() - began, "rows": judgement.rows}
+
+    def keep(self, line: dict[str, Any]) -> None:
+        """Append a cell's line; only then its checkpoints are worth nothing."""
         append_line(self.out / RESULTS, line)
-        shutil.rmtree(self.out / "work" / cell.key, ignore_errors=True)
+        shutil.rmtree(self.out / "work" / line["key"], ignore_errors=True)
         mlflow_log.log(line, self.out)
-        last = next(row for row in reversed(judgement.rows) if row["slice"] == "all")
-        say(f"    {cell.key}: AUC {last['auc'][0]:.4f} at {last['window']:,} ({line['total_seconds']:.0f} s)")
-        return line
+        last = next(row for row in reversed(line["rows"]) if row["slice"] == "all")
+        say(f"    {line['key']}: AUC {last['auc'][0]:.4f} at {last['window']:,} ({line['total_seconds']:.0f} s)")
+
+    def run(
+        self, planned: list[Planned], minutes: float | None = None, jobs: int = 1, device: str = "cpu", began: float = 0
+    ) -> list[Planned]:
+        """Run what is not finished, in order, `jobs` cells at a time, and begin none that would not end in `minutes`
+        after `began`; returns the cells whose process died.
+        """
+        todo, clock = self.todo(planned), Clock(device, jobs, read_results(self.out))
+        deadline = None if minutes is None else (began or time.monotonic()) + 60 * minutes
+        queue = Queue(todo, clock.seconds, deadline)
+        say(f"{len(planned) - len(todo)} of {len(planned)} cells are finished")
+
+        def started(each: Planned) -> None:
+            left = sum(map(clock.seconds, [each, *queue.waiting])) / jobs / 60
+            done = 1 - (len(queue.waiting) + 1) / len(todo)
+            tokens = f"{each.tokens:,} tokens, about {clock.seconds(each):.0f} s"
+            say(f"[{'█' * round(30 * done):30}] {each.cell.key}: {tokens}; about {left:.0f} min for all that is left")
+
+        def finished(_: Planned, line: dict[str, Any]) -> None:
+            line |= {"jobs": jobs, "device_type": device}
+            self.keep(line)
+            clock.learn(line)
+
+        lost: list[Planned] = []
+        if jobs == 1:
+            while (each := queue.take()) is not None:
+                started(each)
+                finished(each, self.compute(each))
+        else:
+            size = json.dumps(asdict(self.size))
+            lost = run_in_workers(queue, jobs, [str(self.data.folder), str(self.out), size, device], started, finished)
+        if queue.waiting:
+            seconds = sum(map(clock.seconds, queue.waiting)) / jobs
+            say(f"{len(queue.waiting)} cells are left, about {seconds / 60:.0f} min: run again to go on")
+        for each in lost:
+            say(f"{each.cell.key}: its process died; run again to go on, with fewer --jobs if memory ran out")
+        return lost
 
     def _train_and_score(self, planned: Planned, rows: SampleRows, judged: Judged) -> tuple[dict[str, Any], Judgement]:
         cell, config = planned.cell, planned.config
@@ -263,54 +229,67 @@ def read_results(out: Path) -> Iterator[dict[str, Any]]:
     return iter(found.values())
 
 
-def print_plan(planned: list[Planned], finished: dict[str, str]) -> None:
-    """The cells and their training tokens."""
+def print_plan(planned: list[Planned], finished: dict[str, str], clock: Clock) -> None:
+    """The cells in the order in which they run, their training tokens, and what they and all before them take."""
+    total = 0.0
     for each in planned:
-        done = "finished" if finished.get(each.cell.key) == each.fingerprint else ""
+        done = finished.get(each.cell.key) == each.fingerprint
+        total += 0 if done else clock.seconds(each) / clock.jobs
+        when = "finished" if done else f"{clock.seconds(each):6,.0f} s, all {total / 60:6,.1f} min"
         drawn = each.windows.get("drawn_mean", 0)
-        print(f"{each.cell.key:70} {each.tokens / 1e6:10,.1f} M tokens  mean window {drawn:8,.0f}  {done}")
-    print(f"{len(planned)} cells, {sum(each.tokens for each in planned) / 1e6:,.1f} M tokens")
+        print(f"{each.cell.key:60} {each.tokens / 1e6:8,.1f} M tokens  mean window {drawn:8,.0f}  {when}")
+    tokens = sum(each.tokens for each in planned) / 1e6
+    print(
+        f"{len(planned)} cells, {tokens:,.1f} M tokens, about {total / 60:,.0f} min to go with {clock.jobs} at a time"
+    )
 
 
-def main() -> None:
-    """Run suites."""
+def parsed() -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=Path, help="folder of sample sets")
     parser.add_argument("out", type=Path, help="folder of results")
     parser.add_argument("--set", action="append", required=True, help="name of a set; may be given again")
-    parser.add_argument("--suite", action="append", choices=SUITES, required=True, help="may be given again")
+    parser.add_argument("--suite", action="append", choices=SUITES, help="may be given again; all if not given")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on")
-    parser.add_argument("--shard", default="1/1", help="run cells i, i + n, .. only: n processes may share a card")
     parser.add_argument("--only", default="", help="run cells whose key holds this text only")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of its own")
+    parser.add_argument("--minutes", type=float, help="begin no cell that would not end in this time")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--plan", action="store_true", help="list the cells and stop")
-    args = parser.parse_args()
+    parser.add_argument("--plan", action="store_true", help="list the cells with their estimates and stop")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run suites."""
+    began, args = time.monotonic(), parsed()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # the same result for the same seed
-    size = SIZES[args.size]
+    elsewhere = args.plan and args.device != "auto"  # a plan may be made for a device that is not here
+    size, device = SIZES[args.size], args.device if elsewhere else pick_device(args.device).type
     if args.ladder:
         ladder = tuple(int(window) for window in args.ladder.split(","))
         size = replace(size, ladder=ladder, training=size.training | {"window_max": ladder[-1]})
-    cells = {c.key: c for s in args.set for name in args.suite for c in suite(name, s, size, args.seeds)}
+    suites = args.suite or SUITES
+    cells: dict[str, Cell] = {}
+    for cell in sorted(
+        (c for s in args.set for name in suites for c in suite(name, s, size, args.seeds)), key=importance
+    ):
+        if args.only in cell.key:
+            cells.setdefault(cell.key, cell)
     data, planned = Data(args.sets), []
     for cell in cells.values():
-        if args.only not in cell.key:
-            continue
-        if missing := cell.missing():
-            say(f"not available in this version: {cell.key} needs the setting {', '.join(missing)}")
-            continue
         try:
-            planned.append(plan(cell, size, data, args.device))
+            planned.append(plan(cell, size, data, device))
         except LongreelError as error:
             say(f"cannot run {cell.key}: {error}")
     runner = Runner(data, args.out, size)
-    shard, shards = (int(number) for number in args.shard.split("/"))
-    planned = planned[shard - 1 :: shards]
     if args.plan:
-        print_plan(planned, runner.finished())
-        sys.exit(0)
-    runner.run(planned)
+        print_plan(planned, runner.finished(), Clock(device, args.jobs, read_results(args.out)))
+        return
+    if runner.run(planned, args.minutes, args.jobs, device, began):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -86,11 +86,11 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
 
 
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
-    """Every changed STCA minus the base."""
+    """Every changed STCA minus the base; the other training windows are changes too."""
     base = findings.find(name, "stca", "beta")
     rows = []
     for group in findings.of(name, "stca"):
-        if base and group.cell["suite"] == "ablations" and group is not base:
+        if base and (group.cell["suite"] == "ablations" or is_sampling(group)) and group is not base:
             windows = [w for w in (SHORT, base.windows[-1]) if w in base.windows]
             changes = [group.estimate("auc", task, w) - base.estimate("auc", task, w) for w in dict.fromkeys(windows)]
             rows.append([group.cell["training"], str(len(group.lines)), *(c.text(True) for c in changes)])

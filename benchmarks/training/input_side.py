@@ -24,9 +24,9 @@ from contracts.config import ModelConfig
 from model.batch import RequestBatch, segment_ids
 from model.embeddings import (
     CONTEXT_SIZES,
-    CONTEXT_STARTS,
     Embeddings,
     age_bucket,
+    context_rows,
     duration_bucket,
     play_ratio_bucket,
     position_bucket,
@@ -79,7 +79,8 @@ class TableAField(nn.Module):
         d, e = config.width, config.embedding_width
         sizes = {"item_id": config.item_buckets, "author_id": config.author_buckets, "tag": config.tag_buckets}
         self.tables = nn.ModuleDict({name: nn.Embedding(size, e) for name, size in sizes.items()})
-        self.context = nn.EmbeddingBag(sum(CONTEXT_SIZES.values()), d, mode="sum")
+        self.starts, rows = context_rows(config)
+        self.context = nn.EmbeddingBag(rows, d, mode="sum")
         self.fuse, self.actions = nn.Linear(3 * e, d), nn.Linear(len(ACTIONS), d, bias=False)
         self.norm, self.bits = nn.LayerNorm(d), torch.tensor(list(ACTIONS.values()))
 
@@ -95,7 +96,7 @@ class TableAField(nn.Module):
             "age": age_bucket(batch.request_time_ms[request] - fields["time_ms"]),
             "position": position_bucket(newest - torch.arange(batch.num_events)),
         }
-        rows = torch.stack([CONTEXT_STARTS[name] + row.long() for name, row in features.items()], dim=1)
+        rows = torch.stack([self.starts[name] + row.long() for name, row in features.items()], dim=1)
         context = self.context(rows)
         found = [table(bucket(fields[name], table.num_embeddings)) for name, table in self.tables.items()]
         bits = ((fields["actions"][:, None] & self.bits) != 0).to(context.dtype)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,14 @@ import numpy as np
 import pytest
 
 from benchmarks.extrapolation import mlflow_log
-from benchmarks.extrapolation.cells import SMALL, SUITES, Cell, Size, suite
+from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, importance, suite
 from benchmarks.extrapolation.findings import Findings, fit_curve
-from benchmarks.extrapolation.runner import RESULTS, Data, Runner, append_line, plan, read_results
+from benchmarks.extrapolation.merge import merge
+from benchmarks.extrapolation.plan import Clock, Data, expected_seconds, plan
+from benchmarks.extrapolation.runner import RESULTS, Runner, append_line, draws_path, read_results
 from benchmarks.extrapolation.sample_sets import from_world
 from benchmarks.extrapolation.tables import page
+from contracts.errors import LongreelError
 from spark_jobs.simulated_world import WorldSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +76,8 @@ def test_the_planned_tokens_are_those_that_training_reads(sets: Path, tmp_path: 
     runner = runner_of(sets, tmp_path)
     for train in ({}, {"window_shape": "full"}, {"window_shape": "fixed"}):
         each = plan(replace(STCA, train=train), TINY, runner.data, "cpu")
-        line = runner.run_cell(each)
+        line = runner.compute(each)
+        assert line["steps"] == pytest.approx(each.steps, rel=0.2)
         assert line["training_tokens"] == each.tokens
         assert line["windows"]["drawn_mean"] == pytest.approx(line["windows"]["configured_mean"], rel=0.1)
 
@@ -161,9 +166,116 @@ def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
     assert fit_curve(windows[:3], [0.7, 0.71, 0.72]) is None
 
 
-def test_a_cell_that_asks_for_an_unknown_setting_is_told_apart(sets: Path) -> None:
-    assert replace(STCA, model={"no_such_setting": 1}).missing() == ["no_such_setting"]
-    assert replace(STCA, train={"window_shape": "full"}).missing() == []
+@pytest.mark.parametrize("size", [SMALL, FULL], ids=["small", "full"])
+def test_every_cell_of_every_suite_is_a_configuration_and_its_own(size: Size) -> None:
+    cells = {cell.key: cell for name in SUITES for cell in suite(name, "sim", size, 2)}
+    made = {key: cell.config(size, ("click",), "cpu") for key, cell in cells.items()}
+    named = {cells[key].fingerprint(config, "data") for key, config in made.items()}
+    assert len(named) == len(cells) > 60
+
+
+def test_a_new_switch_at_its_default_and_settings_of_no_training_make_no_new_cell() -> None:
+    config = STCA.config(TINY, ("click",), "cpu")
+    named = STCA.fingerprint(config, "data")
+    assert named == STCA.fingerprint(replace(config, retrain=replace(config.retrain, min_train_days=9)), "data")
+    assert named == STCA.fingerprint(replace(config, model=replace(config.model, swiglu=True)), "data")
+    assert named != STCA.fingerprint(replace(config, model=replace(config.model, swiglu=False)), "data")
+
+
+def test_the_main_table_comes_first_then_every_suite_once() -> None:
+    cells = sorted((c for name in reversed(SUITES) for c in suite(name, "sim", FULL, 3)), key=importance)
+    main = [cell.suite == "extrapolation" for cell in cells]
+    assert main == sorted(main, reverse=True)
+    rest = [cell.seed for cell in cells if cell.suite != "extrapolation"]
+    assert rest == sorted(rest)
+    assert {cell.suite for cell in cells if cell.suite != "extrapolation" and cell.seed == 0} == set(SUITES[1:])
+
+
+def test_estimates_follow_tokens_steps_and_what_finished_cells_took(sets: Path) -> None:
+    each = plan(STCA, TINY, Data(sets), "cpu")
+    assert expected_seconds("stca", 2 * 10**8, 1_000, "cuda", 1) > expected_seconds("stca", 10**8, 1_000, "cuda", 1)
+    assert expected_seconds("din", 10**8, 1_000, "cuda", 1) > expected_seconds("stca", 10**8, 1_000, "cuda", 1)
+    line = {"cell": {"reader": "stca"}, "device_type": "cpu", "jobs": 1, "training_tokens": each.tokens}
+    expected = expected_seconds("stca", each.tokens, each.steps, "cpu", 1)
+    lines = [line | {"steps": each.steps, "total_seconds": factor * expected} for factor in (3, 2, 9)]
+    assert Clock("cpu", 1, lines).seconds(each) == pytest.approx(3 * expected)
+    assert Clock("cpu", 2, lines).seconds(each) == expected_seconds("stca", each.tokens, each.steps, "cpu", 2)
+    assert Clock("cuda", 1, lines).seconds(each) == expected_seconds("stca", each.tokens, each.steps, "cuda", 1)
+
+
+def test_no_cell_is_begun_that_would_not_end_in_time_and_the_next_call_goes_on(sets: Path, tmp_path: Path) -> None:
+    cells = [STCA, replace(STCA, reader="oracle", training="truth"), replace(STCA, reader="mean")]
+    runner = runner_of(sets, tmp_path)
+    assert runner.run(planned(runner, *cells), minutes=0) == []
+    assert list(read_results(tmp_path)) == []
+    oracle = Clock("cpu", 1).seconds(planned(runner, cells[1])[0])
+    trained = Clock("cpu", 1).seconds(planned(runner, cells[0])[0])
+    enough_for_it = (oracle + 0.2 * (trained - oracle)) / 60 if oracle < trained else None
+    if enough_for_it is not None:
+        runner.run(planned(runner, *cells), minutes=enough_for_it)
+        assert [row["cell"]["reader"] for row in read_results(tmp_path)] == ["oracle"]
+    runner.run(planned(runner, *cells), minutes=10)
+    assert sorted(row["cell"]["reader"] for row in read_results(tmp_path)) == ["mean", "oracle", "stca"]
+
+
+def test_merged_results_are_those_made_elsewhere_once(sets: Path, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    first, second = STCA, replace(STCA, reader="oracle", training="truth")
+    for out, cells in ((here, [second]), (there, [first, second])):
+        runner = runner_of(sets, out)
+        runner.run(planned(runner, *cells))
+    archive = tmp_path / "results.tgz"
+    with tarfile.open(archive, "w:gz") as packed:
+        for name in (RESULTS, "draws"):
+            packed.add(there / name, name)
+    assert merge(here, archive) == (1, 2)
+    assert merge(here, there) == (0, 2)
+    assert {row["key"]: row["rows"] for row in read_results(here)} == {r["key"]: r["rows"] for r in read_results(there)}
+    assert draws_path(here, first.key).read_bytes() == draws_path(there, first.key).read_bytes()
+    assert page(Findings(here))
+    draws_path(there, first.key).unlink()
+    with pytest.raises(LongreelError, match="has no replicates"):
+        merge(tmp_path / "third", there)
+    with pytest.raises(LongreelError, match=r"no results\.jsonl"):
+        merge(here, tmp_path)
+
+
+@pytest.mark.slow
+def test_cells_in_processes_of_their_own_give_what_they_give_one_by_one(sets: Path, tmp_path: Path) -> None:
+    cells = [STCA, replace(STCA, reader="mean"), replace(STCA, seed=1, model={"identity": ()})]
+    one, two = runner_of(sets, tmp_path / "one"), runner_of(sets, tmp_path / "two")
+    one.run(planned(one, *cells))
+    assert two.run(planned(two, *cells), jobs=2) == []
+    ends = [
+        {row["key"]: (row["fingerprint"], row["rows"]) for row in read_results(runner.out)} for runner in (one, two)
+    ]
+    assert ends[0] == ends[1]
+    assert len(ends[0]) == 3
+    assert [row["jobs"] for row in read_results(two.out)] == [2, 2, 2]
+    assert not list((two.out / "work").rglob("*.safetensors"))
+    assert two.todo(planned(two, *cells)) == []
+
+
+@pytest.mark.slow
+def test_a_dead_process_loses_its_cell_alone_and_a_stop_reaches_all(sets: Path, tmp_path: Path) -> None:
+    runner = runner_of(sets, tmp_path / "dead")
+    broken = replace(STCA, training="broken", train={"learning_rate": 1e30, "clip_norm": 1e30})
+    lost = runner.run(planned(runner, broken, STCA, replace(STCA, seed=1)), jobs=2)
+    assert [each.cell.training for each in lost] == ["broken"]
+    assert sorted(row["key"] for row in read_results(runner.out)) == [STCA.key, replace(STCA, seed=1).key]
+
+    words = ["--set", "sim", "--suite", "extrapolation", "--size", "small", "--seeds", "1", "--device", "cpu"]
+    out = tmp_path / "stopped"
+    command = [sys.executable, "-m", "benchmarks.extrapolation.runner", str(sets), str(out), *words, "--jobs", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "training" not in (seen := process.stderr.readline()):
+        assert seen
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, rest
+    assert list((out / "work").rglob("*.safetensors"))  # saved, to go on from
 
 
 @pytest.mark.slow

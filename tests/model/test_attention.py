@@ -147,6 +147,22 @@ def test_plan_is_overridable_and_said_once(caplog: pytest.LogCaptureFixture) -> 
     assert len(caplog.messages) == 3
 
 
+def test_a_sink_is_read_absorbed_in_the_fused_kernel_and_padded_where_that_cannot_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = torch.zeros(7, 48)
+    assert plan_attention("auto", x, 16, 2_048, 3, sink=True) == ("kv", "padded")
+    q, kv, at = torch.zeros(2, 3, 8), torch.zeros(4, 2, 3, 8), (offsets([2]), offsets([4]))
+    with pytest.raises(LongreelError, match="a sink is read absorbed only; take auto, absorbed or padded"):
+        cross_attention(q, kv, *at, sink=torch.zeros(3), backend="packed")
+    monkeypatch.setattr("model.attention.why_not_packed", lambda x, dtype, width: "" if width in (16, 32) else "no")
+    for width, expected in ((32, ("absorbed", "packed")), (48, ("kv", "padded"))):
+        heads = width // 16
+        assert plan_attention("auto", torch.zeros(7, width), 10_000, 10_240, heads, sink=True) == expected
+        assert plan_attention("auto", torch.zeros(7, width), 10_000, 10_240, heads) == ("kv", "packed")
+    assert plan_attention("packed", torch.zeros(7, 32), 128, 10_240, 2, sink=True) == ("absorbed", "packed")
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize(

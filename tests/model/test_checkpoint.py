@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from contracts.config import Config
+from contracts.config import SWITCHES, Config
 from contracts.errors import LongreelError
 from model.checkpoint import CONFIG, WEIGHTS, load_model, model_digest, new_folder, save_model
 from model.ranker import Ranker
@@ -30,6 +31,19 @@ def test_reloaded_equals_in_memory(ranker: Ranker, saved: Path, sample_rows: Cal
     again, meta = load_model(saved)
     assert meta == {"data_watermark": "2026-01-05"}
     assert (again.tasks, again.config, again.num_user_features) == (ranker.tasks, ranker.config, 2)
+    batch = sample_rows(1).pack(np.arange(10), 64)
+    assert torch.equal(again(batch), ranker(batch))
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_turned_switch_comes_back(
+    name: str, config: Config, tmp_path: Path, sample_rows: Callable[..., SampleRows]
+) -> None:
+    turned = replace(config.model, **{name: not getattr(config.model, name)})
+    ranker = Ranker(turned, ("click", "like"), 2).eval()
+    save_model(tmp_path / "model", ranker, {})
+    again, _ = load_model(tmp_path / "model")
+    assert again.config == turned
     batch = sample_rows(1).pack(np.arange(10), 64)
     assert torch.equal(again(batch), ranker(batch))
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,10 +14,11 @@ from model.ranker import Ranker
 from model.samples import SampleRows
 
 
+@pytest.mark.parametrize("switch", [{}, {"swiglu": False}, {"query_fusion": False}, {"rankmixer": False}], ids=str)
 def test_count_equals_what_the_matrix_products_of_a_forward_pass_do(
-    config: Config, sample_rows: Callable[..., SampleRows]
+    config: Config, sample_rows: Callable[..., SampleRows], switch: dict[str, bool]
 ) -> None:
-    sizes = replace(config.model, layers=3, expansion=2, mixer_layers=2, identity=())
+    sizes = replace(config.model, layers=3, expansion=2, mixer_layers=2, identity=(), **switch)
     rows = sample_rows(3)
     batch = rows.pack(np.arange(rows.num_requests), 48, ("click",))
     counter = FlopCounterMode(display=False)

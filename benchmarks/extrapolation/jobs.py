@@ -1,0 +1,127 @@
+"""How do cells share a machine and a time limit? The most important first, several at a time, none that would not end.
+
+A worker is a process that reads cells, a line of JSON each, and answers each with its line of results. It keeps decoded
+sets and compiled code between cells. The parent alone writes the results file.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import IO, Any
+
+from benchmarks.extrapolation.plan import Planned
+
+WORKER = "benchmarks.extrapolation.worker"
+TERMINATED = 143  # 128 + SIGTERM
+
+
+class Queue:
+    """Cells that wait, in their order; a deadline by which what is begun should be over."""
+
+    def __init__(self, todo: list[Planned], seconds: Callable[[Planned], float], deadline: float | None) -> None:
+        self.waiting, self._seconds, self._deadline = list(todo), seconds, deadline
+
+    def take(self) -> Planned | None:
+        """The first cell whose estimate ends before the deadline; None where there is none."""
+        left = float("inf") if self._deadline is None else self._deadline - time.monotonic()
+        found = next((each for each in self.waiting if self._seconds(each) <= left), None)
+        if found is not None:
+            self.waiting.remove(found)
+        return found
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the block with SystemExit."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class Worker:
+    """One process, and the cell that it has."""
+
+    def __init__(self, arguments: list[str], threads: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", WORKER, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"OMP_NUM_THREADS": str(threads)} | os.environ,
+        )
+        self.has: Planned | None = None
+
+    @property
+    def answers(self) -> IO[bytes]:
+        """Where its lines come from."""
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def give(self, each: Planned | None) -> None:
+        """Let it run a cell, or end where there is none."""
+        self.has = each
+        assert self.process.stdin is not None
+        if each is None:
+            self.process.stdin.close()
+        else:
+            self.process.stdin.write(json.dumps(asdict(each.cell)).encode() + b"\n")
+            self.process.stdin.flush()
+
+
+def run_in_workers(
+    queue: Queue,
+    jobs: int,
+    arguments: list[str],
+    started: Callable[[Planned], None],
+    finished: Callable[[Planned, dict[str, Any]], None],
+) -> list[Planned]:
+    """Run what the queue gives in `jobs` processes; returns the cells whose process died.
+
+    `finished` is called with a cell and its line of results, here, as they come. SIGTERM goes on to the workers, which
+    save what they train.
+    """
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    lost: list[Planned] = []
+    workers: list[Worker] = []
+
+    def feed(worker: Worker) -> None:
+        each = queue.take()
+        if each is not None:
+            started(each)
+        worker.give(each)
+
+    with _terminable(), selectors.DefaultSelector() as ready:
+        try:
+            for _ in range(min(jobs, len(queue.waiting))):
+                workers.append(Worker(arguments, threads))
+                ready.register(workers[-1].answers, selectors.EVENT_READ, workers[-1])
+                feed(workers[-1])
+            while ready.get_map():
+                for key, _ in ready.select():
+                    worker, line = key.data, key.data.answers.readline()
+                    if line.endswith(b"\n"):
+                        finished(worker.has, json.loads(line))
+                        feed(worker)
+                        continue
+                    ready.unregister(worker.answers)
+                    lost += [worker.has] if worker.has is not None else []
+        finally:
+            for worker in workers:
+                if worker.has is not None:
+                    worker.process.terminate()
+            for worker in workers:
+                worker.process.wait()
+    return lost

@@ -1,0 +1,126 @@
+"""What will a cell read, and how long will it take? Its training tokens are exact; seconds are estimated from them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.extrapolation.cells import WITHOUT_TRAINING, Cell, Size
+from benchmarks.extrapolation.changed_sets import changed
+from benchmarks.extrapolation.sample_sets import TRUTH, Sets
+from contracts.config import Config, TrainingConfig
+from contracts.errors import LongreelError
+from model.reader import read_rows, row_groups
+from model.samples import SampleRows
+from model.windows import WindowSampler, distribution
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that can run, its configuration, and what its training will read."""
+
+    cell: Cell
+    config: Config
+    sets: Sets
+    fingerprint: str
+    tokens: int  # history events plus targets over all epochs; 0 where nothing is trained
+    windows: dict[str, Any]  # configured and drawn
+
+    @property
+    def steps(self) -> int:
+        """About how many batches they make."""
+        return -(-self.tokens // self.config.training.batch_tokens)
+
+
+class Data:
+    """Sample sets, decoded once for all cells."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._sets: dict[tuple[str, str], Sets] = {}
+        self._rows: dict[tuple[str, str, str], SampleRows] = {}
+
+    def sets(self, name: str, change: str) -> Sets:
+        """A pair of sets, changed where a control asks for it."""
+        if (name, change) not in self._sets:
+            self._sets[name, change] = changed(Sets.open(self.folder / name), change)
+        return self._sets[name, change]
+
+    def rows(self, name: str, change: str, part: str) -> SampleRows:
+        """All rows of a set's `train` or `test` part."""
+        if (name, change, part) not in self._rows:
+            sets = self.sets(name, change)
+            groups, _, _ = row_groups(sets.lake, [sets.lake.require("samples", getattr(sets, part))])
+            self._rows = {key: rows for key, rows in self._rows.items() if key[:2] == (name, change)}
+            self._rows[name, change, part] = read_rows(sets.lake, groups)
+        return self._rows[name, change, part]
+
+
+def training_reads(config: TrainingConfig, events: NDArray[np.int64], targets: int) -> tuple[int, dict[str, Any]]:
+    """Tokens of a training over requests that see `events` [R], and its windows, configured and drawn.
+
+    The reader draws the same windows: they are a function of seed, epoch and request.
+    """
+    sampler, index = WindowSampler(config), np.arange(len(events))
+    drawn = [sampler.sample(epoch, index) for epoch in range(config.epochs)]
+    tokens = sum(int(np.minimum(events, windows).sum()) + targets for windows in drawn)
+    return tokens, distribution(sampler, np.concatenate(drawn))
+
+
+def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
+    """What a cell will do; batches are cut so that every sampling takes about as many steps."""
+    sets = data.sets(cell.set, cell.change)
+    config = cell.config(size, sets.tasks, device)
+    digest = "/".join(sets.lake.require("samples", day).digest for day in (sets.train, sets.test))
+    if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
+        raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
+    if cell.reader in WITHOUT_TRAINING:
+        return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, {})
+    _, events, targets = row_groups(sets.lake, [sets.lake.require("samples", sets.train)])
+    tokens, windows = training_reads(config.training, events, int(targets.sum()))
+    per_request = tokens / max(1, config.training.epochs * len(events))
+    training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
+    config = replace(config, training=training)
+    return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, windows)
+
+
+# Seconds before anything is measured: a cell's start, scoring and judging; a step beside its tokens; tokens a second.
+# On CUDA these are the prototype's step and the trainer's rate on one H200 (benchmarks/training), others are guesses.
+START = {"cuda": 30.0, "cpu": 10.0}
+STEP = {"cuda": {"stca": 0.02, "mean": 0.02, "din": 0.1, "sasrec": 0.1, "hstu": 0.1}, "cpu": {}}
+RATE = {"cuda": 6e6, "cpu": 5e4}
+WITHOUT = {"oracle": 5.0, "trees": 60.0}  # readers that are not trained by steps
+BUSY = {"cuda": 0.4, "cpu": 0.5}  # of the machine's time, what one such process takes
+
+
+def expected_seconds(reader: str, tokens: int, steps: int, device: str, jobs: int) -> float:
+    """A cell's seconds on `device` (cuda | cpu), where `jobs` cells run at a time."""
+    alone = START[device] + WITHOUT.get(reader, 0.0) + steps * STEP[device].get(reader, 0.0) + tokens / RATE[device]
+    return alone * max(1.0, jobs * BUSY[device])
+
+
+class Clock:
+    """Estimates that learn: what finished cells took over what was expected of them, by reader where it is known."""
+
+    def __init__(self, device: str, jobs: int, lines: Iterable[dict[str, Any]] = ()) -> None:
+        self.device, self.jobs = device, jobs
+        self._ratios: dict[str, list[float]] = {}
+        for line in lines:
+            self.learn(line)
+
+    def learn(self, line: dict[str, Any]) -> None:
+        """Take a line of the results file into account, if it was made on such a device with as many jobs."""
+        if (line.get("device_type"), line.get("jobs")) == (self.device, self.jobs):
+            reader = line["cell"]["reader"]
+            tokens, steps = line.get("training_tokens", 0), line.get("steps", 0)
+            expected = expected_seconds(reader, tokens, steps, self.device, self.jobs)
+            self._ratios.setdefault(reader, []).append(line["total_seconds"] / expected)
+
+    def seconds(self, each: Planned) -> float:
+        """What a cell will take, about."""
+        reader = each.cell.reader
+        known = self._ratios.get(reader) or [ratio for ratios in self._ratios.values() for ratio in ratios] or [1.0]
+        return float(np.median(known)) * expected_seconds(reader, each.tokens, each.steps, self.device, self.jobs)
