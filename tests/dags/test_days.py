@@ -199,12 +199,13 @@ def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_asks_once(home
     after = published(home)
     assert [day for day in DAYS if after[day] != before[day]] == DAYS[1:]
     assert stale_partitions(home.lake) == []
+    assert BACKFILL in asked_about(airflow, DAYS[1], 2)
+    assert TOO_OLD in asked_about(airflow, DAYS[2], 2)
+    # Airflow answers 500 while a run that a listed event has made is not started yet; here all have ended.
     events = airflow.get("assets/events?limit=100")["asset_events"]
     told = {event["partition_key"]: event["extra"] for event in events if event["source_run_id"] == run["dag_run_id"]}
     assert {key: extra["digest"] for key, extra in told.items()} == {str(day): after[day][0] for day in DAYS[1:]}
     assert all(extra["rows"] and extra["users"] and extra["watermark"] == key for key, extra in told.items())
-    assert BACKFILL in asked_about(airflow, DAYS[1], 2)
-    assert TOO_OLD in asked_about(airflow, DAYS[2], 2)
 
 
 def test_where_nothing_has_changed_a_rebuild_skips_and_a_person_is_told_why_nothing_is_trained(
