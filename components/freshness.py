@@ -1,10 +1,11 @@
 """Is a new samples partition worth a training run? A pure function of what is published and what was trained."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import date
 
 from contracts.config import RetrainPolicy
+from contracts.errors import LongreelError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,28 +16,86 @@ class Due:
     reason: str
 
 
-def due(day: date, samples_days: Iterable[date], last_evaluated: date | None, policy: RetrainPolicy) -> Due:
-    """Does the policy ask for a candidate judged on `day`?
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """What the policy looks at.
 
-    Args:
-        day: the partition that has just been published, or is asked about.
-        samples_days: every published samples day, in any order.
-        last_evaluated: the newest day on which a decided candidate was judged; None before the first.
-        policy: how many days to train on at least, and how many new ones are worth a run.
+    published: every day with samples. last_judged: the newest day on which a decided candidate was judged; None before
+    the first. watermark: the newest day that the champion was trained on; None without a champion. warned: the days of
+    which a checkpoint warned. today: by the clock of the log's days.
     """
-    published = set(samples_days)
-    if day not in published:
-        return Due(is_due=False, reason=f"The samples of {day} are not published.")
-    before = sum(1 for other in published if other < day)
-    if before < policy.min_train_days:
-        reason = f"{before} published days lie before {day}; the policy wants {policy.min_train_days} to train on."
-        return Due(is_due=False, reason=reason)
-    if last_evaluated is None:
+
+    published: frozenset[date]
+    today: date
+    last_judged: date | None = None
+    watermark: date | None = None
+    warned: frozenset[date] = field(default_factory=frozenset)
+
+
+def due(day: date, known: Known, policy: RetrainPolicy) -> Due:
+    """Does the policy ask for a candidate judged on `day`, the partition that has just been published?"""
+    against = next(_against(day, known, policy), None)
+    if against is not None:
+        return Due(is_due=False, reason=against)
+    if known.last_judged is None:
+        before = sum(1 for other in known.published if other < day)
         return Due(is_due=True, reason=f"No candidate was ever judged, and {before} days lie before {day}.")
-    if day <= last_evaluated:
-        reason = f"{day} is no newer than {last_evaluated}, the last judged day (a rebuild or a backfill)."
-        return Due(is_due=False, reason=reason)
-    new = sum(1 for other in published if last_evaluated < other <= day)
-    wanted = policy.every_new_days
-    reason = f"{new} new published day{'s' * (new != 1)} since {last_evaluated}; the policy wants {wanted}."
-    return Due(is_due=new >= wanted, reason=reason)
+    new = sum(1 for other in known.published if known.last_judged < other <= day)
+    counted = f"{new} new published day{'s' * (new != 1)} since {known.last_judged}; the policy wants"
+    if new >= policy.every_new_days:
+        return Due(is_due=True, reason=f"{counted} {policy.every_new_days}.")
+    for sooner in (_old_champion, _warned):
+        if reason := sooner(day, known, policy):
+            return Due(is_due=True, reason=reason)
+    return Due(is_due=False, reason=f"{counted} {policy.every_new_days}.")
+
+
+def require_young(day: date, today: date, policy: RetrainPolicy) -> None:
+    """Raises LongreelError where a day is too old to train for."""
+    if said := _too_old(day, today, policy):
+        raise LongreelError(
+            f"{said} Publish newer days (`longreel status` says what is missing), or train on old data knowingly: "
+            f"longreel retrain --date {day} --force"
+        )
+
+
+def _against(day: date, known: Known, policy: RetrainPolicy) -> Iterator[str]:
+    """Why nothing is to be trained for a day, whatever else holds."""
+    if day not in known.published:
+        yield f"The samples of {day} are not published."
+    before = sum(1 for other in known.published if other < day)
+    if before < policy.min_train_days:
+        yield f"{before} published days lie before {day}; the policy wants {policy.min_train_days} to train on."
+    if known.last_judged is not None and day <= known.last_judged:
+        yield f"{day} is no newer than {known.last_judged}, the last judged day (a rebuild or a backfill)."
+    if said := _too_old(day, known.today, policy):
+        yield said
+    newest = max(known.published, default=day)
+    if day < newest and not policy.replay:
+        yield f"Newer days than {day} are published; the newest, {newest}, is asked about."
+
+
+def _too_old(day: date, today: date, policy: RetrainPolicy) -> str:
+    age = (today - day).days
+    if not policy.max_data_age_days or age <= policy.max_data_age_days:
+        return ""
+    return f"{day} lies {age} days back; [retrain] max_data_age_days allows {policy.max_data_age_days}."
+
+
+def _old_champion(day: date, known: Known, policy: RetrainPolicy) -> str:
+    if known.watermark is None or not policy.max_champion_age_days:
+        return ""
+    age = (day - known.watermark).days
+    if age <= policy.max_champion_age_days:
+        return ""
+    through = f"The champion was trained through {known.watermark}, {age} days before {day}"
+    return f"{through}; the policy allows {policy.max_champion_age_days}."
+
+
+def _warned(day: date, known: Known, policy: RetrainPolicy) -> str:
+    """A candidate judged on a day was trained on those before it. A warned day is no good day to be judged on, so it
+    counts from the next day on, which trains on it."""
+    if not policy.on_warning or known.last_judged is None:
+        return ""
+    days = sorted(other for other in known.warned if known.last_judged <= other < day)
+    return f"The quality checkpoints warned of {days[0]}, which no candidate was trained on yet." if days else ""

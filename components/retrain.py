@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: judge on this day, train on those before it")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it runs; a tag of the MLflow run")
     parser.add_argument("--no-promote", action="store_true", help="leave promotion to `longreel promote --date DATE`")
+    parser.add_argument(
+        "--force", action="store_true", help="train though DATE lies further back than [retrain] max_data_age_days"
+    )
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -53,23 +56,28 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from components.summary import print_summary
 
     day = parse_day(args.date)
-    retrain(home, day, trigger=args.trigger, promote=not args.no_promote)
+    retrain(home, day, trigger=args.trigger, promote=not args.no_promote, force=args.force)
     print_summary(home, day)
     return 0
 
 
-def plan(home: Home, day: date) -> Plan:
+def plan(home: Home, day: date, *, force: bool = False) -> Plan:
     """Check what can be checked before anything is trained.
 
     Raises:
         DataNotReadyError: `day` is not published, or too few days are before it.
-        LongreelError: the champion was trained on `day` or later, so it cannot be judged there.
+        LongreelError: the champion was trained on `day` or later, so it cannot be judged there; or `day` is older than
+            `[retrain] max_data_age_days` allows.
     """
     from components import tracking
+    from components.due import today
     from components.evaluate import require_unseen
+    from components.freshness import require_young
     from components.ledger import Ledger
 
     config, lake = home.config, home.lake
+    if not force:
+        require_young(day, today(config), config.retrain)
     judged_on = lake.require("samples", day)
     days = training_days(list(lake.days("samples")), day, config)
     client = tracking.open_store(home)
@@ -82,7 +90,9 @@ def plan(home: Home, day: date) -> Plan:
     return Plan(inputs, 0 if champion is None else champion.version)
 
 
-def retrain(home: Home, day: date, *, trigger: str = "manual", promote: bool = True) -> dict[str, Any]:
+def retrain(
+    home: Home, day: date, *, trigger: str = "manual", promote: bool = True, force: bool = False
+) -> dict[str, Any]:
     """Train, evaluate, decide and, where asked to, promote for one day; returns what summary.json holds.
 
     Runs here, or on the pipeline server that the environment names (server.py).
@@ -92,12 +102,12 @@ def retrain(home: Home, day: date, *, trigger: str = "manual", promote: bool = T
     """
     from components.server import PipelineServer
 
-    server = PipelineServer.configured()
+    server, planned = PipelineServer.configured(), plan(home, day, force=force)
     if server is not None:
-        run = submit(server, home, day, plan(home, day), trigger=trigger, promote=promote)
+        run = submit(server, home, day, planned, trigger=trigger, promote=promote)
         print(f"pipeline run {run.run_id} ({run.name}) at {server.host}", flush=True)
         return collect(home, day, server.wait(run.run_id))
-    started, planned = time.monotonic(), plan(home, day)
+    started = time.monotonic()
     log.info("retrain for %s: inputs %s, champion version %s", day, planned.inputs_digest, planned.champion or "none")
     version = _run_here(home, day, planned, trigger, promote)
     return _report(home, day, version, trigger, planned.champion, time.monotonic() - started)

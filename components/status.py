@@ -1,14 +1,18 @@
-"""The step `status`: where does the pipeline stand? Partitions, freshness, champion, decisions and ledger."""
+"""The step `status`: where does the pipeline stand? Partitions, freshness, champion, what is due, decisions and ledger.
+
+A line in red is for somebody to act on; with `--check` the exit code is 1 where there is one.
+"""
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 from rich.markup import escape
 from rich.table import Table
 
 from components import registry, tracking
+from components.due import known_of, today
 from components.freshness import due
 from components.history import ledger_table
 from components.ledger import Ledger
@@ -23,10 +27,12 @@ from contracts.lineage import Stale, stale_partitions
 from contracts.schemas import DATASETS
 
 NEWEST = 5
+RED = "[red]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`longreel status` has no options of its own."""
+    """Command-line options of `longreel status`."""
+    parser.add_argument("--check", action="store_true", help="exit with 1 where something is for somebody to act on")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -36,19 +42,17 @@ def run(args: argparse.Namespace, home: Home) -> int:
     known, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
-    for line in _stale(stale_partitions(lake)):
+    days = sorted(lake.days("samples"))
+    lines = [*_late(config, days), *_missing(lake), *_stale(stale_partitions(lake)), *_forgotten(lake), *_quality(home)]
+    for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for line in _forgotten(lake):
-        console.print(line, soft_wrap=True, highlight=False)
-    for line in _quality(home):
-        console.print(line, soft_wrap=True, highlight=False)
-    for line in _freshness(config, sorted(lake.days("samples")), known, champion):
+    for line in _freshness(home, days, known, champion):
         console.print(line, soft_wrap=True)
     if known:
         console.print(_candidates(known[-NEWEST:], champion))
     if entries := ledger.entries():
         console.print(ledger_table(entries[-NEWEST:]))
-    return 0
+    return int(args.check and any(line.startswith(RED) for line in lines))
 
 
 def gaps(days: Sequence[date]) -> list[date]:
@@ -58,24 +62,38 @@ def gaps(days: Sequence[date]) -> list[date]:
 
 def _partitions(lake: Lake) -> Table:
     table = Table(title="Partitions", title_justify="left")
-    for name in ("dataset", "first", "last", "days", "missing between", "rows of last"):
+    for name in ("dataset", "first", "last", "days", "rows of last"):
         table.add_column(name)
     for dataset in DATASETS:
         days = sorted(lake.days(dataset))
         if not days:
-            table.add_row(dataset, "–", "–", "0", "", "")
+            table.add_row(dataset, "–", "–", "0", "")
             continue
-        # A history base is written every few days by design, so days between are no gaps.
-        missing = [] if dataset == "history" else gaps(days)
-        shown = ", ".join(map(str, missing[:3])) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         rows = f"{lake.require(dataset, days[-1]).rows:,}"
-        table.add_row(dataset, str(days[0]), str(days[-1]), str(len(days)), f"[red]{shown}[/]" if shown else "", rows)
+        table.add_row(dataset, str(days[0]), str(days[-1]), str(len(days)), rows)
     return table
+
+
+def _late(config: Config, days: Sequence[date]) -> list[str]:
+    """Whether the newest samples are older than anything that may be trained for."""
+    limit = config.retrain.max_data_age_days
+    if not limit or not days or (age := (today(config) - days[-1]).days) <= limit:
+        return []
+    return [f"{RED}late[/] the newest samples are of {days[-1]}, {age} days back; the limit is {limit} days"]
+
+
+def _missing(lake: Lake) -> Iterator[str]:
+    """Days without a partition between days with one, and what publishes them."""
+    for dataset in ("events", "samples"):
+        if missing := gaps(sorted(lake.days(dataset))):
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            days = ", ".join(map(str, missing[:3]))
+            yield f"{RED}missing[/] {dataset} of {days}{more}; longreel_rebuild publishes them"
 
 
 def _stale(found: Sequence[Stale]) -> list[str]:
     """What would be built from other inputs now, and the commands that do it."""
-    lines = [f"[red]stale[/] {one.dataset} {one.day}: {'; '.join(one.reasons)}" for one in found]
+    lines = [f"{RED}stale[/] {one.dataset} {one.day}: {'; '.join(one.reasons)}" for one in found]
     if samples := [one.day for one in found if one.dataset == "samples"]:
         lines.append(
             f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
@@ -93,7 +111,7 @@ def _forgotten(lake: Lake) -> list[str]:
     for record in known:
         if not record.finished:
             lines.append(
-                f"[red]unfinished[/] forget of {len(record.users)} user{'s' * (len(record.users) != 1)}, begun at "
+                f"{RED}unfinished[/] forget of {len(record.users)} user{'s' * (len(record.users) != 1)}, begun at "
                 f"{record.began}: run longreel forget again with the same --user"
             )
     return lines
@@ -110,11 +128,11 @@ def _quality(home: Home) -> list[str]:
         summary = json.loads(path.read_text())
         if not summary["success"]:
             why = escape("; ".join([*summary.get("failures", []), str(path)]))
-            lines.append(f"[red]stopped[/] {summary['dataset']} {summary['date']}: {why}")
+            lines.append(f"{RED}stopped[/] {summary['dataset']} {summary['date']}: {why}")
     return lines
 
 
-def _freshness(config: Config, days: list[date], known: list[Version], champion: Version | None) -> list[str]:
+def _freshness(home: Home, days: list[date], known: list[Version], champion: Version | None) -> list[str]:
     if champion is None:
         lines = ["champion: none yet"]
     else:
@@ -127,7 +145,8 @@ def _freshness(config: Config, days: list[date], known: list[Version], champion:
             lines.append(f"freshness: {behind} published day{'s' * (behind != 1)} it was not trained on")
     if not days:
         return [*lines, "training: not due; no samples are published"]
-    answer = due(days[-1], days, registry.last_judged_day(known), config.retrain)
+    seen = known_of(home, registry.last_judged_day(known), None if champion is None else champion.data_watermark)
+    answer = due(days[-1], seen, home.config.retrain)
     return [*lines, f"training for {days[-1]}: {'[bold]due[/]' if answer.is_due else 'not due'}; {answer.reason}"]
 
 

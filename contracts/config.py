@@ -31,6 +31,7 @@ class SourceConfig:
 
     kind: str = "simulated"
     log: str = ""  # folder or file of the raw log; relative to the home folder
+    ready_file: str = ""  # generic, simulated: a day has arrived once its folder holds this file; say, _SUCCESS
     utc_offset_hours: float = 0.0  # the clock whose midnight ends a log day
     behaviour: tuple[str, ...] = ENGAGEMENT  # an impression with any of these actions enters history
     max_lateness_hours: float = 24.0  # rows older than the log day's midnight by more than this are quarantined
@@ -218,14 +219,20 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainPolicy:
-    """When a new samples partition is worth a training run."""
+    """When a new samples partition is worth a training run; components/freshness.py applies it. A limit of 0 is off."""
 
     min_train_days: int = 3  # published days before the evaluated one
-    every_new_days: int = 1  # new days since the last trained candidate's evaluated day
+    every_new_days: int = 1  # new days since the last trained candidate's evaluated day, or sooner:
+    max_champion_age_days: int = 0  # once the champion's newest training day lies more days back than this
+    on_warning: bool = True  # once a checkpoint has warned of a day that no candidate was trained on
+    max_data_age_days: int = 0  # a day that lies more days back than this today is too old to train for
+    replay: bool = False  # a day is asked about even if newer ones are published: a log that has ended, day by day
 
     def __post_init__(self) -> None:
-        _require(self.min_train_days >= 1, "[retrain] min_train_days: expected at least 1")
-        _require(self.every_new_days >= 1, "[retrain] every_new_days: expected at least 1")
+        for name, least in (("min_train_days", 1), ("every_new_days", 1)):
+            _require(getattr(self, name) >= least, f"[retrain] {name}: expected at least {least}")
+        for name in ("max_champion_age_days", "max_data_age_days"):
+            _require(getattr(self, name) >= 0, f"[retrain] {name}: expected 0 (no limit) or a number of days")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,39 +1,56 @@
-"""One run a log day: raw rows -> events -> samples, then an asset event that says the day's samples are there."""
+"""One run a log day: its raw log has arrived -> events -> samples, then an asset event that says they are there."""
 
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
-from airflow.sdk import CronPartitionTimetable, dag, task
+from airflow.sdk import AsyncCallback, CronPartitionTimetable, DeadlineAlert, DeadlineReference, dag, task
 
-from dags.settings import CRON, DEFAULT_ARGS, HOME, REPOSITORY, SAMPLES, TIMEZONE, run_date
+from dags.notify import late
+from dags.settings import (
+    ARRIVAL,
+    ARRIVAL_POLL,
+    CRON,
+    DEADLINE,
+    DEFAULT_ARGS,
+    SAMPLES,
+    TIMEZONE,
+    run_date,
+)
+from dags.steps import facts_of, spark_step, step
+from operators.arrival import RawDaySensor
 
 DOC = """
 ### longreel_daily: one log day
 
-`ingest` reads the raw day, validates it (Great Expectations; Data Docs under `reports/<day>/`) and publishes the
-events, users and quarantine partitions. `build_samples` merges the day with each active user's history into
-request-level samples. `announce` emits the asset event `longreel_samples` for the day, which wakes `longreel_train`.
+`arrived` waits for the raw day. `ingest` validates it and publishes the events, users and quarantine partitions.
+`build_samples` merges the day with each active user's history into request-level samples. `announce` emits the asset
+event `longreel_samples` for the day, which wakes `longreel_train`. Days run in order, one at a time.
 
-**A task failed.** Every step is idempotent: clear it and it runs again. Exit 3: the raw day or an earlier day's events
-are not there yet; wait, or run the missing day. Exit 4: the quality checkpoint stopped the day; read
-`reports/<day>/quality-*.json`, mend the raw day, clear the task. Where the day is unlike the days before it and yet
-right, run the step by hand with `--accept-drift`, then clear the task. Nothing half-written is ever visible.
+Every step is idempotent and leaves what has not changed as it is: clear a task and it runs again. Nothing half-written
+is ever visible. Each task's own notes say what its failures mean.
 
-**One day again:** `airflow dags clear longreel_daily --partition-key 2026-01-05 -y`. **Many days:**
-`airflow backfill create --dag-id longreel_daily --from-date A --to-date B` (both inclusive).
+**Many days:** Trigger, Backfill, or `airflow backfill create --dag-id longreel_daily --from-date A --to-date B`. A
+backfill trains nothing. **A corrected raw day:** `longreel_rebuild`, since days after it are made from it too.
 """
+ARRIVED = """
+Waits for the raw log day, holding no worker. Failed: it did not come in time (`LONGREEL_ARRIVAL_HOURS`). Once it is
+there, clear this task. Exit 2: the raw log or its configuration is wrong; the log says how.
+"""
+INGEST = """
+Raw rows -> events, with every row accounted for; Great Expectations' Data Docs under `reports/<day>/data-docs`.
 
-
-def spark_step(name: str, minutes: int) -> SparkSubmitOperator:
-    """A Spark step of the run's log day, submitted through the connection `spark_default`."""
-    return SparkSubmitOperator(
-        task_id=name.replace("-", "_"),
-        name=f"longreel {name}",
-        application=str(REPOSITORY / "longreel" / "__main__.py"),
-        application_args=[name, "--home", HOME, "--date", "{{ dag_run.partition_key }}"],
-        execution_timeout=timedelta(minutes=minutes),
-    )
+Exit 4: the quality checkpoint stopped the day; read `reports/<day>/quality-events.json`, mend the raw day, clear the
+task. Is the day right though unlike the days before it: run `longreel_rebuild` from it with *accept drift*, then clear
+the task. Exit 3: the raw day is gone again.
+"""
+BUILD = """
+Events and history -> one row a user and day. Exit 3: events of an earlier day are missing; run that day first
+(`longreel status` names it). Exit 4: as for `ingest`, with `quality-samples.json`.
+"""
+ANNOUNCE = """
+Emits the asset event of the day: digest, rows, users, watermark, warnings. Clear it to emit the event again, say
+because `longreel_train` was paused (a paused DAG loses events). An event of unchanged samples trains nothing twice.
+"""
 
 
 @dag(
@@ -43,23 +60,30 @@ def spark_step(name: str, minutes: int) -> SparkSubmitOperator:
     catchup=True,
     max_active_runs=1,  # a day's history is the days before it
     default_args=DEFAULT_ARGS,
+    deadline=DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,  # a partitioned run has no logical date
+        interval=DEADLINE,
+        callback=AsyncCallback(late),
+        name="samples of the day",
+    ),
     tags=["longreel"],
     doc_md=DOC,
 )
 def longreel_daily() -> None:
-    @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5))
+    @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5), doc_md=ANNOUNCE)
     def announce(*, partition_key: Any = None, outlet_events: Any = None, dag_run: Any = None) -> dict[str, Any]:
-        from datetime import date
-
-        from contracts.home import Home
-
-        manifest = Home.locate(HOME).lake.require("samples", date.fromisoformat(partition_key))
-        facts = {"digest": manifest.digest, "rows": manifest.rows, "counts": manifest.counts}
-        facts["warnings"] = manifest.details.get("warnings", [])
-        outlet_events[SAMPLES].extra = facts | {"run_type": dag_run.run_type.value}
+        outlet_events[SAMPLES].extra = facts = facts_of(partition_key, dag_run.run_type.value)
         return facts
 
-    spark_step("ingest", 120) >> spark_step("build-samples", 240) >> announce()
+    arrived = RawDaySensor(
+        task_id="arrived",
+        bash_command=step("arrived"),
+        poke_interval=ARRIVAL_POLL,
+        timeout=ARRIVAL,
+        execution_timeout=timedelta(minutes=15),
+        doc_md=ARRIVED,
+    )
+    arrived >> spark_step("ingest", 120, INGEST) >> spark_step("build-samples", 240, BUILD) >> announce()
 
 
 longreel_daily()

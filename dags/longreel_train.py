@@ -5,39 +5,90 @@ from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator, PartitionedAssetTimetable, dag
+from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, dag
 
 from dags.notify import notifiers
-from dags.settings import APPROVAL, DEFAULT_ARGS, HOME, KFP_HOST, SAMPLES, run_date, step
+from dags.settings import APPROVAL, DEFAULT_ARGS, HOME, KFP_HOST, SAMPLES, TRAIN_POOL, run_date
+from dags.steps import step
 from operators.retrain import RetrainOperator
 
 DOC = """
 ### longreel_train: is a training due, and if so, a new champion?
 
 `due` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples have just landed; "no"
-skips the run. `retrain` runs the KFP pipeline train -> evaluate -> decide -> promote for that day, logged to MLflow.
-With `LONGREEL_KFP_HOST` it runs on that server, and the task waits without holding a worker; a new try goes on with the
-run that an earlier one began, and clearing or marking the deferred task terminates it.
+skips the run, and so does an event of a backfill. `retrain` runs the KFP pipeline train -> evaluate -> decide ->
+promote for that day, logged to MLflow. With `LONGREEL_KFP_HOST` it runs on that server, and the task waits without
+holding a worker; a new try goes on with the run that an earlier one began, and clearing or marking the deferred task
+terminates it.
 
 With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
 person (Required Actions; a rejection or no answer within three days leaves the champion), `promote` moves the alias.
 With `LONGREEL_NOTIFY_CONN` a webhook is told of every decision and failure.
 
-**`retrain` failed.** Clear it: training goes on from its last checkpoint. **Train a day by hand:**
-`longreel retrain --date 2026-01-09 --trigger manual`, or a manual run with that partition key through the REST API.
+**Train a day by hand:** Trigger, with the day that the candidate is to be judged on, and *force* where the policy would
+say no. There is one training at a time, whoever asks (the pool `longreel_train`).
+
 **A bad model went live:** `longreel rollback`.
 """
+DUE = "Its log says why, or why not. Exit 99 (skipped): not due. `longreel due --date DAY` answers the same by hand."
+RETRAIN = """
+Train, evaluate, decide, promote. Failed: clear it, and training goes on from its last checkpoint. "... lies N days
+back": no training on old data; publish newer days, or trigger again with *force*. `reports/<day>/` has the decision and
+the run card.
+"""
+PROPOSAL = "Shows the decision. Skipped: the candidate did not pass the gates, so there is nothing to approve."
+APPROVE = "Answer under Required Actions. Rejected or not answered within three days: the champion stays."
+PROMOTE = "Moves the alias `champion` and writes the ledger. Failed: somebody changed the champion; judge again."
+
+DAY = "{{ dag_run.partition_key or params.date or '' }}"
+PARAMS = {
+    "date": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Day",
+        description="Judge the candidate on this day, train it on those before. Empty: the run's partition key.",
+    ),
+    "force": Param(
+        False,
+        type="boolean",
+        title="Force",
+        description="Train though the policy does not ask for it, and though the data are older than it allows.",
+    ),
+}
+
+
+def trigger_of(dag_run: Any, triggering_asset_events: Any) -> str:
+    """Who asks for a training: a person, the events of a backfill, or fresh samples."""
+    if dag_run.run_type.value == "manual":
+        return "manual"
+    kinds = {(event.extra or {}).get("run_type") for event in triggering_asset_events.get(SAMPLES, ())}
+    return "backfill" if kinds == {"backfill"} else "freshness"
+
+
+TRIGGER = "{{ trigger_of(dag_run, triggering_asset_events) }}"
+FORCE = "{{ ' --force' if params.force else '' }}"
 
 
 def _retrain() -> BaseOperator:
     """The pipeline for the run's day: on the server that is configured, else in the task itself."""
-    told: dict[str, Any] = {"on_success_callback": notifiers("longreel_train {{ dag_run.partition_key }}: judged")}
+    told: dict[str, Any] = {"pool": TRAIN_POOL, "doc_md": RETRAIN}
+    told |= {"on_success_callback": notifiers(f"longreel_train {DAY}: judged")}
     if KFP_HOST:
-        limits = {"timeout": timedelta(hours=12), "execution_timeout": timedelta(hours=13)}
-        return RetrainOperator(task_id="retrain", home=HOME, promote=not APPROVAL, **limits, **told)
+        return RetrainOperator(
+            task_id="retrain",
+            home=HOME,
+            day=DAY,
+            trigger=TRIGGER,
+            promote=not APPROVAL,
+            force="{{ params.force }}",
+            timeout=timedelta(hours=12),
+            execution_timeout=timedelta(hours=13),
+            **told,
+        )
     return BashOperator(
         task_id="retrain",
-        bash_command=step("retrain", "--trigger freshness" + " --no-promote" * APPROVAL),
+        bash_command=step("retrain", f"--trigger {TRIGGER}{FORCE}" + " --no-promote" * APPROVAL, DAY),
         execution_timeout=timedelta(hours=12),
         **told,
     )
@@ -47,20 +98,27 @@ def _approved() -> BashOperator:
     """Ask a person about a candidate that passed the gates, then promote it; skipped where it did not pass."""
     proposal = BashOperator(
         task_id="proposal",
-        bash_command=step("promote", "--dry-run"),  # its last line is what the person reads
+        bash_command=step("promote", "--dry-run", DAY),  # its last line is what the person reads
         skip_on_exit_code=99,
         execution_timeout=timedelta(minutes=5),
+        doc_md=PROPOSAL,
     )
     approve = ApprovalOperator(
         task_id="approve",
-        subject="Promote the candidate judged on {{ dag_run.partition_key }}?",
+        subject=f"Promote the candidate judged on {DAY}?",
         body="{{ ti.xcom_pull(task_ids='proposal') }}",
         defaults="Reject",
         response_timeout=timedelta(days=3),
         execution_timeout=timedelta(days=4),
-        notifiers=notifiers("longreel_train {{ dag_run.partition_key }}: a candidate waits for approval"),
+        notifiers=notifiers(f"longreel_train {DAY}: a candidate waits for approval"),
+        doc_md=APPROVE,
     )
-    promote = BashOperator(task_id="promote", bash_command=step("promote", ""), execution_timeout=timedelta(minutes=15))
+    promote = BashOperator(
+        task_id="promote",
+        bash_command=step("promote", "", DAY),
+        execution_timeout=timedelta(minutes=15),
+        doc_md=PROMOTE,
+    )
     proposal >> approve >> promote
     return proposal
 
@@ -69,17 +127,20 @@ def _approved() -> BashOperator:
     schedule=PartitionedAssetTimetable(assets=SAMPLES),
     start_date=run_date("LONGREEL_FIRST_DAY"),
     catchup=False,
-    max_active_runs=1,  # never two trainings at once
+    max_active_runs=1,  # never two trainings at once; the pool holds it against whatever else may use it
     default_args=DEFAULT_ARGS | {"retries": 1},
+    params=PARAMS,
+    user_defined_macros={"trigger_of": trigger_of},
     tags=["longreel"],
     doc_md=DOC,
 )
 def longreel_train() -> None:
     due = BashOperator(
         task_id="due",
-        bash_command=step("due", ""),
+        bash_command=step("due", f"--trigger {TRIGGER}{FORCE}", DAY),
         skip_on_exit_code=99,
         execution_timeout=timedelta(minutes=5),
+        doc_md=DUE,
     )
     retrain = _retrain()
     due >> retrain

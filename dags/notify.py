@@ -3,7 +3,9 @@
 LONGREEL_NOTIFY_CONN  an Airflow connection whose URL takes {"text": ...} as JSON, as Slack, Mattermost and Teams do
 """
 
+import asyncio
 import json
+import logging
 import os
 import urllib.request
 from typing import Any
@@ -27,19 +29,33 @@ class WebhookNotifier(BaseNotifier):
         """Post the message. An answer other than 2xx is an error in the log, never of the task."""
         from airflow.sdk import Connection
 
-        found = Connection.get(self.connection)
-        port = f":{found.port}" if found.port else ""
-        path = f"/{found.schema}" if found.schema else ""
-        url = f"{found.conn_type}://{found.host}{port}{path}"
-        if found.extra_dejson.get("path"):
-            url += found.extra_dejson["path"]
-        text = f"{self.message}\n{told(context)}"
-        body = json.dumps({"text": text.strip()}).encode()
-        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-        if found.password:
-            request.add_header("Authorization", f"Bearer {found.password}")
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            self.log.info("told %s: %s", self.connection, answer.status)
+        _post(Connection.get(self.connection), f"{self.message}\n{told(context)}")
+        self.log.info("told %s", self.connection)
+
+
+async def late(context: Any) -> None:
+    """Tell that a run has not ended by its deadline; called in the triggerer, where only its own log has it without a
+    connection."""
+    from airflow.sdk import Connection
+
+    run = context["dag_run"]
+    text = f"{run['dag_id']} {run['partition_key']}: not done by its deadline; the run's tasks say what it waits for"
+    logging.getLogger(__name__).warning(text)
+    if CONNECTION:
+        await asyncio.to_thread(_post, await Connection.async_get(CONNECTION), text)
+
+
+def _post(found: Any, text: str) -> None:
+    """POST {"text": ...} to a connection's URL."""
+    port = f":{found.port}" if found.port else ""
+    path = f"/{found.schema}" if found.schema else ""
+    url = f"{found.conn_type}://{found.host}{port}{path}{found.extra_dejson.get('path', '')}"
+    body = json.dumps({"text": text.strip()}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    if found.password:
+        request.add_header("Authorization", f"Bearer {found.password}")
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S):
+        pass
 
 
 def told(context: Any) -> str:
@@ -50,7 +66,7 @@ def told(context: Any) -> str:
 
     lines = []
     home, task = Home.locate(HOME), context["ti"]
-    key = context["dag_run"].partition_key
+    key = context["dag_run"].partition_key or context.get("params", {}).get("date")
     summary = home.reports / str(parse_day(key)) / "summary.json" if key else None
     if task.task_id == "retrain" and summary is not None and summary.is_file():
         about = json.loads(summary.read_text())

@@ -1,16 +1,21 @@
 """What the DAGs need to know of their deployment: environment variables, read once at parse time.
 
-LONGREEL_HOME       home folder of the pipeline (the Airflow workers see the same one)
-LONGREEL_FIRST_DAY  first log day to process, YYYY-MM-DD; the scheduler catches up from there
-LONGREEL_LAST_DAY   last log day, for a log that has ended; unset for a live one
-LONGREEL_APPROVAL   1: a candidate that is to be promoted waits for a person's approval in Airflow; unset: it does not
-LONGREEL_KFP_HOST   the Kubeflow Pipelines API that runs retrains (components/server.py has its other settings); unset:
-                    they run in the task itself
-LONGREEL_CRON       when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
+LONGREEL_HOME            home folder of the pipeline (the Airflow workers see the same one)
+LONGREEL_FIRST_DAY       first log day to process, YYYY-MM-DD; the scheduler catches up from there
+LONGREEL_LAST_DAY        last log day, for a log that has ended; unset for a live one
+LONGREEL_CRON            when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
+LONGREEL_ARRIVAL_HOURS   how long a run waits for its raw day before it fails; default 24
+LONGREEL_ARRIVAL_POLL_S  seconds between two looks at the raw log; default 300
+LONGREEL_DEADLINE_HOURS  a day whose samples are not there so long after its run was queued is told of; default 12
+LONGREEL_REBUILD_CRON    when to look for corrected raw days; unset: longreel_rebuild runs when a person starts it
+LONGREEL_WATCH_CRON      when to look whether something is for somebody to act on; default every six hours
+LONGREEL_APPROVAL        1: a candidate that is to be promoted waits for a person's approval; unset: it does not
+LONGREEL_KFP_HOST        the Kubeflow Pipelines API that runs retrains (components/server.py has its other settings);
+                         unset: they run in the task itself
+LONGREEL_NOTIFY_CONN     see notify.py
 """
 
 import os
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,9 +27,18 @@ from dags.notify import notifiers
 HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
 TIMEZONE = os.environ.get("LONGREEL_TIMEZONE", "UTC")
+ARRIVAL = timedelta(hours=float(os.environ.get("LONGREEL_ARRIVAL_HOURS", "24")))
+ARRIVAL_POLL = timedelta(seconds=float(os.environ.get("LONGREEL_ARRIVAL_POLL_S", "300")))
+DEADLINE = timedelta(hours=float(os.environ.get("LONGREEL_DEADLINE_HOURS", "12")))
+REBUILD_CRON = os.environ.get("LONGREEL_REBUILD_CRON", "")
+WATCH_CRON = os.environ.get("LONGREEL_WATCH_CRON", "0 */6 * * *")
 APPROVAL = os.environ.get("LONGREEL_APPROVAL") == "1"
 KFP_HOST = os.environ.get("LONGREEL_KFP_HOST", "")
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Of pools.json, which `airflow pools import` and the embedded Airflow read. A task whose pool is missing never starts.
+SPARK_POOL = "longreel_spark"
+TRAIN_POOL = "longreel_train"
 
 # One event a published samples partition, keyed by its day.
 SAMPLES = Asset("longreel_samples", uri="longreel://samples")
@@ -43,8 +57,3 @@ def run_date(variable: str) -> datetime | None:
     """When the scheduled run of the named log day starts: the day after it. None where the variable is unset."""
     day = os.environ.get(variable)
     return None if not day else datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
-
-
-def step(name: str, options: str) -> str:
-    """The command line of a longreel step for one partition; a run without a partition key is refused by the step."""
-    return f"{sys.executable} -m longreel {name} --home {HOME} --date '{{{{ dag_run.partition_key }}}}' {options}"

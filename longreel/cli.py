@@ -15,9 +15,11 @@ from contracts.home import Home
 STEPS: dict[str, tuple[str, str]] = {
     "init": ("longreel.init", "write a home folder's configuration from a preset"),
     "simulate": ("spark_jobs.simulate", "write days of a simulated raw log"),
+    "arrived": ("spark_jobs.arrived", "is a raw log day there? (exit 3: not yet)"),
     "ingest": ("spark_jobs.ingest", "raw log day -> validated events, quarantine and users partitions"),
     "import-history": ("spark_jobs.import_history", "an archive of older events -> the first history base"),
     "build-samples": ("spark_jobs.build_samples", "events and history -> request-level user-day samples"),
+    "outdated": ("spark_jobs.outdated", "which days would be built anew, their raw log or inputs having changed?"),
     "forget": ("spark_jobs.forget", "remove users from every partition, and keep them out"),
     "train": ("components.train", "train a ranker on the days before DATE, logged to MLflow"),
     "evaluate": ("components.evaluate", "judge a model on DATE over the window ladder"),

@@ -21,6 +21,7 @@ from contracts.errors import LongreelError
 from contracts.home import Home
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+POOLS = REPOSITORY / "dags" / "pools.json"
 STARTUP_S = 180
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
 SPARK_LOCAL = {"conn_type": "spark", "host": "local[*]"}
@@ -94,6 +95,7 @@ class EmbeddedAirflow:
         self._pid_file.write_text(str(self._process.pid))
         try:
             self._wait_until_up()
+            self._make_pools()
         except BaseException:
             self._stop(patience_s=0)
             raise
@@ -115,6 +117,13 @@ class EmbeddedAirflow:
             body = json.dumps({"username": "admin", "password": self.password}).encode()
             self._token = self._request("/auth/token", body)["access_token"]
         return self._request(f"/api/v2/{path}")
+
+    def _make_pools(self) -> None:
+        """Make the pools that the DAGs' tasks run in; one that is there keeps its size."""
+        there = {pool["name"] for pool in self.get("pools?limit=100")["pools"]}
+        for name, about in json.loads(POOLS.read_text()).items():
+            if name not in there:
+                self._request("/api/v2/pools", json.dumps({"name": name, **about}).encode())
 
     def _request(self, path: str, body: bytes | None = None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}

@@ -35,11 +35,12 @@ class RetrainOperator(BaseOperator):
     """Train, judge and promote for the run's partition, by the pipeline server that LONGREEL_KFP_HOST names.
 
     `home` is the pipeline's home folder as this worker sees it; `trigger` is why (a tag of the MLflow run); with
-    `promote` false a promotion waits for somebody. The pipeline run is terminated `timeout` after its creation, and
-    when the task is cleared or marked by a person. Returns what summary.json holds.
+    `promote` false a promotion waits for somebody; `force` is "True" where the day may lie further back
+    than the policy allows. The pipeline run is terminated `timeout` after its creation, and when the task is cleared or
+    marked by a person. Returns what summary.json holds.
     """
 
-    template_fields = ("day", "home")
+    template_fields = ("day", "home", "trigger", "force")
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class RetrainOperator(BaseOperator):
         day: str = "{{ dag_run.partition_key }}",
         trigger: str = "freshness",
         promote: bool = True,
+        force: str = "False",
         timeout: timedelta = timedelta(hours=12),
         poll_every: timedelta = timedelta(seconds=30),
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.home, self.day, self.trigger, self.promote = home, day, trigger, promote
+        self.force = force
         self.timeout, self.poll_every = timeout, poll_every
         self._run_id = ""
 
@@ -108,7 +111,10 @@ class RetrainOperator(BaseOperator):
         if run.goes_on:
             self.log.info("reconnecting to pipeline run %s", run.run_id)
             return run
-        if run.succeeded and run.parameters["inputs_digest"] == plan(self._home(), self._day()).inputs_digest:
+        if (
+            run.succeeded
+            and run.parameters["inputs_digest"] == plan(self._home(), self._day(), force=True).inputs_digest
+        ):
             return run
         return None
 
@@ -116,7 +122,7 @@ class RetrainOperator(BaseOperator):
         from components.retrain import plan, submit
 
         home, day, by = self._home(), self._day(), f"{context['dag_run'].dag_id} {context['dag_run'].run_id}"
-        planned = plan(home, day)
+        planned = plan(home, day, force=self.force == "True")
         return submit(_server(), home, day, planned, trigger=self.trigger, promote=self.promote, asked_by=by)
 
     def _home(self) -> Any:

@@ -22,7 +22,10 @@ def add_day_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--end", help="last log day of a range, inclusive")
     parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
     parser.add_argument(
-        "--accept-drift", action="store_true", help="publish days that are unlike the days before them, and record it"
+        "--accept-drift",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="publish days that are unlike the days before them, and record it",
     )
 
 

@@ -54,7 +54,7 @@ def inputs_of(home: Home, source: Source, day: date) -> dict[str, str]:
 def settings_digest(config: Config) -> str:
     """Digest of the settings that decide what raw rows become."""
     settings = asdict(config.source)
-    for name in ("log", "behaviour", "max_quarantined_share"):
+    for name in ("log", "ready_file", "behaviour", "max_quarantined_share"):
         settings.pop(name)
     return digest_of(settings)
 
@@ -63,7 +63,8 @@ def require_raw(source: Source, day: date) -> None:
     """Raises DataNotReadyError where the raw log has not arrived for a day."""
     if not source.has_day(day):
         days = source.days()
-        raise DataNotReadyError(f"the raw log in {source.root} has days {days[0]} .. {days[-1]}, not {day}")
+        have = f"has days {days[0]} .. {days[-1]}" if days else "has no day yet"
+        raise DataNotReadyError(f"the raw log in {source.root} {have}, not {day}{source.arrives_with}")
 
 
 def distinct_rows(rows: "DataFrame") -> "DataFrame":

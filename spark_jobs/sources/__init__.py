@@ -26,4 +26,6 @@ def open_source(home: Home) -> Source:
     if not home.log.exists():
         hint = "`longreel simulate` writes one" if settings.kind == "simulated" else "correct [source] log"
         raise LongreelError(f"no raw log at {home.log} ({settings.kind}); {hint}")
-    return source_class(settings.kind)(home.log)
+    if settings.kind == "kuairand":
+        return KuaiRandSource(home.log)
+    return GenericSource(home.log, settings.ready_file)

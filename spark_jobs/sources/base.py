@@ -30,6 +30,7 @@ class Source(ABC):
 
     hashes_text_ids: bool  # ids may be text, then hashed; otherwise text is unparsable
     user_column = "user_id"  # the raw column that names the user
+    arrives_with = ""  # what a day needs to count as arrived, as a message ends with it
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -25,17 +25,19 @@ if TYPE_CHECKING:
 
 class GenericSource(Source):
     """A folder with `date=YYYY-MM-DD/` folders of Parquet or CSV files, and perhaps a user table and a folder
-    `history/` with an archive of older events."""
+    `history/` with an archive of older events. Where a `ready_file` is named, a day's folder counts once it has it."""
 
     hashes_text_ids = True
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, ready_file: str = "") -> None:
         super().__init__(root)
         if not root.is_dir():
             raise LongreelError(f"{root} is not a folder; expected one with date=YYYY-MM-DD folders")
-        self._days = {_day_of(path): path for path in sorted(root.glob("date=*")) if path.is_dir()}
-        if not self._days:
+        folders = {_day_of(path): path for path in sorted(root.glob("date=*")) if path.is_dir()}
+        if not folders:
             raise LongreelError(f"no date=YYYY-MM-DD folder in {root}; docs/generic-log.md describes the layout")
+        self._days = {day: path for day, path in folders.items() if not ready_file or (path / ready_file).is_file()}
+        self.arrives_with = f"; a day has arrived once its folder holds {ready_file}" if ready_file else ""
 
     def days(self) -> list[date]:
         return sorted(self._days)

@@ -32,6 +32,7 @@ def test_unknown_step(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With no configuration, or no input file, a step ends in exit code 2 and says what is missing."""
     needed = {
+        "arrived": ["--date", "2026-01-05"],
         "ingest": ["--date", "2026-01-05"],
         "import-history": ["--through", "2026-01-05"],
         "build-samples": ["--date", "2026-01-05"],

@@ -1,0 +1,42 @@
+"""How does a task run a step of the command line? As a process, or submitted to Spark; and how is its day announced?"""
+
+import sys
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+
+from dags.settings import HOME, REPOSITORY, SPARK_POOL
+
+DAY = "{{ dag_run.partition_key }}"  # a run without a partition key is refused by the step
+
+
+def step(name: str, options: str = "", day: str = DAY) -> str:
+    """The command line of a step for a day, or of one without a day where that is empty."""
+    date = f"--date '{day}' " if day else ""
+    return f"{sys.executable} -m longreel {name} --home {HOME} {date}{options}".rstrip()
+
+
+def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--date", DAY)) -> SparkSubmitOperator:
+    """A Spark step for the run's log day, or for `days`, submitted through the connection `spark_default`."""
+    return SparkSubmitOperator(
+        task_id=name.replace("-", "_"),
+        name=f"longreel {name}",
+        application=str(REPOSITORY / "longreel" / "__main__.py"),
+        application_args=[name, "--home", HOME, *days],
+        execution_timeout=timedelta(minutes=minutes),
+        pool=SPARK_POOL,
+        doc_md=doc,
+    )
+
+
+def facts_of(day: str, run_type: str) -> dict[str, Any]:
+    """What the asset event of a published samples day says."""
+    from datetime import date
+
+    from contracts.home import Home
+
+    manifest = Home.locate(HOME).lake.require("samples", date.fromisoformat(day))
+    counted = {name: manifest.counts[name] for name in ("users", "requests", "targets") if name in manifest.counts}
+    about = {"digest": manifest.digest, "watermark": manifest.date, "rows": manifest.rows, **counted}
+    return about | {"warnings": manifest.details.get("warnings", []), "run_type": run_type}

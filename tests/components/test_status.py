@@ -1,0 +1,38 @@
+"""`longreel status --check` fails where something is for somebody to act on, and says what."""
+
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from contracts.home import CONFIG_FILE, Home
+from longreel.cli import main
+
+
+def test_a_healthy_home_passes_and_says_what_is_due(
+    make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--home", str(make_home(3).path), "--check"]) == 0
+    assert "training for 2026-01-03: due; No candidate was ever judged" in capsys.readouterr().out
+
+
+def test_samples_that_are_too_old_are_told_of_where_a_limit_is_set(
+    make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A day that never came makes no run that could fail."""
+    home = make_home(3)
+    path = home.path / CONFIG_FILE
+    path.write_text(f"{path.read_text()}max_data_age_days = 5\n")
+    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert "late the newest samples are of 2026-01-03" in (said := capsys.readouterr().out)
+    assert "max_data_age_days allows 5" in said
+    assert main(["status", "--home", str(home.path)]) == 0  # a look is no check
+
+
+def test_a_missing_day_is_told_of(
+    make_home: Callable[..., Home], publish: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(2)
+    publish(home, date(2026, 1, 5))
+    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert "missing samples of 2026-01-03, 2026-01-04; longreel_rebuild publishes them" in capsys.readouterr().out
