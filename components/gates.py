@@ -14,7 +14,7 @@ from components.compare import Difference, settles
 from contracts.decision import Decision, Gate, Outcome
 from contracts.errors import LongreelError
 from contracts.policy import GatePolicy
-from contracts.report import EVERYBODY, METRICS, EvaluationReport, MetricRow
+from contracts.report import CHECKS, EVERYBODY, METRICS, EvaluationReport, MetricRow
 
 NAMES = {"auc": "AUC", "log_loss": "log loss"}
 
@@ -140,13 +140,19 @@ def _data(report: EvaluationReport, policy: GatePolicy) -> Gate:
 
 def _parity(report: EvaluationReport) -> Gate:
     """The numbers are worth nothing where two ways to the same logits disagree."""
-    failed = [check for check in report.parity if not check.passed]
-    for check in failed:
+    for check in (check for check in report.parity if not check.passed):
         reason = (
             f"Logits differ by up to {check.largest:.2g} between the model and {check.name}, allowed are "
             f"{check.tolerance:.2g} ({check.logits:,} compared): what is judged is not what would be served."
         )
         return Gate(name="parity", verdict="fail", reason=reason)
+    made = {check.name for check in report.parity}
+    if missing := [name for name in CHECKS if name not in made]:
+        reason = (
+            f"The model's logits were not compared with {' and '.join(missing)}: judge a version that `longreel train` "
+            "has registered (`longreel evaluate --version`)."
+        )
+        return Gate(name="parity", verdict="hold", reason=reason)
     names = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.parity)
     return Gate(name="parity", verdict="pass", reason=f"Logits agree: {names}.")
 

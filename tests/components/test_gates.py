@@ -13,7 +13,7 @@ from components.gates import decide
 from contracts.decision import Decision, Gate
 from contracts.errors import LongreelError
 from contracts.policy import Budget, GatePolicy
-from contracts.report import DataQuality, Estimate, EvaluationReport, paired_difference
+from contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, paired_difference
 
 Report = Callable[..., EvaluationReport]
 POLICY = GatePolicy()
@@ -268,6 +268,15 @@ def test_logits_that_do_not_agree_reject(report: Report, largest: float) -> None
     whole = report()
     broken = dataclasses.replace(whole, parity=(dataclasses.replace(whole.parity[0], largest=largest),))
     assert not_passed(decide(broken, None, POLICY)) == {"parity": "fail"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_logits_that_were_not_compared_hold_and_say_what_to_do(report: Report, name: str) -> None:
+    whole = report()
+    less = dataclasses.replace(whole, parity=tuple(check for check in whole.parity if check.name != name))
+    decision = decide(less, None, POLICY)
+    assert not_passed(decision) == {"parity": "hold"}
+    assert f"not compared with {name}: judge a version" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("missing", [{"scoring": None}, {"parity": ()}, {"quality": None}, {"window_gains": ()}])
