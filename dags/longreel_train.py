@@ -4,8 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator, PartitionedAssetTimetable, dag
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, dag
 
 from dags.notify import notifiers
 from dags.settings import APPROVAL, DEFAULT_ARGS, HOME, KFP_HOST, SAMPLES, run_date, step
@@ -20,13 +20,22 @@ With `LONGREEL_KFP_HOST` it runs on that server, and the task waits without hold
 run that an earlier one began, and clearing or marking the deferred task terminates it.
 
 With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
-person (Required Actions; a rejection or no answer within three days leaves the champion), `promote` moves the alias.
+person (Required Actions; no answer within three days is a rejection), `promote` moves the alias or leaves the champion,
+and writes in the ledger who answered what, and why.
 With `LONGREEL_NOTIFY_CONN` a webhook is told of every decision and failure.
 
 **`retrain` failed.** Clear it: training goes on from its last checkpoint. **Train a day by hand:**
 `longreel retrain --date 2026-01-09 --trigger manual`, or a manual run with that partition key through the REST API.
 **A bad model went live:** `longreel rollback`.
 """
+
+# What a person answered, as the step's environment: no word of theirs is ever read by a shell.
+_SAID = "ti.xcom_pull(task_ids='approve')"
+ANSWER = {
+    "LONGREEL_ACTOR": "{{ (" + _SAID + "['responded_by_user'] or {'name': 'nobody in time'})['name'] }}",
+    "LONGREEL_ANSWER": "{{ " + _SAID + "['chosen_options'][0] }}",
+    "LONGREEL_REASON": "{{ " + _SAID + "['params_input'].get('reason') or '' }}",
+}
 
 
 def _retrain() -> BaseOperator:
@@ -51,16 +60,24 @@ def _approved() -> BashOperator:
         skip_on_exit_code=99,
         execution_timeout=timedelta(minutes=5),
     )
-    approve = ApprovalOperator(
+    approve = HITLOperator(
         task_id="approve",
         subject="Promote the candidate judged on {{ dag_run.partition_key }}?",
         body="{{ ti.xcom_pull(task_ids='proposal') }}",
+        options=["Approve", "Reject"],
         defaults="Reject",
+        params={"reason": Param("", type="string", description="why; the ledger keeps it")},
         response_timeout=timedelta(days=3),
         execution_timeout=timedelta(days=4),
         notifiers=notifiers("longreel_train {{ dag_run.partition_key }}: a candidate waits for approval"),
     )
-    promote = BashOperator(task_id="promote", bash_command=step("promote", ""), execution_timeout=timedelta(minutes=15))
+    promote = BashOperator(
+        task_id="promote",
+        bash_command=step("promote", '--answer="$LONGREEL_ANSWER" --reason="$LONGREEL_REASON"'),
+        env=ANSWER,
+        append_env=True,
+        execution_timeout=timedelta(minutes=15),
+    )
     proposal >> approve >> promote
     return proposal
 

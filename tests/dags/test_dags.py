@@ -101,7 +101,7 @@ def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapsho
         "approve": ["promote"],
         "promote": [],
     }
-    assert train["approve"]["operator"] == "ApprovalOperator"
+    assert train["approve"]["operator"] == "HITLOperator"
     assert "--no-promote" in train["retrain"]["command"]
     assert "--no-promote" not in snapshot["longreel_train"]["tasks"]["retrain"]["command"]
     assert all(task["tells"] for dag in asked.values() for task in dag["tasks"].values())
