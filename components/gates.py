@@ -225,7 +225,7 @@ def _cost(report: EvaluationReport, policy: GatePolicy) -> Gate:
     budget = next((b for b in policy.budgets if b.device in cost.device), None)
     if budget is None:
         names = ", ".join(b.device for b in policy.budgets)
-        reason = f"{said}, but the budget is for {names}: evaluate the candidate there."
+        reason = f"{said}, but gates.toml has no budget for that device, only for {names}: add one, or evaluate there."
         return Gate(name="cost", verdict="hold", reason=reason)
     allowed = f"{budget.latency_ms:,.1f} ms and {budget.memory_mib:,.0f} MiB are allowed on {budget.device}"
     if cost.latency_low_ms > budget.latency_ms or cost.peak_memory_mib > budget.memory_mib:

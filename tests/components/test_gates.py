@@ -278,7 +278,11 @@ def test_a_floor_that_is_not_surely_passed(report: Report, auc: float, outcome: 
         (Budget(device="H200", latency_ms=1.95, memory_mib=1_000), "hold", "measure again"),
         (Budget(device="H200", latency_ms=1.5, memory_mib=1_000), "reject", "2.0 ms"),
         (Budget(device="H200", latency_ms=2.1, memory_mib=800), "reject", "900 MiB"),
-        (Budget(device="H100", latency_ms=9.0, memory_mib=9_000), "hold", "the budget is for H100"),
+        (
+            Budget(device="H100", latency_ms=9.0, memory_mib=9_000),
+            "hold",
+            "no budget for that device, only for H100: add one",
+        ),
     ],
 )
 def test_the_cost_on_the_named_device_is_held_to_its_budget(
@@ -287,6 +291,15 @@ def test_the_cost_on_the_named_device_is_held_to_its_budget(
     decision = decide(report(), None, dataclasses.replace(POLICY, budgets=(budget,)))
     assert decision.outcome == outcome
     assert said in gate(decision, "cost").reason
+
+
+def test_of_several_budgets_the_first_that_fits_the_device_counts(report: Report) -> None:
+    exact, wide = (
+        Budget(device="H200", latency_ms=9.0, memory_mib=950),
+        Budget(device="NVIDIA", latency_ms=1, memory_mib=1),
+    )
+    assert decide(report(), None, dataclasses.replace(POLICY, budgets=(exact, wide))).outcome == "promote"
+    assert decide(report(), None, dataclasses.replace(POLICY, budgets=(wide, exact))).outcome == "reject"
 
 
 def test_a_day_that_was_warned_of_promotes_nobody_unless_the_policy_says_so(report: Report) -> None:
