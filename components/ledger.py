@@ -129,9 +129,11 @@ class Ledger:
         for entry in self.entries():
             if (entry.action, entry.to_version, entry.decision) == wanted:
                 return entry
-        return self._move(
-            "decline", self.champion(), version, decision.digest(), reason or "a person said no and not why"
-        )
+        why = reason or "a person said no and not why"
+        entry = self._move("decline", self.champion(), version, decision.digest(), why)
+        number = str(version.version)  # whose page says `promote`, and would not say why it never was
+        self.client.set_model_version_tag(self.model, number, "declined", f"by {entry.who}: {entry.reason}")
+        return entry
 
     def rollback(self, to_version: int | None = None, reason: str = "") -> Entry:
         """Give the alias back to the champion before the present one, or to a named earlier champion.

@@ -85,10 +85,13 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     tags = run.data.tags
     assert (tags["role"], tags["trained_on"], tags["judged_on"]) == ("candidate", "2026-01-01 .. 2026-01-02", str(DAY))
     assert (tags["policy_version"], tags["policy_digest"]) == ("1", home.policy.digest())
+    assert (tags["config_digest"], tags["git_sha"]) == (home.config.digest(), tracking.git_sha())
     report = EvaluationReport.read(Path(client.download_artifacts(made.run_id, CANDIDATE_REPORT)))
     assert tuple(check.name for check in report.parity) == CHECKS
     assert all(check.passed for check in report.parity)
     assert (report.policy_digest, report.code_version) == (home.policy.digest(), tracking.git_sha())
+    assert (tags["model_digest"], tags["judged_data_digest"]) == (report.model_digest, report.data_digest)
+    assert {"all", "new users", "returning users", "history<32"} < set(report.slices)
     card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
     assert f"longreel reproduce {made.run_id}" in card
     assert "longreel-tiny version 1" in card

@@ -111,6 +111,8 @@ def test_a_persons_no_is_written_down_and_moves_nothing(home: Home, register: Re
     assert ledger.decline(promotion(second, first), second, "again") == said
     assert alias_of(ledger) == 1
     assert moves(ledger)[1:] == [("promote", None, 1, False), ("decline", 1, 2, False)]
+    declined = registry.get_version(ledger.client, ledger.model, second.version).tags["declined"]
+    assert declined == f"by {said.who}: a launch is tomorrow"
     with pytest.raises(LongreelError, match="name the version that was judged"):
         ledger.decline(promotion(second, first), first)
     ledger.promote(promotion(second, first), second)  # they have thought better of it
