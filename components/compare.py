@@ -14,6 +14,7 @@ import numpy as np
 from contracts.report import Estimate, paired_difference
 
 TOO_MUCH = 1_000  # times the data: no answer worth giving
+POWER = 0.8  # how often as much data as a hold asks for is to be enough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +60,11 @@ class Difference:
         return f"{abs(self.value):.4f} {kind} [{self.low(level):+.4f}, {self.high(level):+.4f}]"
 
     def more_data(self, limit: float, level: float) -> float | None:
-        """How many times the users would put the bound at `level` on one side of `limit`, the difference staying as it
-        is: a bound's distance shrinks with the root of the users. None beyond TOO_MUCH."""
-        gap = abs(self.value - limit)
-        reach = self.high(level) - self.value
+        """How many times the users would put the bound at `level` on the difference's side of `limit`, with probability
+        POWER if the difference is what it seems: a standard deviation shrinks with the root of the users, and the next
+        day's difference has one too. None beyond TOO_MUCH."""
+        gap, normal = abs(self.value - limit), NormalDist()
+        reach = self.sd * (normal.inv_cdf(1 - level) + normal.inv_cdf(POWER))
         factor = math.inf if gap == 0 else (reach / gap) ** 2
         return factor if factor <= TOO_MUCH else None
 
@@ -71,10 +73,8 @@ def settles(factor: float | None, users: int) -> str:
     """How much more data a hold asks for, in words."""
     if factor is None:
         return "At this difference no amount of data worth waiting for would settle it."
-    if factor <= 1:
-        return "More data would only confirm that."
     wanted = f"about {factor:.1f} times this day's {users:,} users ({factor * users:,.0f})"
-    return f"If the difference stays, {wanted} settle it."
+    return f"If the difference stays, {wanted} settle it {POWER:.0%} of the time."
 
 
 def _widening(users: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from contracts.dates import parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.report import EvaluationReport, ParityCheck
+from contracts.report import ARTEFACT, EvaluationReport, ParityCheck
 
 NO_REPORT = "null"  # stands where a champion's report would, were there a champion
 ARTEFACT_ROWS = 16  # user-days that the registered artefact scores again
@@ -83,7 +83,8 @@ def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> Parity
     import mlflow
     import numpy as np
 
-    from model.parity import OTHER_KERNELS, compared
+    from model.device import pick_device
+    from model.parity import compared, rounding, served_in
     from model.scorer import Scorer
     from model.scoring import day_groups, request_table
 
@@ -96,7 +97,9 @@ def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> Parity
         chance = scores[list(scorer.ranker.tasks)].to_numpy(np.float64)
         return np.log(chance) - np.log1p(-chance)
 
-    return compared("the registered artefact", logits(ours), logits(served), OTHER_KERNELS[scorer.device.type])
+    judged = logits(ours)
+    serving = pick_device("auto")  # where the artefact loads, whatever this evaluation was told to use
+    return compared(ARTEFACT, judged, logits(served), 2 * rounding(scorer.ranker, judged, served_in(serving)))
 
 
 def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:

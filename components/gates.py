@@ -14,7 +14,7 @@ from components.compare import Difference, settles
 from contracts.decision import Decision, Gate, Outcome
 from contracts.errors import LongreelError
 from contracts.policy import GatePolicy
-from contracts.report import EVERYBODY, METRICS, EvaluationReport, MetricRow
+from contracts.report import CHECKS, EVERYBODY, METRICS, EvaluationReport, MetricRow
 
 NAMES = {"auc": "AUC", "log_loss": "log loss"}
 
@@ -140,13 +140,19 @@ def _data(report: EvaluationReport, policy: GatePolicy) -> Gate:
 
 def _parity(report: EvaluationReport) -> Gate:
     """The numbers are worth nothing where two ways to the same logits disagree."""
-    failed = [check for check in report.parity if not check.passed]
-    for check in failed:
+    for check in (check for check in report.parity if not check.passed):
         reason = (
             f"Logits differ by up to {check.largest:.2g} between the model and {check.name}, allowed are "
             f"{check.tolerance:.2g} ({check.logits:,} compared): what is judged is not what would be served."
         )
         return Gate(name="parity", verdict="fail", reason=reason)
+    made = {check.name for check in report.parity}
+    if missing := [name for name in CHECKS if name not in made]:
+        reason = (
+            f"The model's logits were not compared with {' and '.join(missing)}: judge a version that `longreel train` "
+            "has registered (`longreel evaluate --version`)."
+        )
+        return Gate(name="parity", verdict="hold", reason=reason)
     names = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.parity)
     return Gate(name="parity", verdict="pass", reason=f"Logits agree: {names}.")
 
@@ -160,9 +166,10 @@ def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
     if auc.low > policy.min_auc:
         return Gate(name="floor", verdict="pass", reason=f"{said}, above the floor of {policy.min_auc:.4f}.")
     if auc.value > policy.min_auc:
-        users = report.row(policy.task, window).users
-        factor = ((auc.value - auc.low) / (auc.value - policy.min_auc)) ** 2
-        reason = f"{said}: not surely above the floor of {policy.min_auc:.4f}. {settles(factor, users)}"
+        above = Difference.within(auc, report.interval, report.row(policy.task, window).users)
+        assert above is not None  # it has a value and an interval
+        factor = above.more_data(policy.min_auc, (1 - report.interval) / 2)
+        reason = f"{said}: not surely above the floor of {policy.min_auc:.4f}. {settles(factor, above.users)}"
         return Gate(name="floor", verdict="hold", reason=reason, more_data=factor)
     return Gate(name="floor", verdict="fail", reason=f"{said}, not above the floor of {policy.min_auc:.4f}.")
 
@@ -218,7 +225,7 @@ def _cost(report: EvaluationReport, policy: GatePolicy) -> Gate:
     budget = next((b for b in policy.budgets if b.device in cost.device), None)
     if budget is None:
         names = ", ".join(b.device for b in policy.budgets)
-        reason = f"{said}, but the budget is for {names}: evaluate the candidate there."
+        reason = f"{said}, but gates.toml has no budget for that device, only for {names}: add one, or evaluate there."
         return Gate(name="cost", verdict="hold", reason=reason)
     allowed = f"{budget.latency_ms:,.1f} ms and {budget.memory_mib:,.0f} MiB are allowed on {budget.device}"
     if cost.latency_low_ms > budget.latency_ms or cost.peak_memory_mib > budget.memory_mib:
@@ -278,11 +285,13 @@ class _Rivals:
         if sure:
             reason = f"{said}: surely above {policy.min_gain:+.4f} by {' and '.join(sure)}."
             return Gate(name=name, verdict="pass", reason=reason)
-        factors = [g.more_data(policy.min_gain, level) for g in gains.values()]
-        soonest = min((f for f in factors if f is not None), default=None)
-        reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(soonest, users)}"
-        waits = soonest if soonest is not None and soonest > 1 else None  # it is surely not better already
-        return Gate(name=name, verdict="hold", reason=reason, more_data=waits)
+        ahead = [g for g in gains.values() if g.value > policy.min_gain]
+        if not ahead:
+            reason = f"{said}: not above {policy.min_gain:+.4f}, and more data of the kind would not make it so."
+            return Gate(name=name, verdict="hold", reason=reason)
+        factor = min((f for g in ahead if (f := g.more_data(policy.min_gain, level)) is not None), default=None)
+        reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(factor, users)}"
+        return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
 
     def losses(self) -> list[Gate]:
         """What the candidate must not pay for being better elsewhere."""
@@ -335,6 +344,6 @@ def _proved(name: str, said: str, gain: Difference, tolerance: float, level: flo
     said = f"{said} {gain.say(proof)}"
     if gain.low(proof) > -tolerance:
         return Gate(name=name, verdict="pass", reason=f"{said}: a loss beyond {tolerance:.4f} is ruled out.")
-    factor = gain.more_data(-tolerance, proof)
+    factor = gain.more_data(-tolerance, proof if gain.value > -tolerance else level)  # to pass, or to fail
     reason = f"{said}: a loss beyond {tolerance:.4f} is not ruled out. {settles(factor, gain.users)}"
     return Gate(name=name, verdict="hold", reason=reason, more_data=factor)

@@ -27,8 +27,10 @@ def run(args: argparse.Namespace, home: Home) -> int:
         console.print(f"{ledger.model}: no version was ever promoted")
         return 0
     console.print(ledger_table(entries[-args.last :] if args.last else entries))
-    assert champion is not None  # an entry that counts leaves one, and the first always counts
-    console.print(f"champion of {ledger.model}: version {champion.version}, model digest {champion.model_digest}")
+    if champion is None:  # all that was proposed was declined
+        console.print(f"{ledger.model} has no champion")
+    else:
+        console.print(f"champion of {ledger.model}: version {champion.version}, model digest {champion.model_digest}")
     return 0
 
 
@@ -38,7 +40,8 @@ def ledger_table(entries: Sequence[Entry]) -> Table:
     for name in ("entry", "when", "who", "action", "champion", "decision", "why"):
         table.add_column(name)
     for e in entries:
-        moved = f"{e.from_version or 'none'} -> {e.to_version}"
+        before = e.from_version or "none"
+        moved = f"{before} -> {e.to_version}" if e.action != "decline" else f"{before} stays, not {e.to_version}"
         action = f"{e.action} [red](void: lost a race)[/]" if e.void else e.action
         table.add_row(str(e.sequence), e.at, e.who, action, moved, e.decision or "–", escape(e.reason))
     return table

@@ -29,14 +29,15 @@ from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
 
-Action = Literal["promote", "rollback"]
+Action = Literal["promote", "rollback", "decline"]
 ENTRY_TAG = "entry"
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One line of the ledger. A void entry lost a race and changed nothing."""
+    """One line of the ledger. A void entry lost a race and changed nothing; nor does `decline`, a person's no to
+    `to_version`, which leaves `from_version` the champion."""
 
     sequence: int
     at: str  # UTC, ISO 8601
@@ -48,6 +49,11 @@ class Entry:
     decision: str | None  # digest of the decision that allowed it
     reason: str
     void: bool = False
+
+    @property
+    def moves(self) -> bool:
+        """Whether it made `to_version` the champion."""
+        return not self.void and self.action != "decline"
 
 
 class Ledger:
@@ -72,9 +78,9 @@ class Ledger:
         end: int | None = None
         for item in sorted((v for v in found if ENTRY_TAG in v.tags), key=lambda v: int(v.version)):
             values: dict[str, Any] = json.loads(item.tags[ENTRY_TAG])
-            void = values["from_version"] != end
+            void = values["action"] != "decline" and values["from_version"] != end
             entries.append(Entry(sequence=int(item.version), void=void, **values))
-            end = end if void else entries[-1].to_version
+            end = entries[-1].to_version if entries[-1].moves else end
         return entries
 
     def champion(self) -> Version | None:
@@ -83,8 +89,11 @@ class Ledger:
         self._align()
         return None if end is None else registry.get_version(self.client, self.model, end)
 
-    def promote(self, decision: Decision, version: Version) -> Entry:
+    def promote(self, decision: Decision, version: Version, reason: str = "") -> Entry:
         """Make a version the champion. Doing it twice with the same decision is done once.
+
+        Args:
+            reason: what the person who approves it adds to the decision's own reason.
 
         Raises:
             LongreelError: the decision is not to promote, or is about another model or another champion; the version's
@@ -93,13 +102,9 @@ class Ledger:
         current = self.champion()
         if decision.outcome != "promote":
             raise LongreelError(f"the decision is to {decision.outcome}, not to promote: {' '.join(decision.reasons)}")
-        if decision.candidate_digest != version.model_digest:
-            raise LongreelError(
-                f"the decision is about the model {decision.candidate_digest}, but version {version.version} is "
-                f"{version.model_digest}; name the version that was judged"
-            )
+        _require_same_model(decision, version)
         self._require_early_look(decision, version)
-        last = next((e for e in reversed(self.entries()) if not e.void), None)
+        last = next((e for e in reversed(self.entries()) if e.moves), None)
         if last is not None and (last.to_version, last.decision) == (version.version, decision.digest()):
             return last
         digest = None if current is None else current.model_digest
@@ -109,7 +114,26 @@ class Ledger:
                 "evaluate and decide again"
             )
         registry.fetch(self.client, self.model, version)
-        return self._move("promote", current, version, decision.digest(), registry.headline(decision))
+        why = " ".join(filter(None, [reason, registry.headline(decision)]))
+        return self._move("promote", current, version, decision.digest(), why)
+
+    def decline(self, decision: Decision, version: Version, reason: str = "") -> Entry:
+        """Write down that a person does not want what the gates would promote; the champion stays. Doing it twice with
+        the same decision is done once.
+
+        Raises:
+            LongreelError: the decision is about another model.
+        """
+        _require_same_model(decision, version)
+        wanted = ("decline", version.version, decision.digest())
+        for entry in self.entries():
+            if (entry.action, entry.to_version, entry.decision) == wanted:
+                return entry
+        why = reason or "a person said no and not why"
+        entry = self._move("decline", self.champion(), version, decision.digest(), why)
+        number = str(version.version)  # whose page says `promote`, and would not say why it never was
+        self.client.set_model_version_tag(self.model, number, "declined", f"by {entry.who}: {entry.reason}")
+        return entry
 
     def rollback(self, to_version: int | None = None, reason: str = "") -> Entry:
         """Give the alias back to the champion before the present one, or to a named earlier champion.
@@ -117,7 +141,7 @@ class Ledger:
         Raises:
             LongreelError: there is none, the named version never was champion, or its files are damaged.
         """
-        current, entries = self.champion(), [e for e in self.entries() if not e.void]
+        current, entries = self.champion(), [e for e in self.entries() if e.moves]
         if current is None:
             raise LongreelError(f"{self.model} has no champion, so there is nothing to roll back")
         once = sorted({e.to_version for e in entries} - {current.version})
@@ -146,7 +170,7 @@ class Ledger:
             )
 
     def _end(self) -> int | None:
-        return next((e.to_version for e in reversed(self.entries()) if not e.void), None)
+        return next((e.to_version for e in reversed(self.entries()) if e.moves), None)
 
     def _move(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> Entry:
         sequence = self._append(action, current, to, decision, reason)
@@ -205,3 +229,11 @@ class Ledger:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
             raise
+
+
+def _require_same_model(decision: Decision, version: Version) -> None:
+    if decision.candidate_digest != version.model_digest:
+        raise LongreelError(
+            f"the decision is about the model {decision.candidate_digest}, but version {version.version} is "
+            f"{version.model_digest}; name the version that was judged"
+        )

@@ -22,13 +22,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--waits-for-approval", type=str.lower, choices=("true", "false"), default="false", help="true: do nothing yet"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and why; exit 99: nothing")
+    parser.add_argument(
+        "--answer",
+        type=str.lower,
+        choices=("approve", "reject"),
+        default="approve",
+        help="of the person asked, whom $LONGREEL_ACTOR names; reject: the champion stays, and the ledger says so",
+    )
+    parser.add_argument("--reason", default="", help="the person's, for the ledger")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Promote and print the ledger's new line."""
     decision, number = _asked(args, home)
     if args.dry_run:
-        print(f"version {number}: {decision.outcome}. {' '.join(decision.reasons[:3])}")
+        print(f"version {number}: {_proposal(decision, home)}")
         return 0 if decision.outcome == "promote" else NOT_BETTER
     if args.if_better and decision.outcome != "promote":
         print(f"version {number}: {decision.outcome}; the champion stays")
@@ -41,10 +49,23 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
     ledger = Ledger(home)
     version = registry.get_version(ledger.client, ledger.model, number)
-    entry = ledger.promote(decision, version)
+    if args.answer == "reject":
+        entry = ledger.decline(decision, version, args.reason)
+        print(f"{ledger.model}: version {number} declined by {entry.who} (ledger entry {entry.sequence}); unchanged")
+        return 0
+    entry = ledger.promote(decision, version, args.reason)
     before = "no champion" if entry.from_version is None else f"version {entry.from_version}"
     print(f"{ledger.model}: champion {before} -> version {entry.to_version} (ledger entry {entry.sequence})")
     return 0
+
+
+def _proposal(decision: Decision, home: Home) -> str:
+    """What is decided and why, on one line, with where to read more: what a person is asked about."""
+    from components.record import CARD
+    from components.registry import headline
+
+    card = home.reports / decision.date / CARD
+    return f"{decision.outcome}. {headline(decision)}" + (f" Run card: {card}" if card.is_file() else "")
 
 
 def _asked(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:

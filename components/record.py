@@ -32,7 +32,9 @@ def record_judgement(
     run_id = judged.run_id
     manifest = home.lake.require("samples", date.fromisoformat(report.date))
     first, last = judged.tags.get("train_first_day", "?"), judged.tags.get("train_last_day", "?")
-    for key, value in {"role": "candidate", "trained_on": f"{first} .. {last}", "judged_on": report.date}.items():
+    tags = {"role": "candidate", "trained_on": f"{first} .. {last}", "judged_on": report.date}
+    tags |= {"model_digest": report.model_digest, "judged_data_digest": report.data_digest}
+    for key, value in tags.items():
         client.set_tag(run_id, key, value)
     tracking.log_data(client, run_id, home.lake, [manifest], "evaluation")
     for dataset in ("events", "samples"):

@@ -14,7 +14,7 @@ BETTER_BY = ("auc", "log_loss")
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What scoring one request may cost on devices whose name contains `device`."""
+    """What scoring one request may cost on devices whose name contains `device`; of several, the first one counts."""
 
     device: str = ""
     latency_ms: float = 0.0
@@ -27,7 +27,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class GatePolicy:
-    """The gates' limits and error rates; contracts/presets/gates.toml says what each means."""
+    """The gates' limits and error rates; contracts/presets/gates.toml says what each means, and has budgets too."""
 
     version: str = "1"
     task: str = "click"

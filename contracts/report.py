@@ -15,6 +15,13 @@ METRICS = ("auc", "gauc", "log_loss", "calibration", "ece")
 EVERYBODY = "all"  # the slice that holds every target
 DRAW_DIGITS = 8
 
+# What a model's logits are compared with.
+IN_MEMORY = "the model in memory when training ended"
+ONE_ROW = "one row per target"
+ARTEFACT = "the registered artefact"
+CHECKS = (IN_MEMORY, ONE_ROW, ARTEFACT)  # of every candidate
+PRECISION = "float32"  # where the device scores in half precision
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:

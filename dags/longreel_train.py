@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, dag
 
 from dags.notify import notifiers
@@ -22,7 +22,8 @@ holding a worker; a new try goes on with the run that an earlier one began, and 
 terminates it.
 
 With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
-person (Required Actions; a rejection or no answer within three days leaves the champion), `promote` moves the alias.
+person (Required Actions; no answer within three days is a rejection), `promote` moves the alias or leaves the champion,
+and writes in the ledger who answered what, and why.
 With `LONGREEL_NOTIFY_CONN` a webhook is told of every decision and failure.
 
 **Train a day by hand:** Trigger, with the day that the candidate is to be judged on, and *force* where the policy would
@@ -38,7 +39,7 @@ the run card.
 """
 PROPOSAL = "Shows the decision. Skipped: the candidate did not pass the gates, so there is nothing to approve."
 APPROVE = "Answer under Required Actions. Rejected or not answered within three days: the champion stays."
-PROMOTE = "Moves the alias `champion` and writes the ledger. Failed: somebody changed the champion; judge again."
+PROMOTE = "Moves the alias `champion`, or leaves it, and writes who answered what in the ledger. Failed: somebody changed the champion; judge again."
 
 DAY = "{{ dag_run.partition_key or params.date or '' }}"
 PARAMS = {
@@ -68,6 +69,14 @@ def trigger_of(dag_run: Any, triggering_asset_events: Any) -> str:
 
 TRIGGER = "{{ trigger_of(dag_run, triggering_asset_events) }}"
 FORCE = "{{ ' --force' if params.force else '' }}"
+
+# What a person answered, as the step's environment: no word of theirs is ever read by a shell.
+_SAID = "ti.xcom_pull(task_ids='approve')"
+ANSWER = {
+    "LONGREEL_ACTOR": "{{ (" + _SAID + "['responded_by_user'] or {'name': 'nobody in time'})['name'] }}",
+    "LONGREEL_ANSWER": "{{ " + _SAID + "['chosen_options'][0] }}",
+    "LONGREEL_REASON": "{{ " + _SAID + "['params_input'].get('reason') or '' }}",
+}
 
 
 def _retrain() -> BaseOperator:
@@ -103,11 +112,13 @@ def _approved() -> BashOperator:
         execution_timeout=timedelta(minutes=5),
         doc_md=PROPOSAL,
     )
-    approve = ApprovalOperator(
+    approve = HITLOperator(
         task_id="approve",
         subject=f"Promote the candidate judged on {DAY}?",
         body="{{ ti.xcom_pull(task_ids='proposal') }}",
+        options=["Approve", "Reject"],
         defaults="Reject",
+        params={"reason": Param("", type="string", description="why; the ledger keeps it")},
         response_timeout=timedelta(days=3),
         execution_timeout=timedelta(days=4),
         notifiers=notifiers(f"longreel_train {DAY}: a candidate waits for approval"),
@@ -115,7 +126,9 @@ def _approved() -> BashOperator:
     )
     promote = BashOperator(
         task_id="promote",
-        bash_command=step("promote", "", DAY),
+        bash_command=step("promote", '--answer="$LONGREEL_ANSWER" --reason="$LONGREEL_REASON"', DAY),
+        env=ANSWER,
+        append_env=True,
         execution_timeout=timedelta(minutes=15),
         doc_md=PROMOTE,
     )

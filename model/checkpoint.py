@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from contracts.lake import digest_of
 from model.ranker import Ranker
 
 WEIGHTS = "weights.safetensors"
+REFERENCE = "reference.safetensors"
 CONFIG = "config.json"
 
 
@@ -58,11 +59,20 @@ def new_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def save_model(folder: Path, ranker: Ranker, meta: dict[str, Any]) -> str:
-    """Write a model folder; returns its digest. `meta` is JSON: data_watermark, digests, training_mean_window ..."""
+def save_model(
+    folder: Path, ranker: Ranker, meta: dict[str, Any], reference: Mapping[str, torch.Tensor] | None = None
+) -> str:
+    """Write a model folder; returns its digest, of weights and description.
+
+    Args:
+        meta: JSON: data_watermark, digests, training_mean_window ...
+        reference: what the ranker answers now (model/reference.py), for whoever judges the folder.
+    """
     with new_folder(folder) as draft:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in ranker.state_dict().items()}
         save_file(weights, draft / WEIGHTS)
+        if reference is not None:
+            save_file({name: values.contiguous() for name, values in reference.items()}, draft / REFERENCE)
         described = {
             "model": ranker.config.described(),
             "tasks": list(ranker.tasks),

@@ -85,7 +85,7 @@ def evaluate(
     reliability = tuple(judge.reliability(logits))
     some = keep(read_rows(lake, [groups[read.longest_group]]))
     cost = measure(ranker, some, read.longest_request, settings.windows[-1], device)
-    parity = tuple(check_parity(ranker, meta, model_dir, some, ladder[-1], device))
+    parity = tuple(check_parity(ranker, model_dir, some, ladder[-1], device))
     if on_progress is not None:
         on_progress("cost and parity", len(ladder) + 1, len(ladder) + 1)
     return EvaluationReport(

@@ -208,10 +208,14 @@ class TrainingReader:
             self._plan(epoch)
         return self._num_batches[epoch]
 
-    def label_rates(self) -> torch.Tensor:
-        """Observed rate of each task [tasks] in the first row group that has targets, to start the logits from."""
+    def first_rows(self) -> SampleRows:
+        """The first row group that has targets."""
         group = next(g for g in self.groups if self.targets[g.first_request :][: g.num_requests].sum())
-        return torch.from_numpy(read_rows(self.lake, [group]).task_labels(self.tasks).mean(axis=0))
+        return read_rows(self.lake, [group])
+
+    def label_rates(self) -> torch.Tensor:
+        """Observed rate of each task [tasks] in the first rows, to start the logits from."""
+        return torch.from_numpy(self.first_rows().task_labels(self.tasks).mean(axis=0))
 
     def _plan(self, epoch: int) -> list[_Pool]:
         if epoch not in self._plans:

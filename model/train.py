@@ -21,7 +21,8 @@ import torch
 from contracts.config import Config, ModelConfig
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest, digest_of
-from model import collisions
+from model import collisions, reference
+from model.batch import RequestBatch
 from model.checkpoint import load_model, model_digest, save_model
 from model.collisions import Collisions
 from model.compile import compile_blocks, recompute_layers, wants_compile
@@ -34,7 +35,7 @@ from model.optimizer import learning_rate
 from model.prefetch import Prefetcher
 from model.progress import Meter, ProgressPrinter, StepStats
 from model.ranker import Ranker
-from model.reader import TrainingReader, read_rows
+from model.reader import TrainingReader
 from model.step import Stepper
 from model.training_state import Progress, load_state, newest_checkpoint, save_state
 
@@ -76,6 +77,7 @@ class _Run:
     total_steps: int
     fingerprint: str
     work_dir: Path
+    probe: RequestBatch  # what the finished model is asked, for whoever judges what was saved of it
 
     @property
     def ranker(self) -> Ranker:
@@ -145,9 +147,9 @@ def _prepare(
     settings = config.training
     on_cuda = device.type == "cuda"
     reader = TrainingReader(lake, manifests, config.tasks, settings, rank=ranks.rank, ranks=ranks.size, pin=on_cuda)
-    width = read_rows(lake, [next(g for g in reader.groups if g.num_requests)]).user_features.shape[1]
+    some = reader.first_rows()
     torch.manual_seed(settings.seed)
-    ranker = make_ranker(config.model, config.tasks, width)
+    ranker = make_ranker(config.model, config.tasks, some.user_features.shape[1])
     if init_from is None:
         ranker.set_prior(reader.label_rates())
     else:
@@ -171,6 +173,7 @@ def _prepare(
         total_steps=total_steps,
         fingerprint=digest_of(made_from),
         work_dir=work_dir,
+        probe=reference.made_up(some, settings.seed),
     )
 
 
@@ -269,6 +272,7 @@ def _finish(
             out_dir,
             run.ranker,
             _meta(run, manifests, progress, init_from) | {"collisions": collisions.described(found)},
+            reference.answered(run.ranker, run.probe, run.device),
         )
     run.ranks.wait()
     last = [loss for _, loss in progress.curve[-max(1, len(progress.curve) // 10) :]]

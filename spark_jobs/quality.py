@@ -97,7 +97,7 @@ def check(
     docs = folder / "data-docs" / dataset
     passed = [holds(check, facts[check.column]) for check in checks]
     if not brief or any(each.level == "stop" and not ok for each, ok in zip(checks, passed, strict=True)):
-        passed = _run_checkpoint(dataset, facts, checks, docs)
+        passed = _run_checkpoint(dataset, day, facts, checks, docs)
     results = [_result(each, facts[each.column], success) for each, success in zip(checks, passed, strict=True)]
     failed = [result for result in results if not result["success"] and result["level"] == "stop"]
     failures = [_sentence(result) for result in failed]
@@ -149,12 +149,13 @@ def _result(check: Check, observed: Any, success: bool) -> dict[str, Any]:
     return about | {"level": check.level, "success": success}
 
 
-def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check], docs: Path) -> list[bool]:
+def _run_checkpoint(dataset: str, day: date, facts: Mapping[str, Any], checks: list[Check], docs: Path) -> list[bool]:
     """Whether each check passed, by Great Expectations, and the Data Docs of that."""
     _quiet()
     import great_expectations as gx
     import pandas as pd
     from great_expectations.checkpoint import UpdateDataDocsAction
+    from great_expectations.core.run_identifier import RunIdentifier
 
     _quiet()  # again: the import sets its own level
     context = gx.get_context(mode="ephemeral")
@@ -163,9 +164,11 @@ def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check],
         context.delete_data_docs_site(name)
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
     index = {"class_name": "DefaultSiteIndexBuilder"}
+    page = {"module_name": "spark_jobs.data_docs", "class_name": "NamedValidationPage"}
+    sections = {"validations": {"renderer": page}}
     site = {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
-    context.add_data_docs_site("local", site)  # type: ignore[arg-type]
-    asset = context.data_sources.add_pandas("lake").add_dataframe_asset(dataset)
+    context.add_data_docs_site("local", site | {"site_section_builders": sections})  # type: ignore[arg-type]
+    asset = context.data_sources.add_pandas("lake").add_dataframe_asset(f"{dataset}-{day}")
     batch = asset.add_batch_definition_whole_dataframe("day")
     expectations = [_expectation(gx, number, check) for number, check in enumerate(checks)]
     suite = context.suites.add(gx.ExpectationSuite(name=dataset, expectations=expectations))
@@ -178,7 +181,8 @@ def _run_checkpoint(dataset: str, facts: Mapping[str, Any], checks: list[Check],
             result_format="COMPLETE",
         )
     )
-    outcome = checkpoint.run(batch_parameters={"dataframe": pd.DataFrame([dict(facts)])})
+    frame = {"dataframe": pd.DataFrame([dict(facts)])}
+    outcome = checkpoint.run(batch_parameters=frame, run_id=RunIdentifier(run_name=day.isoformat()))
     (run,) = outcome.run_results.values()
     success: dict[int, bool] = {}
     for result in run.results:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.gates.world import Day, Model, Truth, evaluate, truth
 from components.gates import decide
-from contracts.decision import Decision
+from contracts.decision import Decision, Gate
 from contracts.policy import Budget, GatePolicy
 from contracts.report import EvaluationReport
 
@@ -26,6 +26,7 @@ FIRST = date(2026, 1, 1)
 DAYS = 90
 POLICY = replace(GatePolicy(), budgets=(Budget(device="simulated", latency_ms=8.0, memory_mib=1_000),))
 WORTH = 0.001  # AUC, or log loss: a smaller true gain is no reason to change the champion
+MOST_USERS = 12_000  # of a day that a held candidate is judged on again
 HARM = 0.01  # AUC that no slice may truly lose: the policy's own tolerance
 
 
@@ -195,6 +196,45 @@ def noise(users: int, kin: float, tries: int) -> NoiseCount:
     return NoiseCount(users, kin, tries, promoted, better, naive, margins)
 
 
+@dataclass(frozen=True)
+class SettledCount:
+    """Better candidates that were held for lack of data, and what became of those that got what they asked for."""
+
+    users: int
+    gain: float  # the truth's, in AUC
+    of: int
+    held: int  # by `champion/better`, with a number
+    median: float  # of the numbers: times the day's users
+    tried: int  # asked for no more than MOST_USERS
+    settled: int  # and were surely better on a day of so many
+
+
+def settling(users: int, error: float, tries: int) -> SettledCount:
+    """Judge a candidate with a smaller `error` than the champion's; where it is held, once more on a day with as many
+    users as it was said to need."""
+    ours, theirs = Model("candidate", error), Model("champion", 0.9)
+    asked: list[float] = []
+    tried = settled = 0
+
+    def better(n: int, seed: int, number: int) -> Gate:
+        day = Day(str(FIRST + timedelta(days=n)), seed, number)
+        pair = [evaluate(replace(model, name=f"{model.name}{seed}"), day) for model in (ours, theirs)]
+        return next(g for g in decide(pair[0], pair[1], POLICY).gates if g.name == "champion/better")
+
+    for n in range(tries):
+        gate = better(n, 90_000 + n, users)
+        if gate.verdict != "hold" or gate.more_data is None:
+            continue
+        asked.append(gate.more_data)
+        wanted = round(gate.more_data * users)
+        if wanted <= MOST_USERS:
+            tried += 1
+            settled += better(n, 95_000 + n, wanted).verdict == "pass"
+    truths = [worth(model, Day("", 0, users)).auc for model in (ours, theirs)]
+    median = sorted(asked)[len(asked) // 2] if asked else 0.0
+    return SettledCount(users, truths[0] - truths[1], tries, len(asked), median, tried, settled)
+
+
 def main() -> None:
     """Run and write results.md, quarter.csv and quarter.png."""
     from benchmarks.gates.results import write
@@ -214,7 +254,9 @@ def main() -> None:
     for users, kin in ((1_500, 0.0), (1_500, 0.9), (POLICY.min_users, 0.0)):
         counts.append(noise(users, kin, args.noise))
         print(dataclasses.asdict(counts[-1]), flush=True)
-    write(args.out, walks, counts, args.users, POLICY, time.monotonic() - began)
+    waits = [settling(1_500, error, args.noise // 2) for error in (0.8, 0.7)]
+    print(*map(dataclasses.asdict, waits), sep="\n", flush=True)
+    write(args.out, walks, counts, waits, args.users, POLICY, time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,21 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.gates.quarter import NoiseCount, Step, worth
+from benchmarks.gates.quarter import MOST_USERS, NoiseCount, SettledCount, Step, worth
+from components.compare import POWER
 from contracts.policy import GatePolicy
 
 COLOURS = {"promote": "#2da44e", "hold": "#bf8700", "reject": "#cf222e"}
 
 
 def write(
-    out: Path, walks: dict[str, list[Step]], counts: list[NoiseCount], users: int, policy: GatePolicy, seconds: float
+    out: Path,
+    walks: dict[str, list[Step]],
+    counts: list[NoiseCount],
+    waits: list[SettledCount],
+    users: int,
+    policy: GatePolicy,
+    seconds: float,
 ) -> None:
     """Write results.md, quarter.csv and quarter.png into `out`."""
     _csv(out / "quarter.csv", walks)
@@ -46,6 +53,14 @@ def write(
         "in common.",
         "",
         *_noise(counts),
+        "",
+        "## Candidates that are better and are held for lack of data",
+        "",
+        f"A hold says how many users settle it {POWER:.0%} of the time if the difference stays as it looks. Each",
+        f"candidate that asked for at most {MOST_USERS:,} was judged again on another day of as many, where the",
+        "difference is what it is in truth.",
+        "",
+        *_settled(waits),
         "",
         "## Why, day by day",
         "",
@@ -110,6 +125,15 @@ def _noise(counts: list[NoiseCount]) -> list[str]:
         "",
         f"Together {hits} of {tries} were promoted: {hits / tries:.1%}{_wilson(hits, tries)} (95 % interval).",
     ]
+    return lines
+
+
+def _settled(waits: list[SettledCount]) -> list[str]:
+    lines = ["| users a day | true gain in AUC | candidates | held, with a number | median number | tried | settled |"]
+    lines.append("| --- " * 7 + "|")
+    for w in waits:
+        share = f"{w.settled} ({w.settled / w.tried:.0%}{_wilson(w.settled, w.tried)})" if w.tried else "–"
+        lines.append(f"| {w.users:,} | {w.gain:.4f} | {w.of} | {w.held} | {w.median:.1f} times | {w.tried} | {share} |")
     return lines
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.report import DataQuality, EvaluationReport, ParityCheck, ScoringCost
+from contracts.report import CHECKS, DataQuality, EvaluationReport, ParityCheck, ScoringCost
 from model.bootstrap import bootstrap_weights
 from model.judge import Judge, JudgedDay, window_gains
 
@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 TASKS, WINDOWS, MEAN_WINDOW = ("click",), (512, 2_048), 512
 DRAWS, INTERVAL = 400, 0.95
 TARGETS_A_USER = 10
+TRUE_USERS = 40_000  # on whom a model's truth is measured
 SHARED_ERROR = 0.8
 SHORT = 32  # events: users below it are those whom a short-history fault hits
 
@@ -156,7 +157,7 @@ def evaluate(model: Model, day: Day) -> EvaluationReport:
             latency_high_ms=1.1 * model.latency_ms,
             peak_memory_mib=900.0,
         ),
-        parity=(ParityCheck(name="simulated", logits=1, largest=0.0, tolerance=0.0),),
+        parity=tuple(ParityCheck(name=name, logits=1, largest=0.0, tolerance=0.0) for name in CHECKS),
         quality=DataQuality(passed=True, warnings=day.warnings),
     )
 
@@ -173,7 +174,7 @@ class Truth:
 @lru_cache(maxsize=256)
 def truth(model: Model, drift: float, rate: float) -> Truth:
     """See Truth; `model` is to be a `quality()`."""
-    day = Day("truth", 11, 40_000, drift=drift, rate=rate)
+    day = Day("truth", 11, TRUE_USERS, drift=drift, rate=rate)
     drawn = draw(day)
     scores, labels = logits(model, day, WINDOWS[-1]), drawn.judged.labels[:, 0] > 0
     loss = np.logaddexp(0, np.where(labels, -scores, scores)).mean()

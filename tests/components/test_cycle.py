@@ -25,7 +25,7 @@ from components.reproduce import _differences
 from components.train import train_candidate
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.report import EvaluationReport
+from contracts.report import ARTEFACT, CHECKS, EvaluationReport
 from contracts.schemas import REQUEST_TABLE
 from longreel.cli import main
 from model.scorer import Scorer
@@ -85,12 +85,13 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     tags = run.data.tags
     assert (tags["role"], tags["trained_on"], tags["judged_on"]) == ("candidate", "2026-01-01 .. 2026-01-02", str(DAY))
     assert (tags["policy_version"], tags["policy_digest"]) == ("1", home.policy.digest())
+    assert (tags["config_digest"], tags["git_sha"]) == (home.config.digest(), tracking.git_sha())
     report = EvaluationReport.read(Path(client.download_artifacts(made.run_id, CANDIDATE_REPORT)))
-    assert [check.name for check in report.parity] == [
-        "saved and loaded again", "one row per target", "the registered artefact"
-    ]  # fmt: skip
+    assert tuple(check.name for check in report.parity) == CHECKS
     assert all(check.passed for check in report.parity)
     assert (report.policy_digest, report.code_version) == (home.policy.digest(), tracking.git_sha())
+    assert (tags["model_digest"], tags["judged_data_digest"]) == (report.model_digest, report.data_digest)
+    assert {"all", "new users", "returning users", "history<32"} < set(report.slices)
     card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
     assert f"longreel reproduce {made.run_id}" in card
     assert "longreel-tiny version 1" in card
@@ -161,6 +162,19 @@ def test_a_model_is_not_judged_on_a_day_it_was_trained_on(make_home: MakeHome, t
         evaluate_version(home, date(2026, 1, 2), made.version)
     words = ["--home", str(home.path), "--date", "2026-01-02", "--model", str(tmp_path / "copy")]
     assert main(["evaluate", *words]) == 2
+
+
+def test_an_artefact_that_serves_something_else_than_was_judged_is_rejected(make_home: MakeHome) -> None:
+    """Its weights are whole; its scoring code reads a shorter history."""
+    home = make_home(3, epochs=1)
+    made = train_candidate(home, DAY)
+    (script,) = home.artifacts.rglob("pyfunc_model.py")
+    script.write_text(script.read_text().replace('(params or {}).get("window")', "4"))
+    report = evaluate_version(home, DAY, made.version)
+    assert [check.name for check in report.parity if not check.passed] == [ARTEFACT]
+    decision = decide(report, None, home.policy)
+    assert decision.outcome == "reject"
+    assert "the registered artefact" in decision.reasons[0]
 
 
 def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) -> None:

@@ -8,12 +8,13 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from components.compare import Difference
+from components.compare import POWER, Difference
 from components.gates import decide
 from contracts.decision import Decision, Gate
 from contracts.errors import LongreelError
 from contracts.policy import Budget, GatePolicy
-from contracts.report import DataQuality, Estimate, EvaluationReport, paired_difference
+from contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, paired_difference
+from model.bootstrap import bootstrap_weights
 
 Report = Callable[..., EvaluationReport]
 POLICY = GatePolicy()
@@ -91,18 +92,52 @@ def test_a_tie_within_noise_is_held_and_says_what_would_settle_it(report: Report
     assert "If the difference stays, about" in better.reason
     assert better.more_data is not None
     users = 200 * better.more_data
-    assert f"({users:,.0f}) settle it" in better.reason
+    assert f"({users:,.0f}) settle it 80% of the time" in better.reason
     assert decision.more_data == better.more_data
 
 
-def test_the_data_a_hold_asks_for_is_what_settles_it() -> None:
-    """Seen on a hundred users: that many times the users, at the same truth, put the bound at the limit."""
-    few = Difference(value=0.002, sd=0.004, users=100)
-    factor = few.more_data(0.0, 0.025)
-    assert factor == pytest.approx((1.96 * 2) ** 2, rel=1e-3)
-    then = Difference(value=0.002, sd=0.004 / math.sqrt(factor), users=round(100 * factor))
-    assert then.low(0.025) == pytest.approx(0, abs=1e-12)
-    assert few.more_data(0.002, 0.025) is None  # on the limit itself no data decides
+def test_a_candidate_that_is_behind_is_not_told_to_wait_for_data(report: Report) -> None:
+    better = gate(decide(report(-0.0005), report(model="champion"), POLICY), "champion/better")
+    assert better.verdict == "hold"
+    assert better.more_data is None
+    assert "more data of the kind would not make it so" in better.reason
+
+
+@pytest.mark.parametrize(("loss", "side"), [(-0.006, "passes"), (-0.014, "fails")])
+def test_a_protected_slice_asks_for_what_its_own_side_needs(report: Report, loss: float, side: str) -> None:
+    """A loss that seems tolerable waits to be proved so, one that does not waits to be surely beyond the tolerance."""
+    noisy = {"own_noise": 0.004}
+    candidate = report(0.02, by_slice={"history<32": loss - 0.02}, **noisy)
+    decision = decide(candidate, report(model="champion", **noisy), POLICY)
+    held = gate(decision, "slice/history<32")
+    assert held.verdict == "hold"
+    assert held.more_data is not None
+    ours, theirs = (r.row("click", 512, "history<32") for r in (candidate, report(model="champion", **noisy)))
+    gain = Difference.of(ours.auc, theirs.auc, ours.users)
+    places = 2 * len(candidate.tasks) + len(candidate.slices) - 1
+    level = POLICY.missed_regression_rate if side == "passes" else POLICY.false_rejection_rate / places
+    assert held.more_data == gain.more_data(-POLICY.slice_tolerance, level)
+    assert held.more_data > 1
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.01])
+def test_the_data_a_hold_asks_for_settles_it_as_often_as_it_says(gain: float) -> None:
+    """Users of known spread, drawn anew 400 times; two hundred of them leave it open."""
+    spread, level, few, limit = 0.1, 0.025, 200, gain - 0.01
+    factor = Difference(value=gain, sd=spread / math.sqrt(few), users=few).more_data(limit, level)
+    assert factor == pytest.approx((1.96 + 0.8416) ** 2 / 2, rel=1e-3)  # the gap is sqrt(2) standard deviations
+    assert factor is not None
+    users, rng, settled = round(factor * few), np.random.default_rng(5), 0
+    weights = bootstrap_weights(users, 200, 0).astype(np.float64) / users
+    for _ in range(400):
+        ours, theirs = rng.normal(gain, spread / math.sqrt(2), users), rng.normal(0, spread / math.sqrt(2), users)
+        estimates = [Estimate(value=float(x.mean()), low=0, high=0, draws=tuple(weights @ x)) for x in (ours, theirs)]
+        settled += Difference.of(estimates[0], estimates[1], users).low(level) > limit
+    assert settled / 400 == pytest.approx(POWER, abs=0.05)  # 2.5 standard deviations
+
+
+def test_on_the_limit_itself_no_data_decides() -> None:
+    assert Difference(value=0.002, sd=0.004, users=100).more_data(0.002, 0.025) is None
 
 
 def test_a_clear_loss_is_rejected(report: Report) -> None:
@@ -243,7 +278,11 @@ def test_a_floor_that_is_not_surely_passed(report: Report, auc: float, outcome: 
         (Budget(device="H200", latency_ms=1.95, memory_mib=1_000), "hold", "measure again"),
         (Budget(device="H200", latency_ms=1.5, memory_mib=1_000), "reject", "2.0 ms"),
         (Budget(device="H200", latency_ms=2.1, memory_mib=800), "reject", "900 MiB"),
-        (Budget(device="H100", latency_ms=9.0, memory_mib=9_000), "hold", "the budget is for H100"),
+        (
+            Budget(device="H100", latency_ms=9.0, memory_mib=9_000),
+            "hold",
+            "no budget for that device, only for H100: add one",
+        ),
     ],
 )
 def test_the_cost_on_the_named_device_is_held_to_its_budget(
@@ -252,6 +291,15 @@ def test_the_cost_on_the_named_device_is_held_to_its_budget(
     decision = decide(report(), None, dataclasses.replace(POLICY, budgets=(budget,)))
     assert decision.outcome == outcome
     assert said in gate(decision, "cost").reason
+
+
+def test_of_several_budgets_the_first_that_fits_the_device_counts(report: Report) -> None:
+    exact, wide = (
+        Budget(device="H200", latency_ms=9.0, memory_mib=950),
+        Budget(device="NVIDIA", latency_ms=1, memory_mib=1),
+    )
+    assert decide(report(), None, dataclasses.replace(POLICY, budgets=(exact, wide))).outcome == "promote"
+    assert decide(report(), None, dataclasses.replace(POLICY, budgets=(wide, exact))).outcome == "reject"
 
 
 def test_a_day_that_was_warned_of_promotes_nobody_unless_the_policy_says_so(report: Report) -> None:
@@ -268,6 +316,15 @@ def test_logits_that_do_not_agree_reject(report: Report, largest: float) -> None
     whole = report()
     broken = dataclasses.replace(whole, parity=(dataclasses.replace(whole.parity[0], largest=largest),))
     assert not_passed(decide(broken, None, POLICY)) == {"parity": "fail"}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_logits_that_were_not_compared_hold_and_say_what_to_do(report: Report, name: str) -> None:
+    whole = report()
+    less = dataclasses.replace(whole, parity=tuple(check for check in whole.parity if check.name != name))
+    decision = decide(less, None, POLICY)
+    assert not_passed(decision) == {"parity": "hold"}
+    assert f"not compared with {name}: judge a version" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("missing", [{"scoring": None}, {"parity": ()}, {"quality": None}, {"window_gains": ()}])

@@ -102,6 +102,24 @@ def test_rollback_goes_back_step_by_step_and_is_written_down(
     assert ledger.entries()[3].reason == "it was bad"
 
 
+def test_a_persons_no_is_written_down_and_moves_nothing(home: Home, register: Register, promotion: Promotion) -> None:
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    assert ledger.decline(promotion(first, None), first, "not yet").reason == "not yet"  # before any champion
+    assert ledger.champion() is None
+    ledger.promote(promotion(first, None), first)
+    said = ledger.decline(promotion(second, first), second, "a launch is tomorrow")
+    assert ledger.decline(promotion(second, first), second, "again") == said
+    assert alias_of(ledger) == 1
+    assert moves(ledger)[1:] == [("promote", None, 1, False), ("decline", 1, 2, False)]
+    declined = registry.get_version(ledger.client, ledger.model, second.version).tags["declined"]
+    assert declined == f"by {said.who}: a launch is tomorrow"
+    with pytest.raises(LongreelError, match="name the version that was judged"):
+        ledger.decline(promotion(second, first), first)
+    ledger.promote(promotion(second, first), second)  # they have thought better of it
+    assert ledger.rollback().to_version == 1  # a no is no change to be rolled back
+    assert [m[:3] for m in moves(ledger)[3:]] == [("promote", 1, 2), ("rollback", 2, 1)]
+
+
 def test_rollback_without_a_champion_says_so(home: Home) -> None:
     with pytest.raises(LongreelError, match="no champion"):
         Ledger(home).rollback()
@@ -248,6 +266,18 @@ def test_history_prints_every_change_with_who_and_why(
     assert promotion(second, first).digest() in said  # type: ignore[attr-defined]
     assert main([*words, "--last", "1"]) == 0
     assert "none -> 1" not in capsys.readouterr().out
+
+
+def test_history_shows_what_was_declined_though_nothing_was_promoted(
+    home: Home, register: Register, promotion: Promotion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = register(home, 1)
+    Ledger(home).decline(promotion(first, None), first, "not yet")
+    assert main(["history", "--home", str(home.path)]) == 0
+    said = capsys.readouterr().out
+    assert "none stays, not 1" in said
+    assert "not yet" in said
+    assert "has no champion" in said
 
 
 def test_two_homes_in_one_process_keep_two_stores(make_home: Callable[..., Home], register: Register) -> None:

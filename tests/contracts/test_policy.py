@@ -1,5 +1,6 @@
 """The gate policy is one file, checked where it is declared; what it says of error rates is what the gates use."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,26 @@ from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.policy import Budget, GatePolicy, load_policy, parse_policy
 
+SHIPPED = parse_policy(preset("gates"))
 
-def test_the_shipped_policy_says_every_setting_with_its_default() -> None:
-    shipped = preset("gates")
-    assert parse_policy(shipped) == GatePolicy()
+
+def test_the_shipped_policy_says_every_setting_with_its_default_and_has_budgets() -> None:
+    assert replace(GatePolicy(), budgets=SHIPPED.budgets) == SHIPPED
     for name in GatePolicy.__dataclass_fields__:
-        assert f"\n{name} = " in shipped or f"\n# {name} = " in shipped, name
+        assert f"\n{name} = " in preset("gates"), name
+
+
+@pytest.mark.parametrize(
+    ("device", "first"),
+    [
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA A100-SXM4-80GB", "NVIDIA"),
+        ("cpu, 2 threads", "cpu"),
+    ],
+)
+def test_the_shipped_policy_has_a_budget_for_the_devices_people_have(device: str, first: str) -> None:
+    assert next(b.device for b in SHIPPED.budgets if b.device in device) == first
 
 
 @pytest.mark.parametrize("source", ["simulated", "kuairand", "generic"])
@@ -23,7 +38,7 @@ def test_the_shipped_policy_judges_a_task_of_every_preset(source: str) -> None:
 
 
 def test_a_home_without_a_policy_file_has_the_shipped_one(tmp_path: Path) -> None:
-    assert Home(tmp_path).policy == GatePolicy()
+    assert Home(tmp_path).policy == SHIPPED
     (tmp_path / "gates.toml").write_text('task = "like"\nbudgets = [{device = "H200", latency_ms = 5, memory_mib = 1}]')
     assert Home(tmp_path).policy.task == "like"
     assert Home(tmp_path).policy.budgets == (Budget(device="H200", latency_ms=5.0, memory_mib=1.0),)
@@ -51,7 +66,7 @@ def test_a_wrong_setting_is_named(text: str, message: str) -> None:
 def test_any_change_changes_the_digest_and_the_file_alone_decides(tmp_path: Path) -> None:
     assert parse_policy('version = "2"').digest() != GatePolicy().digest()
     assert parse_policy("max_ece = 0.06").digest() != GatePolicy().digest()
-    assert load_policy(tmp_path / "none.toml").digest() == GatePolicy().digest()
+    assert load_policy(tmp_path / "none.toml").digest() == SHIPPED.digest()
 
 
 def test_looks_and_metrics_share_the_promised_rate() -> None:

@@ -166,7 +166,7 @@ def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapsho
         "approve": ["promote"],
         "promote": [],
     }
-    assert train["approve"]["task_type"] == "ApprovalOperator"
+    assert train["approve"]["task_type"] == "HITLOperator"
     assert "--no-promote" in train["retrain"]["bash_command"]
     assert "--no-promote" not in snapshot["longreel_train"]["tasks"]["retrain"]["bash_command"]
     assert all(task["told"] for dag in asked.values() for task in dag["tasks"].values())

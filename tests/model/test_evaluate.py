@@ -15,7 +15,6 @@ from contracts.report import DataQuality, EvaluationReport
 from model.checkpoint import load_model, model_digest
 from model.evaluate import evaluate
 from model.metrics import TaskScores, metrics_of, user_sums
-from model.parity import check_parity
 from model.samples import SampleRows
 from model.scoring import Known, day_groups, score_day, score_rows, token_batches
 from model.train import train
@@ -109,20 +108,6 @@ def test_the_reliability_bins_hold_every_target_once(report: EvaluationReport) -
         assert sum(b.targets for b in bins) == row.targets
         assert [b.predicted for b in bins] == sorted(b.predicted for b in bins)
         assert sum(b.targets * b.observed.value for b in bins) == pytest.approx(row.positives)  # type: ignore[operator]
-
-
-def test_parity_is_checked_and_a_model_that_is_not_what_its_folder_says_fails_it(
-    report: EvaluationReport, model_dir: Path, lake: Lake, days: list[date]
-) -> None:
-    assert [check.name for check in report.parity] == ["saved and loaded again", "one row per target"]
-    assert all(check.passed and check.logits > 20 for check in report.parity)
-    assert report.parity[0].largest == 0
-    ranker, meta = load_model(model_dir)
-    rows = SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
-    with torch.no_grad():
-        next(iter(ranker.dense_parameters())).add_(0.1)
-    failed = [check.passed for check in check_parity(ranker, meta, model_dir, rows, 64, CPU)]
-    assert failed == [False, True]
 
 
 def test_the_report_names_what_it_was_made_from(

@@ -1,0 +1,117 @@
+"""What did the model in memory say when its training ended? Kept beside its weights, and asked again of what was saved.
+
+The requests are made up: items that training saw, in an order that nobody saw them, so that trained rows of the tables
+are read and the model's folder holds no person's history. They are scored in float32 whatever the device, so that the
+weights are compared and not the roundings of a device.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from contracts.actions import ACTIONS
+from contracts.ragged import Ints, offsets_of
+from model.batch import RequestBatch
+from model.checkpoint import REFERENCE
+from model.ranker import Ranker
+from model.samples import SampleRows
+
+REQUESTS, MOST_EVENTS, MOST_TARGETS = 16, 512, 12
+ITEMS = 256  # different ones: few, so that targets recur in the histories and attention has something to match
+NOW_MS = 1_750_000_000_000
+OLDEST_S = 365 * 86_400
+
+
+def made_up(rows: SampleRows, seed: int) -> RequestBatch:
+    """REQUESTS requests of items and user features that `rows` hold, one without history and one with the longest."""
+    rng = np.random.default_rng(seed)
+    shown = rng.integers(0, len(rows.target["item_id"]), ITEMS)
+    lengths = rng.integers(1, MOST_EVENTS, REQUESTS)
+    lengths[:2] = 0, MOST_EVENTS
+    counts = rng.integers(1, MOST_TARGETS + 1, REQUESTS)
+    starts = offsets_of(lengths)
+    events = int(starts[-1])
+
+    def items(number: int) -> dict[str, Ints]:
+        chosen = shown[rng.integers(0, ITEMS, number)]
+        return {name: values[chosen] for name, values in rows.target.items()}
+
+    ages_s = np.exp(rng.uniform(0, np.log(OLDEST_S), events))
+    history = items(events) | {
+        "time_ms": NOW_MS - 1_000 - (1_000 * _descending(ages_s, starts)).astype(np.int64),
+        "actions": rng.integers(1, sum(ACTIONS.values()) + 1, events),
+        "play_ms": rng.integers(0, 60_000, events),
+    }
+    users, features = rows.user_features.shape
+    by_feature = [rows.user_features[rng.integers(0, users, REQUESTS), column] for column in range(features)]
+    made = SampleRows(
+        user_id=np.arange(REQUESTS),
+        user_features=np.stack(by_feature, axis=1) if features else np.zeros((REQUESTS, 0), np.int64),
+        history={name: history[name].astype(values.dtype) for name, values in rows.history.items()},
+        target=items(int(counts.sum())),
+        labels=None,
+        request_row=np.arange(REQUESTS),
+        request_time_ms=np.full(REQUESTS, NOW_MS),
+        history_start=starts[:-1],
+        history_stop=starts[1:],
+        target_offsets=offsets_of(counts),
+    )
+    return made.pack(np.arange(REQUESTS), MOST_EVENTS)
+
+
+def _descending(ages: NDArray[np.float64], starts: Ints) -> NDArray[np.float64]:
+    """Ages sorted within each request: oldest first."""
+    request = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    return ages[np.lexsort((-ages, request))]
+
+
+def exact_logits(ranker: Ranker, batch: RequestBatch, device: torch.device) -> NDArray[np.float32]:
+    """Logits [T, tasks] in float32, without dropout and without what torch.compile has made of the blocks."""
+    training = ranker.training
+    ranker.eval()
+    plain: Any = torch.compiler.set_stance("force_eager")
+    try:
+        with torch.inference_mode(), plain, torch.autocast(device.type, enabled=False):
+            return np.asarray(ranker(batch.to(device)).float().cpu().numpy())
+    finally:
+        ranker.train(training)
+
+
+def answered(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[str, Tensor]:
+    """A batch and what `ranker` says of it now, as named tensors to be saved."""
+    named = {f"history.{name}": values for name, values in batch.history.items()}
+    named |= {f"target.{name}": values for name, values in batch.target.items()}
+    for name in ("history_offsets", "target_offsets", "request_time_ms", "user_features"):
+        named[name] = getattr(batch, name)
+    return named | {"logits": torch.from_numpy(exact_logits(ranker, batch, device))}
+
+
+def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
+    """The batch and the logits that a model's folder keeps; None where it keeps none."""
+    if not (folder / REFERENCE).is_file():
+        return None
+    named = load_file(folder / REFERENCE)
+
+    def fields(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): values for name, values in named.items() if name.startswith(prefix)}
+
+    requests = len(named["request_time_ms"])
+    batch = RequestBatch(
+        history=fields("history."),
+        history_offsets=named["history_offsets"],
+        target=fields("target."),
+        target_offsets=named["target_offsets"],
+        labels=torch.zeros(len(named["logits"]), 0),
+        request_time_ms=named["request_time_ms"],
+        user_features=named["user_features"],
+        user_id=torch.arange(requests),
+        request_index=torch.arange(requests),
+        max_history=int(named["history_offsets"].diff().max()),
+        max_targets=int(named["target_offsets"].diff().max()),
+    )
+    return batch, named["logits"].numpy()

@@ -1,0 +1,19 @@
+"""What do Data Docs call the data? A validation page that names its asset.
+
+Great Expectations 1.24 looks for the name in the batch's specification, where data sources of its present kind do not
+put it, and prints "Data asset: None"; its index page reads the right place. Great Expectations loads this by its name.
+"""
+
+from typing import Any
+
+from great_expectations.render.renderer.page_renderer import ValidationResultsPageRenderer
+
+
+class NamedValidationPage(ValidationResultsPageRenderer):
+    """The page of one validation, with the name of what was validated."""
+
+    def render(self, validation_results: Any, suite_parameters: Any = None) -> Any:
+        """Render the page."""
+        specification = validation_results.meta.setdefault("batch_spec", {})
+        specification.setdefault("data_asset_name", validation_results.asset_name)
+        return super().render(validation_results, suite_parameters)
