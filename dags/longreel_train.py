@@ -39,7 +39,10 @@ the run card.
 """
 PROPOSAL = "Shows the decision. Skipped: the candidate did not pass the gates, so there is nothing to approve."
 APPROVE = "Answer under Required Actions. Rejected or not answered within three days: the champion stays."
-PROMOTE = "Moves the alias `champion`, or leaves it, and writes who answered what in the ledger. Failed: somebody changed the champion; judge again."
+PROMOTE = """
+Moves the alias `champion`, or leaves it, and writes in the ledger who answered what. Failed: somebody changed the
+champion; judge again.
+"""
 
 DAY = "{{ dag_run.partition_key or params.date or '' }}"
 PARAMS = {
