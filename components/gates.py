@@ -289,9 +289,10 @@ class _Rivals:
         if not ahead:
             reason = f"{said}: not above {policy.min_gain:+.4f}, and more data of the kind would not make it so."
             return Gate(name=name, verdict="hold", reason=reason)
-        factor = min((f for g in ahead if (f := g.more_data(policy.min_gain, level)) is not None), default=None)
-        reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(factor, users)}"
-        return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
+        known = [f for g in ahead if (f := g.more_data(policy.min_gain, level)) is not None]
+        soonest = min(known, default=None)
+        reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(soonest, users)}"
+        return Gate(name=name, verdict="hold", reason=reason, more_data=soonest)
 
     def losses(self) -> list[Gate]:
         """What the candidate must not pay for being better elsewhere."""

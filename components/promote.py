@@ -64,8 +64,14 @@ def _proposal(decision: Decision, home: Home) -> str:
     from components.record import CARD
     from components.registry import headline
 
-    card = home.reports / decision.date / CARD
-    return f"{decision.outcome}. {headline(decision)}" + (f" Run card: {card}" if card.is_file() else "")
+    folder = home.reports / decision.date
+    card, summary = folder / CARD, folder / "summary.json"
+    said = [f"{decision.outcome}.", headline(decision)]
+    if card.is_file():
+        said.append(f"Run card: {card}")
+    if summary.is_file() and home.tracking_uri.startswith("http"):
+        said.append(f"MLflow: {home.tracking_uri}/#/runs/{json.loads(summary.read_text())['run_id']}")
+    return " ".join(said)
 
 
 def _asked(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:

@@ -121,7 +121,7 @@ def _approved() -> BashOperator:
         body="{{ ti.xcom_pull(task_ids='proposal') }}",
         options=["Approve", "Reject"],
         defaults="Reject",
-        params={"reason": Param("", type="string", description="why; the ledger keeps it")},
+        params={"reason": Param(None, type=["null", "string"], description="why; the ledger keeps it")},
         response_timeout=timedelta(days=3),
         execution_timeout=timedelta(days=4),
         notifiers=notifiers(f"longreel_train {DAY}: a candidate waits for approval"),

@@ -313,3 +313,19 @@ def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
         assert ledger.champion() is None
     assert main(words) == 0
     assert alias_of(ledger) == 1
+
+
+def test_a_proposal_says_why_and_where_to_read_more(
+    home: Home, promotion: Promotion, register: Register, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    first = register(home, 1)
+    folder = home.reports / "2026-01-03"
+    folder.mkdir(parents=True)
+    (folder / "summary.json").write_text(json.dumps({"version": first.version, "run_id": "r1"}))
+    (folder / "decision.json").write_text(promotion(first, None).to_json())  # type: ignore[attr-defined]
+    (folder / "run_card.html").write_text("card")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
+    assert main(["promote", "--home", str(home.path), "--date", "2026-01-03", "--dry-run"]) == 0
+    card = folder / "run_card.html"
+    told = f"version 1: promote. It is better. Run card: {card} MLflow: http://mlflow.example/#/runs/r1"
+    assert capsys.readouterr().out.splitlines()[-1] == told
