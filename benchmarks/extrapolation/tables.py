@@ -85,8 +85,8 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
 
 
 def changes(findings: Findings, name: str) -> list[Group]:
-    """STCA with one thing other than in its base: a part of the model, or its training windows."""
-    groups = [g for g in findings.of(name, "stca") if g.cell["suite"] == "ablations" or is_sampling(g)]
+    """STCA with one thing other than in its base: a part of the model, a setting, or its training windows."""
+    groups = [g for g in findings.of(name, "stca") if g.cell["suite"] in ("ablations", "tuning") or is_sampling(g)]
     return [group for group in groups if group.cell["training"] != "beta"]
 
 
@@ -167,7 +167,7 @@ def page(findings: Findings) -> Iterator[str]:
     sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
         ("What the longer window buys", gains),
         ("Against other readers", against),
-        ("Ablations", ablation_table),
+        ("Ablations and settings", ablation_table),
         ("Scaling", scaling_table),
         ("Controls", control_lines),
     ]
