@@ -136,8 +136,8 @@ def plan_attention(
 ) -> tuple[str, str]:
     """(form, backend of `cross_attention`) for events x [H, D] and requests of so many targets and events on average.
 
-    `absorbed` asks for that form on whatever backend can run; `packed` for keys and values in the fused kernel, which
-    with a sink reads events only.
+    `absorbed` asks for that form on whatever backend can run; `packed` for keys and values in the fused kernel, or the
+    events where it cannot read those.
 
     Raises:
         LongreelError: no such backend.
@@ -150,10 +150,12 @@ def plan_attention(
         and not why_not_packed(x, compute_dtype(x), width if form == "absorbed" else width // heads)
         for form in ("kv", "absorbed")
     }
-    if backend == "absorbed" or (sink and fused["absorbed"] and backend in ("auto", "packed")):
+    if backend == "absorbed":
         form = "absorbed"
     elif backend == "auto" and fused["kv"] and fused["absorbed"]:
         form = choose_form(targets, events, width, heads)
+    elif backend in ("auto", "packed") and fused["absorbed"] and not fused["kv"]:
+        form = "absorbed"  # heads too narrow for the kernel, or a sink
     else:
         form = "kv"
     engine = backend if backend in ("segments", "padded", "packed") else "packed" if fused[form] else "padded"

@@ -93,6 +93,16 @@ class Group:
         return Estimate(float(np.mean(values)), np.mean(draws, axis=0))
 
 
+def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc") -> Estimate:
+    """A group's metric minus another's, over the seeds that both have been run with; over all where there are none."""
+    seeds = [{line["cell"]["seed"] for line in each.lines} for each in (group, base)]
+    common = seeds[0] & seeds[1] or seeds[0] | seeds[1]
+    one, other = (
+        Group(each.out, [line for line in each.lines if line["cell"]["seed"] in common]) for each in (group, base)
+    )
+    return one.estimate(metric, task, window) - other.estimate(metric, task, window)
+
+
 class Findings:
     """All groups of a results folder."""
 

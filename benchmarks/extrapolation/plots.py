@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, fit_curve
-from benchmarks.extrapolation.tables import LONG_USERS, best_of_capacity, is_sampling
+from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, fit_curve, gain
+from benchmarks.extrapolation.tables import LONG_USERS, best_of_capacity, changes, is_sampling
 
 SIZE = (7.2, 4.2)
 DPI = 130
@@ -36,10 +36,10 @@ def draw_all(findings: Findings, out: Path) -> Iterator[Path]:
         drawn = [g for g in samplings if g.lines[0]["windows"]]
         if drawn:
             yield drawn_windows(drawn, out / f"{name}-drawn-windows.png")
-        changed = [g for g in findings.of(name, "stca") if g.cell["suite"] == "ablations"]
+        changed = changes(findings, name)
         base = findings.find(name, "stca", "beta")
-        if base and len(changed) > 1:
-            yield ablations(base, [g for g in changed if g is not base], task, out / f"{name}-ablations.png")
+        if base and changed:
+            yield ablations(base, changed, task, out / f"{name}-ablations.png")
         if capacities := best_of_capacity(findings, name, task):
             yield scaling(capacities, task, out / f"{name}-scaling.png")
 
@@ -108,7 +108,7 @@ def drawn_windows(groups: list[Group], path: Path) -> Path:
 def ablations(base: Group, changed: list[Group], task: str, path: Path) -> Path:
     """What every change costs at the longest window, with its paired interval."""
     longest = base.windows[-1]
-    differences = [(g, g.estimate("auc", task, longest) - base.estimate("auc", task, longest)) for g in changed]
+    differences = [(g, gain(g, base, task, longest)) for g in changed]
     differences.sort(key=lambda pair: pair[1].value)
     figure, axes = plt.subplots(figsize=(7.2, 0.32 * len(differences) + 1.3))
     for row, (_, difference) in enumerate(differences):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.extrapolation.cells import LONG, SHORT
-from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, closed_share, fit_curve
+from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, closed_share, fit_curve, gain
 from benchmarks.extrapolation.judge import SHORT_HISTORY
 
 LONG_USERS, SHORT_USERS = f"history>={LONG}", f"history<{SHORT_HISTORY}"
@@ -64,7 +64,7 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
     ours, full = findings.find(name, "stca", "beta"), findings.find(name, "stca", "full")
     if ours and full:
         longest = ours.windows[-1]
-        difference = (ours.estimate("auc", task, longest) - full.estimate("auc", task, longest)).text(True)
+        difference = gain(ours, full, task, longest).text(True)
         share = ours.mean("training_tokens") / full.mean("training_tokens")
         yield f"Beta minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
 
@@ -78,23 +78,28 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
     rows = []
     for group in findings.of(name):
         if group.cell["reader"] not in ("stca", "oracle"):
-            both = [(w, ours.estimate("auc", task, w), group.estimate("auc", task, w)) for w in windows]
             seconds = group.mean("training_seconds")
             cost = "" if np.isnan(seconds) else f"{ours.mean('training_seconds') / seconds:.2f}"
-            rows.append([group.name, *((us - them).text(True) for _, us, them in both), cost])
+            rows.append([group.name, *(gain(ours, group, task, w).text(True) for w in windows), cost])
     yield from table(["stca, beta minus", *(f"AUC at {w:,}" for w in windows), "training seconds, ratio"], rows)
 
 
+def changes(findings: Findings, name: str) -> list[Group]:
+    """STCA with one thing other than in its base: a part of the model, a setting, or its training windows."""
+    groups = [g for g in findings.of(name, "stca") if g.cell["suite"] in ("ablations", "tuning") or is_sampling(g)]
+    return [group for group in groups if group.cell["training"] != "beta"]
+
+
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
-    """Every changed STCA minus the base; the other training windows are changes too."""
+    """Every changed STCA minus the base."""
     base = findings.find(name, "stca", "beta")
+    if base is None:
+        return
+    windows = list(dict.fromkeys(w for w in (SHORT, base.windows[-1]) if w in base.windows))
     rows = []
-    for group in findings.of(name, "stca"):
-        if base and (group.cell["suite"] == "ablations" or is_sampling(group)) and group is not base:
-            windows = [w for w in (SHORT, base.windows[-1]) if w in base.windows]
-            changes = [group.estimate("auc", task, w) - base.estimate("auc", task, w) for w in dict.fromkeys(windows)]
-            rows.append([group.cell["training"], str(len(group.lines)), *(c.text(True) for c in changes)])
-    windows = [] if base is None else list(dict.fromkeys(w for w in (SHORT, base.windows[-1]) if w in base.windows))
+    for group in changes(findings, name):
+        values = [gain(group, base, task, window).text(True) for window in windows]
+        rows.append([group.cell["training"], str(len(group.lines)), *values])
     yield from table(["instead of stca, beta", "seeds", *(f"AUC at {w:,}" for w in windows)], rows)
 
 
@@ -158,11 +163,11 @@ def page(findings: Findings) -> Iterator[str]:
     """The whole page."""
     yield "# Train short, read long: results\n"
     yield "Written by `benchmarks/extrapolation/tables.py`. Intervals are 95 %, by a bootstrap of users; values and"
-    yield "replicates are means over the seeds, differences are paired.\n"
+    yield "replicates are means over the seeds, differences are paired, over the seeds that both have.\n"
     sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
         ("What the longer window buys", gains),
         ("Against other readers", against),
-        ("Ablations", ablation_table),
+        ("Ablations and settings", ablation_table),
         ("Scaling", scaling_table),
         ("Controls", control_lines),
     ]

@@ -146,7 +146,8 @@ def line_of(training: str, seed: int, aucs: dict[int, float], out: Path, **about
 def test_differences_are_paired_and_seeds_are_averaged(tmp_path: Path) -> None:
     for seed, shift in enumerate((0.0, 0.02)):
         append_line(tmp_path / RESULTS, line_of("beta", seed, {512: 0.70 + shift, 2_048: 0.74 + shift}, tmp_path))
-    append_line(tmp_path / RESULTS, line_of("full", 0, {512: 0.69, 2_048: 0.74}, tmp_path))
+    for seed, shift in enumerate((0.0, 0.02)):
+        append_line(tmp_path / RESULTS, line_of("full", seed, {512: 0.69, 2_048: 0.73 + shift}, tmp_path))
     append_line(tmp_path / RESULTS, line_of("fixed 512", 0, {512: 0.71, 2_048: 0.65}, tmp_path))
     append_line(tmp_path / RESULTS, line_of("truth", 0, {512: 0.80, 2_048: 0.80}, tmp_path, reader="oracle"))
     text = "\n".join(page(Findings(tmp_path)))
@@ -154,6 +155,17 @@ def test_differences_are_paired_and_seeds_are_averaged(tmp_path: Path) -> None:
     assert "| stca, beta | all | 2,048 over 512 | +.0400 (+.0400 .. +.0400) |" in text
     assert "Beta minus full at 2,048: AUC +.0100 (+.0100 .. +.0100), for 100% of its training tokens" in text
     assert "the method closes 44% of the gap" in text  # (.75 - .71) / (.80 - .71)
+
+
+def test_a_difference_is_taken_over_the_seeds_that_both_have(tmp_path: Path) -> None:
+    for seed, shift in enumerate((0.0, 0.02, 0.04)):
+        append_line(tmp_path / RESULTS, line_of("beta", seed, {512: 0.70, 2_048: 0.74 + shift}, tmp_path))
+    about = {"suite": "ablations"}
+    append_line(tmp_path / RESULTS, line_of("no position", 1, {512: 0.70, 2_048: 0.75}, tmp_path, **about))
+    append_line(tmp_path / RESULTS, line_of("fixed 512", 0, {512: 0.70, 2_048: 0.65}, tmp_path))
+    text = "\n".join(page(Findings(tmp_path)))
+    assert "| no position | 1 | +.0000 (+.0000 .. +.0000) | −.0100 (−.0100 .. −.0100) |" in text
+    assert "| fixed 512 | 1 | +.0000 (+.0000 .. +.0000) | −.0900 (−.0900 .. −.0900) |" in text
 
 
 def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:

@@ -161,6 +161,7 @@ def test_a_sink_is_read_absorbed_in_the_fused_kernel_and_padded_where_that_canno
         assert plan_attention("auto", torch.zeros(7, width), 10_000, 10_240, heads, sink=True) == expected
         assert plan_attention("auto", torch.zeros(7, width), 10_000, 10_240, heads) == ("kv", "packed")
     assert plan_attention("packed", torch.zeros(7, 32), 128, 10_240, 2, sink=True) == ("absorbed", "packed")
+    assert plan_attention("auto", torch.zeros(7, 32), 10_000, 10_240, 4) == ("absorbed", "packed")  # heads 8 wide
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
