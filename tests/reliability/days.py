@@ -69,8 +69,8 @@ WEEKS = {
 
 def _scheduled(home: Home, stack: Stack, tracking: str | None) -> None:
     days = DAYS[:SCHEDULED]
-    until(lambda: all(_state(stack, DAILY, day) == "success" for day in days), "five scheduled days", 900, every=2)
-    until(lambda: all(_state(stack, TRAIN, day) == "success" for day in days), "their training runs", 600, every=2)
+    until(lambda: _succeeded(stack, DAILY, days), "the scheduled days", 1800, every=3)
+    until(lambda: _succeeded(stack, TRAIN, days), "their training runs", 1200, every=3)
     stack.quiet()
     assert list(home.lake.days("samples")) == days
     require_whole(home.lake)
@@ -84,8 +84,8 @@ def _scheduled(home: Home, stack: Stack, tracking: str | None) -> None:
 def _backfilled(home: Home, stack: Stack, tracking: str | None) -> None:
     days = DAYS[SCHEDULED:]
     stack.cli("backfill", "create", "--dag-id", DAILY, "--from-date", str(days[0]), "--to-date", str(days[-1]))
-    until(lambda: all(_state(stack, DAILY, day) == "success" for day in days), "five backfilled days", 900, every=2)
-    stack.quiet(900)
+    until(lambda: _succeeded(stack, DAILY, days), "the backfilled days", 1800, every=3)
+    stack.quiet(1800)
     (backfill,) = stack.ask("GET", f"backfills?dag_id={DAILY}")["backfills"]
     until(lambda: stack.ask("GET", f"backfills/{backfill['id']}")["completed_at"], "the backfill's end", 120)
     assert list(home.lake.days("samples")) == DAYS
@@ -104,7 +104,7 @@ def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
     words = ("--partition-date-start", str(wrong), "--partition-date-end", str(DAYS[-1]), "-y")
     stack.cli("dags", "clear", DAILY, *words)
     until(lambda: home.lake.require("events", wrong).digest != before["events", wrong].digest, "the day again", 400)
-    stack.quiet(900)
+    stack.quiet(1800)
     require_whole(home.lake)  # nothing stale either
     changed = [key for key, manifest in before.items() if home.lake.require(*key).digest != manifest.digest]
     rewritten = [key for key, manifest in before.items() if home.lake.require(*key) != manifest]
@@ -117,10 +117,11 @@ def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
     assert ledger.entries() == entries
 
 
-def _state(stack: Stack, dag: str, day: date) -> str:
-    """The state of a partition's newest run."""
-    found = stack.runs(dag, str(day))
-    return str(found[-1]["state"]) if found else ""
+def _succeeded(stack: Stack, dag: str, days: list[date]) -> bool:
+    """Whether every partition's newest run has ended well; none may have failed."""
+    newest = {run["partition_key"]: run["state"] for run in stack.runs(dag)}
+    assert "failed" not in newest.values(), newest
+    return all(newest.get(str(day)) == "success" for day in days)
 
 
 def _trained(stack: Stack) -> list[str]:

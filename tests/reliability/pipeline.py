@@ -107,9 +107,12 @@ class World:
     day: date
     expected: dict[str, str]
 
-    def home(self, path: Path) -> Home:
-        """A copy to break."""
+    def home(self, path: Path, *, trains: bool = True) -> Home:
+        """A copy to break; one that does not train says that a training is never due."""
         shutil.copytree(self.template, path)
+        if not trains:
+            config = path / "longreel.toml"
+            config.write_text(config.read_text().replace("min_train_days = 3", "min_train_days = 99"))
         return Home(path)
 
 

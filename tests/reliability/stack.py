@@ -81,7 +81,8 @@ class Stack:
     # asking -----------------------------------------------------------------------------------------------------------
     def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One call of REST v2, signed in."""
-        self.airflow.get("version")  # signs in
+        if not self.airflow._token:
+            self.airflow.get("version")  # signs in
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.airflow._token}"}
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.airflow.url}/api/v2/{path}", data, headers, method=method)
