@@ -151,12 +151,13 @@ def client_of(home: Home, tracking: str | None = None) -> MlflowClient:
 
 
 def require_whole(lake: Lake) -> None:
-    """Everything that is visible is whole: each file there, each row counted; and nothing is stale."""
+    """Everything that is visible is whole: each file there, each row counted; and no samples are stale. (A history base
+    of events that were corrected since stays, and is not read.)"""
     for dataset in DATASETS:
         for day in lake.days(dataset):
             manifest = lake.require(dataset, day)
             assert lake.read(manifest).num_rows == manifest.rows, f"{dataset} of {day} is not whole"
-    assert stale_partitions(lake) == []
+    assert [stale for stale in stale_partitions(lake) if stale.dataset == "samples"] == []
 
 
 def unpublished(lake: Lake) -> int:
