@@ -52,8 +52,8 @@ DONE = (
     "raw day: `airflow dags clear` of it, then of the days after it; Airflow and MLflow on "
 )
 CHECKED = (
-    "after each phase: every partition whole, no samples stale; one asset event a day with the published digest; trained "
-    "when the policy says and no more often; versions, ledger and alias agree; the correction rewrote the day's "
+    "after each phase: every partition whole, no samples stale; one asset event a day with the published digest; "
+    "trained when the policy says and no more often; versions, ledger and alias agree; the correction rewrote the day's "
     "events, and samples from it on, and nothing else"
 )
 WEEKS = {
