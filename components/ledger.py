@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any, Literal
 
@@ -173,12 +173,15 @@ class Ledger:
         return next((e.to_version for e in reversed(self.entries()) if e.moves), None)
 
     def _move(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> Entry:
-        sequence = self._append(action, current, to, decision, reason)
-        entry = next(e for e in self.entries() if e.sequence == sequence)
-        if entry.void:
+        sequence, entries = self._append(action, current, to, decision, reason), self.entries()
+        entry = next(e for e in entries if e.sequence == sequence)
+        # where an answer was lost, MLflow's client asked again and wrote ours twice: the first counts
+        ours = (e for e in entries if not e.void and replace(e, sequence=sequence, void=entry.void) == entry)
+        counting = next(ours, None)
+        if counting is None:
             raise LongreelError("somebody else changed the champion at the same moment; evaluate and decide again")
         self._align()
-        return entry
+        return counting
 
     def _append(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> int:
         """Write an entry; returns its sequence number. From here on it stands, whatever happens to this process."""

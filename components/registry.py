@@ -168,10 +168,9 @@ def register(
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     all_tags = {**tags, "model_digest": digest, "decision": PENDING}
-    made = client.create_model_version(
-        name, source=info.model_uri, run_id=run_id, tags=all_tags, model_id=info.model_id
-    )
-    return get_version(client, name, int(made.version))
+    client.create_model_version(name, source=info.model_uri, run_id=run_id, tags=all_tags, model_id=info.model_id)
+    # the oldest that is this: where an answer was lost, MLflow's client asked again and made two
+    return next(known for known in versions(client, name) if (known.run_id, known.model_digest) == (run_id, digest))
 
 
 def fetch(client: MlflowClient, name: str, version: Version) -> Path:

@@ -1,4 +1,7 @@
-"""The embedded Airflow: `airflow standalone` on SQLite and 127.0.0.1, as a child that is always stopped again."""
+"""The embedded Airflow: `airflow standalone` on 127.0.0.1, as a child that is always stopped again.
+
+Its database is SQLite in the home folder, or what LONGREEL_AIRFLOW_DB names: `postgresql+psycopg://USER@HOST/DATABASE`.
+"""
 
 import contextlib
 import json
@@ -24,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 POOLS = REPOSITORY / "dags" / "pools.json"
 STARTUP_S = 180
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
+DATABASE = "LONGREEL_AIRFLOW_DB"
 SPARK_LOCAL = {"conn_type": "spark", "host": "local[*]"}
 
 
@@ -50,6 +54,9 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
         # A scheduler that starts after a crash takes over its predecessor's tasks this soon (seconds).
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
     }
+    if database := (os.environ | dag_variables).get(DATABASE):
+        # Airflow would derive another driver for its asynchronous connections, which is one more package.
+        settings |= {"DATABASE__SQL_ALCHEMY_CONN": database, "DATABASE__SQL_ALCHEMY_CONN_ASYNC": database}
     return os.environ | {
         **{f"AIRFLOW__{name}": value for name, value in settings.items()},
         "AIRFLOW_HOME": str(home.airflow),

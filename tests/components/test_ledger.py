@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -63,6 +64,47 @@ def test_registering_the_same_model_of_a_run_twice_is_one_version(home: Home, re
     )
     assert again.version == first.version
     assert len(registry.versions(client, registry.model_name(home.config))) == 1
+
+
+class AsksTwice(mlflow.MlflowClient):
+    """What MLflow's client does over http where an answer is lost after the server has done its work."""
+
+    def create_model_version(self, *words: Any, **more: Any) -> Any:
+        super().create_model_version(*words, **more)
+        return super().create_model_version(*words, **more)
+
+
+def test_a_promotion_whose_answer_was_lost_counts_once(home: Home, register: Register, promotion: Promotion) -> None:
+    first, second = register(home, 1), register(home, 2)
+    ledger = Ledger(home, AsksTwice(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri))
+    assert not ledger.promote(promotion(first, None), first).void
+    assert not ledger.promote(promotion(second, first), second).void
+    assert moves(ledger) == [
+        ("promote", None, 1, False),
+        ("promote", None, 1, True),
+        ("promote", 1, 2, False),
+        ("promote", 1, 2, True),
+    ]
+    assert alias_of(ledger) == 2
+    assert ledger.rollback().to_version == 1
+
+
+def test_a_registration_whose_answer_was_lost_is_the_same_version_ever_after(home: Home, register: Register) -> None:
+    first = register(home, 1)
+    client = AsksTwice(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+    run = client.create_run(tracking.experiment_id(home, client))
+    made = [
+        registry.register(
+            home,
+            client,
+            home.work / "model-1",
+            run_id=run.info.run_id,
+            tasks=home.config.tasks,
+            tags={key: value for key, value in first.tags.items() if key != "model_digest"},
+        ).version
+        for _ in range(2)
+    ]
+    assert made == [2, 2]
 
 
 def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Register, promotion: Promotion) -> None:

@@ -1,0 +1,40 @@
+"""Whatever dies, fills up or comes twice, the end is the right one: some rows of docs/reliability.md as tests.
+
+The others take minutes each: `python -m tests.reliability` runs them all.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.__main__ import CASES, PAGE, is_row, row
+from tests.reliability.pipeline import World, make_world
+
+TESTED = ("scheduler-in-training", "mlflow-down", "bad-day", "days-on-postgres")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Three published days and what a fourth must give."""
+    return make_world(tmp_path_factory.mktemp("reliability") / "world")
+
+
+@pytest.fixture(autouse=True)
+def own_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every home has its own stores."""
+    for variable in ("MLFLOW_TRACKING_URI", "LONGREEL_LAKE", "LONGREEL_HOME", "LONGREEL_CONFIG", "LONGREEL_AIRFLOW_DB"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TESTED)
+def test_it_ends_in_the_right_state(name: str, world: World, tmp_path: Path) -> None:
+    CASES[name].run(world, tmp_path / "home")
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_page_says_what_is_done_and_checked(name: str) -> None:
+    (line,) = [line for line in PAGE.read_text().splitlines() if is_row(CASES[name], line)]
+    cells = line.split(" | ")
+    assert line == row(CASES[name], cells[2]), "python -m tests.reliability NAME writes the row anew"
+    assert cells[2].strip(), "nobody ran it"
