@@ -20,7 +20,6 @@ from datetime import date
 from typing import Any, Literal
 
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components import registry, tracking
@@ -66,17 +65,11 @@ class Ledger:
 
     def entries(self) -> list[Entry]:
         """Every entry, oldest first, void ones marked."""
-        found: list[ModelVersion] = []
-        token = None
-        while True:
-            page = self.client.search_model_versions(f"name='{self._name}'", max_results=200, page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                break
         entries: list[Entry] = []
         end: int | None = None
-        for item in sorted((v for v in found if ENTRY_TAG in v.tags), key=lambda v: int(v.version)):
+        for item in registry.all_of(self.client, self._name):
+            if ENTRY_TAG not in item.tags:
+                continue
             values: dict[str, Any] = json.loads(item.tags[ENTRY_TAG])
             void = values["action"] != "decline" and values["from_version"] != end
             entries.append(Entry(sequence=int(item.version), void=void, **values))

@@ -8,8 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from contracts.decision import Decision, Gate
-from contracts.errors import LongreelError
-from contracts.report import EVERYBODY, Estimate, EvaluationReport, paired_difference
+from contracts.report import EVERYBODY, Estimate, EvaluationReport
 
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
 BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
@@ -104,11 +103,7 @@ def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) 
     for axis, task in zip(axes, candidate.tasks, strict=True):
         axis.axhline(0.0, color=GREY, lw=1, ls=":")
         for window in candidate.windows:
-            try:
-                pair = [report.row(task, window).auc for report in (candidate, champion)]
-                gain = paired_difference(pair[0], pair[1], candidate.interval)
-            except LongreelError:  # undefined for one of them
-                continue
+            gain = candidate.auc_gain(champion, task, window)
             if gain.value is None or gain.low is None or gain.high is None:
                 continue
             axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
@@ -146,13 +141,8 @@ def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Fi
     figure, axes = _panels(candidate, title)
     window = candidate.windows[-1]
     for axis, task in zip(axes, candidate.tasks, strict=True):
-        gains: dict[str, Estimate] = {}
-        for name in candidate.slices:
-            try:
-                pair = [report.row(task, window, name).auc for report in (candidate, champion)]
-                gains[name] = paired_difference(pair[0], pair[1], candidate.interval)
-            except LongreelError:  # undefined for one of them
-                continue
+        every = {name: candidate.auc_gain(champion, task, window, name) for name in candidate.slices}
+        gains = {name: gain for name, gain in every.items() if gain.value is not None}
         _forest(axis, gains, {name: candidate.row(task, window, name).users for name in gains})
         axis.set_xlabel("AUC gained")
     return figure

@@ -73,8 +73,8 @@ def _read(found: ModelVersion) -> Version:
     return Version(version=int(found.version), model_digest=tags["model_digest"], run_id=found.run_id or "", tags=tags)
 
 
-def versions(client: MlflowClient, name: str) -> list[Version]:
-    """Every registered version, oldest first."""
+def all_of(client: MlflowClient, name: str) -> list[ModelVersion]:
+    """Every version of a registered model, as MLflow has it, oldest first; none where there is no such model."""
     found: list[ModelVersion] = []
     token = None
     while True:
@@ -82,7 +82,12 @@ def versions(client: MlflowClient, name: str) -> list[Version]:
         found += page
         token = page.token
         if not token:
-            return sorted((_read(v) for v in found if "model_digest" in v.tags), key=lambda v: v.version)
+            return sorted(found, key=lambda version: int(version.version))
+
+
+def versions(client: MlflowClient, name: str) -> list[Version]:
+    """Every registered version, oldest first."""
+    return [_read(found) for found in all_of(client, name) if "model_digest" in found.tags]
 
 
 def get_version(client: MlflowClient, name: str, version: int) -> Version:

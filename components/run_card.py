@@ -6,8 +6,7 @@ from html import escape
 from pathlib import Path
 
 from contracts.decision import Decision
-from contracts.errors import LongreelError
-from contracts.report import EVERYBODY, METRICS, Estimate, EvaluationReport, paired_difference
+from contracts.report import EVERYBODY, METRICS, Estimate, EvaluationReport
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:1080px;margin:32px auto;padding:0 20px}
@@ -101,11 +100,7 @@ def _number(estimate: Estimate) -> str:
     return f"{estimate.value:.4f} <small>{estimate.low:.4f} .. {estimate.high:.4f}</small>"
 
 
-def _gain(ours: Estimate, theirs: Estimate, interval: float) -> str:
-    try:
-        gain = paired_difference(ours, theirs, interval)
-    except LongreelError:  # undefined for one of them
-        return "–"
+def _gain(gain: Estimate) -> str:
     if gain.value is None or gain.low is None or gain.high is None:
         return "–"
     kind = "better" if gain.low > 0 else "worse" if gain.high < 0 else "dim"
@@ -130,7 +125,7 @@ def _ladder(report: EvaluationReport, champion: EvaluationReport | None) -> str:
             row = report.row(task, window)
             cells = [_number(getattr(row, metric)) for metric in METRICS]
             if champion is not None:
-                cells.append(_gain(row.auc, champion.row(task, window).auc, report.interval))
+                cells.append(_gain(report.auc_gain(champion, task, window)))
             rows.append([escape(task), f"{window:,}", *cells])
     note = f"<p class=dim>{report.interval:.0%} intervals over {report.bootstrap_draws} resamples of the users.</p>"
     return _table(head, rows, 1) + note
@@ -145,7 +140,7 @@ def _slices(report: EvaluationReport, champion: EvaluationReport | None) -> str:
                 continue
             cells = [f"{row.users:,}", f"{row.targets:,}", _number(row.auc), _number(row.log_loss)]
             if champion is not None:
-                cells.append(_gain(row.auc, champion.row(task, window, name).auc, report.interval))
+                cells.append(_gain(report.auc_gain(champion, task, window, name)))
             rows.append([escape(task), escape(name), *cells])
     head = ["task", "slice", "users", "targets", "AUC", "log loss", *(["AUC - champion's"] if champion else [])]
     return _table(head, rows, 2)

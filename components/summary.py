@@ -11,7 +11,7 @@ from rich.table import Table
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
-from contracts.report import Estimate, EvaluationReport, MetricRow, paired_difference
+from contracts.report import Estimate, EvaluationReport
 
 LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
@@ -50,16 +50,14 @@ def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = N
             row = report.row(task, window)
             cells = [_interval(row.auc), _interval(row.gauc), _interval(row.log_loss), _interval(row.calibration, 3)]
             if champion is not None:
-                cells.append(_gain(row, champion, report.interval))
+                cells.append(_gain(report.auc_gain(champion, task, window)))
             last = window == report.windows[-1]
             table.add_row(task if window == report.windows[0] else "", f"{window:,}", *cells, end_section=last)
     return table
 
 
-def _gain(row: MetricRow, champion: EvaluationReport, interval: float) -> str:
-    try:
-        gain = paired_difference(row.auc, champion.row(row.task, row.window).auc, interval)
-    except LongreelError:  # another ladder, or undefined on this day
+def _gain(gain: Estimate) -> str:
+    if gain.value is None:  # another ladder, or undefined on this day
         return "–"
     return f"{gain.value:+.4f} [dim]({gain.low:+.4f} .. {gain.high:+.4f})[/]"
 

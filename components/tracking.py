@@ -27,10 +27,9 @@ from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 
-from contracts.errors import LongreelError
 from contracts.home import TRACKING_VARIABLE, Home
 from contracts.lake import Lake, Manifest
-from contracts.report import METRICS, EvaluationReport, paired_difference
+from contracts.report import EVERYBODY, METRICS, EvaluationReport
 from model.progress import StepStats
 
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
@@ -206,10 +205,7 @@ def log_gain(client: MlflowClient, run_id: str, report: EvaluationReport, champi
     at, metrics = int(time.time() * 1000), []
     for task in report.tasks:
         for window in report.windows:
-            try:
-                gain = paired_difference(report.row(task, window).auc, champion.row(task, window).auc, report.interval)
-            except LongreelError:  # undefined for one of them
-                continue
+            gain = report.auc_gain(champion, task, window)
             ends = {"": gain.value, "_low": gain.low, "_high": gain.high}
             values = {f"gain_by_window/{task}{end}": value for end, value in ends.items() if value is not None}
             metrics += [Metric(name, value, at, window) for name, value in values.items()]
@@ -221,7 +217,7 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> N
     `auc/click_w512` as single values, which sort and compare in the table of runs."""
     at, metrics = int(time.time() * 1000), []
     for row in report.rows:
-        if row.slice != "all":
+        if row.slice != EVERYBODY:
             continue
         for metric in METRICS:
             estimate = getattr(row, metric)

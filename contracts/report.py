@@ -185,6 +185,14 @@ class EvaluationReport:
                 return row
         raise LongreelError(f"the report of {self.date} has no line for {task} at window {window}, slice {slice}")
 
+    def auc_gain(self, over: "EvaluationReport", task: str, window: int, slice: str = EVERYBODY) -> Estimate:
+        """This model's AUC minus another's on the same data, paired; UNDEFINED where one of them has none."""
+        try:
+            ours, theirs = (report.row(task, window, slice).auc for report in (self, over))
+            return paired_difference(ours, theirs, self.interval)
+        except LongreelError:
+            return UNDEFINED
+
     def to_json(self) -> str:
         """The report as it is stored: JSON, the draws of an estimate as one string of numbers."""
         return json.dumps(_pack(asdict(self)), indent=1)
