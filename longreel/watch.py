@@ -34,6 +34,8 @@ NOISE: tuple[str, ...] = (
     "alembic",
     "great_expectations",
     "Tmp dir",
+    "Temporary script",
+    "Return code matches",
 )
 NOISE += (
     "KFP Executor",

@@ -41,7 +41,7 @@ def state(airflow: EmbeddedAirflow, run: str) -> str:
 
 def begun(airflow: EmbeddedAirflow, kfp: KfpServer, runs: int) -> str:
     """A run of the training DAG whose task waits for the `runs`-th pipeline run."""
-    until(lambda: airflow.get("dags")["total_entries"] == 2, "both DAGs are read")
+    until(lambda: airflow.get("dags")["total_entries"] == 4, "the DAGs are read")
     asked(airflow, "PATCH", DAG, {"is_paused": False})
     run = asked(airflow, "POST", f"{DAG}/dagRuns", {"logical_date": None, "partition_key": DAY})["dag_run_id"]
     until(lambda: state(airflow, run) == "deferred", f"deferred; log: {airflow.log}")
