@@ -126,8 +126,8 @@ def scheduler_in_training(world: World, where: Path) -> str:
 
 @fault(
     "takeover-in-spark",
-    "the same, and the Java process stands still (SIGSTOP) until the new scheduler has taken the task over: as a "
-    "build of hours, of which two copies then run",
+    "the same, and the Java process stands still (SIGSTOP) until the new scheduler has taken the task over, as a "
+    "build of hours would run on",
     RIGHT,
 )
 def takeover_in_spark(world: World, where: Path) -> str:
