@@ -149,8 +149,8 @@ def _parity(report: EvaluationReport) -> Gate:
     made = {check.name for check in report.parity}
     if missing := [name for name in CHECKS if name not in made]:
         reason = (
-            f"The model's logits were not compared with {' and '.join(missing)}: judge a version that `longreel train` "
-            "has registered (`longreel evaluate --version`)."
+            f"The model's logits were not compared with {' and '.join(missing)}: judge a registered version (`longreel "
+            "evaluate --version`) that this version of the code has trained."
         )
         return Gate(name="parity", verdict="hold", reason=reason)
     names = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.parity)

@@ -324,7 +324,7 @@ def test_logits_that_were_not_compared_hold_and_say_what_to_do(report: Report, n
     less = dataclasses.replace(whole, parity=tuple(check for check in whole.parity if check.name != name))
     decision = decide(less, None, POLICY)
     assert not_passed(decision) == {"parity": "hold"}
-    assert f"not compared with {name}: judge a version" in decision.reasons[0]
+    assert f"not compared with {name}: judge a registered version" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("missing", [{"scoring": None}, {"parity": ()}, {"quality": None}, {"window_gains": ()}])
