@@ -45,7 +45,9 @@ class Ranker(nn.Module):
         if self.config.window_length:
             user = user + self.embeddings.window(batch.history_offsets.diff())
         user = user[segment_ids(batch.target_offsets, batch.num_targets)]
-        logits: Tensor = self.head(self.mixer(self.dropout(z), user, target))
+        mixed = self.mixer(self.dropout(z), user, target)
+        with torch.autocast(mixed.device.type, enabled=False):  # a logit of 5 is rounded by .02 in half precision
+            logits: Tensor = self.head(mixed.to(self.head.weight.dtype))
         return logits
 
     def set_prior(self, rates: Tensor) -> None:

@@ -82,6 +82,13 @@ def test_requests_scored_together_or_alone_get_the_same_logits(
     torch.testing.assert_close(together, alone, rtol=1e-9, atol=1e-11)
 
 
+def test_half_precision_does_not_round_the_logits_themselves(ranker: Ranker, batch: RequestBatch) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = ranker.float()(batch)
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, logits.bfloat16().float())
+
+
 def test_targets_of_a_request_do_not_see_each_other(ranker: Ranker, batch: RequestBatch) -> None:
     other = dict(batch.target) | {"item_id": batch.target["item_id"].clone()}
     other["item_id"][0] += 1
