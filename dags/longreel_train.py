@@ -72,8 +72,8 @@ FORCE = "{{ ' --force' if params.force else '' }}"
 
 def _retrain() -> BaseOperator:
     """The pipeline for the run's day: on the server that is configured, else in the task itself."""
-    told: dict[str, Any] = {"pool": TRAIN_POOL, "doc_md": RETRAIN}
-    told |= {"on_success_callback": notifiers(f"longreel_train {DAY}: judged")}
+    about: dict[str, Any] = {"pool": TRAIN_POOL, "doc_md": RETRAIN}
+    about |= {"on_success_callback": notifiers(f"longreel_train {DAY}: judged")}
     if KFP_HOST:
         return RetrainOperator(
             task_id="retrain",
@@ -84,13 +84,13 @@ def _retrain() -> BaseOperator:
             force="{{ params.force }}",
             timeout=timedelta(hours=12),
             execution_timeout=timedelta(hours=13),
-            **told,
+            **about,
         )
     return BashOperator(
         task_id="retrain",
         bash_command=step("retrain", f"--trigger {TRIGGER}{FORCE}" + " --no-promote" * APPROVAL, DAY),
         execution_timeout=timedelta(hours=12),
-        **told,
+        **about,
     )
 
 
