@@ -128,7 +128,7 @@ def _approved() -> BashOperator:
     start_date=run_date("LONGREEL_FIRST_DAY"),
     catchup=False,
     max_active_runs=1,  # never two trainings at once; the pool holds it against whatever else may use it
-    default_args=DEFAULT_ARGS | {"retries": 1},
+    default_args=DEFAULT_ARGS,  # a scheduler that takes over a dead one's training uses a try up
     params=PARAMS,
     user_defined_macros={"trigger_of": trigger_of},
     tags=["longreel"],
