@@ -21,6 +21,8 @@ as they are. `announce` emits an asset event for every day whose samples are oth
 Without a first day it looks at the newest seven days, and skips where nothing is outdated; `LONGREEL_REBUILD_CRON`
 makes it do so on a schedule. The policy is asked about a training once, for the last changed day.
 
+**A task failed:** clear it rather than trigger anew, so that what was rebuilt before it failed is announced too.
+
 **Which backfill?** This one is cheaper for many days. `airflow backfill create --dag-id longreel_daily` gives every
 day a run of its own, in either order, and can redo only failed ones.
 """
@@ -71,7 +73,7 @@ PARAMS = {
     doc_md=DOC,
 )
 def longreel_rebuild() -> None:
-    asked = " --start '{{ params.start or '' }}' --end '{{ params.end or '' }}'"
+    asked = "--start '{{ params.start or '' }}' --end '{{ params.end or '' }}'"
     outdated = BashOperator(
         task_id="outdated",
         bash_command=step("outdated", asked, day=""),

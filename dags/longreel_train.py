@@ -84,8 +84,8 @@ ANSWER = {
 
 def _retrain() -> BaseOperator:
     """The pipeline for the run's day: on the server that is configured, else in the task itself."""
-    told: dict[str, Any] = {"pool": TRAIN_POOL, "doc_md": RETRAIN}
-    told |= {"on_success_callback": notifiers(f"longreel_train {DAY}: judged")}
+    about: dict[str, Any] = {"pool": TRAIN_POOL, "doc_md": RETRAIN}
+    about |= {"on_success_callback": notifiers(f"longreel_train {DAY}: judged")}
     if KFP_HOST:
         return RetrainOperator(
             task_id="retrain",
@@ -96,13 +96,13 @@ def _retrain() -> BaseOperator:
             force="{{ params.force }}",
             timeout=timedelta(hours=12),
             execution_timeout=timedelta(hours=13),
-            **told,
+            **about,
         )
     return BashOperator(
         task_id="retrain",
         bash_command=step("retrain", f"--trigger {TRIGGER}{FORCE}" + " --no-promote" * APPROVAL, DAY),
         execution_timeout=timedelta(hours=12),
-        **told,
+        **about,
     )
 
 
@@ -144,7 +144,7 @@ def _approved() -> BashOperator:
     start_date=run_date("LONGREEL_FIRST_DAY"),
     catchup=False,
     max_active_runs=1,  # never two trainings at once; the pool holds it against whatever else may use it
-    default_args=DEFAULT_ARGS | {"retries": 1},
+    default_args=DEFAULT_ARGS,  # a scheduler that takes over a dead one's training uses a try up
     params=PARAMS,
     user_defined_macros={"trigger_of": trigger_of},
     tags=["longreel"],
