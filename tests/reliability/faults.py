@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from components import registry
 from components.ledger import Ledger
 from contracts.home import TRACKING_VARIABLE, Home
+from longreel.run import spark_variables
 from tests.reliability.lossy_proxy import losing
 from tests.reliability.pipeline import (
     Case,
@@ -59,7 +60,8 @@ DAY = "the day is right"  # likewise; nothing is trained here
 def started(world: World, home: Home, **variables: str) -> Iterator[Stack]:
     """An Airflow whose schedule is the world's fourth day; afterwards nothing of it lives."""
     day = str(world.day)
-    with Stack(home, {"LONGREEL_FIRST_DAY": day, "LONGREEL_LAST_DAY": day, **variables}) as stack:
+    ends = {"LONGREEL_FIRST_DAY": day, "LONGREEL_LAST_DAY": day}
+    with Stack(home, ends | spark_variables(home, world.day) | variables) as stack:
         yield stack
     assert stack.left() == []
 
