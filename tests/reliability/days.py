@@ -10,6 +10,7 @@ from components import registry
 from components.ledger import Ledger
 from contracts.home import TRACKING_VARIABLE, Home
 from longreel.embedded_airflow import DATABASE
+from longreel.run import spark_variables
 from tests.reliability.pipeline import FIRST, Case, client_of, correct, new_home, require_whole
 from tests.reliability.stack import DAILY, TRAIN, Stack, mlflow_server, postgres, until
 
@@ -36,7 +37,7 @@ def week(where: Path, kind: str) -> str:
     with stores(where, kind) as variables:
         tracking = variables.get(TRACKING_VARIABLE)
         ends = {"LONGREEL_FIRST_DAY": str(DAYS[0]), "LONGREEL_LAST_DAY": str(DAYS[SCHEDULED - 1])}
-        with Stack(home, variables | ends) as stack:
+        with Stack(home, variables | ends | spark_variables(home, DAYS[0])) as stack:
             if kind == "postgres":
                 assert "postgresql" in stack.cli("config", "get-value", "database", "sql_alchemy_conn")
             for phase in (_scheduled, _backfilled, _corrected):

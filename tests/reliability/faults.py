@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from components import registry
 from components.ledger import Ledger
 from contracts.home import TRACKING_VARIABLE, Home
+from longreel.run import spark_variables
 from tests.reliability.lossy_proxy import losing
 from tests.reliability.pipeline import (
     Case,
@@ -59,7 +60,8 @@ DAY = "the day is right"  # likewise; nothing is trained here
 def started(world: World, home: Home, **variables: str) -> Iterator[Stack]:
     """An Airflow whose schedule is the world's fourth day; afterwards nothing of it lives."""
     day = str(world.day)
-    with Stack(home, {"LONGREEL_FIRST_DAY": day, "LONGREEL_LAST_DAY": day, **variables}) as stack:
+    ends = {"LONGREEL_FIRST_DAY": day, "LONGREEL_LAST_DAY": day}
+    with Stack(home, ends | spark_variables(home, world.day) | variables) as stack:
         yield stack
     assert stack.left() == []
 
@@ -352,8 +354,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 # Things that go wrong without anything dying
 @fault(
     "two-runs",
-    "three runs of one day at once: scheduled, by hand, and a backfill that heeds no max_active_runs; then `longreel "
-    "retrain` by hand beside the DAG's",
+    "a second run of the day in Airflow, `longreel ingest` by hand while the first one ingests, and `longreel retrain` "
+    "by hand while the DAG's trains the same candidate",
     RIGHT,
 )
 def two_runs(world: World, where: Path) -> str:
@@ -361,35 +363,35 @@ def two_runs(world: World, where: Path) -> str:
     with started(world, home) as stack:
         stack.first(DAILY, day)
         stack.trigger(DAILY, day)
-        words = ["--from-date", day, "--to-date", day, "--reprocess-behavior", "completed"]
-        with contextlib.suppress(AssertionError):
-            stack.cli("backfill", "create", "--dag-id", DAILY, *words)
-        most = 0
-
-        def at_once() -> bool:
-            nonlocal most
-            most = max(most, sum(run["state"] == "running" for run in stack.runs(DAILY, day)))
-            return bool(list(home.work.glob("train/*/checkpoints/step-*")))
-
-        until(at_once, "a training", 600)
-        beside = subprocess.Popen(
-            [sys.executable, "-m", "longreel", "retrain", "--home", str(home.path), "--date", day],
-            env=stack.airflow._environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        said = beside.communicate(timeout=600)[0]
+        until(lambda: live("java", " ingest ", str(home.path)), "an ingest")
+        ingest = by_hand(stack, "ingest", "--date", day)
+        until(lambda: list(home.work.glob("train/*/checkpoints/step-*")), "a training", 900)
+        retrain = by_hand(stack, "retrain", "--date", day)
+        told = [each.communicate(timeout=900)[0] for each in (ingest, retrain)]
         stack.quiet()
         runs = stack.runs(DAILY, day)
         assert {run["state"] for run in runs} == {"success"}
         states = [stack.task(TRAIN, run["dag_run_id"], "retrain")["state"] for run in stack.runs(TRAIN, day)]
+        assert states.count("success") == 1
     require_published(world, home.lake)
     require_promoted_once(home, model=world.expected["model"])
-    told = "ended well" if beside.returncode == 0 else f"was refused: {said.strip().splitlines()[-1]}"
-    trained = ", ".join(states)
+    assert "waiting for it to end" in told[1], "the two trainings did not meet"
+    ended = ["well" if each.returncode == 0 else f"with {each.returncode}" for each in (ingest, retrain)]
+    void = sum(entry.void for entry in Ledger(home, client_of(home)).entries())
     return (
-        f"{len(runs)} runs, {most} at once, all succeeded; `retrain` of their training runs: {trained}; by hand {told}"
+        f"{len(runs)} runs, one after the other; `retrain` of their training runs: {', '.join(states)}; by hand ingest "
+        f"ended {ended[0]}, and retrain, which waited for the other's training, {ended[1]}; void ledger entries: {void}"
+    )
+
+
+def by_hand(stack: Stack, *words: str) -> "subprocess.Popen[str]":
+    """`longreel WORDS` beside Airflow, in its environment."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "longreel", words[0], "--home", str(stack.home.path), *words[1:]],
+        env=stack.airflow._environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
