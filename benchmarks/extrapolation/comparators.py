@@ -10,10 +10,10 @@ optimiser and metrics are the product's own. Nothing of the product imports this
 
 Time and position reach all of them as they reach STCA: through the events' embeddings.
 
-With `match`, which is on by default, equal items and authors of target and event are told to each of them as they are
-to STCA, since without it attention hardly learns to recognise them: to DIN as inputs of its MLP, to the Transformers as
-a learned addition to the targets' scores; and how much weight fell on equal ids is handed on beside what was read.
-Otherwise the table would measure that trick and not the architectures.
+With `match`, which is on by default, equal ids of target and event (the fields of `[model] identity`) are told to each
+of them as they are to STCA, since without it attention hardly learns to recognise them: to DIN as inputs of its MLP, to
+the Transformers as a learned addition to the targets' scores; and how much weight fell on equal ids is handed on beside
+what was read. Otherwise the table would measure that trick and not the architectures.
 """
 
 import math
@@ -27,10 +27,9 @@ from torch.utils.checkpoint import checkpoint
 from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
-from model.identity import INITIAL_SCALES
+from model.identity import IdentityMatch
 from model.ranker import Ranker
 
-MATCHED = ("item_id", "author_id")
 Reads = tuple[Tensor, Tensor]
 PAIR_BLOCK = 1 << 19  # target-event pairs that DIN's MLP takes at a time
 SCORE_BLOCK = 1 << 24  # scores that are written at a time where no fused kernel computes them
@@ -96,12 +95,13 @@ class DIN(nn.Module):
         hidden = max(16, d // 2)
         self.target_part, self.event_part = nn.Linear(2 * d, hidden), nn.Linear(2 * d, hidden, bias=False)
         self.product_part = nn.Linear(d, hidden, bias=False)
-        self.match_part = nn.Linear(len(MATCHED), hidden, bias=False) if match else None
+        fields = len(config.identity) * match
+        self.match_part = nn.Linear(fields, hidden, bias=False) if fields else None
         self.score = nn.Linear(hidden, 1)
         nn.init.ones_(
             self.score.bias
         )  # begins as the plain mean, and as a count of equal ids; from 0 it learned neither
-        self.mlp = nn.Sequential(nn.Linear(2 * d + len(MATCHED) * match, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
+        self.mlp = nn.Sequential(nn.Linear(2 * d + fields, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
 
     def forward(
         self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, packed: Packed
@@ -119,7 +119,7 @@ class DIN(nn.Module):
         return out
 
     def _read(self, t: Tensor, e: Tensor, equal: Tensor | None) -> Tensor:
-        """x_t [m, D], events [L, D], equal [2, m, L] or None -> [m, D or D + 2]."""
+        """x_t [m, D], events [L, D], equal [fields, m, L] or None -> [m, D or D + fields]."""
         # the MLP's first layer on [t, e, t - e, t * e], without writing the concatenation: t and e parts are shared
         hidden = self.target_part(torch.cat([t, t], -1))[:, None] + self.event_part(torch.cat([e, -e], -1))[None]
         hidden = hidden + self.product_part(t[:, None] * e[None])
@@ -142,11 +142,10 @@ class CausalLayer(nn.Module):
         self.heads = config.heads
         self.norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
-        half = torch.arange(config.heads) >= (config.heads + 1) // 2
-        self.register_buffer("which", half.long(), persistent=False)
+        ours = IdentityMatch(config)  # heads are shared among the fields, and begin sharp and gentle, as STCA's
+        self.register_buffer("which", ours.which.long(), persistent=False)
         self.which: Tensor
-        start = torch.tensor(INITIAL_SCALES).repeat(config.heads)[: config.heads]  # STCA's: gentle and sharp heads
-        self.scale = nn.Parameter(start) if match else None
+        self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.identity else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One request: [L, N, Dh] each -> [L, N, Dh], causal."""
@@ -268,8 +267,8 @@ class CausalStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(self.layer(config, match) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        told = config.layers * config.heads if match else 0
-        self.out = nn.Linear(config.width + told, config.width) if match else nn.Identity()
+        told = config.layers * config.heads if match and config.identity else 0
+        self.out = nn.Linear(config.width + told, config.width) if told else nn.Identity()
 
     def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, list[Tensor]]:
         """x_t [T, D], X [H, D] -> the last layer's targets and events, and each layer's weights on equal ids [T, N]."""
@@ -335,14 +334,14 @@ class ComparatorRanker(Ranker):
         self, name: str, config: ModelConfig, tasks: tuple[str, ...], features: int, match: bool = True
     ) -> None:
         super().__init__(config, tasks, features)
-        self.match = match
+        self.match = match and bool(config.identity)
         self.stca = InPlaceOfSTCA(COMPARATORS[name](config, match))  # type: ignore[assignment]
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
         """Logits [T, tasks]."""
         if self.match:
             wanted, found = (
-                torch.stack([fields[name].long() for name in MATCHED], dim=1)
+                torch.stack([fields[name].long() for name in self.config.identity], dim=1)
                 for fields in (batch.target, batch.history)
             )
             self.stca.ids = (wanted, found)
