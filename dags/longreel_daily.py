@@ -11,12 +11,11 @@ from dags.settings import (
     ARRIVAL_POLL,
     CRON,
     DEADLINE,
-    DEFAULT_ARGS,
     SAMPLES,
     TIMEZONE,
     run_date,
 )
-from dags.steps import facts_of, spark_step, step
+from dags.steps import DEFAULT_ARGS, facts_of, spark_step, step
 from operators.arrival import RawDaySensor
 
 DOC = """

@@ -7,8 +7,8 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import CronTriggerTimetable, Param, PartitionedAtRuntime, dag, task
 
-from dags.settings import DEFAULT_ARGS, HOME, REBUILD_CRON, SAMPLES, TIMEZONE, run_date
-from dags.steps import facts_of, spark_step, step
+from dags.settings import HOME, REBUILD_CRON, SAMPLES, TIMEZONE, run_date
+from dags.steps import DEFAULT_ARGS, facts_of, spark_step, step
 
 DOC = """
 ### longreel_rebuild: a corrected day, a missing day, a range of days

@@ -8,8 +8,8 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, dag
 
 from dags.notify import notifiers
-from dags.settings import APPROVAL, DEFAULT_ARGS, HOME, KFP_HOST, SAMPLES, TRAIN_POOL, run_date
-from dags.steps import step
+from dags.settings import APPROVAL, HOME, KFP_HOST, SAMPLES, TRAIN_POOL, run_date
+from dags.steps import DEFAULT_ARGS, step
 from operators.retrain import RetrainOperator
 
 DOC = """

@@ -12,6 +12,8 @@ from typing import Any
 
 from airflow.sdk import BaseNotifier
 
+from dags.settings import HOME
+
 CONNECTION = os.environ.get("LONGREEL_NOTIFY_CONN", "")
 TIMEOUT_S = 15
 
@@ -62,7 +64,6 @@ def told(context: Any) -> str:
     """Reasons and links: the decision that `retrain` left for the run's day, the run card, MLflow's page, the log."""
     from contracts.dates import parse_day
     from contracts.home import Home
-    from dags.settings import HOME
 
     lines = []
     home, task = Home.locate(HOME), context["ti"]

@@ -18,11 +18,8 @@ LONGREEL_NOTIFY_CONN     see notify.py
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from airflow.sdk import Asset
-
-from dags.notify import notifiers
 
 HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
@@ -42,15 +39,6 @@ TRAIN_POOL = "longreel_train"
 
 # One event a published samples partition, keyed by its day.
 SAMPLES = Asset("longreel_samples", uri="longreel://samples")
-
-DEFAULT_ARGS: dict[str, Any] = {
-    "owner": "longreel",
-    "retries": 2,
-    "retry_delay": timedelta(seconds=30),
-    "retry_exponential_backoff": True,
-    "max_retry_delay": timedelta(minutes=10),
-    "on_failure_callback": notifiers("{{ dag.dag_id }} {{ dag_run.partition_key }}: {{ ti.task_id }} failed"),
-}
 
 
 def run_date(variable: str) -> datetime | None:

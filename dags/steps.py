@@ -1,4 +1,6 @@
-"""How does a task run a step of the command line? As a process, or submitted to Spark; and how is its day announced?"""
+"""How does a task run a step of the command line? As a process, or submitted to Spark; with which defaults; and how is
+its day announced?
+"""
 
 import sys
 from datetime import timedelta
@@ -6,9 +8,19 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
+from dags.notify import notifiers
 from dags.settings import HOME, REPOSITORY, SPARK_POOL
 
 DAY = "{{ dag_run.partition_key }}"  # a run without a partition key is refused by the step
+
+DEFAULT_ARGS: dict[str, Any] = {
+    "owner": "longreel",
+    "retries": 2,
+    "retry_delay": timedelta(seconds=30),
+    "retry_exponential_backoff": True,
+    "max_retry_delay": timedelta(minutes=10),
+    "on_failure_callback": notifiers("{{ dag.dag_id }} {{ dag_run.partition_key }}: {{ ti.task_id }} failed"),
+}
 
 
 def step(name: str, options: str = "", day: str = DAY) -> str:
