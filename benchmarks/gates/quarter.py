@@ -1,20 +1,13 @@
 """What do the gates do over a quarter whose truth is known, and what would simpler rules have done?
 
-    python -m benchmarks.gates.quarter [--users 4000] [--noise 200] [--out benchmarks/gates]
-
 Ninety log days, a candidate each, planted events; every rule promotes for itself and lives with its own champion.
 Reports are made by the project's own code from per-target scores (benchmarks/gates/world.py), and judged by the shipped
-policy. Writes results.md, quarter.csv and quarter.png.
+policy.
 """
 
-import argparse
-import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
-from functools import lru_cache
-from pathlib import Path
 
 from benchmarks.gates.world import Day, Model, Truth, evaluate, truth
 from components.gates import decide
@@ -233,31 +226,3 @@ def settling(users: int, error: float, tries: int) -> SettledCount:
     truths = [worth(model, Day("", 0, users)).auc for model in (ours, theirs)]
     median = sorted(asked)[len(asked) // 2] if asked else 0.0
     return SettledCount(users, truths[0] - truths[1], tries, len(asked), median, tried, settled)
-
-
-def main() -> None:
-    """Run and write results.md, quarter.csv and quarter.png."""
-    from benchmarks.gates.results import write
-
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--users", type=int, default=4_000, help="users a day; ten times as many targets")
-    parser.add_argument("--noise", type=int, default=200, help="noise-only candidates of each kind")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
-    args = parser.parse_args()
-    began, cached = time.monotonic(), lru_cache(maxsize=64)(evaluate)
-    plans = plan(args.users)
-    walks: dict[str, list[Step]] = {name: [] for name in RULES}
-    for name in RULES:
-        walks[name] = walk(name, plans, cached)
-        print(f"{name}: {sum(s.outcome == 'promote' for s in walks[name])} promotions", flush=True)
-    counts = []
-    for users, kin in ((1_500, 0.0), (1_500, 0.9), (POLICY.min_users, 0.0)):
-        counts.append(noise(users, kin, args.noise))
-        print(dataclasses.asdict(counts[-1]), flush=True)
-    waits = [settling(1_500, error, args.noise // 2) for error in (0.8, 0.7)]
-    print(*map(dataclasses.asdict, waits), sep="\n", flush=True)
-    write(args.out, walks, counts, waits, args.users, POLICY, time.monotonic() - began)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,7 +30,7 @@ def write(
     lines = [
         "# A quarter of decisions whose truth is known",
         "",
-        f"Written by `python -m benchmarks.gates.quarter` ({seconds:,.0f} s on a CPU): 90 log days of {users:,}",
+        f"Written by `python -m benchmarks.gates` ({seconds:,.0f} s on a CPU): 90 log days of {users:,}",
         "users and about ten targets each, one candidate a day, the shipped policy with a latency budget. Scores come",
         "from a known truth ([world.py](world.py)); reports, intervals and decisions are the project's own code. Every",
         "rule promotes for itself and lives with its own champion; *should* is what a rule that knew the truth would",

@@ -1,5 +1,7 @@
 """Airflow imported with a throw-away home, and a longreel home as the components' tests have it."""
 
+import atexit
+import shutil
 import tempfile
 
 import pytest
@@ -10,5 +12,7 @@ from tests.kfp_server import kfp
 __all__ = ["empty_store", "kfp", "make_home", "publish_fixture", "register", "report"]
 
 with pytest.MonkeyPatch.context() as patch:
-    patch.setenv("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-"))
+    folder = tempfile.mkdtemp(prefix="airflow-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    patch.setenv("AIRFLOW_HOME", folder)
     import operators.retrain  # noqa: F401  # Airflow writes its configuration where it is first imported
