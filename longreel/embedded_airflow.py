@@ -49,7 +49,7 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
         "API__WORKERS": "1",
         # A scheduler that starts after a crash takes over its predecessor's tasks this soon (seconds).
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-        # On busy cores a server that has just started answers later than the 5 s that a worker waits, and a try is lost.
+        # A server that has just started on busy cores answers later than the 5 s a worker waits, and a try is lost.
         "WORKERS__EXECUTION_API_TIMEOUT": "60",
     }
     return os.environ | {
