@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any, Literal
 
@@ -168,13 +168,14 @@ class Ledger:
     def _move(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> Entry:
         sequence, entries = self._append(action, current, to, decision, reason), self.entries()
         entry = next(e for e in entries if e.sequence == sequence)
-        # where an answer was lost, MLflow's client asked again and wrote ours twice: the first counts
-        ours = (e for e in entries if not e.void and replace(e, sequence=sequence, void=entry.void) == entry)
-        counting = next(ours, None)
-        if counting is None:
-            raise LongreelError("somebody else changed the champion at the same moment; evaluate and decide again")
+        if entry.void:  # done all the same, if what came in between was this very change: of another process at work on
+            # the same candidate, or of ours, where an answer was lost and MLflow's client asked again
+            before = next((e for e in reversed(entries) if e.moves and e.sequence < sequence), None)
+            if before is None or _change(before) != _change(entry):
+                raise LongreelError("somebody else changed the champion at the same moment; evaluate and decide again")
+            entry = before
         self._align()
-        return counting
+        return entry
 
     def _append(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> int:
         """Write an entry; returns its sequence number. From here on it stands, whatever happens to this process."""
@@ -233,3 +234,8 @@ def _require_same_model(decision: Decision, version: Version) -> None:
             f"the decision is about the model {decision.candidate_digest}, but version {version.version} is "
             f"{version.model_digest}; name the version that was judged"
         )
+
+
+def _change(entry: Entry) -> tuple[Action, int | None, int, str | None]:
+    """What an entry did, whoever wrote it when."""
+    return entry.action, entry.from_version, entry.to_version, entry.decision

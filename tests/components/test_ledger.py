@@ -221,6 +221,42 @@ def test_of_two_promotions_from_the_same_champion_one_counts(
     assert alias_of(fast) == 2
 
 
+def test_of_two_that_make_the_same_promotion_at_once_both_have_done_it(
+    home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, fast, first = Ledger(home), Ledger(home), register(home, 1)
+    append = slow._append
+
+    def overtaken(*args: object) -> int:
+        fast.promote(promotion(first, None), first)
+        return append(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(slow, "_append", overtaken)
+    assert slow.promote(promotion(first, None), first).sequence == 1
+    assert moves(fast) == [("promote", None, 1, False), ("promote", None, 1, True)]
+
+
+def test_a_rollback_that_was_overtaken_is_not_taken_for_an_older_one_of_the_same_steps(
+    home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, fast = Ledger(home), Ledger(home)
+    first, second, third = register(home, 1), register(home, 2), register(home, 3)
+    ledger.promote(promotion(first, None), first)
+    ledger.promote(promotion(second, first), second)
+    ledger.rollback()
+    ledger.rollback(second.version)
+    append = ledger._append
+
+    def overtaken(*args: object) -> int:
+        fast.promote(promotion(third, second), third)
+        return append(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ledger, "_append", overtaken)
+    with pytest.raises(LongreelError, match="at the same moment"):
+        ledger.rollback()
+    assert alias_of(fast) == third.version
+
+
 def test_an_alias_moved_by_hand_is_put_back(home: Home, register: Register, promotion: Promotion) -> None:
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     ledger.promote(promotion(first, None), first)
