@@ -145,8 +145,10 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
+    tags = {"identity": ("item_id", "author_id", "tag")}
     return {
-        "items, authors and tags matched": {"model": {"identity": ("item_id", "author_id", "tag")}},
+        "tags matched too": {"model": tags},
+        "tags matched, sink": {"model": tags | {"sink": True}},
         "sink and window length": {"model": {"sink": True, "window_length": True}},
         **{f"dropout {p}": {"model": {"dropout": p}} for p in (0.1, 0.3) if p != size.model["dropout"]},
         **{f"table rate {rate}": {"train": {"table_learning_rate": rate}} for rate in (0.02, 0.1)},

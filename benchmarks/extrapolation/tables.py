@@ -86,8 +86,9 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
 
 def changes(findings: Findings, name: str) -> list[Group]:
     """STCA with one thing other than in its base: a part of the model, a setting, or its training windows."""
-    groups = [g for g in findings.of(name, "stca") if g.cell["suite"] in ("ablations", "tuning") or is_sampling(g)]
-    return [group for group in groups if group.cell["training"] != "beta"]
+    groups = [g for g in findings.of(name, "stca") if g.cell["training"] != "beta"]
+    changed = [g for g in groups if g.cell["suite"] in ("ablations", "tuning")]
+    return changed and [g for g in groups if is_sampling(g)] + changed
 
 
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:

@@ -166,6 +166,7 @@ def test_a_difference_is_taken_over_the_seeds_that_both_have(tmp_path: Path) -> 
     text = "\n".join(page(Findings(tmp_path)))
     assert "| no position | 1 | +.0000 (+.0000 .. +.0000) | −.0100 (−.0100 .. −.0100) |" in text
     assert "| fixed 512 | 1 | +.0000 (+.0000 .. +.0000) | −.0900 (−.0900 .. −.0900) |" in text
+    assert text.index("| fixed 512 | 1 | +.0000") < text.index("| no position | 1 |")
 
 
 def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
