@@ -125,7 +125,7 @@ def train_candidate(
     manifests = [lake.require("samples", d) for d in days]
     made_from = {
         "tasks": config.tasks,
-        "model": asdict(config.model),
+        "model": config.model.described(),
         "training": asdict(config.training),
         "days": {m.date: m.digest for m in manifests},
         "init": None if start is None else start.name,

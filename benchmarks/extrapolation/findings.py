@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.extrapolation.judge import interval
+from benchmarks.extrapolation.cells import LONG
+from benchmarks.extrapolation.judge import SHORT_HISTORY, interval
 from benchmarks.extrapolation.runner import draws_path, read_results
 
 Floats = NDArray[np.float64]
-EVERYBODY = "all"
+EVERYBODY, LONG_USERS, SHORT_USERS = "all", f"history>={LONG}", f"history<{SHORT_HISTORY}"
+CAPACITIES = ("S", "M", "L")
 BEND = 0.001  # AUC that doubling the window must bring to be worth it
 
 
@@ -195,3 +197,28 @@ def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] |
     best = ours.estimate("auc", task, ours.windows[-1]).value
     share = (best - max(short)) / (top - max(short))
     return {"short window": shortest, "best short": max(short), "ours": best, "oracle": top, "share": share}
+
+
+def is_sampling(group: Group) -> bool:
+    """Whether a group differs from the method in its training windows alone."""
+    return "," not in group.cell["training"] and group.cell["training"].split()[0] in ("beta", "fixed", "full")
+
+
+def changes(findings: Findings, name: str) -> list[Group]:
+    """STCA with one thing other than in its base: a part of the model, a setting, or its training windows."""
+    groups = [g for g in findings.of(name, "stca") if g.cell["training"] != "beta"]
+    changed = [g for g in groups if g.cell["suite"] in ("ablations", "tuning")]
+    return changed and [g for g in groups if is_sampling(g)] + changed
+
+
+def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Group]:
+    """Each capacity at the number of epochs that suits it: the best AUC at the longest window."""
+    found: dict[str, list[Group]] = {}
+    for group in findings.of(name, "stca"):
+        if group.cell["suite"] == "scaling" and group.cell["training"] != "beta":
+            found.setdefault(group.cell["training"].split(",")[0], []).append(group)
+    base = findings.find(name, "stca", "beta")
+    if found and base:
+        found.setdefault("M", []).append(base)
+    order = [label for label in CAPACITIES if label in found]
+    return {label: max(found[label], key=lambda g: g.estimate("auc", task, g.windows[-1]).value) for label in order}

@@ -11,8 +11,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, fit_curve, gain
-from benchmarks.extrapolation.tables import LONG_USERS, best_of_capacity, changes, is_sampling
+from benchmarks.extrapolation.findings import (
+    EVERYBODY,
+    LONG_USERS,
+    Findings,
+    Group,
+    best_of_capacity,
+    changes,
+    fit_curve,
+    gain,
+    is_sampling,
+)
 
 SIZE = (7.2, 4.2)
 DPI = 130

@@ -7,12 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.extrapolation.cells import LONG, SHORT
-from benchmarks.extrapolation.findings import EVERYBODY, Findings, Group, closed_share, fit_curve, gain
-from benchmarks.extrapolation.judge import SHORT_HISTORY
+from benchmarks.extrapolation.findings import (
+    EVERYBODY,
+    LONG_USERS,
+    SHORT_USERS,
+    Findings,
+    Group,
+    best_of_capacity,
+    changes,
+    closed_share,
+    fit_curve,
+    gain,
+    is_sampling,
+)
+from benchmarks.extrapolation.plots import draw_all
 
-LONG_USERS, SHORT_USERS = f"history>={LONG}", f"history<{SHORT_HISTORY}"
 NAMES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
-CAPACITIES = ("S", "M", "L")
 
 
 def table(header: list[str], rows: list[list[str]]) -> Iterator[str]:
@@ -41,11 +51,6 @@ def metric_table(groups: list[Group], metric: str, task: str, of: str) -> Iterat
         yield f"{NAMES[metric]}, {task}, {who} ({about['targets']:,} targets of {about['users']:,} users):\n"
     header = ["reader, training windows", "seeds", *(f"{w:,}" for w in windows), "training tokens", "seconds"]
     yield from table(header, rows)
-
-
-def is_sampling(group: Group) -> bool:
-    """Whether a group differs from the method in its training windows alone."""
-    return "," not in group.cell["training"] and group.cell["training"].split()[0] in ("beta", "fixed", "full")
 
 
 def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
@@ -84,13 +89,6 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
     yield from table(["stca, beta minus", *(f"AUC at {w:,}" for w in windows), "training seconds, ratio"], rows)
 
 
-def changes(findings: Findings, name: str) -> list[Group]:
-    """STCA with one thing other than in its base: a part of the model, a setting, or its training windows."""
-    groups = [g for g in findings.of(name, "stca") if g.cell["training"] != "beta"]
-    changed = [g for g in groups if g.cell["suite"] in ("ablations", "tuning")]
-    return changed and [g for g in groups if is_sampling(g)] + changed
-
-
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
     """Every changed STCA minus the base."""
     base = findings.find(name, "stca", "beta")
@@ -102,19 +100,6 @@ def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
         values = [gain(group, base, task, window).text(True) for window in windows]
         rows.append([group.cell["training"], str(len(group.lines)), *values])
     yield from table(["instead of stca, beta", "seeds", *(f"AUC at {w:,}" for w in windows)], rows)
-
-
-def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Group]:
-    """Each capacity at the number of epochs that suits it: the best AUC at the longest window."""
-    found: dict[str, list[Group]] = {}
-    for group in findings.of(name, "stca"):
-        if group.cell["suite"] == "scaling" and group.cell["training"] != "beta":
-            found.setdefault(group.cell["training"].split(",")[0], []).append(group)
-    base = findings.find(name, "stca", "beta")
-    if found and base:
-        found.setdefault("M", []).append(base)
-    order = [label for label in CAPACITIES if label in found]
-    return {label: max(found[label], key=lambda g: g.estimate("auc", task, g.windows[-1]).value) for label in order}
 
 
 def scaling_table(findings: Findings, name: str, task: str) -> Iterator[str]:
@@ -196,8 +181,6 @@ def main() -> None:
     out = parser.parse_args().out
     findings = Findings(out)
     (out / "results.md").write_text("\n".join(page(findings)) + "\n")
-    from benchmarks.extrapolation.plots import draw_all
-
     for path in [out / "results.md", *draw_all(findings, out)]:
         print(path)
 
