@@ -61,6 +61,7 @@ warm_start = {warm_start}
 windows = [8, 64]
 bootstrap_draws = 40
 [retrain]
+replay = true
 min_train_days = 2
 """
 
