@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.extrapolation import mlflow_log
 from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, importance, suite
@@ -31,6 +32,13 @@ TINY = Size(
     ladder=(8, 16, 32, 64),
     requests_per_batch=16,
 )
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here and in what is started: another number of threads adds in another order."""
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="module")
