@@ -63,7 +63,8 @@ def started(world: World, home: Home, **variables: str) -> Iterator[Stack]:
     ends = {"LONGREEL_FIRST_DAY": day, "LONGREEL_LAST_DAY": day}
     with Stack(home, ends | spark_variables(home, world.day) | variables) as stack:
         yield stack
-    assert stack.left() == []
+    left = stack.left()
+    assert left == [], left
 
 
 def staged(world: World, home: Home, dataset: str = "events") -> None:
@@ -192,7 +193,7 @@ def power_cut(world: World, where: Path) -> str:
     with started(world, home) as stack:
         in_training(world, home)
         stack.kill_everything()
-        assert stack.left() == []
+        until(lambda: not stack.left(), "the end of every process", 30)
         began = time.monotonic()
     with started(world, home) as stack:
         up = time.monotonic() - began
