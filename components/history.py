@@ -17,10 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the ledger, oldest entry first."""
+    from components import tracking
     from components.ledger import Ledger
     from components.summary import wide_console
 
-    ledger = Ledger(home)
+    ledger = Ledger(home, tracking.open_store(home, patient=False))
     champion, entries = ledger.champion(), ledger.entries()
     console = wide_console()
     if not entries:

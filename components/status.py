@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the screen."""
     console, config, lake = wide_console(), home.config, home.lake
-    ledger = Ledger(home, tracking.open_store(home))
+    ledger = Ledger(home, tracking.open_store(home, patient=False))
     known, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))

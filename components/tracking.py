@@ -26,21 +26,34 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 
+from contracts.errors import LongreelError
 from contracts.home import TRACKING_VARIABLE, Home
 from contracts.lake import Lake, Manifest
 from contracts.report import EVERYBODY, METRICS, EvaluationReport
 from model.progress import StepStats
 
+RETRIES, PATIENT, IMPATIENT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "10", "2"
+SERVERS = ("http://", "https://")
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
 SYSTEM_METRICS_EVERY_S = 5.0
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its pages open on runs, not on GenAI traces
 MAX_BATCH = 900  # MLflow takes at most 1,000 metrics a call
 
 
-def open_store(home: Home) -> MlflowClient:
-    """Point MLflow at this home's store, which is made where it is local and new."""
+def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
+    """Point MLflow at this home's store, which is made where it is local and new.
+
+    Args:
+        patient: wait for a server that does not answer; otherwise say so after seconds, since a person looks on.
+
+    Raises:
+        LongreelError: the server does not answer, or refuses.
+    """
     uri = home.tracking_uri
+    if not patient and os.environ[RETRIES] == PATIENT:
+        os.environ[RETRIES] = IMPATIENT
     if uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     given = os.environ.get(TRACKING_VARIABLE)
@@ -52,7 +65,16 @@ def open_store(home: Home) -> MlflowClient:
         os.environ.pop(TRACKING_VARIABLE, None)
     else:
         os.environ[TRACKING_VARIABLE] = given
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if uri.startswith(SERVERS):
+        try:
+            client.search_experiments(max_results=1)
+        except MlflowException as error:
+            cause = str(error).rpartition(": ")[2].rstrip("\")'")
+            raise LongreelError(
+                f"the MLflow server {uri} gives no answer ({cause}); start it, or set {TRACKING_VARIABLE} to its place"
+            ) from error
+    return client
 
 
 def experiment_id(home: Home, client: MlflowClient) -> str:
@@ -61,7 +83,7 @@ def experiment_id(home: Home, client: MlflowClient) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
-    local = not home.tracking_uri.startswith(("http://", "https://"))
+    local = not home.tracking_uri.startswith(SERVERS)
     if local:
         home.artifacts.mkdir(parents=True, exist_ok=True)
     place = home.artifacts.as_uri() if local else None

@@ -1,5 +1,6 @@
 """`longreel status --check` fails where something is for somebody to act on, and says what."""
 
+import socket
 from collections.abc import Callable
 from datetime import date
 
@@ -36,3 +37,15 @@ def test_a_missing_day_is_told_of(
     publish(home, date(2026, 1, 5))
     assert main(["status", "--home", str(home.path), "--check"]) == 1
     assert "missing samples of 2026-01-03, 2026-01-04; longreel_rebuild publishes them" in capsys.readouterr().out
+
+
+def test_a_tracking_server_that_is_away_is_named_after_seconds(
+    make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(1)
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for step in ("status", "history"):
+        assert main([step, "--home", str(home.path)]) == 2
+        assert f"the MLflow server {uri} gives no answer" in capsys.readouterr().err
