@@ -131,10 +131,28 @@ class EmbeddedAirflow:
         """Make the pools that the DAGs' tasks run in; one that is there keeps its size."""
         there = {pool["name"] for pool in self.get("pools?limit=100")["pools"]}
         for name, about in json.loads(POOLS.read_text()).items():
-            if name not in there:
+            if name in there:
+                continue
+            try:
                 self._request("/api/v2/pools", json.dumps({"name": name, **about}).encode())
+            except urllib.error.HTTPError as error:
+                if error.code != 409:  # made by a request whose answer was lost
+                    raise
 
-    def _request(self, path: str, body: bytes | None = None) -> dict[str, Any]:
+    def _request(self, path: str, body: bytes | None = None, tries: int = 6) -> dict[str, Any]:
+        """The answer, asked for again where the server fails: SQLite lets one process write at a time, for a while."""
+        for again in range(tries - 1):
+            try:
+                return self._request_once(path, body)
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise
+            except OSError:  # no connection, or no answer in time
+                pass
+            time.sleep(2**again)
+        return self._request_once(path, body)
+
+    def _request_once(self, path: str, body: bytes | None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -153,7 +171,7 @@ class EmbeddedAirflow:
             if not self.is_running():
                 raise LongreelError(f"Airflow stopped while starting; its last lines are in {self.log}")
             try:
-                health = self._request("/api/v2/monitor/health")
+                health = self._request("/api/v2/monitor/health", tries=1)
                 if health["scheduler"]["status"] == "healthy" and (self.home.airflow / PASSWORDS).exists():
                     return
             except (OSError, ValueError, KeyError):
