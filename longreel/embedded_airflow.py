@@ -53,8 +53,9 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
         "API__WORKERS": "1",
         # A scheduler that starts after a crash takes over its predecessor's tasks this soon (seconds).
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-        # On busy cores a server that has just started answers after the 5 s that a worker waits, and a try is lost.
+        # A scheduler starts tasks before the API server is up; on busy cores a worker would give up, and lose a try.
         "WORKERS__EXECUTION_API_TIMEOUT": "60",
+        "WORKERS__EXECUTION_API_RETRIES": "10",
     }
     if database := (os.environ | dag_variables).get(DATABASE):
         # Airflow would derive another driver for its asynchronous connections, which is one more package.
