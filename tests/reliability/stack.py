@@ -151,13 +151,16 @@ class Stack:
     def left(self) -> list[str]:
         """Command lines of what lives of this stack: in its sessions, or started for its home."""
         members = {process for leader in self._leaders for process in session_members(leader)}
+        found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("LONGREEL_HOME") == str(self.home.path):
-                    members.add(process)
-            except psutil.Error:
+                if process.pid != os.getpid() and (
+                    process in members or process.environ().get("LONGREEL_HOME") == str(self.home.path)
+                ):
+                    found.append(" ".join(process.cmdline()))
+            except psutil.Error:  # it ended meanwhile
                 continue
-        return [" ".join(process.cmdline()) for process in members if process.pid != os.getpid()]
+        return found
 
     # killing ----------------------------------------------------------------------------------------------------------
     def scheduler(self) -> psutil.Process:
