@@ -182,11 +182,11 @@ class STCA(nn.Module):
         aside = Aside(history, wanted=engine == "packed")
         with aside.work():
             query: Tensor = self.first_norm(self.first_query(target))
-        for i, (events, rstd) in enumerate(self.encode(history, through_norm)):
+        for i, (kv, rstd) in enumerate(self.encode(history, form, through_norm)):
             layer = self.layers[i]
             assert isinstance(layer, Layer)
             if sinks is not None:
-                events, rstd = sinks.fill(events, 1), None if rstd is None else sinks.fill(rstd, 1)
+                kv, rstd = sinks.fill(kv, 1), None if rstd is None else sinks.fill(rstd, 1)
             attend = partial(
                 cross_attention,
                 target_offsets=target_offsets,
@@ -197,7 +197,7 @@ class STCA(nn.Module):
                 max_targets=max_targets,
                 max_history=max_history,
             )
-            kv = aside.hold(layer.keys_values(events, form))
+            aside.hold(kv)
             with aside.work():
                 outputs.append(layer.read(query, kv, seen, attend))
                 if i < len(self.fusions):
@@ -207,27 +207,26 @@ class STCA(nn.Module):
         aside.join()
         return z
 
-    def encode(self, history: Tensor, through_norm: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """X [H, D] -> x^(i) [H, D] of every layer, with its 1/deviation [H] where attention's kernel hands back the
-        gradient `through_norm`, that of LayerNorm's input.
+    def encode(self, history: Tensor, form: str, through_norm: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """X [H, D] -> what attention reads in every layer, with the 1/deviation [H] of x^(i) where attention's kernel
+        hands back the gradient `through_norm`, that of LayerNorm's input.
         """
-        dtype, plain = compute_dtype(history), [layer.encode for layer in self.layers if isinstance(layer, Layer)]
-        encoders = [encoder for encoder in plain if isinstance(encoder, SwiGLU)]
+        dtype, layers = compute_dtype(history), [layer for layer in self.layers if isinstance(layer, Layer)]
+        encoders = [layer.encode for layer in layers if isinstance(layer.encode, SwiGLU)]
         if not encoders or not can_encode(history, dtype, encoders[0].out.in_features):
-            for encoder in plain:
-                yield F.layer_norm(encoder(history), history.shape[-1:]), None
+            for layer in layers:
+                yield layer.keys_values(F.layer_norm(layer.encode(history), history.shape[-1:]), form), None
             return
-        if not torch.is_grad_enabled():
-            for encoder in encoders:
-                yield fused_layer(history.to(dtype), encoder.up_gate.weight, encoder.out.weight), None
+        x, up_gate, out = history.to(dtype), [e.up_gate.weight for e in encoders], [e.out.weight for e in encoders]
+        if torch.is_grad_enabled():
+            for layer, (events, rstd) in zip(layers, fused_encode(x, through_norm, up_gate, out), strict=True):
+                yield layer.keys_values(events, form), rstd if through_norm else None
             return
-        made = fused_encode(
-            history.to(dtype),
-            through_norm,
-            [encoder.up_gate.weight for encoder in encoders],
-            [encoder.out.weight for encoder in encoders],
-        )
-        yield from ((events, rstd if through_norm else None) for events, rstd in made)
+        for layer, *weights in zip(layers, up_gate, out, strict=True):
+            if form == "kv" and (made := fused_keys_values(x, *weights, *layer.folded())) is not None:
+                yield made.unflatten(-1, (2, layer.heads, -1)), None
+            else:
+                yield layer.keys_values(fused_layer(x, *weights), form), None
 
 
 def can_encode(x: Tensor, dtype: torch.dtype, hidden: int) -> bool:
@@ -253,3 +252,14 @@ def fused_layer(x: Tensor, up_gate: Tensor, out: Tensor) -> Tensor:
 
     encoded: Tensor = encode_layer(x, up_gate, out)
     return encoded
+
+
+@torch.compiler.disable
+def fused_keys_values(x: Tensor, up_gate: Tensor, out: Tensor, w_kv: Tensor, bias: Tensor) -> Tensor | None:
+    """Keys and values [H, 2 D] of one layer, without gradients and without x^; None where a row is too wide for it."""
+    from model.kernels.encode import encode_keys_values, is_whole
+
+    if not is_whole(x.shape[1]):
+        return None
+    made: Tensor = encode_keys_values(x.contiguous(), up_gate.to(x.dtype), out.to(x.dtype), w_kv.to(x.dtype), bias)
+    return made

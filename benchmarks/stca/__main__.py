@@ -24,7 +24,7 @@ from benchmarks.stca import check, transformer
 from benchmarks.stca.cases import LAYERS, Case, scoring, training
 from benchmarks.stca.timing import by_kernel, ceilings, graphed, median_ms
 from model import attention, stca
-from model.kernels import aside
+from model.kernels import aside, encode
 
 SIZES = ((256, 8), (1_024, 16))
 GOALS = {
@@ -122,6 +122,8 @@ def table(rows: list[dict[str, Any]]) -> None:
         torch.cuda.empty_cache()
         case = scoring(width, heads)
         rows.append(row(f"score {size}", case, graphed(score(case)), 1, True))
+        eight = scoring(width, heads, requests=8)
+        rows.append(row(f"score {size} 8 requests", eight, graphed(score(eight)), 1, False))
         rows.append(row(f"score {size} no graph", case, score(case), 1, False))
         case = scoring(width, heads, m=8)
         rows.append(row(f"score {size} m=8", case, graphed(score(case)), 1, False))
@@ -142,7 +144,7 @@ def yardstick(rows: list[dict[str, Any]]) -> None:
 
 
 def variants(rows: list[dict[str, Any]]) -> None:
-    """Other ways to do the same: compiled target side, one stream, a larger batch, the wide kernels at d=256."""
+    """Other ways to do the same: compiled target side, one stream, layers in parts, a larger batch, wide kernels."""
     for width, heads in SIZES:
         case = training(width, heads, 256 if width == 256 else 64)
         rows.append(row(f"train d={width} compiled blocks", case, training_step(case, blocks=True), 3, True))
@@ -153,8 +155,14 @@ def variants(rows: list[dict[str, Any]]) -> None:
         rows.append(row(f"score d={width} one stream", case, graphed(score(case)), 1, True))
         torch.cuda.empty_cache()
     aside.MAX_EVENTS = before
+    before, encode.WHOLE_WIDTH = encode.WHOLE_WIDTH, 0
+    case, asked = training(256, 8, 256), scoring(256, 8)
+    rows.append(row("train d=256 layers in parts", case, graphed(training_step(case)), 3, True))
+    rows.append(row("score d=256 layers in parts", asked, graphed(score(asked)), 1, True))
+    encode.WHOLE_WIDTH = before
+    torch.cuda.empty_cache()
     case = training(256, 8, 512)
-    rows.append(row("train d=256 512 requests", case, training_step(case), 3, False))
+    rows.append(row("train d=256 512 requests", case, graphed(training_step(case)), 3, False))
     tile, attention.TILE_WIDTH, stca.TILE_WIDTH = attention.TILE_WIDTH, 128, 128
     case = training(256, 8, 256)
     rows.append(row("train d=256 by wide kernels", case, training_step(case), 3, True))

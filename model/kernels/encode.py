@@ -18,6 +18,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 EPS = 1e-5
 FUSED_WIDTH = 256  # up to here one tile holds a whole row: the norm is fused, and u and v are recomputed
+WHOLE_WIDTH = 256  # up to here a whole layer is one kernel where nothing between is wanted
 FAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has no inline assembly
 CHUNK_BYTES = 4 << 30  # of temporary gradients
 MAX_CHUNK = 65_535 * 8 // 1_024 * 1_024  # rows: a grid's second axis ends at 65,535 blocks, the smallest of 8 rows
@@ -292,6 +293,11 @@ def is_narrow(width: int) -> bool:
     return width <= FUSED_WIDTH and width & (width - 1) == 0
 
 
+def is_whole(width: int) -> bool:
+    """Whether a layer is one kernel."""
+    return is_narrow(width) and width <= WHOLE_WIDTH
+
+
 def swiglu(x: Tensor, w: Tensor, hidden: int, kept: Tensor | None = None) -> Tensor:
     """x [R, D], w [layers 2 F, D] -> h [R, layers F]; `kept` [R, layers 2 F] takes u and v where given."""
     rows, width = x.shape
@@ -460,6 +466,10 @@ def encode_layer(x: Tensor, w: Tensor, wo: Tensor) -> Tensor:
 
 
 def _encode(x: Tensor, w: Tensor, wo: Tensor, kept: Tensor | None, out: Tensor, rstd: Tensor) -> None:
+    if kept is None and is_whole(x.shape[1]):
+        for start in range(0, x.shape[0], MAX_CHUNK):
+            encode_rows(x[start : start + MAX_CHUNK], w, wo, out, rstd, start)
+        return
     chunk = _chunk(x.shape[0], w)
     for start in range(0, x.shape[0], chunk):
         rows = slice(start, min(x.shape[0], start + chunk))

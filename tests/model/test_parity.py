@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contracts.config import Config
 from contracts.lake import Lake
-from contracts.report import IN_MEMORY, ONE_ROW
+from contracts.report import IN_MEMORY, ONE_ROW, PRECISION
 from model import reference
 from model.batch import RequestBatch, one_row_per_target, segment_ids
 from model.checkpoint import load_model, save_model
@@ -54,6 +54,23 @@ def test_a_whole_model_passes_and_its_report_says_how_closely(
     assert all(check.passed and check.logits > 20 for check in report.parity)
     assert report.parity[0].largest == 0  # the same kernels on the same device
     assert 0 < report.parity[1].tolerance < 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("width", [64, 256])
+def test_on_a_card_half_precision_is_held_to_float32(
+    learned: Config, lake: Lake, days: list[date], tmp_path: Path, width: int
+) -> None:
+    """Trained there in bf16; a model in memory, and one row for each target, are compared in float32 all the same."""
+    sizes = replace(learned.model, width=width, heads=width // 32)
+    there = replace(learned, model=sizes, training=replace(learned.training, device="cuda", compile="off"))
+    made = train(there, lake, days[:2], tmp_path / "work", tmp_path / "model")
+    report = evaluate(made.model_dir, lake, days[3], there)
+    found = {check.name: check for check in report.parity}
+    print({name: (check.largest, check.tolerance) for name, check in found.items()}, report.scoring)
+    assert list(found) == [IN_MEMORY, ONE_ROW, PRECISION]
+    assert all(check.passed and check.logits > 20 for check in report.parity)
+    assert found[PRECISION].largest > 100 * found[ONE_ROW].tolerance / 2  # bf16 was really in use
 
 
 @pytest.mark.parametrize("name", ["embeddings.ids.weight", "stca.layers.1.key_value.weight", "head.bias"])

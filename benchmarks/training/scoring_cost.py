@@ -1,0 +1,42 @@
+"""What does scoring one request of the longest history cost, from the packed batch on the host to logits on the host?
+
+    python -m benchmarks.training.scoring_cost
+
+The number that the gates hold against a budget (model/cost.py), for rankers of several widths with fresh weights: a
+budget for a device in gates.toml is chosen from it.
+"""
+
+import tempfile
+from pathlib import Path
+
+import torch
+
+from benchmarks.training.__main__ import sizes_for
+from benchmarks.training.lake import FIRST_DAY, make_lake
+from model.cost import measure
+from model.device import pick_device
+from model.ranker import Ranker
+from model.samples import SampleRows
+
+EVENTS = 10_240
+
+
+def main() -> None:
+    """Measure and print a table."""
+    device = pick_device("auto")
+    with tempfile.TemporaryDirectory() as folder:
+        lake = make_lake(Path(folder), days=1, users=4, history=EVENTS, targets=16)
+        rows = SampleRows.from_arrow(lake.read(lake.require("samples", FIRST_DAY)))
+    print("| device | d | median ms | 10th, 90th percentile | peak MiB |\n| --- | --- | --- | --- | --- |")
+    for width in (64, 256, 1_024):
+        torch.manual_seed(0)
+        ranker = Ranker(sizes_for(device, width), ("click",), rows.user_features.shape[1]).to(device).eval()
+        cost = measure(ranker, rows, 0, EVENTS, device)
+        spread = f"{cost.latency_low_ms:.1f}, {cost.latency_high_ms:.1f}"
+        print(
+            f"| {cost.device} | {width} | {cost.latency_ms:.1f} | {spread} | {cost.peak_memory_mib:,.0f} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()
