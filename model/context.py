@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contracts.actions import ACTIONS
 
-BITS = tuple(ACTIONS.values())
+BITS = tuple(ACTIONS.values())  # 1, 2, 4, ..
 PATTERNS = 2 * max(BITS)  # every combination of action bits is a row of its own, made from the bits' columns
 
 
@@ -46,7 +46,7 @@ def _patterns(action_weight: Tensor) -> Tensor:
 
 def bits_of(actions: Tensor, kind: torch.dtype) -> Tensor:
     """[E] bitmask -> [E, bits] of 0 and 1."""
-    return ((actions[:, None] & torch.tensor(BITS, device=actions.device)) != 0).to(kind)
+    return (actions[:, None] >> torch.arange(len(BITS), device=actions.device) & 1).to(kind)
 
 
 class _ContextSum(torch.autograd.Function):

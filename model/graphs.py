@@ -80,8 +80,10 @@ class GraphedBackward:
             loss, gradients = self._loss, recorded.gradients
         own = iter((rows.unique, rows.user_unique))
         for p, gradient in zip(self._parameters, gradients, strict=True):
-            p.grad = gradient
-            if id(p) in self._tables and (unique := next(own)) is not None and gradient is not None:
+            unique = next(own) if id(p) in self._tables else None
+            if unique is None or gradient is None:
+                p.grad = gradient
+            else:
                 p.grad = row_gradient(unique, gradient[: len(unique)], p.shape)
         return loss
 

@@ -3,8 +3,7 @@
 Cost is linear in the history: targets attend to events, events never to each other. Equations: docs/method.md.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from contracts.config import ModelConfig
 from contracts.schemas import UNKNOWN
-from model.attention import HALVES, TILE_WIDTH, ComparedIds, Out, compute_dtype, cross_attention, plan_attention
+from model.attention import HALVES, TILE_WIDTH, ComparedIds, compute_dtype, cross_attention, plan_attention
 from model.batch import segment_ids
 from model.identity import IdentityMatch
 from model.kernels import can_run
@@ -99,27 +98,29 @@ class Layer(nn.Module):
         made: Tensor = F.linear(events, *self.folded()).unflatten(-1, (2, self.heads, -1))
         return made
 
-    def read(self, query: Tensor, kv: Tensor, seen: Tensor, attend: Callable[..., Out]) -> Tensor:
-        """query [T, D], kv as `keys_values` gives it, seen [T] (1 where there is history) -> o [T, D].
-
-        Where kv are the events, with their sinks if there are any, queries are taken into the events' space and the
-        result back.
-        """
+    def queries(self, query: Tensor, form: str) -> Tensor:
+        """query [T, D] -> q [T, N, Dh], or (absorbed) taken into the events' space, [T, N, D]."""
         q = self.query(query).unflatten(-1, (self.heads, -1))
-        if kv.shape[1] == 2:
-            values, hits = attend(q, kv, sink=self.sink)
-            flat = values.flatten(1)
-        else:
-            weight, constant = self.folded()
-            w_k, w_v = weight.unflatten(0, (2, self.heads, -1))
-            moved, scale, weight_read = torch.einsum("tnd,ndc->tnc", q, w_k), q.shape[-1] ** -0.5, seen[:, None, None]
+        if form == "absorbed":
+            w_k = self.folded()[0].unflatten(0, (2, self.heads, -1))[0]
+            q, width = torch.einsum("tnd,ndc->tnc", q, w_k), q.shape[-1]
             if self.sink is not None:
-                moved = turn_to_sink(moved, self.sink, scale)
-            values, hits = attend(moved, kv, softmax_scale=scale)
+                q = turn_to_sink(q, self.sink, width**-0.5)
+        out: Tensor = q
+        return out
+
+    def gather(self, values: Tensor, hits: Tensor | None, seen: Tensor, form: str) -> Tensor:
+        """What was read [T, N, Dh], or (absorbed) [T, N, D] in the events' space and from their sinks if there are any,
+        and the weights on equal ids [T, N] -> o [T, D]. seen [T]: 1 where there is history.
+        """
+        if form == "absorbed":
+            weight, constant = self.folded()
+            w_v, weight_read = weight.unflatten(0, (2, self.heads, -1))[1], seen[:, None, None]
             if self.sink is not None:
                 values, weight_read = leave_sink(values)
             values = torch.einsum("tnc,ndc->tnd", values, w_v)
-            flat = (values + weight_read * constant[len(constant) // 2 :].unflatten(0, (self.heads, -1))).flatten(1)
+            values = values + weight_read * constant[len(constant) // 2 :].unflatten(0, (self.heads, -1))
+        flat = values.flatten(1)
         out: Tensor = self.out(flat if hits is None else torch.cat([flat, hits.to(flat.dtype)], dim=-1))
         return out
 
@@ -165,53 +166,59 @@ class STCA(nn.Module):
         """target x_t [T, D], history X [H, D], offsets [B+1] each, ids of (targets, events) [T, C] and [H, C] where
         identities are matched -> z [T, D]. `backend`: one of model.attention.BACKENDS.
         """
-        requests = max(1, history_offsets.shape[0] - 1)
-        heads = self.layers[0].heads
-        assert isinstance(heads, int)
-        counts = target.shape[0] / requests, history.shape[0] / requests
-        form, engine = plan_attention(backend, history, *counts, heads, sink=self.layers[0].sink is not None)
+        requests, layers = max(1, history_offsets.shape[0] - 1), self.all_layers()
+        counts, has_sink = (target.shape[0] / requests, history.shape[0] / requests), layers[0].sink is not None
+        form, engine = plan_attention(backend, history, *counts, layers[0].heads, has_sink)
         seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
         through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
         outputs: list[Tensor] = []
         sinks = None
-        if form == "absorbed" and self.layers[0].sink is not None:
+        if form == "absorbed" and has_sink:
             sinks = SinkRows.behind(history_offsets, history.shape[0])
             history_offsets, max_history = sinks.offsets, None if max_history is None else max_history + 1
             ids = ids and (ids[0], sinks.fill(ids[1], UNKNOWN))
         compared = None if ids is None else ComparedIds(*ids)
         aside = Aside(history, wanted=engine == "packed")
         with aside.work():
-            query: Tensor = self.first_norm(self.first_query(target))
+            q = layers[0].queries(self.first_norm(self.first_query(target)), form)
         for i, (kv, rstd) in enumerate(self.encode(history, form, through_norm)):
-            layer = self.layers[i]
-            assert isinstance(layer, Layer)
+            layer = layers[i]
             if sinks is not None:
                 kv, rstd = sinks.fill(kv, 1), None if rstd is None else sinks.fill(rstd, 1)
-            attend = partial(
-                cross_attention,
-                target_offsets=target_offsets,
-                history_offsets=history_offsets,
-                match=None if self.identity is None or compared is None else self.identity(i, compared),
+            aside.join()
+            values, hits = cross_attention(
+                q,
+                kv,
+                target_offsets,
+                history_offsets,
+                None if self.identity is None or compared is None else self.identity(i, compared),
+                sink=layer.sink if form == "kv" else None,
                 backend=engine,
+                softmax_scale=(history.shape[-1] // layer.heads) ** -0.5,
                 rstd=rstd,
                 max_targets=max_targets,
                 max_history=max_history,
             )
-            aside.hold(kv)
+            aside.hold(q, values, hits)
             with aside.work():
-                outputs.append(layer.read(query, kv, seen, attend))
+                outputs.append(layer.gather(values, hits, seen, form))
                 if i < len(self.fusions):
-                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1) if self.fuses else target)
+                    fused = torch.cat([*outputs, target], dim=-1) if self.fuses else target
+                    q = layers[i + 1].queries(self.fusions[i](fused), form)
         with aside.work():
             z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
         aside.join()
         return z
 
+    def all_layers(self) -> list[Layer]:
+        """The layers, first to last."""
+        return [layer for layer in self.layers if isinstance(layer, Layer)]
+
     def encode(self, history: Tensor, form: str, through_norm: bool) -> Iterator[tuple[Tensor, Tensor | None]]:
         """X [H, D] -> what attention reads in every layer, with the 1/deviation [H] of x^(i) where attention's kernel
         hands back the gradient `through_norm`, that of LayerNorm's input.
         """
-        dtype, layers = compute_dtype(history), [layer for layer in self.layers if isinstance(layer, Layer)]
+        dtype, layers = compute_dtype(history), self.all_layers()
         encoders = [layer.encode for layer in layers if isinstance(layer.encode, SwiGLU)]
         if not encoders or not can_encode(history, dtype, encoders[0].out.in_features):
             for layer in layers:

@@ -1,7 +1,7 @@
 """What can run beside the encoding of a history? The targets' small kernels, on a stream of their own.
 
-In inference the queries of layer i and the encoding of layer i + 1 do not depend on each other. One fills the card,
-the other is a chain of small kernels: side by side the chain costs nothing but its last link.
+In inference the query of layer i + 1 and the encoding of layer i + 1 do not depend on each other. One fills the card,
+the other is a chain of small kernels: side by side the chain costs next to nothing.
 """
 
 import functools
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-MAX_EVENTS = 1 << 18  # of a batch: in a larger one the small kernels do not matter, and what is held would
+MAX_EVENTS = 1 << 18  # of a batch: in a larger one the small kernels do not matter
 
 
 @functools.cache
@@ -41,14 +41,12 @@ class Aside:
         with torch.cuda.stream(self.stream):
             yield
 
-    def hold(self, tensor: Tensor) -> Tensor:
-        """Keep what the second stream reads until it is done: the allocator knows only the stream it came from."""
+    def hold(self, *tensors: Tensor | None) -> None:
+        """Keep what passes from stream to stream until all is done: the allocator knows only where it came from."""
         if self.stream is not None:
-            self.held.append(tensor)
-        return tensor
+            self.held += [tensor for tensor in tensors if tensor is not None]
 
     def join(self) -> None:
         """What follows on the first stream comes after all the work aside."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)
-        self.held.clear()

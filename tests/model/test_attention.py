@@ -164,6 +164,11 @@ def test_a_sink_is_read_absorbed_in_the_fused_kernel_and_padded_where_that_canno
     assert plan_attention("auto", torch.zeros(7, 32), 10_000, 10_240, 4) == ("absorbed", "packed")  # heads 8 wide
 
 
+CANCELLED = (
+    1e-4  # with one event a query's gradient is 0: terms of about 10 cancel, and float32 keeps a millionth of them
+)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize(
@@ -179,5 +184,6 @@ def test_packed_equals_a_float64_reference_to_bf16_rounding(
     for reference, ours, other in zip(exact, packed, padded, strict=True):
         assert ours.isfinite().all()
         scale = reference.norm().clamp(min=1e-3)
-        assert (ours.double() - reference).norm() <= 0.02 * scale
-        assert (ours.double() - reference).norm() <= 2 * (other.double() - reference).norm() + 1e-3 * scale
+        ours_off, other_off = ((each.double() - reference).norm() for each in (ours, other))
+        assert ours_off <= 0.02 * scale + CANCELLED
+        assert ours_off <= 2 * other_off + 1e-3 * scale + CANCELLED
