@@ -27,14 +27,13 @@ def measure(ranker: Ranker, rows: SampleRows, request: int, events: int, device:
     """
     batch = stretched(rows.pack(np.array([request]), events), events, CANDIDATES)
     times = []
-    with torch.inference_mode():
-        for _ in range(WARMUP_RUNS):
-            score_batch(ranker, batch, device)
-        _reset_peak(device)
-        for _ in range(RUNS):
-            began = time.perf_counter()
-            score_batch(ranker, batch, device)  # ends with a copy to the CPU, which waits for the device
-            times.append(1_000 * (time.perf_counter() - began))
+    for _ in range(WARMUP_RUNS):
+        score_batch(ranker, batch, device)
+    _reset_peak(device)
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        score_batch(ranker, batch, device)  # ends with a copy to the CPU, which waits for the device
+        times.append(1_000 * (time.perf_counter() - began))
     low, median, high = np.quantile(times, [0.1, 0.5, 0.9])
     return ScoringCost(
         device=device_name(device),

@@ -73,7 +73,7 @@ class GraphedBackward:
         torch.manual_seed(seed)  # after recording, whose passes draw numbers too
         if recorded is None or self._loss is None:  # more shapes than expected: nothing is lost but speed
             loss, found = loss_and_gradients(self._ranker, self._parameters, filled)
-            gradients = [None if g is None else g._values() if g.is_sparse else g for g in found]
+            gradients = [None if v is None else v.contiguous() for v in _values(found)]
         else:
             _copy(recorded.inputs, filled.tensors())
             recorded.graph.replay()
@@ -108,7 +108,7 @@ class GraphedBackward:
     def _leave(self, static: Filled) -> list[Tensor | None]:
         """Run a batch and leave loss and gradients where they do not move."""
         loss, found = loss_and_gradients(self._ranker, self._parameters, static)
-        values = [None if g is None else g._values() if g.is_sparse else g for g in found]
+        values = _values(found)
         kept = [None if v is None else self._result(i, v) for i, v in enumerate(values)]
         torch._foreach_copy_([k for k in kept if k is not None], [v for v in values if v is not None])
         if self._loss is None:
@@ -119,8 +119,14 @@ class GraphedBackward:
     def _result(self, parameter: int, like: Tensor) -> Tensor:
         key = (parameter, like.shape)
         if key not in self._results:
-            self._results[key] = torch.empty_like(like)
+            # Contiguous as parameters are, whatever the gradient's strides: the fused optimiser takes no others.
+            self._results[key] = torch.empty_like(like, memory_format=torch.contiguous_format)
         return self._results[key]
+
+
+def _values(gradients: list[Tensor | None]) -> list[Tensor | None]:
+    """Gradients, of tables the values of their rows."""
+    return [None if g is None else g._values() if g.is_sparse else g for g in gradients]
 
 
 def _copy(into: list[Tensor], values: list[Tensor]) -> None:

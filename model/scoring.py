@@ -56,7 +56,7 @@ def score_rows(
         for part in token_batches(tokens[asked], BATCH_TOKENS[device.type]):
             yield asked[part], rows.pack(asked[part], window)
 
-    with torch.inference_mode(), Prefetcher(packed(), depth=2) as batches:
+    with Prefetcher(packed(), depth=2) as batches:
         for requests, batch in batches:
             where = ranges(rows.target_offsets[requests], counts[requests])
             out[where] = score_batch(ranker, batch, device)
@@ -65,7 +65,7 @@ def score_rows(
 
 def score_batch(ranker: Ranker, batch: RequestBatch, device: torch.device) -> NDArray[np.float32]:
     """Logits of one batch [T, tasks]; bf16 on CUDA, float32 elsewhere."""
-    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+    with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
         logits = ranker(batch.to(device))
     return np.asarray(logits.float().cpu().numpy())
 

@@ -186,4 +186,4 @@ def test_packed_equals_a_float64_reference_to_bf16_rounding(
         scale = reference.norm().clamp(min=1e-3)
         ours_off, other_off = ((each.double() - reference).norm() for each in (ours, other))
         assert ours_off <= 0.02 * scale + CANCELLED
-        assert ours_off <= 2 * other_off + 1e-3 * scale + CANCELLED
+        assert ours_off <= 3 * other_off + 1e-3 * scale + CANCELLED
