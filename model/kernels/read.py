@@ -26,6 +26,62 @@ PAD = tl.constexpr(128)  # room behind each request's dS, so that whole tiles ar
 
 
 @triton.jit
+def _read_tile(
+    q,
+    k_desc,
+    v_desc,
+    h0,
+    n,
+    end,
+    group,
+    bits,
+    num_events,
+    words,
+    bit,
+    word,
+    channel,
+    first_word,
+    bias,
+    factor,
+    top,
+    total,
+    hits,
+    acc,
+    HPG: tl.constexpr,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    WORDS: tl.constexpr,
+    SHARED: tl.constexpr,
+    BN: tl.constexpr,
+    TAIL: tl.constexpr,
+):
+    """One tile of keys, n .. n + BN - 1, into the running softmax; TAIL: those from `end` on are no keys of it."""
+    k = k_desc.load([h0.to(tl.int32) + n, group * D])
+    s = tl.dot(q, k.T)
+    n_ok = n + tl.arange(0, BN) < end
+    if TAIL:
+        s += tl.where(n_ok, 0.0, -float("inf"))[None, :]
+    if C > 0:
+        event = h0 + n + tl.arange(0, BN)
+        eq = equal_ids(
+            bits, num_events, words, event, n_ok, bit, word, channel, first_word, C, WORDS, HPG == 1, False
+        )  # fmt: skip
+        s += tl.where(eq, bias[:, None], 0.0)
+    new_top = tl.maximum(top, tl.max(s, 1) * factor)
+    p = tl.exp2(s * factor - new_top[:, None])  # one multiply-add an element: the scale is inside
+    keep = tl.exp2(top - new_top)
+    total = total * keep + tl.sum(p, 1)
+    if C > 0:
+        hits = hits * keep + tl.sum(tl.where(eq, p, 0.0), 1)
+    acc = acc * keep[:, None]
+    if SHARED:
+        acc = tl.dot(p.to(k.dtype), k, acc)
+    else:
+        acc = tl.dot(p.to(k.dtype), v_desc.load([h0.to(tl.int32) + n, group * D]), acc)
+    return new_top, total, hits, acc
+
+
+@triton.jit
 def _read(
     q_desc,
     k_desc,
@@ -68,7 +124,7 @@ def _read(
     if (first_row >= rows) | ((begin >= length) & (split > 0)):
         return
     end = tl.minimum(begin + split_keys, length)
-    offs_m, offs_n = first_row + tl.arange(0, BM), tl.arange(0, BN)
+    offs_m = first_row + tl.arange(0, BM)
     row_ok = offs_m < rows
     head = group * HPG + offs_m % HPG
     if C > 0:
@@ -79,47 +135,25 @@ def _read(
         bit, word = row_bits(offs_m // HPG, row_ok)
         first_word = first_row // HPG // 32
         bias = tl.load(scale + head).to(tl.float32) / softmax_scale
+    else:
+        channel, bit, word, first_word, bias = 0, 0, 0, 0, 0  # no tile looks at them
     q = q_desc.load([(t0 * HPG).to(tl.int32) + first_row, group * D])
     top = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
     hits = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
     factor = softmax_scale * 1.4426950408889634
-    for n in tl.range(begin, end, BN, num_stages=STAGES):
-        k = k_desc.load([h0.to(tl.int32) + n, group * D])
-        s = tl.dot(q, k.T)
-        n_ok = n + offs_n < end
-        s += tl.where(n_ok, 0.0, -float("inf"))[None, :]
-        if C > 0:
-            eq = equal_ids(
-                bits,
-                num_events,
-                words,
-                h0 + n + offs_n,
-                n_ok,
-                bit,
-                word,
-                channel,
-                first_word,
-                C,
-                WORDS,
-                HPG == 1,
-                False,
-            )
-            s += tl.where(eq, bias[:, None], 0.0)
-        new_top = tl.maximum(top, tl.max(s, 1) * factor)
-        p = tl.exp2(s * factor - new_top[:, None])  # one multiply-add an element: the scale is inside
-        keep = tl.exp2(top - new_top)
-        total = total * keep + tl.sum(p, 1)
-        if C > 0:
-            hits = hits * keep + tl.sum(tl.where(eq, p, 0.0), 1)
-        acc = acc * keep[:, None]
-        if SHARED:
-            acc = tl.dot(p.to(k.dtype), k, acc)
-        else:
-            v = v_desc.load([h0.to(tl.int32) + n, group * D])
-            acc = tl.dot(p.to(k.dtype), v, acc)
-        top = new_top
+    whole = end - (end - begin) % BN
+    for n in tl.range(begin, whole, BN, num_stages=STAGES):
+        top, total, hits, acc = _read_tile(
+            q, k_desc, v_desc, h0, n, end, group, bits, num_events, words, bit, word, channel, first_word, bias,
+            factor, top, total, hits, acc, N // G, D, C, WORDS, SHARED, BN, False,
+        )  # fmt: skip
+    if whole < end:
+        top, total, hits, acc = _read_tile(
+            q, k_desc, v_desc, h0, whole, end, group, bits, num_events, words, bit, word, channel, first_word, bias,
+            factor, top, total, hits, acc, N // G, D, C, WORDS, SHARED, BN, True,
+        )  # fmt: skip
     inverse = tl.where(total > 0, 1 / total, 0.0)
     acc = acc * inverse[:, None]
     hits = hits * inverse
