@@ -3,7 +3,7 @@
 Cost is linear in the history: targets attend to events, events never to each other. Equations: docs/method.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -71,20 +71,33 @@ class Layer(nn.Module):
         self.out = nn.Linear(d + matches, d, bias=False)  # W_O
         self.sink = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
 
-        self._cache: tuple[object, Tensor, Tensor] | None = None
+        self._kept: dict[object, tuple[object, tuple[Tensor, ...]]] = {}
 
-    def folded(self) -> tuple[Tensor, Tensor]:
-        """W_K over W_V [2 D, D] with the norm's weight in it, and what the norm's bias adds to keys and values [2 D].
+    def _derived(self, name: object, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """What `make` makes of parameters: anew where gradients are wanted, else kept until one of them changes."""
+        parameters = list(self.parameters())
+        if torch.is_grad_enabled() or parameters[0].is_inference():
+            return make()
+        key = [(each._version, each.data_ptr(), each.dtype) for each in parameters]
+        if name not in self._kept or self._kept[name][0] != key:
+            self._kept[name] = (key, make())
+        return self._kept[name][1]
 
-        Made anew where gradients are wanted; else kept until one of the parameters changes.
-        """
-        sources = (self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias)
-        if torch.is_grad_enabled() or sources[0].is_inference():
-            return self._fold()
-        key = [(source._version, source.data_ptr(), source.dtype) for source in sources]
-        if self._cache is None or self._cache[0] != key:
-            self._cache = (key, *self._fold())
-        return self._cache[1:]
+    def folded(self) -> tuple[Tensor, ...]:
+        """W_K over W_V [2 D, D] with the norm's weight in it, and what its bias adds to keys and values [2 D]."""
+        return self._derived("folded", self._fold)
+
+    def encoder(self, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """What the kernel from events to keys and values takes: SwiGLU's weights, W_K over W_V, and their constant."""
+        from model.kernels.encode import by_turns
+
+        def make() -> tuple[Tensor, ...]:
+            assert isinstance(self.encode, SwiGLU)
+            up_gate, out = self.encode.up_gate.weight.to(dtype), self.encode.out.weight.to(dtype)
+            weight, constant = self.folded()
+            return by_turns(up_gate, out.shape[1]), out, weight.to(dtype), constant
+
+        return self._derived(dtype, make)
 
     def _fold(self) -> tuple[Tensor, Tensor]:
         weight, scale, shift = self.key_value.weight, self.encode_norm.weight, self.encode_norm.bias
@@ -230,8 +243,8 @@ class STCA(nn.Module):
                 yield layer.keys_values(events, form), rstd if through_norm else None
             return
         for layer, *weights in zip(layers, up_gate, out, strict=True):
-            if form == "kv" and (made := fused_keys_values(x, *weights, *layer.folded())) is not None:
-                yield made.unflatten(-1, (2, layer.heads, -1)), None
+            if form == "kv" and (made := fused_keys_values(x, layer)) is not None:
+                yield made, None
             else:
                 yield layer.keys_values(fused_layer(x, *weights), form), None
 
@@ -262,11 +275,11 @@ def fused_layer(x: Tensor, up_gate: Tensor, out: Tensor) -> Tensor:
 
 
 @torch.compiler.disable
-def fused_keys_values(x: Tensor, up_gate: Tensor, out: Tensor, w_kv: Tensor, bias: Tensor) -> Tensor | None:
-    """Keys and values [H, 2 D] of one layer, without gradients and without x^; None where a row is too wide for it."""
-    from model.kernels.encode import encode_keys_values, is_whole
+def fused_keys_values(x: Tensor, layer: Layer) -> Tensor | None:
+    """Keys and values [H, 2, N, Dh] of one layer, without gradients and without x^; None for rows too wide for it."""
+    from model.kernels.encode import encode_keys_values, is_narrow
 
-    if not is_whole(x.shape[1]):
+    if not is_narrow(x.shape[1]):
         return None
-    made: Tensor = encode_keys_values(x.contiguous(), up_gate.to(x.dtype), out.to(x.dtype), w_kv.to(x.dtype), bias)
+    made: Tensor = encode_keys_values(x.contiguous(), *layer.encoder(x.dtype)).unflatten(-1, (2, layer.heads, -1))
     return made

@@ -24,7 +24,7 @@ from benchmarks.stca import check, transformer
 from benchmarks.stca.cases import LAYERS, Case, scoring, training
 from benchmarks.stca.timing import by_kernel, ceilings, graphed, median_ms
 from model import attention, stca
-from model.kernels import aside, encode
+from model.kernels import aside
 
 SIZES = ((256, 8), (1_024, 16))
 GOALS = {
@@ -144,7 +144,7 @@ def yardstick(rows: list[dict[str, Any]]) -> None:
 
 
 def variants(rows: list[dict[str, Any]]) -> None:
-    """Other ways to do the same: compiled target side, one stream, layers in parts, a larger batch, wide kernels."""
+    """Other ways to do the same: compiled target side, one stream, a larger batch, wide kernels."""
     for width, heads in SIZES:
         case = training(width, heads, 256 if width == 256 else 64)
         rows.append(row(f"train d={width} compiled blocks", case, training_step(case, blocks=True), 3, True))
@@ -155,12 +155,6 @@ def variants(rows: list[dict[str, Any]]) -> None:
         rows.append(row(f"score d={width} one stream", case, graphed(score(case)), 1, True))
         torch.cuda.empty_cache()
     aside.MAX_EVENTS = before
-    before, encode.WHOLE_WIDTH = encode.WHOLE_WIDTH, 0
-    case, asked = training(256, 8, 256), scoring(256, 8)
-    rows.append(row("train d=256 layers in parts", case, graphed(training_step(case)), 3, True))
-    rows.append(row("score d=256 layers in parts", asked, graphed(score(asked)), 1, True))
-    encode.WHOLE_WIDTH = before
-    torch.cuda.empty_cache()
     case = training(256, 8, 512)
     rows.append(row("train d=256 512 requests", case, graphed(training_step(case)), 3, False))
     tile, attention.TILE_WIDTH, stca.TILE_WIDTH = attention.TILE_WIDTH, 128, 128

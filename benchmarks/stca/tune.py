@@ -74,14 +74,14 @@ def _whole_layer(rows: int, kv: bool) -> Callable[[], Any]:
     """One layer at d = 256 without gradients, in one kernel: x^, or keys and values."""
     x, weights = torch.randn(rows, 256, device="cuda", dtype=HALF), torch.randn(1_024, 256, device="cuda", dtype=HALF)
     wo, bias = torch.randn(256, 512, device="cuda", dtype=HALF), torch.zeros(512, device="cuda")
-    w_kv = torch.randn(512, 256, device="cuda", dtype=HALF)
+    w_kv, turned = torch.randn(512, 256, device="cuda", dtype=HALF), encode.by_turns(weights, 512)
     out, rstd = torch.empty(1, rows, 256, device="cuda", dtype=HALF), torch.empty(1, rows, device="cuda")
 
     def run() -> None:
         if kv:
-            encode.encode_keys_values(x, weights, wo, w_kv, bias)
+            encode.encode_keys_values(x, turned, wo, w_kv, bias)
         else:
-            encode.encode_rows(x, weights, wo, out, rstd, 0)
+            encode.encode_rows(x, turned, wo, out, rstd, 0)
 
     return run
 
@@ -181,15 +181,13 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
     narrow = partial(_encoder, 256, 131_072)
     yield (
         "encoder d=256",
-        "_swiglu_rows",
-        narrow,
-        settings(encode.SWIGLU_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (64, 32, 3, 4)]),
-    )
-    yield (
-        "encoder d=256",
         "_swiglu_grad_rows",
         narrow,
-        settings(encode.SWIGLU_GRAD_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (64, 16, 3, 4), (64, 32, 2, 4)]),
+        settings(
+            encode.SWIGLU_GRAD_ROWS,
+            "BM BN STAGES num_warps",
+            [(128, 32, 3, 8), (128, 16, 3, 8), (128, 16, 4, 8), (64, 16, 3, 4), (64, 16, 4, 4)],
+        ),
     )
 
     for kv in (False, True):
@@ -197,7 +195,11 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
             "keys, values d=256" if kv else "layer d=256",
             "_encode_rows",
             partial(_whole_layer, 40_960, kv),
-            settings(encode.ENCODE_ROWS, "BM BN STAGES num_warps", [(128, 32, 3, 8), (128, 32, 2, 8), (64, 32, 2, 4)]),
+            settings(
+                encode.ENCODE_ROWS,
+                "BM BN BKV STAGES num_warps",
+                [(64, 16, 32, 3, 4), (64, 16, 32, 4, 4), (64, 16, 64, 3, 4), (64, 16, 64, 2, 4), (128, 16, 32, 4, 8)],
+            ),
         )
 
 

@@ -1,7 +1,8 @@
 """How is a history encoded on a GPU? All layers' LN(SwiGLU(X)) with the elementwise work inside the matrix products.
 
-Forward, per layer: h = (X Wu) silu(X Wv) in one kernel that writes only h; y = h Wo and its LayerNorm (no affine part:
-it is folded into the attention's small matrices) in one kernel where a row fits a tile, else in two.
+Forward, narrow: a layer is one kernel, in inference with its keys and values, so that h, y and x^ are never written.
+Forward, wide: h = (X Wu) silu(X Wv) in one kernel that writes only h (and u and v for the backward pass), then y = h Wo
+and its LayerNorm (no affine part: it is folded into the attention's small matrices).
 Backward: u and v are either recomputed from X in the kernel that also forms dh = dy Wo^T (narrow models, bound by
 bytes), or kept from the forward pass (wide models, bound by arithmetic). dX and the weights' gradients are plain
 matrix products over all layers at once. Rows go in chunks, so that temporary memory does not grow with the batch.
@@ -17,8 +18,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 EPS = 1e-5
-FUSED_WIDTH = 256  # up to here one tile holds a whole row: the norm is fused, and u and v are recomputed
-WHOLE_WIDTH = 256  # up to here a whole layer is one kernel where nothing between is wanted
+FUSED_WIDTH = 256  # up to here one tile holds a whole row: a layer is one kernel, and u and v are recomputed
 FAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has no inline assembly
 CHUNK_BYTES = 4 << 30  # of temporary gradients
 MAX_CHUNK = 65_535 * 8 // 1_024 * 1_024  # rows: a grid's second axis ends at 65,535 blocks, the smallest of 8 rows
@@ -43,31 +43,6 @@ def _in_registers(x):
 
 
 @triton.jit
-def _swiglu_rows(
-    x_desc,
-    w_desc,
-    h_desc,
-    COLS: tl.constexpr,
-    K: tl.constexpr,
-    F: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    """h[:, layer F + c] = (X Wu) silu(X Wv). w: [layers 2 F, K], Wu and Wv of a layer one after the other.
-
-    A block of whole rows of X stays in registers; COLS columns of weights stream by.
-    """
-    row, first = tl.program_id(1) * BM, tl.program_id(0) * COLS
-    x = _in_registers(x_desc.load([row, 0]))
-    for col in tl.range(first, first + COLS, BN, num_stages=STAGES):
-        up_row = col // F * 2 * F + col % F
-        u = tl.dot(x, w_desc.load([up_row, 0]).T)
-        g = tl.dot(x, w_desc.load([up_row + F, 0]).T)
-        h_desc.store([row, col], (u * g * _sigmoid(g)).to(h_desc.dtype))
-
-
-@triton.jit
 def _swiglu(
     x_desc,
     w_desc,
@@ -81,7 +56,10 @@ def _swiglu(
     BK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """The same for rows too wide to stay in registers; u and v are written too where they are to be kept."""
+    """h[:, layer F + c] = (X Wu) silu(X Wv); u and v are written too where they are to be kept.
+
+    w: [layers 2 F, K], Wu and Wv of a layer one after the other.
+    """
     col = tl.program_id(0) * BN  # columns first: programs of one row block share X in the cache
     row = tl.program_id(1) * BM
     layer = col // F
@@ -101,33 +79,10 @@ def _swiglu(
 
 
 @triton.jit
-def _out_norm(
-    h_desc,
-    w_desc,
-    out,
-    rstd,
-    rows,
-    row_stride,
-    eps,
-    F: tl.constexpr,
-    D: tl.constexpr,
-    BM: tl.constexpr,
-    BK: tl.constexpr,
-    STAGES: tl.constexpr,
-):
-    """out[layer] = (y - mean) rstd of y = h[:, layer] Wo[layer]^T. w: [layers D, F]; out: [layers, row_stride, D]."""
-    layer, row = tl.program_id(0), tl.program_id(1) * BM
-    y = tl.zeros([BM, D], tl.float32)
-    for k in tl.range(0, F, BK, num_stages=STAGES):
-        h = h_desc.load([row, layer * F + k])
-        w = w_desc.load([layer * D, k])
-        y = tl.dot(h, w.T, y)
-    y = y - (tl.sum(y, 1) / D)[:, None]
-    r = 1 / tl.sqrt_rn(tl.sum(y * y, 1) / D + eps)
-    offs_m, offs_d = row + tl.arange(0, BM), tl.arange(0, D)
-    at = layer.to(tl.int64) * row_stride + offs_m
-    tl.store(out + at[:, None] * D + offs_d, (y * r[:, None]).to(out.dtype.element_ty), mask=(offs_m < rows)[:, None])
-    tl.store(rstd + at, r, mask=offs_m < rows)
+def _both(acc, BM: tl.constexpr, BN: tl.constexpr):
+    """[BM, 2 BN] with eight columns of u and eight of v by turns -> u, v [BM, BN]: each thread has its own already."""
+    u, g = tl.split(acc.reshape(BM, BN // 8, 2, 8).permute(0, 1, 3, 2))
+    return u.reshape(BM, BN), g.reshape(BM, BN)
 
 
 @triton.jit
@@ -148,27 +103,34 @@ def _encode_rows(
     KV: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
+    BKV: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """A whole layer in one kernel: out[layer] and rstd as `_out_norm`, or (KV) x^ W_KV + bias and nothing else.
+    """A whole layer: out[layer] = (y - mean) rstd of y = h Wo, and rstd; or (KV) x^ W_KV + bias and nothing else.
 
     A block of rows of X and its y stay in registers; every weight of the layer streams by, BN columns of h at a time.
-    w: [layers 2 F, D]; wo: [layers D, F]; wkv: [2 D, D]; kv: [rows, 2 D].
+    The product that adds one step's h to y is issued behind the next step's first product, so that the elementwise
+    work between runs beside it.
+    w: [layers 2 F, D], `by_turns`; wo: [layers D, F]; out: [layers, row_stride, D]; wkv: [2 D, D]; kv: [rows, 2 D].
     """
     layer, row = tl.program_id(0), tl.program_id(1) * BM
     x = _in_registers(x_desc.load([row, 0]))
     y = tl.zeros([BM, D], tl.float32)
-    for j in tl.range(0, F, BN, num_stages=STAGES):
-        u = tl.dot(x, w_desc.load([layer * 2 * F + j, 0]).T)
-        g = tl.dot(x, w_desc.load([layer * 2 * F + F + j, 0]).T)
-        y = tl.dot((u * g * _sigmoid(g)).to(x.dtype), wo_desc.load([layer * D, j]).T, y)
+    u, g = _both(tl.dot(x, w_desc.load([layer * 2 * F, 0]).T), BM, BN)
+    h = u * g * _sigmoid(g)
+    for j in tl.range(BN, F, BN, num_stages=STAGES):
+        both = tl.dot(x, w_desc.load([layer * 2 * F + 2 * j, 0]).T)
+        y = tl.dot(h.to(x.dtype), wo_desc.load([layer * D, j - BN]).T, y)
+        u, g = _both(both, BM, BN)
+        h = u * g * _sigmoid(g)
+    y = tl.dot(h.to(x.dtype), wo_desc.load([layer * D, F - BN]).T, y)
     y = y - (tl.sum(y, 1) / D)[:, None]
     r = 1 / tl.sqrt_rn(tl.sum(y * y, 1) / D + eps)
     normed = (y * r[:, None]).to(x.dtype)
     if KV:
-        for j in tl.range(0, 2 * D, BN, num_stages=STAGES):
+        for j in tl.range(0, 2 * D, BKV, num_stages=STAGES):
             kv = tl.dot(normed, wkv_desc.load([j, 0]).T)
-            kv += tl.load(bias + j + tl.arange(0, BN)).to(tl.float32)[None, :]
+            kv += tl.load(bias + j + tl.arange(0, BKV)).to(tl.float32)[None, :]
             kv_desc.store([row, j], kv.to(kv_desc.dtype))
     else:
         offs_m, offs_d = row + tl.arange(0, BM), tl.arange(0, D)
@@ -227,7 +189,9 @@ def _swiglu_grad_rows(
     DYREG: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """One layer's h, du, dg from X and dy, with u, v and dh = dy Wo formed on the way. w: [2 F, D], wo: [D, F].
+    """One layer's h, du, dg from X and dy, with u, v and dh = dy Wo formed on the way.
+
+    w: [2 F, D], `by_turns`; wo: [D, F].
 
     A block of whole rows of X and dy stays on the multiprocessor; COLS columns of weights stream by.
     """
@@ -237,8 +201,7 @@ def _swiglu_grad_rows(
     if DYREG:
         dy = _in_registers(dy)
     for col in tl.range(first, first + COLS, BN, num_stages=STAGES):
-        u = tl.dot(x, w_desc.load([col, 0]).T)
-        g = tl.dot(x, w_desc.load([F + col, 0]).T)
+        u, g = _both(tl.dot(x, w_desc.load([2 * col, 0]).T), BM, BN)
         dh = tl.dot(dy, wo_desc.load([0, col]))
         h, du, dg = _swiglu_parts(u, g, dh)
         h_desc.store([row, col], h.to(h_desc.dtype))
@@ -267,10 +230,8 @@ def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
     return TensorDescriptor(x, list(x.shape), [x.stride(0), 1], [rows, cols])
 
 
-SWIGLU_ROWS = {"BM": 128, "BN": 32, "STAGES": 3, "num_warps": 8}
 SWIGLU = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
-OUT_NORM = {"BM": 128, "BK": 64, "STAGES": 4, "num_warps": 8}
-ENCODE_ROWS = {"BM": 128, "BN": 32, "STAGES": 3, "num_warps": 8}
+ENCODE_ROWS = {"BM": 64, "BN": 16, "BKV": 32, "STAGES": 3, "num_warps": 4}
 SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 3, "num_warps": 8}
 PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 132 multiprocessors
 
@@ -293,23 +254,17 @@ def is_narrow(width: int) -> bool:
     return width <= FUSED_WIDTH and width & (width - 1) == 0
 
 
-def is_whole(width: int) -> bool:
-    """Whether a layer is one kernel."""
-    return is_narrow(width) and width <= WHOLE_WIDTH
+def by_turns(w: Tensor, hidden: int) -> Tensor:
+    """Wu over Wv of each layer [layers 2 F, D] -> the same rows, eight of Wu and eight of Wv by turns.
+
+    One product then gives both, and u and v of a column to the same thread.
+    """
+    return w.view(-1, 2, hidden // 8, 8, w.shape[1]).transpose(1, 2).reshape(w.shape)
 
 
 def swiglu(x: Tensor, w: Tensor, hidden: int, kept: Tensor | None = None) -> Tensor:
     """x [R, D], w [layers 2 F, D] -> h [R, layers F]; `kept` [R, layers 2 F] takes u and v where given."""
-    rows, width = x.shape
-    h = x.new_empty(rows, w.shape[0] // 2)
-    if is_narrow(width) and kept is None:
-        cut = SWIGLU_ROWS | {"BN": _fit(hidden, SWIGLU_ROWS["BN"])}
-        bm, bn, blocks = cut["BM"], cut["BN"], triton.cdiv(rows, cut["BM"])
-        columns = _columns(h.shape[1], bn, blocks)
-        _swiglu_rows[(h.shape[1] // columns, blocks)](
-            _desc(x, bm, width), _desc(w, bn, width), _desc(h, bm, bn), COLS=columns, K=width, F=hidden, **cut
-        )
-        return h
+    (rows, width), h = x.shape, x.new_empty(x.shape[0], w.shape[0] // 2)
     cut = SWIGLU | {"BK": _fit(width, SWIGLU["BK"]), "BN": _fit(hidden, SWIGLU["BN"])}
     bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
     keep = _desc(h if kept is None else kept, bm, bn)
@@ -321,16 +276,7 @@ def swiglu(x: Tensor, w: Tensor, hidden: int, kept: Tensor | None = None) -> Ten
 
 def out_norm(h: Tensor, w: Tensor, out: Tensor, rstd: Tensor, start: int) -> None:
     """h [R, layers F], w [layers D, F] -> rows from `start` on of out [layers, H, D] and rstd [layers, H]."""
-    (layers, events, width), hidden, rows = out.shape, w.shape[1], h.shape[0]
-    if is_narrow(width):
-        cut = OUT_NORM | {"BK": _fit(hidden, OUT_NORM["BK"])}
-        bm, bk = cut["BM"], cut["BK"]
-        grid = (layers, triton.cdiv(rows, bm))
-        _out_norm[grid](
-            _desc(h, bm, bk), _desc(w, width, bk), out[0, start:], rstd[0, start:], rows, events, EPS,
-            F=hidden, D=width, **cut,
-        )  # fmt: skip
-        return
+    (layers, _, width), hidden, rows = out.shape, w.shape[1], h.shape[0]
     for i in range(layers):
         y = h[:, i * hidden : (i + 1) * hidden] @ w[i * width : (i + 1) * width].T
         tile = triton.next_power_of_2(width)
@@ -339,27 +285,31 @@ def out_norm(h: Tensor, w: Tensor, out: Tensor, rstd: Tensor, start: int) -> Non
 
 
 def encode_rows(x: Tensor, w: Tensor, wo: Tensor, out: Tensor, rstd: Tensor, start: int) -> None:
-    """`out_norm` of `swiglu` in one kernel, for rows that one tile holds."""
+    """x [R, D], w [layers 2 F, D] `by_turns`, wo [layers D, F] -> rows from `start` on of out [layers, H, D], rstd."""
     (layers, events, width), hidden, rows = out.shape, wo.shape[1], x.shape[0]
-    cut = ENCODE_ROWS | {"BN": _fit(hidden, ENCODE_ROWS["BN"])}
+    cut = _encode_tile(width, hidden)
     bm, bn = cut["BM"], cut["BN"]
     wo_desc = _desc(wo, width, bn)
     _encode_rows[(layers, triton.cdiv(rows, bm))](
-        _desc(x, bm, width), _desc(w, bn, width), wo_desc, wo_desc, rstd, wo_desc, out[0, start:], rstd[0, start:],
+        _desc(x, bm, width), _desc(w, 2 * bn, width), wo_desc, wo_desc, rstd, wo_desc, out[0, start:], rstd[0, start:],
         rows, events, EPS, D=width, F=hidden, KV=False, **cut,
     )  # fmt: skip
 
 
 def encode_keys_values(x: Tensor, w: Tensor, wo: Tensor, w_kv: Tensor, bias: Tensor) -> Tensor:
-    """One layer's x^ W_KV^T + bias [R, 2 D], x^ itself never written. w [2 F, D], wo [D, F], w_kv [2 D, D]."""
+    """One layer's x^ W_KV^T + bias [R, 2 D], without x^ itself. w [2 F, D] `by_turns`, wo [D, F], w_kv [2 D, D]."""
     (rows, width), hidden = x.shape, wo.shape[1]
-    cut = ENCODE_ROWS | {"BN": _fit(hidden, ENCODE_ROWS["BN"])}
-    bm, bn, kv = cut["BM"], cut["BN"], x.new_empty(rows, 2 * width)
+    cut = _encode_tile(width, hidden)
+    bm, bn, bkv, kv = cut["BM"], cut["BN"], cut["BKV"], x.new_empty(rows, 2 * width)
     _encode_rows[(1, triton.cdiv(rows, bm))](
-        _desc(x, bm, width), _desc(w, bn, width), _desc(wo, width, bn), _desc(w_kv, bn, width), bias, _desc(kv, bm, bn),
-        kv, kv, rows, rows, EPS, D=width, F=hidden, KV=True, **cut,
+        _desc(x, bm, width), _desc(w, 2 * bn, width), _desc(wo, width, bn), _desc(w_kv, bkv, width), bias,
+        _desc(kv, bm, bkv), kv, kv, rows, rows, EPS, D=width, F=hidden, KV=True, **cut,
     )  # fmt: skip
     return kv
+
+
+def _encode_tile(width: int, hidden: int) -> dict[str, int]:
+    return ENCODE_ROWS | {"BN": _fit(hidden, ENCODE_ROWS["BN"]), "BKV": _fit(2 * width, ENCODE_ROWS["BKV"])}
 
 
 def norm_grad(dx: Tensor, x: Tensor, rstd: Tensor) -> Tensor:
@@ -372,13 +322,13 @@ def norm_grad(dx: Tensor, x: Tensor, rstd: Tensor) -> Tensor:
 
 
 def swiglu_grad(x: Tensor, dy: Tensor, w: Tensor, wo: Tensor, h: Tensor, dug: Tensor) -> None:
-    """One layer: x and dy [R, D], w [2 F, D], wo [D, F] -> h [R, F] and dug [R, 2 F] are filled; u, v recomputed."""
+    """One layer: x, dy [R, D], w [2 F, D] `by_turns`, wo [D, F] -> h [R, F] and dug [R, 2 F] are filled."""
     (rows, width), hidden = x.shape, wo.shape[1]
     cut = SWIGLU_GRAD_ROWS | {"BN": _fit(hidden, SWIGLU_GRAD_ROWS["BN"])}
     bm, bn, blocks = cut["BM"], cut["BN"], triton.cdiv(rows, cut["BM"])
     columns = _columns(hidden, bn, blocks)
     _swiglu_grad_rows[(hidden // columns, blocks)](
-        _desc(x, bm, width), _desc(dy, bm, width), _desc(w, bn, width), _desc(wo, width, bn), _desc(h, bm, bn),
+        _desc(x, bm, width), _desc(dy, bm, width), _desc(w, 2 * bn, width), _desc(wo, width, bn), _desc(h, bm, bn),
         TensorDescriptor(dug, [rows, 2, hidden], [dug.stride(0), hidden, 1], [bm, 2, bn]),
         COLS=columns, D=width, F=hidden, **cut,
     )  # fmt: skip
@@ -436,6 +386,7 @@ class EncodeHistory(torch.autograd.Function):
         dx = torch.empty_like(x)
         dw = x.new_zeros(w.shape, dtype=torch.float32)
         dwo = x.new_zeros(wo.shape, dtype=torch.float32)
+        turned = by_turns(w, hidden) if kept is None else w
         chunk = _chunk(events, w)
         dug_all = x.new_empty(min(chunk, events), layers * 2 * hidden)
         h_all = x.new_empty(layers, min(chunk, events), hidden)
@@ -447,7 +398,7 @@ class EncodeHistory(torch.autograd.Function):
                 two, one = slice(i * 2 * hidden, (i + 1) * 2 * hidden), slice(i * width, (i + 1) * width)
                 dy, h = dys[i][rows], h_all[i, :count]
                 if kept is None:
-                    swiglu_grad(part_x, dy, w[two], wo[one], h, dug[:, two])
+                    swiglu_grad(part_x, dy, turned[two], wo[one], h, dug[:, two])
                 else:
                     swiglu_grad_kept(kept[rows, two], dy @ wo[one], h, dug[:, two])
                 dwo[one] += weight_grad(dy, h)
@@ -466,14 +417,14 @@ def encode_layer(x: Tensor, w: Tensor, wo: Tensor) -> Tensor:
 
 
 def _encode(x: Tensor, w: Tensor, wo: Tensor, kept: Tensor | None, out: Tensor, rstd: Tensor) -> None:
-    if kept is None and is_whole(x.shape[1]):
-        for start in range(0, x.shape[0], MAX_CHUNK):
-            encode_rows(x[start : start + MAX_CHUNK], w, wo, out, rstd, start)
-        return
-    chunk = _chunk(x.shape[0], w)
+    hidden, narrow = wo.shape[1], is_narrow(x.shape[1])
+    w, chunk = (by_turns(w, hidden), MAX_CHUNK) if narrow else (w, _chunk(x.shape[0], w))
     for start in range(0, x.shape[0], chunk):
         rows = slice(start, min(x.shape[0], start + chunk))
-        out_norm(swiglu(x[rows], w, wo.shape[1], None if kept is None else kept[rows]), wo, out, rstd, start)
+        if narrow:
+            encode_rows(x[rows], w, wo, out, rstd, start)
+        else:
+            out_norm(swiglu(x[rows], w, hidden, None if kept is None else kept[rows]), wo, out, rstd, start)
 
 
 def _chunk(events: int, w: Tensor) -> int:

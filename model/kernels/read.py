@@ -439,7 +439,7 @@ def read_tiles(width: int, rows: int) -> Tiles:
     if width > 128:
         return Tiles(128, 64, 8, 2) if rows > 64 else Tiles(max(16, _power_of_2(rows)), 64, 4, 2)
     if rows > 64:
-        return Tiles(64, 64, 4, 3)
+        return Tiles(64, 128 if width == 64 else 64, 4, 3)
     return Tiles(max(16, _power_of_2(rows)), 128, 4, 3)
 
 

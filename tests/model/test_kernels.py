@@ -85,23 +85,26 @@ def test_encoder_equals_layer_norm_of_swiglu(
 
 
 @pytest.mark.parametrize("events", [1, 130, 300])
-@pytest.mark.parametrize("width", [32, 64])
-def test_a_layer_in_one_kernel_equals_its_parts(events: int, width: int) -> None:
+@pytest.mark.parametrize(("width", "hidden"), [(16, 16), (32, 64), (64, 128)])
+def test_a_layer_in_one_kernel_gives_events_or_keys_and_values(events: int, width: int, hidden: int) -> None:
     from model.kernels import encode
 
     x = draw(events, width)
-    w = draw(2 * 4 * width, width, seed=1) / width**0.5  # two layers
-    wo = draw(2 * width, 2 * width, seed=2) / width**0.5
+    w = draw(2 * 2 * hidden, width, seed=1) / width**0.5  # two layers
+    wo = draw(2 * width, hidden, seed=2) / hidden**0.5
     w_kv, bias = draw(2 * width, width, seed=3) / width**0.5, draw(2 * width, seed=4)
     out, rstd = x.new_full((2, events + 5, width), 7.0), torch.full((2, events + 5), 7.0, device=DEVICE)
-    encode.encode_rows(x, w, wo, out, rstd, 5)
-    parts, spread = out.clone(), rstd.clone()
-    encode.out_norm(encode.swiglu(x, w, 2 * width), wo, parts, spread, 5)
-    agree([out, rstd], [parts.double(), spread.double()])
+    turned = encode.by_turns(w, hidden)
+    encode.encode_rows(x, turned, wo, out, rstd, 5)
+    for layer in (0, 1):
+        up, gate = w.double().chunk(2)[layer].chunk(2)
+        y = (x.double() @ up.T * F.silu(x.double() @ gate.T)) @ wo.double().chunk(2)[layer].T
+        exact = F.layer_norm(y, (width,))
+        agree([out[layer, 5:], rstd[layer, 5:]], [exact, 1 / (y.var(-1, correction=0) + encode.EPS).sqrt()])
     assert (out[:, :5] == 7).all()
     assert (rstd[:, :5] == 7).all()
     exact = F.linear(out[0, 5:].double(), w_kv.double(), bias.double())
-    agree([encode.encode_keys_values(x, w[: 4 * width], wo[:width], w_kv, bias)], [exact])
+    agree([encode.encode_keys_values(x, turned[: 2 * hidden], wo[:width], w_kv, bias)], [exact])
 
 
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])

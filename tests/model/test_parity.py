@@ -70,7 +70,7 @@ def test_on_a_card_half_precision_is_held_to_float32(
     print({name: (check.largest, check.tolerance) for name, check in found.items()}, report.scoring)
     assert list(found) == [IN_MEMORY, ONE_ROW, PRECISION]
     assert all(check.passed and check.logits > 20 for check in report.parity)
-    assert found[PRECISION].largest > 100 * found[ONE_ROW].tolerance / 2  # bf16 was really in use
+    assert found[PRECISION].largest > 100 * found[ONE_ROW].largest  # bf16 was really in use
 
 
 @pytest.mark.parametrize("name", ["embeddings.ids.weight", "stca.layers.1.key_value.weight", "head.bias"])
