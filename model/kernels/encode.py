@@ -232,7 +232,7 @@ def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
 
 SWIGLU = {"BM": 128, "BN": 128, "BK": 64, "STAGES": 3, "num_warps": 8}
 ENCODE_ROWS = {"BM": 64, "BN": 16, "BKV": 32, "STAGES": 3, "num_warps": 4}
-SWIGLU_GRAD_ROWS = {"BM": 128, "BN": 32, "DYREG": True, "STAGES": 3, "num_warps": 8}
+SWIGLU_GRAD_ROWS = {"BM": 64, "BN": 16, "DYREG": True, "STAGES": 3, "num_warps": 4}
 PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 132 multiprocessors
 
 

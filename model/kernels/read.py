@@ -437,9 +437,9 @@ def _power_of_2(n: int) -> int:
 def read_tiles(width: int, rows: int) -> Tiles:
     """Tiles of `_read` for keys of this width and this many rows a group."""
     if width > 128:
-        return Tiles(128, 64, 8, 2) if rows > 64 else Tiles(max(16, _power_of_2(rows)), 64, 4, 2)
+        return Tiles(64, 32, 4, 3) if rows > 64 else Tiles(max(16, _power_of_2(rows)), 64, 4, 2)
     if rows > 64:
-        return Tiles(64, 128 if width == 64 else 64, 4, 3)
+        return Tiles(128 if width == 64 else 64, 64, 4, 3)
     return Tiles(max(16, _power_of_2(rows)), 128, 4, 3)
 
 
@@ -448,12 +448,7 @@ def grad_keys_tiles(width: int, rows: int, matched: bool = False) -> Tiles:
 
     With ids, 64 rows of a wide tile need more registers than there are.
     """
-    rows = max(16, _power_of_2(rows))
-    return (
-        Tiles(min(32 if matched and width > 128 else 64, rows), 64, 4, 1)
-        if width > 128 or rows > 16
-        else Tiles(16, 128, 4, 1)
-    )
+    return Tiles(min(32 if matched and width > 128 else 64, max(16, _power_of_2(rows))), 64, 4, 1)
 
 
 def grad_queries_tiles(width: int, rows: int) -> Tiles:

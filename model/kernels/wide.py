@@ -242,7 +242,7 @@ def _grad_events(
     tl.store(dx + to, acc.to(dx.dtype.element_ty), mask=(offs_n < length)[:, None])
 
 
-WEIGHTS = {"BM": 128, "BN": BLOCK, "BK": 64, "STAGES": 3, "num_warps": 8}
+WEIGHTS = {"BM": 64, "BN": BLOCK, "BK": 64, "STAGES": 3, "num_warps": 4}
 WEIGH = {"BM": 128, "BN": 64, "STAGES": 3, "num_warps": 8}
 GRAD_EVENTS = {"BM": 64, "BN": 128, "STAGES": 2, "num_warps": 8}
 
