@@ -1,0 +1,96 @@
+"""How many events of the window are of the target's item, author or tag, and how long ago was the newest? Exactly.
+
+Softmax attention reads a mean over events: twice as many of them alike give the same mean. So what a longer window
+adds, that something occurred forty times and not four, hardly passes it (docs/method.md). Here it is counted.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from contracts.config import COMPARABLE, ModelConfig
+from contracts.schemas import UNKNOWN
+from model.batch import RequestBatch, segment_ids
+from model.buckets import age_bucket, log_bucket, position_bucket
+from model.context import context_sum
+
+HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
+LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
+# Rows of each number's log buckets, for every field: events in the window and within each horizon; the newest one.
+SIZES = {"window": 48, **{f"{ms} ms": 48 for ms in HORIZONS_MS}, "age": 97, "position": 49}
+
+
+class MatchCounts(nn.Module):
+    """One vector a target, the sum of a row for each of its numbers: [T, D]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        sizes = torch.tensor([size for _ in COMPARABLE for size in SIZES.values()])
+        self.table = nn.Parameter(torch.zeros(int(sizes.sum()), config.width))  # an untrained bucket says nothing
+        self.register_buffer("starts", (sizes.cumsum(0) - sizes).int(), persistent=False)
+        self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
+        self.starts: Tensor
+        self.horizons_ms: Tensor
+
+    def rows(self, batch: RequestBatch) -> Tensor:
+        """Rows of the table [T, fields * numbers] int32; a batch's integers only, nothing waits for the device."""
+        seen = Seen(batch, self.horizons_ms)
+        numbers = [each for name in COMPARABLE for each in seen.buckets(batch, name)]
+        return torch.stack(numbers, dim=1).int() + self.starts
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [T, fields * numbers] -> [T, D]."""
+        return context_sum(self.table, rows)
+
+
+class Seen:
+    """Where, in the packed history, each target's window and horizons begin and end."""
+
+    def __init__(self, batch: RequestBatch, horizons_ms: Tensor) -> None:
+        request = segment_ids(batch.target_offsets, batch.num_targets)
+        first, self.stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
+        self.asked = batch.request_time_ms[request]
+        self.starts = torch.cat([first[:, None], horizon_starts(batch, horizons_ms)[request]], dim=1)  # [T, 1 + K]
+        self.times = torch.cat([batch.history["time_ms"], self.asked])  # one there also where there is no event
+
+    def buckets(self, batch: RequestBatch, name: str) -> list[Tensor]:
+        """A field's numbers as log buckets, each [T], in the order of SIZES."""
+        counts, newest = matches(batch.history[name], batch.target[name], self.starts, self.stop)
+        found = counts[:, 0] > 0
+        age = torch.where(found, 1 + age_bucket(self.asked - self.times[newest]), 0)
+        position = torch.where(found, 1 + position_bucket(self.stop - 1 - newest), 0)
+        return [*log_bucket(counts, 3, SIZES["window"]).unbind(1), age, position]
+
+
+def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
+    """The place of each request's first event that is no older than each horizon, its stop where none is: [B, K]."""
+    request = segment_ids(batch.history_offsets, batch.num_events)
+    age = (batch.request_time_ms[request] - batch.history["time_ms"]).clamp(0, LONGEST_MS)
+    keys = request * (LONGEST_MS + 1) - age  # increasing, as a request's events are oldest first
+    each = torch.arange(batch.num_requests, device=keys.device)[:, None] * (LONGEST_MS + 1)
+    return torch.searchsorted(keys, each - horizons_ms)
+
+
+def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+    """How many events between places have a target's id, and which is the newest?
+
+    Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches count
+    them, whatever their number, and the last one is the newest.
+
+    Args:
+        history: ids [H]. target: ids [T], of which UNKNOWN matches nothing.
+        starts, stop: places in the packed history, [T, K] and [T]; events from starts[t, k] to stop[t] - 1 count.
+
+    Returns:
+        Counts [T, K] int64. The place of the newest match [T], which has no meaning where counts[:, 0] is 0, but is a
+        place in history and targets laid behind one another.
+    """
+    ids = torch.cat([history, target]).long()  # targets lie behind all events: no [start, stop) holds one
+    ordered, places = ids.sort(stable=True)
+    new = torch.cat([ordered.new_zeros(min(1, len(ids))), (ordered[1:] != ordered[:-1]).long()])
+    run, span = new.cumsum(0), len(ids) + 1
+    keys = run * span + places  # increasing, exact: runs and places are both smaller than span
+    wanted = run[torch.searchsorted(ordered, target.long())] * span
+    upto = torch.searchsorted(keys, wanted + stop)
+    counts = upto[:, None] - torch.searchsorted(keys, wanted[:, None] + starts)
+    counts = torch.where(target[:, None] == UNKNOWN, 0, counts)
+    return counts, places[(upto - 1).clamp(min=0)]
