@@ -5,41 +5,41 @@ adds, that something occurred forty times and not four, hardly passes it (docs/m
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from contracts.config import COMPARABLE, ModelConfig
 from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
-from model.buckets import age_bucket, log_bucket, position_bucket
-from model.context import context_sum
 
 HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
 LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
-# Rows of each number's log buckets, for every field: events in the window and within each horizon; the newest one.
-SIZES = {"window": 48, **{f"{ms} ms": 48 for ms in HORIZONS_MS}, "age": 97, "position": 49}
+NUMBERS = len(COMPARABLE) * (1 + len(HORIZONS_MS) + 3)  # of a target
 
 
 class MatchCounts(nn.Module):
-    """One vector a target, the sum of a row for each of its numbers: [T, D]."""
+    """A token that a target's numbers make: linear, GELU, linear.
+
+    Not rows of a table by log buckets, as events' times are: there are a hundred events for each target to learn a
+    bucket from, and with buckets the trials in benchmarks/extrapolation lost what these numbers win.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        sizes = torch.tensor([size for _ in COMPARABLE for size in SIZES.values()])
-        self.table = nn.Parameter(torch.zeros(int(sizes.sum()), config.width))  # an untrained bucket says nothing
-        self.register_buffer("starts", (sizes.cumsum(0) - sizes).int(), persistent=False)
+        hidden = config.expansion * config.width
+        self.up, self.down = nn.Linear(NUMBERS, hidden), nn.Linear(hidden, config.width)
         self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
-        self.starts: Tensor
         self.horizons_ms: Tensor
 
-    def rows(self, batch: RequestBatch) -> Tensor:
-        """Rows of the table [T, fields * numbers] int32; a batch's integers only, nothing waits for the device."""
+    def numbers(self, batch: RequestBatch) -> Tensor:
+        """[T, NUMBERS] float32, about -2 .. 3, from a batch's integers alone; nothing waits for the device."""
         seen = Seen(batch, self.horizons_ms)
-        numbers = [each for name in COMPARABLE for each in seen.buckets(batch, name)]
-        return torch.stack(numbers, dim=1).int() + self.starts
+        return torch.stack([each for name in COMPARABLE for each in seen.numbers(batch, name)], dim=1)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        """Rows [T, fields * numbers] -> [T, D]."""
-        return context_sum(self.table, rows)
+    def forward(self, numbers: Tensor) -> Tensor:
+        """[T, NUMBERS] -> [T, D]."""
+        out: Tensor = self.down(F.gelu(self.up(numbers.to(self.up.weight.dtype))))
+        return out
 
 
 class Seen:
@@ -52,13 +52,20 @@ class Seen:
         self.starts = torch.cat([first[:, None], horizon_starts(batch, horizons_ms)[request]], dim=1)  # [T, 1 + K]
         self.times = torch.cat([batch.history["time_ms"], self.asked])  # one there also where there is no event
 
-    def buckets(self, batch: RequestBatch, name: str) -> list[Tensor]:
-        """A field's numbers as log buckets, each [T], in the order of SIZES."""
+    def numbers(self, batch: RequestBatch, name: str) -> list[Tensor]:
+        """A field's numbers, each [T]: matches in the window and within each horizon; whether there is one, and of the
+        newest its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where none is.
+        """
         counts, newest = matches(batch.history[name], batch.target[name], self.starts, self.stop)
-        found = counts[:, 0] > 0
-        age = torch.where(found, 1 + age_bucket(self.asked - self.times[newest]), 0)
-        position = torch.where(found, 1 + position_bucket(self.stop - 1 - newest), 0)
-        return [*log_bucket(counts, 3, SIZES["window"]).unbind(1), age, position]
+        found = (counts[:, 0] > 0).float()
+        age = log2p1((self.asked - self.times[newest]) / 1_000) / 8 - 2
+        after = log2p1(self.stop - 1 - newest) / 4 - 1
+        return [*(log2p1(counts) / 4).unbind(1), found, found * age, found * after]
+
+
+def log2p1(values: Tensor) -> Tensor:
+    """log2(1 + x), 0 for x < 0. Any shape and type -> the same shape, float32."""
+    return torch.log2(1 + values.clamp(min=0).to(torch.float32))
 
 
 def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
@@ -74,7 +81,7 @@ def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tu
     """How many events between places have a target's id, and which is the newest?
 
     Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches count
-    them, whatever their number, and the last one is the newest.
+    them, whatever their number, and the last one is the newest. O((H + T) log(H + T)).
 
     Args:
         history: ids [H]. target: ids [T], of which UNKNOWN matches nothing.

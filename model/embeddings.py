@@ -16,18 +16,13 @@ from contracts.actions import ACTIONS
 from contracts.config import ModelConfig
 from contracts.errors import LongreelError
 from model.batch import RequestBatch
-from model.buckets import (
-    CONTEXT_SIZES,
-    age_bucket,
-    duration_bucket,
-    log_bucket,
-    play_ratio_bucket,
-    position_bucket,
-)
 from model.context import context_sum
 from model.counts import MatchCounts
 from model.hashing import bucket
 from model.lookup import BatchRows, HashedTable
+
+# Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
+CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48, "window": 48}
 
 
 def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
@@ -38,6 +33,34 @@ def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
         if has.get(name, True):
             starts[name], total = total, total + size
     return starts, total
+
+
+def log_bucket(values: Tensor, per_octave: float, size: int) -> Tensor:
+    """floor(per_octave * log2(1 + x)) for x >= 0, at most size - 1. Any shape -> the same shape, int32."""
+    return (per_octave * torch.log2(1 + values.clamp(min=0).to(torch.float32))).int().clamp(max=size - 1)
+
+
+def duration_bucket(duration_ms: Tensor) -> Tensor:
+    """0 where unknown, else 1 + logarithm of the seconds, two buckets an octave."""
+    size = CONTEXT_SIZES["duration"]
+    return torch.where(duration_ms > 0, 1 + log_bucket(duration_ms / 1_000, 2, size - 1), 0)
+
+
+def play_ratio_bucket(play_ms: Tensor, duration_ms: Tensor) -> Tensor:
+    """0 where the duration is unknown, else 1 + log bucket of play over duration: finest near 0, 5 and over alike."""
+    size = CONTEXT_SIZES["play_ratio"]
+    ratio = play_ms / duration_ms.clamp(min=1)
+    return torch.where(duration_ms > 0, 1 + log_bucket(15 * ratio, 5, size - 1), 0)
+
+
+def age_bucket(age_ms: Tensor) -> Tensor:
+    """Time since the event, three buckets an octave of seconds: an hour is 35, a day 49, a year 74."""
+    return log_bucket(age_ms / 1_000, 3, CONTEXT_SIZES["age"])
+
+
+def position_bucket(position: Tensor) -> Tensor:
+    """Position counted from the newest event (0), three buckets an octave: 10,239 is 39."""
+    return log_bucket(position, 3, CONTEXT_SIZES["position"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +96,6 @@ class Embeddings(nn.Module):
         """The hashed tables, of which one step touches few rows."""
         return iter((self.ids.weight, self.user_features.weight))
 
-    def context_parameters(self) -> Iterator[nn.Parameter]:
-        """The small tables of buckets, a row of which learns from a part of the events or targets."""
-        yield self.context
-        if self.match_counts is not None:
-            yield self.match_counts.table
-
     def find_rows(self, batch: RequestBatch) -> BatchRows:
         """Rows of the whole tables that a batch reads. Integers only; no gradient, no weight is read."""
         came = batch.user_features.shape[1]
@@ -93,7 +110,7 @@ class Embeddings(nn.Module):
             user=self.user_features.field_rows(batch.user_features),
             history_context=_history_context(batch, self.context_starts),
             target_context=_target_context(batch.target, self.context_starts),
-            match_counts=None if self.match_counts is None else self.match_counts.rows(batch),
+            match_counts=None if self.match_counts is None else self.match_counts.numbers(batch),
         )
 
     def gather(self, batch: RequestBatch) -> Gathered:
@@ -132,11 +149,11 @@ class Embeddings(nn.Module):
         return F.layer_norm(out, out.shape[-1:])
 
     def counts(self, gathered: Gathered) -> Tensor:
-        """What the numbers of matching events tell, a token per target: [T, D]; of a model with `match_counts`."""
-        rows = gathered.rows.match_counts
+        """What the matching events' numbers say, a token per target: [T, D]; of a model with `match_counts`."""
+        numbers = gathered.rows.match_counts
         assert self.match_counts is not None
-        assert rows is not None
-        out: Tensor = self.match_counts(rows)
+        assert numbers is not None
+        out: Tensor = self.match_counts(numbers)
         return out
 
     def window(self, events: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from contracts.config import TrainingConfig
 from model.ranker import Ranker
 
 EPS = 1e-8
-CONTEXT_TIMES = 10.0  # a context table's rate over the other weights': a row of it learns from a part of the events
+CONTEXT_TIMES = 10.0  # the context table's rate over the other weights': a row of it learns from a part of the events
 FINAL_LR_SHARE = 0.05  # where the cosine ends
 
 
@@ -78,12 +78,10 @@ class Optimizers:
             if self._dense_tables
             else RowwiseAdagrad(self.tables, config.table_learning_rate)
         )
-        context = list(ranker.embeddings.context_parameters())
-        small = {id(p) for p in context}
-        others = [p for p in self.rest if id(p) not in small]
+        context = ranker.embeddings.context
         groups = [
-            {"params": others, "times": 1.0, "weight_decay": config.weight_decay},
-            {"params": context, "times": CONTEXT_TIMES, "weight_decay": 0.0},
+            {"params": [p for p in self.rest if p is not context], "times": 1.0, "weight_decay": config.weight_decay},
+            {"params": [context], "times": CONTEXT_TIMES, "weight_decay": 0.0},
         ]
         on_rest = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self._both = (on_tables, on_rest)

@@ -135,6 +135,7 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "no position": {"model": {"position": False}},
         "sink": {"model": {"sink": True}},
         "window length": {"model": {"window_length": True}},
+        "match counts": {"model": {"match_counts": True}},
         "no RankMixer": {"model": {"rankmixer": False}},
         "uniform windows": {"train": {"window_shape": "uniform"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},
@@ -150,6 +151,9 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "tags matched too": {"model": tags},
         "tags matched, sink": {"model": tags | {"sink": True}},
         "sink and window length": {"model": {"sink": True, "window_length": True}},
+        "match counts": {"model": {"match_counts": True}},
+        "tags matched, match counts": {"model": tags | {"match_counts": True}},
+        "match counts and window length": {"model": {"match_counts": True, "window_length": True}},
         **{f"dropout {p}": {"model": {"dropout": p}} for p in (0.1, 0.3) if p != size.model["dropout"]},
         **{f"table rate {rate}": {"train": {"table_learning_rate": rate}} for rate in (0.02, 0.1)},
         **{

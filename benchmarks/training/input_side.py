@@ -22,8 +22,15 @@ from benchmarks.training.longest import one_request
 from contracts.actions import ACTIONS
 from contracts.config import ModelConfig
 from model.batch import RequestBatch, segment_ids
-from model.buckets import CONTEXT_SIZES, age_bucket, duration_bucket, play_ratio_bucket, position_bucket
-from model.embeddings import Embeddings, context_rows
+from model.embeddings import (
+    CONTEXT_SIZES,
+    Embeddings,
+    age_bucket,
+    context_rows,
+    duration_bucket,
+    play_ratio_bucket,
+    position_bucket,
+)
 from model.feed import RowFinders
 from model.hashing import bucket
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from contracts.schemas import UNKNOWN
-from model.buckets import age_bucket, duration_bucket, play_ratio_bucket, position_bucket
+from model.embeddings import age_bucket, duration_bucket, play_ratio_bucket, position_bucket
 from model.hashing import bucket, mix64
 from model.windows import splitmix64
 

@@ -13,9 +13,16 @@ from contracts.config import Config, ModelConfig
 from contracts.lake import Lake
 from contracts.schemas import HISTORY_FIELDS
 from model.batch import RequestBatch, segment_ids
-from model.buckets import CONTEXT_SIZES, age_bucket, duration_bucket, play_ratio_bucket, position_bucket
 from model.context import BITS, _ContextSum, context_sum
-from model.embeddings import Embeddings, context_rows
+from model.embeddings import (
+    CONTEXT_SIZES,
+    Embeddings,
+    age_bucket,
+    context_rows,
+    duration_bucket,
+    play_ratio_bucket,
+    position_bucket,
+)
 from model.feed import RowFinders, feed
 from model.hashing import bucket, mix64
 from model.lookup import RowFinder, gather_rows
