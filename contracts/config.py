@@ -21,7 +21,7 @@ SOURCES = ("simulated", "kuairand", "generic")
 WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
 WINDOW_PARTS = ("newest", "random", "oldest")
 COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
-SWITCHES = ("swiglu", "query_fusion", "time_delta", "position", "window_length", "sink", "rankmixer")
+SWITCHES = ("swiglu", "query_fusion", "time_delta", "position", "window_length", "sink", "rankmixer", "match_counts")
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -118,6 +118,7 @@ class ModelConfig:
     position: bool = True  # off: no event says how many came after it
     window_length: bool = False  # on: the user's token says how many events the request sees
     sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
+    match_counts: bool = False  # on: a token says how many events are of the target's item, author, tag, and how recent
     rankmixer: bool = True  # off: concatenation and an MLP with as many parameters
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from contracts.config import ModelConfig
 from contracts.errors import LongreelError
 from model.batch import RequestBatch
 from model.context import context_sum
+from model.counts import MatchCounts
 from model.hashing import bucket
 from model.lookup import BatchRows, HashedTable
 
@@ -89,6 +90,7 @@ class Embeddings(nn.Module):
         self.target_norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
         self.num_user_features = num_user_features
+        self.match_counts = MatchCounts(config) if config.match_counts else None
 
     def table_parameters(self) -> Iterator[nn.Parameter]:
         """The hashed tables, of which one step touches few rows."""
@@ -108,6 +110,7 @@ class Embeddings(nn.Module):
             user=self.user_features.field_rows(batch.user_features),
             history_context=_history_context(batch, self.context_starts),
             target_context=_target_context(batch.target, self.context_starts),
+            match_counts=None if self.match_counts is None else self.match_counts.numbers(batch),
         )
 
     def gather(self, batch: RequestBatch) -> Gathered:
@@ -144,6 +147,14 @@ class Embeddings(nn.Module):
             return gathered.user.new_zeros(gathered.rows.user.shape[0], gathered.user.shape[1])
         out = F.embedding_bag(gathered.rows.user, gathered.user, mode="sum") / self.num_user_features**0.5
         return F.layer_norm(out, out.shape[-1:])
+
+    def counts(self, gathered: Gathered) -> Tensor:
+        """What the matching events' numbers say, a token per target: [T, D]; of a model with `match_counts`."""
+        numbers = gathered.rows.match_counts
+        assert self.match_counts is not None
+        assert numbers is not None
+        out: Tensor = self.match_counts(numbers)
+        return out
 
     def window(self, events: Tensor) -> Tensor:
         """What the number of events that a request sees tells, three buckets an octave: [B] -> [B, D]."""

@@ -8,6 +8,7 @@ import torch
 
 from contracts.actions import ACTIONS
 from contracts.config import ModelConfig
+from model.counts import NUMBERS
 from model.rankmixer import mlp_width
 from model.stca import gelu_width
 
@@ -40,10 +41,12 @@ def forward_flops(
     fused = sum(i + 1 for i in range(1, m)) if config.query_fusion else m - 1  # vectors that W_C of all layers take
     event = fuse + 2 * len(ACTIONS) * d + m * (glu + 4 * d * d)  # encoder, then K and V
     queries = (m + 1) * glu + m * 4 * d * d + 2 * (fused + m + 1) * d * d
-    mixer = 2 * 3 * d * s * d + config.mixer_layers * s * 4 * config.expansion * d * d
+    inputs = 3 + config.match_counts
+    mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * config.expansion * d * d
     if not config.rankmixer:
-        mixer = 2 * 4 * d * mlp_width(config, inputs=3)
-    target = fuse + queries + mixer + 2 * d * tasks
+        mixer = 2 * (inputs + 1) * d * mlp_width(config, inputs)
+    counts = 2 * r * d * (NUMBERS + d) if config.match_counts else 0
+    target = fuse + queries + mixer + counts + 2 * d * tasks
     return float(events * event + targets * target + pairs * m * 4 * d + requests * user_features * d)
 
 

@@ -23,6 +23,7 @@ class BatchRows:
     user: Tensor  # [B, F] int32
     history_context: Tensor  # [H, features + 1] int32: rows of the context table, then action bits
     target_context: Tensor  # [T, 2] int32
+    match_counts: Tensor | None = None  # [T, numbers] float32, of a model that counts (model/counts.py)
     unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
     counts: Tensor | None = None  # [U] int64: how many lookups read each of them
     user_unique: Tensor | None = None  # [V] int64, increasing: rows of the user table

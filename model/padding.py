@@ -101,6 +101,7 @@ def fill_up(batch: RequestBatch, compared: tuple[str, ...], loss_targets: int) -
             user=grow(rows.user, shape.requests),
             history_context=grow(rows.history_context, shape.events),
             target_context=grow(rows.target_context, shape.targets),
+            match_counts=None if rows.match_counts is None else grow(rows.match_counts, shape.targets),
             unique=None if rows.unique is None else grow(rows.unique, shape.rows),
             user_unique=None if rows.user_unique is None else grow(rows.user_unique, shape.user_rows),
         ),

@@ -23,7 +23,7 @@ class Ranker(nn.Module):
         self.embeddings = Embeddings(config, num_user_features)
         self.stca = STCA(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.mixer = (RankMixer if config.rankmixer else PlainMLP)(config, inputs=3)
+        self.mixer = (RankMixer if config.rankmixer else PlainMLP)(config, inputs=3 + config.match_counts)
         self.head = nn.Linear(config.width, len(self.tasks))
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
@@ -45,7 +45,8 @@ class Ranker(nn.Module):
         if self.config.window_length:
             user = user + self.embeddings.window(batch.history_offsets.diff())
         user = user[segment_ids(batch.target_offsets, batch.num_targets)]
-        mixed = self.mixer(self.dropout(z), user, target)
+        counts = [self.embeddings.counts(gathered)] if self.config.match_counts else []
+        mixed = self.mixer(self.dropout(z), user, target, *counts)
         with torch.autocast(mixed.device.type, enabled=False):  # a logit of 5 is rounded by .02 in half precision
             logits: Tensor = self.head(mixed.to(self.head.weight.dtype))
         return logits

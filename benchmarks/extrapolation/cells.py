@@ -123,6 +123,7 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """What is taken away or changed, one at a time; base is the beta cell."""
     layers = size.model["layers"]
     depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
+    counted = bool(size.model.get("match_counts"))
     heads = {f"heads {n}": {"model": {"heads": n}} for n in (2, 4, 16) if n != size.model["heads"]}
     return {
         **depths,
@@ -135,6 +136,7 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "no position": {"model": {"position": False}},
         "sink": {"model": {"sink": True}},
         "window length": {"model": {"window_length": True}},
+        "no match counts" if counted else "match counts": {"model": {"match_counts": not counted}},
         "no RankMixer": {"model": {"rankmixer": False}},
         "uniform windows": {"train": {"window_shape": "uniform"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},
@@ -150,6 +152,8 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "tags matched too": {"model": tags},
         "tags matched, sink": {"model": tags | {"sink": True}},
         "sink and window length": {"model": {"sink": True, "window_length": True}},
+        "match counts": {"model": {"match_counts": True}},
+        "tags matched, match counts": {"model": tags | {"match_counts": True}},
         **{f"dropout {p}": {"model": {"dropout": p}} for p in (0.1, 0.3) if p != size.model["dropout"]},
         **{f"table rate {rate}": {"train": {"table_learning_rate": rate}} for rate in (0.02, 0.1)},
         **{

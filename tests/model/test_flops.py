@@ -14,7 +14,18 @@ from model.ranker import Ranker
 from model.samples import SampleRows
 
 
-@pytest.mark.parametrize("switch", [{}, {"swiglu": False}, {"query_fusion": False}, {"rankmixer": False}], ids=str)
+@pytest.mark.parametrize(
+    "switch",
+    [
+        {},
+        {"swiglu": False},
+        {"query_fusion": False},
+        {"rankmixer": False},
+        {"match_counts": True},
+        {"rankmixer": False, "match_counts": True},
+    ],
+    ids=str,
+)
 def test_count_equals_what_the_matrix_products_of_a_forward_pass_do(
     config: Config, sample_rows: Callable[..., SampleRows], switch: dict[str, bool]
 ) -> None:

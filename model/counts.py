@@ -1,0 +1,103 @@
+"""How many events of the window are of the target's item, author or tag, and how long ago was the newest? Exactly.
+
+Softmax attention reads a mean over events: twice as many of them alike give the same mean. So what a longer window
+adds, that something occurred forty times and not four, hardly passes it (docs/method.md). Here it is counted.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from contracts.config import COMPARABLE, ModelConfig
+from contracts.schemas import UNKNOWN
+from model.batch import RequestBatch, segment_ids
+
+HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
+LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
+NUMBERS = len(COMPARABLE) * (1 + len(HORIZONS_MS) + 3)  # of a target
+
+
+class MatchCounts(nn.Module):
+    """A token that a target's numbers make: linear, GELU, linear.
+
+    Not rows of a table by log buckets, as events' times are: there are a hundred events for each target to learn a
+    bucket from, and with buckets the trials in benchmarks/extrapolation lost what these numbers win.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden = config.expansion * config.width
+        self.up, self.down = nn.Linear(NUMBERS, hidden), nn.Linear(hidden, config.width)
+        self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
+        self.horizons_ms: Tensor
+
+    def numbers(self, batch: RequestBatch) -> Tensor:
+        """[T, NUMBERS] float32, about -2 .. 3, from a batch's integers alone; nothing waits for the device."""
+        seen = Seen(batch, self.horizons_ms)
+        return torch.stack([each for name in COMPARABLE for each in seen.numbers(batch, name)], dim=1)
+
+    def forward(self, numbers: Tensor) -> Tensor:
+        """[T, NUMBERS] -> [T, D]."""
+        out: Tensor = self.down(F.gelu(self.up(numbers.to(self.up.weight.dtype))))
+        return out
+
+
+class Seen:
+    """Where, in the packed history, each target's window and horizons begin and end."""
+
+    def __init__(self, batch: RequestBatch, horizons_ms: Tensor) -> None:
+        request = segment_ids(batch.target_offsets, batch.num_targets)
+        first, self.stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
+        self.asked = batch.request_time_ms[request]
+        self.starts = torch.cat([first[:, None], horizon_starts(batch, horizons_ms)[request]], dim=1)  # [T, 1 + K]
+        self.times = torch.cat([batch.history["time_ms"], self.asked])  # one there also where there is no event
+
+    def numbers(self, batch: RequestBatch, name: str) -> list[Tensor]:
+        """A field's numbers, each [T]: matches in the window and within each horizon; whether there is one, and of the
+        newest its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where none is.
+        """
+        counts, newest = matches(batch.history[name], batch.target[name], self.starts, self.stop)
+        found = (counts[:, 0] > 0).float()
+        age = log2p1((self.asked - self.times[newest]) / 1_000) / 8 - 2
+        after = log2p1(self.stop - 1 - newest) / 4 - 1
+        return [*(log2p1(counts) / 4).unbind(1), found, found * age, found * after]
+
+
+def log2p1(values: Tensor) -> Tensor:
+    """log2(1 + x), 0 for x < 0. Any shape and type -> the same shape, float32."""
+    return torch.log2(1 + values.clamp(min=0).to(torch.float32))
+
+
+def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
+    """The place of each request's first event that is no older than each horizon, its stop where none is: [B, K]."""
+    request = segment_ids(batch.history_offsets, batch.num_events)
+    age = (batch.request_time_ms[request] - batch.history["time_ms"]).clamp(0, LONGEST_MS)
+    keys = request * (LONGEST_MS + 1) - age  # increasing, as a request's events are oldest first
+    each = torch.arange(batch.num_requests, device=keys.device)[:, None] * (LONGEST_MS + 1)
+    return torch.searchsorted(keys, each - horizons_ms)
+
+
+def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+    """How many events between places have a target's id, and which is the newest?
+
+    Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches count
+    them, whatever their number, and the last one is the newest. O((H + T) log(H + T)).
+
+    Args:
+        history: ids [H]. target: ids [T], of which UNKNOWN matches nothing.
+        starts, stop: places in the packed history, [T, K] and [T]; events from starts[t, k] to stop[t] - 1 count.
+
+    Returns:
+        Counts [T, K] int64. The place of the newest match [T], which has no meaning where counts[:, 0] is 0, but is a
+        place in history and targets laid behind one another.
+    """
+    ids = torch.cat([history, target]).long()  # targets lie behind all events: no [start, stop) holds one
+    ordered, places = ids.sort(stable=True)
+    new = torch.cat([ordered.new_zeros(min(1, len(ids))), (ordered[1:] != ordered[:-1]).long()])
+    run, span = new.cumsum(0), len(ids) + 1
+    keys = run * span + places  # increasing, exact: runs and places are both smaller than span
+    wanted = run[torch.searchsorted(ordered, target.long())] * span
+    upto = torch.searchsorted(keys, wanted + stop)
+    counts = upto[:, None] - torch.searchsorted(keys, wanted[:, None] + starts)
+    counts = torch.where(target[:, None] == UNKNOWN, 0, counts)
+    return counts, places[(upto - 1).clamp(min=0)]
