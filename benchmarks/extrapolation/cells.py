@@ -32,6 +32,7 @@ FULL = Size(
         "item_buckets": 1_048_576,  # some 150,000 files: fewer rows would let a third of them share one
         "author_buckets": 262_144,
         "tag_buckets": 2_048,
+        "match_counts": True,
         "dropout": 0.2,
     },
     training={
@@ -152,8 +153,6 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "tags matched too": {"model": tags},
         "tags matched, sink": {"model": tags | {"sink": True}},
         "sink and window length": {"model": {"sink": True, "window_length": True}},
-        "match counts": {"model": {"match_counts": True}},
-        "tags matched, match counts": {"model": tags | {"match_counts": True}},
         **{f"dropout {p}": {"model": {"dropout": p}} for p in (0.1, 0.3) if p != size.model["dropout"]},
         **{f"table rate {rate}": {"train": {"table_learning_rate": rate}} for rate in (0.02, 0.1)},
         **{
