@@ -24,7 +24,7 @@ from mlflow.types.schema import Array
 import contracts
 import model
 from contracts.config import Config
-from contracts.decision import Decision
+from contracts.decision import VERDICTS, Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.schemas import REQUEST_TABLE, later_of
@@ -167,12 +167,14 @@ def register(
         )
     try:
         client.create_registered_model(
-            name, description="Rankers of one longreel pipeline; `champion` is the one to use."
+            name,
+            description=f"Rankers of one longreel pipeline, one version a candidate; `{CHAMPION}` is the one to use. "
+            f"[{name}-ledger](#/models/{name}-ledger) says who made which version the champion, when and why.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    all_tags = {**tags, "model_digest": digest, "decision": PENDING}
+    all_tags = {"decision": PENDING, **tags, "model_digest": digest}
     client.create_model_version(name, source=info.model_uri, run_id=run_id, tags=all_tags, model_id=info.model_id)
     # the oldest that is this: where an answer was lost, MLflow's client asked again and made two
     return next(known for known in versions(client, name) if (known.run_id, known.model_digest) == (run_id, digest))
@@ -219,12 +221,23 @@ def record_decision(client: MlflowClient, name: str, version: Version, decision:
         "decision_digest": decision.digest(),
         "decision_reason": headline(decision)[:MAX_TAG],
     }
+    title = f"{decision.date} {decision.outcome}, version {version.version}"
+    client.update_run(version.run_id, name=title)  # a table of runs then reads as the history of decisions
+    client.set_model_version_tag(name, str(version.version), "run_name", title)
     for key, value in values.items():
         client.set_model_version_tag(name, str(version.version), key, value)
         client.set_tag(version.run_id, key, value)
-    lines = [f"**{decision.outcome}** of {name} version {version.version}, judged on {decision.date}", ""]
-    worst_first = sorted(decision.gates, key=lambda gate: ("fail", "hold", "pass").index(gate.verdict))
-    lines += [f"- {gate.verdict}: {gate.reason}" for gate in worst_first]
+    experiment = client.get_run(version.run_id).info.experiment_id
+    card = f"#/experiments/{experiment}/runs/{version.run_id}/artifacts/run_card.html"
+    lines = [
+        f"{decision.outcome}: {headline(decision)}",
+        "",
+        f"Version {version.version} of {name}, judged on {decision.date}: [run card]({card}). To train it again: "
+        f"`longreel reproduce {version.run_id}`.",
+        "",
+    ]
+    told = sorted(decision.gates, key=lambda gate: (VERDICTS.index(gate.verdict), gate.group != "champion"))
+    lines += [f"- {gate.verdict}: {gate.reason}" for gate in told]
     text = "\n".join(lines)[:MAX_TAG]
     client.update_model_version(name, str(version.version), description=text)
     client.set_tag(version.run_id, "mlflow.note.content", text)

@@ -130,8 +130,8 @@ def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(
         plots = write_plots(whole, champion, decision, tmp_path)
         for name in plots:
             assert name.read_bytes().startswith(b"\x89PNG")
-        assert run_card(whole, champion, decision, {}, plots)
-    assert run_card(undefined, None, decision, {}, write_plots(undefined, None, decision, tmp_path))
+        assert run_card(whole, champion, decision, {}, plots, {})
+    assert run_card(undefined, None, decision, {}, write_plots(undefined, None, decision, tmp_path), {})
 
 
 def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Report, tmp_path: Path) -> None:
@@ -142,7 +142,8 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
     decision = decide(candidate, champion, GatePolicy())
     assert decision.outcome == "reject"
     plots = write_plots(candidate, champion, decision, tmp_path)
-    card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots)
+    settings = {"the gate policy": {"slice_tolerance": "0.01"}}
+    card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots, settings)
     assert card.count("data:image/png;base64,") == len(plots) == 6
     assert not re.search(r'(src|href)="(?!data:)', card)  # nothing is fetched
     assert "longreel-&lt;x&gt; version 3" in card
@@ -150,6 +151,7 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
         assert html.escape(gate.reason) in card
     for wanted in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
         assert wanted in card
+    assert "<code>0.01</code>" in card
 
 
 def test_summary_before_any_judgement_says_so(home: Home) -> None:
