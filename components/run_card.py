@@ -89,9 +89,11 @@ def _waiting(decision: Decision, report: EvaluationReport) -> str:
         return ""
     users, factor = report.row(report.tasks[0], report.windows[-1]).users, decision.more_data
     enough = "" if factor is None else f"About {factor:.1f} times this day's {users:,} users would settle it. "
-    then = "The champion stays, and the next candidate is judged on a day of its own. To judge this one on later days too, "
-    looks = "raise <code>looks</code> in gates.toml; each look then asks for surer evidence."
-    return f"<p><b>What now:</b> {enough}{then}{looks}</p>"
+    then = "The champion stays, and the next candidate is judged on a day of its own."
+    looks = (
+        "To judge this one on later days too, raise <code>looks</code> in gates.toml, which asks for surer evidence."
+    )
+    return f"<p><b>What now:</b> {enough}{then} {looks}</p>"
 
 
 def _image(path: Path, caption: str) -> str:
