@@ -31,6 +31,7 @@ from contracts.schemas import REQUEST_TABLE, later_of
 
 CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not judged yet
+HEADLINE_REASONS = 3  # a broken candidate fails a dozen gates for one cause; its run card has all
 MAX_TAG = 4_500  # stores refuse tag values and descriptions beyond 5,000 characters
 EXAMPLE_CANDIDATES = 200  # user-days that the model's example is chosen among
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
@@ -205,9 +206,10 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
 
 
 def headline(decision: Decision) -> str:
-    """Why it was decided so, in short: the gates that did not pass, or the comparison with the champion."""
+    """Why it was decided so, in short: the first gates that did not pass, or the comparison with the champion."""
     if decision.outcome != "promote":
-        return " ".join(decision.reasons)
+        told, more = decision.reasons[:HEADLINE_REASONS], len(decision.reasons) - HEADLINE_REASONS
+        return " ".join(told) + (f" And {more} more." if more > 0 else "")
     compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/better")]
     return " ".join(compared) or " ".join(decision.reasons)
 

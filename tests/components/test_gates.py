@@ -236,6 +236,9 @@ def test_a_slice_nobody_is_in_today_is_named_and_not_judged(report: Report) -> N
     empty = gate(decision, "slice/new users")
     assert (empty.verdict, "was not judged: 0 users" in empty.reason) == ("unjudged", True)
     assert "slice/new users" in decision.unjudged
+    stopped = decide(emptied(report(-0.01)), emptied(report(model="champion")), POLICY)
+    assert stopped.outcome == "reject"
+    assert not any("not judged" in reason for reason in stopped.reasons)
 
 
 def with_users(whole: EvaluationReport, name: str, users: int) -> EvaluationReport:
