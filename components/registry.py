@@ -24,7 +24,7 @@ from mlflow.types.schema import Array
 import contracts
 import model
 from contracts.config import Config
-from contracts.decision import VERDICTS, Decision
+from contracts.decision import STOPPING, VERDICTS, Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.schemas import REQUEST_TABLE, later_of
@@ -214,6 +214,20 @@ def headline(decision: Decision) -> str:
     return " ".join(compared) or " ".join(decision.reasons)
 
 
+def _story(name: str, version: Version, decision: Decision, experiment: str) -> str:
+    """Why it was decided so, as the first thing on a page, with the way to everything else."""
+    said = headline(decision)
+    card = f"#/experiments/{experiment}/runs/{version.run_id}/artifacts/run_card.html"
+    told = [g for g in decision.gates if g.reason not in said and (g.verdict in STOPPING or g.group == "champion")]
+    lines = [f"- {g.verdict}: {g.reason}" for g in sorted(told, key=lambda gate: VERDICTS.index(gate.verdict))]
+    lines += [f"- {decision.unjudged}"] * bool(decision.unjudged)
+    where = (
+        f"Version {version.version} of {name}, judged on {decision.date}. The [run card]({card}) has all "
+        f"{len(decision.gates)} gates; `longreel reproduce {version.run_id}` trains it again."
+    )
+    return "\n".join([f"{decision.outcome}: {said}", "", where, "", *lines])[:MAX_TAG]
+
+
 def record_decision(client: MlflowClient, name: str, version: Version, decision: Decision) -> None:
     """Tag a version and its run with what was decided; both pages say why in words."""
     values = {
@@ -229,18 +243,7 @@ def record_decision(client: MlflowClient, name: str, version: Version, decision:
     for key, value in values.items():
         client.set_model_version_tag(name, str(version.version), key, value)
         client.set_tag(version.run_id, key, value)
-    experiment = client.get_run(version.run_id).info.experiment_id
-    card = f"#/experiments/{experiment}/runs/{version.run_id}/artifacts/run_card.html"
-    lines = [
-        f"{decision.outcome}: {headline(decision)}",
-        "",
-        f"Version {version.version} of {name}, judged on {decision.date}: [run card]({card}). To train it again: "
-        f"`longreel reproduce {version.run_id}`.",
-        "",
-    ]
-    told = sorted(decision.gates, key=lambda gate: (VERDICTS.index(gate.verdict), gate.group != "champion"))
-    lines += [f"- {gate.verdict}: {gate.reason}" for gate in told]
-    text = "\n".join(lines)[:MAX_TAG]
+    text = _story(name, version, decision, client.get_run(version.run_id).info.experiment_id)
     client.update_model_version(name, str(version.version), description=text)
     client.set_tag(version.run_id, "mlflow.note.content", text)
 

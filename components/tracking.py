@@ -271,10 +271,6 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> N
             metrics.append(Metric(f"{metric}_by_window/{row.task}", estimate.value, at, row.window))
             if row.window == longest:
                 metrics.append(Metric(f"{metric}/{row.task}", estimate.value, at, 0))
-            for end in ("low", "high") if metric == "auc" else ():
-                bound = getattr(estimate, end)
-                if bound is not None:
-                    metrics.append(Metric(f"auc_by_window/{row.task}_{end}", bound, at, row.window))
     for name in ("latency_ms", "peak_memory_mib") if report.scoring is not None else ():
         metrics.append(Metric(f"scoring/{name}", getattr(report.scoring, name), at, 0))
     log_metrics(client, run_id, metrics)
