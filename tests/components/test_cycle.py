@@ -20,7 +20,7 @@ from components.due import due_on
 from components.evaluate import evaluate_version
 from components.gates import decide
 from components.ledger import Ledger
-from components.record import CANDIDATE_REPORT, CARD, record_judgement
+from components.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
 from components.reproduce import _differences
 from components.train import train_candidate
 from contracts.errors import LongreelError
@@ -96,6 +96,13 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
     assert f"longreel reproduce {made.run_id}" in card
     assert "longreel-tiny version 1" in card
+    assert "<code>no champion</code>" in card
+    judged_by = json.loads(Path(client.download_artifacts(made.run_id, POLICY)).read_text())
+    assert judged_by["min_users"] == home.policy.min_users == 20
+    story = tags["mlflow.note.content"]
+    assert story.startswith("promote: There is no champion yet")
+    assert f"/runs/{made.run_id}/artifacts/{CARD}" in story
+    assert f"/{run.info.experiment_id}/runs?workflowType=machine_learning" in tracking.runs_page(home)
 
     model = f"models:/{registry.model_name(home.config)}@champion"
     example = mlflow.models.Model.load(model).load_input_example()
@@ -213,6 +220,8 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     ours, theirs = client.get_run(second.run_id).data.metrics, runs[0].data.metrics
     assert "auc/click" in ours
     assert "auc/click" in theirs  # by the same name: the comparison view puts them side by side
+    card = Path(client.download_artifacts(second.run_id, CARD)).read_text()
+    assert "<code>version 1, the champion on 2026-01-04</code>" in card
     gain = client.get_metric_history(second.run_id, "gain_by_window/click")
     assert gain[-1].value == pytest.approx(ours["auc/click"] - theirs["auc/click"])
 
