@@ -68,13 +68,12 @@ def record_judgement(
 def _facts(home: Home, client: MlflowClient, judged: Version, decision: Decision) -> dict[str, str]:
     tags, name = judged.tags, registry.model_name(home.config)
     rival = _registered(client, name, decision.champion_digest)
-    page = f" {home.tracking_uri}/#/runs/{judged.run_id}" if home.tracking_uri.startswith(tracking.SERVERS) else ""
     return {
         "model": f"{name} version {judged.version}",
         "compared with": "no champion"
         if rival is None
         else f"version {rival.version}, the champion on {decision.date}",
-        "MLflow run": f"{judged.run_id}{page}",
+        "MLflow run": home.run_page(judged.run_id) or judged.run_id,
         "trained on": f"{tags.get('train_first_day', '?')} .. {tags.get('train_last_day', '?')}",
         "samples digest": tags.get("samples_digest", ""),
         "trigger": tags.get("trigger", ""),

@@ -117,7 +117,7 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     facts.add_row("model", f"{summary['model']} version {summary['version']}")
     facts.add_row("champion", f"{before} -> {after}" if before != after else f"{after} (unchanged)")
     facts.add_row("trained on", f"{summary['train_first_day']} .. {summary['train_last_day']} ({summary['trigger']})")
-    facts.add_row("MLflow run", f"{summary['run_name']}  ({summary['run_id']})")
+    facts.add_row("MLflow run", f"{summary['run_name']}  ({home.run_page(summary['run_id']) or summary['run_id']})")
     judged = home.lake.manifest("samples", date.fromisoformat(folder.name))
     for warning in judged.details.get("warnings", []) if judged else []:
         facts.add_row("[yellow]data warning[/]", escape(warning))
