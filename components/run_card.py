@@ -48,7 +48,8 @@ def run_card(
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(facts.get('model', 'candidate'))} {_tag(decision.outcome)}</h1>",
-        f"<p class=dim>judged on the samples of {escape(decision.date)}; {escape(_people(report))}</p>",
+        f"<p class=dim>judged on the samples of {escape(decision.date)}: {escape(_people(report))}; compared with "
+        f"{escape(facts.get('compared with', 'no champion'))}</p>",
         "<ul>" + "".join(f"<li>{escape(reason)}" for reason in _headline(decision)) + "</ul>",
         _waiting(decision, report),
         *[_image(images[name], caption) for name, caption in PLOTS.items() if name in images],
@@ -105,7 +106,7 @@ def _image(path: Path, caption: str) -> str:
 def _number(estimate: Estimate) -> str:
     if estimate.value is None:
         return "–"
-    if estimate.low is None or estimate.high is None:
+    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:  # one user has no spread
         return f"{estimate.value:.4f}"
     return f"{estimate.value:.4f} <small>±{(estimate.high - estimate.low) / 2:.4f}</small>"
 

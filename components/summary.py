@@ -18,7 +18,7 @@ MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "r
 TOGETHER = {
     "calibration": "Predicted rates are right",
     "windows": "Long windows do no sure harm",
-    "slice": "No slice surely loses, protected ones are proved",
+    "slice": "No sure loss in",
 }  # gates that say little one by one where they passed
 VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]", "unjudged": "unjudged"}
 
