@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from components import registry, tracking
-from components.plots import write_plots
+from components.plots import reliability, write_plots
 from components.registry import Version
 from components.run_card import run_card
 from contracts.decision import Decision
@@ -103,4 +103,5 @@ def _record_champion(home: Home, client: MlflowClient, judged: Version, champion
         origin = client.get_run(made.run_id).data
         tracking.log_settings(client, run.info.run_id, origin.params, {"version": str(made.version)})
     tracking.log_report(client, run.info.run_id, champion)
+    client.log_figure(run.info.run_id, reliability(champion), f"{PLOTS}/reliability.png")  # beside the candidate's
     client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))

@@ -217,6 +217,8 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     client = tracking.open_store(home)
     runs = client.search_runs([tracking.experiment_id(home, client)], f"tags.mlflow.parentRunId = '{second.run_id}'")
     assert [run.info.run_name for run in runs] == ["2026-01-04 champion, version 1"]
+    both = [{f.path for f in client.list_artifacts(r, "plots")} for r in (second.run_id, runs[0].info.run_id)]
+    assert both[0] & both[1] == {"plots/reliability.png"}  # what the comparison view shows of both
     ours, theirs = client.get_run(second.run_id).data.metrics, runs[0].data.metrics
     assert "auc/click" in ours
     assert "auc/click" in theirs  # by the same name: the comparison view puts them side by side
