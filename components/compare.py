@@ -55,9 +55,9 @@ class Difference:
         return self.value + self.sd * NormalDist().inv_cdf(1 - level)
 
     def say(self, level: float) -> str:
-        """The difference in words, with both bounds; a bound above 0 is better."""
-        kind = "better" if self.value >= 0 else "worse"
-        return f"{abs(self.value):.4f} {kind} [{self.low(level):+.4f}, {self.high(level):+.4f}]"
+        """The difference in words, with the interval between both bounds; above 0 is better, whatever the metric."""
+        kind, share = "better" if self.value >= 0 else "worse", f"{100 * (1 - 2 * level):.3g}%"
+        return f"{abs(self.value):.4f} {kind} ({share} interval {self.low(level):+.4f} .. {self.high(level):+.4f})"
 
     def more_data(self, limit: float, level: float) -> float | None:
         """How many times the users would put the bound at `level` on the difference's side of `limit`, with probability

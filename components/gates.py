@@ -4,6 +4,7 @@ Three kinds of comparison with the champion, each at an error rate that the poli
   better     the gate task's AUC or log loss is surely better: only this promotes (false_promotion_rate)
   proved     a loss beyond the tolerance is ruled out, or the candidate waits (missed_regression_rate)
   watched    the candidate is stopped only where a loss is sure (false_rejection_rate, shared by all of them)
+Where fewer users than the policy's `min_users` came, nothing is compared: `unjudged`, which stops nobody and is said.
 """
 
 import math
@@ -16,7 +17,8 @@ from contracts.errors import LongreelError
 from contracts.policy import GatePolicy
 from contracts.report import CHECKS, EVERYBODY, METRICS, EvaluationReport, MetricRow
 
-NAMES = {"auc": "AUC", "log_loss": "log loss"}
+NAMES = {"auc": "AUC", "log_loss": "log loss", "gauc": "GAUC"}
+DECISIVE = ("auc", "log_loss")  # a candidate may win by these, and must not be without them
 
 
 def decide(candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> Decision:
@@ -33,7 +35,7 @@ def decide(candidate: EvaluationReport, champion: EvaluationReport | None, polic
     gates = [_complete(candidate, champion, policy)]
     if gates[0].verdict == "pass":
         gates += [_data(candidate, policy), _parity(candidate), _floor(candidate, policy)]
-        gates += [_calibration(candidate, policy, task) for task in candidate.tasks]
+        gates += [_calibration(candidate, champion, policy, task) for task in candidate.tasks]
         gates += _windows(candidate, policy)
         gates += [_cost(candidate, policy), *_against(candidate, champion, policy)]
     return Decision(
@@ -74,12 +76,13 @@ def _complete(report: EvaluationReport, champion: EvaluationReport | None, polic
     problems += [f"it lacks the slice {name}, which the champion's report of the same data has" for name in others]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        reason = f"The report is not usable: {'; '.join(problems[:3])}{more}."
+        advice = "Evaluate the candidate again; if that changes nothing, look at its run's train/loss."
+        reason = f"The report is not usable: {'; '.join(problems[:3])}{more}. {advice}"
         return Gate(name="complete", verdict="fail", reason=reason)
     undefined = [t for t in report.tasks if report.row(t, report.windows[-1]).auc.value is None]
     remark = f" AUC of {', '.join(undefined)} is undefined on this day and was not judged." if undefined else ""
-    lines = len(report.tasks) * len(report.windows) * len(report.slices)
-    return Gate(name="complete", verdict="pass", reason=f"The report is complete: {lines} lines, all finite.{remark}")
+    size = f"{len(report.tasks)} tasks x {len(report.windows)} windows x {len(report.slices)} slices"
+    return Gate(name="complete", verdict="pass", reason=f"The report is complete: {size}, all finite.{remark}")
 
 
 def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
@@ -102,7 +105,7 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
                 else:
                     yield from _row_problems(row)
     decisive = rows.get((policy.task, report.windows[-1], EVERYBODY))
-    for metric in NAMES if decisive is not None else ():
+    for metric in DECISIVE if decisive is not None else ():
         estimate = getattr(decisive, metric)
         if estimate.value is None or len(estimate.draws) != report.bootstrap_draws:
             yield f"{metric} of {policy.task}, on which it is judged, is undefined or lacks its draws"
@@ -128,13 +131,15 @@ def _data(report: EvaluationReport, policy: GatePolicy) -> Gate:
     quality = report.quality
     assert quality is not None  # `_complete` passed
     if not quality.passed:
-        return Gate(name="data", verdict="fail", reason=f"The samples of {report.date} did not pass their checkpoint.")
+        advice = f"`longreel status` and reports/{report.date} say where; judge on a day that is right."
+        reason = f"The samples of {report.date} did not pass their checkpoint. {advice}"
+        return Gate(name="data", verdict="fail", reason=reason)
     said = f"The samples of {report.date} passed their checkpoint"
     if not quality.warnings:
         return Gate(name="data", verdict="pass", reason=f"{said} without a warning.")
     said += f" with {len(quality.warnings)} warning(s), first: {quality.warnings[0]}"
     if policy.hold_on_data_warning:
-        return Gate(name="data", verdict="hold", reason=f"{said}. A later day will tell.")
+        return Gate(name="data", verdict="hold", reason=f"{said}. The next candidate is judged on a day of its own.")
     return Gate(name="data", verdict="pass", reason=f"{said}.")
 
 
@@ -162,7 +167,8 @@ def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
     auc = report.row(policy.task, window).auc
     assert auc.value is not None  # `_complete` passed
     assert auc.low is not None
-    said = f"AUC of {policy.task} at window {window:,} is {auc.value:.4f} [{auc.low:.4f}, {auc.high:.4f}]"
+    span = f"({report.interval:.0%} interval {auc.low:.4f} .. {auc.high:.4f})"
+    said = f"AUC of {policy.task} at window {window:,} is {auc.value:.4f} {span}"
     if auc.low > policy.min_auc:
         return Gate(name="floor", verdict="pass", reason=f"{said}, above the floor of {policy.min_auc:.4f}.")
     if auc.value > policy.min_auc:
@@ -171,26 +177,38 @@ def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
         factor = above.more_data(policy.min_auc, (1 - report.interval) / 2)
         reason = f"{said}: not surely above the floor of {policy.min_auc:.4f}. {settles(factor, above.users)}"
         return Gate(name="floor", verdict="hold", reason=reason, more_data=factor)
-    return Gate(name="floor", verdict="fail", reason=f"{said}, not above the floor of {policy.min_auc:.4f}.")
+    reason = f"{said}, not above the floor of {policy.min_auc:.4f}: did it learn? Look at its run's train/loss."
+    return Gate(name="floor", verdict="fail", reason=reason)
 
 
-def _calibration(report: EvaluationReport, policy: GatePolicy, task: str) -> Gate:
+def _calibration(report: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy, task: str) -> Gate:
     """Predicted rates are used as rates: right on the whole (ratio) and at every level (calibration error)."""
     name, (low, high), window = f"calibration/{task}", policy.calibration, report.windows[-1]
     row = report.row(task, window)
     ratio, ece = row.calibration, row.ece
     if ratio.value is None or ratio.low is None or ratio.high is None or ece.value is None or ece.low is None:
-        return Gate(name=name, verdict="pass", reason=f"{task} had no positives, so its calibration was not judged.")
+        reason = f"{task} had no positives on this day, so its calibration was not judged."
+        return Gate(name=name, verdict="unjudged", reason=reason)
     said = (
         f"Predicted over observed rate of {task} at window {window:,} is {ratio.value:.3f} "
-        f"[{ratio.low:.3f}, {ratio.high:.3f}], its expected calibration error {ece.value:.4f}"
+        f"({report.interval:.0%} interval {ratio.low:.3f} .. {ratio.high:.3f}), its expected calibration error "
+        f"{ece.value:.4f}; allowed are {low} to {high} and {policy.max_ece}"
     )
-    allowed = f"allowed are {low} to {high} and {policy.max_ece}"
-    if ratio.high < low or ratio.low > high or ece.low > policy.max_ece:
-        return Gate(name=name, verdict="fail", reason=f"{said}: surely outside, {allowed}.")
-    if low <= ratio.value <= high and ece.value <= policy.max_ece:
-        return Gate(name=name, verdict="pass", reason=f"{said}; {allowed}.")
-    return Gate(name=name, verdict="hold", reason=f"{said}: outside, though not surely; {allowed}.")
+    wrong = {"rate": not low <= ratio.value <= high, "calibration error": ece.value > policy.max_ece}
+    if not any(wrong.values()):
+        return Gate(name=name, verdict="pass", reason=f"{said}.")
+    surely = ratio.high < low or ratio.low > high or ece.low > policy.max_ece
+    said += f": the {' and the '.join(what for what, is_wrong in wrong.items() if is_wrong)} "
+    said += f"{'surely' if surely else 'perhaps'} outside.{_whose(champion, task)}"
+    return Gate(name=name, verdict="fail" if surely else "hold", reason=said)
+
+
+def _whose(champion: EvaluationReport | None, task: str) -> str:
+    """Whether wrong rates are the model's or the day's: the champion's on the same day."""
+    theirs = None if champion is None else champion.row(task, champion.windows[-1])
+    if theirs is None or theirs.calibration.value is None or theirs.ece.value is None:
+        return ""
+    return f" On the same day the champion's are {theirs.calibration.value:.3f} and {theirs.ece.value:.4f}."
 
 
 def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
@@ -203,22 +221,29 @@ def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
     level, gates = policy.false_rejection_rate / max(1, len(watched)), []
     for gain in watched:
         part = "" if gain.slice == EVERYBODY else f"/{gain.slice}"
-        users = report.row(gain.task, longest, gain.slice).users
-        change = Difference.within(gain.auc, report.interval, users)
-        if change is None or users < 2:
-            continue
+        name, row = f"windows/{gain.task}{part}", report.row(gain.task, longest, gain.slice)
         about = f"AUC of {gain.task}" + (f" in slice {gain.slice}" if part else "")
-        said = f"With {longest:,} instead of {usual:,} events read, {about} is"
-        gates.append(_watched(f"windows/{gain.task}{part}", said, change, policy.max_window_loss, level))
+        change = Difference.within(gain.auc, report.interval, row.users)
+        if change is None or row.users < policy.min_users:
+            gates.append(_unjudged(name, f"What long windows do to {about}", row))
+            continue
+        said = f"With {longest:,} events read instead of {usual:,}, near the training mean, {about} is"
+        gates.append(_watched(name, said, change, policy.max_window_loss, level))
     return gates
+
+
+def _unjudged(name: str, what: str, row: MetricRow) -> Gate:
+    """Too few users, or one class only, to say anything."""
+    reason = f"{what} was not judged: {row.users:,} users, {row.positives:,} of {row.targets:,} targets positive."
+    return Gate(name=name, verdict="unjudged", reason=reason)
 
 
 def _cost(report: EvaluationReport, policy: GatePolicy) -> Gate:
     cost = report.scoring
     assert cost is not None  # `_complete` passed
     said = (
-        f"Scoring {cost.shape} on {cost.device} takes {cost.latency_ms:,.1f} ms "
-        f"[{cost.latency_low_ms:,.1f}, {cost.latency_high_ms:,.1f}] and {cost.peak_memory_mib:,.0f} MiB"
+        f"Scoring {cost.shape} on {cost.device} takes {cost.latency_ms:,.1f} ms (10th to 90th percentile "
+        f"{cost.latency_low_ms:,.1f} .. {cost.latency_high_ms:,.1f}) and {cost.peak_memory_mib:,.0f} MiB"
     )
     if not policy.budgets:
         return Gate(name="cost", verdict="pass", reason=f"{said}; the policy has no budget.")
@@ -276,46 +301,51 @@ class _Rivals:
         users = self.candidate.row(policy.task, self.candidate.windows[-1]).users
         said = " and ".join(f"{NAMES[m]} of {policy.task} is {g.say(level)}" for m, g in gains.items())
         said = f"Against the champion on the same {users:,} users, {said or 'nothing can be compared'}"
-        said += f" (each bound wrong at most {level:.2%})"
         if users < policy.min_users:
             factor = policy.min_users / max(1, users)
             reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
             return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
+        wanted = f" by more than {policy.min_gain:.4f}" if policy.min_gain else ""
         sure = [NAMES[m] for m, g in gains.items() if g.low(level) > policy.min_gain]
         if sure:
-            reason = f"{said}: surely above {policy.min_gain:+.4f} by {' and '.join(sure)}."
+            reason = f"{said}: surely better{wanted} by {' and '.join(sure)}."
             return Gate(name=name, verdict="pass", reason=reason)
         ahead = [g for g in gains.values() if g.value > policy.min_gain]
         if not ahead:
-            reason = f"{said}: not above {policy.min_gain:+.4f}, and more data of the kind would not make it so."
+            reason = f"{said}: not better{wanted}, and more data of the kind would not make it so."
             return Gate(name=name, verdict="hold", reason=reason)
         known = [f for g in ahead if (f := g.more_data(policy.min_gain, level)) is not None]
         soonest = min(known, default=None)
-        reason = f"{said}: not surely above {policy.min_gain:+.4f}. {settles(soonest, users)}"
+        reason = f"{said}: not surely better{wanted}. {settles(soonest, users)}"
         return Gate(name=name, verdict="hold", reason=reason, more_data=soonest)
 
     def losses(self) -> list[Gate]:
         """What the candidate must not pay for being better elsewhere."""
-        policy, tolerances = self.policy, {"auc": self.policy.max_auc_loss, "log_loss": self.policy.max_log_loss_rise}
-        places = [(t, m, EVERYBODY) for t in self.candidate.tasks for m in NAMES]
-        places += [(policy.task, "auc", s) for s in self.candidate.slices if s != EVERYBODY]
-        level, gates = policy.false_rejection_rate / len(places), []
-        for task, metric, part in places:
-            where = f" in slice {part}" if part != EVERYBODY else ""
-            name = f"slice/{part}" if where else f"champion/{metric}/{task}"
-            row = self.candidate.row(task, self.candidate.windows[-1], part)
-            gain = self.gain(task, metric, part)
-            about = f"{NAMES[metric]} of {task}{where}"
-            if row.users < policy.min_users or gain is None:
-                reason = f"{about} was not judged: {row.users:,} users, {row.positives:,} of {row.targets:,} positive."
-                gates.append(Gate(name=name, verdict="pass", reason=reason[0].upper() + reason[1:]))
-                continue
-            said = f"Against the champion, {about} is"
-            tolerance = policy.slice_tolerance if where else tolerances[metric]
-            if part in policy.protected_slices or (task == policy.task and not where):
-                gates.append(_proved(name, said, gain, tolerance, level, policy))
+        policy, tasks = self.policy, self.candidate.tasks
+        tolerances = {"auc": policy.max_auc_loss, "log_loss": policy.max_log_loss_rise, "gauc": policy.max_auc_loss}
+        places, gates = [(task, metric, EVERYBODY) for task in tasks for metric in NAMES], []
+        for part in (part for part in self.candidate.slices if part != EVERYBODY):
+            row = self.candidate.row(policy.task, self.candidate.windows[-1], part)
+            if row.users < policy.min_users:
+                protected = ", which the policy protects," if part in policy.protected_slices else ""
+                gates.append(_unjudged(f"slice/{part}", f"Slice {part}{protected}", row))
             else:
-                gates.append(_watched(name, said, gain, tolerance, level))
+                places += [(policy.task, metric, part) for metric in DECISIVE]
+        level = policy.false_rejection_rate / len(places)
+        for task, metric, part in places:
+            name, about = f"champion/{metric}/{task}", f"{NAMES[metric]} of {task}"
+            tolerance, proved = tolerances[metric], task == policy.task and metric in DECISIVE
+            if part != EVERYBODY:
+                name, about = f"slice/{metric}/{part}", f"{about} in slice {part}"
+                tolerance = policy.slice_tolerance if metric == "auc" else tolerance
+                proved = metric == "auc" and part in policy.protected_slices
+            row, gain = self.candidate.row(task, self.candidate.windows[-1], part), self.gain(task, metric, part)
+            if row.users < policy.min_users or gain is None:
+                gates.append(_unjudged(name, about, row))
+            elif proved:
+                gates.append(_proved(name, f"Against the champion, {about} is", gain, tolerance, level, policy))
+            else:
+                gates.append(_watched(name, f"Against the champion, {about} is", gain, tolerance, level))
         return gates
 
 
@@ -330,7 +360,7 @@ def _watched(name: str, said: str, gain: Difference, tolerance: float, level: fl
         return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
     allowed = f"within the allowed loss of {tolerance:.4f}"
     if gain.value >= 0:
-        allowed = "no loss"
+        allowed = "no loss seen"
     elif gain.value < -tolerance:
         allowed = f"not surely a loss; beyond {tolerance:.4f} a sure one would stop it"
     return Gate(name=name, verdict="pass", reason=f"{said}: {allowed}.")

@@ -192,7 +192,11 @@ class Ledger:
         )
         values = {k: v for k, v in asdict(entry).items() if k not in ("sequence", "void")}
         try:
-            self.client.create_registered_model(self._name, description="Append-only: one version is one change.")
+            self.client.create_registered_model(
+                self._name,
+                description=f"Who made which version of [{self.model}](#/models/{self.model}) the champion, when and "
+                "why: one version is one change, none is ever altered. `longreel history` prints it.",
+            )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -7,13 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from contracts.decision import Decision, Gate
+from contracts.decision import STOPPING, VERDICTS, Decision, Gate
 from contracts.report import EVERYBODY, Estimate, EvaluationReport
 
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
 BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
-COLOUR = {"pass": BETTER, "hold": UNSURE, "fail": WORSE}
-SHADE = {"pass": "#d2f4d9", "hold": "#f8e3b0", "fail": "#ffd7d5"}
+COLOUR = {"pass": BETTER, "unjudged": "#d1d9e0", "hold": UNSURE, "fail": WORSE}
 
 
 def write_plots(
@@ -99,7 +98,8 @@ def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None
 
 def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
     """Is the candidate surely better? The paired difference, whose interval is what the gates look at."""
-    figure, axes = _panels(candidate, f"AUC on {candidate.date}: candidate minus champion, paired interval")
+    title = f"AUC on {candidate.date}: candidate minus champion, paired {candidate.interval:.0%} interval"
+    figure, axes = _panels(candidate, title)
     for axis, task in zip(axes, candidate.tasks, strict=True):
         axis.axhline(0.0, color=GREY, lw=1, ls=":")
         for window in candidate.windows:
@@ -109,6 +109,7 @@ def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) 
             axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
             axis.plot([window], [gain.value], "o", ms=4, color=CANDIDATE)
         _window_axis(axis, candidate)
+    axes[0].set_ylabel("AUC gained  (above 0: better)")
     return figure
 
 
@@ -186,12 +187,13 @@ def gate_waterfall(decision: Decision) -> Figure:
     figure = Figure(figsize=(11, 0.8 + 0.52 * steps), layout="constrained")
     axis = figure.subplots()
     for place, (name, gates) in enumerate(groups.items()):
-        worst = max((gate.verdict for gate in gates), key=("pass", "hold", "fail").index)
-        share = sum(gate.verdict == "pass" for gate in gates) / len(gates)
-        axis.barh(place, 1, left=place, height=0.66, color=SHADE[worst])
-        axis.barh(place, share, left=place, height=0.66, color=COLOUR[worst])
+        left = float(place)
+        for verdict in reversed(VERDICTS):
+            share = sum(gate.verdict == verdict for gate in gates) / len(gates)
+            axis.barh(place, share, left=left, height=0.66, color=COLOUR[verdict])
+            left += share
         axis.text(-0.15, place, name, va="center", ha="right", fontsize=10)
-        axis.text(place + 1.15, place, _verdicts(gates, worst, 124 - 7 * place), va="center", fontsize=8.5)
+        axis.text(place + 1.15, place, _verdicts(gates, 124 - 7 * place), va="center", fontsize=8.5)
     axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, judged on {decision.date}")
     axis.set_xlim(-1.6, 2.2 * steps)
     axis.set_ylim(steps - 0.4, -0.6)
@@ -199,10 +201,10 @@ def gate_waterfall(decision: Decision) -> Figure:
     return figure
 
 
-def _verdicts(gates: list[Gate], worst: str, width: int) -> str:
+def _verdicts(gates: list[Gate], width: int) -> str:
     """How many gates of a group ended how, and the first reason that stopped the candidate, on two lines."""
-    counts = [f"{n} {v}" for v in ("fail", "hold", "pass") if (n := sum(gate.verdict == v for gate in gates))]
-    stopped = [gate.reason for gate in gates if gate.verdict == worst and worst != "pass"]
+    counts = [f"{n} {v}" for v in VERDICTS if (n := sum(gate.verdict == v for gate in gates))]
+    stopped = [gate.reason for verdict in STOPPING for gate in gates if gate.verdict == verdict]
     if not stopped:
         return ", ".join(counts)
     lines = textwrap.wrap(f"{', '.join(counts)}.  {stopped[0]}", width, max_lines=3, placeholder=" ...")

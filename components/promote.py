@@ -69,8 +69,8 @@ def _proposal(decision: Decision, home: Home) -> str:
     said = [f"{decision.outcome}.", headline(decision)]
     if card.is_file():
         said.append(f"Run card: {card}")
-    if summary.is_file() and home.tracking_uri.startswith("http"):
-        said.append(f"MLflow: {home.tracking_uri}/#/runs/{json.loads(summary.read_text())['run_id']}")
+    if summary.is_file() and (page := home.run_page(json.loads(summary.read_text())["run_id"])):
+        said.append(f"MLflow: {page}")
     return " ".join(said)
 
 

@@ -1,6 +1,7 @@
 """What should a judged candidate's MLflow page show? Metrics, plots, data, a run card, and why it was decided so."""
 
 import tempfile
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from components import registry, tracking
-from components.plots import write_plots
+from components.plots import reliability, write_plots
 from components.registry import Version
 from components.run_card import run_card
 from contracts.decision import Decision
@@ -20,6 +21,7 @@ CHAMPION_REPORT = "evaluation/champion_report.json"
 DECISION = "decision/decision.json"
 CARD = "run_card.html"
 PLOTS = "plots"
+POLICY = "decision/policy.json"  # a digest names a policy; this says what it was
 QUALITY = "quality"  # of the judged day what the checkpoints checked and observed; of the training days what they said
 
 
@@ -48,26 +50,42 @@ def record_judgement(
         tracking.log_gain(client, run_id, report, champion)
         _record_champion(home, client, judged, champion)
     client.log_text(run_id, decision.to_json(), DECISION)
+    client.log_dict(run_id, asdict(home.policy), POLICY)
+    settings = {
+        "the gate policy": tracking.flatten(asdict(home.policy)),
+        "the settings it was trained with": client.get_run(run_id).data.params,
+    }
+    facts = _facts(home, client, judged, decision)
     with tempfile.TemporaryDirectory() as folder:
         plots = write_plots(report, champion, decision, Path(folder))
         for plot in plots:
             client.log_artifact(run_id, str(plot), PLOTS)
-        client.log_text(run_id, run_card(report, champion, decision, _facts(name, judged), plots), CARD)
+        client.log_text(run_id, run_card(report, champion, decision, facts, plots, settings), CARD)
     if decision.candidate_digest != decision.champion_digest:  # a champion judged against itself keeps its own story
         registry.record_decision(client, name, judged, decision)
 
 
-def _facts(name: str, judged: Version) -> dict[str, str]:
-    tags = judged.tags
+def _facts(home: Home, client: MlflowClient, judged: Version, decision: Decision) -> dict[str, str]:
+    tags, name = judged.tags, registry.model_name(home.config)
+    rival = _registered(client, name, decision.champion_digest)
     return {
         "model": f"{name} version {judged.version}",
-        "MLflow run": f"{tags.get('run_name', '')} ({judged.run_id})",
+        "compared with": "no champion"
+        if rival is None
+        else f"version {rival.version}, the champion on {decision.date}",
+        "MLflow run": home.run_page(judged.run_id) or judged.run_id,
         "trained on": f"{tags.get('train_first_day', '?')} .. {tags.get('train_last_day', '?')}",
         "samples digest": tags.get("samples_digest", ""),
         "trigger": tags.get("trigger", ""),
+        "Airflow run": tags.get(tracking.AIRFLOW_TAG, ""),
         "train it again": f"longreel reproduce {judged.run_id}",
         "go back to the champion before it": "longreel rollback",
     }
+
+
+def _registered(client: MlflowClient, name: str, digest: str | None) -> Version | None:
+    """The version with a model's digest."""
+    return next((v for v in registry.versions(client, name) if v.model_digest == digest), None)
 
 
 def _record_champion(home: Home, client: MlflowClient, judged: Version, champion: EvaluationReport) -> None:
@@ -78,11 +96,12 @@ def _record_champion(home: Home, client: MlflowClient, judged: Version, champion
     where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     if client.search_runs([experiment], where, max_results=1):
         return  # the same evidence, recorded by an earlier call
-    run = client.create_run(experiment, run_name=f"{champion.date} champion judged again", tags=tags)
-    name = registry.model_name(home.config)
-    made = next((v for v in registry.versions(client, name) if v.model_digest == champion.model_digest), None)
+    made = _registered(client, registry.model_name(home.config), champion.model_digest)
+    which = "" if made is None else f", version {made.version}"
+    run = client.create_run(experiment, run_name=f"{champion.date} champion{which}", tags=tags)
     if made is not None:  # what it was trained with, so that a comparison shows which settings differ
         origin = client.get_run(made.run_id).data
         tracking.log_settings(client, run.info.run_id, origin.params, {"version": str(made.version)})
     tracking.log_report(client, run.info.run_id, champion)
+    client.log_figure(run.info.run_id, reliability(champion), f"{PLOTS}/reliability.png")  # beside the candidate's
     client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))

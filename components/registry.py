@@ -24,13 +24,14 @@ from mlflow.types.schema import Array
 import contracts
 import model
 from contracts.config import Config
-from contracts.decision import Decision
+from contracts.decision import STOPPING, VERDICTS, Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.schemas import REQUEST_TABLE, later_of
 
 CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not judged yet
+HEADLINE_REASONS = 3  # a broken candidate fails a dozen gates for one cause; its run card has all
 MAX_TAG = 4_500  # stores refuse tag values and descriptions beyond 5,000 characters
 EXAMPLE_CANDIDATES = 200  # user-days that the model's example is chosen among
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
@@ -167,12 +168,14 @@ def register(
         )
     try:
         client.create_registered_model(
-            name, description="Rankers of one longreel pipeline; `champion` is the one to use."
+            name,
+            description=f"Rankers of one longreel pipeline, one version a candidate; `{CHAMPION}` is the one to use. "
+            f"[{name}-ledger](#/models/{name}-ledger) says who made which version the champion, when and why.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    all_tags = {**tags, "model_digest": digest, "decision": PENDING}
+    all_tags = {"decision": PENDING, **tags, "model_digest": digest}
     client.create_model_version(name, source=info.model_uri, run_id=run_id, tags=all_tags, model_id=info.model_id)
     # the oldest that is this: where an answer was lost, MLflow's client asked again and made two
     return next(known for known in versions(client, name) if (known.run_id, known.model_digest) == (run_id, digest))
@@ -203,11 +206,26 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
 
 
 def headline(decision: Decision) -> str:
-    """Why it was decided so, in short: the gates that did not pass, or the comparison with the champion."""
+    """Why it was decided so, in short: the first gates that did not pass, or the comparison with the champion."""
     if decision.outcome != "promote":
-        return " ".join(decision.reasons)
+        told, more = decision.reasons[:HEADLINE_REASONS], len(decision.reasons) - HEADLINE_REASONS
+        return " ".join(told) + (f" And {more} more." if more > 0 else "")
     compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/better")]
     return " ".join(compared) or " ".join(decision.reasons)
+
+
+def _story(name: str, version: Version, decision: Decision, experiment: str) -> str:
+    """Why it was decided so, as the first thing on a page, with the way to everything else."""
+    said = headline(decision)
+    card = f"#/experiments/{experiment}/runs/{version.run_id}/artifacts/run_card.html"
+    told = [g for g in decision.gates if g.reason not in said and (g.verdict in STOPPING or g.group == "champion")]
+    lines = [f"- {g.verdict}: {g.reason}" for g in sorted(told, key=lambda gate: VERDICTS.index(gate.verdict))]
+    lines += [f"- {decision.unjudged}"] * bool(decision.unjudged)
+    where = (
+        f"Version {version.version} of {name}, judged on {decision.date}. The [run card]({card}) has all "
+        f"{len(decision.gates)} gates; `longreel reproduce {version.run_id}` trains it again."
+    )
+    return "\n".join([f"{decision.outcome}: {said}", "", where, "", *lines])[:MAX_TAG]
 
 
 def record_decision(client: MlflowClient, name: str, version: Version, decision: Decision) -> None:
@@ -219,13 +237,13 @@ def record_decision(client: MlflowClient, name: str, version: Version, decision:
         "decision_digest": decision.digest(),
         "decision_reason": headline(decision)[:MAX_TAG],
     }
+    title = f"{decision.date} {decision.outcome}, version {version.version}"
+    client.update_run(version.run_id, name=title)  # a table of runs then reads as the history of decisions
+    client.set_model_version_tag(name, str(version.version), "run_name", title)
     for key, value in values.items():
         client.set_model_version_tag(name, str(version.version), key, value)
         client.set_tag(version.run_id, key, value)
-    lines = [f"**{decision.outcome}** of {name} version {version.version}, judged on {decision.date}", ""]
-    worst_first = sorted(decision.gates, key=lambda gate: ("fail", "hold", "pass").index(gate.verdict))
-    lines += [f"- {gate.verdict}: {gate.reason}" for gate in worst_first]
-    text = "\n".join(lines)[:MAX_TAG]
+    text = _story(name, version, decision, client.get_run(version.run_id).info.experiment_id)
     client.update_model_version(name, str(version.version), description=text)
     client.set_tag(version.run_id, "mlflow.note.content", text)
 

@@ -29,7 +29,11 @@ class Comparison:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel reproduce`."""
-    parser.add_argument("run_id", metavar="RUN_ID", help="MLflow run of a candidate (`longreel status`, or its page)")
+    parser.add_argument(
+        "run_id",
+        metavar="RUN_ID",
+        help="MLflow run of a candidate: on its page, its run card and in reports/DATE/summary.json",
+    )
     parser.add_argument("--out", type=Path, help="keep the model trained again in this folder")
 
 

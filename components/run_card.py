@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from contracts.decision import Decision
+from contracts.decision import STOPPING, Decision
 from contracts.report import EVERYBODY, METRICS, Estimate, EvaluationReport
 
 STYLE = """
@@ -16,16 +16,17 @@ table{border-collapse:collapse;font-size:13px;width:100%}
 th,td{padding:5px 9px;border-bottom:1px solid #e6eaef;text-align:left;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}small,.dim{color:#656d76}
 .tag{display:inline-block;border-radius:12px;padding:2px 12px;color:#fff;font-weight:600;font-size:13px}
-.promote,.pass{background:#1a7f37}.hold{background:#9a6700}.reject,.fail{background:#cf222e}
+.unjudged{background:#656d76}.promote,.pass{background:#1a7f37}.hold{background:#9a6700}.reject,.fail{background:#cf222e}
 img{max-width:100%;margin:8px 0}code{background:#f2f4f6;padding:1px 5px;border-radius:4px}
 ul{margin:8px 0;padding-left:22px}
 details summary{cursor:pointer;color:#0969da;margin:8px 0}.better{color:#1a7f37}.worse{color:#cf222e}
 """
 TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "calibration": "pred. / obs.", "ece": "calib. error"}
+MOST_REASONS = 6  # of a candidate that was stopped, above everything else
 PLOTS = {
     "gate_waterfall.png": "",
     "auc_by_window.png": "Does reading more history help, and is the candidate better at every length?",
-    "gain_over_champion.png": "How much better, surely?",
+    "gain_over_champion.png": "How much better than the champion, and how sure is that?",
     "gain_by_slice.png": "Who gains, and does anybody lose?",
     "gain_by_history.png": "Who gains from reading more than training did in the mean?",
     "reliability.png": "Do things happen as often as predicted?",
@@ -38,14 +39,17 @@ def run_card(
     decision: Decision,
     facts: Mapping[str, str],
     plots: Sequence[Path],
+    settings: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The page. `facts` are named lines about the run: model, data, code, commands."""
+    """The page. `facts` are named lines about the run: model, data, code, commands; `settings` named tables of what it
+    was trained and judged with."""
     title = f"{facts.get('model', 'candidate')}: {decision.outcome} on {decision.date}"
     images = {path.name: path for path in plots}
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(facts.get('model', 'candidate'))} {_tag(decision.outcome)}</h1>",
-        f"<p class=dim>judged on the samples of {escape(decision.date)}; {escape(_people(report))}</p>",
+        f"<p class=dim>judged on the samples of {escape(decision.date)}: {escape(_people(report))}; compared with "
+        f"{escape(facts.get('compared with', 'no champion'))}</p>",
         "<ul>" + "".join(f"<li>{escape(reason)}" for reason in _headline(decision)) + "</ul>",
         _waiting(decision, report),
         *[_image(images[name], caption) for name, caption in PLOTS.items() if name in images],
@@ -59,6 +63,7 @@ def run_card(
         _checks(report),
         "<h2>Where it comes from</h2>",
         _facts({**_origin(report, decision), **facts}),
+        *[_folded(name, _facts(values)) for name, values in settings.items()],
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
@@ -74,16 +79,22 @@ def _tag(word: str) -> str:
 
 def _headline(decision: Decision) -> list[str]:
     if decision.outcome != "promote":
-        return list(decision.reasons)
-    return [g.reason for g in decision.gates if g.group == "champion"][:3]
+        more = len(decision.reasons) - MOST_REASONS
+        return [*decision.reasons[:MOST_REASONS], *([f"and {more} more, under Every gate."] if more > 0 else [])]
+    compared = [g.reason for g in decision.gates if g.group == "champion"][:3]
+    return [*compared, *filter(None, [decision.unjudged])]
 
 
 def _waiting(decision: Decision, report: EvaluationReport) -> str:
-    factor = decision.more_data
-    if decision.outcome != "hold" or factor is None:
+    if decision.outcome != "hold":
         return ""
-    users = report.row(report.tasks[0], report.windows[-1]).users
-    return f"<p><b>What would settle it:</b> about {factor:.1f} times this day's {users:,} users.</p>"
+    users, factor = report.row(report.tasks[0], report.windows[-1]).users, decision.more_data
+    enough = "" if factor is None else f"About {factor:.1f} times this day's {users:,} users would settle it. "
+    then = "The champion stays, and the next candidate is judged on a day of its own."
+    looks = (
+        "To judge this one on later days too, raise <code>looks</code> in gates.toml, which asks for surer evidence."
+    )
+    return f"<p><b>What now:</b> {enough}{then} {looks}</p>"
 
 
 def _image(path: Path, caption: str) -> str:
@@ -95,9 +106,9 @@ def _image(path: Path, caption: str) -> str:
 def _number(estimate: Estimate) -> str:
     if estimate.value is None:
         return "–"
-    if estimate.low is None or estimate.high is None:
+    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:  # one user has no spread
         return f"{estimate.value:.4f}"
-    return f"{estimate.value:.4f} <small>{estimate.low:.4f} .. {estimate.high:.4f}</small>"
+    return f"{estimate.value:.4f} <small>±{(estimate.high - estimate.low) / 2:.4f}</small>"
 
 
 def _gain(gain: Estimate) -> str:
@@ -127,7 +138,11 @@ def _ladder(report: EvaluationReport, champion: EvaluationReport | None) -> str:
             if champion is not None:
                 cells.append(_gain(report.auc_gain(champion, task, window)))
             rows.append([escape(task), f"{window:,}", *cells])
-    note = f"<p class=dim>{report.interval:.0%} intervals over {report.bootstrap_draws} resamples of the users.</p>"
+    note = (
+        f"<p class=dim>Window: history events read at most. ± half of the {report.interval:.0%} interval over "
+        f"{report.bootstrap_draws} resamples of the users; against the champion the interval of the paired difference. "
+        "Pred. / obs.: predicted over observed rate, right at 1.</p>"
+    )
     return _table(head, rows, 1) + note
 
 
@@ -148,17 +163,19 @@ def _slices(report: EvaluationReport, champion: EvaluationReport | None) -> str:
 
 def _gates(decision: Decision) -> str:
     rows = [[escape(g.name), _tag(g.verdict), escape(g.reason)] for g in decision.gates]
-    stopped = [row for row, gate in zip(rows, decision.gates, strict=True) if gate.verdict != "pass"]
-    every = (
-        f"<details><summary>all {len(rows)} gates</summary>{_table(['gate', 'verdict', 'reason'], rows, 3)}</details>"
-    )
-    return (_table(["gate", "verdict", "reason"], stopped, 3) if stopped else "<p>All passed.</p>") + every
+    stopped = [row for row, gate in zip(rows, decision.gates, strict=True) if gate.verdict in STOPPING]
+    every = _folded(f"all {len(rows)} gates", _table(["gate", "verdict", "reason"], rows, 3))
+    return (_table(["gate", "verdict", "reason"], stopped, 3) if stopped else "<p>None stopped it.</p>") + every
+
+
+def _folded(summary: str, content: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def _checks(report: EvaluationReport) -> str:
     rows = []
     if (cost := report.scoring) is not None:
-        spread = f"{cost.latency_low_ms:,.1f} .. {cost.latency_high_ms:,.1f} ms"
+        spread = f"10th to 90th percentile {cost.latency_low_ms:,.1f} .. {cost.latency_high_ms:,.1f} ms"
         said = f"{cost.latency_ms:,.1f} ms ({spread}), {cost.peak_memory_mib:,.0f} MiB on {escape(cost.device)}"
         rows.append([f"scoring {cost.shape}", said])
     for check in report.parity:

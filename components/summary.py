@@ -18,9 +18,9 @@ MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "r
 TOGETHER = {
     "calibration": "Predicted rates are right",
     "windows": "Long windows do no sure harm",
-    "slice": "No slice surely loses, protected ones are proved",
+    "slice": "No sure loss in",
 }  # gates that say little one by one where they passed
-VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]"}
+VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]", "unjudged": "unjudged"}
 
 
 def _interval(estimate: Estimate, digits: int = 4) -> str:
@@ -43,7 +43,7 @@ def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = N
     )
     table.add_column("task", no_wrap=True)
     table.add_column("window", justify="right", no_wrap=True)
-    for name in ("AUC", "GAUC", "log loss", "calibration", *(["AUC - champion"] if champion else [])):
+    for name in ("AUC", "GAUC", "log loss", "pred. / obs.", *(["AUC - champion"] if champion else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for task in report.tasks:
         for window in report.windows:
@@ -63,7 +63,7 @@ def _gain(gain: Estimate) -> str:
 
 
 def decision_table(decision: Decision) -> Table:
-    """Every gate of a decision with its sentence; slices and tasks that passed share a line."""
+    """Every gate of a decision with its sentence; slices and tasks that passed share a line, as do unjudged ones."""
     table = Table(title=f"Decision on {decision.date}: {MARKS[decision.outcome]}", title_justify="left")
     table.add_column("gate", no_wrap=True)
     table.add_column("verdict")
@@ -72,10 +72,12 @@ def decision_table(decision: Decision) -> Table:
     for gate in decision.gates:
         if gate.verdict == "pass" and gate.group in TOGETHER:
             passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
-        else:
+        elif gate.verdict != "unjudged":
             table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
     for group, names in passed.items():
         table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
+    if decision.unjudged:
+        table.add_row("", VERDICTS["unjudged"], decision.unjudged)
     return table
 
 
@@ -115,7 +117,7 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     facts.add_row("model", f"{summary['model']} version {summary['version']}")
     facts.add_row("champion", f"{before} -> {after}" if before != after else f"{after} (unchanged)")
     facts.add_row("trained on", f"{summary['train_first_day']} .. {summary['train_last_day']} ({summary['trigger']})")
-    facts.add_row("MLflow run", f"{summary['run_name']}  ({summary['run_id']})")
+    facts.add_row("MLflow run", f"{summary['run_name']}  ({home.run_page(summary['run_id']) or summary['run_id']})")
     judged = home.lake.manifest("samples", date.fromisoformat(folder.name))
     for warning in judged.details.get("warnings", []) if judged else []:
         facts.add_row("[yellow]data warning[/]", escape(warning))

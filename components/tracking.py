@@ -4,6 +4,7 @@ One experiment per pipeline (`longreel/<name>`), one run per candidate: training
 in it. A training that was killed goes on in the run it began. Works on SQLite, PostgreSQL and an http tracking server.
 """
 
+import json
 import os
 import subprocess
 import time
@@ -23,9 +24,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from contracts.errors import LongreelError
@@ -38,7 +38,13 @@ RETRIES, PATIENT, IMPATIENT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "10", "2"
 SERVERS = ("http://", "https://")
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
 SYSTEM_METRICS_EVERY_S = 5.0
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # its pages open on runs, not on GenAI traces
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": "One run a candidate: its training, its evaluation and why it was promoted, held or "
+    "rejected (`run_card.html` among its artifacts). Under it, the champion judged on the same day.",
+}
+RUNS_PAGE = "#/experiments/{id}/runs?workflowType=machine_learning"  # without the type MLflow opens on GenAI traces
+AIRFLOW_TAG, AIRFLOW_NAMES = "airflow_run", ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID")
 MAX_BATCH = 900  # MLflow takes at most 1,000 metrics a call
 
 
@@ -88,6 +94,18 @@ def experiment_id(home: Home, client: MlflowClient) -> str:
         home.artifacts.mkdir(parents=True, exist_ok=True)
     place = home.artifacts.as_uri() if local else None
     return str(client.create_experiment(name, artifact_location=place, tags=EXPERIMENT_TAGS))
+
+
+def runs_page(home: Home) -> str:
+    """Where on a tracking server the pipeline's runs are; "" before there are any."""
+    found = open_store(home).get_experiment_by_name(f"longreel/{home.config.name}")
+    return "" if found is None else RUNS_PAGE.format(id=found.experiment_id)
+
+
+def airflow_run() -> dict[str, str]:
+    """A tag that names the Airflow run at whose wish this process works; none where a person started it."""
+    names = [os.environ.get(name, "") for name in AIRFLOW_NAMES]
+    return {AIRFLOW_TAG: "/".join(names)} if all(names) else {}
 
 
 def git_sha() -> str:
@@ -150,10 +168,15 @@ def log_data(client: MlflowClient, run_id: str, lake: Lake, manifests: Iterable[
     inputs = []
     for manifest in manifests:
         name = f"{manifest.dataset}/{manifest.date}"
-        dataset = MetaDataset(  # type: ignore[abstract]  # its profile is None by design
-            _source(lake, manifest), name=name, digest=manifest.digest[:36]
+        source = _source(lake, manifest)
+        dataset = Dataset(
+            name=name,
+            digest=manifest.digest[:36],
+            source_type=source._get_source_type(),
+            source=source.to_json(),
+            profile=json.dumps(manifest.counts),
         )
-        inputs.append(DatasetInput(dataset._to_mlflow_entity(), [InputTag("mlflow.data.context", context)]))
+        inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run_id, inputs)
 
 
@@ -236,8 +259,8 @@ def log_gain(client: MlflowClient, run_id: str, report: EvaluationReport, champi
 
 def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> None:
     """A report's metrics: `auc_by_window/click` with the window as step, so that the chart's axis is the window, and
-    `auc/click_w512` as single values, which sort and compare in the table of runs."""
-    at, metrics = int(time.time() * 1000), []
+    `auc/click` at the longest window, which sorts and compares in the table of runs."""
+    at, longest, metrics = int(time.time() * 1000), report.windows[-1], []
     for row in report.rows:
         if row.slice != EVERYBODY:
             continue
@@ -246,11 +269,8 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> N
             if estimate.value is None:
                 continue
             metrics.append(Metric(f"{metric}_by_window/{row.task}", estimate.value, at, row.window))
-            metrics.append(Metric(f"{metric}/{row.task}_w{row.window}", estimate.value, at, 0))
-            for end in ("low", "high") if metric == "auc" else ():
-                bound = getattr(estimate, end)
-                if bound is not None:
-                    metrics.append(Metric(f"auc_by_window/{row.task}_{end}", bound, at, row.window))
+            if row.window == longest:
+                metrics.append(Metric(f"{metric}/{row.task}", estimate.value, at, 0))
     for name in ("latency_ms", "peak_memory_mib") if report.scoring is not None else ():
         metrics.append(Metric(f"scoring/{name}", getattr(report.scoring, name), at, 0))
     log_metrics(client, run_id, metrics)

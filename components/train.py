@@ -227,6 +227,7 @@ def _train(
         "git_sha": tracking.git_sha(),
         "trigger": trigger,
         "warm_start_from": "scratch" if start is None else f"version {start.version}",
+        **tracking.airflow_run(),
     }
     begun = (_read(folder / "run.json") or {}).get("run_id")
     name = f"{day} train {len(manifests)} days"

@@ -8,12 +8,15 @@ from contracts import records
 from contracts.lake import digest_of
 
 Outcome = Literal["promote", "hold", "reject"]
-Verdict = Literal["pass", "hold", "fail"]
+Verdict = Literal["fail", "hold", "unjudged", "pass"]
+VERDICTS: tuple[Verdict, ...] = ("fail", "hold", "unjudged", "pass")  # worst first
+STOPPING = ("fail", "hold")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """One gate's verdict. `fail` rejects, `hold` asks for more evidence."""
+    """One gate's verdict. `fail` rejects, `hold` asks for more evidence; `unjudged` stops nobody and proves nothing:
+    there was too little to look at."""
 
     name: str
     verdict: Verdict
@@ -45,8 +48,14 @@ class Decision:
     @property
     def reasons(self) -> tuple[str, ...]:
         """The sentences that carried the outcome: of the gates that did not pass, failures first, or of all."""
-        short = sorted((gate for gate in self.gates if gate.verdict != "pass"), key=lambda gate: gate.verdict != "fail")
+        short = sorted((g for g in self.gates if g.verdict in STOPPING), key=lambda g: VERDICTS.index(g.verdict))
         return tuple(gate.reason for gate in short or self.gates)
+
+    @property
+    def unjudged(self) -> str:
+        """What nobody has looked at, in words; "" where that is nothing."""
+        names = ", ".join(gate.name for gate in self.gates if gate.verdict == "unjudged")
+        return f"Not judged, for want of users or labels: {names}." if names else ""
 
     @property
     def more_data(self) -> float | None:

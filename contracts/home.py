@@ -50,6 +50,11 @@ class Home:
         """MLflow's store: $MLFLOW_TRACKING_URI where set, else SQLite here."""
         return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
 
+    def run_page(self, run_id: str) -> str:
+        """Where a run stands on the tracking server; "" where none is named, so that no page can be linked to."""
+        uri = self.tracking_uri
+        return f"{uri.rstrip('/')}/#/runs/{run_id}" if uri.startswith("http") else ""
+
     @property
     def artifacts(self) -> Path:
         """Where a local MLflow keeps artefacts."""

@@ -73,8 +73,8 @@ def told(context: Any) -> str:
         about = json.loads(summary.read_text())
         lines += [f"{about['model']} version {about['version']}: {about['outcome']}", *about["reasons"][:3]]
         lines.append(f"run card: {summary.with_name('run_card.html')}")
-        if home.tracking_uri.startswith("http"):
-            lines.append(f"MLflow: {home.tracking_uri}/#/runs/{about['run_id']}")
+        if page := home.run_page(about["run_id"]):
+            lines.append(f"MLflow: {page}")
     lines.append(f"log: {task.log_url}")
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """`longreel ui`: Airflow and MLflow of a home, on 127.0.0.1, until Ctrl-C."""
 
 import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     mlflow = start_mlflow(home, port)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", mlflow)
-        screen.print(f"MLflow:  http://127.0.0.1:{port}", highlight=False)
+        pages = importlib.import_module("components.tracking").runs_page(home)
+        screen.print(f"MLflow:  http://127.0.0.1:{port}/{pages}", highlight=False, soft_wrap=True)
         if args.mlflow_only:
             return mlflow.wait()
         with EmbeddedAirflow(home, _seen_days(home)) as airflow:

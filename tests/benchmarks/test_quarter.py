@@ -47,7 +47,7 @@ def test_the_plan_is_ninety_days_with_every_event(plans: list[Planned]) -> None:
 
 def test_gates_stop_every_planted_fault_and_say_which(plans: list[Planned]) -> None:
     """Each against a champion of its own recipe without the fault."""
-    why = {17: "slice/history<32", 24: "champion/auc", 33: "data", 35: "complete", 38: "calibration", 44: "windows"}
+    why = {17: "slice/auc/history<32", 24: "champion/auc", 33: "data", 35: "complete", 38: "calibration", 44: "windows"}
     why |= {50: "cost", 78: "calibration"}
     for n, event in FAULTS.items():
         planned = plans[n]

@@ -123,7 +123,12 @@ def publish(home: Home, day: date, seed: int = 0) -> None:
     stage = home.lake.stage("samples", day)
     table = samples_table(day, seed)
     pq.write_table(table, f"{stage.path}/part-0.parquet")
-    stage.publish(digest=digest_of(table.to_pylist()), inputs={}, details={"user_features": ["taste", "constant"]})
+    stage.publish(
+        digest=digest_of(table.to_pylist()),
+        inputs={},
+        counts={"users": USERS},
+        details={"user_features": ["taste", "constant"]},
+    )
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from components.due import due_on
 from components.evaluate import evaluate_version
 from components.gates import decide
 from components.ledger import Ledger
-from components.record import CANDIDATE_REPORT, CARD, record_judgement
+from components.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
 from components.reproduce import _differences
 from components.train import train_candidate
 from contracts.errors import LongreelError
@@ -59,7 +59,7 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
 
     client = tracking.open_store(home)
     run = client.get_run(made.run_id)
-    assert run.info.run_name == "2026-01-03 train 2 days"
+    assert run.info.run_name == "2026-01-03 promote, version 1"
     assert run.info.status == "FINISHED"
     assert run.data.tags["trigger"] == "freshness"
     assert run.data.tags["decision"] == "promote"
@@ -71,9 +71,10 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
         (f"samples/{d}", home.lake.require("samples", d).digest, c) for d, c in zip(days, contexts, strict=True)
     }
     assert inputs == expected
+    assert all(json.loads(i.dataset.profile) == {"users": 60} for i in run.inputs.dataset_inputs)
     ladder = client.get_metric_history(made.run_id, "auc_by_window/click")
     assert [m.step for m in ladder] == [8, 64]
-    assert ladder[-1].value == run.data.metrics["auc/click_w64"]
+    assert ladder[-1].value == run.data.metrics["auc/click"]
     assert client.get_metric_history(made.run_id, "train/loss")
     assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
         "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png", "plots/gate_waterfall.png"
@@ -95,6 +96,13 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
     assert f"longreel reproduce {made.run_id}" in card
     assert "longreel-tiny version 1" in card
+    assert "<code>no champion</code>" in card
+    judged_by = json.loads(Path(client.download_artifacts(made.run_id, POLICY)).read_text())
+    assert judged_by["min_users"] == home.policy.min_users == 20
+    story = tags["mlflow.note.content"]
+    assert story.startswith("promote: There is no champion yet")
+    assert f"/runs/{made.run_id}/artifacts/{CARD}" in story
+    assert f"/{run.info.experiment_id}/runs?workflowType=machine_learning" in tracking.runs_page(home)
 
     model = f"models:/{registry.model_name(home.config)}@champion"
     example = mlflow.models.Model.load(model).load_input_example()
@@ -208,12 +216,16 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     judge(home, second.version, later)
     client = tracking.open_store(home)
     runs = client.search_runs([tracking.experiment_id(home, client)], f"tags.mlflow.parentRunId = '{second.run_id}'")
-    assert [run.info.run_name for run in runs] == ["2026-01-04 champion judged again"]
+    assert [run.info.run_name for run in runs] == ["2026-01-04 champion, version 1"]
+    both = [{f.path for f in client.list_artifacts(r, "plots")} for r in (second.run_id, runs[0].info.run_id)]
+    assert both[0] & both[1] == {"plots/reliability.png"}  # what the comparison view shows of both
     ours, theirs = client.get_run(second.run_id).data.metrics, runs[0].data.metrics
-    assert "auc/click_w64" in ours
-    assert "auc/click_w64" in theirs  # by the same name: the comparison view puts them side by side
+    assert "auc/click" in ours
+    assert "auc/click" in theirs  # by the same name: the comparison view puts them side by side
+    card = Path(client.download_artifacts(second.run_id, CARD)).read_text()
+    assert "<code>version 1, the champion on 2026-01-04</code>" in card
     gain = client.get_metric_history(second.run_id, "gain_by_window/click")
-    assert gain[-1].value == pytest.approx(ours["auc/click_w64"] - theirs["auc/click_w64"])
+    assert gain[-1].value == pytest.approx(ours["auc/click"] - theirs["auc/click"])
 
 
 def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(

@@ -10,10 +10,10 @@ import pytest
 
 from components.compare import POWER, Difference
 from components.gates import decide
-from contracts.decision import Decision, Gate
+from contracts.decision import STOPPING, Decision, Gate
 from contracts.errors import LongreelError
 from contracts.policy import Budget, GatePolicy
-from contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, paired_difference
+from contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, WindowGain, paired_difference
 from model.bootstrap import bootstrap_weights
 
 Report = Callable[..., EvaluationReport]
@@ -25,7 +25,7 @@ def gate(decision: Decision, name: str) -> Gate:
 
 
 def not_passed(decision: Decision) -> dict[str, str]:
-    return {g.name: g.verdict for g in decision.gates if g.verdict != "pass"}
+    return {g.name: g.verdict for g in decision.gates if g.verdict in STOPPING}
 
 
 def with_estimate(
@@ -109,12 +109,12 @@ def test_a_protected_slice_asks_for_what_its_own_side_needs(report: Report, loss
     noisy = {"own_noise": 0.004}
     candidate = report(0.02, by_slice={"history<32": loss - 0.02}, **noisy)
     decision = decide(candidate, report(model="champion", **noisy), POLICY)
-    held = gate(decision, "slice/history<32")
+    held = gate(decision, "slice/auc/history<32")
     assert held.verdict == "hold"
     assert held.more_data is not None
     ours, theirs = (r.row("click", 512, "history<32") for r in (candidate, report(model="champion", **noisy)))
     gain = Difference.of(ours.auc, theirs.auc, ours.users)
-    places = 2 * len(candidate.tasks) + len(candidate.slices) - 1
+    places = 3 * len(candidate.tasks) + 2 * (len(candidate.slices) - 1)
     level = POLICY.missed_regression_rate if side == "passes" else POLICY.false_rejection_rate / places
     assert held.more_data == gain.more_data(-POLICY.slice_tolerance, level)
     assert held.more_data > 1
@@ -179,7 +179,7 @@ def test_a_slice_that_regresses_rejects_a_candidate_that_is_better_on_the_whole(
     for name in ("history<32", "history>=32", "surface 0"):
         decision = decide(report(0.01, by_slice={name: -0.04}), champion, POLICY)
         assert decision.outcome == "reject"
-        assert not_passed(decision) == {f"slice/{name}": "fail"}
+        assert not_passed(decision) == {f"slice/auc/{name}": "fail"}
         assert f"in slice {name}" in decision.reasons[0]
 
 
@@ -187,7 +187,7 @@ def test_a_loss_in_a_protected_slice_must_be_ruled_out_where_other_slices_are_wa
     champion = report(model="champion")
     loss = -0.01 - 0.0095  # within the tolerance, but not surely
     assert not_passed(decide(report(0.01, by_slice={"history<32": loss}), champion, POLICY)) == {
-        "slice/history<32": "hold"
+        "slice/auc/history<32": "hold"
     }
     assert decide(report(0.01, by_slice={"history>=32": loss}), champion, POLICY).outcome == "promote"
 
@@ -197,9 +197,11 @@ def test_a_slice_that_is_only_watched_stops_nobody_by_a_loss_that_may_be_noise(r
     seen = report(0.02, own_noise=0.004, by_slice={"history>=32": -0.02 - 0.012})  # two standard deviations
     decision = decide(seen, champion, POLICY)
     assert decision.outcome == "promote"
-    assert "not surely a loss" in gate(decision, "slice/history>=32").reason
+    assert "not surely a loss" in gate(decision, "slice/auc/history>=32").reason
     sure = report(0.02, own_noise=0.0015, by_slice={"history>=32": -0.02 - 0.012})
-    assert not_passed(decide(sure, report(model="champion", own_noise=0.0015), POLICY)) == {"slice/history>=32": "hold"}
+    assert not_passed(decide(sure, report(model="champion", own_noise=0.0015), POLICY)) == {
+        "slice/auc/history>=32": "hold"
+    }
 
 
 def test_a_missing_slice_rejects(report: Report) -> None:
@@ -231,7 +233,56 @@ def test_a_slice_nobody_is_in_today_is_named_and_not_judged(report: Report) -> N
 
     decision = decide(emptied(report(0.01)), emptied(report(model="champion")), POLICY)
     assert decision.outcome == "promote"
-    assert "not judged: 0 users" in gate(decision, "slice/new users").reason
+    empty = gate(decision, "slice/new users")
+    assert (empty.verdict, "was not judged: 0 users" in empty.reason) == ("unjudged", True)
+    assert "slice/new users" in decision.unjudged
+    stopped = decide(emptied(report(-0.01)), emptied(report(model="champion")), POLICY)
+    assert stopped.outcome == "reject"
+    assert not any("not judged" in reason for reason in stopped.reasons)
+
+
+def with_users(whole: EvaluationReport, name: str, users: int) -> EvaluationReport:
+    """The report with another number of users in a slice."""
+    rows = tuple(dataclasses.replace(r, users=users) if r.slice == name else r for r in whole.rows)
+    return dataclasses.replace(whole, rows=rows)
+
+
+def test_a_slice_of_few_users_stops_nobody_and_is_called_unjudged_protected_or_not(report: Report) -> None:
+    """Of 99 users neither a loss nor its absence is believed, and nobody is told that it was proved."""
+    ours = with_users(report(0.01, by_slice={"history<32": -0.2}), "history<32", 99)
+    ours = dataclasses.replace(ours, window_gains=tuple(_window_loss(g) for g in ours.window_gains))
+    decision = decide(ours, report(model="champion"), POLICY)
+    assert decision.outcome == "promote"
+    unjudged = {g.name for g in decision.gates if g.verdict == "unjudged"}
+    assert unjudged == {"slice/history<32", "windows/click/history<32"}
+    assert all(name in decision.unjudged for name in unjudged)
+    assert "which the policy protects, was not judged: 99 users" in gate(decision, "slice/history<32").reason
+    enough = with_users(ours, "history<32", 100)
+    assert decide(enough, report(model="champion"), POLICY).outcome == "reject"
+
+
+def _window_loss(gain: WindowGain) -> WindowGain:
+    lost = Estimate(value=-0.03, low=-0.032, high=-0.028)
+    return dataclasses.replace(gain, auc=lost) if gain.slice == "history<32" else gain
+
+
+def test_a_model_that_tells_users_apart_and_their_items_less_rejects(report: Report) -> None:
+    """AUC over everybody rises where a model knows who clicks much; what a user sees is ordered by GAUC."""
+    ours = report(0.01)
+    worse = [dataclasses.replace(r, gauc=o.gauc) for r, o in zip(ours.rows, report(-0.01).rows, strict=True)]
+    decision = decide(dataclasses.replace(ours, rows=tuple(worse)), report(model="champion"), POLICY)
+    assert gate(decision, "champion/better").verdict == "pass"
+    assert not_passed(decision) == {"champion/gauc/click": "fail", "champion/gauc/like": "fail"}
+
+
+def test_a_slice_whose_rates_are_wrong_rejects_though_it_is_ranked_well(report: Report) -> None:
+    ours = report(0.01)
+    wrong = [
+        dataclasses.replace(r, log_loss=o.log_loss) if r.slice == "new users" else r
+        for r, o in zip(ours.rows, report(0.01, log_loss=0.55).rows, strict=True)
+    ]
+    decision = decide(dataclasses.replace(ours, rows=tuple(wrong)), report(model="champion"), POLICY)
+    assert not_passed(decision) == {"slice/log_loss/new users": "fail"}
 
 
 # Windows, calibration, cost, data, parity
@@ -263,7 +314,16 @@ def test_calibration_out_of_bounds(report: Report, ratio: float, outcome: str) -
 
 @pytest.mark.parametrize(("ece", "outcome"), [(0.03, "promote"), (0.06, "hold"), (0.1, "reject")])
 def test_calibration_error_out_of_bounds(report: Report, ece: float, outcome: str) -> None:
-    assert decide(report(ece=ece), None, POLICY).outcome == outcome
+    decision = decide(report(ece=ece), None, POLICY)
+    assert decision.outcome == outcome
+    assert (outcome == "promote") != ("the calibration error" in gate(decision, "calibration/like").reason)
+
+
+def test_rates_that_are_wrong_are_told_beside_the_champions_of_the_same_day(report: Report) -> None:
+    """Whether it is the model or the day that changed."""
+    decision = decide(report(0.01, calibration=1.4), report(model="champion", calibration=1.39), POLICY)
+    reason = gate(decision, "calibration/click").reason
+    assert "the rate surely outside. On the same day the champion's are 1.390" in reason
 
 
 @pytest.mark.parametrize(("auc", "outcome"), [(0.0, "promote"), (-0.21, "hold"), (-0.25, "reject")])

@@ -381,7 +381,7 @@ def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
     ledger, first = Ledger(home), register(home, 1)
     folder = home.reports / "2026-01-03"
     folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps({"version": first.version}))
+    (folder / "summary.json").write_text(json.dumps({"version": first.version, "run_id": "r1"}))
     words = ["promote", "--home", str(home.path), "--date", "2026-01-03"]
     for outcome, code in (("hold", 99), ("promote", 0)):
         decision = dataclasses.replace(promotion(first, None), outcome=outcome)  # type: ignore[type-var]

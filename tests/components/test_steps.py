@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from matplotlib.colors import to_hex
 from rich.console import Console
 
 from components.plots import write_plots
@@ -130,8 +131,45 @@ def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(
         plots = write_plots(whole, champion, decision, tmp_path)
         for name in plots:
             assert name.read_bytes().startswith(b"\x89PNG")
-        assert run_card(whole, champion, decision, {}, plots)
-    assert run_card(undefined, None, decision, {}, write_plots(undefined, None, decision, tmp_path))
+        assert run_card(whole, champion, decision, {}, plots, {})
+    assert run_card(undefined, None, decision, {}, write_plots(undefined, None, decision, tmp_path), {})
+
+
+def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> None:
+    from components.gates import decide
+    from components.plots import COLOUR, gate_waterfall
+    from contracts.policy import GatePolicy
+
+    decision = decide(report(0.01, by_slice={"history<32": -0.2}), report(model="champion"), GatePolicy())
+    groups = list(dict.fromkeys(gate.group for gate in decision.gates))
+    slices = [gate.verdict for gate in decision.gates if gate.group == "slice"]
+    assert {"pass", "fail"} == set(slices)
+    bars = [b for b in gate_waterfall(decision).axes[0].patches if round(b.get_y() + 0.33) == groups.index("slice")]
+    painted = {to_hex(bar.get_facecolor()): bar.get_width() for bar in bars if bar.get_width()}
+    wanted = {COLOUR[v]: slices.count(v) / len(slices) for v in ("pass", "fail")}
+    assert painted == pytest.approx(wanted)
+
+
+def test_a_candidate_that_failed_a_dozen_gates_has_a_short_headline(report: Report) -> None:
+    from components.gates import decide
+    from components.registry import HEADLINE_REASONS, headline
+    from contracts.policy import GatePolicy
+
+    decision = decide(report(-0.1), report(model="champion"), GatePolicy())
+    more = len(decision.reasons) - HEADLINE_REASONS
+    assert more > 5
+    assert headline(decision) == " ".join(decision.reasons[:HEADLINE_REASONS]) + f" And {more} more."
+
+
+def test_a_run_says_which_airflow_run_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    from components import tracking
+
+    for name in tracking.AIRFLOW_NAMES:
+        monkeypatch.delenv(name, raising=False)
+    assert tracking.airflow_run() == {}
+    for name, value in zip(tracking.AIRFLOW_NAMES, ("longreel_train", "manual__2026-01-03"), strict=True):
+        monkeypatch.setenv(name, value)
+    assert tracking.airflow_run() == {"airflow_run": "longreel_train/manual__2026-01-03"}
 
 
 def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Report, tmp_path: Path) -> None:
@@ -142,7 +180,8 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
     decision = decide(candidate, champion, GatePolicy())
     assert decision.outcome == "reject"
     plots = write_plots(candidate, champion, decision, tmp_path)
-    card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots)
+    settings = {"the gate policy": {"slice_tolerance": "0.01"}}
+    card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots, settings)
     assert card.count("data:image/png;base64,") == len(plots) == 6
     assert not re.search(r'(src|href)="(?!data:)', card)  # nothing is fetched
     assert "longreel-&lt;x&gt; version 3" in card
@@ -150,6 +189,7 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
         assert html.escape(gate.reason) in card
     for wanted in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
         assert wanted in card
+    assert "<code>0.01</code>" in card
 
 
 def test_summary_before_any_judgement_says_so(home: Home) -> None:
