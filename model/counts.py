@@ -20,8 +20,8 @@ NUMBERS = len(COMPARABLE) * (1 + len(HORIZONS_MS) + 3)  # of a target
 class MatchCounts(nn.Module):
     """A token that a target's numbers make: linear, GELU, linear.
 
-    Not rows of a table by log buckets, as events' times are: there are a hundred events for each target to learn a
-    bucket from, and with buckets the trials in benchmarks/extrapolation lost what these numbers win.
+    Not rows of a table by log buckets, as events' times are: targets are few to learn every bucket from, and with
+    buckets a trial (benchmarks/extrapolation) lost what these numbers win.
     """
 
     def __init__(self, config: ModelConfig) -> None:
