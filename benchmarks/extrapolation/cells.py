@@ -31,7 +31,7 @@ FULL = Size(
         "embedding_width": 64,
         "item_buckets": 1_048_576,  # some 150,000 files: fewer rows would let a third of them share one
         "author_buckets": 262_144,
-        "tag_buckets": 2_048,
+        "tag_buckets": 16_384,
         "match_counts": True,
         "dropout": 0.2,
     },
@@ -41,6 +41,7 @@ FULL = Size(
         "window_mean": 2_048,
         "window_max": 10_240,
         "learning_rate": 1e-3,
+        "graphs": True,
     },
     ladder=(128, 512, 2_048, 4_096, 10_240),
 )
@@ -92,7 +93,7 @@ class Cell:
         """The product's configuration of this cell, but for `batch_tokens`."""
         training = size.training | self.train | {"seed": self.seed, "device": device, "checkpoint_every": 1_000}
         if self.reader != "stca":
-            training["compile"] = "off"  # which parts are compiled is STCA's own
+            training |= {"compile": "off", "graphs": False}  # what is compiled is STCA's own; they wait for the device
         base = Config()
         return Config(
             name="extrapolation",

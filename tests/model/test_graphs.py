@@ -32,9 +32,12 @@ def test_graphs_are_for_cuda_alone(config: Config) -> None:
 
 
 @on_a_gpu
-def test_replays_give_the_gradients_of_launches(config: Config, sample_rows: Callable[..., SampleRows]) -> None:
+@pytest.mark.parametrize("counted", [False, True], ids=["", "match counts"])
+def test_replays_give_the_gradients_of_launches(
+    config: Config, sample_rows: Callable[..., SampleRows], counted: bool
+) -> None:
     device = torch.device("cuda")
-    ranker = Ranker(config.model, TASKS, 2).to(device).train()  # with dropout
+    ranker = Ranker(replace(config.model, match_counts=counted), TASKS, 2).to(device).train()  # with dropout
     parameters, rows, finders = list(ranker.parameters()), sample_rows(3), RowFinders(ranker.embeddings, device)
     tables = {id(p) for p in ranker.table_parameters()}
     graphed = GraphedBackward(ranker, [*ranker.table_parameters(), *ranker.dense_parameters()])
