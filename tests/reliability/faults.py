@@ -33,6 +33,7 @@ from tests.reliability.pipeline import (
     require_promoted_once,
     require_published,
     require_whole,
+    run_states,
     stages_of,
     step,
     unpublished,
@@ -436,15 +437,16 @@ def bad_day(world: World, where: Path) -> str:
 
 @fault(
     "answer-lost",
-    "the MLflow server does what it is asked, but its answers to the candidate's registration and to the ledger's "
-    "entry never come, so that the client asks again (a proxy drops them)",
-    "one entry of the ledger counts, the alias on it, the retrain ends well",
+    "the MLflow server does what it is asked, but its answers to the creation of the run, to the candidate's "
+    "registration and to the ledger's entry never come, so that the client asks again (a proxy drops them)",
+    "one run, which is finished; one entry of the ledger counts, the alias on it, the retrain ends well",
 )
 def answer_lost(world: World, where: Path) -> str:
     home, day = world.home(where), str(world.day)
     for name in ("ingest", "build-samples"):
         step(home, name, "--date", day)
     lose = [("model-versions/create", "-ledger"), ("model-versions/create", "model_digest")]
+    lose += [("runs/create", "candidate")]
     with mlflow_server(where / "server", f"sqlite:///{where / 'server.db'}") as server:
         with losing(server.url, lose) as proxy:
             step(home, "retrain", "--date", day, **{TRACKING_VARIABLE: proxy.url})
@@ -456,4 +458,5 @@ def answer_lost(world: World, where: Path) -> str:
         summary = json.loads((home.reports / day / "summary.json").read_text())
         assert (summary["outcome"], summary["champion_after"]) == ("promote", counting.to_version)
         known = [version.decision for version in registry.versions(ledger.client, ledger.model)]
+        assert run_states(home, ledger.client) == {summary["run_id"]: "FINISHED"}
     return f"{len(entries)} entries, 1 counts; versions: {', '.join(known)}"
