@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from components import registry, tracking
 from components.registry import CHAMPION, Version
 from contracts.decision import Decision
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 from contracts.home import Home
 
 Action = Literal["promote", "rollback", "decline"]
@@ -221,7 +221,7 @@ class Ledger:
                 self.client.delete_registered_model_alias(self.model, CHAMPION)
             else:
                 self.client.set_registered_model_alias(self.model, CHAMPION, str(end))
-        raise LongreelError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
+        raise TryAgainError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
 
     def _alias(self) -> int | None:
         try:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.train import TRIGGERS, training_days
 from contracts.dates import parse_day
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 from contracts.home import Home
 from contracts.lake import digest_of
 
@@ -108,7 +108,8 @@ def retrain(
     Runs here, or on the pipeline server that the environment names (server.py).
 
     Raises:
-        LongreelError: see `plan`; or a step of the pipeline failed, and its output says how.
+        LongreelError: see `plan`.
+        TryAgainError: a step of the pipeline failed, and its output says how.
     """
     from components.server import PipelineServer
 
@@ -146,7 +147,7 @@ def _run_here(home: Home, day: date, planned: Plan, trigger: str, promote: bool)
             done: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
         except RuntimeError as error:
             said = re.sub(r"\x1b\[\d*m", "", str(error))
-            raise LongreelError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
+            raise TryAgainError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
     shutil.rmtree(root, ignore_errors=True)
     return int(done.outputs["version"])
 
@@ -174,7 +175,8 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     """Bring what an ended run has made into `reports/DATE/`; returns what summary.json holds.
 
     Raises:
-        LongreelError: the run did not succeed, or no version carries its inputs' digest.
+        TryAgainError: the run did not succeed.
+        LongreelError: no version carries its inputs' digest.
     """
     from components import registry
     from components.decide import INPUTS_TAG
@@ -182,7 +184,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     from components.server import age_s, failed
 
     if not run.succeeded:
-        raise LongreelError(failed(run))
+        raise TryAgainError(failed(run))
     ledger, wanted = Ledger(home), str(run.parameters["inputs_digest"])
     made = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == wanted]
     if not made:

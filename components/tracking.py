@@ -29,7 +29,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunStatus, Ru
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
-from contracts.errors import LongreelError
+from contracts.errors import TryAgainError
 from contracts.home import TRACKING_VARIABLE, Home
 from contracts.lake import Lake, Manifest
 from contracts.report import EVERYBODY, METRICS, EvaluationReport
@@ -51,7 +51,7 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         patient: wait for a server that does not answer; otherwise say so after seconds, since a person looks on.
 
     Raises:
-        LongreelError: the server does not answer, or refuses.
+        TryAgainError: the server does not answer, or refuses.
     """
     uri = home.tracking_uri
     if not patient and os.environ[RETRIES] == PATIENT:
@@ -73,7 +73,7 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
             client.search_experiments(max_results=1)
         except MlflowException as error:
             cause = str(error).rpartition(": ")[2].rstrip("\")'")
-            raise LongreelError(
+            raise TryAgainError(
                 f"the MLflow server {uri} gives no answer ({cause}); start it, or set {TRACKING_VARIABLE} to its place"
             ) from error
     return client

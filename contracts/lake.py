@@ -27,7 +27,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from contracts.conform import conform, stored_columns
-from contracts.errors import DataNotReadyError, LongreelError
+from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
 from contracts.schemas import DATASETS, READABLE_SINCE, SCHEMA_VERSION, schema_text
 
 MANIFEST = "_manifest.json"
@@ -214,11 +214,11 @@ class Lake:
         """Replace a published partition's manifest by one that says something else of the same files.
 
         Raises:
-            LongreelError: the partition is made of other files by now.
+            TryAgainError: the partition is made of other files by now.
         """
         day = date.fromisoformat(manifest.date)
         if self.require(manifest.dataset, day).files != manifest.files:
-            raise LongreelError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
+            raise TryAgainError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
         self.put_text(str(self._partition(manifest.dataset, day) / MANIFEST), manifest.to_json())
 
     @property
@@ -285,11 +285,11 @@ class Stage:
         With several buckets, file `part-<n>...` holds bucket n of them.
 
         Raises:
-            LongreelError: a staged file's columns are not the dataset's; or users were forgotten since this build was
-                begun, so that it may hold their rows.
+            LongreelError: a staged file's columns are not the dataset's.
+            TryAgainError: users were forgotten since this build was begun, so that it may hold their rows.
         """
         if self.lake.forget_requests() != self._forgotten:
-            raise LongreelError(
+            raise TryAgainError(
                 f"users were forgotten while {self.dataset} of {self.day} was being built, and the build may hold "
                 "their rows; it was not published, run the step again"
             )

@@ -10,6 +10,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 
 from dags.notify import notifiers
 from dags.settings import HOME, REPOSITORY, SPARK_POOL
+from operators.retries import UntilSomebodyMends
 
 DAY = "{{ dag_run.partition_key }}"  # a run without a partition key is refused by the step
 
@@ -19,6 +20,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": UntilSomebodyMends(),  # tried again is what may succeed
     "on_failure_callback": notifiers("{{ dag.dag_id }} {{ dag_run.partition_key }}: {{ ti.task_id }} failed"),
 }
 

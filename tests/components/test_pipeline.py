@@ -23,7 +23,7 @@ from components.call import CLUSTER_YAML
 from components.ledger import Ledger
 from components.pipeline import YAML, compile_cluster_to, compile_to
 from components.retrain import plan, retrain
-from contracts.errors import DataNotReadyError, LongreelError
+from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
 from contracts.home import Home
 from longreel.cli import STEPS, main, parser_for
 
@@ -157,7 +157,7 @@ def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.Cap
     home = make_home(3)
     part = home.lake.paths(home.lake.require("samples", date(2026, 1, 2)))[0]
     Path(part).write_bytes(b"not parquet")
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 2
+    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == TryAgainError.exit_code
     assert "Inner task failed: 'train'" in capfd.readouterr().err
     assert not (home.reports / "2026-01-03" / "summary.json").exists()
 

@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 
+from contracts.errors import TryAgainError
 from contracts.home import CONFIG_FILE, Home
 from longreel.cli import main
 
@@ -47,5 +48,5 @@ def test_a_tracking_server_that_is_away_is_named_after_seconds(
         uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     for step in ("status", "history"):
-        assert main([step, "--home", str(home.path)]) == 2
+        assert main([step, "--home", str(home.path)]) == TryAgainError.exit_code
         assert f"the MLflow server {uri} gives no answer" in capsys.readouterr().err
