@@ -212,7 +212,7 @@ def log_of(home: Home, dag: str, run_id: str, task: str) -> str:
 
 def stages_of(lake: Lake, dataset: str, day: date) -> list[Path]:
     """The files that builds of a partition hold, published or not."""
-    return [path for path in (Path(lake.root) / dataset / f"date={day}").glob("build-*/*") if path.is_file()]
+    return [path for path in (Path(lake.root) / dataset / f"date={day}").glob("build-*/[!_]*") if path.is_file()]
 
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
