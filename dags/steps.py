@@ -1,5 +1,5 @@
 """How does a task run a step of the command line? As a process, or submitted to Spark; with which defaults; and how is
-its day announced?
+its day announced, and what has it made outdated?
 """
 
 import sys
@@ -42,6 +42,14 @@ def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--da
         pool=SPARK_POOL,
         doc_md=doc,
     )
+
+
+def first_stale() -> str | None:
+    """The first day whose samples were built from other events than are published now; None where there is none."""
+    from contracts.home import Home
+    from contracts.lineage import stale_partitions
+
+    return min((str(one.day) for one in stale_partitions(Home.locate(HOME).lake, ("samples",))), default=None)
 
 
 def facts_of(day: str, run_type: str) -> dict[str, Any]:

@@ -86,7 +86,9 @@ def test_any_change_of_structure_shows_in_the_snapshot(snapshot: dict) -> None:
     assert snapshot == json.loads(SNAPSHOT.read_text())
 
 
-def test_the_daily_dag_is_one_chain_that_ends_in_an_asset_event(snapshot: dict) -> None:
+def test_the_daily_dag_is_one_chain_that_emits_an_asset_event_and_then_looks_for_what_it_made_stale(
+    snapshot: dict,
+) -> None:
     daily = snapshot["longreel_daily"]
     assert daily["catchup"]
     assert daily["max_active_runs"] == 1
@@ -94,7 +96,9 @@ def test_the_daily_dag_is_one_chain_that_ends_in_an_asset_event(snapshot: dict) 
         "arrived": ["ingest"],
         "ingest": ["build_samples"],
         "build_samples": ["announce"],
-        "announce": [],
+        "announce": ["stale"],
+        "stale": ["rebuild"],
+        "rebuild": [],
     }
     assert daily["tasks"]["announce"]["outlets"] == ["longreel_samples"]
 
