@@ -233,7 +233,7 @@ def cleared(airflow: Airflow, first: date, last: date) -> list[dict[str, Any]]:
     ends = {"partition_date_start": f"{first}T00:00:00Z", "partition_date_end": f"{last}T00:00:00Z"}
     airflow.post("dags/longreel_daily/clearDagRuns", {"dry_run": False} | ends)
     for dag in ("longreel_daily", "longreel_rebuild"):  # a rebuild is there before the run that asks for it has ended
-        airflow.until(lambda: all(run["state"] in OVER for run in airflow.runs(dag)), f"the end of {dag}", 600)
+        airflow.until(lambda dag=dag: all(run["state"] in OVER for run in airflow.runs(dag)), f"the end of {dag}", 600)
         assert {run["state"] for run in airflow.runs(dag)} == {"success"}
     return airflow.runs("longreel_rebuild")[known:]
 
