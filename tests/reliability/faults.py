@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -155,6 +156,39 @@ def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
         time.sleep(0.2)
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
+
+
+@fault(
+    "takeover-after-promotion",
+    "SIGKILL to the scheduler alone when a training is over, and `retrain` stands still (SIGSTOP) from its promotion on "
+    "until the new scheduler has begun it again",
+    RIGHT,
+)
+def takeover_after_promotion(world: World, where: Path) -> str:
+    home = world.home(where)
+    with started(world, home) as stack:
+        until(lambda: list(home.work.glob("train/*/done.json")), "the end of the training", 900, every=0.1)
+        retrain = live("longreel", " retrain ", str(home.path))[-1]
+        words = (retrain, lambda: Ledger(home, client_of(home)).entries(), lambda: _youngest_retrain(home) != retrain)
+        goes_on = threading.Thread(target=_stand_still, args=words)
+        goes_on.start()
+        try:
+            said = _scheduler_killed(world, stack, "retrain", TRAIN)
+        finally:
+            goes_on.join()
+        assert "is the champion already" in log_of(home, TRAIN, stack.first(TRAIN, str(world.day)), "retrain")
+    return f"{said}; the second try found it done"
+
+
+def _youngest_retrain(home: Home) -> psutil.Process | None:
+    return next(reversed(live("longreel", " retrain ", str(home.path))), None)
+
+
+def _stand_still(process: psutil.Process, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
+    """Stop a process from one moment to another."""
+    until(begin, "the moment to stop at", 300, every=0.1)
+    process.suspend()
+    _resume_at(process, end)
 
 
 def _scheduler_killed(world: World, stack: Stack, task: str, dag: str) -> str:
