@@ -160,8 +160,8 @@ def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
 
 @fault(
     "takeover-after-promotion",
-    "SIGKILL to the scheduler alone when a training is over, and `retrain` stands still (SIGSTOP) from its promotion on "
-    "until the new scheduler has begun it again",
+    "SIGKILL to the scheduler alone when a training is over, and `retrain` stands still (SIGSTOP) from its promotion "
+    "on until the new scheduler has begun it again",
     RIGHT,
 )
 def takeover_after_promotion(world: World, where: Path) -> str:
