@@ -160,17 +160,18 @@ def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
 
 @fault(
     "takeover-after-promotion",
-    "SIGKILL to the scheduler alone when a training is over, and `retrain` stands still (SIGSTOP) from its promotion "
-    "on until the new scheduler has begun it again",
+    "SIGKILL to the scheduler alone once `retrain` has promoted, which stands still (SIGSTOP) from then on until the new "
+    "scheduler has begun it again",
     RIGHT,
 )
 def takeover_after_promotion(world: World, where: Path) -> str:
     home = world.home(where)
     with started(world, home) as stack:
         until(lambda: list(home.work.glob("train/*/done.json")), "the end of the training", 900, every=0.1)
-        retrain = live("longreel", " retrain ", str(home.path))[-1]
-        words = (retrain, lambda: Ledger(home, client_of(home)).entries(), lambda: _youngest_retrain(home) != retrain)
-        goes_on = threading.Thread(target=_stand_still, args=words)
+        until(lambda: Ledger(home, client_of(home)).entries(), "the promotion", 300, every=0.1)
+        retrain = _youngest_retrain(home)
+        retrain.suspend()
+        goes_on = threading.Thread(target=_resume_at, args=(retrain, lambda: _youngest_retrain(home) != retrain))
         goes_on.start()
         try:
             said = _scheduler_killed(world, stack, "retrain", TRAIN)
@@ -180,15 +181,8 @@ def takeover_after_promotion(world: World, where: Path) -> str:
     return f"{said}; the second try found it done"
 
 
-def _youngest_retrain(home: Home) -> psutil.Process | None:
-    return next(reversed(live("longreel", " retrain ", str(home.path))), None)
-
-
-def _stand_still(process: psutil.Process, begin: Callable[[], Any], end: Callable[[], Any]) -> None:
-    """Stop a process from one moment to another."""
-    until(begin, "the moment to stop at", 300, every=0.1)
-    process.suspend()
-    _resume_at(process, end)
+def _youngest_retrain(home: Home) -> psutil.Process:
+    return live("longreel", " retrain ", str(home.path))[-1]
 
 
 def _scheduler_killed(world: World, stack: Stack, task: str, dag: str) -> str:
