@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -160,8 +159,8 @@ def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
 
 @fault(
     "takeover-after-promotion",
-    "SIGKILL to the scheduler alone once `retrain` has promoted, which stands still (SIGSTOP) from then on until the new "
-    "scheduler has begun it again",
+    "SIGKILL to the scheduler alone once `retrain` has promoted, which stands still (SIGSTOP) from then on until the "
+    "new scheduler has begun it again",
     RIGHT,
 )
 def takeover_after_promotion(world: World, where: Path) -> str:
