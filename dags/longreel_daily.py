@@ -66,7 +66,9 @@ REBUILD = "Starts `longreel_rebuild` from the first stale day, and does not wait
     max_active_runs=1,  # a day's history is the days before it
     default_args=DEFAULT_ARGS,
     deadline=DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,  # a partitioned run has no logical date
+        # Not DAGRUN_QUEUED_AT: Airflow 3.3.2 cannot clear a run whose deadline by that is still to come (TypeError in
+        # _recalculate_dagrun_queued_at_deadlines); nor DAGRUN_LOGICAL_DATE, which a partitioned run has not.
+        reference=DeadlineReference.AVERAGE_RUNTIME(max_runs=10, min_runs=1),
         interval=DEADLINE,
         callback=AsyncCallback(late),
         name="samples of the day",
