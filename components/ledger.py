@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from components import registry, tracking
 from components.registry import CHAMPION, Version
 from contracts.decision import Decision
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 from contracts.home import Home
 
 Action = Literal["promote", "rollback", "decline"]
@@ -81,6 +81,11 @@ class Ledger:
         end = self._end()
         self._align()
         return None if end is None else registry.get_version(self.client, self.model, end)
+
+    def before(self, version: Version) -> int | None:
+        """The champion that a version was last promoted over; None where it was the first."""
+        made = (e for e in reversed(self.entries()) if e.moves and e.action == "promote")
+        return next(e.from_version for e in made if e.to_version == version.version)
 
     def promote(self, decision: Decision, version: Version, reason: str = "") -> Entry:
         """Make a version the champion. Doing it twice with the same decision is done once.
@@ -139,10 +144,9 @@ class Ledger:
             raise LongreelError(f"{self.model} has no champion, so there is nothing to roll back")
         once = sorted({e.to_version for e in entries} - {current.version})
         if to_version is None:
-            made = next(e for e in reversed(entries) if e.action == "promote" and e.to_version == current.version)
-            if made.from_version is None:
+            to_version = self.before(current)
+            if to_version is None:
                 raise LongreelError(f"version {current.version} is the first champion; there is none before it")
-            to_version = made.from_version
         elif to_version not in once:
             raise LongreelError(
                 f"version {to_version} cannot be rolled back to; champions before were {once or 'none'} "
@@ -221,7 +225,7 @@ class Ledger:
                 self.client.delete_registered_model_alias(self.model, CHAMPION)
             else:
                 self.client.set_registered_model_alias(self.model, CHAMPION, str(end))
-        raise LongreelError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
+        raise TryAgainError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
 
     def _alias(self) -> int | None:
         try:

@@ -25,7 +25,7 @@ import contracts
 import model
 from contracts.config import Config
 from contracts.decision import STOPPING, VERDICTS, Decision
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 from contracts.home import Home
 from contracts.schemas import REQUEST_TABLE, later_of
 
@@ -185,7 +185,8 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
     """The folder with a version's files, downloaded where the store is elsewhere.
 
     Raises:
-        LongreelError: the files are not those that were registered, or are gone.
+        LongreelError: the files are not those that were registered.
+        TryAgainError: they cannot be read: the store is away, or they are gone.
     """
     from model.checkpoint import model_digest
 
@@ -196,7 +197,7 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
         folder = root / flavour["artifacts"]["model"]["path"]
         digest = model_digest(folder)
     except (OSError, MlflowException, KeyError) as error:
-        raise LongreelError(f"the files of {name} version {version.version} cannot be read: {error}") from error
+        raise TryAgainError(f"the files of {name} version {version.version} cannot be read: {error}") from error
     if digest != version.model_digest:
         raise LongreelError(
             f"the files of {name} version {version.version} have digest {digest}, registered was "

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.train import TRIGGERS, training_days
 from contracts.dates import parse_day
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 from contracts.home import Home
 from contracts.lake import digest_of
 
@@ -38,7 +38,8 @@ class Plan:
     """What the pipeline is run with."""
 
     inputs_digest: str
-    champion: int  # version; 0 where there is none
+    champion: int  # the version to compare with; 0 where there is none
+    done: int = 0  # the version that is made of these very inputs and was promoted over that one; 0: not yet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,12 +65,16 @@ def run(args: argparse.Namespace, home: Home) -> int:
 def plan(home: Home, day: date, *, force: bool = False) -> Plan:
     """Check what can be checked before anything is trained.
 
+    A champion that is made of the very same inputs is what this plan has led to, in a call that was killed before it
+    could say so or is still at work: it is not judged against itself, but is what the plan comes to again.
+
     Raises:
         DataNotReadyError: `day` is not published, or too few days are before it.
         LongreelError: the champion was trained on `day` or later, so it cannot be judged there; or `day` is older than
             `[retrain] max_data_age_days` allows.
     """
     from components import tracking
+    from components.decide import INPUTS_TAG
     from components.due import today
     from components.evaluate import require_unseen
     from components.freshness import require_young
@@ -82,12 +87,17 @@ def plan(home: Home, day: date, *, force: bool = False) -> Plan:
     days = training_days(list(lake.days("samples")), day, config)
     client = tracking.open_store(home)
     tracking.experiment_id(home, client)
-    champion = Ledger(home, client).champion()
+    ledger = Ledger(home, client)
+    champion = ledger.champion()
     if champion is not None:
         require_unseen(champion.data_watermark, day, f"the champion (version {champion.version})")
     digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): judged_on.digest}
     inputs = digest_of({"samples": digests, "config": config.digest(), "code": tracking.git_sha()})
-    return Plan(inputs, 0 if champion is None else champion.version)
+    if champion is None:
+        return Plan(inputs, 0)
+    if champion.tags.get(INPUTS_TAG) == inputs:
+        return Plan(inputs, ledger.before(champion) or 0, done=champion.version)
+    return Plan(inputs, champion.version)
 
 
 def retrain(
@@ -98,11 +108,15 @@ def retrain(
     Runs here, or on the pipeline server that the environment names (server.py).
 
     Raises:
-        LongreelError: see `plan`; or a step of the pipeline failed, and its output says how.
+        LongreelError: see `plan`.
+        TryAgainError: a step of the pipeline failed, and its output says how.
     """
     from components.server import PipelineServer
 
     server, planned = PipelineServer.configured(), plan(home, day, force=force)
+    if planned.done:
+        log.info("version %d is made of inputs %s and is the champion already", planned.done, planned.inputs_digest)
+        return _report(home, day, planned.done, trigger, planned.champion, 0.0)
     if server is not None:
         run = submit(server, home, day, planned, trigger=trigger, promote=promote)
         print(f"pipeline run {run.run_id} ({run.name}) at {server.host}", flush=True)
@@ -133,7 +147,7 @@ def _run_here(home: Home, day: date, planned: Plan, trigger: str, promote: bool)
             done: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
         except RuntimeError as error:
             said = re.sub(r"\x1b\[\d*m", "", str(error))
-            raise LongreelError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
+            raise TryAgainError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
     shutil.rmtree(root, ignore_errors=True)
     return int(done.outputs["version"])
 
@@ -161,7 +175,8 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     """Bring what an ended run has made into `reports/DATE/`; returns what summary.json holds.
 
     Raises:
-        LongreelError: the run did not succeed, or no version carries its inputs' digest.
+        TryAgainError: the run did not succeed.
+        LongreelError: no version carries its inputs' digest.
     """
     from components import registry
     from components.decide import INPUTS_TAG
@@ -169,7 +184,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     from components.server import age_s, failed
 
     if not run.succeeded:
-        raise LongreelError(failed(run))
+        raise TryAgainError(failed(run))
     ledger, wanted = Ledger(home), str(run.parameters["inputs_digest"])
     made = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == wanted]
     if not made:

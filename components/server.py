@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 
 EXPERIMENT = "longreel"
 GOING_ON = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED")
@@ -38,7 +38,7 @@ class NotThere(ServerError):  # noqa: N818  # read as "the run is"
     """The server knows nothing by that name."""
 
 
-class Unreachable(LongreelError):  # noqa: N818  # read as "the server is"
+class Unreachable(TryAgainError):  # noqa: N818  # read as "the server is"
     """No answer; the run goes on without being watched, and asking again may succeed."""
 
 
@@ -164,7 +164,7 @@ class PipelineServer:
         """The run once it has ended, seen every `poll_s` seconds; a server that does not answer is asked again.
 
         Raises:
-            LongreelError: it has not ended `timeout_s` after its creation; it is terminated.
+            TryAgainError: it has not ended `timeout_s` after its creation; it is terminated.
         """
         while True:
             try:
@@ -176,7 +176,7 @@ class PipelineServer:
                     return run
                 if age_s(run) > timeout_s:
                     self.terminate(run_id)
-                    raise LongreelError(timed_out(run, timeout_s))
+                    raise TryAgainError(timed_out(run, timeout_s))
             time.sleep(poll_s)
 
     def _usable(self, name: str) -> Run | None:

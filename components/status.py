@@ -23,7 +23,7 @@ from contracts.dates import day_range
 from contracts.forgotten import records
 from contracts.home import Home
 from contracts.lake import Lake
-from contracts.lineage import Stale, stale_partitions
+from contracts.lineage import Stale, is_imported, stale_partitions
 from contracts.schemas import DATASETS
 
 NEWEST = 5
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
     days = sorted(lake.days("samples"))
-    lines = [*_late(config, days), *_missing(lake), *_stale(stale_partitions(lake)), *_forgotten(lake), *_quality(home)]
+    lines = [*_late(config, days), *_missing(lake), *_stale(lake, stale_partitions(lake)), *_abandoned(lake)]
+    lines += [*_forgotten(lake), *_quality(home)]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
     for line in _freshness(home, days, known, champion):
@@ -91,14 +92,32 @@ def _missing(lake: Lake) -> Iterator[str]:
             yield f"{RED}missing[/] {dataset} of {days}{more}; longreel_rebuild publishes them"
 
 
-def _stale(found: Sequence[Stale]) -> list[str]:
-    """What would be built from other inputs now, and the commands that do it."""
-    lines = [f"{RED}stale[/] {one.dataset} {one.day}: {'; '.join(one.reasons)}" for one in found]
+def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
+    """What would be built from other inputs now, and the commands that do it. A compacted base that is stale is nothing
+    to act on: nobody reads it."""
+    lines = []
+    for one in found:
+        why = "; ".join(one.reasons)
+        if one.dataset != "history":
+            lines.append(f"{RED}stale[/] {one.dataset} {one.day}: {why}")
+        elif is_imported(lake.require("history", one.day)):
+            again = f"remove these days, or import again: longreel import-history --through {one.day}"
+            lines.append(f"{RED}stale[/] imported archive through {one.day}: {why}; {again}")
+        else:
+            lines.append(f"superseded: history base {one.day}, which is not read; the next build removes it ({why})")
     if samples := [one.day for one in found if one.dataset == "samples"]:
         lines.append(
             f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
         )
     return lines
+
+
+def _abandoned(lake: Lake) -> list[str]:
+    """How many builds killed processes have left behind."""
+    count = sum(1 for _ in lake.abandoned())
+    return [f"abandoned: {count} build{'s' * (count != 1)} of killed processes; the next ingest sweeps them"] * bool(
+        count
+    )
 
 
 def _forgotten(lake: Lake) -> list[str]:

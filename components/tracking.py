@@ -27,8 +27,9 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context import registry as context_registry
 
-from contracts.errors import LongreelError
+from contracts.errors import TryAgainError
 from contracts.home import TRACKING_VARIABLE, Home
 from contracts.lake import Lake, Manifest
 from contracts.report import EVERYBODY, METRICS, EvaluationReport
@@ -45,6 +46,7 @@ EXPERIMENT_TAGS = {
 }
 RUNS_PAGE = "#/experiments/{id}/runs?workflowType=machine_learning"  # without the type MLflow opens on GenAI traces
 AIRFLOW_TAG, AIRFLOW_NAMES = "airflow_run", ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID")
+CANDIDATE_TAG = "candidate"  # of a run: the name of what it trains, which says what that is made from
 MAX_BATCH = 900  # MLflow takes at most 1,000 metrics a call
 
 
@@ -55,7 +57,7 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         patient: wait for a server that does not answer; otherwise say so after seconds, since a person looks on.
 
     Raises:
-        LongreelError: the server does not answer, or refuses.
+        TryAgainError: the server does not answer, or refuses.
     """
     uri = home.tracking_uri
     if not patient and os.environ[RETRIES] == PATIENT:
@@ -77,7 +79,7 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
             client.search_experiments(max_results=1)
         except MlflowException as error:
             cause = str(error).rpartition(": ")[2].rstrip("\")'")
-            raise LongreelError(
+            raise TryAgainError(
                 f"the MLflow server {uri} gives no answer ({cause}); start it, or set {TRACKING_VARIABLE} to its place"
             ) from error
     return client
@@ -121,23 +123,41 @@ def git_sha() -> str:
 
 
 @contextmanager
-def training_run(home: Home, client: MlflowClient, *, name: str, run_id: str | None) -> Iterator[str]:
-    """The run of one candidate, with system metrics sampled; yields its id.
+def training_run(home: Home, client: MlflowClient, *, name: str, candidate: str) -> Iterator[str]:
+    """The one run of a candidate, with system metrics sampled; yields its id. The caller holds the candidate.
 
-    `run_id` names the run of an interrupted training to go on with. An error marks the run as failed.
+    The run is found by its tag, which it is created with: so an interrupted training is gone on with wherever it was
+    interrupted, in the moment after the run was created too. An error marks the run as failed.
     """
     mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY_S)
-    if run_id is not None:
-        started = mlflow.start_run(run_id=run_id, log_system_metrics=True)
-    else:
-        experiment = experiment_id(home, client)
-        started = mlflow.start_run(experiment_id=experiment, run_name=name, log_system_metrics=True)
+    experiment = experiment_id(home, client)
+    if not (begun := runs_of(client, experiment, candidate)):
+        tags = context_registry.resolve_tags({CANDIDATE_TAG: candidate})
+        client.create_run(experiment, run_name=name, tags=tags)
+        # an answer that was lost makes the client ask again, and of two runs one would stay RUNNING for ever
+        begun = runs_of(client, experiment, candidate)
+    for again in begun[1:]:
+        client.delete_run(again)
+    mlflow.start_run(run_id=begun[0], log_system_metrics=True)
     try:
-        yield started.info.run_id
+        yield begun[0]
     except BaseException:
         mlflow.end_run(RunStatus.to_string(RunStatus.FAILED))
         raise
     mlflow.end_run()
+
+
+def runs_of(client: MlflowClient, experiment: str, candidate: str) -> list[str]:
+    """The ids of a candidate's runs, oldest first: one, or none yet."""
+    wanted = f"tags.{CANDIDATE_TAG} = '{candidate}'"
+    return [run.info.run_id for run in client.search_runs([experiment], wanted, order_by=["start_time", "run_id"])]
+
+
+def end_abandoned(home: Home, client: MlflowClient, candidate: str) -> None:
+    """Mark the run of a candidate that nobody trains as ended; whoever goes on with it starts it again."""
+    for run_id in runs_of(client, experiment_id(home, client), candidate):
+        if client.get_run(run_id).info.status == RunStatus.to_string(RunStatus.RUNNING):
+            client.set_terminated(run_id, RunStatus.to_string(RunStatus.KILLED))
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 TRIGGERS = ("freshness", "manual", "backfill")
 KEPT_FINISHED = 4  # working folders of finished candidates
+KEPT_UNFINISHED_S = 7 * 86_400  # a killed training that nobody has gone on with keeps its checkpoints for so long
 log = logging.getLogger(__name__)
 
 
@@ -134,7 +136,8 @@ def train_candidate(
     with _alone(folder):
         done = _finished(home, folder)
         if done is None:
-            _sweep(folder)
+            folder.mkdir(exist_ok=True)
+            _sweep(home, folder)
             done = _train(home, config, day, manifests, folder, trigger, start, ranks)
             _write(folder / "done.json", asdict(done))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -176,17 +179,20 @@ def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tupl
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold the working folder; a second training of the same candidate (say, one that outlived a killed scheduler) is
-    waited for, after which its result is found done."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    waited for, after which its result is found done. Gives whether it is held; without `wait` it may not be."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:  # beside it: it stays when the folder is swept
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not wait:
+                yield False
+                return
             log.warning("another process is training this candidate in %s; waiting for it to end", folder)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield True
 
 
 def _finished(home: Home, folder: Path) -> Candidate | None:
@@ -229,10 +235,8 @@ def _train(
         "warm_start_from": "scratch" if start is None else f"version {start.version}",
         **tracking.airflow_run(),
     }
-    begun = (_read(folder / "run.json") or {}).get("run_id")
     name = f"{day} train {len(manifests)} days"
-    with tracking.training_run(home, client, name=name, run_id=begun) as run_id:
-        _write(folder / "run.json", {"run_id": run_id})
+    with tracking.training_run(home, client, name=name, candidate=folder.name) as run_id:
         source = {"mlflow.source.name": f"longreel train --date {day}"}
         tracking.log_settings(client, run_id, config.to_dict(), tags | source)
         tracking.log_data(client, run_id, home.lake, manifests, "training")
@@ -279,8 +283,29 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     draft.replace(path)
 
 
-def _sweep(current: Path) -> None:
-    """Keep the newest finished candidates' folders; MLflow has the models."""
-    finished = [f.parent for f in current.parent.glob("*/done.json") if f.parent != current]
-    for old in sorted(finished, key=lambda f: f.stat().st_mtime)[: -KEPT_FINISHED or None]:
-        shutil.rmtree(old, ignore_errors=True)
+def _sweep(home: Home, current: Path) -> None:
+    """End the runs of candidates that nobody trains any more, and remove working folders: of finished ones all but the
+    newest, since MLflow has the models, and of unfinished ones those that were left alone for days. A folder that a
+    process holds is left as it is."""
+    from components import tracking
+
+    others = [path for path in current.parent.iterdir() if path.is_dir() and path != current]
+    finished = sorted((path / "done.json" for path in others if (path / "done.json").is_file()), key=_touched)
+    kept = {path.parent for path in finished[-KEPT_FINISHED:]}
+    for other in others:
+        with _alone(other, wait=False) as is_held:
+            if not is_held or other in kept:
+                continue
+            if not (other / "done.json").is_file():
+                tracking.end_abandoned(home, tracking.open_store(home), other.name)
+                if time.time() - max(map(_touched, [other, *other.rglob("*")])) < KEPT_UNFINISHED_S:
+                    continue
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _touched(path: Path) -> float:
+    """When a path was last written to; 0 where it has gone meanwhile."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0

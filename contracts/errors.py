@@ -13,6 +13,12 @@ class DataNotReadyError(LongreelError):
     exit_code = 3
 
 
+class TryAgainError(LongreelError):
+    """Nothing is to be mended: a server or another process was in the way, and the same command may well succeed."""
+
+    exit_code = 5
+
+
 class QualityError(LongreelError):
     """A data-quality checkpoint stopped the day."""
 

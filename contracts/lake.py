@@ -4,8 +4,8 @@
     <root>/<dataset>/date=2026-11-01/_manifest.json             names the build that readers see
 
 Writing the manifest is the commit, and it is one atomic step (a rename on a local disk, one PUT on an object store).
-A killed job leaves a folder that no manifest names; replacing a partition never shows a reader half of it.
-Readers take file names from the manifest and never list a folder.
+A killed job leaves a folder that no manifest names, which is swept once nobody works on it (alive.py); replacing a
+partition never shows a reader half of it. Readers take file names from the manifest and never list a folder.
 
     <root>/forgotten/                                           requests to forget users, see contracts/forgotten.py
 """
@@ -26,13 +26,13 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from contracts import alive
 from contracts.conform import conform, stored_columns
-from contracts.errors import DataNotReadyError, LongreelError
+from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
 from contracts.schemas import DATASETS, READABLE_SINCE, SCHEMA_VERSION, schema_text
 
 MANIFEST = "_manifest.json"
 FORGOTTEN = "forgotten"  # the folder of requests to forget users
-ABANDONED_AFTER_S = 6 * 3600  # a build folder without a manifest may still be being written until it is this old
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,11 +214,11 @@ class Lake:
         """Replace a published partition's manifest by one that says something else of the same files.
 
         Raises:
-            LongreelError: the partition is made of other files by now.
+            TryAgainError: the partition is made of other files by now.
         """
         day = date.fromisoformat(manifest.date)
         if self.require(manifest.dataset, day).files != manifest.files:
-            raise LongreelError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
+            raise TryAgainError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
         self.put_text(str(self._partition(manifest.dataset, day) / MANIFEST), manifest.to_json())
 
     @property
@@ -236,7 +236,7 @@ class Lake:
         """Delete at once every build of a partition that its manifest does not name and that was begun by a time, as
         build names spell it (`build_time`); returns how many. A reader that holds an older manifest loses its files."""
         published = self.manifest(dataset, day)
-        live = {item.path.split("/")[0] for item in published.files} if published else set()
+        live = _builds_of(published)
         folder, deleted = str(self._partition(dataset, day)), 0
         for info in self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)):
             name = PurePosixPath(info.path).name
@@ -244,6 +244,45 @@ class Lake:
                 self._fs.delete_dir(info.path)
                 deleted += 1
         return deleted
+
+    def abandoned(self) -> Iterator[str]:
+        """Every build that no manifest names and that nobody has worked on for ABANDONED_AFTER_S, as its path."""
+        for dataset in DATASETS:
+            for day in self.folders(dataset):
+                yield from (path for path, _ in self._abandoned_of(dataset, day))
+
+    def sweep(self) -> Iterator[str]:
+        """Delete what is abandoned, of all partitions; gives the paths of what was deleted."""
+        for dataset in DATASETS:
+            for day in self.folders(dataset):
+                yield from self.sweep_partition(dataset, day)
+
+    def sweep_partition(self, dataset: str, day: date) -> Iterator[str]:
+        """As `sweep`, of one partition."""
+        for path, has_writer in self._abandoned_of(dataset, day):
+            # a writer that only stood still may want to publish it at this moment: whoever claims it has it
+            if alive.claim(self._fs, path) or not has_writer:
+                _delete(self._fs, path)
+                yield path
+
+    def _abandoned_of(self, dataset: str, day: date) -> Iterator[tuple[str, bool]]:
+        found = self._fs.get_file_info(pafs.FileSelector(str(self._partition(dataset, day)), allow_not_found=True))
+        builds = [info for info in found if info.type == pafs.FileType.Directory]
+        if len(builds) == len(found) - 1 == 1:  # one build and a manifest: nothing to look for
+            return
+        live = _builds_of(self.manifest(dataset, day))
+        for info in builds:
+            sign, has_writer = alive.last_sign(self._fs, info)
+            is_old = time.time() - sign > alive.ABANDONED_AFTER_S
+            if is_old and PurePosixPath(info.path).name not in live:
+                yield info.path, has_writer
+
+    def withdraw(self, manifest: Manifest) -> None:
+        """Take a partition out of the lake, the manifest first: from then on it is not there."""
+        folder = self._partition(manifest.dataset, date.fromisoformat(manifest.date))
+        self._fs.delete_file(str(folder / MANIFEST))
+        for build in _builds_of(manifest):
+            _delete(self._fs, str(folder / build))
 
     def folders(self, dataset: str) -> Iterator[date]:
         """The days that a dataset has a folder for, published or not."""
@@ -267,6 +306,7 @@ class Stage:
         self._folder = lake._partition(dataset, day)
         self.path = str(self._folder / self.build)
         lake.filesystem.create_dir(self.path, recursive=True)
+        alive.hold(lake.filesystem, self.path)
 
     def publish(
         self,
@@ -285,13 +325,19 @@ class Stage:
         With several buckets, file `part-<n>...` holds bucket n of them.
 
         Raises:
-            LongreelError: a staged file's columns are not the dataset's; or users were forgotten since this build was
-                begun, so that it may hold their rows.
+            LongreelError: a staged file's columns are not the dataset's.
+            TryAgainError: users were forgotten since this build was begun, so that it may hold their rows; or this
+                process stood still for so long that the build was taken for abandoned and swept away.
         """
         if self.lake.forget_requests() != self._forgotten:
-            raise LongreelError(
+            raise TryAgainError(
                 f"users were forgotten while {self.dataset} of {self.day} was being built, and the build may hold "
                 "their rows; it was not published, run the step again"
+            )
+        if not alive.claim(self.lake.filesystem, self.path):
+            raise TryAgainError(
+                f"this build of {self.dataset} of {self.day} gave no sign of life for "
+                f"{alive.ABANDONED_AFTER_S / 3600:g} h and was swept away by another process; run the step again"
             )
         published = self.lake.manifest(self.dataset, self.day)
         same = published is not None and published.digest == digest
@@ -325,10 +371,10 @@ class Stage:
 
     def discard(self) -> None:
         """Drop this build; what is published stays, this one too where it is."""
+        alive.claim(self.lake.filesystem, self.path)
         published = self.lake.manifest(self.dataset, self.day)
-        live = {item.path.split("/")[0] for item in published.files} if published else set()
         exists = self.lake.filesystem.get_file_info(self.path).type == pafs.FileType.Directory
-        if exists and self.build not in live:
+        if exists and self.build not in _builds_of(published):
             self.lake.filesystem.delete_dir(self.path)
 
     def _staged_files(self, buckets: int) -> Iterator[DataFile]:
@@ -349,18 +395,23 @@ class Stage:
         self.lake.put_text(str(self._folder / MANIFEST), manifest.to_json(), draft=f"{self.path}/{MANIFEST}")
 
     def _sweep(self, manifest: Manifest) -> None:
-        """Remove this partition's builds that no reader can need: superseded ones, and abandoned ones once old."""
-        live = {item.path.split("/")[0] for item in manifest.files}
-        for info in self.lake.filesystem.get_file_info(pafs.FileSelector(str(self._folder))):
-            name = PurePosixPath(info.path).name
-            if info.type != pafs.FileType.Directory or name in live:
-                continue
-            age = time.time() - (info.mtime.timestamp() if info.mtime else 0.0)
-            if name == self.build or age > ABANDONED_AFTER_S:
-                if isinstance(self.lake.filesystem, pafs.LocalFileSystem):
-                    shutil.rmtree(info.path, ignore_errors=True)
-                else:
-                    self.lake.filesystem.delete_dir(info.path)
+        """Remove this partition's builds that no reader can need: this one where it was not needed, and old ones."""
+        if self.build not in _builds_of(manifest):
+            _delete(self.lake.filesystem, self.path)
+        for _ in self.lake.sweep_partition(self.dataset, self.day):
+            pass
+
+
+def _delete(fs: pafs.FileSystem, folder: str) -> None:
+    if isinstance(fs, pafs.LocalFileSystem):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        fs.delete_dir(folder)
+
+
+def _builds_of(manifest: Manifest | None) -> set[str]:
+    """The builds whose files a manifest names."""
+    return {item.path.split("/")[0] for item in manifest.files} if manifest else set()
 
 
 @contextmanager

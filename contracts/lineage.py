@@ -20,7 +20,12 @@ class Stale:
     reasons: tuple[str, ...]
 
 
-def stale_partitions(lake: Lake) -> list[Stale]:
+def is_imported(base: Manifest) -> bool:
+    """Whether a history base was imported, not compacted from published days."""
+    return "raw" in base.inputs
+
+
+def stale_partitions(lake: Lake, datasets: tuple[str, ...] = DERIVED) -> list[Stale]:
     """Every stale history base and samples partition, by dataset and day.
 
     A partition is stale where an input was published again with other rows, or where events of a log day that it
@@ -29,7 +34,7 @@ def stale_partitions(lake: Lake) -> list[Stale]:
     """
     inputs = {f"{name}/{day}": lake.require(name, day) for name in INPUTS for day in lake.days(name)}
     found = []
-    for dataset in DERIVED:
+    for dataset in datasets:
         for day in lake.days(dataset):
             if reasons := tuple(_reasons(lake.require(dataset, day), inputs)):
                 found.append(Stale(dataset, day, reasons))

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import AsyncCallback, CronPartitionTimetable, DeadlineAlert, DeadlineReference, dag, task
 
 from dags.notify import late
@@ -15,7 +16,7 @@ from dags.settings import (
     TIMEZONE,
     run_date,
 )
-from dags.steps import DEFAULT_ARGS, facts_of, spark_step, step
+from dags.steps import DEFAULT_ARGS, facts_of, first_stale, spark_step, step
 from operators.arrival import RawDaySensor
 
 DOC = """
@@ -23,13 +24,16 @@ DOC = """
 
 `arrived` waits for the raw day. `ingest` validates it and publishes the events, users and quarantine partitions.
 `build_samples` merges the day with each active user's history into request-level samples. `announce` emits the asset
-event `longreel_samples` for the day, which wakes `longreel_train`. Days run in order, one at a time.
+event `longreel_samples` for the day, which wakes `longreel_train`. Days run in order, one at a time. `stale` looks
+whether this run has left later days outdated, as a corrected day does that was cleared here, alone or with others in
+whatever order; then `rebuild` starts `longreel_rebuild` for them.
 
 Every step is idempotent and leaves what has not changed as it is: clear a task and it runs again. Nothing half-written
 is ever visible. Each task's own notes say what its failures mean.
 
 **Many days:** Trigger, Backfill, or `airflow backfill create --dag-id longreel_daily --from-date A --to-date B`. A
-backfill trains nothing. **A corrected raw day:** `longreel_rebuild`, since days after it are made from it too.
+backfill trains nothing. **A corrected raw day:** `longreel_rebuild`, since days after it are made from it too; or clear
+the day here, which comes to the same.
 """
 ARRIVED = """
 Waits for the raw log day, holding no worker. Failed: it did not come in time (`LONGREEL_ARRIVAL_HOURS`). Once it is
@@ -50,6 +54,8 @@ ANNOUNCE = """
 Emits the asset event of the day: digest, rows, users, watermark, warnings. Clear it to emit the event again, say
 because `longreel_train` was paused (a paused DAG loses events). An event of unchanged samples trains nothing twice.
 """
+STALE = "The first day whose samples were built from events that have changed since. Skips what follows: there is none."
+REBUILD = "Starts `longreel_rebuild` from the first stale day, and does not wait for it. It has to be unpaused."
 
 
 @dag(
@@ -60,7 +66,9 @@ because `longreel_train` was paused (a paused DAG loses events). An event of unc
     max_active_runs=1,  # a day's history is the days before it
     default_args=DEFAULT_ARGS,
     deadline=DeadlineAlert(
-        reference=DeadlineReference.DAGRUN_QUEUED_AT,  # a partitioned run has no logical date
+        # Not DAGRUN_QUEUED_AT: Airflow 3.3.2 cannot clear a run whose deadline by that is still to come (TypeError in
+        # _recalculate_dagrun_queued_at_deadlines); nor DAGRUN_LOGICAL_DATE, which a partitioned run has not.
+        reference=DeadlineReference.AVERAGE_RUNTIME(max_runs=10, min_runs=1),
         interval=DEADLINE,
         callback=AsyncCallback(late),
         name="samples of the day",
@@ -74,6 +82,15 @@ def longreel_daily() -> None:
         outlet_events[SAMPLES].extra = facts = facts_of(partition_key, dag_run.run_type.value)
         return facts
 
+    stale = task.short_circuit(first_stale, task_id="stale", execution_timeout=timedelta(minutes=5), doc_md=STALE)()
+    rebuild = TriggerDagRunOperator(
+        task_id="rebuild",
+        trigger_dag_id="longreel_rebuild",
+        logical_date=None,
+        conf={"start": "{{ ti.xcom_pull(task_ids='stale') }}"},
+        execution_timeout=timedelta(minutes=5),
+        doc_md=REBUILD,
+    )
     arrived = RawDaySensor(
         task_id="arrived",
         bash_command=step("arrived"),
@@ -82,7 +99,8 @@ def longreel_daily() -> None:
         execution_timeout=timedelta(minutes=15),
         doc_md=ARRIVED,
     )
-    arrived >> spark_step("ingest", 120, INGEST) >> spark_step("build-samples", 240, BUILD) >> announce()
+    built = arrived >> spark_step("ingest", 120, INGEST) >> spark_step("build-samples", 240, BUILD)
+    built >> announce() >> stale >> rebuild
 
 
 longreel_daily()

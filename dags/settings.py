@@ -6,7 +6,7 @@ LONGREEL_LAST_DAY        last log day, for a log that has ended; unset for a liv
 LONGREEL_CRON            when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
 LONGREEL_ARRIVAL_HOURS   how long a run waits for its raw day before it fails; default 24
 LONGREEL_ARRIVAL_POLL_S  seconds between two looks at the raw log; default 300
-LONGREEL_DEADLINE_HOURS  a day whose samples are not there so long after its run was queued is told of; default 12
+LONGREEL_DEADLINE_HOURS  a run that takes so much longer than runs do on average is told of; default 12
 LONGREEL_REBUILD_CRON    when to look for corrected raw days; unset: longreel_rebuild runs when a person starts it
 LONGREEL_WATCH_CRON      when to look whether something is for somebody to act on; default every six hours
 LONGREEL_APPROVAL        1: a candidate that is to be promoted waits for a person's approval; unset: it does not

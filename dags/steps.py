@@ -1,5 +1,5 @@
 """How does a task run a step of the command line? As a process, or submitted to Spark; with which defaults; and how is
-its day announced?
+its day announced, and what has it made outdated?
 """
 
 import sys
@@ -10,6 +10,7 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 
 from dags.notify import notifiers
 from dags.settings import HOME, REPOSITORY, SPARK_POOL
+from operators.retries import UntilSomebodyMends
 
 DAY = "{{ dag_run.partition_key }}"  # a run without a partition key is refused by the step
 
@@ -19,6 +20,7 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
+    "retry_policy": UntilSomebodyMends(),  # tried again is what may succeed
     "on_failure_callback": notifiers("{{ dag.dag_id }} {{ dag_run.partition_key }}: {{ ti.task_id }} failed"),
 }
 
@@ -40,6 +42,14 @@ def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--da
         pool=SPARK_POOL,
         doc_md=doc,
     )
+
+
+def first_stale() -> str | None:
+    """The first day whose samples were built from other events than are published now; None where there is none."""
+    from contracts.home import Home
+    from contracts.lineage import stale_partitions
+
+    return min((str(one.day) for one in stale_partitions(Home.locate(HOME).lake, ("samples",))), default=None)
 
 
 def facts_of(day: str, run_type: str) -> dict[str, Any]:

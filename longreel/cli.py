@@ -54,7 +54,7 @@ def parser_for(step: str | None) -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one step; returns the exit code (0 done, 2 a mistake to mend, 3 data not there yet, 4 quality gate)."""
+    """Run one step; returns the code: 0 done, 2 a mistake to mend, 3 data not there yet, 4 quality, 5 try again."""
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in ("-h", "--help"):
         parser_for(None).print_help()

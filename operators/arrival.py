@@ -3,7 +3,9 @@
 from typing import Any
 
 from airflow.providers.standard.sensors.bash import BashSensor
-from airflow.sdk.exceptions import AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout
+
+from operators.retries import FINAL, exit_code_of
 
 NOT_YET = 3  # exit code of a step whose data are not there yet
 
@@ -19,9 +21,15 @@ class RawDaySensor(BashSensor):
 
         Raises:
             AirflowSensorTimeout: the day has not come within `timeout`; that is not retried.
+            AirflowFailException: the log or its configuration is wrong; that is not retried either.
+            AirflowException: the look itself failed.
         """
         try:
             return super().execute(context)
+        except AirflowFailException as error:  # of any exit code that is not NOT_YET
+            if exit_code_of(error) in FINAL:
+                raise
+            raise AirflowException(str(error)) from error
         except AirflowSensorTimeout as error:
             raise AirflowSensorTimeout(
                 f"the raw log day {context['dag_run'].partition_key} has not arrived within {self.timeout / 3600:g} h. "

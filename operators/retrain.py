@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, TryAgainError
 
 if TYPE_CHECKING:
     from components.server import PipelineServer, Run
@@ -77,7 +77,8 @@ class RetrainOperator(BaseOperator):
         """Called when the run has ended or its time is over.
 
         Raises:
-            LongreelError: it did not succeed; the message says which step, and why.
+            TryAgainError: it did not succeed; the message says which step, and why.
+            LongreelError: the server refuses.
         """
         from components import retrain, server
 
@@ -88,7 +89,7 @@ class RetrainOperator(BaseOperator):
         run = known.see(self._run_id)
         if not run.has_ended:
             known.terminate(run.run_id)
-            raise LongreelError(server.timed_out(run, self.timeout.total_seconds()))
+            raise TryAgainError(server.timed_out(run, self.timeout.total_seconds()))
         return retrain.collect(self._home(), self._day(), run)
 
     def on_kill(self) -> None:

@@ -8,11 +8,7 @@ from datetime import date
 
 from contracts.errors import LongreelError
 from contracts.lake import Lake, Manifest
-
-
-def is_imported(base: Manifest) -> bool:
-    """Whether a history base was imported, not compacted from published days."""
-    return "raw" in base.inputs
+from contracts.lineage import is_imported
 
 
 def archive_input(archive: Manifest) -> dict[str, str]:

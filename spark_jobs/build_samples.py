@@ -21,6 +21,7 @@ from contracts.lake import Manifest, Stage, digest_of, discard_on_error
 from spark_jobs.buckets import num_buckets
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from spark_jobs.history import HistorySource, bytes_of, find_history, history_settings
+from spark_jobs.tidy import tidy
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
     session = LazySession("longreel build-samples")
+    tidy(home.lake)
     build_days(home, days_asked(args), session, force=args.force, accept_drift=args.accept_drift)
 
 

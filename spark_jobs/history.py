@@ -11,7 +11,8 @@ from datetime import date, timedelta
 from contracts.config import Config
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.lake import Lake, Manifest
-from spark_jobs.archive import archive_input, imported_archive, is_imported
+from contracts.lineage import is_imported
+from spark_jobs.archive import archive_input, imported_archive
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from spark_jobs.account import account_of, require_closed, told
 from spark_jobs.archive import require_after_archive
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from spark_jobs.sources import Source, open_source
+from spark_jobs.tidy import tidy
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     """Ingest the days asked for."""
     source = open_source(home)
     session = LazySession("longreel ingest")
+    tidy(home.lake)
     for day in days_asked(args):
         ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
 

@@ -1,6 +1,8 @@
 """A candidate's whole life in one process: trained, registered, judged, decided, recorded, promoted, scoring."""
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -185,6 +188,13 @@ def test_an_artefact_that_serves_something_else_than_was_judged_is_rejected(make
     assert "the registered artefact" in decision.reasons[0]
 
 
+def run_states(home: Home) -> dict[str, str]:
+    """Every MLflow run of the pipeline, with its state."""
+    client = tracking.open_store(home)
+    runs = client.search_runs([tracking.experiment_id(home, client)])
+    return {run.info.run_id: run.info.status for run in runs}
+
+
 def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) -> None:
     home = make_home(3, epochs=6)
     command = [sys.executable, "-m", "longreel", "train", "--home", str(home.path), "--date", str(DAY)]
@@ -195,16 +205,91 @@ def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) 
         time.sleep(0.05)
     process.kill()
     process.wait()
-    folder = next((home.work / "train").iterdir())
-    assert not (folder / "done.json").exists()
-    begun = json.loads((folder / "run.json").read_text())["run_id"]
+    assert not list(home.work.glob("train/*/done.json"))
+    ((begun, state),) = run_states(home).items()
+    assert state == "RUNNING"
     made = train_candidate(home, DAY)
+    assert run_states(home) == {begun: "FINISHED"}
     assert made.run_id == begun
     client = tracking.open_store(home)
-    assert len(client.search_runs([tracking.experiment_id(home, client)])) == 1
-    assert client.get_run(begun).info.status == "FINISHED"
     steps = [m.step for m in client.get_metric_history(begun, "train/loss")]
     assert max(steps) == client.get_run(begun).data.metrics["train_total/steps"]
+
+
+DIES = """
+import os, signal, sys
+import mlflow
+from mlflow import MlflowClient
+from components import registry, tracking
+from longreel.cli import main
+
+real = {name}.{method}
+
+def dies(*given, **options):
+    real(*given, **options)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{name}.{method} = dies
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "states"),
+    [
+        ("MlflowClient", "create_run", ["RUNNING"]),
+        ("MlflowClient", "create_model_version", ["RUNNING"]),
+        ("mlflow", "end_run", ["FINISHED"]),
+    ],
+)
+def test_a_training_that_was_killed_in_a_narrow_moment_ends_in_one_finished_run(
+    make_home: MakeHome, name: str, method: str, states: list[str]
+) -> None:
+    """Right after its run was created, its version registered, its run ended: what was done is not repeated."""
+    home = make_home(3, epochs=1)
+    code = DIES.format(name=name, method=method)
+    words = ["train", "--home", str(home.path), "--date", str(DAY)]
+    killed = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    assert list(run_states(home).values()) == states
+    made = train_candidate(home, DAY)
+    assert run_states(home) == {made.run_id: "FINISHED"}
+    assert [v.version for v in registry.versions(tracking.open_store(home), "longreel-tiny")] == [made.version]
+
+
+def test_of_a_run_that_was_created_twice_since_an_answer_was_lost_one_stays(
+    make_home: MakeHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, real = make_home(3, epochs=1), mlflow.MlflowClient.create_run
+
+    def asked_again(*given: Any, **options: Any) -> Any:
+        real(*given, **options)
+        return real(*given, **options)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", asked_again)
+    made = train_candidate(home, DAY)
+    assert run_states(home) == {made.run_id: "FINISHED"}
+
+
+def test_a_killed_training_that_nobody_goes_on_with_is_ended_and_in_time_swept_away(make_home: MakeHome) -> None:
+    """Its samples were corrected meanwhile, say; one that a process holds is left alone."""
+    home = make_home(3, epochs=1)
+    client = tracking.open_store(home)
+    experiment, begun = tracking.experiment_id(home, client), {}
+    for name in ("left", "old", "held"):
+        (home.work / "train" / name / "checkpoints").mkdir(parents=True)
+        begun[name] = client.create_run(experiment, tags={tracking.CANDIDATE_TAG: name}).info.run_id
+    for path in (home.work / "train" / "old" / "checkpoints", home.work / "train" / "old"):
+        os.utime(path, (time.time() - 8 * 86_400,) * 2)
+    with (home.work / "train" / "held.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        made = train_candidate(home, DAY)
+    assert run_states(home) == {
+        made.run_id: "FINISHED", begun["left"]: "KILLED", begun["old"]: "KILLED", begun["held"]: "RUNNING"
+    }  # fmt: skip
+    kept = {path.name for path in (home.work / "train").iterdir() if path.is_dir()}
+    assert {"left", "held"} < kept
+    assert "old" not in kept
 
 
 def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(make_home: MakeHome) -> None:

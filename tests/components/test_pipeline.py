@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,16 +12,18 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import psutil
 import pytest
 import yaml
 
+from components import tracking
 from components.call import CLUSTER_YAML
 from components.ledger import Ledger
 from components.pipeline import YAML, compile_cluster_to, compile_to
-from components.retrain import plan
-from contracts.errors import DataNotReadyError, LongreelError
+from components.retrain import plan, retrain
+from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
 from contracts.home import Home
 from longreel.cli import STEPS, main, parser_for
 
@@ -154,7 +157,7 @@ def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.Cap
     home = make_home(3)
     part = home.lake.paths(home.lake.require("samples", date(2026, 1, 2)))[0]
     Path(part).write_bytes(b"not parquet")
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 2
+    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == TryAgainError.exit_code
     assert "Inner task failed: 'train'" in capfd.readouterr().err
     assert not (home.reports / "2026-01-03" / "summary.json").exists()
 
@@ -175,9 +178,15 @@ def test_a_terminated_retrain_ends_its_step_and_the_next_one_finishes(make_home:
     assert not psutil.wait_procs(steps, timeout=20)[1]
     assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
     summary = json.loads((home.reports / "2026-01-03" / "summary.json").read_text())
-    begun = json.loads(next(home.work.glob("train/*/run.json")).read_text())["run_id"]
-    assert summary["run_id"] == begun
     assert summary["version"] == 1
+    assert run_states(home) == {summary["run_id"]: "FINISHED"}
+
+
+def run_states(home: Home) -> dict[str, str]:
+    """Every MLflow run of the pipeline, with its state."""
+    client = tracking.open_store(home)
+    runs = client.search_runs([tracking.experiment_id(home, client)])
+    return {run.info.run_id: run.info.status for run in runs}
 
 
 def test_inputs_digest_follows_content(make_home: MakeHome, publish: Callable[..., None]) -> None:
@@ -204,3 +213,15 @@ def test_a_day_the_champion_has_seen_is_refused_before_training(
     Ledger(home).promote(promotion(version, None), version)  # type: ignore[arg-type]
     with pytest.raises(LongreelError, match=r"the champion \(version 1\) was trained through 2026-01-03"):
         plan(home, date(2026, 1, 3))
+
+
+@pytest.mark.slow
+def test_a_retrain_that_was_killed_after_its_promotion_is_found_done(make_home: MakeHome) -> None:
+    """A scheduler that died takes the task over while the old try is still at work: the new one begins after the old
+    one has promoted, and must not judge the new champion against itself."""
+    home, day = make_home(3), date(2026, 1, 3)
+    begun = retrain(home, day)
+    shutil.rmtree(home.reports)  # killed before it reported
+    assert retrain(home, day) == begun | {"seconds": ANY}
+    assert run_states(home) == {begun["run_id"]: "FINISHED"}
+    assert [entry.action for entry in Ledger(home).entries()] == ["promote"]

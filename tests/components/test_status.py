@@ -3,9 +3,12 @@
 import socket
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 
 import pytest
 
+from contracts.alive import ALIVE
+from contracts.errors import TryAgainError
 from contracts.home import CONFIG_FILE, Home
 from longreel.cli import main
 
@@ -39,6 +42,39 @@ def test_a_missing_day_is_told_of(
     assert "missing samples of 2026-01-03, 2026-01-04; longreel_rebuild publishes them" in capsys.readouterr().out
 
 
+def publish_other(home: Home, dataset: str, day: date, digest: str, inputs: dict[str, str]) -> None:
+    home.lake.stage(dataset, day).publish(digest=digest, inputs=inputs)
+
+
+def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
+    make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The base is not read, and the next build removes it; an imported archive cannot be made again by a build."""
+    home, day = make_home(0), date(2026, 1, 1)
+    publish_other(home, "events", day, "e1", {})
+    publish_other(home, "history", day, "h1", {f"events/{day}": "e1"})
+    publish_other(home, "events", day, "e2", {})
+    assert main(["status", "--home", str(home.path), "--check"]) == 0
+    assert f"superseded: history base {day}, which is not read; the next build removes it" in capsys.readouterr().out
+    publish_other(home, "samples", day, "s1", {f"events/{day}": "e1"})
+    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert f"stale samples {day}: events/{day} was e1, is e2" in capsys.readouterr().out
+    publish_other(home, "samples", day, "s1", {f"events/{day}": "e2"})
+    publish_other(home, "history", day, "h1", {"raw": "r"})
+    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert f"stale imported archive through {day}" in capsys.readouterr().out
+
+
+def test_abandoned_builds_are_counted_and_are_nothing_to_act_on(
+    make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(1)
+    stage = home.lake.stage("events", date(2026, 1, 9))
+    (Path(stage.path) / ALIVE).write_text("1700000000")
+    assert main(["status", "--home", str(home.path), "--check"]) == 0
+    assert "abandoned: 1 build of killed processes; the next ingest sweeps them" in capsys.readouterr().out
+
+
 def test_a_tracking_server_that_is_away_is_named_after_seconds(
     make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -47,5 +83,5 @@ def test_a_tracking_server_that_is_away_is_named_after_seconds(
         uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     for step in ("status", "history"):
-        assert main([step, "--home", str(home.path)]) == 2
+        assert main([step, "--home", str(home.path)]) == TryAgainError.exit_code
         assert f"the MLflow server {uri} gives no answer" in capsys.readouterr().err

@@ -2,15 +2,21 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.lake import ABANDONED_AFTER_S, MANIFEST, Lake, Manifest, Stage
+from contracts.alive import ABANDONED_AFTER_S, ALIVE
+from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
+from contracts.lake import MANIFEST, Lake, Manifest, Stage
 from contracts.schemas import QUARANTINE, SCHEMA_VERSION
 
 DAY = date(2026, 1, 5)
@@ -71,11 +77,91 @@ def test_same_rows_from_new_inputs_update_only_the_manifest(tmp_path: Path) -> N
 def test_abandoned_builds_are_swept_once_old_and_young_ones_kept(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     old, young = staged(lake, rows("old")), staged(lake, rows("young"))
-    past = Path(old.path).stat().st_mtime - ABANDONED_AFTER_S - 60
-    os.utime(old.path, (past, past))
+    gave_up(old)
     staged(lake, rows("x")).publish(digest="d1", inputs={})
     assert not Path(old.path).exists()
     assert Path(young.path).exists()
+
+
+def gave_up(stage: Stage) -> None:
+    """The build's process died: its last sign of life is old. What its folder's time says does not matter."""
+    (Path(stage.path) / ALIVE).write_text(str(time.time() - ABANDONED_AFTER_S - 60))
+
+
+def test_a_sweep_takes_what_nobody_works_on_and_leaves_what_is_read_or_being_built(tmp_path: Path) -> None:
+    lake, other = Lake(tmp_path), date(2026, 1, 6)
+    published = staged(lake, rows("x"))
+    published.publish(digest="d1", inputs={})
+    died, lives = staged(lake, rows("y")), staged(lake, rows("z"))
+    never = lake.stage("events", other)  # of a day that was never published
+    for stage in (died, never):
+        gave_up(stage)
+    long_ago = time.time() - 10 * ABANDONED_AFTER_S
+    for stage in (published, lives):
+        os.utime(stage.path, (long_ago, long_ago))
+    assert sorted(lake.abandoned()) == sorted(lake.sweep()) == sorted([died.path, never.path])
+    assert list(lake.sweep()) == []
+    assert lake.read(lake.require("quarantine", DAY)).equals(rows("x"))
+    assert lives.publish(digest="d2", inputs={}).rows == 1
+
+
+def test_a_writer_that_stood_still_until_it_was_swept_publishes_nothing(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    stage = staged(lake, rows("x"))
+    gave_up(stage)
+    assert list(lake.sweep()) == [stage.path]
+    with pytest.raises(TryAgainError, match="swept away"):
+        stage.publish(digest="d1", inputs={})
+    assert lake.manifest("quarantine", DAY) is None
+
+
+def test_a_build_says_that_it_lives_while_its_process_does(tmp_path: Path) -> None:
+    """With a beat of 50 ms: a second process writes a build, is killed, and the signs end."""
+    code = """
+import sys, time
+from datetime import date
+from contracts import alive
+from contracts.lake import Lake
+alive.BEAT_S = 0.05
+Lake(sys.argv[1]).stage("quarantine", date(2026, 1, 5))
+time.sleep(600)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    try:
+        sign = until(lambda: next(tmp_path.glob(f"quarantine/*/build-*/{ALIVE}"), None))
+        first = sign.stat().st_mtime_ns
+        until(lambda: sign.stat().st_mtime_ns > first)
+    finally:
+        process.kill()
+        process.wait()
+    last = sign.stat().st_mtime_ns
+    time.sleep(0.3)
+    assert sign.stat().st_mtime_ns == last
+
+
+def until(holds: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 30
+    while not (found := holds()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return found
+
+
+def test_a_build_on_an_object_store_is_not_swept_while_it_is_written() -> None:
+    """Such a store has no folders whose time could be asked for."""
+    lake = Lake("fsspec+memory://lake-alive")
+    lives, died = lake.stage("quarantine", DAY), lake.stage("quarantine", DAY)
+    with lake.filesystem.open_output_stream(f"{died.path}/{ALIVE}") as stream:
+        stream.write(b"1700000000")
+    assert list(lake.sweep()) == [died.path]
+    lives.publish(digest="d1", inputs={})
+
+
+def test_a_withdrawn_partition_is_gone(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.withdraw(staged(lake, rows("x")).publish(digest="d1", inputs={}))
+    assert list(lake.days("quarantine")) == []
+    assert list(tmp_path.rglob("*.parquet")) == []
 
 
 def test_wrong_columns_are_not_published(tmp_path: Path) -> None:

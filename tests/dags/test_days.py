@@ -187,12 +187,17 @@ def test_a_backfill_waits_for_a_day_that_is_not_there_and_asks_for_no_training(
         assert BACKFILL in asked_about(airflow, day, 1)
 
 
-def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_asks_once(home: Home, airflow: Airflow) -> None:
-    before = published(home)
-    path = raw_day(home, DAYS[1]) / "log.parquet"
+def correct(home: Home, day: date) -> None:
+    """A corrected raw day: its last twenty rows never were."""
+    path = raw_day(home, day) / "log.parquet"
     table = pq.read_table(path, partitioning=None)
     pq.write_table(table.slice(0, table.num_rows - 20), home.path / "corrected.parquet")
     shutil.move(home.path / "corrected.parquet", path)
+
+
+def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_asks_once(home: Home, airflow: Airflow) -> None:
+    before = published(home)
+    correct(home, DAYS[1])
     airflow.post("dags/longreel_rebuild/dagRuns", {"logical_date": None})
     (run,) = airflow.ended("longreel_rebuild", 1)
 
@@ -220,3 +225,35 @@ def test_where_nothing_has_changed_a_rebuild_skips_and_a_person_is_told_why_noth
     assert airflow.tasks(run)["retrain"]["state"] == "skipped"
     assert f"{TOO_OLD}. (force trains all the same)" in airflow.log(run, "due")
     assert published(home) == before
+
+
+def cleared(airflow: Airflow, first: date, last: date) -> list[dict[str, Any]]:
+    """Clear the daily runs of a range, wait until they and the rebuilds they ask for have ended well; the rebuilds."""
+    known = len(airflow.runs("longreel_rebuild"))
+    ends = {"partition_date_start": f"{first}T00:00:00Z", "partition_date_end": f"{last}T00:00:00Z"}
+    airflow.post("dags/longreel_daily/clearDagRuns", {"dry_run": False} | ends)
+    for dag in ("longreel_daily", "longreel_rebuild"):  # a rebuild is there before the run that asks for it has ended
+        airflow.until(lambda dag=dag: all(run["state"] in OVER for run in airflow.runs(dag)), f"the end of {dag}", 600)
+        assert {run["state"] for run in airflow.runs(dag)} == {"success"}
+    return airflow.runs("longreel_rebuild")[known:]
+
+
+def test_a_corrected_day_that_is_cleared_alone_has_the_days_after_it_rebuilt(home: Home, airflow: Airflow) -> None:
+    before = published(home)
+    correct(home, DAYS[0])
+    (rebuild,) = cleared(airflow, DAYS[0], DAYS[0])
+    assert rebuild["conf"] == {"start": str(DAYS[1])}
+    assert stale_partitions(home.lake) == []
+    assert [day for day in DAYS if published(home)[day][0] != before[day][0]] == DAYS
+
+
+def test_days_that_are_cleared_side_by_side_end_up_to_date_in_whatever_order_they_ran(
+    home: Home, airflow: Airflow
+) -> None:
+    """Runs that a backfill made heed no order: the last day may be built before the events it holds are corrected."""
+    before = published(home)
+    correct(home, DAYS[1])
+    cleared(airflow, DAYS[0], DAYS[2])
+    assert stale_partitions(home.lake) == []
+    assert [day for day in DAYS if published(home)[day][0] != before[day][0]] == DAYS[1:]
+    assert cleared(airflow, DAYS[0], DAYS[2]) == []  # nothing is stale, nothing is started

@@ -8,9 +8,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
+import pytest
 import yaml
 
-from tests.manifests.rendering import LOCKED_UP, NOT_ROOT, VERSION, assert_bounded, rendered, values_of
+from tests.manifests.rendering import (
+    KUBERNETES,
+    LOCKED_UP,
+    NOT_ROOT,
+    VERSION,
+    assert_bounded,
+    of_kind,
+    rendered,
+    values_of,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "manifests/airflow/values.yaml").read_text())
@@ -37,6 +48,48 @@ def test_every_part_is_bounded_and_locked_up() -> None:
         assert VALUES[off] == {"enabled": False}
     for part in ("scheduler", "dagProcessor", "triggerer"):  # a side car without limits would be refused by the quota
         assert VALUES[part]["logGroomerSidecar"] == {"enabled": False}
+
+
+def test_tasks_and_triggerer_have_a_token_for_kubeflow_pipelines_and_nobody_else_has() -> None:
+    """As Kubeflow's documentation asks: projected, for its audience, where LONGREEL_KFP_TOKEN_FILE says."""
+    variables = {each["name"]: each.get("value") for each in yaml.safe_load(VALUES["extraEnv"])}
+    holders = [part for part in PARTS if VALUES[part].get("extraVolumes")]
+    assert holders == ["triggerer", "workers"]
+    bound = {subject["name"] for subject in binding_of("pipelines")["subjects"]}
+    for part in holders:
+        assert VALUES[part]["serviceAccount"]["name"] in bound
+        (volume,), (mount,) = VALUES[part]["extraVolumes"], VALUES[part]["extraVolumeMounts"]
+        (source,) = volume["projected"]["sources"]
+        token = source["serviceAccountToken"]
+        assert token["audience"] == "pipelines.kubeflow.org"
+        assert (mount["name"], mount["readOnly"]) == (volume["name"], True)
+        assert f"{mount['mountPath']}/{token['path']}" == variables["LONGREEL_KFP_TOKEN_FILE"]
+
+
+def binding_of(name: str) -> dict[str, Any]:
+    (found,) = [item for item in of_kind("manifests/base", "RoleBinding") if item["metadata"]["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_pod_made_of_the_values_is_strictly_valid(part: str) -> None:
+    """Volumes, mounts, variables and security, as the chart puts them into a pod."""
+    own = VALUES[part]
+    container = {
+        "name": part,
+        "image": "airflow",
+        "env": yaml.safe_load(VALUES["extraEnv"]),
+        "envFrom": yaml.safe_load(VALUES["extraEnvFrom"]),
+        "volumeMounts": VALUES["volumeMounts"] + own.get("extraVolumeMounts", []),
+        "resources": own["resources"],
+        "securityContext": VALUES["securityContexts"]["containers"],
+    }
+    volumes = VALUES["volumes"] + own.get("extraVolumes", [])
+    spec = {"containers": [container], "volumes": volumes, "securityContext": VALUES["securityContexts"]["pod"]}
+    spec["serviceAccountName"] = own["serviceAccount"]["name"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": part.lower()}, "spec": spec}
+    kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in volumes}
 
 
 def test_no_example_dags_and_no_secret_s_content() -> None:

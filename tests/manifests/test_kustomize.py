@@ -198,16 +198,16 @@ def test_commands_in_the_docs_are_ones_that_the_program_takes() -> None:
 
 
 @pytest.mark.parametrize("folder", STANDING)
-def test_no_role_reaches_further_than_pods_and_what_belongs_to_them(folder: str) -> None:
+def test_no_role_reaches_further_than_pods_what_belongs_to_them_and_pipeline_runs(folder: str) -> None:
     assert not of_kind(folder, "ClusterRole")
     assert not of_kind(folder, "ClusterRoleBinding")
     rights = {item["metadata"]["name"]: item["rules"] for item in of_kind(folder, "Role")}
-    assert set(rights) == {"spark", "airflow-scheduler"}
-    for rules in rights.values():
-        for rule in rules:
-            assert rule["apiGroups"] == [""]
-            assert set(rule["resources"]) <= {"pods", "pods/log", "configmaps", "services"}
-            assert "*" not in rule["verbs"]
+    assert set(rights) == {"spark", "airflow-scheduler", "pipelines"}
+    reach = {"": {"pods", "pods/log", "configmaps", "services"}, "pipelines.kubeflow.org": {"runs", "experiments"}}
+    for rule in (rule for rules in rights.values() for rule in rules):
+        (group,) = rule["apiGroups"]
+        assert set(rule["resources"]) <= reach[group]
+        assert "*" not in rule["verbs"]
     accounts = {item["metadata"]["name"]: item for item in of_kind(folder, "ServiceAccount")}
     for binding in of_kind(folder, "RoleBinding"):
         assert binding["roleRef"]["name"] in rights

@@ -33,6 +33,7 @@ from tests.reliability.pipeline import (
     require_promoted_once,
     require_published,
     require_whole,
+    run_states,
     stages_of,
     step,
     unpublished,
@@ -154,6 +155,33 @@ def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
         time.sleep(0.2)
     with contextlib.suppress(psutil.NoSuchProcess):
         process.resume()
+
+
+@fault(
+    "takeover-after-promotion",
+    "SIGKILL to the scheduler alone once `retrain` has promoted, which stands still (SIGSTOP) from then on until the "
+    "new scheduler has begun it again",
+    RIGHT,
+)
+def takeover_after_promotion(world: World, where: Path) -> str:
+    home = world.home(where)
+    with started(world, home) as stack:
+        until(lambda: list(home.work.glob("train/*/done.json")), "the end of the training", 900, every=0.1)
+        until(lambda: Ledger(home, client_of(home)).entries(), "the promotion", 300, every=0.1)
+        retrain = _youngest_retrain(home)
+        retrain.suspend()
+        goes_on = threading.Thread(target=_resume_at, args=(retrain, lambda: _youngest_retrain(home) != retrain))
+        goes_on.start()
+        try:
+            said = _scheduler_killed(world, stack, "retrain", TRAIN)
+        finally:
+            goes_on.join()
+        assert "is the champion already" in log_of(home, TRAIN, stack.first(TRAIN, str(world.day)), "retrain")
+    return f"{said}; the second try found it done"
+
+
+def _youngest_retrain(home: Home) -> psutil.Process:
+    return live("longreel", " retrain ", str(home.path))[-1]
 
 
 def _scheduler_killed(world: World, stack: Stack, task: str, dag: str) -> str:
@@ -436,15 +464,16 @@ def bad_day(world: World, where: Path) -> str:
 
 @fault(
     "answer-lost",
-    "the MLflow server does what it is asked, but its answers to the candidate's registration and to the ledger's "
-    "entry never come, so that the client asks again (a proxy drops them)",
-    "one entry of the ledger counts, the alias on it, the retrain ends well",
+    "the MLflow server does what it is asked, but its answers to the creation of the run, to the candidate's "
+    "registration and to the ledger's entry never come, so that the client asks again (a proxy drops them)",
+    "one run, which is finished; one entry of the ledger counts, the alias on it, the retrain ends well",
 )
 def answer_lost(world: World, where: Path) -> str:
     home, day = world.home(where), str(world.day)
     for name in ("ingest", "build-samples"):
         step(home, name, "--date", day)
     lose = [("model-versions/create", "-ledger"), ("model-versions/create", "model_digest")]
+    lose += [("runs/create", "candidate")]
     with mlflow_server(where / "server", f"sqlite:///{where / 'server.db'}") as server:
         with losing(server.url, lose) as proxy:
             step(home, "retrain", "--date", day, **{TRACKING_VARIABLE: proxy.url})
@@ -456,4 +485,5 @@ def answer_lost(world: World, where: Path) -> str:
         summary = json.loads((home.reports / day / "summary.json").read_text())
         assert (summary["outcome"], summary["champion_after"]) == ("promote", counting.to_version)
         known = [version.decision for version in registry.versions(ledger.client, ledger.model)]
+        assert run_states(home, ledger.client) == {summary["run_id"]: "FINISHED"}
     return f"{len(entries)} entries, 1 counts; versions: {', '.join(known)}"

@@ -191,13 +191,17 @@ def require_promoted_once(home: Home, tracking: str | None = None, model: str | 
     assert version.decision == "promote"
     if model is not None:
         assert version.model_digest == model, "the model differs from one trained without faults"
-    experiment = client.get_experiment_by_name(f"longreel/{home.config.name}")
-    assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id])
-    assert [(run.info.run_id, run.info.status) for run in runs] == [(version.run_id, "FINISHED")]
+    assert run_states(home, client) == {version.run_id: "FINISHED"}
     summary = json.loads((home.reports / str(version.evaluated_day) / "summary.json").read_text())
     assert (summary["version"], summary["outcome"]) == (version.version, "promote")
     return version.run_id
+
+
+def run_states(home: Home, client: MlflowClient) -> dict[str, str]:
+    """Every MLflow run of the pipeline, with its state."""
+    experiment = client.get_experiment_by_name(f"longreel/{home.config.name}")
+    assert experiment is not None
+    return {run.info.run_id: run.info.status for run in client.search_runs([experiment.experiment_id])}
 
 
 def log_of(home: Home, dag: str, run_id: str, task: str) -> str:
@@ -208,7 +212,7 @@ def log_of(home: Home, dag: str, run_id: str, task: str) -> str:
 
 def stages_of(lake: Lake, dataset: str, day: date) -> list[Path]:
     """The files that builds of a partition hold, published or not."""
-    return [path for path in (Path(lake.root) / dataset / f"date={day}").glob("build-*/*") if path.is_file()]
+    return [path for path in (Path(lake.root) / dataset / f"date={day}").glob("build-*/[!_]*") if path.is_file()]
 
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -5,6 +5,8 @@ from typing import Any
 
 from spark_helpers import DAY, contents, event, longreel, publish_events, published
 
+from contracts.lineage import stale_partitions
+
 DAYS = [DAY + timedelta(days=number) for number in range(5)]
 DAY_MS = 86_400_000
 
@@ -43,7 +45,9 @@ def test_a_base_made_from_events_that_changed_is_not_used(spark: Any, make_home:
     assert longreel(home, "build-samples", "--date", str(DAYS[2])) == 0
     assert list(home.lake.days("history")) == [DAYS[1]]
     publish_events(home, DAYS[0], [event(1, 777)])
+    assert [one.day for one in stale_partitions(home.lake, ("history",))] == [DAYS[1]]
     assert longreel(home, "build-samples", "--date", str(DAYS[3])) == 0
+    assert stale_partitions(home.lake, ("history",)) == []  # and removed
     seen = {item for row in published(home, "samples", DAYS[3]) for item in row["history_item_id"]}
     assert 777 in seen
 

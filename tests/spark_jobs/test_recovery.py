@@ -20,6 +20,8 @@ from spark_helpers import (
     write_raw,
 )
 
+from contracts.alive import ALIVE
+
 
 def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any, make_home: Any) -> None:
     home = make_home()
@@ -33,8 +35,11 @@ def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any
     assert home.lake.manifest("samples", DAY) is None
     assert list(home.lake.days("samples")) == []
 
+    (left,) = partition.glob("build-*")
+    (left / ALIVE).write_text("1700000000")  # hours later
     assert longreel(home, "build-samples", "--date", str(DAY)) == 0
     assert sum(len(r["target_item_id"]) for r in published(home, "samples", DAY)) == 5_000
+    assert not left.exists()
 
 
 def test_spark_submit_runs_a_step_and_passes_its_exit_code_on(make_home: Any, tmp_path: Path) -> None:
