@@ -70,7 +70,8 @@ def feed(
     on_cuda = device.type == "cuda"
     if on_cuda and device.index is not None:
         torch.cuda.set_device(device)  # this thread's too
-    stream = torch.cuda.Stream(device) if on_cuda else None
+    # Before the step's kernels, where both wait for room: dozens of small ones would each wait for a large one.
+    stream = torch.cuda.Stream(device, priority=-1) if on_cuda else None
 
     def on_stream() -> AbstractContextManager[object]:
         return torch.cuda.stream(stream) if stream is not None else nullcontext()

@@ -155,6 +155,9 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "tags matched, sink": {"model": tags | {"sink": True}},
         "sink and window length": {"model": {"sink": True, "window_length": True}},
         **{f"dropout {p}": {"model": {"dropout": p}} for p in (0.1, 0.3) if p != size.model["dropout"]},
+        "tables by AdamW": {
+            "train": {"table_optimizer": "adamw", "table_learning_rate": size.training["learning_rate"]}
+        },
         **{f"table rate {rate}": {"train": {"table_learning_rate": rate}} for rate in (0.02, 0.1)},
         **{
             f"rate {rate}": {"train": {"learning_rate": rate}}
