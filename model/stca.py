@@ -75,8 +75,7 @@ class Layer(nn.Module):
 
     def _derived(self, name: object, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """What `make` makes of parameters: anew where gradients are wanted, else kept until one of them changes."""
-        parameters = list(self.parameters())
-        if torch.is_grad_enabled() or parameters[0].is_inference():
+        if torch.is_grad_enabled() or (parameters := list(self.parameters()))[0].is_inference():
             return make()
         key = [(each._version, each.data_ptr(), each.dtype) for each in parameters]
         if name not in self._kept or self._kept[name][0] != key:
@@ -111,23 +110,28 @@ class Layer(nn.Module):
         made: Tensor = F.linear(events, *self.folded()).unflatten(-1, (2, self.heads, -1))
         return made
 
-    def queries(self, query: Tensor, form: str) -> Tensor:
-        """query [T, D] -> q [T, N, Dh], or (absorbed) taken into the events' space, [T, N, D]."""
+    def queries(self, query: Tensor, folded: tuple[Tensor, ...] | None) -> Tensor:
+        """query [T, D] -> q [T, N, Dh], or by what is `folded` taken into the events' space, [T, N, D] (absorbed)."""
         q = self.query(query).unflatten(-1, (self.heads, -1))
-        if form == "absorbed":
-            w_k = self.folded()[0].unflatten(0, (2, self.heads, -1))[0]
+        if folded is not None:
+            w_k = folded[0].unflatten(0, (2, self.heads, -1))[0]
             q, width = torch.einsum("tnd,ndc->tnc", q, w_k), q.shape[-1]
             if self.sink is not None:
                 q = turn_to_sink(q, self.sink, width**-0.5)
         out: Tensor = q
         return out
 
-    def gather(self, values: Tensor, hits: Tensor | None, seen: Tensor, form: str) -> Tensor:
-        """What was read [T, N, Dh], or (absorbed) [T, N, D] in the events' space and from their sinks if there are any,
-        and the weights on equal ids [T, N] -> o [T, D]. seen [T]: 1 where there is history.
+    def gather(self, values: Tensor, hits: Tensor | None, seen: Tensor, folded: tuple[Tensor, ...] | None) -> Tensor:
+        """What was read -> o [T, D].
+
+        Args:
+            values: [T, N, Dh]; or [T, N, D] in the events' space, from their sinks too if there are any (absorbed).
+            hits: the weights on equal ids [T, N].
+            seen: [T], 1 where there is history.
+            folded: what `folded` gave, where values lie in the events' space.
         """
-        if form == "absorbed":
-            weight, constant = self.folded()
+        if folded is not None:
+            weight, constant = folded
             w_v, weight_read = weight.unflatten(0, (2, self.heads, -1))[1], seen[:, None, None]
             if self.sink is not None:
                 values, weight_read = leave_sink(values)
@@ -191,9 +195,10 @@ class STCA(nn.Module):
             history_offsets, max_history = sinks.offsets, None if max_history is None else max_history + 1
             ids = ids and (ids[0], sinks.fill(ids[1], UNKNOWN))
         compared = None if ids is None else ComparedIds(*ids)
+        folded = [layer.folded() if form == "absorbed" else None for layer in layers]
         aside = Aside(history, wanted=engine == "packed")
         with aside.work():
-            q = layers[0].queries(self.first_norm(self.first_query(target)), form)
+            q = layers[0].queries(self.first_norm(self.first_query(target)), folded[0])
         for i, (kv, rstd) in enumerate(self.encode(history, form, through_norm)):
             layer = layers[i]
             if sinks is not None:
@@ -214,10 +219,10 @@ class STCA(nn.Module):
             )
             aside.hold(q, values, hits)
             with aside.work():
-                outputs.append(layer.gather(values, hits, seen, form))
+                outputs.append(layer.gather(values, hits, seen, folded[i]))
                 if i < len(self.fusions):
                     fused = torch.cat([*outputs, target], dim=-1) if self.fuses else target
-                    q = layers[i + 1].queries(self.fusions[i](fused), form)
+                    q = layers[i + 1].queries(self.fusions[i](fused), folded[i + 1])
         with aside.work():
             z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
         aside.join()
