@@ -139,13 +139,20 @@ def takeover_in_spark(world: World, where: Path) -> str:
     with started(world, home) as stack:
         staged(world, home)
         java = live("java", "SparkSubmit", str(home.path), "ingest")[-1]
-        java.suspend()
-        goes_on = threading.Thread(target=_resume_at, args=(java, lambda: len(live("java", str(home.path))) > 1))
-        goes_on.start()
-        try:
+        with _standing_still(java, lambda: len(live("java", str(home.path))) > 1):
             return _scheduler_killed(world, stack, "ingest", DAILY)
-        finally:
-            goes_on.join()
+
+
+@contextlib.contextmanager
+def _standing_still(process: psutil.Process, moment: Callable[[], bool]) -> Iterator[None]:
+    """Suspend a process; it goes on at a moment, for which the end of the block waits."""
+    process.suspend()
+    goes_on = threading.Thread(target=_resume_at, args=(process, moment))
+    goes_on.start()
+    try:
+        yield
+    finally:
+        goes_on.join()
 
 
 def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
@@ -169,13 +176,8 @@ def takeover_after_promotion(world: World, where: Path) -> str:
         until(lambda: list(home.work.glob("train/*/done.json")), "the end of the training", 900, every=0.1)
         until(lambda: Ledger(home, client_of(home)).entries(), "the promotion", 300, every=0.1)
         retrain = _youngest_retrain(home)
-        retrain.suspend()
-        goes_on = threading.Thread(target=_resume_at, args=(retrain, lambda: _youngest_retrain(home) != retrain))
-        goes_on.start()
-        try:
+        with _standing_still(retrain, lambda: _youngest_retrain(home) != retrain):
             said = _scheduler_killed(world, stack, "retrain", TRAIN)
-        finally:
-            goes_on.join()
         assert "is the champion already" in log_of(home, TRAIN, stack.first(TRAIN, str(world.day)), "retrain")
     return f"{said}; the second try found it done"
 
