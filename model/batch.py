@@ -60,10 +60,6 @@ class RequestBatch:
                 moved[each.name] = value.map(move)
         return replace(self, **moved)
 
-    def pin_memory(self) -> "RequestBatch":
-        """The same batch in page-locked memory, from which a copy to the device need not wait."""
-        return self.map(lambda tensor: tensor.pin_memory())
-
     def record_stream(self, stream: torch.cuda.Stream) -> None:
         """Keep the batch's memory until what `stream` has been given so far is done, whoever made it."""
 

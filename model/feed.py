@@ -1,7 +1,7 @@
-"""How do batches reach the device ahead of the step? Packed, copied and looked up in the thread that reads ahead.
+"""How do batches reach the step? Packed on its device and looked up, in the thread that reads ahead.
 
-On CUDA that thread has a stream of its own: the copy, the hashing and the one wait for the number of distinct rows run
-beside the step before, and the step's stream is only told to start after them.
+On CUDA that thread has a stream of its own: the gathering, the hashing and the one wait for the number of distinct
+rows run beside the step before, and the step's stream is only told to start after them.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class RowFinders:
 class Fed:
     """One rank's share of a batch on its device, and what is known of it without asking the device."""
 
-    share: Share  # as it was read, on the CPU
+    share: Share  # as it was read
     batch: RequestBatch
     ready: torch.cuda.Event | None
     filled: Filled | None = None  # the batch filled up to a shape, where that was asked for
@@ -63,7 +63,7 @@ class Fed:
 def feed(
     shares: Iterator[Share], embeddings: Embeddings, device: torch.device, fill: tuple[str, ...] | None = None
 ) -> Iterator[Fed]:
-    """Shares of batches on `device`, with their rows; to be iterated in the thread that reads ahead.
+    """Shares that lie on `device`, with their rows; to be iterated in the thread that reads ahead.
 
     `fill`: fill them up to few shapes, for a model that compares these ids (model/padding.py); None: leave them.
     """
@@ -78,10 +78,12 @@ def feed(
 
     with on_stream():
         finders = RowFinders(embeddings, device)
-    for share in shares:
+    while True:
         with on_stream():
-            batch = share.batch.to(device, non_blocking=True) if on_cuda else share.batch
-            batch = finders(batch)
+            share = next(shares, None)
+            if share is None:
+                return
+            batch = finders(share.batch)
             filled = None
             if fill is not None and batch.num_targets:
                 filled = fill_up(batch, fill, share.num_targets)

@@ -25,6 +25,7 @@ from contracts.lake import Lake, Manifest
 from contracts.ragged import Ints, list_values, offsets_of, ranges
 from contracts.schemas import HISTORY_FIELDS, SAMPLES
 from model.batch import RequestBatch
+from model.device_rows import DeviceRows
 from model.samples import SampleRows, without_request_ids
 from model.windows import WindowSampler
 
@@ -171,10 +172,7 @@ def decoding_threads() -> int:
 
 
 class TrainingReader:
-    """Batches of a training run over published samples partitions, or one rank's shares of them.
-
-    `pin` packs into page-locked memory, from which copies to a CUDA device need not wait.
-    """
+    """Batches of a training run over published samples partitions, or one rank's shares of them, on its device."""
 
     def __init__(
         self,
@@ -185,10 +183,10 @@ class TrainingReader:
         *,
         rank: int = 0,
         ranks: int = 1,
-        pin: bool = False,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
     ) -> None:
         self.lake, self.tasks, self.config = lake, tuple(tasks), config
-        self.rank, self.ranks, self.pin = rank, ranks, pin
+        self.rank, self.ranks, self.device = rank, ranks, device
         self.windows = WindowSampler(config)
         self.groups, self.events, self.targets = row_groups(lake, manifests)
         if not self.targets.sum():
@@ -255,16 +253,20 @@ class TrainingReader:
             threads = decoding_threads()
             coming = self._pools(start or Position())
             now = next(coming, None)
-            rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups, threads)
+            rows = None if now is None else ahead.submit(self._decode, now[0].groups, threads)
             while now is not None and rows is not None:
                 (pool, first, position), decoded = now, rows.result()
                 now = next(coming, None)
-                rows = None if now is None else ahead.submit(read_rows, self.lake, now[0].groups, threads)
+                rows = None if now is None else ahead.submit(self._decode, now[0].groups, threads)
                 for i in range(first, len(pool.bounds) - 1):
                     position = replace(position, batch=position.batch + 1)
                     ended = position.batch == self._num_batches[position.epoch]
                     after = Position(epoch=position.epoch + 1) if ended else position
                     yield self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
+
+    def _decode(self, groups: list[RowGroup], threads: int) -> SampleRows | DeviceRows:
+        rows = read_rows(self.lake, groups, threads)
+        return rows if self.device.type == "cpu" else DeviceRows.of(rows, self.device)
 
     def _pools(self, position: Position) -> Iterator[tuple[_Pool, int, Position]]:
         """Pools from a position on, each with the number of its first batch to be read and the position of that."""
@@ -278,13 +280,13 @@ class TrainingReader:
                     yield pool, first, Position(epoch=epoch, batch=before + first)
                 before += batches
 
-    def _share(self, rows: SampleRows, pool: _Pool, part: slice, position: Position) -> Share:
+    def _share(self, rows: SampleRows | DeviceRows, pool: _Pool, part: slice, position: Position) -> Share:
         requests, windows, index, skip = pool.requests[part], pool.windows[part], pool.index[part], pool.skip[part]
         lengths, targets = np.minimum(self.events[index], windows), self.targets[index]
         mine = deal(lengths + targets, self.ranks)[self.rank]
         mine = mine[np.argsort(lengths[mine], kind="stable")]
         return Share(
-            batch=rows.pack(requests[mine], windows[mine], self.tasks, index[mine], skip[mine], pin=self.pin),
+            batch=rows.pack(requests[mine], windows[mine], self.tasks, index[mine], skip[mine]),
             position=position,
             num_requests=len(requests),
             num_targets=int(targets.sum()),

@@ -5,13 +5,11 @@ No Python loop runs over events, targets or requests.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from contracts.actions import LABELS
 from contracts.conform import conform
@@ -30,6 +28,16 @@ def _integers(array: pa.Array, name: str) -> Ints:
     if array.null_count:
         raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
     return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """What some requests read of the flat arrays, each [B]: where it starts, and how much it is."""
+
+    event_starts: Ints
+    events: Ints
+    target_starts: Ints
+    targets: Ints
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +180,19 @@ class SampleRows:
             target_offsets=offsets_of(counts),
         )
 
+    def cut(self, requests: Ints, windows: Ints | int, skip: Ints | int = 0) -> "Cut":
+        """Which events and targets `requests` [B] read: their newest `windows` events ([B], or one for all), or those
+        before the newest `skip`.
+        """
+        stop = self.history_stop[requests] - skip
+        lengths = np.minimum(stop - self.history_start[requests], windows)
+        return Cut(
+            event_starts=stop - lengths,
+            events=lengths,
+            target_starts=self.target_offsets[requests],
+            targets=self.target_counts[requests],
+        )
+
     def pack(
         self,
         requests: Ints,
@@ -179,48 +200,28 @@ class SampleRows:
         tasks: Sequence[str] = (),
         index: Ints | None = None,
         skip: Ints | int = 0,
-        pin: bool = False,
     ) -> RequestBatch:
-        """A batch of `requests` [B], each with its newest `windows` events ([B], or one for all), or those before the
-        newest `skip`.
+        """A batch of `requests` [B] and what `cut` says that they read. model/device_rows.py does it on a device.
 
         Labels are packed for `tasks`; `index` [B] is what the batch calls its requests, by default their number here.
-        `pin` gathers events and targets straight into page-locked memory.
         """
-        stop = self.history_stop[requests] - skip
-        lengths = np.minimum(stop - self.history_start[requests], windows)
-        events = ranges(stop - lengths, lengths)
-        counts = self.target_counts[requests]
-        targets = ranges(self.target_offsets[requests], counts)
+        cut = self.cut(requests, windows, skip)
+        events, targets = ranges(cut.event_starts, cut.events), ranges(cut.target_starts, cut.targets)
         row = self.request_row[requests]
         labels = self.task_labels(tasks, targets) if tasks else np.zeros((len(targets), 0), np.float32)
-        small: dict[str, Any] = {
-            "history_offsets": offsets_of(lengths),
-            "target_offsets": offsets_of(counts),
-            "labels": labels,
-            "request_time_ms": self.request_time_ms[requests],
-            "user_features": self.user_features[row],
-            "user_id": self.user_id[row],
-            "request_index": requests if index is None else index,
-        }
-        for name, values in small.items():
-            tensor = torch.from_numpy(np.ascontiguousarray(values))
-            small[name] = tensor.pin_memory() if pin else tensor
         return RequestBatch(
-            history={name: _gather(values, events, pin) for name, values in self.history.items()},
-            target={name: _gather(values, targets, pin) for name, values in self.target.items()},
-            max_history=int(lengths.max(initial=0)),
-            max_targets=int(counts.max(initial=0)),
-            **small,
+            history={name: torch.from_numpy(values[events]) for name, values in self.history.items()},
+            history_offsets=torch.from_numpy(offsets_of(cut.events)),
+            target={name: torch.from_numpy(values[targets]) for name, values in self.target.items()},
+            target_offsets=torch.from_numpy(offsets_of(cut.targets)),
+            labels=torch.from_numpy(labels),
+            request_time_ms=torch.from_numpy(self.request_time_ms[requests]),
+            user_features=torch.from_numpy(self.user_features[row]),
+            user_id=torch.from_numpy(self.user_id[row]),
+            request_index=torch.from_numpy(requests if index is None else index),
+            max_history=int(cut.events.max(initial=0)),
+            max_targets=int(cut.targets.max(initial=0)),
         )
-
-
-def _gather(values: Ints, places: Ints, pin: bool) -> Tensor:
-    if not pin:
-        return torch.from_numpy(values[places])
-    out = torch.empty(len(places), dtype=torch.from_numpy(values[:0]).dtype, pin_memory=True)
-    np.take(values, places, out=out.numpy(), mode="clip")  # "raise" would go through a buffer
-    return out
 
 
 def _parallel(table: pa.Table, prefix: str, names: list[str]) -> tuple[dict[str, Ints], Ints]:

@@ -15,6 +15,7 @@ from contracts.lake import Lake
 from contracts.ragged import Ints, ranges
 from contracts.schemas import REQUEST_TABLE
 from model.batch import RequestBatch
+from model.device_rows import DeviceRows
 from model.prefetch import Prefetcher
 from model.ranker import Ranker
 from model.reader import RowGroup, read_rows, row_groups
@@ -54,8 +55,9 @@ def score_rows(
 
     def packed() -> Iterator[tuple[Ints, RequestBatch]]:
         for part in token_batches(tokens[asked], BATCH_TOKENS[device.type]):
-            yield asked[part], rows.pack(asked[part], window)
+            yield asked[part], packing.pack(asked[part], window)
 
+    packing = rows if device.type == "cpu" else DeviceRows.of(rows, device)
     with Prefetcher(packed(), depth=2) as batches:
         for requests, batch in batches:
             where = ranges(rows.target_offsets[requests], counts[requests])

@@ -145,8 +145,7 @@ def _prepare(
     device: torch.device,
 ) -> _Run:
     settings = config.training
-    on_cuda = device.type == "cuda"
-    reader = TrainingReader(lake, manifests, config.tasks, settings, rank=ranks.rank, ranks=ranks.size, pin=on_cuda)
+    reader = TrainingReader(lake, manifests, config.tasks, settings, rank=ranks.rank, ranks=ranks.size, device=device)
     some = reader.first_rows()
     torch.manual_seed(settings.seed)
     ranker = make_ranker(config.model, config.tasks, some.user_features.shape[1])

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from types import FrameType
 from typing import IO, Any
 
+import torch
+
 from benchmarks.extrapolation.plan import Planned
 
 WORKER = "benchmarks.extrapolation.worker"
@@ -53,14 +55,16 @@ def _terminable() -> Iterator[None]:
 
 
 class Worker:
-    """One process, and the cell that it has."""
+    """One process, on one of the cards where there are several, and the cell that it has."""
 
-    def __init__(self, arguments: list[str], threads: int) -> None:
+    def __init__(self, arguments: list[str], threads: int, card: int | None = None) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", WORKER, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"OMP_NUM_THREADS": str(threads)} | os.environ,
+            env={"OMP_NUM_THREADS": str(threads)}
+            | os.environ
+            | ({} if card is None else {"CUDA_VISIBLE_DEVICES": str(card)}),
         )
         self.has: Planned | None = None
 
@@ -88,12 +92,12 @@ def run_in_workers(
     started: Callable[[Planned], None],
     finished: Callable[[Planned, dict[str, Any]], None],
 ) -> list[Planned]:
-    """Run what the queue gives in `jobs` processes; returns the cells whose process died.
+    """Run what the queue gives in `jobs` processes, dealt to the cards that are there; returns the cells whose process died.
 
     `finished` is called with a cell and its line of results, here, as they come. SIGTERM goes on to the workers, which
     save what they train.
     """
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads, cards = max(1, (os.cpu_count() or 1) // jobs), torch.cuda.device_count()
     lost: list[Planned] = []
     workers: list[Worker] = []
 
@@ -105,8 +109,8 @@ def run_in_workers(
 
     with _terminable(), selectors.DefaultSelector() as ready:
         try:
-            for _ in range(min(jobs, len(queue.waiting))):
-                workers.append(Worker(arguments, threads))
+            for number in range(min(jobs, len(queue.waiting))):
+                workers.append(Worker(arguments, threads, number % cards if cards > 1 else None))
                 ready.register(workers[-1].answers, selectors.EVENT_READ, workers[-1])
                 feed(workers[-1])
             while ready.get_map():

@@ -190,6 +190,7 @@ def _about(
         "training_tokens": result.history_tokens + result.targets,
         "training_seconds": result.seconds,
         "tokens_per_s": last_step[0].tokens_per_s if last_step else None,
+        "data_wait_share": last_step[0].data_wait_share if last_step else None,
         "scoring_seconds": scoring_seconds,
         "steps": result.steps,
         "final_loss": result.final_loss,

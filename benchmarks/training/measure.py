@@ -64,7 +64,7 @@ def time_steps(
     tasks = ("click",)
     on_cuda = device.type == "cuda"
     torch.manual_seed(0)
-    reader = TrainingReader(lake, manifests, tasks, training, pin=on_cuda and not apart)
+    reader = TrainingReader(lake, manifests, tasks, training, device=device)
     first = next(iter(reader.shares()))
     ranker = Ranker(sizes, tasks, first.batch.user_features.shape[1]).to(device).train()
     if training.recompute:

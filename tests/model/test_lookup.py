@@ -163,8 +163,11 @@ def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
 ) -> None:
     cuda = torch.device("cuda")
     embeddings = Embeddings(config.model, 2)
-    reader = TrainingReader(lake, [lake.require("samples", day) for day in days], TASKS, config.training, pin=True)
-    on_cpu, on_cuda = (list(feed(reader.shares(), embeddings, device)) for device in (torch.device("cpu"), cuda))
+    manifests = [lake.require("samples", day) for day in days]
+    on_cpu, on_cuda = (
+        list(feed(TrainingReader(lake, manifests, TASKS, config.training, device=device).shares(), embeddings, device))
+        for device in (torch.device("cpu"), cuda)
+    )
     for one, other in zip(on_cpu, on_cuda, strict=True):
         expected, found = one.take(), other.take().to("cpu")
         assert expected.rows is not None

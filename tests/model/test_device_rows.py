@@ -1,0 +1,83 @@
+"""Rows on a device give the batches that the host packs, request by request and share by share."""
+
+from dataclasses import fields, replace
+from datetime import date
+
+import numpy as np
+import pytest
+import torch
+
+from contracts.config import Config
+from contracts.errors import LongreelError
+from contracts.lake import Lake
+from model.batch import RequestBatch
+from model.device_rows import DeviceRows
+from model.reader import Position, TrainingReader
+from model.samples import SampleRows
+from model.scoring import day_groups, read_rows
+
+TASKS = ("click", "like")
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+]
+
+
+@pytest.fixture
+def rows(lake: Lake, days: list[date]) -> SampleRows:
+    return read_rows(lake, day_groups(lake, days[0]))
+
+
+def assert_same(one: RequestBatch, other: RequestBatch) -> None:
+    """Every tensor, its type too, and every number."""
+    for each in fields(one):
+        expected, found = getattr(one, each.name), getattr(other, each.name)
+        pairs = [(expected[k], found[k]) for k in expected] if isinstance(expected, dict) else [(expected, found)]
+        for a, b in pairs:
+            if isinstance(a, torch.Tensor):
+                assert (a.dtype, a.shape) == (b.dtype, b.shape), each.name
+                assert torch.equal(a, b.cpu()), each.name
+            else:
+                assert a == b, each.name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_packs_what_the_host_packs(rows: SampleRows, device: str) -> None:
+    there, rng = DeviceRows.of(rows, torch.device(device)), np.random.default_rng(0)
+    assert rows.user_features.shape[1] > 0
+    for count in (0, 1, 37):
+        requests = rng.choice(rows.num_requests, count)
+        windows = rng.integers(1, 64, count)
+        skip = np.minimum(rng.integers(0, 3, count), rows.history_lengths[requests])
+        index = rng.integers(0, 1 << 40, count)
+        assert_same(rows.pack(requests, windows, TASKS, index, skip), there.pack(requests, windows, TASKS, index, skip))
+    everything = np.arange(rows.num_requests)
+    assert_same(rows.pack(everything, 10_240), there.pack(everything, 10_240))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_users_without_features_and_requests_without_history(rows: SampleRows, device: str) -> None:
+    bare = replace(rows, user_features=rows.user_features[:, :0], history_stop=rows.history_start)
+    some = np.arange(5)
+    batch = DeviceRows.of(bare, torch.device(device)).pack(some, 64, TASKS)
+    assert (batch.num_events, tuple(batch.user_features.shape)) == (0, (5, 0))
+    assert_same(bare.pack(some, 64, TASKS), batch)
+
+
+def test_labels_that_are_not_there_are_asked_for_by_name(rows: SampleRows) -> None:
+    there = DeviceRows.of(replace(rows, labels=None), torch.device("cpu"))
+    assert there.pack(np.arange(3), 8).labels.shape[1] == 0
+    with pytest.raises(LongreelError, match="target_labels"):
+        there.pack(np.arange(3), 8, TASKS)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_reader_on_a_card_reads_what_one_on_the_host_reads(lake: Lake, days: list[date], config: Config) -> None:
+    manifests = [lake.require("samples", day) for day in days]
+    host, card = (
+        TrainingReader(lake, manifests, TASKS, config.training, device=torch.device(device))
+        for device in ("cpu", "cuda")
+    )
+    for one, other in zip(host.shares(Position(batch=1)), card.shares(Position(batch=1)), strict=True):
+        assert one.position == other.position
+        assert_same(one.batch, other.batch)
