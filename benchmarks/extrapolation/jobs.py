@@ -92,7 +92,7 @@ def run_in_workers(
     started: Callable[[Planned], None],
     finished: Callable[[Planned, dict[str, Any]], None],
 ) -> list[Planned]:
-    """Run what the queue gives in `jobs` processes, dealt to the cards that are there; returns the cells whose process died.
+    """Run what the queue gives in `jobs` processes, dealt to the cards there are; returns the cells that were lost.
 
     `finished` is called with a cell and its line of results, here, as they come. SIGTERM goes on to the workers, which
     save what they train.
