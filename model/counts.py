@@ -20,6 +20,9 @@ NUMBERS = len(COMPARABLE) * (1 + len(HORIZONS_MS) + 3)  # of a target
 class MatchCounts(nn.Module):
     """A token that a target's numbers make: linear, GELU, linear.
 
+    Of each field they are: matches in the window and within each horizon; whether there is one, and of the newest its
+    age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where none is.
+
     Not rows of a table by log buckets, as events' times are: targets are few to learn every bucket from, and with
     buckets a trial (benchmarks/extrapolation) lost what these numbers win.
     """
@@ -33,34 +36,25 @@ class MatchCounts(nn.Module):
 
     def numbers(self, batch: RequestBatch) -> Tensor:
         """[T, NUMBERS] float32, about -2 .. 3, from a batch's integers alone; nothing waits for the device."""
-        seen = Seen(batch, self.horizons_ms)
-        return torch.stack([each for name in COMPARABLE for each in seen.numbers(batch, name)], dim=1)
+        request = segment_ids(batch.target_offsets, batch.num_targets)
+        first, stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
+        starts = torch.cat([first[:, None], horizon_starts(batch, self.horizons_ms)[request]], dim=1)  # [T, 1 + K]
+        asked = batch.request_time_ms[request]
+        times = torch.cat([batch.history["time_ms"], asked])  # one there also where there is no event
+        history, target = (
+            torch.stack([fields[name].long() for name in COMPARABLE]) for fields in (batch.history, batch.target)
+        )
+        counts, newest = matches(history, target, starts, stop)
+        found = (counts[..., 0] > 0).float()
+        age = log2p1((asked - times[newest]) / 1_000) / 8 - 2
+        after = log2p1(stop - 1 - newest) / 4 - 1
+        each = torch.cat([log2p1(counts) / 4, torch.stack([found, found * age, found * after], dim=-1)], dim=-1)
+        return each.transpose(0, 1).flatten(1)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """[T, NUMBERS] -> [T, D]."""
         out: Tensor = self.down(F.gelu(self.up(numbers.to(self.up.weight.dtype))))
         return out
-
-
-class Seen:
-    """Where, in the packed history, each target's window and horizons begin and end."""
-
-    def __init__(self, batch: RequestBatch, horizons_ms: Tensor) -> None:
-        request = segment_ids(batch.target_offsets, batch.num_targets)
-        first, self.stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
-        self.asked = batch.request_time_ms[request]
-        self.starts = torch.cat([first[:, None], horizon_starts(batch, horizons_ms)[request]], dim=1)  # [T, 1 + K]
-        self.times = torch.cat([batch.history["time_ms"], self.asked])  # one there also where there is no event
-
-    def numbers(self, batch: RequestBatch, name: str) -> list[Tensor]:
-        """A field's numbers, each [T]: matches in the window and within each horizon; whether there is one, and of the
-        newest its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where none is.
-        """
-        counts, newest = matches(batch.history[name], batch.target[name], self.starts, self.stop)
-        found = (counts[:, 0] > 0).float()
-        age = log2p1((self.asked - self.times[newest]) / 1_000) / 8 - 2
-        after = log2p1(self.stop - 1 - newest) / 4 - 1
-        return [*(log2p1(counts) / 4).unbind(1), found, found * age, found * after]
 
 
 def log2p1(values: Tensor) -> Tensor:
@@ -78,26 +72,27 @@ def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
 
 
 def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
-    """How many events between places have a target's id, and which is the newest?
+    """How many events between places have a target's id, and which is the newest? Of several fields at once.
 
     Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches count
-    them, whatever their number, and the last one is the newest. O((H + T) log(H + T)).
+    them, whatever their number, and the last one is the newest. O((H + T) log(H + T)) a field.
 
     Args:
-        history: ids [H]. target: ids [T], of which UNKNOWN matches nothing.
+        history: ids [F, H] int64. target: ids [F, T] int64, of which UNKNOWN matches nothing.
         starts, stop: places in the packed history, [T, K] and [T]; events from starts[t, k] to stop[t] - 1 count.
 
     Returns:
-        Counts [T, K] int64. The place of the newest match [T], which has no meaning where counts[:, 0] is 0, but is a
-        place in history and targets laid behind one another.
+        Counts [F, T, K] int64. The place of the newest match [F, T], which has no meaning where counts[f, t, 0] is 0,
+        but is a place in history and targets laid behind one another.
     """
-    ids = torch.cat([history, target]).long()  # targets lie behind all events: no [start, stop) holds one
-    ordered, places = ids.sort(stable=True)
-    new = torch.cat([ordered.new_zeros(min(1, len(ids))), (ordered[1:] != ordered[:-1]).long()])
-    run, span = new.cumsum(0), len(ids) + 1
+    ids = torch.cat([history, target], dim=1)  # targets lie behind all events: no [start, stop) holds one
+    ordered, places = ids.sort(dim=1, stable=True)
+    run = F.pad((ordered[:, 1:] != ordered[:, :-1]).long().cumsum(1), (min(1, ids.shape[1]), 0))
+    span = ids.shape[1] + 1
     keys = run * span + places  # increasing, exact: runs and places are both smaller than span
-    wanted = run[torch.searchsorted(ordered, target.long())] * span
-    upto = torch.searchsorted(keys, wanted + stop)
-    counts = upto[:, None] - torch.searchsorted(keys, wanted[:, None] + starts)
-    counts = torch.where(target[:, None] == UNKNOWN, 0, counts)
-    return counts, places[(upto - 1).clamp(min=0)]
+    wanted = run.gather(1, torch.searchsorted(ordered, target)) * span
+    bounds = torch.cat([starts, stop[:, None]], dim=1)
+    below = torch.searchsorted(keys, (wanted[..., None] + bounds).flatten(1)).view(*target.shape, bounds.shape[1])
+    upto = below[..., -1:]
+    counts = (upto - below[..., :-1]).masked_fill(target[..., None] == UNKNOWN, 0)
+    return counts, places.gather(1, (upto.squeeze(-1) - 1).clamp(min=0))

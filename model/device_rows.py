@@ -7,9 +7,11 @@ gathers and sends every request's window instead.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from contracts.actions import LABELS
@@ -36,9 +38,9 @@ class DeviceRows:
             moved = DeviceRows(
                 rows=replace(rows, history={}, target={}),
                 device=device,
-                history={name: torch.from_numpy(values).to(device) for name, values in rows.history.items()},
-                target={name: torch.from_numpy(values).to(device) for name, values in rows.target.items()},
-                labels=None if rows.labels is None else torch.from_numpy(rows.labels).to(device),
+                history={name: _moved(values, device) for name, values in rows.history.items()},
+                target={name: _moved(values, device) for name, values in rows.target.items()},
+                labels=None if rows.labels is None else _moved(rows.labels, device),
             )
         if stream is not None:
             stream.synchronize()
@@ -105,6 +107,12 @@ class DeviceRows:
                 tensor.record_stream(stream)
             if self.labels is not None:
                 self.labels.record_stream(stream)
+
+
+def _moved(values: NDArray[Any], device: torch.device) -> Tensor:
+    if not values.flags.writeable:  # straight from Arrow: small, or a single row group
+        values = values.copy()
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _places(starts: Tensor, offsets: Tensor, total: int) -> Tensor:

@@ -86,6 +86,6 @@ def feed(
             batch = finders(share.batch)
             filled = None
             if fill is not None and batch.num_targets:
-                filled = fill_up(batch, fill, share.num_targets)
+                filled = fill_up(batch, fill, share.num_targets, share.largest)
             ready = stream.record_event() if stream is not None else None
         yield Fed(share=share, batch=batch, ready=ready, filled=filled)

@@ -23,7 +23,10 @@ def _logical_shift(values: Tensor, by: int) -> Tensor:
     return (values >> by) & ((1 << (64 - by)) - 1)
 
 
-def bucket(ids: Tensor, buckets: int) -> Tensor:
-    """Ids of any integer type -> rows in [0, buckets): row 0 for an unknown id, a hash for the others."""
+def bucket(ids: Tensor, buckets: int | Tensor) -> Tensor:
+    """Ids of any integer type -> rows in [0, buckets): row 0 for an unknown id, a hash for the others.
+
+    `buckets` may be a tensor that broadcasts with the ids.
+    """
     rows = 1 + (mix64(ids) & 0x7FFFFFFFFFFFFFFF) % (buckets - 1)
-    return torch.where(ids == UNKNOWN, 0, rows)
+    return rows.masked_fill_(ids == UNKNOWN, 0)

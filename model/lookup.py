@@ -53,6 +53,10 @@ class HashedTable(nn.Module):
         self.sizes = sizes
         ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
         self.starts = dict(zip(sizes, [0, *ends[:-1]], strict=True))
+        self.register_buffer("_first", torch.tensor([0, *ends[:-1]]), persistent=False)
+        self.register_buffer("_size", torch.tensor(list(sizes.values())), persistent=False)
+        self._first: Tensor  # [features], so that all are hashed at once
+        self._size: Tensor
         self.weight = nn.Parameter(torch.empty(ends[-1], width).normal_(std=std))
 
     @property
@@ -62,8 +66,8 @@ class HashedTable(nn.Module):
 
     def rows(self, ids: dict[str, Tensor]) -> Tensor:
         """Ids of every feature, each [E], in the table's order -> rows [E, features] int32."""
-        found = [bucket(ids[name], size) + self.starts[name] for name, size in self.sizes.items()]
-        return torch.stack(found, dim=-1).int()
+        together = torch.stack([ids[name].long() for name in self.sizes], dim=-1)
+        return (bucket(together, self._size) + self._first).int()
 
     def field_rows(self, ids: Tensor) -> Tensor:
         """Ids [E, F] of F fields that share one feature's rows, hashed with their field -> rows [E, F] int32."""

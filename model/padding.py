@@ -12,8 +12,10 @@ from torch import Tensor
 
 from model.batch import RequestBatch
 from model.lookup import BatchRows
+from model.reader import Largest
 
-FINE, COARSE = 8, 1  # sizes an octave: events are the work; what else there is costs little, so that powers of two do
+NOTHING_LARGER = Largest()
+FINE, COARSE = 8, 1  # sizes an octave: events are the work; what else there is costs little, so powers of two do
 
 
 def round_up(count: int, steps: int) -> int:
@@ -35,14 +37,19 @@ class Shape:
     max_targets: int
 
     @staticmethod
-    def of(batch: RequestBatch) -> "Shape":
-        """The shape that a batch with its rows is filled up to."""
+    def of(batch: RequestBatch, largest: Largest) -> "Shape":
+        """The shape that a batch with its rows is filled up to: as large as any of the epoch, but in events and rows,
+        which are the work.
+        """
         rows = found_rows(batch)
-        events, targets = round_up(batch.num_events, FINE), round_up(batch.num_targets, COARSE)
-        longest, most = (1 << max(4, n - 1).bit_length() for n in (batch.max_history, batch.max_targets))
+        events, targets = round_up(batch.num_events, FINE), round_up(max(batch.num_targets, largest.targets), COARSE)
+        longest, most = (
+            1 << max(4, n - 1).bit_length()
+            for n in (max(batch.max_history, largest.max_history), max(batch.max_targets, largest.max_targets))
+        )
         extra = max(1, -(-(events - batch.num_events) // longest), -(-(targets - batch.num_targets) // most))
         return Shape(
-            requests=round_up(batch.num_requests + extra, COARSE),
+            requests=round_up(max(batch.num_requests, largest.requests) + extra, COARSE),
             events=events,
             targets=targets,
             rows=round_up(rows.num_unique, COARSE),
@@ -73,14 +80,17 @@ class Filled:
         return found
 
 
-def fill_up(batch: RequestBatch, compared: tuple[str, ...], loss_targets: int) -> Filled:
+def fill_up(
+    batch: RequestBatch, compared: tuple[str, ...], loss_targets: int, largest: Largest = NOTHING_LARGER
+) -> Filled:
     """Fill a batch with its rows up to `Shape.of` it.
 
     Args:
         compared: the fields whose ids the model compares, see model/identity.py.
         loss_targets: how many targets the loss is a mean of, on all ranks.
+        largest: of the epoch's batches; without, shapes are the batch's own and many.
     """
-    shape, rows = Shape.of(batch), found_rows(batch)
+    shape, rows = Shape.of(batch, largest), found_rows(batch)
     kept = {"item_id", *compared}
     filled = replace(
         batch,

@@ -30,7 +30,8 @@ from model.samples import SampleRows, without_request_ids
 from model.windows import WindowSampler
 
 POOL_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two pools are in memory at a time
-MAX_THREADS = 8  # enough for any step yet measured
+MAX_THREADS = {"cpu": 8, "cuda": 16}  # that decode; enough for any step yet measured
+_TORCH = {np.int64: torch.int64, np.int32: torch.int32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,16 @@ class RowGroup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Largest:
+    """What no batch of an epoch is larger than; batches that are to have few shapes are filled up to about this."""
+
+    requests: int = 0  # likewise targets: of a whole batch, spread evenly over the ranks
+    targets: int = 0
+    max_history: int = 0
+    max_targets: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Share:
     """One rank's part of a batch, which may be empty, and what every rank knows of the whole batch."""
 
@@ -63,6 +74,7 @@ class Share:
     num_targets: int
     num_events: int
     num_pairs: int  # of targets and the events that they read
+    largest: Largest  # of the epoch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +146,18 @@ def deal(tokens: Ints, ranks: int) -> list[Ints]:
     return [np.array(sorted(each), np.int64) for each in mine]
 
 
-def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1) -> SampleRows:
-    """Decode row groups, in the order given."""
+def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, pin: bool = False) -> SampleRows:
+    """Decode row groups, in the order given; `pin`: page-locked, so that a card copies faster."""
     if not groups:
         return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
     if len(groups) == 1:
         return _read_group(lake, groups[0])
     starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
+    # Filled part by part: decoded parts need not all be in memory at once, nor be copied one after another.
     history = {
-        name: np.empty(starts[-1], kind.to_pandas_dtype()) for name, kind in HISTORY_FIELDS.items()
-    }  # filled part by part: decoded parts need not all be in memory at once, nor be copied one after another
+        name: torch.empty(starts[-1], dtype=_TORCH[kind.to_pandas_dtype()], pin_memory=pin).numpy()
+        for name, kind in HISTORY_FIELDS.items()
+    }
 
     def decode(group: RowGroup, start: int) -> SampleRows:
         part = _read_group(lake, group)
@@ -165,10 +179,10 @@ def _read_group(lake: Lake, group: RowGroup) -> SampleRows:
     return SampleRows.from_arrow(conform(found, schema, f"samples in {group.path}"))
 
 
-def decoding_threads() -> int:
-    """Threads that decode for one rank: half of its cores, since the step's own work wants some too."""
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(MAX_THREADS, len(os.sched_getaffinity(0)) // 2 // ranks_here))
+def decoding_threads(device: torch.device) -> int:
+    """Threads that decode for one rank: on a CPU half of its cores, as the step wants some too, else all but two."""
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_THREADS[device.type], cores // 2 if device.type == "cpu" else cores - 2))
 
 
 class TrainingReader:
@@ -194,6 +208,7 @@ class TrainingReader:
             raise LongreelError(f"nothing to train on: the samples of {days or 'no day'} hold no targets")
         self._plans: dict[int, list[_Pool]] = {}  # of the newest epoch asked for
         self._num_batches: dict[int, int] = {}
+        self._largest: dict[int, Largest] = {}
 
     @property
     def num_requests(self) -> int:
@@ -229,6 +244,7 @@ class TrainingReader:
                 room -= group.bytes
             self._plans = {epoch: [self._pool(rng, epoch, groups) for groups in pools]}
             self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in self._plans[epoch])
+            self._largest[epoch] = self._largest_of(self._plans[epoch])
         return self._plans[epoch]
 
     def _pool(self, rng: np.random.Generator, epoch: int, groups: list[RowGroup]) -> _Pool:
@@ -244,13 +260,26 @@ class TrainingReader:
         bounds = np.unique(np.concatenate([np.zeros(1, np.int64), cuts, [len(ends)]]))
         return _Pool(groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds)
 
+    def _largest_of(self, pools: list[_Pool]) -> Largest:
+        pools = [pool for pool in pools if len(pool.index)]
+        if not pools:
+            return Largest()
+        targets = [self.targets[pool.index] for pool in pools]
+        batches = [np.add.reduceat(each, pool.bounds[:-1]) for each, pool in zip(targets, pools, strict=True)]
+        return Largest(
+            requests=-(-max(int(np.diff(pool.bounds).max()) for pool in pools) // self.ranks),
+            targets=-(-max(int(each.max()) for each in batches) // self.ranks),
+            max_history=max(int(np.minimum(self.events[pool.index], pool.windows).max()) for pool in pools),
+            max_targets=max(int(each.max()) for each in targets),
+        )
+
     def shares(self, start: Position | None = None) -> Iterator[Share]:
         """This rank's shares of the batches from a position to the end of the last epoch.
 
         Requests of a share come sorted by visible history, which attention over padded runs profits from.
         """
         with ThreadPoolExecutor(1, "ahead") as ahead:
-            threads = decoding_threads()
+            threads = decoding_threads(self.device)
             coming = self._pools(start or Position())
             now = next(coming, None)
             rows = None if now is None else ahead.submit(self._decode, now[0].groups, threads)
@@ -262,10 +291,11 @@ class TrainingReader:
                     position = replace(position, batch=position.batch + 1)
                     ended = position.batch == self._num_batches[position.epoch]
                     after = Position(epoch=position.epoch + 1) if ended else position
-                    yield self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
+                    share = self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
+                    yield replace(share, largest=self._largest[position.epoch])
 
     def _decode(self, groups: list[RowGroup], threads: int) -> SampleRows | DeviceRows:
-        rows = read_rows(self.lake, groups, threads)
+        rows = read_rows(self.lake, groups, threads, pin=self.device.type == "cuda")
         return rows if self.device.type == "cpu" else DeviceRows.of(rows, self.device)
 
     def _pools(self, position: Position) -> Iterator[tuple[_Pool, int, Position]]:
@@ -292,4 +322,5 @@ class TrainingReader:
             num_targets=int(targets.sum()),
             num_events=int(lengths.sum()),
             num_pairs=int(lengths @ targets),
+            largest=Largest(),
         )

@@ -130,7 +130,7 @@ def main() -> int:
         if on_cuda
         else f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
     )
-    print(f"{name}, torch {torch.__version__}, {decoding_threads()} decoding threads; {sizes}", flush=True)
+    print(f"{name}, torch {torch.__version__}, {decoding_threads(device)} decoding threads; {sizes}", flush=True)
     with repeatable(), tempfile.TemporaryDirectory() as folder:
         if args.lake is not None:
             lake = Lake(args.lake)

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 import torch
 
 from contracts.config import Config
+from contracts.lake import Lake
 from model.batch import RequestBatch
 from model.feed import RowFinders
 from model.graphs import loss_and_gradients
 from model.padding import Shape, fill_up, round_up
 from model.ranker import Ranker, ranking_loss
+from model.reader import Largest, TrainingReader
 from model.samples import SampleRows
 
 TASKS = ("click", "like")
@@ -41,7 +44,7 @@ def test_sizes_are_rounded_up_a_little_and_to_few_values(steps: int) -> None:
 
 def test_a_filled_batch_is_a_batch_of_its_shape(batches: list[RequestBatch]) -> None:
     for batch in batches:
-        filled, shape = fill_up(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch)
+        filled, shape = fill_up(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch, Largest())
         assert (filled.num_requests, filled.num_events, filled.num_targets) == (
             shape.requests,
             shape.events,
@@ -82,3 +85,29 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
                 torch.testing.assert_close(values, p.grad._values(), rtol=1e-5, atol=1e-8, msg=name)
             else:
                 torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-8, msg=name)
+
+
+def test_batches_of_an_epoch_have_few_shapes(lake: Lake, days: list[date], config: Config, ranker: Ranker) -> None:
+    """They differ in what is work alone; and no batch is larger than the largest is said to be."""
+    reader = TrainingReader(lake, [lake.require("samples", day) for day in days], TASKS, config.training)
+    finders = RowFinders(ranker.embeddings, torch.device("cpu"))
+    own, shapes, sizes = set(), set(), []
+    for share in reader.shares():
+        if share.position.epoch:
+            break
+        batch, largest = finders(share.batch), share.largest
+        sizes.append((batch.num_requests, batch.num_targets, batch.max_history, batch.max_targets))
+        shape = Shape.of(batch, largest)
+        own.add(Shape.of(batch, Largest()))
+        shapes.add(replace(shape, events=0, rows=0, user_rows=0))
+        assert (largest.requests, largest.targets) >= (batch.num_requests, batch.num_targets)
+        filled = fill_up(batch, ("item_id",), share.num_targets, largest)
+        assert filled.shape == shape
+        assert filled.batch.num_targets == shape.targets
+    assert tuple(map(max, zip(*sizes, strict=True))) == (
+        largest.requests,
+        largest.targets,
+        largest.max_history,
+        largest.max_targets,
+    )
+    assert len(own) > len(shapes) <= 2
