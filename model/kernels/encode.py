@@ -17,6 +17,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from model.kernels.packing import SIZES
+
 EPS = 1e-5
 FUSED_WIDTH = 256  # up to here one tile holds a whole row: a layer is one kernel, and u and v are recomputed
 FAST = tl.constexpr(os.environ.get("TRITON_INTERPRET") != "1")  # the interpreter has no inline assembly
@@ -85,7 +87,7 @@ def _both(acc, BM: tl.constexpr, BN: tl.constexpr):
     return u.reshape(BM, BN), g.reshape(BM, BN)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _encode_rows(
     x_desc,
     w_desc,
@@ -139,7 +141,7 @@ def _encode_rows(
         tl.store(rstd + at, r, mask=offs_m < rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _norm(y_ptr, out, rstd, rows, eps, D: tl.constexpr, W: tl.constexpr, BM: tl.constexpr):
     """(y - mean) rstd of whole rows: [rows, D]."""
     offs_m, offs_d = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, W)
@@ -152,7 +154,7 @@ def _norm(y_ptr, out, rstd, rows, eps, D: tl.constexpr, W: tl.constexpr, BM: tl.
     tl.store(rstd + offs_m, r, mask=offs_m < rows)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _norm_grad(dx_ptr, x_ptr, rstd, dy, rows, D: tl.constexpr, W: tl.constexpr, BM: tl.constexpr):
     """Gradient of y from that of x^ = (y - mean) rstd: rstd (dx - mean(dx) - x^ mean(dx x^))."""
     offs_m, offs_d = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, W)
@@ -209,7 +211,7 @@ def _swiglu_grad_rows(
         dug_desc.store([row, 0, col], both)  # [BM, 2, BN]: one store in flight of each shape
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _swiglu_grad_kept(
     ug, dh_ptr, h_ptr, dug, rows, ug_stride, dug_stride, F: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr
 ):

@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.kernels.packing import Packing
+from model.kernels.packing import SIZES, Packing
 
 BLOCK = 128  # events of a program
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _set_bits(
     target_ids,
     event_ids,

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+# Arguments of kernels that change from batch to batch: compiled once, not again where one is 1 or divisible by 16.
+SIZES = ("num_rows", "num_events", "words", "rows", "row_stride")
+
 
 @dataclass(frozen=True)
 class Packing:

@@ -20,7 +20,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from model.kernels.equal import EqualIds, equal_ids, row_bits, words_of_tile
-from model.kernels.packing import Packing
+from model.kernels.packing import SIZES, Packing
 
 PAD = tl.constexpr(128)  # room behind each request's dS, so that whole tiles are stored and read: the keys of a tile
 
@@ -81,7 +81,7 @@ def _read_tile(
     return new_top, total, hits, acc
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _read(
     q_desc,
     k_desc,
@@ -173,7 +173,7 @@ def _read(
             tl.store(part_hit + where, hits, mask=row_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _combine(
     target_offsets,
     history_offsets,
@@ -229,7 +229,7 @@ def _combine(
         tl.store(hit + where, hits, mask=ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _grad_keys(
     q_desc,
     k_desc,
@@ -332,7 +332,7 @@ def _grad_keys(
         tl.store(d_kv + G * D + at, acc_v.to(d_kv.dtype.element_ty), mask=n_ok[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _grad_queries(
     k_desc,
     target_offsets,

@@ -15,14 +15,14 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from model.kernels.equal import EqualIds, equal_ids, row_bits, words_of_tile
-from model.kernels.packing import Packing
+from model.kernels.packing import SIZES, Packing
 from model.kernels.read import PAD, _combine, split_size
 
 BLOCK = PAD.value  # events that share one `top`, and what each request's weights are padded by
 SLICE, SOFTMAX_SLICE = 256, 128  # columns of an output tile; narrower where a second tile waits for its factor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _weights(
     q_desc,
     x_desc,
@@ -117,7 +117,7 @@ def _weights(
             tl.store(hits + at, tl.sum(tl.where(equal, p, 0.0), 0), mask=row_ok)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _weigh_events(
     x_desc,
     w_desc,
