@@ -149,23 +149,19 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    tags = {"identity": ("item_id", "author_id", "tag")}
+    epochs, rate = size.training["epochs"], size.training["learning_rate"]
+    adamw = {"table_optimizer": "adamw", "table_learning_rate": rate}
     return {
-        "tags matched too": {"model": tags},
-        "tags matched, sink": {"model": tags | {"sink": True}},
-        "sink and window length": {"model": {"sink": True, "window_length": True}},
+        "tables by AdamW": {"train": adamw},
+        f"tables by AdamW, {epochs + 1} epochs": {"train": adamw | {"epochs": epochs + 1}},
+        f"{epochs + 1} epochs": {"train": {"epochs": epochs + 1}},
         **{f"dropout {p}": {"model": {"dropout": p}} for p in (0.1, 0.3) if p != size.model["dropout"]},
-        "tables by AdamW": {
-            "train": {"table_optimizer": "adamw", "table_learning_rate": size.training["learning_rate"]}
-        },
-        **{f"table rate {rate}": {"train": {"table_learning_rate": rate}} for rate in (0.02, 0.1)},
-        **{
-            f"rate {rate}": {"train": {"learning_rate": rate}}
-            for rate in (5e-4, 2e-3)
-            if rate != size.training["learning_rate"]
-        },
+        "table rate 0.02": {"train": {"table_learning_rate": 0.02}},
+        **{f"rate {r}": {"train": {"learning_rate": r}} for r in (5e-4, 2e-3) if r != rate},
+        "sink and window length": {"model": {"sink": True, "window_length": True}},
+        "tags matched too": {"model": {"identity": ("item_id", "author_id", "tag")}},
+        "embeddings half as wide": {"model": {"embedding_width": size.model["embedding_width"] // 2}},
         "weight decay 0.1": {"train": {"weight_decay": 0.1}},
-        "one epoch": {"train": {"epochs": 1}},
     }
 
 
