@@ -146,21 +146,34 @@ def deal(tokens: Ints, ranks: int) -> list[Ints]:
     return [np.array(sorted(each), np.int64) for each in mine]
 
 
-def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, pin: bool = False) -> SampleRows:
-    """Decode row groups, in the order given; `pin`: page-locked, so that a card copies faster."""
+def even_pools(groups: Sequence[RowGroup]) -> list[list[RowGroup]]:
+    """Row groups in the order given, in as few pools of about POOL_BYTES as hold them, all about as large."""
+    sizes = np.array([group.bytes for group in groups], np.int64)
+    total = max(1, int(sizes.sum()))
+    pools: list[list[RowGroup]] = [[] for _ in range(-(-total // POOL_BYTES))]
+    for group, place in zip(groups, (np.cumsum(sizes) - sizes / 2) * len(pools) / total, strict=True):
+        pools[min(int(place), len(pools) - 1)].append(group)
+    return [pool for pool in pools if pool]
+
+
+def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, for_card: bool = False) -> SampleRows:
+    """Decode row groups, in the order given.
+
+    `for_card`: every core may decode, columns beside one another, into page-locked memory, from which a card copies.
+    """
     if not groups:
         return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
     if len(groups) == 1:
-        return _read_group(lake, groups[0])
+        return _read_group(lake, groups[0], for_card)
     starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
     # Filled part by part: decoded parts need not all be in memory at once, nor be copied one after another.
     history = {
-        name: torch.empty(starts[-1], dtype=_TORCH[kind.to_pandas_dtype()], pin_memory=pin).numpy()
+        name: torch.empty(starts[-1], dtype=_TORCH[kind.to_pandas_dtype()], pin_memory=for_card).numpy()
         for name, kind in HISTORY_FIELDS.items()
     }
 
     def decode(group: RowGroup, start: int) -> SampleRows:
-        part = _read_group(lake, group)
+        part = _read_group(lake, group, for_card)
         for name, values in part.history.items():
             history[name][start : start + len(values)] = values
         return replace(part, history={})
@@ -170,11 +183,11 @@ def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, pin: boo
     return SampleRows.concat(parts, history, starts[:-1])
 
 
-def _read_group(lake: Lake, group: RowGroup) -> SampleRows:
+def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
     schema = without_request_ids(SAMPLES)
     with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
         found = file.read_row_group(
-            group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=False
+            group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
         )
     return SampleRows.from_arrow(conform(found, schema, f"samples in {group.path}"))
 
@@ -233,16 +246,8 @@ class TrainingReader:
     def _plan(self, epoch: int) -> list[_Pool]:
         if epoch not in self._plans:
             rng = np.random.default_rng([self.config.seed, epoch])
-            pools: list[list[RowGroup]] = []
-            room = 0
-            for g in rng.permutation(len(self.groups)):
-                group = self.groups[g]
-                if not pools or group.bytes > room:
-                    pools.append([])
-                    room = POOL_BYTES
-                pools[-1].append(group)
-                room -= group.bytes
-            self._plans = {epoch: [self._pool(rng, epoch, groups) for groups in pools]}
+            groups = [self.groups[g] for g in rng.permutation(len(self.groups))]
+            self._plans = {epoch: [self._pool(rng, epoch, each) for each in even_pools(groups)]}
             self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in self._plans[epoch])
             self._largest[epoch] = self._largest_of(self._plans[epoch])
         return self._plans[epoch]
@@ -295,7 +300,7 @@ class TrainingReader:
                     yield replace(share, largest=self._largest[position.epoch])
 
     def _decode(self, groups: list[RowGroup], threads: int) -> SampleRows | DeviceRows:
-        rows = read_rows(self.lake, groups, threads, pin=self.device.type == "cuda")
+        rows = read_rows(self.lake, groups, threads, for_card=self.device.type == "cuda")
         return rows if self.device.type == "cpu" else DeviceRows.of(rows, self.device)
 
     def _pools(self, position: Position) -> Iterator[tuple[_Pool, int, Position]]:

@@ -165,7 +165,13 @@ def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
     embeddings = Embeddings(config.model, 2)
     manifests = [lake.require("samples", day) for day in days]
     on_cpu, on_cuda = (
-        list(feed(TrainingReader(lake, manifests, TASKS, config.training, device=device).shares(), embeddings, device))
+        list(
+            feed(
+                TrainingReader(lake, manifests, TASKS, config.training, device=device).shares(),
+                embeddings.to(device),
+                device,
+            )
+        )
         for device in (torch.device("cpu"), cuda)
     )
     for one, other in zip(on_cpu, on_cuda, strict=True):

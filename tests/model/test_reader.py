@@ -18,7 +18,7 @@ from contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, 
 from model import reader as reader_module
 from model import samples as samples_module
 from model.batch import RequestBatch
-from model.reader import Position, TrainingReader, deal
+from model.reader import Position, RowGroup, TrainingReader, deal, even_pools
 from model.samples import SampleRows
 
 TASKS = ("click", "like")
@@ -265,3 +265,16 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
             prices[bool(is_new)].add(int(value))
     assert prices == {False: {-5}, True: {7}}
     assert lake.require("samples", old) == before
+
+
+def test_pools_are_about_as_large_and_keep_the_order() -> None:
+    def group(size: int) -> RowGroup:
+        return RowGroup(path="", index=0, bytes=size << 20, max_events=0, first_request=0, num_requests=1)
+
+    for sizes in ([42] * 12, [10] * 5, [500, 1, 1, 1], [1], [383, 2, 383, 2], [0, 0]):
+        pools = even_pools([group(size) for size in sizes])
+        assert [each.bytes >> 20 for pool in pools for each in pool] == sizes
+        held = [sum(each.bytes for each in pool) for pool in pools]
+        assert max(held) - min(held) <= 2 * max(sizes) << 20
+        assert len(pools) <= -(-sum(sizes) // 384) or len(pools) == 1
+    assert len(even_pools([group(42) for _ in range(12)])) == 2
