@@ -21,7 +21,19 @@ SOURCES = ("simulated", "kuairand", "generic")
 WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
 WINDOW_PARTS = ("newest", "random", "oldest")
 COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
-SWITCHES = ("swiglu", "query_fusion", "time_delta", "position", "window_length", "sink", "rankmixer", "match_counts")
+SWITCHES = (
+    "swiglu",
+    "query_fusion",
+    "time_delta",
+    "position",
+    "periods",
+    "window_length",
+    "length_scale",
+    "sink",
+    "match_counts",
+    "match_month",
+    "rankmixer",
+)
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -116,9 +128,12 @@ class ModelConfig:
     query_fusion: bool = True  # off: every layer asks with the target alone
     time_delta: bool = True  # off: no event says how long ago it was
     position: bool = True  # off: no event says how many came after it
+    periods: bool = False  # on: every event says at what time of the request's day and week it was
     window_length: bool = False  # on: the user's token says how many events the request sees
+    length_scale: bool = False  # on: scores grow with the logarithm of the history's length, by a learned factor a head
     sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
     match_counts: bool = False  # on: a token says how many events are of the target's item, author, tag, and how recent
+    match_month: bool = False  # on: and how many of the last 30 days, with match_counts
     rankmixer: bool = True  # off: concatenation and an MLP with as many parameters
 
     def __post_init__(self) -> None:
@@ -136,6 +151,7 @@ class ModelConfig:
             f"got {list(self.identity)}",
         )
         _require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
+        _require(self.match_counts or not self.match_month, "[model] match_month = true needs match_counts = true")
         _require(
             self.query_fusion or self.query_fusion_norm,
             "[model] query_fusion_norm = false takes the LayerNorm from fused queries, and query_fusion = false leaves "

@@ -13,8 +13,18 @@ from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
 
 HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
+MONTH_MS = 30 * 86_400_000
 LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
-NUMBERS = len(COMPARABLE) * (1 + len(HORIZONS_MS) + 3)  # of a target
+
+
+def horizons_of(config: ModelConfig) -> tuple[int, ...]:
+    """Milliseconds before the request within which matches are counted."""
+    return (*HORIZONS_MS, MONTH_MS) if config.match_month else HORIZONS_MS
+
+
+def num_numbers(config: ModelConfig) -> int:
+    """Numbers of a target: of each field, in the window, within each horizon, and three of the newest match."""
+    return len(COMPARABLE) * (1 + len(horizons_of(config)) + 3)
 
 
 class MatchCounts(nn.Module):
@@ -30,12 +40,12 @@ class MatchCounts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.expansion * config.width
-        self.up, self.down = nn.Linear(NUMBERS, hidden), nn.Linear(hidden, config.width)
-        self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
+        self.up, self.down = nn.Linear(num_numbers(config), hidden), nn.Linear(hidden, config.width)
+        self.register_buffer("horizons_ms", torch.tensor(horizons_of(config)), persistent=False)
         self.horizons_ms: Tensor
 
     def numbers(self, batch: RequestBatch) -> Tensor:
-        """[T, NUMBERS] float32, about -2 .. 3, from a batch's integers alone; nothing waits for the device."""
+        """[T, numbers] float32, about -2 .. 3, from a batch's integers alone; nothing waits for the device."""
         request = segment_ids(batch.target_offsets, batch.num_targets)
         first, stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
         starts = torch.cat([first[:, None], horizon_starts(batch, self.horizons_ms)[request]], dim=1)  # [T, 1 + K]
@@ -52,7 +62,7 @@ class MatchCounts(nn.Module):
         return each.transpose(0, 1).flatten(1)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        """[T, NUMBERS] -> [T, D]."""
+        """[T, numbers] -> [T, D]."""
         out: Tensor = self.down(F.gelu(self.up(numbers.to(self.up.weight.dtype))))
         return out
 

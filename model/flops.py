@@ -8,7 +8,7 @@ import torch
 
 from contracts.actions import ACTIONS
 from contracts.config import ModelConfig
-from model.counts import NUMBERS
+from model.counts import num_numbers
 from model.rankmixer import mlp_width
 from model.stca import gelu_width
 
@@ -45,7 +45,7 @@ def forward_flops(
     mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * config.expansion * d * d
     if not config.rankmixer:
         mixer = 2 * (inputs + 1) * d * mlp_width(config, inputs)
-    counts = 2 * r * d * (NUMBERS + d) if config.match_counts else 0
+    counts = 2 * r * d * (num_numbers(config) + d) if config.match_counts else 0
     target = fuse + queries + mixer + counts + 2 * d * tasks
     return float(events * event + targets * target + pairs * m * 4 * d + requests * user_features * d)
 

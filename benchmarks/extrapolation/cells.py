@@ -138,6 +138,8 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "no position": {"model": {"position": False}},
         "sink": {"model": {"sink": True}},
         "window length": {"model": {"window_length": True}},
+        "periods": {"model": {"periods": True}},
+        "length scale": {"model": {"length_scale": True}},
         "no match counts" if counted else "match counts": {"model": {"match_counts": not counted}},
         "no RankMixer": {"model": {"rankmixer": False}},
         "uniform windows": {"train": {"window_shape": "uniform"}},

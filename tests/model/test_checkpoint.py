@@ -39,7 +39,8 @@ def test_reloaded_equals_in_memory(ranker: Ranker, saved: Path, sample_rows: Cal
 def test_a_turned_switch_comes_back(
     name: str, config: Config, tmp_path: Path, sample_rows: Callable[..., SampleRows]
 ) -> None:
-    turned = replace(config.model, **{name: not getattr(config.model, name)})
+    added_to = {"match_counts": True} if name == "match_month" else {}
+    turned = replace(config.model, **added_to, **{name: not getattr(config.model, name)})
     ranker = Ranker(turned, ("click", "like"), 2).eval()
     save_model(tmp_path / "model", ranker, {})
     again, _ = load_model(tmp_path / "model")

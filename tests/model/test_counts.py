@@ -14,7 +14,7 @@ from contracts.config import COMPARABLE, Config
 from contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS, UNKNOWN
 from model.batch import RequestBatch, one_row_per_target
 from model.checkpoint import load_model, save_model
-from model.counts import HORIZONS_MS, NUMBERS, MatchCounts, log2p1
+from model.counts import HORIZONS_MS, MatchCounts, horizons_of, log2p1, num_numbers
 from model.feed import RowFinders
 from model.graphs import loss_and_gradients
 from model.padding import fill_up
@@ -59,8 +59,8 @@ def random_batch(seed: int) -> RequestBatch:
     )
 
 
-def counted_slowly(batch: RequestBatch) -> Tensor:
-    """Numbers [T, NUMBERS], from one look at every event of every target's request."""
+def counted_slowly(batch: RequestBatch, horizons: tuple[int, ...] = HORIZONS_MS) -> Tensor:
+    """Numbers [T, numbers], from one look at every event of every target's request."""
     rows = []
     for request in range(batch.num_requests):
         first, stop = batch.history_offsets[request : request + 2].tolist()
@@ -71,12 +71,12 @@ def counted_slowly(batch: RequestBatch) -> Tensor:
                 wanted = int(batch.target[name][target])
                 places = [e for e in range(first, stop) if int(batch.history[name][e]) == wanted != UNKNOWN]
                 ages = [asked - int(batch.history["time_ms"][e]) for e in places]
-                counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in HORIZONS_MS)]
+                counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in horizons)]
                 row += [math.log2(1 + n) / 4 for n in counts]
                 row += [1, math.log2(1 + ages[-1] / 1_000) / 8 - 2] if places else [0, 0]
                 row += [math.log2(stop - places[-1]) / 4 - 1] if places else [0]
             rows.append(row)
-    return torch.tensor(rows).reshape(len(rows), NUMBERS)
+    return torch.tensor(rows).reshape(len(rows), len(COMPARABLE) * (4 + len(horizons)))
 
 
 @pytest.fixture
@@ -104,6 +104,17 @@ def found_numbers(ranker: Ranker, batch: RequestBatch) -> Tensor:
 def test_numbers_are_those_of_looking_at_every_event(counting: Config, seed: int) -> None:
     batch = random_batch(seed)
     torch.testing.assert_close(MatchCounts(counting.model).numbers(batch), counted_slowly(batch), rtol=1e-6, atol=1e-6)
+
+
+def test_a_month_is_counted_beside_them(counting: Config) -> None:
+    model = replace(counting.model, match_month=True)
+    for seed in range(20):
+        found, slow = (
+            MatchCounts(model).numbers(random_batch(seed)),
+            counted_slowly(random_batch(seed), horizons_of(model)),
+        )
+        assert found.shape[1] == num_numbers(model) == num_numbers(counting.model) + len(COMPARABLE)
+        torch.testing.assert_close(found, slow, rtol=1e-6, atol=1e-6)
 
 
 def test_the_batches_of_that_comparison_hold_every_case() -> None:
