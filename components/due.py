@@ -11,6 +11,11 @@ from contracts.home import Home
 from contracts.lake import Lake
 
 NOT_DUE = 99  # what an Airflow task takes as "skip"
+# Of TRIGGERS those that train nothing, and how the samples came to be published then.
+QUIET = {
+    "backfill": "published by a backfill",
+    "correction": "published again, as it or a day before it was corrected or came late",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trigger",
         choices=TRIGGERS,
         default="freshness",
-        help="what asks: a new day, a person, or a backfill, which trains nothing",
+        help="what asks: a new day, a person, or a backfill or a correction, which train nothing",
     )
     parser.add_argument("--force", action="store_true", help="say yes whatever the policy says")
 
@@ -35,9 +40,9 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def asked_by(trigger: str, home: Home, day: date) -> Due:
-    """The policy's answer, which backfills do not ask for."""
-    if trigger == "backfill":
-        reason = f"{day} was published by a backfill, which trains nothing; the next new day is asked about as usual."
+    """The policy's answer, which neither backfills nor corrections ask for."""
+    if trigger in QUIET:
+        reason = f"{day} was {QUIET[trigger]}, which trains nothing; the next new day is asked about as usual."
         return Due(is_due=False, reason=reason)
     return due_on(home, day)
 

@@ -72,7 +72,7 @@ def _against(day: date, known: Known, policy: RetrainPolicy) -> Iterator[str]:
         yield said
     newest = max(known.published, default=day)
     if day < newest and not policy.replay:
-        yield f"Newer days than {day} are published; the newest, {newest}, is asked about."
+        yield f"Newer days than {day} are published; only the newest, {newest}, is trained for."
 
 
 def _too_old(day: date, today: date, policy: RetrainPolicy) -> str:

@@ -30,7 +30,7 @@ from contracts.lake import Manifest, digest_of
 if TYPE_CHECKING:
     from model.distributed import Ranks
 
-TRIGGERS = ("freshness", "manual", "backfill")
+TRIGGERS = ("freshness", "manual", "backfill", "correction")
 KEPT_FINISHED = 4  # working folders of finished candidates
 KEPT_UNFINISHED_S = 7 * 86_400  # a killed training that nobody has gone on with keeps its checkpoints for so long
 log = logging.getLogger(__name__)

@@ -18,8 +18,11 @@ their events were made from, and samples with what they were made from; `ingest`
 it up to date from the first outdated day to the last published one, each as one Spark job, and leave unchanged days
 as they are. `announce` emits an asset event for every day whose samples are other ones now, and only those.
 
+**A correction trains nothing.** The policy is asked about a training once, for the newest day that was not published
+before; where all of them were, nobody is asked, and the next new day is asked about as usual.
+
 Without a first day it looks at the newest seven days, and skips where nothing is outdated; `LONGREEL_REBUILD_CRON`
-makes it do so on a schedule. The policy is asked about a training once, for the last changed day.
+makes it do so on a schedule.
 
 **A task failed:** clear it rather than trigger anew, so that what was rebuilt before it failed is announced too.
 
@@ -31,8 +34,11 @@ Which days, and why: read its log. Skipped: nothing is outdated. Exit 3: a day o
 """
 INGEST = "As in longreel_daily, for the range. Exit 4: mend the raw day, or trigger again with *accept drift*."
 BUILD = "As in longreel_daily, for the range: one Spark job for up to 64 days. What was built before a failure stays."
-CHANGED = "The days whose samples have another digest now than before."
-ANNOUNCE = "One task and one asset event for each changed day; the last one lets the policy decide about a training."
+CHANGED = "The days whose samples have another digest now than before, and which of them asks for a training."
+ANNOUNCE = """
+One task and one asset event for each changed day. `rebuild`: the newest that was not published before, about which the
+policy is asked; `backfill`: the others that were not; `correction`: those that were. The latter two train nothing.
+"""
 
 RANGE = "{{ ti.xcom_pull(task_ids='outdated')['%s'] }}"
 DRIFT = "{{ '--accept-drift' if params.accept_drift else '--no-accept-drift' }}"
@@ -62,6 +68,16 @@ PARAMS = {
 }
 
 
+def kinds_of(was: dict[str, str], now: dict[str, str]) -> list[dict[str, str]]:
+    """The days of which a digest is another one now, oldest first, and the kind of event that each is told by."""
+    newest = max(now.keys() - was.keys(), default="")
+
+    def kind(day: str) -> str:
+        return "correction" if day in was else "rebuild" if day == newest else "backfill"
+
+    return [{"day": day, "run_type": kind(day)} for day in sorted(now) if now[day] != was.get(day)]
+
+
 @dag(
     schedule=CronTriggerTimetable(REBUILD_CRON, timezone=TIMEZONE) if REBUILD_CRON else PartitionedAtRuntime(),
     start_date=run_date("LONGREEL_FIRST_DAY"),
@@ -84,7 +100,7 @@ def longreel_rebuild() -> None:
     )
 
     @task(execution_timeout=timedelta(minutes=5), doc_md=CHANGED)
-    def changed(*, ti: Any = None) -> list[dict[str, Any]]:
+    def changed(*, ti: Any = None) -> list[dict[str, str]]:
         from datetime import date
 
         from contracts.home import Home
@@ -92,13 +108,12 @@ def longreel_rebuild() -> None:
         was = ti.xcom_pull(task_ids="outdated")
         lake, start = Home.locate(HOME).lake, date.fromisoformat(was["start"])
         now = {str(day): lake.require("samples", day).digest for day in lake.days("samples") if day >= start}
-        days = [day for day, digest in now.items() if was["digests"].get(day) != digest]
-        return [{"day": day, "asks": day == days[-1]} for day in days]
+        return kinds_of(was["digests"], now)
 
     @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5), doc_md=ANNOUNCE)
-    def announce(day: str, asks: bool, *, outlet_events: Any = None) -> dict[str, Any]:
+    def announce(day: str, run_type: str, *, outlet_events: Any = None) -> dict[str, Any]:
         outlet_events[SAMPLES].add_partitions(day)
-        outlet_events[SAMPLES].extra = facts = facts_of(day, "rebuild" if asks else "backfill")
+        outlet_events[SAMPLES].extra = facts = facts_of(day, run_type)
         return facts
 
     days = changed()

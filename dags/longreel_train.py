@@ -16,10 +16,10 @@ DOC = """
 ### longreel_train: is a training due, and if so, a new champion?
 
 `due` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples have just landed; "no"
-skips the run, and so does an event of a backfill. `retrain` runs the KFP pipeline train -> evaluate -> decide ->
-promote for that day, logged to MLflow. With `LONGREEL_KFP_HOST` it runs on that server, and the task waits without
-holding a worker; a new try goes on with the run that an earlier one began, and clearing or marking the deferred task
-terminates it.
+skips the run, and so does an event of a backfill or of a correction. `retrain` runs the KFP pipeline train -> evaluate
+-> decide -> promote for that day, logged to MLflow. With `LONGREEL_KFP_HOST` it runs on that server, and the task waits
+without holding a worker; a new try goes on with the run that an earlier one began, and clearing or marking the deferred
+task terminates it.
 
 With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
 person (Required Actions; no answer within three days is a rejection), `promote` moves the alias or leaves the champion,
@@ -63,11 +63,11 @@ PARAMS = {
 
 
 def trigger_of(dag_run: Any, triggering_asset_events: Any) -> str:
-    """Who asks for a training: a person, the events of a backfill, or fresh samples."""
+    """What asks: a person, fresh samples, or nothing but events that train nothing, of which there are two kinds."""
     if dag_run.run_type.value == "manual":
         return "manual"
     kinds = {(event.extra or {}).get("run_type") for event in triggering_asset_events.get(SAMPLES, ())}
-    return "backfill" if kinds == {"backfill"} else "freshness"
+    return min(kinds) if kinds and kinds <= {"backfill", "correction"} else "freshness"
 
 
 TRIGGER = "{{ trigger_of(dag_run, triggering_asset_events) }}"

@@ -47,7 +47,7 @@ def test_a_day_that_newer_ones_have_overtaken_is_not_trained_for_unless_a_log_is
     """Ten days that come at once are one training, for the newest; a replayed log is judged day by day."""
     answer = due(DAYS[5], known(DAYS, DAYS[3]), POLICY)
     assert not answer.is_due
-    assert f"the newest, {DAYS[7]}, is asked about" in answer.reason
+    assert f"only the newest, {DAYS[7]}, is trained for" in answer.reason
     assert due(DAYS[7], known(DAYS, DAYS[3]), POLICY).is_due
     replay = replace(POLICY, replay=True)
     assert due(DAYS[5], known(DAYS, DAYS[3]), replay).is_due
@@ -91,7 +91,7 @@ def test_nothing_is_trained_on_data_older_than_the_limit() -> None:
     require_young(DAYS[0], TODAY, POLICY)
 
 
-def test_a_backfill_asks_for_nothing_and_a_person_is_told_how_to_insist(
+def test_a_backfill_or_a_correction_asks_for_nothing_and_a_person_is_told_how_to_insist(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(3)
@@ -99,6 +99,8 @@ def test_a_backfill_asks_for_nothing_and_a_person_is_told_how_to_insist(
     assert main(asked) == 0
     assert main([*asked, "--trigger", "backfill"]) == NOT_DUE
     assert "a backfill, which trains nothing" in capsys.readouterr().out
+    assert main([*asked, "--trigger", "correction"]) == NOT_DUE
+    assert "published again, as it or a day before it was corrected or came late, which" in capsys.readouterr().out
     asked[-1] = "2026-01-02"
     assert main([*asked, "--trigger", "manual"]) == NOT_DUE
     assert "(force trains all the same)" in capsys.readouterr().out

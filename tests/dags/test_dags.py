@@ -203,6 +203,9 @@ print("ASKED" + json.dumps([
     asked("asset_triggered", {"run_type": "scheduled"}),
     asked("asset_triggered", {"run_type": "backfill"}),
     asked("asset_triggered", {"run_type": "backfill"}, {"run_type": "rebuild"}),
+    asked("asset_triggered", {"run_type": "correction"}),
+    asked("asset_triggered", {"run_type": "correction"}, {"run_type": "backfill"}),
+    asked("asset_triggered", {"run_type": "correction"}, {"run_type": "scheduled"}),
     asked("asset_triggered", {"from_rest_api": True}),
     asked("asset_triggered", None),
 ]))
@@ -210,21 +213,53 @@ print("ASKED" + json.dumps([
 
 
 def test_who_asks_for_a_training_is_read_off_the_run_and_its_events(tmp_path: Path) -> None:
-    """A backfill's events never ask; one event of another kind among them does, as does one put in by hand."""
-    environment = {**os.environ, "AIRFLOW_HOME": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", ASKED], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    said = [line for line in done.stdout.splitlines() if line.startswith("ASKED")]
-    assert said, done.stderr
-    assert json.loads(said[0].removeprefix("ASKED")) == [
+    """Events of backfills and corrections never ask; one of another kind among them does, as does one by hand."""
+    assert answers(ASKED, tmp_path) == [
         "manual",
         "freshness",
+        "backfill",
+        "freshness",
+        "correction",
         "backfill",
         "freshness",
         "freshness",
         "freshness",
     ]
+
+
+TOLD = """
+import json
+from dags.longreel_rebuild import kinds_of
+was, now = {"05": "a", "06": "b", "07": "c"}, {"05": "a", "06": "x", "07": "y"}
+print("ASKED" + json.dumps([
+    kinds_of(was, now), kinds_of(was, was), kinds_of(was, now | {"08": "d"}), kinds_of({}, was),
+    kinds_of({"05": "a", "07": "c"}, {"05": "a", "06": "b", "07": "y"}),
+]))
+"""
+
+
+def test_a_rebuild_asks_about_the_newest_day_that_was_not_there_before_and_about_no_corrected_one(
+    tmp_path: Path,
+) -> None:
+    told = [{each["day"]: each["run_type"] for each in days} for days in answers(TOLD, tmp_path)]
+    assert told == [
+        {"06": "correction", "07": "correction"},
+        {},
+        {"06": "correction", "07": "correction", "08": "rebuild"},
+        {"05": "backfill", "06": "backfill", "07": "rebuild"},
+        {"06": "rebuild", "07": "correction"},
+    ]
+
+
+def answers(script: str, folder: Path) -> list:
+    """What a script that reads the DAGs prints after ASKED, in a process with an Airflow home of its own."""
+    environment = {**os.environ, "AIRFLOW_HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stdout.splitlines() if line.startswith("ASKED")]
+    assert said, done.stderr
+    return json.loads(said[0].removeprefix("ASKED"))
 
 
 TELL = """

@@ -29,8 +29,10 @@ from longreel.run import spark_variables
 pytestmark = pytest.mark.slow
 FIRST = date(2026, 1, 5)
 DAYS = [FIRST + timedelta(days=i) for i in range(3)]
+NEW = FIRST + timedelta(days=3)  # its raw log is there, and no run of the daily DAG
 OVER = ("success", "failed")
 BACKFILL, TOO_OLD = "published by a backfill, which trains nothing", "[retrain] max_data_age_days allows 30"
+CORRECTION = "published again, as it or a day before it was corrected or came late, which trains nothing"
 
 
 def step(home: Home, *words: str) -> None:
@@ -89,13 +91,13 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Three small days of raw log, of which two are published and the third is still to come (`later`)."""
+    """Four small days of raw log, of which two are published and the third is still to come (`later`)."""
     home = Home(tmp_path_factory.mktemp("days") / "home")
     step(home, "init")
     text = (home.path / CONFIG_FILE).read_text()
     policy = "[retrain]\nmin_train_days = 1\nmax_data_age_days = 30\n"
     (home.path / CONFIG_FILE).write_text(text[: text.index("[retrain]")] + policy)
-    step(home, "simulate", "--days", "3", "--users", "60", "--items", "300")
+    step(home, "simulate", "--days", "4", "--users", "60", "--items", "300")
     for name in ("ingest", "build-samples"):
         step(home, name, "--start", str(DAYS[0]), "--end", str(DAYS[1]))
     raw_day(home, DAYS[2]).rename(home.path / "later")
@@ -195,21 +197,28 @@ def correct(home: Home, day: date) -> None:
     shutil.move(home.path / "corrected.parquet", path)
 
 
-def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_asks_once(home: Home, airflow: Airflow) -> None:
+def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_only_a_new_day_asks(
+    home: Home, airflow: Airflow
+) -> None:
     before = published(home)
     correct(home, DAYS[1])
-    airflow.post("dags/longreel_rebuild/dagRuns", {"logical_date": None})
+    airflow.post(
+        "dags/longreel_rebuild/dagRuns", {"logical_date": None, "conf": {"start": str(DAYS[1]), "end": str(NEW)}}
+    )
     (run,) = airflow.ended("longreel_rebuild", 1)
 
     after = published(home)
     assert [day for day in DAYS if after[day] != before[day]] == DAYS[1:]
     assert stale_partitions(home.lake) == []
-    assert BACKFILL in asked_about(airflow, DAYS[1], 2)
-    assert TOO_OLD in asked_about(airflow, DAYS[2], 2)
+    for day in DAYS[1:]:
+        assert CORRECTION in asked_about(airflow, day, 2)
+    assert TOO_OLD in asked_about(airflow, NEW, 1)
     # Airflow answers 500 while a run that a listed event has made is not started yet; here all have ended.
     events = airflow.get("assets/events?limit=100")["asset_events"]
     told = {event["partition_key"]: event["extra"] for event in events if event["source_run_id"] == run["dag_run_id"]}
-    assert {key: extra["digest"] for key, extra in told.items()} == {str(day): after[day][0] for day in DAYS[1:]}
+    assert {key: extra["digest"] for key, extra in told.items()} == {
+        str(day): after[day][0] for day in (*DAYS[1:], NEW)
+    }
     assert all(extra["rows"] and extra["users"] and extra["watermark"] == key for key, extra in told.items())
 
 
@@ -245,6 +254,8 @@ def test_a_corrected_day_that_is_cleared_alone_has_the_days_after_it_rebuilt(hom
     assert rebuild["conf"] == {"start": str(DAYS[1])}
     assert stale_partitions(home.lake) == []
     assert [day for day in DAYS if published(home)[day][0] != before[day][0]] == DAYS
+    assert "0 published days lie before" in asked_about(airflow, DAYS[0], 2)  # a cleared run asks what it asked before
+    assert CORRECTION in asked_about(airflow, DAYS[1], 3)
 
 
 def test_days_that_are_cleared_side_by_side_end_up_to_date_in_whatever_order_they_ran(

@@ -13,11 +13,12 @@ import time
 import traceback
 from pathlib import Path
 
+from tests.reliability.backfills import BACKFILLS
 from tests.reliability.days import WEEKS
 from tests.reliability.faults import FAULTS
 from tests.reliability.pipeline import Case, make_world
 
-CASES = WEEKS | FAULTS
+CASES = WEEKS | BACKFILLS | FAULTS
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 from components import registry
 from components.ledger import Ledger
@@ -12,7 +13,7 @@ from contracts.home import TRACKING_VARIABLE, Home
 from longreel.embedded_airflow import DATABASE
 from longreel.run import spark_variables
 from tests.reliability.pipeline import FIRST, Case, client_of, correct, new_home, require_whole
-from tests.reliability.stack import DAILY, TRAIN, Stack, mlflow_server, postgres, until
+from tests.reliability.stack import DAILY, REBUILD, TRAIN, Stack, mlflow_server, postgres, until
 
 SCHEDULED, BACKFILLED = 5, 5
 DAYS = [FIRST + timedelta(days=number) for number in range(SCHEDULED + BACKFILLED)]
@@ -55,7 +56,7 @@ DONE = (
 CHECKED = (
     "after each phase: every partition whole, no samples stale; one asset event a day with the published digest; "
     "trained when the policy says and no more often; versions, ledger and alias agree; the correction rewrote the "
-    "day's events, and samples from it on, and nothing else"
+    "day's events, and samples from it on, and nothing else; it asked for no training"
 )
 WEEKS = {
     "days-on-sqlite": Case("days-on-sqlite", f"{DONE}SQLite", CHECKED, lambda _, where: week(where, "sqlite")),
@@ -115,6 +116,8 @@ def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
     assert all(
         name == "samples" and day > wrong for name, day in set(rewritten) - {("events", wrong), ("samples", wrong)}
     )
+    later = {str(day): "correction" for name, day in changed if name == "samples" and day > wrong}
+    assert {day: extra["run_type"] for day, extra in _told(stack, REBUILD).items()} == later
     assert _trained(stack) == trained, "a corrected day trained again"
     assert ledger.entries() == entries
 
@@ -137,9 +140,14 @@ def _trained(stack: Stack) -> list[str]:
 
 def _require_events(stack: Stack, days: list[date]) -> None:
     """One asset event a day, which says what was published."""
-    events = stack.ask("GET", "assets/events?limit=1000&order_by=timestamp")["asset_events"]
-    told = {event["partition_key"]: event["extra"]["digest"] for event in events if event["source_dag_id"] == DAILY}
+    told = {day: extra["digest"] for day, extra in _told(stack, DAILY).items()}
     assert told == {str(day): stack.home.lake.require("samples", day).digest for day in days}
+
+
+def _told(stack: Stack, dag: str) -> dict[str, dict[str, Any]]:
+    """What the newest asset event of a DAG says about each day."""
+    events = stack.ask("GET", "assets/events?limit=1000&order_by=timestamp")["asset_events"]
+    return {event["partition_key"]: event["extra"] for event in events if event["source_dag_id"] == dag}
 
 
 def _require_champion(home: Home, tracking: str | None, judged: list[date]) -> None:

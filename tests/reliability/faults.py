@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from components import registry
 from components.ledger import Ledger
@@ -34,6 +32,7 @@ from tests.reliability.pipeline import (
     require_published,
     require_whole,
     run_states,
+    spoil,
     stages_of,
     step,
     unpublished,
@@ -434,12 +433,7 @@ def by_hand(stack: Stack, *words: str) -> "subprocess.Popen[str]":
 )
 def bad_day(world: World, where: Path) -> str:
     home, day = world.home(where), str(world.day)
-    path = raw_file(home, world.day)
-    right = path.read_bytes()
-    table = pq.read_table(path, partitioning=None)
-    broken = [None if number % 10 == 0 else value for number, value in enumerate(table["item_id"].to_pylist())]
-    at = table.schema.get_field_index("item_id")
-    pq.write_table(table.set_column(at, "item_id", pa.array(broken, table["item_id"].type)), path)
+    right = spoil(home, world.day)
     with started(world, home) as stack:
         run_id, began = stack.first(DAILY, day), time.monotonic()
         assert stack.ended(DAILY, run_id) == "failed"
@@ -450,7 +444,7 @@ def bad_day(world: World, where: Path) -> str:
         quality = json.loads((home.reports / day / "quality-events.json").read_text())
         assert not quality["success"]
         assert unpublished(home.lake) == 0
-        path.write_bytes(right)
+        raw_file(home, world.day).write_bytes(right)
         mended = time.monotonic()
         stack.cli("dags", "clear", DAILY, "--partition-key", day, "-y")
         until(lambda: home.lake.manifest("samples", world.day), "the day's samples", 400)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
@@ -88,6 +89,16 @@ def new_home(path: Path, days: int, *, epochs: int = 6, every: int = 1) -> Home:
 def raw_file(home: Home, day: date) -> Path:
     """The raw log of a day."""
     return home.log / f"date={day}" / "log.parquet"
+
+
+def spoil(home: Home, day: date) -> bytes:
+    """A raw day with every tenth row broken, more than the quality limit allows; returns the right file."""
+    path = raw_file(home, day)
+    right, table = path.read_bytes(), pq.read_table(path, partitioning=None)
+    broken = [None if number % 10 == 0 else value for number, value in enumerate(table["item_id"].to_pylist())]
+    at = table.schema.get_field_index("item_id")
+    pq.write_table(table.set_column(at, "item_id", pa.array(broken, table["item_id"].type)), path)
+    return right
 
 
 def correct(home: Home, day: date) -> None:

@@ -19,7 +19,7 @@ import psutil
 from contracts.home import Home
 from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, session_members
 
-DAILY, TRAIN = "longreel_daily", "longreel_train"
+DAILY, TRAIN, REBUILD = "longreel_daily", "longreel_train", "longreel_rebuild"
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
 
