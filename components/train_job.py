@@ -224,7 +224,7 @@ def _read(answer: dict[str, Any]) -> TrainJob:
         state=state,
         created_at=datetime.fromisoformat(about["creationTimestamp"]),
         uid=about["uid"],
-        said=f"{ended[-1].get('reason', '')}: {ended[-1].get('message', '')}" if ended else "",
+        said=f"{ended[-1].get('reason', '')}: {ended[-1].get('message', '')}".strip(": ") if ended else "",
     )
 
 

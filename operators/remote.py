@@ -50,18 +50,18 @@ class EndTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll; each question is asked in a thread, since the clients block."""
-        from components.server import ServerError, Unreachable, age_s
+        from components.server import Unreachable, age_s
 
         while True:
             try:
                 seen = await asyncio.wait_for(
                     asyncio.to_thread(lambda: self.server().see(self.run_id)), ANSWER_TIMEOUT_S
                 )
-            except ServerError as error:
-                yield TriggerEvent({"run_id": self.run_id, "refused": str(error)})
-                return
             except (Unreachable, TimeoutError) as error:
                 self.log.warning("%s; asking again in %.0f s", error, self.poll_s)
+            except LongreelError as error:
+                yield TriggerEvent({"run_id": self.run_id, "refused": str(error)})
+                return
             else:
                 if seen.has_ended or age_s(seen.created_at) > self.timeout_s:
                     yield TriggerEvent({"run_id": self.run_id})

@@ -119,9 +119,8 @@ def _matching(items: Any, query: dict[str, str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving() -> Iterator[KfpServer]:
-    """A server on a free port of 127.0.0.1."""
-    kfp = KfpServer()
+def serving(server: Any, port: int = 0) -> Iterator[None]:
+    """Has a server's `answer` heard on a port of 127.0.0.1, a free one where none is given; None hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         def _do(self) -> None:
@@ -129,7 +128,10 @@ def serving() -> Iterator[KfpServer]:
             query = {key: values[0] for key, values in parse_qs(parts.query).items()}
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            status, said = kfp.answer(self.command, parts.path, query, body, self.headers.get("Authorization"))
+            answer = server.answer(self.command, parts.path, query, body, self.headers.get("Authorization"))
+            if answer is None:
+                return
+            status, said = answer
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -140,12 +142,12 @@ def serving() -> Iterator[KfpServer]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kfp.url = f"http://127.0.0.1:{http.server_port}"
+    http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.url = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:
-        yield kfp
+        yield
     finally:
         http.shutdown()
         http.server_close()
@@ -154,7 +156,8 @@ def serving() -> Iterator[KfpServer]:
 @pytest.fixture
 def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     """A pipeline server, which the environment names; conftest files hand it on."""
-    with serving() as server:
+    server = KfpServer()
+    with serving(server):
         for name in ("NAMESPACE", "TOKEN_FILE", "CA_FILE"):
             monkeypatch.delenv(f"LONGREEL_KFP_{name}", raising=False)
         monkeypatch.setenv("LONGREEL_KFP_HOST", server.url)
