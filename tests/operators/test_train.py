@@ -62,29 +62,24 @@ def name_of(home: Home) -> str:
     return f"train-{recipe_of(home, date.fromisoformat(DAY)).name}"
 
 
-@pytest.fixture
-def trained_by_pods(register: Callable[..., Any]) -> Callable[[Home], Candidate]:
+def trained_by_pods(home: Home, register: Callable[..., Any]) -> Candidate:
     """What a job's pods leave in the home and in MLflow, without training."""
-
-    def leave(home: Home) -> Candidate:
-        made, recipe = register(home), recipe_of(home, date.fromisoformat(DAY))
-        done = Candidate(
-            version=made.version,
-            run_id=made.run_id,
-            model_digest=made.model_digest,
-            evaluated_day=DAY,
-            train_first_day="2026-01-01",
-            train_last_day="2026-01-02",
-        )
-        recipe.folder(home).mkdir(parents=True)
-        (recipe.folder(home) / "done.json").write_text(json.dumps(asdict(done)))
-        return done
-
-    return leave
+    made, recipe = register(home), recipe_of(home, date.fromisoformat(DAY))
+    done = Candidate(
+        version=made.version,
+        run_id=made.run_id,
+        model_digest=made.model_digest,
+        evaluated_day=DAY,
+        train_first_day="2026-01-01",
+        train_last_day="2026-01-02",
+    )
+    recipe.folder(home).mkdir(parents=True)
+    (recipe.folder(home) / "done.json").write_text(json.dumps(asdict(done)))
+    return done
 
 
 def test_creates_one_job_watches_collects_and_leaves_no_job_behind(
-    cluster: KubernetesServer, make_home: MakeHome, trained_by_pods: Callable[..., Any]
+    cluster: KubernetesServer, make_home: MakeHome, register: Callable[..., Any]
 ) -> None:
     home, given = make_home(3), context()
     trigger = deferred(operator(home), given)
@@ -92,7 +87,7 @@ def test_creates_one_job_watches_collects_and_leaves_no_job_behind(
     name = job["metadata"]["name"]
     assert name == name_of(home)
     assert given["task_state_store"] == {RUN_KEY: f"longreel/{name}"}
-    made = trained_by_pods(home)
+    made = trained_by_pods(home, register)
     cluster.end(name, "Complete", "AllJobsCompleted")
     event = fired(trigger)
     assert operator(home).collect(given, event) == asdict(made)
@@ -246,7 +241,7 @@ def test_a_job_beyond_its_time_is_deleted_and_fails_the_task(cluster: Kubernetes
 
 
 def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is_wanted(
-    cluster: KubernetesServer, make_home: MakeHome, publish: Callable[..., None], trained_by_pods: Callable[..., Any]
+    cluster: KubernetesServer, make_home: MakeHome, publish: Callable[..., None], register: Callable[..., Any]
 ) -> None:
     """Samples were corrected between two tries, and while a job trained."""
     home, given = make_home(3), context()
@@ -257,7 +252,7 @@ def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is
     assert "deletionTimestamp" in cluster.jobs[first.run_id.removeprefix("longreel/")]["metadata"]
     cluster.end(name_of(home), "Complete")
     publish(home, date(2026, 1, 1), seed=6)
-    trained_by_pods(home)
+    trained_by_pods(home, register)
     with pytest.raises(TryAgainError, match=r"is complete; meanwhile 2026-01-03-\w+ is what 2026-01-03 asks for"):
         operator(home).collect(given, fired(second))
 
@@ -327,7 +322,7 @@ def test_a_cluster_that_cannot_train_says_what_is_missing(
 
 
 def test_what_the_manifests_allow_is_what_the_operator_and_its_trigger_need(
-    cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, trained_by_pods: Callable[..., Any]
+    cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, register: Callable[..., Any]
 ) -> None:
     """From creation to collection, a failed job and a person's word, by the accounts of Airflow's values."""
     home, given = make_home(3), context()
@@ -345,7 +340,7 @@ def test_what_the_manifests_allow_is_what_the_operator_and_its_trigger_need(
             asyncio.run(trigger.on_kill())
             continue
         if end == "Complete":
-            trained_by_pods(home)
+            trained_by_pods(home, register)
         cluster.end(name_of(home), end)
         assert fired(trigger) == {"run_id": trigger.run_id}
     asks("spark")
