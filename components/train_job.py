@@ -94,8 +94,8 @@ class TrainJobs:
     def submit(self, body: dict[str, Any], made: Callable[[], Candidate | None]) -> TrainJob | Candidate:
         """The job of this name that is under way, or its candidate where that is made, or a new job.
 
-        One that has ended without leaving its candidate is deleted first, and only when its last pod has stopped is the
-        next one created.
+        One that has ended is deleted; where it has left no candidate, the next one is created when its last pod has
+        stopped.
 
         Raises:
             ServerError: the cluster refuses.
@@ -108,16 +108,14 @@ class TrainJobs:
             if job.state == UNDER_WAY:
                 log.info("TrainJob %s is there already", run_id)
                 return job
-            if (candidate := made()) is not None:  # asked after the look: what has ended had left its candidate before
-                return candidate
-            if job.state == GONE:
-                if (created := self._create(body)) is not None:
-                    return created
-            elif job.state != LEAVING:
-                log.info(
-                    "TrainJob %s is %s (%s) and its candidate is not there; deleting it", run_id, job.state, job.said
-                )
+            candidate = made()  # asked after the look: a job that has ended had left its candidate before
+            if job.state in (COMPLETE, FAILED):
+                log.info("TrainJob %s is %s (%s); deleting it", run_id, job.state, job.said)
                 self._delete(job)
+            if candidate is not None:
+                return candidate
+            if job.state == GONE and (created := self._create(body)) is not None:
+                return created
             time.sleep(LOOK_EVERY_S)
         raise TryAgainError(
             f"TrainJob {run_id} is still {job.state} after {GONE_WITHIN_S / 60:.0f} min; see what holds its pods "

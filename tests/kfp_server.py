@@ -6,6 +6,7 @@ It keeps runs in memory and runs nothing by itself: a test sets states, or has a
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -119,8 +120,8 @@ def _matching(items: Any, query: dict[str, str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving(server: Any, port: int = 0) -> Iterator[None]:
-    """Has a server's `answer` heard on a port of 127.0.0.1, a free one where none is given; None hangs up."""
+def serving(server: Any, tls: ssl.SSLContext | None = None) -> Iterator[None]:
+    """Has a server's `answer` heard on a free port of 127.0.0.1; None hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         def _do(self) -> None:
@@ -142,8 +143,10 @@ def serving(server: Any, port: int = 0) -> Iterator[None]:
         def log_message(self, *_: object) -> None:
             pass
 
-    http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.url = f"http://127.0.0.1:{http.server_port}"
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+    server.url = f"http{'s' * bool(tls)}://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:

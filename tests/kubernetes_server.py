@@ -51,8 +51,8 @@ class KubernetesServer:
         if self.fail_next:
             return _status(self.fail_next.pop(0), "InternalError", "etcdserver: leader changed")
         if self.rights is not None:
-            who = (token or "").removeprefix("Bearer ")
-            if who not in self.rights:
+            scheme, _, who = (token or "").partition(" ")
+            if scheme.lower() != "bearer" or who not in self.rights:
                 return _status(401, "Unauthorized", "Unauthorized")
             if verb not in self.rights[who]:
                 return _status(403, "Forbidden", f'trainjobs is forbidden: User "{who}" cannot {verb} it')

@@ -121,6 +121,13 @@ def test_a_pod_made_of_the_values_is_strictly_valid(part: str) -> None:
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in volumes}
 
 
+def test_every_setting_of_ours_is_one_that_is_read() -> None:
+    code = "".join((ROOT / name).read_text() for name in ("dags/settings.py", "components/server.py"))
+    ours = [name for name in VARIABLES if name.startswith("LONGREEL_")]
+    assert len(ours) == 4
+    assert all(f"\n{name} " in code for name in ours)
+
+
 def test_no_example_dags_and_no_secret_s_content() -> None:
     assert VALUES["config"]["core"]["load_examples"] == "False"
     for name in ("fernetKey", "apiSecretKey", "jwtSecret", "webserverSecretKey"):

@@ -5,11 +5,13 @@ however often it is asked for; what it has trained is found by whatever judges i
 import asyncio
 import json
 import os
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,21 @@ def test_a_creation_whose_answer_is_lost_is_found_by_the_next_try(
         operator(home).execute(given)
     deferred(operator(home), given)
     assert len(cluster.created) == 1
+
+
+def test_a_try_that_dies_between_finding_the_candidate_and_deleting_its_job_leaves_that_to_the_next(
+    cluster: KubernetesServer, make_home: MakeHome, register: Callable[..., Any]
+) -> None:
+    home, given = make_home(3), context()
+    trigger = deferred(operator(home), given)
+    made = trained_by_pods(home, register)
+    cluster.end(name_of(home), "Complete")
+    seen = TrainJobTrigger.server().see(trigger.run_id)
+    cluster.fail_next = [503]
+    with pytest.raises(TryAgainError, match="cannot delete TrainJob"):
+        TrainJobTrigger.server().collect(home, date.fromisoformat(DAY), seen)
+    assert operator(home).execute(given) == asdict(made)
+    assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
 
 
 def test_of_two_that_create_at_one_moment_both_wait_for_the_first_one_s_job(
@@ -319,6 +336,43 @@ def test_a_cluster_that_cannot_train_says_what_is_missing(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(LongreelError, match="expected a pod or KUBECONFIG"):
         operator(home).execute(context())
+
+
+def test_in_a_pod_it_asks_the_cluster_s_api_with_the_account_s_token(
+    cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found where Kubernetes, and Airflow's values for the triggerer, put them: address, token, authority."""
+    (tmp_path / "token").write_text("the account's")
+    key, certificate = self_signed(tmp_path)
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(certificate))
+    cluster.rights = {"the account's": {"create", "get"}}
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate, key)
+    with serving(cluster, tls=tls):
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", cluster.url.rpartition(":")[2])
+        trigger = deferred(operator(make_home(3)), context())
+        assert TrainJobTrigger.server().see(trigger.run_id).state == "under way"
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A key, and a certificate of 127.0.0.1 that is its own authority."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    here = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+    )
+    made = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    (folder / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
+    (folder / "certificate").write_bytes(made.public_bytes(pem))
+    return folder / "key", folder / "certificate"
 
 
 def test_what_the_manifests_allow_is_what_the_operator_and_its_trigger_need(
