@@ -136,9 +136,9 @@ class TrainJobs:
             return TrainJob(run_id=run_id, state=GONE, created_at=datetime.now(UTC))
 
     def terminate(self, run_id: str) -> None:
-        """Delete a job that is under way; its pods write a checkpoint and stop. One that has ended stays as it is."""
+        """Delete a job, where it is there; pods that train write a checkpoint and stop."""
         job = self.see(run_id)
-        if job.state == UNDER_WAY:
+        if job.state != GONE:
             self._delete(job)
 
     def collect(self, home: Home, day: date, job: TrainJob) -> Candidate:

@@ -272,6 +272,9 @@ def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is
     trained_by_pods(home, register)
     with pytest.raises(TryAgainError, match=r"is complete; meanwhile 2026-01-03-\w+ is what 2026-01-03 asks for"):
         operator(home).collect(given, fired(second))
+    operator(home).execute(given)
+    assert "deletionTimestamp" in cluster.jobs[second.run_id.removeprefix("longreel/")]["metadata"]
+    assert len(cluster.created) == 2
 
 
 def test_a_complete_job_whose_candidate_is_not_there_names_the_likely_cause_and_trains_anew_when_asked(
