@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 JAVA := JAVA_HOME=$$(bash .ci/java.sh) && export JAVA_HOME
 
-.PHONY: help run test test-slow ui status setup lint types lock pipeline-yaml clean
+.PHONY: help run test test-slow ui status setup lint types lock pipeline-yaml train-job-yaml clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -43,6 +43,11 @@ types: $(READY) ## type-check
 
 pipeline-yaml: $(READY) ## compile the KFP pipeline
 	$(BIN)/python -m components.pipeline
+
+train-job-yaml: ## render what the training DAG creates on a cluster out of manifests/**/day
+	@for place in base:day overlays/dev:overlays/dev/day overlays/prod:overlays/prod/day; do \
+	  kubectl kustomize manifests/$${place#*:} | awk -v RS='---\n' -v ORS= '/\nkind: TrainJob\n/' > manifests/$${place%:*}/train-job.yaml; \
+	done
 
 lock: ## resolve pyproject's packages anew into requirements.lock
 	$(PYTHON) .ci/lock.py

@@ -192,7 +192,8 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
             f"pipeline run {run.run_id} succeeded, but no version of {ledger.model} carries its inputs digest "
             f"{wanted}; do the run's pods and this process share MLflow ({home.tracking_uri})?"
         )
-    return _report(home, day, made[-1], str(run.parameters["trigger"]), int(run.parameters["champion"]), age_s(run))
+    asked, seconds = run.parameters, age_s(run.created_at)
+    return _report(home, day, made[-1], str(asked["trigger"]), int(asked["champion"]), seconds)
 
 
 def _report(home: Home, day: date, version: int, trigger: str, champion_before: int, seconds: float) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from contracts.errors import LongreelError, TryAgainError
 EXPERIMENT = "longreel"
 GOING_ON = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED")
 ENDED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")
-REFUSED = (400, 401, 403, 404)  # asking again gives the same answer
+REFUSED = (400, 401, 403, 404, 422)  # asking again gives the same answer
 PAGE = 100
 TIMEOUT_S = (10.0, 60.0)  # to connect, and between two parts of an answer; kfp.Client by itself waits for ever
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class PipelineServer:
         if (known := self._usable(name)) is not None:
             log.info("run %s (%s) is there already: %s", known.run_id, name, known.state)
             return known
-        with _asking("submit to", self.host):
+        with self._asking("submit to"):
             made = self._client.run_pipeline(
                 self._experiment(), name, str(package), params=dict(parameters), pipeline_root=root
             )
@@ -134,7 +134,7 @@ class PipelineServer:
         where = json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
         found, token = [], ""
         while True:
-            with _asking("list runs of", self.host):
+            with self._asking("list runs of"):
                 page = self._client.list_runs(
                     page_token=token, page_size=PAGE, experiment_id=self._experiment(), filter=where
                 )
@@ -151,13 +151,13 @@ class PipelineServer:
             ServerError: there is no such run, or the server refuses.
             Unreachable: the server does not answer.
         """
-        with _asking(f"ask for run {run_id} at", self.host):
+        with self._asking(f"ask for run {run_id} at"):
             return _read(self._client.get_run(run_id))
 
     def terminate(self, run_id: str) -> None:
         """Ask the server to end a run; it does so when its pods have stopped. One that has ended stays as it is."""
         if not self.see(run_id).has_ended:
-            with _asking(f"terminate run {run_id} at", self.host):
+            with self._asking(f"terminate run {run_id} at"):
                 self._client.terminate_run(run_id)
 
     def wait(self, run_id: str, *, poll_s: float = 30, timeout_s: float = 12 * 3600) -> Run:
@@ -174,10 +174,22 @@ class PipelineServer:
             else:
                 if run.has_ended:
                     return run
-                if age_s(run) > timeout_s:
+                if age_s(run.created_at) > timeout_s:
                     self.terminate(run_id)
-                    raise TryAgainError(timed_out(run, timeout_s))
+                    raise TryAgainError(self.timed_out(run, timeout_s))
             time.sleep(poll_s)
+
+    def timed_out(self, run: Run, timeout_s: float) -> str:
+        """What is said of a run that took too long."""
+        return (
+            f"pipeline run {run.run_id} ({run.name}) has not ended {timeout_s / 3600:.1f} h after its creation and was "
+            "terminated; see its steps in the Kubeflow UI. Asked again, training goes on from its last checkpoint"
+        )
+
+    def _asking(self, what: str) -> "asking":
+        from kfp_server_api.exceptions import ApiException
+
+        return asking(f"{what} {self.host}", ApiException, missing="is it the right server?")
 
     def _usable(self, name: str) -> Run | None:
         return next((run for run in self.find(name) if run.goes_on or run.succeeded), None)
@@ -185,7 +197,7 @@ class PipelineServer:
     def _experiment(self) -> str:
         """The experiment's id, made on first use."""
         if not hasattr(self, "_experiment_id"):
-            with _asking("find the experiment at", self.host):
+            with self._asking("find the experiment at"):
                 made = self._client.create_experiment(EXPERIMENT, namespace=self._namespace or None)
             self._experiment_id = str(made.experiment_id)
         return self._experiment_id
@@ -200,17 +212,9 @@ def _in_time(request: Callable[..., Any]) -> Callable[..., Any]:
     return limited
 
 
-def age_s(run: Run) -> float:
-    """Seconds since the run was created."""
-    return time.time() - run.created_at.timestamp()
-
-
-def timed_out(run: Run, timeout_s: float) -> str:
-    """What is said of a run that took too long."""
-    return (
-        f"pipeline run {run.run_id} ({run.name}) has not ended {timeout_s / 3600:.1f} h after its creation and was "
-        "terminated; see its steps in the Kubeflow UI. Asked again, training goes on from its last checkpoint"
-    )
+def age_s(created_at: datetime) -> float:
+    """Seconds since something was created."""
+    return time.time() - created_at.timestamp()
 
 
 def failed(run: Run) -> str:
@@ -237,25 +241,27 @@ def _read(run: Any) -> Run:
     )
 
 
-class _asking:  # noqa: N801  # used as a word
-    """Turns what the client raises into errors that say which server, what was asked and what to do."""
+class asking:  # noqa: N801  # used as a word
+    """Turns what a generated REST client raises into errors that say which server, what was asked and what to do.
 
-    def __init__(self, what: str, host: str) -> None:
-        self._what = f"{what} {host}"
+    `refusal` is the client's own ApiException; `missing` says what to look at where a name is not known there.
+    """
+
+    def __init__(self, what: str, refusal: type[Any], *, missing: str) -> None:
+        self._what, self._refusal = what, refusal
+        self._hints = {401: "is the token right?", 403: "may this account do that?", 404: missing}
 
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        from kfp_server_api.exceptions import ApiException
         from urllib3.exceptions import HTTPError
 
-        if isinstance(error, ApiException) and error.status in REFUSED:
-            hints = {401: "is the token right?", 403: "may this account do that?", 404: "is it the right server?"}
-            hint = hints.get(error.status, "see the server's log")
+        if isinstance(error, self._refusal) and error.status in REFUSED:
+            hint = self._hints.get(error.status, "see the server's log")
             said = f"{error.status} {error.reason}: {_message(error)}"
             kind_ = NotThere if error.status == 404 else ServerError
             raise kind_(f"cannot {self._what}: {said}; {hint}") from error
-        if isinstance(error, ApiException | HTTPError | OSError | TimeoutError):
+        if isinstance(error, self._refusal | HTTPError | OSError | TimeoutError):
             raise Unreachable(f"cannot {self._what}: {type(error).__name__} {_message(error)}") from error
 
 

@@ -28,6 +28,7 @@ from contracts.home import Home
 from contracts.lake import Manifest, digest_of
 
 if TYPE_CHECKING:
+    from components.registry import Version
     from model.distributed import Ranks
 
 TRIGGERS = ("freshness", "manual", "backfill", "correction")
@@ -46,6 +47,19 @@ class Candidate:
     evaluated_day: str
     train_first_day: str
     train_last_day: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a candidate is made from. Two with one `name` are the same candidate."""
+
+    name: str
+    manifests: list[Manifest]  # of the days it is trained on
+    start: "Version | None"  # the champion it starts from; None: from scratch
+
+    def folder(self, home: Home) -> Path:
+        """Where the candidate is worked on."""
+        return home.work / "train" / self.name
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,24 +135,14 @@ def train_candidate(
         DataNotReadyError: there are too few days of samples before `day`.
         LongreelError: a warm start was asked for and the champion has already seen `day`.
     """
-    config, lake = home.config, home.lake
-    days = training_days(list(lake.days("samples")), day, config)
-    start, days = _warm_start(home, config, day, days)
-    manifests = [lake.require("samples", d) for d in days]
-    made_from = {
-        "tasks": config.tasks,
-        "model": config.model.described(),
-        "training": asdict(config.training),
-        "days": {m.date: m.digest for m in manifests},
-        "init": None if start is None else start.name,
-    }
-    folder = home.work / "train" / f"{day}-{digest_of(made_from)}"
+    recipe = recipe_of(home, day)
+    folder = recipe.folder(home)
     with _alone(folder):
-        done = _finished(home, folder)
+        done = trained(home, recipe)
         if done is None:
             folder.mkdir(exist_ok=True)
             _sweep(home, folder)
-            done = _train(home, config, day, manifests, folder, trigger, start, ranks)
+            done = _train(home, day, recipe, trigger, ranks)
             _write(folder / "done.json", asdict(done))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         else:
@@ -148,24 +152,34 @@ def train_candidate(
     return done
 
 
-@dataclass(frozen=True)
-class _Start:
-    """A champion to start from: its files, and a name that is part of the candidate's identity."""
+def recipe_of(home: Home, day: date) -> Recipe:
+    """What the candidate for `day` is made from, as things are now.
 
-    path: Path
-    name: str
-    version: int
+    Raises:
+        DataNotReadyError: there are too few days of samples before `day`.
+        LongreelError: a warm start was asked for and the champion has already seen `day`.
+    """
+    config, lake = home.config, home.lake
+    days = training_days(list(lake.days("samples")), day, config)
+    start, days = _warm_start(home, config, day, days)
+    manifests = [lake.require("samples", d) for d in days]
+    made_from = {
+        "tasks": config.tasks,
+        "model": config.model.described(),
+        "training": asdict(config.training),
+        "days": {m.date: m.digest for m in manifests},
+        "init": None if start is None else start.model_digest,
+    }
+    return Recipe(name=f"{day}-{digest_of(made_from)}", manifests=manifests, start=start)
 
 
-def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tuple[_Start | None, list[date]]:
+def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tuple["Version | None", list[date]]:
     """The champion to start from and the days it has not seen; from scratch on all days where there is none."""
     if not config.training.warm_start:
         return None, days
-    from components import registry
     from components.ledger import Ledger
 
-    ledger = Ledger(home)
-    champion = ledger.champion()
+    champion = Ledger(home).champion()
     if champion is None:
         return None, days
     new = [d for d in days if d > champion.data_watermark]
@@ -174,8 +188,7 @@ def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tupl
             f"a warm start for {day} found no new day: the champion (version {champion.version}) was trained through "
             f"{champion.data_watermark}; take a later day, or set [training] warm_start = false"
         )
-    files = registry.fetch(ledger.client, ledger.model, champion)
-    return _Start(files, champion.model_digest, champion.version), new
+    return champion, new
 
 
 @contextmanager
@@ -195,11 +208,11 @@ def _alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def _finished(home: Home, folder: Path) -> Candidate | None:
-    """The candidate that an earlier call finished here, if the registry still has it."""
+def trained(home: Home, recipe: Recipe) -> Candidate | None:
+    """The candidate that an earlier call has made by this recipe, if the home and the registry still have it."""
     from components import registry, tracking
 
-    record = _read(folder / "done.json")
+    record = _read(recipe.folder(home) / "done.json")
     if record is None:
         return None
     done = Candidate(**record)
@@ -207,19 +220,11 @@ def _finished(home: Home, folder: Path) -> Candidate | None:
     return done if any((v.version, v.model_digest) == (done.version, done.model_digest) for v in known) else None
 
 
-def _train(
-    home: Home,
-    config: Config,
-    day: date,
-    manifests: list[Manifest],
-    folder: Path,
-    trigger: str,
-    start: _Start | None,
-    ranks: "Ranks | None",
-) -> Candidate:
+def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | None") -> Candidate:
     from components import registry, tracking
     from model.train import train
 
+    config, manifests, start, folder = home.config, recipe.manifests, recipe.start, recipe.folder(home)
     client = tracking.open_store(home)
     first, last = manifests[0].date, manifests[-1].date
     tags = {
@@ -236,14 +241,14 @@ def _train(
         **tracking.airflow_run(),
     }
     name = f"{day} train {len(manifests)} days"
-    with tracking.training_run(home, client, name=name, candidate=folder.name) as run_id:
+    with tracking.training_run(home, client, name=name, candidate=recipe.name) as run_id:
         source = {"mlflow.source.name": f"longreel train --date {day}"}
         tracking.log_settings(client, run_id, config.to_dict(), tags | source)
         tracking.log_data(client, run_id, home.lake, manifests, "training")
         tracking.log_quality(client, run_id, home.lake, manifests)
         curves = tracking.TrainingCurves(client, run_id)
         days = [date.fromisoformat(m.date) for m in manifests]
-        init_from = None if start is None else start.path
+        init_from = None if start is None else registry.fetch(client, registry.model_name(config), start)
         print(
             f"training on {first} .. {last} ({len(days)} days), to be judged on {day}; MLflow run {run_id}", flush=True
         )

@@ -5,12 +5,13 @@ from typing import Any
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.hitl import HITLOperator
-from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, dag
+from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, chain, dag
 
 from dags.notify import notifiers
-from dags.settings import APPROVAL, HOME, KFP_HOST, SAMPLES, TRAIN_POOL, run_date
+from dags.settings import APPROVAL, HOME, KFP_HOST, SAMPLES, TRAIN_JOB, TRAIN_POOL, run_date
 from dags.steps import DEFAULT_ARGS, step
 from operators.retrain import RetrainOperator
+from operators.train import TrainOperator
 
 DOC = """
 ### longreel_train: is a training due, and if so, a new champion?
@@ -20,6 +21,9 @@ skips the run, and so does an event of a backfill or of a correction. `retrain` 
 -> decide -> promote for that day, logged to MLflow. With `LONGREEL_KFP_HOST` it runs on that server, and the task waits
 without holding a worker; a new try goes on with the run that an earlier one began, and clearing or marking the deferred
 task terminates it.
+
+With `LONGREEL_TRAIN_JOB` a task before that, `train`, trains the candidate by a TrainJob on several nodes, waited for
+in the same way; `retrain` finds it trained.
 
 With `LONGREEL_APPROVAL=1` a candidate that passed the gates waits: `proposal` shows the decision, `approve` asks a
 person (Required Actions; no answer within three days is a rejection), `promote` moves the alias or leaves the champion,
@@ -32,6 +36,12 @@ say no. There is one training at a time, whoever asks (the pool `longreel_train`
 **A bad model went live:** `longreel rollback`.
 """
 DUE = "Its log says why, or why not. Exit 99 (skipped): not due. `longreel due --date DAY` answers the same by hand."
+TRAIN = """
+Trains the candidate by a TrainJob, which its log names. Failed: the message says how to read the pods' logs; the job
+stays to be looked at until the next try deletes it. Clear this task, and training goes on from its last checkpoint.
+Clearing or marking it while it is deferred deletes the job. "... do its pods and this process share the home": see
+the volumes and MLFLOW_TRACKING_URI of both.
+"""
 RETRAIN = """
 Train, evaluate, decide, promote. Failed: clear it, and training goes on from its last checkpoint. "... lies N days
 back": no training on old data; publish newer days, or trigger again with *force*. `reports/<day>/` has the decision and
@@ -80,6 +90,22 @@ ANSWER = {
     "LONGREEL_ANSWER": "{{ " + _SAID + "['chosen_options'][0] }}",
     "LONGREEL_REASON": "{{ " + _SAID + "['params_input'].get('reason') or '' }}",
 }
+
+
+def _train() -> BaseOperator:
+    """The candidate for the run's day, on several nodes."""
+    return TrainOperator(
+        task_id="train",
+        manifest=TRAIN_JOB,
+        home=HOME,
+        day=DAY,
+        trigger=TRIGGER,
+        force="{{ params.force }}",
+        timeout=timedelta(hours=13),  # the job ends itself after 12 h of training, and may have waited for its nodes
+        execution_timeout=timedelta(hours=14),
+        pool=TRAIN_POOL,
+        doc_md=TRAIN,
+    )
 
 
 def _retrain() -> BaseOperator:
@@ -159,7 +185,7 @@ def longreel_train() -> None:
         doc_md=DUE,
     )
     retrain = _retrain()
-    due >> retrain
+    chain(due, *([_train()] if TRAIN_JOB else []), retrain)
     if APPROVAL:
         retrain >> _approved()
 

@@ -10,6 +10,7 @@ LONGREEL_DEADLINE_HOURS  a run that takes so much longer than runs do on average
 LONGREEL_REBUILD_CRON    when to look for corrected raw days; unset: longreel_rebuild runs when a person starts it
 LONGREEL_WATCH_CRON      when to look whether something is for somebody to act on; default every six hours
 LONGREEL_APPROVAL        1: a candidate that is to be promoted waits for a person's approval; unset: it does not
+LONGREEL_TRAIN_JOB       file with the TrainJob that trains a day on several nodes; unset: `retrain` trains
 LONGREEL_KFP_HOST        the Kubeflow Pipelines API that runs retrains (components/server.py has its other settings);
                          unset: they run in the task itself
 LONGREEL_NOTIFY_CONN     see notify.py
@@ -30,6 +31,7 @@ DEADLINE = timedelta(hours=float(os.environ.get("LONGREEL_DEADLINE_HOURS", "12")
 REBUILD_CRON = os.environ.get("LONGREEL_REBUILD_CRON", "")
 WATCH_CRON = os.environ.get("LONGREEL_WATCH_CRON", "0 */6 * * *")
 APPROVAL = os.environ.get("LONGREEL_APPROVAL") == "1"
+TRAIN_JOB = os.environ.get("LONGREEL_TRAIN_JOB", "")
 KFP_HOST = os.environ.get("LONGREEL_KFP_HOST", "")
 REPOSITORY = Path(__file__).resolve().parents[1]
 

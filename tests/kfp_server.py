@@ -6,6 +6,7 @@ It keeps runs in memory and runs nothing by itself: a test sets states, or has a
 import json
 import os
 import re
+import ssl
 import subprocess
 import sys
 import threading
@@ -119,9 +120,8 @@ def _matching(items: Any, query: dict[str, str]) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def serving() -> Iterator[KfpServer]:
-    """A server on a free port of 127.0.0.1."""
-    kfp = KfpServer()
+def serving(server: Any, tls: ssl.SSLContext | None = None) -> Iterator[None]:
+    """Has a server's `answer` heard on a free port of 127.0.0.1; None hangs up."""
 
     class Handler(BaseHTTPRequestHandler):
         def _do(self) -> None:
@@ -129,7 +129,10 @@ def serving() -> Iterator[KfpServer]:
             query = {key: values[0] for key, values in parse_qs(parts.query).items()}
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
-            status, said = kfp.answer(self.command, parts.path, query, body, self.headers.get("Authorization"))
+            answer = server.answer(self.command, parts.path, query, body, self.headers.get("Authorization"))
+            if answer is None:
+                return
+            status, said = answer
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
@@ -141,11 +144,13 @@ def serving() -> Iterator[KfpServer]:
             pass
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    kfp.url = f"http://127.0.0.1:{http.server_port}"
+    if tls is not None:
+        http.socket = tls.wrap_socket(http.socket, server_side=True)
+    server.url = f"http{'s' * bool(tls)}://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     try:
-        yield kfp
+        yield
     finally:
         http.shutdown()
         http.server_close()
@@ -154,7 +159,8 @@ def serving() -> Iterator[KfpServer]:
 @pytest.fixture
 def kfp(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpServer]:
     """A pipeline server, which the environment names; conftest files hand it on."""
-    with serving() as server:
+    server = KfpServer()
+    with serving(server):
         for name in ("NAMESPACE", "TOKEN_FILE", "CA_FILE"):
             monkeypatch.delenv(f"LONGREEL_KFP_{name}", raising=False)
         monkeypatch.setenv("LONGREEL_KFP_HOST", server.url)

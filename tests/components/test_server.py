@@ -160,7 +160,8 @@ def test_an_unknown_run_and_no_server_are_told_apart(kfp: KfpServer, monkeypatch
     with pytest.raises(ServerError, match="404"):
         connected().see("none")
     server = connected()
-    with serving() as other:
+    other = KfpServer()
+    with serving(other):
         gone = other.url
     server._client._existing_config.host = gone
     with pytest.raises(Unreachable, match="cannot ask for run none"):

@@ -191,6 +191,30 @@ def test_with_a_pipeline_server_the_retrain_is_deferred_and_waits_for_approval_a
     assert retrain["retries"] > 0
 
 
+def test_with_a_train_job_the_candidate_is_trained_by_a_task_before_whatever_judges_it(
+    snapshot: dict, tmp_path: Path
+) -> None:
+    switched = {"LONGREEL_TRAIN_JOB": "/no-such-file", "LONGREEL_APPROVAL": "1"}
+    read = read_dags(tmp_path, **switched)["longreel_train"]
+    assert edges(read) == {
+        "due": ["train"],
+        "train": ["retrain"],
+        "retrain": ["proposal"],
+        "proposal": ["approve"],
+        "approve": ["promote"],
+        "promote": [],
+    }
+    train = read["tasks"]["train"]
+    assert (train["task_type"], train["pool"], train["owner"]) == ("TrainOperator", "longreel_train", "longreel")
+    assert train["documented"]
+    assert train["retries"] > 0
+    assert train["timeout"] < train["execution_timeout"]  # the operator gives up first, and ends the job
+    assert read["tasks"]["retrain"]["task_type"] == "BashOperator"
+    both = read_dags(tmp_path, LONGREEL_KFP_HOST="http://127.0.0.1:1", **switched)["longreel_train"]
+    assert edges(both) == edges(read)
+    assert both["tasks"]["retrain"]["task_type"] == "RetrainOperator"
+
+
 ASKED = """
 import json, types
 from airflow.models.dagrun import DagRunType

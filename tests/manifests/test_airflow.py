@@ -25,6 +25,7 @@ from tests.manifests.rendering import (
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "manifests/airflow/values.yaml").read_text())
+VARIABLES = {each["name"]: each.get("value") for each in yaml.safe_load(VALUES["extraEnv"])}
 PARTS = ("scheduler", "apiServer", "dagProcessor", "triggerer", "workers", "migrateDatabaseJob")
 ASK = """
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
@@ -52,23 +53,51 @@ def test_every_part_is_bounded_and_locked_up() -> None:
 
 def test_tasks_and_triggerer_have_a_token_for_kubeflow_pipelines_and_nobody_else_has() -> None:
     """As Kubeflow's documentation asks: projected, for its audience, where LONGREEL_KFP_TOKEN_FILE says."""
-    variables = {each["name"]: each.get("value") for each in yaml.safe_load(VALUES["extraEnv"])}
-    holders = [part for part in PARTS if VALUES[part].get("extraVolumes")]
-    assert holders == ["triggerer", "workers"]
-    bound = {subject["name"] for subject in binding_of("pipelines")["subjects"]}
+    holders = {part for part in PARTS if "pipelines-token" in mounted(part)}
+    assert holders == {"triggerer", "workers"}
     for part in holders:
-        assert VALUES[part]["serviceAccount"]["name"] in bound
-        (volume,), (mount,) = VALUES[part]["extraVolumes"], VALUES[part]["extraVolumeMounts"]
+        assert VALUES[part]["serviceAccount"]["name"] in bound_to("pipelines")
+        volume, path = mounted(part)["pipelines-token"]
         (source,) = volume["projected"]["sources"]
         token = source["serviceAccountToken"]
         assert token["audience"] == "pipelines.kubeflow.org"
-        assert (mount["name"], mount["readOnly"]) == (volume["name"], True)
-        assert f"{mount['mountPath']}/{token['path']}" == variables["LONGREEL_KFP_TOKEN_FILE"]
+        assert f"{path}/{token['path']}" == VARIABLES["LONGREEL_KFP_TOKEN_FILE"]
 
 
-def binding_of(name: str) -> dict[str, Any]:
-    (found,) = [item for item in of_kind("manifests/base", "RoleBinding") if item["metadata"]["name"] == name]
-    return found
+def mounted(part: str) -> dict[str, tuple[dict[str, Any], str]]:
+    """A part's own volumes with where they are mounted, read only."""
+    own = {volume["name"]: volume for volume in VALUES[part].get("extraVolumes", [])}
+    mounts = {mount["name"]: mount for mount in VALUES[part].get("extraVolumeMounts", [])}
+    assert all(mount["readOnly"] for mount in mounts.values())
+    return {name: (own[name], mount["mountPath"]) for name, mount in mounts.items()}
+
+
+def bound_to(role: str) -> set[str]:
+    (found,) = [item for item in of_kind("manifests/base", "RoleBinding") if item["metadata"]["name"] == role]
+    return {subject["name"] for subject in found["subjects"]}
+
+
+def test_tasks_make_train_jobs_of_the_mounted_file_and_the_triggerer_sees_and_deletes_them() -> None:
+    """The triggerer's account has no token by itself; it is put where the Kubernetes client looks for it."""
+    from kubernetes.config import incluster_config
+
+    volume, path = mounted("workers")["train-job"]
+    (settings,) = [
+        item["data"]
+        for item in of_kind("manifests/base", "ConfigMap")
+        if item["metadata"]["name"] == volume["configMap"]["name"]
+    ]
+    assert [f"{path}/{name}" for name in settings] == ["/etc/longreel/train-job.yaml"]
+    assert (
+        "/etc/longreel/train-job.yaml" in (ROOT / "manifests/airflow/values.yaml").read_text().split("kubeflow:8888")[0]
+    )
+    assert VARIABLES["LONGREEL_TRAIN_JOB"] == VARIABLES["LONGREEL_KFP_HOST"] == ""  # off
+    volume, path = mounted("triggerer")["kubernetes-token"]
+    token, authority = volume["projected"]["sources"]
+    assert f"{path}/{token['serviceAccountToken']['path']}" == incluster_config.SERVICE_TOKEN_FILENAME
+    assert f"{path}/{authority['configMap']['items'][0]['path']}" == incluster_config.SERVICE_CERT_FILENAME
+    assert VALUES["workers"]["serviceAccount"]["name"] in bound_to("train-jobs") & bound_to("train-jobs-create")
+    assert VALUES["triggerer"]["serviceAccount"]["name"] in bound_to("train-jobs") - bound_to("train-jobs-create")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -90,6 +119,13 @@ def test_a_pod_made_of_the_values_is_strictly_valid(part: str) -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": part.lower()}, "spec": spec}
     kubernetes_validate.validate(pod, KUBERNETES, strict=True)
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in volumes}
+
+
+def test_every_setting_of_ours_is_one_that_is_read() -> None:
+    code = "".join((ROOT / name).read_text() for name in ("dags/settings.py", "components/server.py"))
+    ours = [name for name in VARIABLES if name.startswith("LONGREEL_")]
+    assert len(ours) == 4
+    assert all(f"\n{name} " in code for name in ours)
 
 
 def test_no_example_dags_and_no_secret_s_content() -> None:

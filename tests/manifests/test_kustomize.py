@@ -140,6 +140,16 @@ def test_images_are_this_version_s_and_pinned(folder: str) -> None:
     assert runtimes <= targets()
 
 
+@pytest.mark.parametrize(("folder", "day"), list(zip(STANDING, DAYS, strict=True)))
+def test_airflow_creates_the_train_job_that_the_day_s_folder_renders(folder: str, day: str) -> None:
+    """`make train-job-yaml` writes the file that the ConfigMap is made of."""
+    (settings,) = [item for item in of_kind(folder, "ConfigMap") if item["metadata"]["name"] == "longreel-train-job"]
+    (job,) = of_kind(day, "TrainJob")
+    assert yaml.safe_load(settings["data"]["train-job.yaml"]) == job
+    text = (ROOT / folder / "train-job.yaml").read_text()
+    assert settings["data"] == {"train-job.yaml": text}
+
+
 def test_training_uses_the_pipeline_s_image() -> None:
     (runtime,) = of_kind("manifests/base", "TrainingRuntime")
     compiled = (ROOT / "components/pipeline.yaml").read_text()
@@ -198,12 +208,13 @@ def test_commands_in_the_docs_are_ones_that_the_program_takes() -> None:
 
 
 @pytest.mark.parametrize("folder", STANDING)
-def test_no_role_reaches_further_than_pods_what_belongs_to_them_and_pipeline_runs(folder: str) -> None:
+def test_no_role_reaches_further_than_pods_what_belongs_to_them_train_jobs_and_pipeline_runs(folder: str) -> None:
     assert not of_kind(folder, "ClusterRole")
     assert not of_kind(folder, "ClusterRoleBinding")
     rights = {item["metadata"]["name"]: item["rules"] for item in of_kind(folder, "Role")}
-    assert set(rights) == {"spark", "airflow-scheduler", "pipelines"}
+    assert set(rights) == {"spark", "airflow-scheduler", "pipelines", "train-jobs", "train-jobs-create"}
     reach = {"": {"pods", "pods/log", "configmaps", "services"}, "pipelines.kubeflow.org": {"runs", "experiments"}}
+    reach["trainer.kubeflow.org"] = {"trainjobs"}
     for rule in (rule for rules in rights.values() for rule in rules):
         (group,) = rule["apiGroups"]
         assert set(rule["resources"]) <= reach[group]
@@ -240,7 +251,8 @@ def test_every_volume_account_and_setting_that_is_named_exists(folder: str) -> N
     claimed = set(values_of(everything, "claimName")) | set(values_of(everything, "existingClaim"))
     assert claimed == names["PersistentVolumeClaim"]
     settings = [*values_of(everything, "configMap"), *values_of(everything, "configMapRef")]
-    assert {ref["name"] for ref in settings} <= names["ConfigMap"]
+    in_every_namespace = {"kube-root-ca.crt"}
+    assert {ref["name"] for ref in settings} <= names["ConfigMap"] | in_every_namespace
     accounts = set(values_of(both, "serviceAccount")) | set(values_of(both, "serviceAccountName"))
     accounts |= {ref["name"] for ref in values_of(values, "serviceAccount")}
     assert accounts == names["ServiceAccount"]

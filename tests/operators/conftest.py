@@ -8,8 +8,9 @@ import pytest
 
 from tests.components.conftest import empty_store, make_home, publish_fixture, register, report
 from tests.kfp_server import kfp
+from tests.kubernetes_server import cluster
 
-__all__ = ["empty_store", "kfp", "make_home", "publish_fixture", "register", "report"]
+__all__ = ["cluster", "empty_store", "kfp", "make_home", "publish_fixture", "register", "report"]
 
 with pytest.MonkeyPatch.context() as patch:
     folder = tempfile.mkdtemp(prefix="airflow-")

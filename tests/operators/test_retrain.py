@@ -15,7 +15,8 @@ from components.record import record_judgement
 from components.retrain import plan
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
-from operators.retrain import RUN_KEY, PipelineRunTrigger, RetrainOperator
+from operators.remote import RUN_KEY
+from operators.retrain import PipelineRunTrigger, RetrainOperator
 from tests.kfp_server import KfpServer
 
 MakeHome = Callable[..., Home]

@@ -1,4 +1,4 @@
-"""The operator under a real Airflow: killed, it goes on with the pipeline run that is there; a person ends it."""
+"""The operators under a real Airflow: killed, they go on with what is there; a person ends it."""
 
 import json
 import time
@@ -11,7 +11,9 @@ import pytest
 from contracts.home import Home
 from longreel.embedded_airflow import EmbeddedAirflow, end_session
 from tests.kfp_server import KfpServer
+from tests.kubernetes_server import KubernetesServer
 from tests.operators.test_retrain import DAY, judged_by_pods
+from tests.operators.test_train import MANIFEST, trained_by_pods
 
 pytestmark = pytest.mark.slow
 DAG = "dags/longreel_train"
@@ -35,18 +37,21 @@ def until(holds: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
-def state(airflow: EmbeddedAirflow, run: str) -> str:
-    return str(airflow.get(f"{DAG}/dagRuns/{run}/taskInstances/retrain")["state"])
+def state(airflow: EmbeddedAirflow, run: str, task: str) -> str:
+    return str(airflow.get(f"{DAG}/dagRuns/{run}/taskInstances/{task}")["state"])
 
 
-def begun(airflow: EmbeddedAirflow, kfp: KfpServer, runs: int) -> str:
-    """A run of the training DAG whose task waits for the `runs`-th pipeline run."""
+def begun(airflow: EmbeddedAirflow, task: str) -> str:
+    """A run of the training DAG, one of whose tasks waits for what runs elsewhere."""
     until(lambda: airflow.get("dags")["total_entries"] == 4, "the DAGs are read")
     asked(airflow, "PATCH", DAG, {"is_paused": False})
     run = asked(airflow, "POST", f"{DAG}/dagRuns", {"logical_date": None, "partition_key": DAY})["dag_run_id"]
-    until(lambda: state(airflow, run) == "deferred", f"deferred; log: {airflow.log}")
-    assert len(kfp.runs) == runs
+    until(lambda: state(airflow, run, task) == "deferred", f"deferred; log: {airflow.log}")
     return str(run)
+
+
+def mark_failed(airflow: EmbeddedAirflow, run: str, task: str) -> None:
+    asked(airflow, "PATCH", f"{DAG}/dagRuns/{run}/taskInstances/{task}", {"new_state": "failed"})
 
 
 def test_a_killed_airflow_goes_on_with_the_pipeline_run_that_is_there(
@@ -56,16 +61,17 @@ def test_a_killed_airflow_goes_on_with_the_pipeline_run_that_is_there(
     settings = {"LONGREEL_KFP_HOST": kfp.url, "LONGREEL_FIRST_DAY": "2026-01-01"}
     settings["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "True"  # no daily runs: their days are there
     with EmbeddedAirflow(home, settings) as airflow:
-        run = begun(airflow, kfp, 1)
+        run = begun(airflow, "retrain")
         (ended,) = kfp.runs
         seen = f"GET /apis/v2beta1/runs/{ended}"
         until(
             lambda: kfp.asked.count(seen) > 1, "watched: before a triggerer has it, nothing tells it of a person's word"
         )
-        asked(airflow, "PATCH", f"{DAG}/dagRuns/{run}/taskInstances/retrain", {"new_state": "failed"})
+        mark_failed(airflow, run, "retrain")
         until(lambda: kfp.terminated == [ended], f"terminated; log: {airflow.log}")
 
-        run = begun(airflow, kfp, 2)
+        run = begun(airflow, "retrain")
+        assert len(kfp.runs) == 2
         assert airflow._process is not None
         end_session(airflow._process.pid, grace_s=0)
     pipeline_run = next(each for each in kfp.runs if each != ended)
@@ -75,7 +81,35 @@ def test_a_killed_airflow_goes_on_with_the_pipeline_run_that_is_there(
         digest = kfp.runs[pipeline_run]["runtime_config"]["parameters"]["inputs_digest"]
         judged_by_pods(home, register, report, digest)
         kfp.set(pipeline_run, "SUCCEEDED")
-        until(lambda: state(airflow, run) == "success", f"collected; log: {airflow.log}")
+        until(lambda: state(airflow, run, "retrain") == "success", f"collected; log: {airflow.log}")
     assert set(kfp.runs) == {ended, pipeline_run}
     assert kfp.terminated == [ended]
     assert json.loads((home.reports / DAY / "summary.json").read_text())["outcome"] == "promote"
+
+
+def test_a_killed_airflow_goes_on_with_the_train_job_that_is_there_and_judges_what_it_made(
+    cluster: KubernetesServer, make_home: Callable[..., Home], register: Callable[..., Any]
+) -> None:
+    home = make_home(3)
+    settings = {"LONGREEL_TRAIN_JOB": str(MANIFEST), "LONGREEL_FIRST_DAY": "2026-01-01"}
+    settings["AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION"] = "True"
+    with EmbeddedAirflow(home, settings) as airflow:
+        run = begun(airflow, "train")
+        (first,) = cluster.created
+        name = first["metadata"]["name"]
+        until(lambda: cluster.asked.count(f"get {name}") > 1, "watched by the triggerer")
+        mark_failed(airflow, run, "train")
+        until(lambda: "deletionTimestamp" in first["metadata"], f"deleted; log: {airflow.log}")
+
+        run = begun(airflow, "train")
+        assert len(cluster.created) == 2
+        assert airflow._process is not None
+        end_session(airflow._process.pid, grace_s=0)
+    asked_before = len(cluster.asked)
+    with EmbeddedAirflow(home, settings) as airflow:
+        until(lambda: f"get {name}" in cluster.asked[asked_before:], "watched again")
+        made = trained_by_pods(home, register)
+        cluster.end(name, "Complete", "AllJobsCompleted")
+        until(lambda: state(airflow, run, "retrain") == "success", f"judged; log: {airflow.log}")
+    assert len(cluster.created) == 2
+    assert json.loads((home.reports / DAY / "summary.json").read_text())["version"] == made.version
