@@ -151,17 +151,24 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    rate = size.training["learning_rate"]
+    rate, tags = size.training["learning_rate"], {"identity": ("item_id", "author_id", "tag")}
+
+    def adamw(rate: float) -> dict[str, Any]:
+        return {"table_optimizer": "adamw", "table_learning_rate": rate}
+
     return {
-        f"rate {0.6 * rate:g}": {"train": {"learning_rate": 0.6 * rate}},
-        "one epoch": {"train": {"epochs": 1}},
-        "sink and window length": {"model": {"sink": True, "window_length": True}},
+        "tables by AdamW": {"train": adamw(rate)},
+        "tables by AdamW, rate doubled": {"train": adamw(2 * rate)},
+        "tables by AdamW, tags matched too": {"train": adamw(rate), "model": tags},
+        "tables by AdamW, a month": {"train": adamw(rate), "model": {"match_counts": True, "match_month": True}},
+        "tables by AdamW, length scale": {"train": adamw(rate), "model": {"length_scale": True}},
+        "tables by AdamW, dropout 0.3": {"train": adamw(rate), "model": {"dropout": 0.3}},
+        "tags matched too": {"model": tags},
+        "a month": {"model": {"match_counts": True, "match_month": True}},
+        "length scale": {"model": {"length_scale": True}},
+        "periods": {"model": {"periods": True}},
         "table rate 0.02": {"train": {"table_learning_rate": 0.02}},
-        "tables by AdamW": {"train": {"table_optimizer": "adamw", "table_learning_rate": rate}},
-        "dropout 0.3": {"model": {"dropout": 0.3}},
-        "tags matched too": {"model": {"identity": ("item_id", "author_id", "tag")}},
-        "embeddings half as wide": {"model": {"embedding_width": size.model["embedding_width"] // 2}},
-        "weight decay 0.1": {"train": {"weight_decay": 0.1}},
+        "sink and window length": {"model": {"sink": True, "window_length": True}},
     }
 
 

@@ -11,6 +11,7 @@ begins no cell that would not end in time; `--jobs 3` runs three at a time.
 """
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -90,6 +91,8 @@ class Runner:
             judgement = judged.judge(at, self.size.ladder)
         else:
             about, judgement = self._train_and_score(planned, rows, judged)
+        gc.collect()  # graphs hold one another
+        torch.cuda.empty_cache()  # the next cell's process may be another one on the same card
         judgement.save_draws(draws_path(self.out, cell.key))
         line = {"key": cell.key, "fingerprint": planned.fingerprint, "cell": asdict(cell)} | about
         return line | {"windows": planned.windows, "total_seconds": time.monotonic() - began, "rows": judgement.rows}

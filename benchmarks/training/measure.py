@@ -1,5 +1,6 @@
 """What does a whole training step cost? The trainer's own reader, feed, model and optimisers, timed on sample files."""
 
+import gc
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -73,6 +74,8 @@ def time_steps(
         compile_blocks(ranker)
     stepper, guard = Stepper(ranker, training, 1_000, Ranks(), device), Guard(device, steps, Path())
     if on_cuda:
+        gc.collect()  # what was measured before, whose graphs hold one another
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     shares = rows_apart(reader.shares()) if apart else reader.shares()
     waited = targets = tokens = flops = 0.0
