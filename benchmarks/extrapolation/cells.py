@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from contracts.config import Config
+from contracts.config import Config, ModelConfig
 from contracts.lake import digest_of
 
 CELLS_VERSION = 6  # raise when the same cell would give another result
@@ -32,6 +32,7 @@ FULL = Size(
         "item_buckets": 1_048_576,  # some 150,000 files: fewer rows would let a third of them share one
         "author_buckets": 262_144,
         "tag_buckets": 16_384,
+        "identity": ("item_id", "author_id", "tag"),
         "match_counts": True,
         "dropout": 0.2,
     },
@@ -41,6 +42,8 @@ FULL = Size(
         "window_mean": 2_048,
         "window_max": 10_240,
         "learning_rate": 5e-4,
+        "table_optimizer": "adamw",
+        "table_learning_rate": 5e-4,
         "graphs": True,
     },
     ladder=(128, 512, 2_048, 4_096, 10_240),
@@ -126,7 +129,8 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     layers = size.model["layers"]
     depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
     counted = bool(size.model.get("match_counts"))
-    heads = {f"heads {n}": {"model": {"heads": n}} for n in (2, 4, 16) if n != size.model["heads"]}
+    compared = len(size.model.get("identity", ModelConfig().identity))  # each by a head of its own
+    heads = {f"heads {n}": {"model": {"heads": n}} for n in (2, 4, 16) if n != size.model["heads"] and n >= compared}
     return {
         **depths,
         **heads,
@@ -151,24 +155,14 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    rate, tags = size.training["learning_rate"], {"identity": ("item_id", "author_id", "tag")}
-
-    def adamw(rate: float) -> dict[str, Any]:
-        return {"table_optimizer": "adamw", "table_learning_rate": rate}
-
+    rate = size.training["learning_rate"]
     return {
-        "tables by AdamW": {"train": adamw(rate)},
-        "tables by AdamW, rate doubled": {"train": adamw(2 * rate)},
-        "tables by AdamW, tags matched too": {"train": adamw(rate), "model": tags},
-        "tables by AdamW, a month": {"train": adamw(rate), "model": {"match_counts": True, "match_month": True}},
-        "tables by AdamW, length scale": {"train": adamw(rate), "model": {"length_scale": True}},
-        "tables by AdamW, dropout 0.3": {"train": adamw(rate), "model": {"dropout": 0.3}},
-        "tags matched too": {"model": tags},
+        "tables by Adagrad": {"train": {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}},
+        "tables by AdamW at twice the rate": {"train": {"table_optimizer": "adamw", "table_learning_rate": 2 * rate}},
+        "tags not matched": {"model": {"identity": ("item_id", "author_id")}},
         "a month": {"model": {"match_counts": True, "match_month": True}},
         "length scale": {"model": {"length_scale": True}},
-        "periods": {"model": {"periods": True}},
-        "table rate 0.02": {"train": {"table_learning_rate": 0.02}},
-        "sink and window length": {"model": {"sink": True, "window_length": True}},
+        "dropout 0.3": {"model": {"dropout": 0.3}},
     }
 
 
