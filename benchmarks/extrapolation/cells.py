@@ -34,7 +34,8 @@ FULL = Size(
         "tag_buckets": 16_384,
         "identity": ("item_id", "author_id", "tag"),
         "match_counts": True,
-        "dropout": 0.2,
+        "match_month": True,
+        "dropout": 0.3,
     },
     training={
         "epochs": 2,
@@ -128,9 +129,14 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """What is taken away or changed, one at a time; base is the beta cell."""
     layers = size.model["layers"]
     depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
-    counted = bool(size.model.get("match_counts"))
-    compared = len(size.model.get("identity", ModelConfig().identity))  # each by a head of its own
-    heads = {f"heads {n}": {"model": {"heads": n}} for n in (2, 4, 16) if n != size.model["heads"] and n >= compared}
+    counted, month = bool(size.model.get("match_counts")), bool(size.model.get("match_month"))
+    compared = size.model.get("identity", ModelConfig().identity)
+    tags, pair = "tag" in compared, ("item_id", "author_id")
+    numbers = [n for n in (2, 4, 16) if n != size.model["heads"] and n >= len(compared)]  # a field takes one at least
+    heads = {f"heads {n}": {"model": {"heads": n}} for n in numbers}
+    adagrad = {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}
+    adamw = {"table_optimizer": "adamw", "table_learning_rate": size.training["learning_rate"]}
+    learned = size.training.get("table_optimizer") == "adamw"
     return {
         **depths,
         **heads,
@@ -143,8 +149,12 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "sink": {"model": {"sink": True}},
         "window length": {"model": {"window_length": True}},
         "periods": {"model": {"periods": True}},
-        "length scale": {"model": {"length_scale": True}},
-        "no match counts" if counted else "match counts": {"model": {"match_counts": not counted}},
+        "no match counts" if counted else "match counts": {
+            "model": {"match_counts": not counted, "match_month": False}
+        },
+        "no month" if month else "a month": {"model": {"match_counts": True, "match_month": not month}},
+        "tags not matched" if tags else "tags matched too": {"model": {"identity": pair if tags else (*pair, "tag")}},
+        "tables by Adagrad" if learned else "tables by AdamW": {"train": adagrad if learned else adamw},
         "no RankMixer": {"model": {"rankmixer": False}},
         "uniform windows": {"train": {"window_shape": "uniform"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},
@@ -157,12 +167,9 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
     rate = size.training["learning_rate"]
     return {
-        "tables by Adagrad": {"train": {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}},
-        "tables by AdamW at twice the rate": {"train": {"table_optimizer": "adamw", "table_learning_rate": 2 * rate}},
-        "tags not matched": {"model": {"identity": ("item_id", "author_id")}},
-        "a month": {"model": {"match_counts": True, "match_month": True}},
-        "length scale": {"model": {"length_scale": True}},
-        "dropout 0.3": {"model": {"dropout": 0.3}},
+        "dropout 0.2": {"model": {"dropout": 0.2}},
+        "dropout 0.4": {"model": {"dropout": 0.4}},
+        "tables by AdamW at half the rate": {"train": {"table_optimizer": "adamw", "table_learning_rate": rate / 2}},
     }
 
 
