@@ -17,43 +17,102 @@ what was read. Otherwise the table would measure that trick and not the architec
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from contracts.config import ModelConfig
+from contracts.ragged import Ints, ranges
 from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
 from model.identity import IdentityMatch
 from model.ranker import Ranker
 
 Reads = tuple[Tensor, Tensor]
-PAIR_BLOCK = 1 << 19  # target-event pairs that DIN's MLP takes at a time
-SCORE_BLOCK = 1 << 24  # scores that are written at a time where no fused kernel computes them
+PAIR_BLOCK = 1 << 21  # target-event pairs that DIN's MLP takes at a time
+SCORE_BLOCK = 1 << 27  # scores that are written at a time where no fused kernel computes them
+SHORT = 256  # requests of no more events are padded to one length; longer ones to less than twice their own
+
+
+@dataclass(frozen=True)
+class Group:
+    """B requests padded to one length L and one number of targets m; padding points at the first of all."""
+
+    targets: Tensor  # [B, m], places in the batch's targets
+    events: Tensor  # [B, L]
+    there: Tensor  # [B, L] bool: no padding
+    lengths: Tensor  # [B]: events, at least 1
 
 
 class Packed:
     """Requests lying behind one another: target offsets, history offsets [B+1], and the ids that may be equal."""
 
     def __init__(self, target_offsets: Tensor, history_offsets: Tensor, ids: tuple[Tensor, Tensor] | None) -> None:
-        self.targets, self.events = target_offsets.tolist(), history_offsets.tolist()
-        self.ids = ids
+        self.targets, self.events = target_offsets.cpu().numpy(), history_offsets.cpu().numpy()
+        self.device, self.ids = target_offsets.device, ids
 
-    def requests(self) -> Iterator[tuple[slice, slice]]:
-        """Targets and events of each request."""
-        pairs = zip(self.targets, self.targets[1:], self.events, self.events[1:], strict=False)
-        for t0, t1, h0, h1 in pairs:
-            yield slice(t0, t1), slice(h0, h1)
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The requests by length, the longest first."""
+        lengths = np.diff(self.events)
+        return [self._group(members) for members in self._members(lengths)]
 
-    def equal(self, targets: slice, events: slice) -> Tensor | None:
-        """Which ids are equal: [fields, m, L] float; None where they are not to be told."""
+    @staticmethod
+    def _members(lengths: Ints) -> list[Ints]:
+        by_length = np.argsort(-lengths, kind="stable")
+        found: list[Ints] = []
+        while len(by_length):
+            longest = lengths[by_length[0]]
+            alike = by_length[(lengths[by_length] > longest // 2) | (longest <= SHORT)]
+            found.append(alike)
+            by_length = by_length[len(alike) :]
+        return found
+
+    def _group(self, members: Ints) -> Group:
+        targets, _ = self._padded(self.targets, members)
+        events, there = self._padded(self.events, members)
+        lengths = torch.from_numpy(np.maximum(np.diff(self.events)[members], 1)).to(self.device)
+        return Group(targets.to(self.device), events.to(self.device), there.to(self.device), lengths)
+
+    @staticmethod
+    def _padded(offsets: Ints, members: Ints) -> tuple[Tensor, Tensor]:
+        """Places of the members' rows [B, n], and which are no padding."""
+        counts = np.diff(offsets)[members]
+        steps = np.arange(counts.max(initial=0))
+        there = steps < counts[:, None]
+        return torch.from_numpy(np.where(there, offsets[members][:, None] + steps, 0)), torch.from_numpy(there)
+
+    def joined(self, padded: list[Tensor], of_targets: bool) -> Tensor:
+        """What each group gave, [B, m or L, ...], in the order of the batch: [T or H, ...]."""
+        return torch.cat([each.flatten(0, 1) for each in padded])[self._places[0 if of_targets else 1]]
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Where targets and events lie among the rows of all groups, padding included."""
+        members = self._members(np.diff(self.events))
+        found = []
+        for offsets in (self.targets, self.events):
+            counts, begins, begun = np.diff(offsets), np.zeros(len(offsets) - 1, np.int64), 0
+            for some in members:
+                wide = int(counts[some].max(initial=0))
+                begins[some] = begun + wide * np.arange(len(some))
+                begun += wide * len(some)
+            found.append(torch.from_numpy(ranges(begins, counts)).to(self.device))
+        return found[0], found[1]
+
+    def equal(self, group: Group) -> Tensor | None:
+        """Which ids are equal: [fields, B, m, L] float; None where they are not to be told."""
         if self.ids is None:
             return None
-        wanted, found = self.ids[0][targets].T, self.ids[1][events].T
-        return ((wanted[:, :, None] == found[:, None, :]) & (wanted != UNKNOWN)[:, :, None]).float()
+        wanted, found = self.ids[0][group.targets].movedim(-1, 0), self.ids[1][group.events].movedim(-1, 0)
+        known = (wanted != UNKNOWN)[..., None] & group.there[:, None]
+        return ((wanted[..., None] == found[..., None, :]) & known).float()
 
 
 def signed_log(x: Tensor) -> Tensor:
@@ -108,28 +167,31 @@ class DIN(nn.Module):
     ) -> Tensor:
         """x_t [T, D], X [H, D] -> z [T, D]."""
         reads = []
-        for targets, events in packed.requests():
-            step = max(1, PAIR_BLOCK // max(1, events.stop - events.start))
-            for at in range(targets.start, targets.stop, step):
-                some = slice(at, min(at + step, targets.stop))
-                equal = packed.equal(some, events) if self.match_part is not None else None
-                reads.append(checkpoint(self._read, target[some], history[events], equal, use_reentrant=False))
-        read = torch.cat(reads) if reads else target.new_zeros(0, self.mlp[0].in_features - target.shape[1])
+        for group in packed.groups:
+            events, equal = history[group.events], packed.equal(group) if self.match_part is not None else None
+            step, parts = max(1, PAIR_BLOCK // max(1, group.events.numel())), []
+            for at in range(0, group.targets.shape[1], step):
+                some = slice(at, at + step)
+                told = None if equal is None else equal[:, :, some]
+                asked = target[group.targets[:, some]]
+                parts.append(checkpoint(self._read, asked, events, told, group, use_reentrant=False))
+            reads.append(torch.cat(parts, 1))
+        read = packed.joined(reads, of_targets=True)
         out: Tensor = self.mlp(torch.cat([read.to(target.dtype), target], dim=-1))
         return out
 
-    def _read(self, t: Tensor, e: Tensor, equal: Tensor | None) -> Tensor:
-        """x_t [m, D], events [L, D], equal [fields, m, L] or None -> [m, D or D + fields]."""
+    def _read(self, t: Tensor, e: Tensor, equal: Tensor | None, group: Group) -> Tensor:
+        """x_t [B, m, D], events [B, L, D], equal [fields, B, m, L] or None -> [B, m, D or D + fields]."""
         # the MLP's first layer on [t, e, t - e, t * e], without writing the concatenation: t and e parts are shared
-        hidden = self.target_part(torch.cat([t, t], -1))[:, None] + self.event_part(torch.cat([e, -e], -1))[None]
-        hidden = hidden + self.product_part(t[:, None] * e[None])
+        hidden = self.target_part(torch.cat([t, t], -1))[:, :, None] + self.event_part(torch.cat([e, -e], -1))[:, None]
+        hidden = hidden + self.product_part(t[:, :, None] * e[:, None])
         if self.match_part is not None and equal is not None:
-            hidden = hidden + self.match_part(equal.permute(1, 2, 0).to(hidden.dtype))
-        weight = self.score(F.silu(hidden)).squeeze(-1)
-        read = weight @ e / max(1, e.shape[0])
+            hidden = hidden + self.match_part(equal.movedim(0, -1).to(hidden.dtype))
+        weight = self.score(F.silu(hidden)).squeeze(-1) * group.there[:, None]
+        read = weight @ e / group.lengths[:, None, None]
         if equal is None:
             return read
-        told = signed_log(torch.einsum("ml,fml->mf", weight.to(equal.dtype), equal))
+        told = signed_log(torch.einsum("bml,fbml->bmf", weight.to(equal.dtype), equal))
         return torch.cat([read, told.to(read.dtype)], dim=-1)
 
 
@@ -148,27 +210,28 @@ class CausalLayer(nn.Module):
         self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.identity else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One request: [L, N, Dh] each -> [L, N, Dh], causal."""
+        """A group: [B, L, N, Dh] each -> [B, L, N, Dh], causal; padding comes last, so no event reads it."""
         raise NotImplementedError
 
-    def weights(self, scores: Tensor) -> Tensor:
-        """What the targets' scores [N, m, L] weigh events with."""
+    def weights(self, scores: Tensor, group: Group) -> Tensor:
+        """What the targets' scores [B, N, m, L] weigh events with; nothing on padding."""
         raise NotImplementedError
 
-    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed, where: tuple[slice, slice]) -> Reads:
-        """One request: q [m, N, Dh], k and v [L, N, Dh] -> what was read [m, N, Dh], the weight on equal ids [m, N]."""
-        scores = torch.einsum("mnd,lnd->nml", q, k) / math.sqrt(q.shape[-1])
-        equal = packed.equal(*where)
+    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed, group: Group) -> Reads:
+        """A group: q [B, m, N, Dh], k and v [B, L, N, Dh] -> read [B, m, N, Dh], the weight on equal ids [B, m, N]."""
+        scores = torch.einsum("bmnd,blnd->bnml", q, k) / math.sqrt(q.shape[-1])
+        equal = packed.equal(group)
         if self.scale is None or equal is None:
-            return torch.einsum("nml,lnd->mnd", self.weights(scores).to(v.dtype), v), v.new_zeros(len(q), self.heads)
-        mine = equal[self.which]
-        weights = self.weights(scores.float() + self.scale[:, None, None] * mine)
-        hits = signed_log((weights * mine).sum(-1) * self.told_times(k.shape[0])).T
-        return torch.einsum("nml,lnd->mnd", weights.to(v.dtype), v), hits.to(v.dtype)
+            read = torch.einsum("bnml,blnd->bmnd", self.weights(scores, group).to(v.dtype), v)
+            return read, v.new_zeros(read.shape[:-1])
+        mine = equal[self.which].movedim(0, 1)
+        weights = self.weights(scores.float() + self.scale[:, None, None] * mine, group)
+        hits = signed_log((weights * mine).sum(-1).movedim(1, 2) * self.told_times(group)[:, None, None])
+        return torch.einsum("bnml,blnd->bmnd", weights.to(v.dtype), v), hits.to(v.dtype)
 
-    def told_times(self, length: int) -> float:
-        """What brings the weight on equal ids to a scale that does not depend on the history's length."""
-        return 1.0
+    def told_times(self, group: Group) -> Tensor:
+        """What brings the weight on equal ids to a scale that does not depend on the history's length: [B]."""
+        return torch.ones_like(group.lengths)
 
 
 class SASRecLayer(CausalLayer):
@@ -191,12 +254,13 @@ class SASRecLayer(CausalLayer):
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Softmax attention to the past, by PyTorch's fused kernel."""
-        parts = (part.transpose(0, 1)[None] for part in (q, k, v))
-        return F.scaled_dot_product_attention(*parts, is_causal=True)[0].transpose(0, 1)
+        parts = (part.transpose(1, 2) for part in (q, k, v))
+        return F.scaled_dot_product_attention(*parts, is_causal=True).transpose(1, 2)
 
-    def weights(self, scores: Tensor) -> Tensor:
+    def weights(self, scores: Tensor, group: Group) -> Tensor:
         """Softmax."""
-        return scores.float().softmax(-1)
+        there = group.there[:, None, None]
+        return scores.float().masked_fill(~there, -1e30).softmax(-1) * there  # zeros where there is no event at all
 
 
 class HSTULayer(CausalLayer):
@@ -219,43 +283,42 @@ class HSTULayer(CausalLayer):
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Blocks of queries at a time, computed again in the backward pass: scores are never all in memory."""
-        length, step = q.shape[0], max(1, SCORE_BLOCK // (q.shape[0] * q.shape[1]))
+        batch, length, heads, _ = q.shape
+        step = max(1, SCORE_BLOCK // (batch * length * heads))
         blocks = range(0, length, step)
-        return torch.cat([checkpoint(self._block, q[at : at + step], k, v, at, use_reentrant=False) for at in blocks])
+        read = [checkpoint(self._block, q[:, at : at + step], k, v, at, use_reentrant=False) for at in blocks]
+        return torch.cat(read, 1)
 
     @staticmethod
     def _block(q: Tensor, k: Tensor, v: Tensor, at: int) -> Tensor:
-        stop = at + q.shape[0]
+        stop = at + q.shape[1]
         place = torch.arange(at, stop, device=q.device)
-        scores = F.silu(torch.einsum("mnd,lnd->nml", q, k[:stop]) / math.sqrt(q.shape[-1]))
+        scores = F.silu(torch.einsum("bmnd,blnd->bnml", q, k[:, :stop]) / math.sqrt(q.shape[-1]))
         scores = scores.masked_fill(torch.arange(stop, device=q.device) > place[:, None], 0.0)
-        return torch.einsum("nml,lnd->mnd", scores, v[:stop]) / (place + 1)[:, None, None]
+        return torch.einsum("bnml,blnd->bmnd", scores, v[:, :stop]) / (place + 1)[:, None, None]
 
-    def weights(self, scores: Tensor) -> Tensor:
+    def weights(self, scores: Tensor, group: Group) -> Tensor:
         """SiLU over the number of events."""
-        return F.silu(scores) / scores.shape[-1]
+        return F.silu(scores) * group.there[:, None, None] / group.lengths[:, None, None, None]
 
-    def told_times(self, length: int) -> float:
+    def told_times(self, group: Group) -> Tensor:
         """Counts of equal ids, not shares of the history."""
-        return float(length)
+        return group.lengths
 
 
 def _each(
     layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention request by request: events among themselves [H, D], targets [T, D], their hits [T, N]."""
-    own, read, hits = [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, *v.shape[1:])], [v.new_zeros(0, v.shape[1])]
-    for targets, events in packed.requests():
-        keys, values = k[events], v[events]
-        if len(keys):
-            own.append(layer.among_events(q[events], keys, values))
-            one, told = layer.by_targets(asked[targets], keys, values, packed, (targets, events))
-        else:
-            empty = targets.stop - targets.start
-            one, told = v.new_zeros(empty, *v.shape[1:]), v.new_zeros(empty, v.shape[1])
+    """Attention group by group: events among themselves [H, D], targets [T, D], their hits [T, N]."""
+    own, read, hits = [], [], []
+    for group in packed.groups:
+        queries, keys, values = (part[group.events] for part in (q, k, v))
+        own.append(layer.among_events(queries, keys, values) if keys.numel() else values)
+        one, told = layer.by_targets(asked[group.targets], keys, values, packed, group)
         read.append(one)
         hits.append(told)
-    return torch.cat(own).flatten(1), torch.cat(read).flatten(1), torch.cat(hits)
+    together = packed.joined(own, of_targets=False), packed.joined(read, of_targets=True)
+    return together[0].flatten(1), together[1].flatten(1), packed.joined(hits, of_targets=True)
 
 
 class CausalStack(nn.Module):

@@ -1,6 +1,7 @@
 """Comparators compute what they are named for: each against a naive formula, causal, and alike packed or alone."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.extrapolation import comparators
 from benchmarks.extrapolation.comparators import (
     COMPARATORS,
     DIN,
@@ -37,9 +39,23 @@ def inputs(match: bool = True) -> tuple[Tensor, Tensor, Packed]:
 
 
 def read(module: torch.nn.Module, target: Tensor, history: Tensor, packed: Packed) -> Tensor:
-    return module(target, history, torch.tensor(packed.targets), torch.tensor(packed.events), packed)
+    return module(target, history, torch.from_numpy(packed.targets), torch.from_numpy(packed.events), packed)
 
 
+def requests(packed: Packed) -> list[tuple[slice, slice]]:
+    """Targets and events of each request."""
+    cut = zip(pairwise(packed.targets.tolist()), pairwise(packed.events.tolist()), strict=True)
+    return [(slice(*targets), slice(*events)) for targets, events in cut]
+
+
+@pytest.fixture(params=[0, 256], ids=["by length", "together"])
+def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Requests are grouped by length, or all padded to one."""
+    monkeypatch.setattr("benchmarks.extrapolation.comparators.SHORT", request.param)
+    return request.param
+
+
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize("name", COMPARATORS)
 @pytest.mark.parametrize("match", [False, True])
 def test_a_request_reads_its_own_history_alone(name: str, match: bool) -> None:
@@ -53,7 +69,7 @@ def test_a_request_reads_its_own_history_alone(name: str, match: bool) -> None:
     gradients = [p.grad.clone() for p in module.parameters() if p.grad is not None]
     module.zero_grad()
     alone = []
-    for (t, h), m, n in zip(packed.requests(), TARGETS, LENGTHS, strict=True):
+    for (t, h), m, n in zip(requests(packed), TARGETS, LENGTHS, strict=True):
         ids = None if packed.ids is None else (packed.ids[0][t], packed.ids[1][h])
         alone.append(read(module, target[t], history[h], Packed(offsets([m]), offsets([n]), ids)))
     torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
@@ -94,7 +110,7 @@ def test_equal_ids_of_every_configured_field_are_told(name: str) -> None:
 def test_mean_pooling_is_numpys_mean() -> None:
     _, history, packed = inputs()
     pooled = MeanPooling(CONFIG, True).pool(history, offsets(LENGTHS)).numpy()
-    for (_, h), row in zip(packed.requests(), pooled, strict=True):
+    for (_, h), row in zip(requests(packed), pooled, strict=True):
         expected = history[h].numpy().mean(axis=0) if h.stop > h.start else np.zeros(16)
         np.testing.assert_allclose(row, expected, atol=1e-6)
 
@@ -114,7 +130,7 @@ def test_din_is_an_mlp_on_each_pair() -> None:
         dim=1,
     )
     got = read(din, target, history, packed)
-    for t, h in packed.requests():
+    for t, h in requests(packed):
         for m in range(t.start, t.stop):
             pooled, hits = torch.zeros(16), torch.zeros(2)
             for e in range(h.start, h.stop):
@@ -130,23 +146,36 @@ def test_din_is_an_mlp_on_each_pair() -> None:
 def test_hstu_among_events_is_its_formula_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     layer = HSTULayer(CONFIG, True)
-    q, k, v = torch.randn(3, 11, 4, 4)
-    expected = torch.zeros(11, 4, 4)
+    q, k, v = torch.randn(3, 1, 11, 4, 4)
+    expected = torch.zeros(1, 11, 4, 4)
     for i in range(11):
         for n in range(4):
             for j in range(i + 1):
-                score = F.silu(q[i, n] @ k[j, n] / 2)
-                expected[i, n] += score * v[j, n] / (i + 1)
-    for block in (1 << 24, 100):
+                score = F.silu(q[0, i, n] @ k[0, j, n] / 2)
+                expected[0, i, n] += score * v[0, j, n] / (i + 1)
+    for block in (1 << 24, 100, 1):
         monkeypatch.setattr("benchmarks.extrapolation.comparators.SCORE_BLOCK", block)
         torch.testing.assert_close(layer.among_events(q, k, v), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_equal_ids_raise_a_targets_score_and_unknown_ones_do_not() -> None:
     packed = Packed(offsets([2]), offsets([2]), (torch.tensor([[7, -1], [8, 5]]), torch.tensor([[7, -1], [9, 5]])))
-    equal = packed.equal(slice(0, 2), slice(0, 2))
+    equal = packed.equal(packed.groups[0])
     assert equal is not None
-    assert equal.tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 1]]]
+    assert equal[:, 0].tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 1]]]
+
+
+@pytest.mark.usefixtures("short")
+def test_groups_hold_every_row_once_and_nothing_twice_as_long() -> None:
+    lengths = [5, 0, 9, 1, 4, 1_000, 400, 600]
+    packed = Packed(offsets([1] * len(lengths)), offsets(lengths), None)
+    rows = torch.arange(sum(lengths))
+    assert packed.joined([rows[group.events] for group in packed.groups], of_targets=False).equal(rows)
+    assert sum(int(group.there.sum()) for group in packed.groups) == len(rows)
+    for group in packed.groups:
+        longest = group.there.shape[1]
+        assert longest <= comparators.SHORT or 2 * int(group.lengths.min()) > longest
+        assert group.there.sum(1).clamp(min=1).equal(group.lengths)
 
 
 def test_a_comparator_differs_from_the_ranker_in_the_reader_of_histories_only() -> None:
