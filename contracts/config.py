@@ -26,9 +26,7 @@ SWITCHES = (
     "query_fusion",
     "time_delta",
     "position",
-    "periods",
     "window_length",
-    "length_scale",
     "sink",
     "match_counts",
     "match_month",
@@ -128,9 +126,7 @@ class ModelConfig:
     query_fusion: bool = True  # off: every layer asks with the target alone
     time_delta: bool = True  # off: no event says how long ago it was
     position: bool = True  # off: no event says how many came after it
-    periods: bool = False  # on: every event says at what time of the request's day and week it was
     window_length: bool = False  # on: the user's token says how many events the request sees
-    length_scale: bool = False  # on: scores grow with the logarithm of the history's length, by a learned factor a head
     sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
     match_counts: bool = False  # on: a token says how many events are of the target's item, author, tag, and how recent
     match_month: bool = False  # on: and how many of the last 30 days, with match_counts

@@ -22,28 +22,12 @@ from model.hashing import bucket
 from model.lookup import BatchRows, HashedTable
 
 # Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
-CONTEXT_SIZES = {
-    "surface": 64,
-    "duration": 32,
-    "play_ratio": 32,
-    "age": 96,
-    "position": 48,
-    "window": 48,
-    "day": 24,
-    "week": 28,
-}
-DAY_MS, WEEK_MS = 86_400_000, 604_800_000
+CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48, "window": 48}
 
 
 def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
     """Where the rows of each context feature begin, of those that the model has, and how many rows there are."""
-    has = {
-        "age": config.time_delta,
-        "position": config.position,
-        "window": config.window_length,
-        "day": config.periods,
-        "week": config.periods,
-    }
+    has = {"age": config.time_delta, "position": config.position, "window": config.window_length}
     starts, total = {}, 0
     for name, size in CONTEXT_SIZES.items():
         if has.get(name, True):
@@ -77,11 +61,6 @@ def age_bucket(age_ms: Tensor) -> Tensor:
 def position_bucket(position: Tensor) -> Tensor:
     """Position counted from the newest event (0), three buckets an octave: 10,239 is 39."""
     return log_bucket(position, 3, CONTEXT_SIZES["position"])
-
-
-def phase_bucket(age_ms: Tensor, period_ms: int, size: int) -> Tensor:
-    """When in the request's day or week an event was: bucket 0 is the request's own time, half of it on either side."""
-    return (age_ms + period_ms // size // 2) % period_ms // (period_ms // size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,19 +186,13 @@ def _history_context(batch: RequestBatch, starts: dict[str, int]) -> Tensor:
         torch.repeat_interleave(each, lengths, output_size=total)
         for each in (batch.history_offsets[1:] - 1, batch.request_time_ms)
     )
-    age = asked - fields["time_ms"]
     features = {
         "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
         "duration": duration_bucket(fields["duration_ms"]),
         "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
-        "age": age_bucket(age),
+        "age": age_bucket(asked - fields["time_ms"]),
         "position": position_bucket(newest - torch.arange(total, device=newest.device)),
     }
-    if "day" in starts:
-        features |= {
-            "day": phase_bucket(age, DAY_MS, CONTEXT_SIZES["day"]),
-            "week": phase_bucket(age, WEEK_MS, CONTEXT_SIZES["week"]),
-        }
     return torch.cat([_context_rows(features, starts), fields["actions"][:, None].int()], dim=1)
 
 

@@ -70,7 +70,7 @@ class Layer(nn.Module):
         matches = config.heads if config.identity else 0  # how much of each head fell on equal ids
         self.out = nn.Linear(d + matches, d, bias=False)  # W_O
         self.sink = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
-        self.length_scale = nn.Parameter(torch.ones(config.heads)) if config.length_scale else None
+
         self._kept: dict[object, tuple[object, tuple[Tensor, ...]]] = {}
 
     def _derived(self, name: object, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -110,13 +110,9 @@ class Layer(nn.Module):
         made: Tensor = F.linear(events, *self.folded()).unflatten(-1, (2, self.heads, -1))
         return made
 
-    def queries(self, query: Tensor, lengths: Tensor, folded: tuple[Tensor, ...] | None) -> Tensor:
-        """query [T, D], whose requests see `lengths` [T] events -> q [T, N, Dh], or by what is `folded` taken into the
-        events' space, [T, N, D] (absorbed).
-        """
+    def queries(self, query: Tensor, folded: tuple[Tensor, ...] | None) -> Tensor:
+        """query [T, D] -> q [T, N, Dh], or by what is `folded` taken into the events' space, [T, N, D] (absorbed)."""
         q = self.query(query).unflatten(-1, (self.heads, -1))
-        if self.length_scale is not None:
-            q = q * (1 + log_length(lengths)[:, None] * self.length_scale)[..., None].to(q.dtype)
         if folded is not None:
             w_k = folded[0].unflatten(0, (2, self.heads, -1))[0]
             q, width = torch.einsum("tnd,ndc->tnc", q, w_k), q.shape[-1]
@@ -144,15 +140,6 @@ class Layer(nn.Module):
         flat = values.flatten(1)
         out: Tensor = self.out(flat if hits is None else torch.cat([flat, hits.to(flat.dtype)], dim=-1))
         return out
-
-
-def log_length(lengths: Tensor) -> Tensor:
-    """log(1 + n) / log(1 + 1,023) - 1 of n events: any shape -> the same shape, float32; 0.33 for 10,240.
-
-    A softmax over more events is flatter; scores that grow with log n keep it as sharp (Chiang and Cholak,
-    arXiv 2202.12172; Nakanishi, arXiv 2501.19399).
-    """
-    return torch.log2(1 + lengths.float()) / 10 - 1
 
 
 class QueryFusion(nn.Sequential):
@@ -199,8 +186,7 @@ class STCA(nn.Module):
         requests, layers = max(1, history_offsets.shape[0] - 1), self.all_layers()
         counts, has_sink = (target.shape[0] / requests, history.shape[0] / requests), layers[0].sink is not None
         form, engine = plan_attention(backend, history, *counts, layers[0].heads, has_sink)
-        lengths = history_offsets.diff()[segment_ids(target_offsets, target.shape[0])]
-        seen = (lengths > 0).to(target.dtype)
+        seen = (history_offsets.diff() > 0)[segment_ids(target_offsets, target.shape[0])].to(target.dtype)
         through_norm = form == "absorbed" and engine == "packed" and history.shape[-1] <= TILE_WIDTH
         outputs: list[Tensor] = []
         sinks = None
@@ -212,7 +198,7 @@ class STCA(nn.Module):
         folded = [layer.folded() if form == "absorbed" else None for layer in layers]
         aside = Aside(history, wanted=engine == "packed")
         with aside.work():
-            q = layers[0].queries(self.first_norm(self.first_query(target)), lengths, folded[0])
+            q = layers[0].queries(self.first_norm(self.first_query(target)), folded[0])
         for i, (kv, rstd) in enumerate(self.encode(history, form, through_norm)):
             layer = layers[i]
             if sinks is not None:
@@ -236,7 +222,7 @@ class STCA(nn.Module):
                 outputs.append(layer.gather(values, hits, seen, folded[i]))
                 if i < len(self.fusions):
                     fused = torch.cat([*outputs, target], dim=-1) if self.fuses else target
-                    q = layers[i + 1].queries(self.fusions[i](fused), lengths, folded[i + 1])
+                    q = layers[i + 1].queries(self.fusions[i](fused), folded[i + 1])
         with aside.work():
             z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))
         aside.join()

@@ -35,7 +35,7 @@ FULL = Size(
         "identity": ("item_id", "author_id", "tag"),
         "match_counts": True,
         "match_month": True,
-        "dropout": 0.3,
+        "dropout": 0.2,
     },
     training={
         "epochs": 2,
@@ -148,7 +148,6 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "no position": {"model": {"position": False}},
         "sink": {"model": {"sink": True}},
         "window length": {"model": {"window_length": True}},
-        "periods": {"model": {"periods": True}},
         "no match counts" if counted else "match counts": {
             "model": {"match_counts": not counted, "match_month": False}
         },
@@ -167,8 +166,7 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
     rate = size.training["learning_rate"]
     return {
-        "dropout 0.2": {"model": {"dropout": 0.2}},
-        "dropout 0.4": {"model": {"dropout": 0.4}},
+        "dropout 0.3": {"model": {"dropout": 0.3}},
         "tables by AdamW at half the rate": {"train": {"table_optimizer": "adamw", "table_learning_rate": rate / 2}},
     }
 

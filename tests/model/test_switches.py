@@ -14,10 +14,8 @@ from contracts.config import SWITCHES, Config, ModelConfig, parse_config
 from contracts.errors import LongreelError
 from contracts.lake import digest_of
 from model.batch import RequestBatch
-from model.embeddings import DAY_MS, WEEK_MS, phase_bucket
 from model.ranker import Ranker, ranking_loss
 from model.samples import SampleRows
-from model.stca import log_length
 
 TURNED: dict[str, dict[str, Any]] = {
     name: {name: not each.default} for name, each in ModelConfig.__dataclass_fields__.items() if name in SWITCHES
@@ -77,30 +75,6 @@ def test_a_turned_switch_learns_with_every_weight_and_alike_on_every_backend(
 def test_a_month_without_counts_is_refused() -> None:
     with pytest.raises(LongreelError, match="needs match_counts"):
         ModelConfig(match_month=True)
-
-
-def test_periods_tell_the_time_of_the_day_and_of_the_week_and_no_more(config: Config, batch: RequestBatch) -> None:
-    hour, ages = 3_600_000, torch.arange(0, 24 * 15, 1) * 3_600_000
-    assert phase_bucket(ages, DAY_MS, 24).tolist() == [n % 24 for n in range(24 * 15)]
-    assert phase_bucket(torch.tensor([1, hour // 2 - 1, hour // 2, DAY_MS - 1]), DAY_MS, 24).tolist() == [0, 0, 1, 0]
-    assert set(phase_bucket(ages, WEEK_MS, 28).tolist()) == set(range(28))
-    ranker = made(config, periods=True, time_delta=False)  # which leaves nothing else that knows the time
-    for shift, same in ((WEEK_MS, True), (2 * WEEK_MS, True), (DAY_MS, False), (12 * hour, False)):
-        earlier = replace(batch, history=batch.history | {"time_ms": batch.history["time_ms"] - shift})
-        assert torch.equal(ranker(earlier), ranker(batch)) == same
-
-
-def test_scores_scale_with_the_length_where_they_should(config: Config, batch: RequestBatch) -> None:
-    torch.testing.assert_close(log_length(torch.tensor([0, 1_023])), torch.tensor([-1.0, 0.0]))
-    ranker = made(config, length_scale=True)
-    plain = made(config)
-    plain.load_state_dict({name: p for name, p in ranker.state_dict().items() if "length_scale" not in name})
-    assert not torch.allclose(ranker(batch), plain(batch))
-    with torch.no_grad():
-        for layer in ranker.stca.all_layers():
-            assert layer.length_scale is not None
-            layer.length_scale.zero_()
-    torch.testing.assert_close(ranker(batch), plain(batch), rtol=1e-12, atol=1e-12)
 
 
 def test_without_time_delta_no_time_matters(config: Config, batch: RequestBatch) -> None:
