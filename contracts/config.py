@@ -188,7 +188,7 @@ class TrainingConfig:
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
     compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
-    graphs: bool = False  # on CUDA: forward and backward replayed as one graph for each shape; not with recompute
+    graphs: bool = True  # on CUDA: forward and backward replayed as one graph for each shape; not with recompute
     recompute: bool = False  # run the history side again in the backward pass: longer histories fit, a third slower
 
     def __post_init__(self) -> None:

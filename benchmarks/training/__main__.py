@@ -100,10 +100,10 @@ def main() -> int:
     parser.add_argument("--batch-tokens", type=int, help="default 1,048,576 on CUDA, 16,384 on a CPU")
     parser.add_argument("--window-max", type=int, help="default 10,240 on CUDA, 2,048 on a CPU")
     parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
-    parser.add_argument("--warmup", type=int, default=4, help="steps before the measured ones; graphs want dozens")
+    parser.add_argument("--warmup", type=int, help="steps before the measured ones; default 4, on CUDA 60 for graphs")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--recompute", action="store_true")
-    parser.add_argument("--graphs", action="store_true", help="on CUDA: steps as graphs, see model/graphs.py")
+    parser.add_argument("--no-graphs", action="store_true", help="on CUDA: launch by launch, see model/graphs.py")
     parser.add_argument("--no-longest", action="store_true", help="leave out the longest trainable history")
     parser.add_argument("--json", type=Path, help="write the results here too")
     args = parser.parse_args()
@@ -121,9 +121,10 @@ def main() -> int:
         device=device.type,
         compile=args.compile,
         recompute=args.recompute,
-        graphs=args.graphs,
+        graphs=not args.no_graphs,
     )
     steps = args.steps or (12 if args.quick else 30)
+    warmup = args.warmup or (60 if on_cuda and training.graphs else 4)
     limit = 8.0 if args.quick else 120.0
     name = (
         torch.cuda.get_device_name(device)
@@ -148,11 +149,11 @@ def main() -> int:
             budget = max(1, round(training.batch_tokens / shown)) if apart else training.batch_tokens
             chosen = replace(training, batch_tokens=budget)
             run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)
-            timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=args.warmup, limit_s=limit))
+            timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=warmup, limit_s=limit))
             if not timings and wants_compile(chosen, device):
                 chosen = replace(chosen, compile="off")
                 timings += attempt(
-                    partial(run, f"{what}, eager", training=chosen, steps=steps, warmup=args.warmup, limit_s=limit)
+                    partial(run, f"{what}, eager", training=chosen, steps=steps, warmup=warmup, limit_s=limit)
                 )
         memory = (
             []
