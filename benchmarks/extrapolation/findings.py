@@ -36,11 +36,12 @@ class Estimate:
         """+.0123 (+.0101 .. +.0140), or .7654 ± .0021."""
         low, high = self.bounds
         if signed:
-            return f"{_short(self.value, True)} ({_short(low, True)} .. {_short(high, True)})"
-        return f"{_short(self.value)} ± {_short((high - low) / 2)}"
+            return f"{number(self.value, True)} ({number(low, True)} .. {number(high, True)})"
+        return f"{number(self.value)} ± {number((high - low) / 2)}"
 
 
-def _short(value: float, signed: bool = False) -> str:
+def number(value: float, signed: bool = False) -> str:
+    """.7654, or +.0123."""
     text = f"{value:+.4f}" if signed else f"{value:.4f}"
     return text.replace("0.", ".", 1).replace("-", "−")
 
@@ -84,15 +85,21 @@ class Group:
         values = [line[name] for line in self.lines if line.get(name) is not None]
         return float(np.mean(values)) if values else float("nan")
 
+    def values(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> list[float]:
+        """Each seed's metric at a window over a slice."""
+        wanted = (task, window, of)
+        return [
+            next(row[metric][0] for row in line["rows"] if (row["task"], row["window"], row["slice"]) == wanted)
+            for line in self.lines
+        ]
+
     def estimate(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> Estimate:
         """A metric at a window over a slice."""
-        values, draws = [], []
+        draws = []
         for line in self.lines:
-            row = next(r for r in line["rows"] if (r["task"], r["window"], r["slice"]) == (task, window, of))
-            values.append(row[metric][0])
             with np.load(draws_path(self.out, line["key"])) as kept:
                 draws.append(kept[f"{task}|{of}|{window}|{metric}"].astype(np.float64))
-        return Estimate(float(np.mean(values)), np.mean(draws, axis=0))
+        return Estimate(float(np.mean(self.values(metric, task, window, of))), np.mean(draws, axis=0))
 
 
 def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc") -> Estimate:

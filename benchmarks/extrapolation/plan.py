@@ -93,7 +93,7 @@ START = {"cuda": 30.0, "cpu": 10.0}
 STEP = {"cuda": {"stca": 0.02, "mean": 0.02, "din": 0.1, "sasrec": 0.1, "hstu": 0.1}, "cpu": {}}
 RATE = {"cuda": 6e6, "cpu": 5e4}
 WITHOUT = {"oracle": 5.0, "trees": 60.0}  # readers that are not trained by steps
-BUSY = {"cuda": 0.15, "cpu": 0.5}  # of the machine's time, what one such process takes; seen with 13 on two H100s
+BUSY = {"cuda": 0.11, "cpu": 0.5}  # of the machine's time, what one such process takes; seen with 13 on one H200
 
 
 def expected_seconds(reader: str, tokens: int, steps: int, device: str, jobs: int) -> float:

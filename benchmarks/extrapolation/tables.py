@@ -19,6 +19,7 @@ from benchmarks.extrapolation.findings import (
     fit_curve,
     gain,
     is_sampling,
+    number,
 )
 from benchmarks.extrapolation.plots import draw_all
 
@@ -72,6 +73,12 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
         difference = gain(ours, full, task, longest).text(True)
         share = ours.mean("training_tokens") / full.mean("training_tokens")
         yield f"Beta minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
+    fixed = findings.find(name, "stca", f"fixed {SHORT}")
+    if ours and fixed and len(ours.lines) == len(fixed.lines) and SHORT in fixed.windows:
+        longest = ours.windows[-1]
+        more = ours.estimate("auc", task, longest) - fixed.estimate("auc", task, SHORT)
+        what = f"Beta read at {longest:,} minus fixed {SHORT} read at {SHORT}, as it was trained"
+        yield f"{what}: AUC {more.text(True)}.\n"
 
 
 def against(findings: Findings, name: str, task: str) -> Iterator[str]:
@@ -90,16 +97,27 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
 
 
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
-    """Every changed STCA minus the base."""
+    """Every changed STCA minus the base, and what the longer window buys each.
+
+    Intervals are of users. How far seeds lie apart is in none of them, so every seed's own value stands beside.
+    """
     base = findings.find(name, "stca", "beta")
     if base is None:
         return
-    windows = list(dict.fromkeys(w for w in (SHORT, base.windows[-1]) if w in base.windows))
+    longest = base.windows[-1]
+    windows = list(dict.fromkeys(w for w in (SHORT, longest) if w in base.windows))
+    slices = [of for of in (EVERYBODY, LONG_USERS) if of in base.slices] if len(windows) > 1 else []
     rows = []
-    for group in changes(findings, name):
-        values = [gain(group, base, task, window).text(True) for window in windows]
-        rows.append([group.cell["training"], str(len(group.lines)), *values])
-    yield from table(["instead of stca, beta", "seeds", *(f"AUC at {w:,}" for w in windows)], rows)
+    for group in [base, *changes(findings, name)]:
+        values = ["" if group is base else gain(group, base, task, window).text(True) for window in windows]
+        bought = [
+            (group.estimate("auc", task, longest, of) - group.estimate("auc", task, windows[0], of)).text(True)
+            for of in slices
+        ]
+        seeds = " ".join(number(value) for value in group.values("auc", task, longest))
+        rows.append([group.cell["training"], seeds, *values, *bought])
+    header = ["instead of stca, beta", f"each seed's AUC at {longest:,}", *(f"AUC at {w:,}" for w in windows)]
+    yield from table([*header, *(f"{longest:,} over {windows[0]:,}, {of}" for of in slices)], rows)
 
 
 def scaling_table(findings: Findings, name: str, task: str) -> Iterator[str]:
