@@ -5,6 +5,7 @@ share; what crosses for a batch is a few integers a request. Packing on the host
 gathers and sends every request's window instead.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,8 +33,8 @@ class DeviceRows:
 
     @staticmethod
     def of(rows: SampleRows, device: torch.device) -> "DeviceRows":
-        """Copy rows to a device, on a stream of its own: any thread may call this beside a training step."""
-        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        """Copy rows to a device, on a stream for such copies alone: any thread may call this beside a training step."""
+        stream = _copies(device) if device.type == "cuda" else None
         with torch.cuda.stream(stream):  # None: no stream is set
             moved = DeviceRows(
                 rows=replace(rows, history={}, target={}),
@@ -107,6 +108,12 @@ class DeviceRows:
                 tensor.record_stream(stream)
             if self.labels is not None:
                 self.labels.record_stream(stream)
+
+
+@functools.cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    """One for all: of every 32 new streams some is another's, and a graph may be recording on that one."""
+    return torch.cuda.Stream(device)
 
 
 def _moved(values: NDArray[Any], device: torch.device) -> Tensor:

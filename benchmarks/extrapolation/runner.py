@@ -196,6 +196,7 @@ def _about(
         "data_wait_share": last_step[0].data_wait_share if last_step else None,
         "scoring_seconds": scoring_seconds,
         "steps": result.steps,
+        "model_digest": result.model_digest,  # the same for the same seed, on one device
         "final_loss": result.final_loss,
         "curve": [[step, round(loss, 4)] for step, loss in result.curve],
         "parameters": sum(p.numel() for p in ranker.parameters()),
