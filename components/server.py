@@ -108,8 +108,12 @@ class PipelineServer:
         host = os.environ.get("LONGREEL_KFP_HOST")
         if not host:
             return None
-        names = ("namespace", "token_file", "ca_file")
-        return PipelineServer(host, **{name: os.environ.get(f"LONGREEL_KFP_{name.upper()}", "") for name in names})
+        return PipelineServer(
+            host,
+            namespace=os.environ.get("LONGREEL_KFP_NAMESPACE", ""),
+            token_file=os.environ.get("LONGREEL_KFP_TOKEN_FILE", ""),
+            ca_file=os.environ.get("LONGREEL_KFP_CA_FILE", ""),
+        )
 
     def submit(self, name: str, package: Path, parameters: Mapping[str, Any], *, root: str | None = None) -> Run:
         """The run of this name that goes on or has succeeded; a new one where there is none.

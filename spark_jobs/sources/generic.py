@@ -56,7 +56,7 @@ class GenericSource(Source):
         if not root.is_dir():
             raise LongreelError(f"{root} is not a folder; expected one with date=YYYY-MM-DD folders")
         folders = {_day_of(path): path for path in sorted(root.glob("date=*")) if path.is_dir()}
-        if not folders:
+        if not folders and not (self.archive_files() or self._user_files()):
             found = ", ".join(sorted(path.name for path in root.iterdir())[:5])
             raise LongreelError(
                 f"no date=YYYY-MM-DD folder in {root}, but {found}; docs/generic-log.md describes the layout: put the "

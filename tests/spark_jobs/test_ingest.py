@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -230,6 +233,11 @@ def wrong_folder(home: Home, log: Path) -> None:
     (log / "2026-03-01").mkdir(parents=True)
 
 
+def archive_only(home: Home, log: Path) -> None:
+    (log / "history").mkdir(parents=True)
+    pq.write_table(pa.table({"user_id": [1], "item_id": [1], "time_ms": [1]}), log / "history" / "old.parquet")
+
+
 def a_file(home: Home, log: Path) -> None:
     log.write_text("")
 
@@ -268,6 +276,7 @@ def test_arrived_waits_for_what_may_come_and_refuses_what_is_wrong(
     ("make", "code", "said"),
     [
         (other_day, 3, "not 2026-03-02"),
+        (archive_only, 3, "has no day yet, not 2026-03-02"),
         (a_file, 2, "is not a folder"),
         (other_spelling, 2, "date=20260302: expected a folder date=YYYY-MM-DD"),
     ],
@@ -317,3 +326,14 @@ def test_csv_and_parquet_of_one_day_are_read_together(spark: Any, make_home: Any
     assert len(features) == 1
     assert home.lake.require("users", DAY).details["user_features"] == ["city"]
     assert features != home.lake.require("users", DAY).details["unknown_features"]
+
+
+def test_without_a_java_the_step_says_how_to_get_one(make_home: Any) -> None:
+    """In a process of its own: a Java that runs already would be used."""
+    home = make_home()
+    write_raw(home, DAY, [row()])
+    command = [sys.executable, "-m", "longreel", "ingest", "--home", str(home.path), "--date", str(DAY)]
+    ended = subprocess.run(command, env=os.environ | {"JAVA_HOME": "/nowhere"}, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "Spark needs Java 17, and none could be started (JAVA_HOME is /nowhere)" in ended.stderr
+    assert "Traceback" not in ended.stderr
