@@ -10,6 +10,7 @@ from typing import Any
 from contracts.dates import parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.numbers import whole
 from contracts.report import ARTEFACT, EvaluationReport, ParityCheck
 
 NO_REPORT = "null"  # stands where a champion's report would, were there a champion
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to judge on")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="a folder that `longreel train --out` wrote")
-    which.add_argument("--version", type=int, help="a registered version; 0: no report, where there is no champion")
+    which.add_argument("--version", type=whole(0), help="a registered version; 0: no report, as there is no champion")
     which.add_argument("--champion", action="store_true", help="the present champion")
     parser.add_argument("--out", type=Path, help="write the report here (default: reports/DATE/report-MODEL.json)")
 

@@ -8,11 +8,12 @@ from rich.table import Table
 
 from components.ledger import Entry
 from contracts.home import Home
+from contracts.numbers import whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel history`."""
-    parser.add_argument("--last", type=int, help="only the newest entries, this many")
+    parser.add_argument("--last", type=whole(1), help="only the newest entries, this many")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:

@@ -1,13 +1,13 @@
 """The step `promote`: makes a version the champion, if a decision says so, and writes it in the ledger."""
 
 import argparse
-import json
 from pathlib import Path
 
 from contracts.dates import parse_day
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.records import read_summary
 
 NOT_BETTER = 99  # what an Airflow task takes as "skip"
 
@@ -69,7 +69,7 @@ def _proposal(decision: Decision, home: Home) -> str:
     said = [f"{decision.outcome}.", headline(decision)]
     if card.is_file():
         said.append(f"Run card: {card}")
-    if summary.is_file() and (page := home.run_page(json.loads(summary.read_text())["run_id"])):
+    if summary.is_file() and (page := home.run_page(read_summary(summary)["run_id"])):
         said.append(f"MLflow: {page}")
     return " ".join(said)
 
@@ -83,4 +83,4 @@ def _asked(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:
     folder = home.reports / str(parse_day(args.date))
     if not (folder / "summary.json").is_file():
         raise LongreelError(f"no retrain was finished for {args.date}; `longreel retrain --date {args.date}` runs one")
-    return Decision.read(folder / "decision.json"), int(json.loads((folder / "summary.json").read_text())["version"])
+    return Decision.read(folder / "decision.json"), int(read_summary(folder / "summary.json")["version"])

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 from contracts.conform import conform, missing_columns, stored_columns
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.numbers import whole
 from contracts.schemas import REQUEST_TABLE
 
 
@@ -17,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, required=True, help="Parquet file with a request table's columns")
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=int, help="a registered version")
+    which.add_argument("--version", type=whole(1), help="a registered version")
     which.add_argument("--champion", action="store_true", help="the present champion (default)")
-    parser.add_argument("--window", type=int, help="read at most this many history events (default: all)")
+    parser.add_argument("--window", type=whole(0), help="read at most this many history events (default: all)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:

@@ -84,6 +84,8 @@ class PipelineServer:
 
         if token_file and not Path(token_file).is_file():
             raise ServerError(f"LONGREEL_KFP_TOKEN_FILE names {token_file}, and no such file is there; mount the token")
+        if ca_file and not Path(ca_file).is_file():
+            raise ServerError(f"LONGREEL_KFP_CA_FILE names {ca_file}, and no such file is there; mount the authority")
         self.host, self._namespace = host, namespace
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # "only works with v2.0.0-beta.2 and later"
@@ -101,13 +103,17 @@ class PipelineServer:
         """The server that the environment names; None where pipelines run on this machine.
 
         Raises:
-            ServerError: its token's file is missing.
+            ServerError: the file of its token or authority is missing.
         """
         host = os.environ.get("LONGREEL_KFP_HOST")
         if not host:
             return None
-        names = ("namespace", "token_file", "ca_file")
-        return PipelineServer(host, **{name: os.environ.get(f"LONGREEL_KFP_{name.upper()}", "") for name in names})
+        return PipelineServer(
+            host,
+            namespace=os.environ.get("LONGREEL_KFP_NAMESPACE", ""),
+            token_file=os.environ.get("LONGREEL_KFP_TOKEN_FILE", ""),
+            ca_file=os.environ.get("LONGREEL_KFP_CA_FILE", ""),
+        )
 
     def submit(self, name: str, package: Path, parameters: Mapping[str, Any], *, root: str | None = None) -> Run:
         """The run of this name that goes on or has succeeded; a new one where there is none.
@@ -262,7 +268,8 @@ class asking:  # noqa: N801  # used as a word
             kind_ = NotThere if error.status == 404 else ServerError
             raise kind_(f"cannot {self._what}: {said}; {hint}") from error
         if isinstance(error, self._refusal | HTTPError | OSError | TimeoutError):
-            raise Unreachable(f"cannot {self._what}: {type(error).__name__} {_message(error)}") from error
+            said = f"{type(error).__name__} {_message(error)}"
+            raise Unreachable(f"cannot {self._what}: {said}; is the address right, and does it answer here?") from error
 
 
 def _message(error: Any) -> str:

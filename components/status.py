@@ -4,7 +4,6 @@ A line in red is for somebody to act on; with `--check` the exit code is 1 where
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from datetime import date
 
@@ -24,6 +23,7 @@ from contracts.forgotten import records
 from contracts.home import Home
 from contracts.lake import Lake
 from contracts.lineage import Stale, is_imported, stale_partitions
+from contracts.records import read_json
 from contracts.schemas import DATASETS
 
 NEWEST = 5
@@ -144,7 +144,7 @@ def _quality(home: Home) -> list[str]:
             warnings = home.lake.require(dataset, day).details.get("warnings", [])
             lines += [f"[yellow]warning[/] {dataset} {day}: {escape(line)}" for line in warnings]
     for path in sorted(home.reports.glob("*/quality-*.json"), key=lambda path: path.parent.name)[-2 * NEWEST :]:
-        summary = json.loads(path.read_text())
+        summary = read_json(path, "remove it; building the day again writes one")
         if not summary["success"]:
             why = escape("; ".join([*summary.get("failures", []), str(path)]))
             lines.append(f"{RED}stopped[/] {summary['dataset']} {summary['date']}: {why}")

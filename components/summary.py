@@ -1,8 +1,6 @@
 """What came out, on one screen: the window ladder, the decision with its reasons, the version and where plots are."""
 
-import json
 from datetime import date
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +9,7 @@ from rich.table import Table
 from contracts.decision import Decision
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.records import read_summary
 from contracts.report import Estimate, EvaluationReport
 
 LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
@@ -106,12 +105,12 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     if not (folder / "summary.json").is_file():
         have = f"judged days are {days[0]} .. {days[-1]}" if days else "no day was judged"
         raise LongreelError(f"no retrain was finished for {folder.name}; {have}")
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    report = EvaluationReport.from_json((folder / "report.json").read_text())
+    summary = read_summary(folder / "summary.json")
+    report = EvaluationReport.read(folder / "report.json")
     rival = folder / "champion_report.json"
-    champion = EvaluationReport.from_json(rival.read_text()) if rival.is_file() else None
+    champion = EvaluationReport.read(rival) if rival.is_file() else None
     console.print(ladder_table(report, champion))
-    console.print(decision_table(Decision.from_json((folder / "decision.json").read_text())))
+    console.print(decision_table(Decision.read(folder / "decision.json")))
     before, after = (f"version {v}" if v else "none" for v in (summary["champion_before"], summary["champion_after"]))
     facts = Table.grid(padding=(0, 2))
     facts.add_row("model", f"{summary['model']} version {summary['version']}")

@@ -29,7 +29,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunS
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
-from contracts.errors import TryAgainError
+from contracts.errors import LongreelError, TryAgainError
 from contracts.home import TRACKING_VARIABLE, Home
 from contracts.lake import Lake, Manifest
 from contracts.report import EVERYBODY, METRICS, EvaluationReport
@@ -37,6 +37,7 @@ from model.progress import StepStats
 
 RETRIES, PATIENT, IMPATIENT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "10", "2"
 SERVERS = ("http://", "https://")
+DATABASES = ("sqlite:///", "postgresql", "mysql", "mssql")
 CURVE_EVERY_S = 1.0  # at most one point of the training curves a second; losses in between are averaged into it
 SYSTEM_METRICS_EVERY_S = 5.0
 EXPERIMENT_TAGS = {
@@ -57,9 +58,16 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         patient: wait for a server that does not answer; otherwise say so after seconds, since a person looks on.
 
     Raises:
-        TryAgainError: the server does not answer, or refuses.
+        LongreelError: the store's URI names nothing that MLflow keeps runs and models in.
+        TryAgainError: the server or database does not answer, or refuses.
     """
     uri = home.tracking_uri
+    if not uri.startswith((*SERVERS, *DATABASES)):
+        raise LongreelError(
+            f"{TRACKING_VARIABLE}: expected a server (http://mlflow:5000) or a database (sqlite:////FOLDER/mlflow.db, "
+            f"postgresql+psycopg://USER@HOST/DATABASE), got {uri!r}; set it to one, or unset it for a store "
+            "in the home"
+        )
     if not patient and os.environ[RETRIES] == PATIENT:
         os.environ[RETRIES] = IMPATIENT
     if uri.startswith("sqlite:///"):
@@ -73,6 +81,8 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         os.environ.pop(TRACKING_VARIABLE, None)
     else:
         os.environ[TRACKING_VARIABLE] = given
+    if uri.startswith(DATABASES):
+        _require_database(uri, patient)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     if uri.startswith(SERVERS):
         try:
@@ -83,6 +93,31 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
                 f"the MLflow server {uri} gives no answer ({cause}); start it, or set {TRACKING_VARIABLE} to its place"
             ) from error
     return client
+
+
+def _require_database(uri: str, patient: bool) -> None:
+    """Raises LongreelError where a file is no database, and TryAgainError where one does not let us in and somebody
+    looks on; MLflow itself would ask for up to an hour, and says so each time."""
+    from sqlalchemy import create_engine, inspect
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+    if patient and not uri.startswith("sqlite"):
+        return
+    try:
+        inspect(create_engine(uri)).get_table_names()
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())
+        raise TryAgainError(
+            f"the MLflow database {make_url(uri)!r} lets nobody in ({said}); start it, or correct {TRACKING_VARIABLE}"
+        ) from error
+    except (SQLAlchemyError, ImportError) as error:
+        said = " ".join(str(getattr(error, "orig", error)).split())
+        name = uri if uri.startswith("sqlite") else uri.partition("://")[0]
+        raise LongreelError(
+            f"the MLflow database {name} cannot be used: {said}; correct {TRACKING_VARIABLE}, or restore the file "
+            "from a backup"
+        ) from error
 
 
 def experiment_id(home: Home, client: MlflowClient) -> str:

@@ -26,6 +26,7 @@ from contracts.dates import parse_day
 from contracts.errors import DataNotReadyError, LongreelError
 from contracts.home import Home
 from contracts.lake import Manifest, digest_of
+from contracts.records import read_json
 
 if TYPE_CHECKING:
     from components.registry import Version
@@ -279,7 +280,10 @@ def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | 
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    values: dict[str, Any] = read_json(path, f"remove {path.parent} and train again")
+    return values
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

@@ -5,12 +5,14 @@ sources stand in `contracts/presets/` and show every setting that people turn.
 """
 
 import dataclasses
+import re
 import tomllib
+import typing
 from dataclasses import dataclass, field
 from datetime import timedelta, timezone
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from contracts.actions import ENGAGEMENT, LABELS, action_mask
 from contracts.errors import LongreelError
@@ -32,6 +34,7 @@ SWITCHES = (
     "match_month",
     "rankmixer",
 )
+NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
@@ -263,6 +266,10 @@ class Config:
     retrain: RetrainPolicy = field(default_factory=RetrainPolicy)
 
     def __post_init__(self) -> None:
+        _require(
+            NAME.fullmatch(self.name) is not None,
+            f"name: expected letters, digits, '-', '_' and '.', since it names a model in MLflow, got {self.name!r}",
+        )
         _require(bool(self.tasks), "tasks: name at least one label")
         for task in self.tasks:
             _require(task in LABELS, f"tasks: {task!r} is not a label; expected some of {', '.join(LABELS)}")
@@ -279,28 +286,44 @@ class Config:
 
 
 T = TypeVar("T")
+TOML_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: 'a text in ""'}
 
 
 def build_section(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """A config dataclass from TOML values; sections become dataclasses, arrays tuples, and types are checked."""
+    """A config dataclass from TOML values; sections become dataclasses, arrays tuples, and types are checked.
+
+    Raises:
+        LongreelError: a setting is unknown, of the wrong type or out of range; the message begins with `where`.
+    """
     known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     made: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
             raise LongreelError(f"{where}: unknown setting {name!r}; expected some of {', '.join(known)}")
-        default = known[name].default
-        if isinstance(value, dict):
-            factory: Any = known[name].default_factory
-            if not isinstance(factory, type):
-                raise LongreelError(f"{where}: {name!r} is a value, not a section")
-            made[name] = build_section(factory, value, f"{where} [{name}]")
-            continue
-        value = tuple(value) if isinstance(value, list) else value
-        value = float(value) if isinstance(default, float) and type(value) is int else value
-        if default is not dataclasses.MISSING and type(value) is not type(default):
-            raise LongreelError(f"{where}: {name} expected {type(default).__name__}, got {value!r}")
-        made[name] = value
-    return kind(**made)
+        if dataclasses.is_dataclass(known[name].type):
+            if not isinstance(value, dict):
+                raise LongreelError(f"{where}: {name!r} is a section: expected [{name}], got {value!r}")
+            made[name] = build_section(cast(type[Any], known[name].type), value, f"{where} [{name}]")
+        else:
+            made[name] = _value(known[name].type, value, f"{where}: {name}")
+    try:
+        return kind(**made)
+    except LongreelError as error:
+        raise LongreelError(f"{where.partition(' [')[0]}: {error}") from error
+
+
+def _value(kind: Any, value: Any, where: str) -> Any:
+    """A TOML value as a field's annotation wants it: an int may stand for a float, and a tuple is written as an array.
+
+    Raises:
+        LongreelError: it is of another type.
+    """
+    if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_value(typing.get_args(kind)[0], each, f"{where}, in its list,") for each in value)
+    value = float(value) if kind is float and type(value) is int else value
+    if type(value) is not kind:
+        raise LongreelError(f"{where} expected {TOML_NAMES.get(kind) or 'a list, [..]'}, got {value!r}")
+    return value
 
 
 def parse_config(text: str, where: str = "config") -> Config:
@@ -316,11 +339,23 @@ def parse_config(text: str, where: str = "config") -> Config:
     return build_section(Config, values, where)
 
 
+def read_toml(path: Path) -> str:
+    """The text of a TOML file.
+
+    Raises:
+        LongreelError: it is not text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise LongreelError(f"{path} is not valid TOML: it is not UTF-8 ({error}); write it again") from error
+
+
 def load_config(path: Path) -> Config:
     """Read a configuration file; see `parse_config` for errors."""
     if not path.is_file():
         raise LongreelError(f"no configuration at {path}; `longreel init` writes one from a preset")
-    return parse_config(path.read_text(), str(path))
+    return parse_config(read_toml(path), str(path))
 
 
 def preset(name: str) -> str:

@@ -12,7 +12,10 @@ def parse_day(text: str) -> date:
         LongreelError: the text is not YYYY-MM-DD.
     """
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)  # which takes 20261101 and 2026-W44-7 too
+        if str(day) == text:
+            return day
+        raise ValueError(text)
     except ValueError as error:
         raise LongreelError(f"expected a day as YYYY-MM-DD, got {text!r}") from error
 

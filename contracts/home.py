@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contracts.config import Config, load_config
+from contracts.errors import LongreelError
 from contracts.lake import Lake
 from contracts.policy import GatePolicy, load_policy
 
 CONFIG_FILE = "longreel.toml"
 POLICY_FILE = "gates.toml"
 TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+LAKE_VARIABLE = "LONGREEL_LAKE"
 ENV_HOME = "LONGREEL_HOME"
 
 
@@ -42,8 +44,19 @@ class Home:
 
     @property
     def lake(self) -> Lake:
-        """The lake: $LONGREEL_LAKE where set (any URL), else `lake/` here."""
-        return Lake(os.environ.get("LONGREEL_LAKE") or self.path / "lake")
+        """The lake: $LONGREEL_LAKE where set, else `lake/` here.
+
+        Raises:
+            LongreelError: the variable is no absolute path. Spark's tasks, trainings and people write and read the lake
+                by path, so an object store's URL will not do, and a relative path would be another place for each.
+        """
+        given = os.environ.get(LAKE_VARIABLE)
+        if given and not Path(given).is_absolute():
+            raise LongreelError(
+                f"{LAKE_VARIABLE}: expected an absolute path that every machine sees, such as a shared volume's "
+                f"/data/lake, got {given!r}" + ("; mount the bucket's data as a volume" if ":/" in given else "")
+            )
+        return Lake(given or self.path / "lake")
 
     @property
     def tracking_uri(self) -> str:

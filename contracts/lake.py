@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from contracts import alive
 from contracts.conform import conform, stored_columns
+from contracts.dates import parse_day
 from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
 from contracts.schemas import DATASETS, READABLE_SINCE, SCHEMA_VERSION, schema_text
 
@@ -96,7 +97,9 @@ class Manifest:
             files = tuple(DataFile(**_known(DataFile, item)) for item in values.pop("files"))
             return Manifest(files=files, **_known(Manifest, values))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LongreelError(f"not a partition manifest ({error}); republish the partition") from error
+            raise LongreelError(
+                f"not a partition manifest ({error}); remove the file and run the partition's step again"
+            ) from error
 
 
 def _known(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -138,9 +141,17 @@ class Lake:
         return self._base / dataset / f"date={day.isoformat()}"
 
     def manifest(self, dataset: str, day: date) -> Manifest | None:
-        """The published partition's manifest, or None where the day is not published."""
-        text = self.get_text(str(self._partition(dataset, day) / MANIFEST))
-        return None if text is None else Manifest.from_json(text)
+        """The published partition's manifest, or None where the day is not published.
+
+        Raises:
+            LongreelError: as `Manifest.from_json`.
+        """
+        path = str(self._partition(dataset, day) / MANIFEST)
+        text = self.get_text(path)
+        try:
+            return None if text is None else Manifest.from_json(text)
+        except LongreelError as error:
+            raise LongreelError(f"{path}: {error}") from error
 
     def require(self, dataset: str, day: date) -> Manifest:
         """As `manifest`, but a missing day is an error.
@@ -187,10 +198,34 @@ class Lake:
         schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         tables = []
         for path in self.paths(manifest):
-            with pq.ParquetFile(path, filesystem=self._fs) as file:
+            with self.parquet(path) as file:
                 found = file.read(columns=stored_columns(schema, file.schema_arrow.names))
                 tables.append(conform(found, schema, f"{manifest.dataset} of {manifest.date}"))
         return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    @contextmanager
+    def parquet(self, path: str) -> Iterator[pq.ParquetFile]:
+        """One data file of a published partition, open to be read.
+
+        Raises:
+            LongreelError: it is damaged.
+            TryAgainError: it is not there any more.
+        """
+        # Built again, the same rows would find their digest published and leave these files in place.
+        again = f"remove {PurePosixPath(path).parent.parent / MANIFEST} and run the step of that day again"
+        try:
+            with pq.ParquetFile(path, filesystem=self._fs) as file:
+                yield file
+        except FileNotFoundError as error:
+            raise TryAgainError(
+                f"{path} is gone. If the day was published again meanwhile, the same command finds the new files; "
+                f"if the file was lost, {again}"
+            ) from error
+        except (pa.ArrowInvalid, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's fault
+                raise
+            said = " ".join(str(error).split())
+            raise LongreelError(f"{path} is damaged ({said}); restore it, or {again}") from error
 
     def put_text(self, path: str, text: str, draft: str | None = None) -> None:
         """Write a small file in one atomic step: on a local disk through `draft`, which is renamed."""
@@ -289,7 +324,10 @@ class Lake:
         folder = str(self._base / dataset)
         for info in sorted(self._fs.get_file_info(pafs.FileSelector(folder, allow_not_found=True)), key=_path_of):
             if (name := PurePosixPath(info.path).name).startswith("date="):
-                yield date.fromisoformat(name.removeprefix("date="))
+                try:
+                    yield parse_day(name.removeprefix("date="))
+                except LongreelError as error:
+                    raise LongreelError(f"{info.path}: {error}; nothing else belongs here, remove it") from error
 
     def stage(self, dataset: str, day: date) -> "Stage":
         """A fresh, invisible build folder for a partition; `Stage.publish` makes it the partition."""

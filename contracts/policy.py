@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.config import build_section, preset
+from contracts.config import build_section, preset, read_toml
 from contracts.errors import LongreelError, require
 from contracts.lake import digest_of
 
@@ -86,11 +86,13 @@ def parse_policy(text: str, where: str = "policy") -> GatePolicy:
         values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LongreelError(f"{where} is not valid TOML: {error}") from error
-    budgets = tuple(build_section(Budget, each, f"{where} budgets") for each in values.pop("budgets", ()))
-    made: GatePolicy = build_section(GatePolicy, values | {"budgets": budgets}, where)
-    return made
+    budgets = values.pop("budgets", [])
+    if not isinstance(budgets, list) or not all(isinstance(each, dict) for each in budgets):
+        raise LongreelError(f"{where}: budgets expected sections [[budgets]], got {budgets!r}")
+    made = tuple(build_section(Budget, each, f"{where} [[budgets]]") for each in budgets)
+    return build_section(GatePolicy, values | {"budgets": made}, where)
 
 
 def load_policy(path: Path) -> GatePolicy:
     """A policy file, or the shipped policy where there is none; see `parse_policy` for errors."""
-    return parse_policy(path.read_text(), str(path)) if path.is_file() else parse_policy(preset("gates"))
+    return parse_policy(read_toml(path), str(path)) if path.is_file() else parse_policy(preset("gates"))

@@ -39,7 +39,28 @@ def read(parse: Callable[[str], T], path: Path, what: str, step: str) -> T:
     """
     if not path.is_file():
         raise LongreelError(f"no {what} at {path}; `longreel {step} --out {path}` writes one")
-    return parse(path.read_text())
+    try:
+        return parse(path.read_text(errors="replace"))
+    except LongreelError as error:
+        raise LongreelError(f"{path} is {error}") from error
+
+
+def read_json(path: Path, remedy: str) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        LongreelError: it is no whole JSON; the message ends with `remedy`.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise LongreelError(f"{path} is damaged ({error}); {remedy}") from error
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What a finished retrain left in `reports/DATE/summary.json`; see `read_json` for errors."""
+    values: dict[str, Any] = read_json(path, f"`longreel retrain --date {path.parent.name}` writes it again")
+    return values
 
 
 def _build(kind: Any, value: Any) -> Any:

@@ -3,7 +3,8 @@
 LONGREEL_HOME            home folder of the pipeline (the Airflow workers see the same one)
 LONGREEL_FIRST_DAY       first log day to process, YYYY-MM-DD; the scheduler catches up from there
 LONGREEL_LAST_DAY        last log day, for a log that has ended; unset for a live one
-LONGREEL_CRON            when a log day is complete, in LONGREEL_TIMEZONE; default midnight UTC
+LONGREEL_CRON            when a log day is complete; default midnight
+LONGREEL_TIMEZONE        the time zone of that; default UTC
 LONGREEL_ARRIVAL_HOURS   how long a run waits for its raw day before it fails; default 24
 LONGREEL_ARRIVAL_POLL_S  seconds between two looks at the raw log; default 300
 LONGREEL_DEADLINE_HOURS  a run that takes so much longer than runs do on average is told of; default 12

@@ -8,7 +8,7 @@ import importlib
 import logging
 import sys
 
-from contracts.errors import LongreelError
+from contracts.errors import LongreelError, told_by_system
 from contracts.home import Home
 
 # step -> (module, what it does)
@@ -36,6 +36,15 @@ STEPS: dict[str, tuple[str, str]] = {
     "ui": ("longreel.ui", "open Airflow and MLflow on 127.0.0.1"),
 }
 
+EXIT_CODES = """exit codes:
+  0    done
+  2    a mistake to mend; the last line says what was expected, what came and what to do
+  3    data are not there yet
+  4    a quality checkpoint stopped the day
+  5    a server, a disk or another process was in the way: try again
+  99   nothing to do, or not due (due, outdated, promote --dry-run)
+  130  interrupted"""
+
 
 def parser_for(step: str | None) -> argparse.ArgumentParser:
     """The parser of one step, or of the program where no step is named."""
@@ -45,7 +54,7 @@ def parser_for(step: str | None) -> argparse.ArgumentParser:
             prog="longreel",
             usage="longreel STEP [options]",
             description="Long-history recommendation training, day by day.",
-            epilog=f"steps (longreel STEP --help says more):\n{listing}",
+            epilog=f"steps (longreel STEP --help says more):\n{listing}\n\n{EXIT_CODES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
     parser = argparse.ArgumentParser(prog=f"longreel {step}", description=STEPS[step][1])
@@ -73,7 +82,13 @@ def main(argv: list[str] | None = None) -> int:
     except LongreelError as error:
         print(f"longreel {step}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if (told := told_by_system(error)) is None:
+            raise
+        print(f"longreel {step}: error: {told}", file=sys.stderr)
+        return told.exit_code
     except KeyboardInterrupt:
+        print(f"longreel {step}: interrupted; the same command goes on, or begins again", file=sys.stderr)
         return 130
 
 

@@ -19,8 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Write `longreel.toml` where there is none; an existing one is kept."""
     path = home.path / CONFIG_FILE
+    if path.is_dir():
+        raise LongreelError(f"{path} is a folder, expected a file or nothing; remove it, or init another --home")
     if path.exists():
-        print(f"kept {path}")
+        config = home.config
+        print(f"kept {path} as it is: source {config.source.kind}, raw log {home.log}; edit it, or init another --home")
         return
     write_config(home, args.source, args.log)
     print(f"wrote {path}")

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from datetime import date
+from pathlib import Path
 
 from rich.console import Console
 
 from contracts.config import SOURCES
 from contracts.errors import LongreelError
 from contracts.home import CONFIG_FILE, Home
+from contracts.numbers import whole
 from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
 from longreel.watch import console, print_failures, watch
@@ -24,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
     parser.add_argument(
-        "--days", type=int, help="simulated: days to add to the log (default: 4, then 1 once all are done)"
+        "--days", type=whole(1), help="simulated: days to add to the log (default: 4, then 1 once all are done)"
     )
 
 
@@ -52,6 +54,13 @@ def run(args: argparse.Namespace, home: Home) -> int:
 def _prepare(home: Home, args: argparse.Namespace) -> None:
     if not (home.path / CONFIG_FILE).exists():
         write_config(home, args.source, args.log)
+    elif args.log and (asked := Path(args.log).expanduser().resolve()) != home.log:
+        raise LongreelError(
+            f"{home.path} was made for the raw log {home.log}, now {asked} is given; name another home (--home; "
+            "make run: HOME_DIR=), or correct [source] log in its longreel.toml if the log has moved"
+        )
+    if args.days is not None and home.config.source.kind != "simulated":
+        raise LongreelError(f"--days is for a simulated log, {home.path} reads source {home.config.source.kind!r}")
     if home.config.source.kind == "simulated" and (args.days or not unfinished_days(home)):
         days = args.days or (1 if home.log.exists() else FIRST_SIMULATED_DAYS)
         step = [sys.executable, "-m", "longreel", "simulate", "--home", str(home.path), "--days", str(days)]

@@ -95,7 +95,7 @@ def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup
     first = 0
     for manifest in manifests:
         for path in lake.paths(manifest):
-            with pq.ParquetFile(path, filesystem=lake.filesystem) as file:
+            with lake.parquet(path) as file:
                 for g in range(file.num_row_groups):
                     table = file.read_row_group(g, columns=["request_history_end", "request_target_end"])
                     seen, _ = list_values(table, "request_history_end")
@@ -185,7 +185,7 @@ def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, for_card
 
 def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
     schema = without_request_ids(SAMPLES)
-    with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
+    with lake.parquet(group.path) as file:
         found = file.read_row_group(
             group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
         )

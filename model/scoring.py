@@ -6,7 +6,6 @@ from datetime import date
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -82,7 +81,7 @@ def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int) -> pa.Table
     group = next((g for g in groups if g.num_requests), None)
     if group is None:
         return REQUEST_TABLE.empty_table()
-    with pq.ParquetFile(group.path, filesystem=lake.filesystem) as file:
+    with lake.parquet(group.path) as file:
         found = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
     return conform(found.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
 

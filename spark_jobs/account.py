@@ -48,6 +48,15 @@ def told(counts: dict[str, int]) -> str:
     return f"{account} + {counts['exact_repeats']:,} repeats{forgotten}"
 
 
+def reasons(counts: dict[str, int]) -> str:
+    """Why rows were refused, the most frequent reason first: of a day that is stopped no quarantine is published."""
+    prefix = "quarantined_"
+    known = {name.removeprefix(prefix): rows for name, rows in counts.items() if name.startswith(prefix)}
+    told = [f"{rows:,} {reason}" for reason, rows in sorted(known.items(), key=lambda item: -item[1])]
+    hint = "; times are milliseconds since 1970 UTC" if {"stale_time", "future_time"} & set(known) else ""
+    return f" ({', '.join(told)}{hint})" if told else ""
+
+
 def account_after(counts: dict[str, int], events: int, quarantine: Manifest | None) -> dict[str, int]:
     """A manifest's counts once rows of forgotten users have been removed, so that `events` are left: what is missing
     of the input rows now is what was forgotten. Counts without a row account stay without one."""

@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from contracts.home import Home
 from contracts.lake import Stage
 from contracts.schemas import EVENTS, schema_text
+from spark_jobs.account import reasons
 from spark_jobs.drift import Drift
 from spark_jobs.quality import Between, Check, Equal, check
 from spark_jobs.tables import read_files, staged_schemas
@@ -42,7 +43,7 @@ def check_events(
     checks: list[Check] = [
         Equal("schema", schema_text(EVENTS), "columns and types"),
         Equal("rows", counts["events"], "rows written are the rows accepted"),
-        Between("quarantined_share", 0, source.max_quarantined_share, "share of rows quarantined"),
+        Between("quarantined_share", 0, source.max_quarantined_share, f"share of rows quarantined{reasons(counts)}"),
         Between("repeated_events", 0, most_repeated(counts["events"]), "events that repeat a user, item and time"),
         Between("min_time_ms", oldest_ms, end_ms - 1, "earliest event within the allowed lateness"),
         Between("max_time_ms", oldest_ms, end_ms - 1, "latest event before the log day ends"),

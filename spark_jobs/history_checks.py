@@ -5,6 +5,7 @@ from typing import Any
 
 from contracts.home import Home
 from contracts.schemas import HISTORY, schema_text
+from spark_jobs.account import reasons
 from spark_jobs.list_checks import BROKEN_HISTORY, Facts
 from spark_jobs.quality import Between, Check, Equal, check
 from spark_jobs.validate import log_day_bounds_ms
@@ -33,7 +34,7 @@ def check_base(home: Home, through: date, found: Facts, counts: dict[str, int]) 
         facts["quarantined_share"] = counts["quarantined"] / distinct if distinct else 0.0
         most = home.config.source.max_quarantined_share
         checks.append(Between("users", 1, None, "the archive holds behaviour"))
-        checks.append(Between("quarantined_share", 0, most, "share of rows quarantined"))
+        checks.append(Between("quarantined_share", 0, most, f"share of rows quarantined{reasons(counts)}"))
         checks.append(Between("behaviours", counts["history_events"], None, "behaviours kept are some of those read"))
         facts["behaviours"] = counts["behaviours"]
     facts = {name: value for name, value in facts.items() if not name.startswith("digest_")}

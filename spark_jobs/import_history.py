@@ -23,7 +23,7 @@ from spark_jobs.account import account_of, require_closed, told
 from spark_jobs.archive import imported_archive
 from spark_jobs.days import LazySession, code_version, is_unchanged, say
 from spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
-from spark_jobs.sources import Source, open_source
+from spark_jobs.sources import Source, damage_named, open_source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -55,8 +55,8 @@ def require_room(lake: Lake, source: Source, through: date) -> None:
         oldest = next(lake.days(dataset), None)
         if oldest is not None and (oldest < through or (dataset == "events" and oldest == through)):
             raise LongreelError(f"the lake has {dataset} of {oldest}; an archive through {through} must end before")
-    first = source.days()[0]
-    if first <= through:
+    first = next(iter(source.days()), None)
+    if first is not None and first <= through:
         raise LongreelError(f"the log in {source.root} begins on {first}; an archive must end before, not on {through}")
 
 
@@ -85,7 +85,7 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
         say("history", through, "unchanged")
         return
     stages = {name: home.lake.stage(name, through) for name in ("quarantine", "history")}
-    with discard_on_error(*stages.values()):
+    with discard_on_error(*stages.values()), damage_named(source.archive_files()):
         _build(home, source, through, session, inputs, stages, began)
 
 

@@ -23,7 +23,7 @@ from contracts.schemas import HISTORY_FIELDS
 from spark_jobs.account import account_of, require_closed, told
 from spark_jobs.archive import require_after_archive
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
-from spark_jobs.sources import Source, open_source
+from spark_jobs.sources import Source, damage_named, open_source
 from spark_jobs.tidy import tidy
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def ingest_day(
 
     Raises:
         DataNotReadyError: the raw day has not arrived.
-        LongreelError: the day lies within the imported archive.
+        LongreelError: the day lies within the imported archive, or a raw file is damaged.
         QualityError: the checkpoint failed, or the day is unlike the days before it and that is not accepted; what
             was published before stays.
     """
@@ -107,7 +107,7 @@ def ingest_day(
         say("events", day, "unchanged")
         return
     stages = {name: home.lake.stage(name, day) for name in ("quarantine", "users", "events")}
-    with discard_on_error(*stages.values()):
+    with discard_on_error(*stages.values()), damage_named(source.files(day)):
         _build(home, source, day, session, inputs, stages, began, accept_drift)
 
 

@@ -18,6 +18,7 @@ from contracts.dates import day_range, parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.lineage import stale_partitions
+from contracts.numbers import whole
 from spark_jobs.days import is_unchanged, say
 from spark_jobs.ingest import inputs_of, require_raw
 from spark_jobs.sources import Source, open_source
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", default="", help="first day to look at, YYYY-MM-DD; published or not")
     parser.add_argument("--end", default="", help="last day (default: the last with samples)")
     parser.add_argument(
-        "--raw-days", type=int, default=7, help="without --start: newest days whose raw log is compared"
+        "--raw-days", type=whole(1), default=7, help="without --start: newest days whose raw log is compared"
     )
 
 

@@ -14,6 +14,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from contracts.errors import LongreelError
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -48,7 +50,11 @@ QUICK = {
 
 def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
     """A session named `app`. A master given to spark-submit is kept; otherwise all cores of this machine are used, and
-    a local session is set up for how much it will read."""
+    a local session is set up for how much it will read.
+
+    Raises:
+        LongreelError: there is no Java that Spark can be started with.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
     from pyspark.sql import SparkSession
@@ -65,7 +71,18 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
         for name, value in settings.items():
             builder = builder.config(name, value)
     logging.getLogger("py4j").setLevel(logging.WARNING)
-    session = builder.getOrCreate()
+    from pyspark.errors import PySparkRuntimeError
+
+    try:
+        session = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        if "JAVA_GATEWAY_EXITED" not in str(error):
+            raise
+        given = f"JAVA_HOME is {os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "JAVA_HOME is not set"
+        raise LongreelError(
+            f"Spark needs Java 17, and none could be started ({given}); its output is above. "
+            "`export JAVA_HOME=$(bash .ci/java.sh)` finds or installs one"
+        ) from error
     _ship_code(session)
     return session
 

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from contracts.dates import day_range, parse_day
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.records import read_json
 from spark_jobs.simulated_day import Impressions, day_file, raw_rows, simulate_day
 from spark_jobs.simulated_world import World, WorldSettings, make_world, user_columns
 
@@ -86,7 +87,7 @@ def settings_of(folder: Path, asked: dict[str, Any]) -> WorldSettings:
     path = folder / SETTINGS
     if not path.exists():
         return wanted
-    known = json.loads(path.read_text())
+    known = read_json(path, "restore it, or simulate into another home")
     for name, value in (given | {"version": SIMULATION_VERSION}).items():
         if known.get(name) != value:
             raise LongreelError(

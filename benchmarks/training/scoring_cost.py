@@ -1,11 +1,12 @@
 """What does scoring one request of the longest history cost, from the packed batch on the host to logits on the host?
 
-    python -m benchmarks.training.scoring_cost
+    python -m benchmarks.training.scoring_cost [--widths 64 256 1024]
 
 The number that the gates hold against a budget (model/cost.py), for rankers of several widths with fresh weights: a
 budget for a device in gates.toml is chosen from it.
 """
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -23,12 +24,15 @@ EVENTS = 10_240
 
 def main() -> None:
     """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1_024], help="of the rankers")
+    args = parser.parse_args()
     device = pick_device("auto")
     with tempfile.TemporaryDirectory() as folder:
         lake = make_lake(Path(folder), days=1, users=4, history=EVENTS, targets=16)
         rows = SampleRows.from_arrow(lake.read(lake.require("samples", FIRST_DAY)))
     print("| device | d | median ms | 10th, 90th percentile | peak MiB |\n| --- | --- | --- | --- | --- |")
-    for width in (64, 256, 1_024):
+    for width in args.widths:
         torch.manual_seed(0)
         ranker = Ranker(sizes_for(device, width), ("click",), rows.user_features.shape[1]).to(device).eval()
         cost = measure(ranker, rows, 0, EVENTS, device)

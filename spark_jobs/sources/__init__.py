@@ -1,12 +1,12 @@
 """Where raw rows come from. `open_source` is the only name that other modules need; Spark is imported on first use."""
 
-from contracts.errors import LongreelError
-from contracts.home import Home
-from spark_jobs.sources.base import Source
+from contracts.errors import DataNotReadyError, LongreelError
+from contracts.home import CONFIG_FILE, Home
+from spark_jobs.sources.base import Source, damage_named
 from spark_jobs.sources.generic import GenericSource
 from spark_jobs.sources.kuairand import KuaiRandSource
 
-__all__ = ["Source", "open_source", "source_class"]
+__all__ = ["Source", "damage_named", "open_source", "source_class"]
 
 
 def source_class(kind: str) -> type[Source]:
@@ -18,14 +18,18 @@ def open_source(home: Home) -> Source:
     """The source that a home's configuration names.
 
     Raises:
-        LongreelError: no log is configured, or there is nothing where it should lie.
+        LongreelError: no log is configured, or what lies there is none.
+        DataNotReadyError: nothing lies there yet: no folder, or an empty one, as of a volume that is mounted later.
     """
-    settings = home.config.source
+    settings, log = home.config.source, home.log
     if not settings.log:
-        raise LongreelError(f"[source] log is not set in {home.path}; expected the folder of the raw log")
-    if not home.log.exists():
-        hint = "`longreel simulate` writes one" if settings.kind == "simulated" else "correct [source] log"
-        raise LongreelError(f"no raw log at {home.log} ({settings.kind}); {hint}")
+        raise LongreelError(
+            f"[source] log is not set in {home.settings / CONFIG_FILE}; expected the folder of the raw log"
+        )
+    if not log.exists() or (log.is_dir() and not any(log.iterdir())):
+        hint = "`longreel simulate` writes one" if settings.kind == "simulated" else "mount it, or correct [source] log"
+        there = "an empty folder" if log.exists() else "no such folder"
+        raise DataNotReadyError(f"no raw log at {log} ({settings.kind}) yet: {there}; {hint}")
     if settings.kind == "kuairand":
         return KuaiRandSource(home.log)
     return GenericSource(home.log, settings.ready_file)

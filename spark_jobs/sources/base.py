@@ -2,12 +2,17 @@
 
 import gzip
 import hashlib
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from contracts.actions import ACTIONS
 from contracts.errors import LongreelError
@@ -91,14 +96,48 @@ def header_of(path: Path) -> list[str]:
     """
     opener = gzip.open if path.name.endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8") as stream:
+        with opener(path, "rt", encoding="utf-8-sig") as stream:  # a spreadsheet's file may begin with a mark
             line = stream.readline()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise LongreelError(f"{path} cannot be read as CSV: {error}") from error
     names = [name.strip().strip('"') for name in line.split(",")]
     if names == [""]:
         raise LongreelError(f"{path} is empty; expected a header line")
+    lower = [name.lower() for name in names]  # Spark's names have no case
+    if twice := sorted({name for name in lower if lower.count(name) > 1}):
+        raise LongreelError(f"{path} has more than one column {', '.join(twice)}; rename all but one")
     return names
+
+
+@contextmanager
+def damage_named(files: Iterable[Path]) -> Iterator[None]:
+    """Where a block that has Spark read these files fails, see whether one of them is damaged, and say which.
+
+    Raises:
+        LongreelError: a file cannot be read to its end.
+    """
+    try:
+        yield
+    except LongreelError:
+        raise
+    except Exception:
+        for path in files:
+            try:
+                _read_through(path)
+            except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+                raise LongreelError(f"{path} cannot be read to its end: {error}; fetch the file again") from error
+        raise
+
+
+def _read_through(path: Path) -> None:
+    if path.name.endswith(".parquet"):
+        with pq.ParquetFile(path) as file:
+            for group in range(file.num_row_groups):
+                file.read_row_group(group)
+    elif path.name.endswith(".gz"):
+        with gzip.open(path) as stream:
+            while stream.read(2**24):
+                pass
 
 
 def require_columns(path: Path, have: Iterable[str], needed: Iterable[str]) -> None:

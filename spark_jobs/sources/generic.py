@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contracts.dates import parse_day
 from contracts.errors import LongreelError
 from spark_jobs.sources.base import (
     CORRUPT,
@@ -21,6 +22,27 @@ from spark_jobs.sources.base import (
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import StructType
+
+VALUES = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    pa.types.is_decimal,
+    pa.types.is_boolean,
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_dictionary,
+    pa.types.is_null,
+)
+WIDER = {  # what Spark has no type for, as what it reads such columns as
+    pa.uint8(): pa.int16(),
+    pa.uint16(): pa.int32(),
+    pa.uint32(): pa.int64(),
+    pa.uint64(): pa.decimal128(20, 0),
+    pa.null(): pa.int32(),
+    pa.string_view(): pa.string(),
+}
 
 
 class GenericSource(Source):
@@ -34,8 +56,12 @@ class GenericSource(Source):
         if not root.is_dir():
             raise LongreelError(f"{root} is not a folder; expected one with date=YYYY-MM-DD folders")
         folders = {_day_of(path): path for path in sorted(root.glob("date=*")) if path.is_dir()}
-        if not folders:
-            raise LongreelError(f"no date=YYYY-MM-DD folder in {root}; docs/generic-log.md describes the layout")
+        if not folders and not (self.archive_files() or self._user_files()):
+            found = ", ".join(sorted(path.name for path in root.iterdir())[:5])
+            raise LongreelError(
+                f"no date=YYYY-MM-DD folder in {root}, but {found}; docs/generic-log.md describes the layout: put the "
+                "log into it, or correct [source] log"
+            )
         self._days = {day: path for day, path in folders.items() if not ready_file or (path / ready_file).is_file()}
         self.arrives_with = f"; a day has arrived once its folder holds {ready_file}" if ready_file else ""
 
@@ -70,7 +96,7 @@ class GenericSource(Source):
         if CORRUPT in raw.columns:
             unreadable = F.when(F.col(CORRUPT).isNotNull(), "malformed_row")
         return raw.select(
-            F.struct(*(name for name in raw.columns if name != "file_name")).alias("row"),
+            F.struct(*(F.col(f"`{name}`") for name in raw.columns if name != "file_name")).alias("row"),
             F.col("file_name").alias("source_file"),
             unreadable.alias("unreadable"),
         )
@@ -110,8 +136,18 @@ class GenericSource(Source):
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """A folder's data files, checked for the required columns; hidden files and others are not data."""
-    files = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_")) and _is_data(p)]
+    """A folder's data files, checked for the required columns; hidden files are not data, others beside data neither.
+
+    Raises:
+        LongreelError: a file has not the columns; or there are folders, or other files alone, where rows would be lost.
+    """
+    there = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
+    files = [p for p in there if _is_data(p) and not p.is_dir()]
+    lost = [p.name for p in there if p.is_dir()] or ([] if files else [p.name for p in there])
+    if lost:
+        raise LongreelError(
+            f"{folder} holds {', '.join(lost[:3])}; expected .parquet, .csv or .csv.gz files in the folder itself"
+        )
     for path in files:
         require_columns(path, columns_of(path), REQUIRED)
     return files
@@ -155,14 +191,48 @@ def _read(spark: "SparkSession", files: list[Path]) -> "DataFrame":
 
 def _read_parquet(spark: "SparkSession", files: list[Path]) -> "DataFrame":
     """Parquet files whose columns may differ. The footers are read here, which spares Spark a job."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
     try:
-        schema = pa.unify_schemas([_parquet_schema(p) for p in files], promote_options="permissive")
+        schemas = [_parquet_schema(p) for p in files]
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise LongreelError(f"the Parquet files in {files[0].parent} disagree on a column's type: {error}") from error
-    reader = spark.read.schema(from_arrow_schema(schema)).option("recursiveFileLookup", True)
+    for path, own in zip(files, schemas, strict=True):
+        for (
+            field
+        ) in own:  # pandas writes whole numbers as fractions where some are missing, and Spark reads one or other
+            if pa.types.is_integer(field.type) and pa.types.is_floating(merged := schema.field(field.name).type):
+                raise LongreelError(
+                    f"the Parquet files in {path.parent} disagree on a column's type: {field.name} is {field.type} in "
+                    f"{path.name} and {merged} in another; write it as one"
+                )
+    reader = spark.read.schema(_spark_schema(schema, files[0].parent)).option("recursiveFileLookup", True)
     return reader.parquet(*map(str, files)).select("*", "_metadata.file_name")
+
+
+def _spark_schema(schema: pa.Schema, folder: Path) -> "StructType":
+    """How Spark reads such columns.
+
+    Raises:
+        LongreelError: Spark cannot, or a column that longreel reads holds neither numbers nor text.
+    """
+    from pyspark.errors import PySparkTypeError
+    from pyspark.sql.pandas.types import from_arrow_schema
+    from pyspark.sql.types import StructType
+
+    columns = StructType()
+    for field in schema:
+        try:
+            is_known = field.name not in RAW_COLUMNS or any(is_kind(field.type) for is_kind in VALUES)
+            found = from_arrow_schema(pa.schema([field.with_type(WIDER.get(field.type, field.type))])).fields
+        except PySparkTypeError:
+            is_known = False
+        if not is_known:
+            raise LongreelError(
+                f"column {field.name} of the Parquet files in {folder} is of type {field.type}; expected numbers or "
+                "text, and milliseconds for times"
+            )
+        columns.add(found[0])
+    return columns
 
 
 def _as_text(frame: "DataFrame") -> "DataFrame":
@@ -173,6 +243,8 @@ def _as_text(frame: "DataFrame") -> "DataFrame":
 
 def _day_of(path: Path) -> date:
     try:
-        return date.fromisoformat(path.name.removeprefix("date="))
-    except ValueError as error:
-        raise LongreelError(f"{path}: expected a folder date=YYYY-MM-DD") from error
+        return parse_day(path.name.removeprefix("date="))
+    except LongreelError as error:
+        raise LongreelError(
+            f"{path}: expected a folder date=YYYY-MM-DD; rename it, or take it out of the log"
+        ) from error

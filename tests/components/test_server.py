@@ -140,6 +140,10 @@ def test_the_token_is_read_anew_from_its_file_for_each_request(
     with pytest.raises(ServerError, match="no such file is there"):
         connected()
     file.write_text("first")
+    monkeypatch.setenv("LONGREEL_KFP_CA_FILE", str(tmp_path / "ca.crt"))
+    with pytest.raises(ServerError, match=r"LONGREEL_KFP_CA_FILE names .*no such file is there"):
+        connected()
+    monkeypatch.delenv("LONGREEL_KFP_CA_FILE")
     server = connected()
     assert server.see(run_id).goes_on
     kfp.token = "second"

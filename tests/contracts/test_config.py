@@ -20,7 +20,7 @@ def test_presets_are_valid(name: str) -> None:
     ("text", "message"),
     [
         ("[training]\nepoch = 2", "unknown setting 'epoch'"),
-        ("[training]\nepochs = 'two'", "epochs expected int, got 'two'"),
+        ("[training]\nepochs = 'two'", "epochs expected a whole number, got 'two'"),
         ("[training]\nwindow_mean = 20000", "window_min < window_mean < window_max"),
         ("[model]\nwidth = 65", "not a multiple of heads"),
         ("[source]\nkind = 'kafka'", "expected one of simulated, kuairand, generic"),
@@ -28,17 +28,33 @@ def test_presets_are_valid(name: str) -> None:
         ("tasks = ['buy']", "'buy' is not a label"),
         ("[evaluation]\nwindows = [512, 128]", "expected to increase"),
         ("[nosuch]\nx = 1", "unknown setting 'nosuch'"),
-        ("name = {x = 1}", "is a value, not a section"),
+        ("name = {x = 1}", "name expected a text"),
+        ("source = 3", r"'source' is a section: expected \[source\], got 3"),
+        ("name = 'my/log'", "letters, digits"),
+        ("name = ''", "letters, digits"),
+        ("tasks = 'click'", "tasks expected a list"),
+        ("tasks = [1]", "tasks, in its list, expected a text"),
+        ("[evaluation]\nwindows = ['a', 3]", r"windows, in its list, expected a whole number, got 'a'"),
+        ("[evaluation]\nwindows = [1.5, 3]", "expected a whole number, got 1.5"),
+        ("[drift]\nvolume = ['a', 'b']", "volume, in its list, expected a number"),
         ("tasks = [", "not valid TOML"),
     ],
 )
 def test_a_wrong_setting_is_named(text: str, message: str) -> None:
-    with pytest.raises(LongreelError, match=message):
-        parse_config(text)
+    with pytest.raises(LongreelError, match=message) as refused:
+        parse_config(text, "longreel.toml")
+    assert str(refused.value).startswith("longreel.toml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "longreel.toml").write_bytes(b"name = '\xb8'")
+    with pytest.raises(LongreelError, match=r"longreel\.toml is not valid TOML: it is not UTF-8"):
+        load_config(tmp_path / "longreel.toml")
 
 
 def test_whole_numbers_are_fine_where_a_fraction_is_expected() -> None:
     assert parse_config("[training]\nlearning_rate = 1").training.learning_rate == 1.0
+    assert parse_config("[drift]\nvolume = [2, 3.5]").drift.volume == (2.0, 3.5)
 
 
 def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
@@ -66,7 +82,8 @@ def test_days() -> None:
         "2026-02-28",
         "2026-03-01",
     ]
-    with pytest.raises(LongreelError, match="YYYY-MM-DD"):
-        parse_day("01.02.2026")
+    for other in ("01.02.2026", "20260201", "2026-W05-7", "2026-2-1", "2026-02-30", ""):
+        with pytest.raises(LongreelError, match="YYYY-MM-DD"):
+            parse_day(other)
     with pytest.raises(LongreelError, match="before it starts"):
         day_range(parse_day("2026-02-02"), parse_day("2026-02-01"))

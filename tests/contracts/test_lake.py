@@ -198,6 +198,41 @@ def test_a_newer_schema_and_a_broken_manifest_are_refused(tmp_path: Path) -> Non
         lake.require("quarantine", DAY)
 
 
+def test_a_broken_manifest_is_named_and_its_removal_mends_the_day(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    staged(lake, rows("x")).publish(digest="d1", inputs={})
+    path = tmp_path / "quarantine" / f"date={DAY}" / MANIFEST
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(LongreelError, match=f"{path}: not a partition manifest .* remove the file and run"):
+        lake.manifest("quarantine", DAY)
+    path.unlink()
+    staged(lake, rows("x")).publish(digest="d1", inputs={})
+    assert lake.read(lake.require("quarantine", DAY)).equals(rows("x"))
+
+
+def test_a_damaged_file_is_named_and_removing_the_manifest_mends_the_day(tmp_path: Path) -> None:
+    """Publishing the same rows again would keep the files that are there."""
+    lake = Lake(tmp_path)
+    manifest = staged(lake, rows("x")).publish(digest="d1", inputs={})
+    path = Path(lake.paths(manifest)[0])
+    whole = path.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"PAR1" + bytes(40) + whole[44:]):
+        path.write_bytes(damaged)
+        with pytest.raises(LongreelError, match=f"{path} is damaged .*or remove .*_manifest.json"):
+            lake.read(manifest)
+    path.unlink()
+    with pytest.raises(TryAgainError, match=f"{path} is gone"):
+        lake.read(manifest)
+    (path.parent.parent / MANIFEST).unlink()
+    assert lake.read(staged(lake, rows("x")).publish(digest="d1", inputs={})).equals(rows("x"))
+
+
+def test_what_does_not_belong_into_a_dataset_is_named(tmp_path: Path) -> None:
+    (tmp_path / "samples" / "date=2026-03-01 (copy)").mkdir(parents=True)
+    with pytest.raises(LongreelError, match=r"2026-03-01 \(copy\).*remove it"):
+        list(Lake(tmp_path).days("samples"))
+
+
 def test_empty_partition_reads_as_no_rows(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     manifest = lake.stage("quarantine", DAY).publish(digest="empty", inputs={})

@@ -55,6 +55,10 @@ def test_a_home_without_a_policy_file_has_the_shipped_one(tmp_path: Path) -> Non
         ("slice_tolerance = -0.1", "slice_tolerance: expected 0 or more"),
         ("budgets = [{device = 'H200', latency_ms = 1.0}]", "budget of H200: expected positive limits"),
         ("budgets = [{latency_ms = 1.0, memory_mib = 1.0}]", "name the device"),
+        ("budgets = {device = 'H200'}", "budgets expected sections"),
+        ("budgets = [1]", "budgets expected sections"),
+        ("budgets = [{device = 1, latency_ms = 1, memory_mib = 1}]", "device expected a text"),
+        ("better_by = [1]", "better_by, in its list, expected a text"),
         ("task = ", "not valid TOML"),
     ],
 )

@@ -1,5 +1,6 @@
 """The command line: help without heavy imports, clear errors, exit codes."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -49,6 +50,81 @@ def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: py
     assert main([step, "--home", str(tmp_path / "nowhere"), *needed.get(step, [])]) == 2
     missing = {"decide": "no report at", "promote": "no decision at", "score": "no request table at"}
     assert missing.get(step, "`longreel init` writes one") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "said"),
+    [
+        ("/dev/full", 5, "No space left on device.*make room"),
+        (".", 2, "Is a directory: .*name another"),
+        ("file/report.json", 2, "(Not a directory|File exists): .*name another"),
+        ("/sys/longreel/report.json", 2, "(Operation not permitted|Permission denied|Read-only file system): .*rights"),
+    ],
+)
+def test_what_the_system_refuses_is_told_in_words(
+    out: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if out.startswith("/") and not Path(out).parents[-2].is_dir():
+        pytest.skip(f"no {out} on this system")
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    assert main(["evaluate", "--home", "home", "--date", "2026-01-05", "--version", "0", "--out", out]) == code
+    assert re.search(f"longreel evaluate: error: {said}", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("where", ["home/longreel.toml", "home"])
+def test_a_home_that_cannot_be_one_is_refused(where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file where the home should be, a folder where its configuration should be."""
+    home, place = tmp_path / "home", tmp_path / where
+    place.mkdir(parents=True) if place != home else place.touch()
+    assert main(["init", "--home", str(home)]) == 2
+    assert str(place) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["history", "--last", "0"],
+        ["history", "--last", "two"],
+        ["outdated", "--raw-days", "-1"],
+        ["evaluate", "--date", "2026-01-05", "--version", "-1"],
+        ["score", "--input", "i", "--output", "o", "--version", "0"],
+        ["score", "--input", "i", "--output", "o", "--window", "-1"],
+        ["run", "--days", "0"],
+    ],
+)
+def test_a_number_out_of_range_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert re.search(
+        rf"argument {words[-2]}: expected a whole number of at least \d, got '{words[-1]}'", capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/lake", "s3:/bucket/lake", "gs://bucket/lake", "lake", "~/lake"])
+@pytest.mark.parametrize("step", ["due", "build-samples", "status"])
+def test_a_lake_that_is_no_absolute_path_is_refused(
+    step: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = tmp_path / "home"
+    assert main(["init", "--home", str(home)]) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LONGREEL_LAKE", given)
+    assert main([step, "--home", str(home), *([] if step == "status" else ["--date", "2026-01-05"])]) == 2
+    assert "LONGREEL_LAKE: expected an absolute path that every machine sees" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_run_refuses_what_an_existing_home_would_not_heed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("log", "other"):
+        (tmp_path / name / "date=2026-01-05").mkdir(parents=True)
+    home = ["--home", str(tmp_path / "home")]
+    assert main(["init", *home, "--source", "generic", "--log", str(tmp_path / "log")]) == 0
+    assert main(["run", *home, "--log", str(tmp_path / "other")]) == 2
+    assert "was made for the raw log" in capsys.readouterr().err
+    assert main(["run", *home, "--days", "1"]) == 2
+    assert "--days is for a simulated log" in capsys.readouterr().err
 
 
 def test_init_refuses_a_log_that_is_not_there(tmp_path: Path) -> None:

@@ -1,6 +1,11 @@
 """Ingest: every row is accounted for, what is wrong is named, and nothing changes when nothing changed."""
 
+import gzip
 import json
+import os
+import re
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from spark_helpers import DAY, MIDNIGHT_MS, contents, longreel, published, row, write_raw
+
+from contracts.home import Home
 
 DAY_MS = 86_400_000
 BAD: dict[str, dict[str, Any]] = {
@@ -63,7 +70,7 @@ def test_a_failing_checkpoint_stops_the_day_and_leaves_a_summary(spark: Any, mak
     write_raw(home, DAY, [row(item=number) for number in range(3)] + [row(user=None)])
     assert longreel(home, "ingest", "--date", str(DAY)) == 4
     message = capsys.readouterr().err
-    assert "share of rows quarantined: expected 0 .. 0.2, got 0.25" in message
+    assert "share of rows quarantined (1 missing_user): expected 0 .. 0.2, got 0.25" in message
     summary = json.loads((home.reports / str(DAY) / "quality-events.json").read_text())
     assert not summary["success"]
     assert [c["column"] for c in summary["checks"] if not c["success"]] == ["quarantined_share"]
@@ -140,12 +147,62 @@ def no_time(folder: Path) -> None:
     (folder / "more.csv").write_text("user_id,item_id\n1,2\n")
 
 
+def twice(folder: Path) -> None:
+    (folder / "more.csv").write_text("user_id,item_id,time_ms,click,Click\n1,2,3,0,0\n")
+
+
+def cut_gz(folder: Path) -> None:
+    text = "user_id,item_id,time_ms\n" + "".join(f"{n * 7919},{n * 104729},{MIDNIGHT_MS + n}\n" for n in range(20_000))
+    packed = gzip.compress(text.encode())
+    (folder / "more.csv.gz").write_bytes(packed[: len(packed) // 2])
+
+
+def cut_page(folder: Path) -> None:
+    """A whole footer, and data pages that are zeros."""
+    path = folder / "log.parquet"
+    path.write_bytes(b"PAR1" + bytes(100) + path.read_bytes()[104:])
+
+
+def dates(folder: Path) -> None:
+    times = pa.array([MIDNIGHT_MS]).cast(pa.timestamp("ms"))
+    pq.write_table(pa.table({"user_id": [1], "item_id": [1], "time_ms": times}), folder / "log.parquet")
+
+
+def int_and_float(folder: Path) -> None:
+    rest = {"user_id": [1], "item_id": [1]}
+    pq.write_table(pa.table(rest | {"time_ms": [float(MIDNIGHT_MS)]}), folder / "more.parquet")
+
+
+def hours(folder: Path) -> None:
+    """Overlooked, the day would be published as an empty one."""
+    (folder / "hour=01").mkdir()
+    (folder / "log.parquet").rename(folder / "hour=01" / "log.parquet")
+
+
+def packed_otherwise(folder: Path) -> None:
+    (folder / "log.parquet").rename(folder / "log.parquet.zst")
+
+
+def nested(folder: Path) -> None:
+    """As text, every user would be the same one."""
+    users = [{"id": 1}]
+    pq.write_table(pa.table({"user_id": users, "item_id": [1], "time_ms": [MIDNIGHT_MS]}), folder / "log.parquet")
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
         (broken_parquet, "not a Parquet file"),
         (no_item, "no column item_id"),
         (no_time, "more.csv has no column time_ms"),
+        (twice, "more.csv has more than one column click"),
+        (cut_gz, "more.csv.gz cannot be read to its end"),
+        (cut_page, "log.parquet cannot be read to its end"),
+        (dates, "column time_ms of the Parquet files in"),
+        (int_and_float, "time_ms is int64 in log.parquet and double in another"),
+        (hours, "holds hour=01; expected .parquet, .csv or .csv.gz files in the folder itself"),
+        (packed_otherwise, "holds log.parquet.zst; expected"),
+        (nested, "column user_id of the Parquet files in"),
     ],
 )
 def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, said: str) -> None:
@@ -157,11 +214,104 @@ def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, said: s
 
 def test_a_wrong_folder_is_named(make_home: Any, capsys: Any) -> None:
     home = make_home(log="nowhere")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert longreel(home, "ingest", "--date", str(DAY)) == 3
     assert "no raw log at" in capsys.readouterr().err
-    (home.path / "nowhere").mkdir()
+    (home.path / "nowhere" / "other").mkdir(parents=True)
     assert longreel(home, "ingest", "--date", str(DAY)) == 2
     assert "no date=YYYY-MM-DD folder" in capsys.readouterr().err
+
+
+def mount_point(home: Home, log: Path) -> None:
+    log.mkdir()
+
+
+def other_day(home: Home, log: Path) -> None:
+    (log / "date=2026-03-01").mkdir(parents=True)
+
+
+def wrong_folder(home: Home, log: Path) -> None:
+    (log / "2026-03-01").mkdir(parents=True)
+
+
+def archive_only(home: Home, log: Path) -> None:
+    (log / "history").mkdir(parents=True)
+    pq.write_table(pa.table({"user_id": [1], "item_id": [1], "time_ms": [1]}), log / "history" / "old.parquet")
+
+
+def a_file(home: Home, log: Path) -> None:
+    log.write_text("")
+
+
+def other_spelling(home: Home, log: Path) -> None:
+    """Read as one day, one of the two would hide the other."""
+    for name in ("date=2026-03-02", "date=20260302"):
+        (log / name).mkdir(parents=True)
+
+
+def no_log_set(home: Home, log: Path) -> None:
+    config = home.path / "longreel.toml"
+    config.write_text(config.read_text().replace('log = "raw"', 'log = ""'))
+
+
+@pytest.mark.parametrize("kind", ["generic", "kuairand"])
+@pytest.mark.parametrize(
+    ("make", "code", "said"),
+    [
+        (lambda home, log: None, 3, "yet: no such folder; mount it, or correct [source] log"),
+        (mount_point, 3, "yet: an empty folder; mount it, or correct [source] log"),
+        (wrong_folder, 2, "expected KuaiRand's data folder|no date=YYYY-MM-DD folder in .*, but 2026-03-01"),
+        (no_log_set, 2, r"log is not set in .*longreel\.toml"),
+    ],
+)
+def test_arrived_waits_for_what_may_come_and_refuses_what_is_wrong(
+    make_home: Any, capsys: Any, kind: str, make: Any, code: int, said: str
+) -> None:
+    home = make_home(kind=kind)
+    make(home, home.path / "raw")
+    assert longreel(home, "arrived", "--date", str(DAY)) == code
+    assert re.search(said.replace("[source]", r"\[source\]"), capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "said"),
+    [
+        (other_day, 3, "not 2026-03-02"),
+        (archive_only, 3, "has no day yet, not 2026-03-02"),
+        (a_file, 2, "is not a folder"),
+        (other_spelling, 2, "date=20260302: expected a folder date=YYYY-MM-DD"),
+    ],
+)
+def test_arrived_of_a_log_with_day_folders(make_home: Any, capsys: Any, make: Any, code: int, said: str) -> None:
+    home = make_home()
+    make(home, home.path / "raw")
+    assert longreel(home, "arrived", "--date", str(DAY)) == code
+    assert said in capsys.readouterr().err
+
+
+def test_unsigned_numbers_categories_and_columns_without_a_value_are_read(spark: Any, make_home: Any) -> None:
+    home = make_home()
+    columns = {
+        "user_id": pa.array([7, 7], pa.uint32()),
+        "item_id": pa.array([2**64 - 1, 3], pa.uint64()),
+        "time_ms": pa.array([MIDNIGHT_MS, MIDNIGHT_MS + 1]),
+        "tag": pa.array(["a", "b"]).dictionary_encode(),
+        "click": pa.array([1, 0], pa.uint8()),
+        "like": pa.nulls(2),
+        "author.id": pa.array([1, 2], pa.uint16()),
+    }
+    pq.write_table(pa.table(columns), write_raw(home, DAY, [row()]) / "log.parquet")
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    counts = home.lake.require("events", DAY).counts
+    assert (counts["input_rows"], counts["events"], counts["action_click"]) == (2, 2, 1)
+
+
+def test_a_file_that_begins_with_a_mark_is_read(spark: Any, make_home: Any) -> None:
+    home = make_home()
+    write_raw(home, DAY, [row()]).joinpath("more.csv").write_bytes(
+        b"\xef\xbb\xbf" + f"user_id,item_id,time_ms\n1,2,{MIDNIGHT_MS}\n".encode()
+    )
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert home.lake.require("events", DAY).counts["events"] == 2
 
 
 def test_csv_and_parquet_of_one_day_are_read_together(spark: Any, make_home: Any) -> None:
@@ -176,3 +326,14 @@ def test_csv_and_parquet_of_one_day_are_read_together(spark: Any, make_home: Any
     assert len(features) == 1
     assert home.lake.require("users", DAY).details["user_features"] == ["city"]
     assert features != home.lake.require("users", DAY).details["unknown_features"]
+
+
+def test_without_a_java_the_step_says_how_to_get_one(make_home: Any) -> None:
+    """In a process of its own: a Java that runs already would be used."""
+    home = make_home()
+    write_raw(home, DAY, [row()])
+    command = [sys.executable, "-m", "longreel", "ingest", "--home", str(home.path), "--date", str(DAY)]
+    ended = subprocess.run(command, env=os.environ | {"JAVA_HOME": "/nowhere"}, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "Spark needs Java 17, and none could be started (JAVA_HOME is /nowhere)" in ended.stderr
+    assert "Traceback" not in ended.stderr
