@@ -16,7 +16,7 @@ from dags.settings import (
     TIMEZONE,
     run_date,
 )
-from dags.steps import DEFAULT_ARGS, facts_of, first_stale, spark_step, step
+from dags.steps import DAY, DEFAULT_ARGS, facts_of, first_stale, spark_step, step
 from operators.arrival import RawDaySensor
 
 DOC = """
@@ -31,9 +31,9 @@ whatever order; then `rebuild` starts `longreel_rebuild` for them.
 Every step is idempotent and leaves what has not changed as it is: clear a task and it runs again. Nothing half-written
 is ever visible. Each task's own notes say what its failures mean.
 
-**Many days:** Trigger, Backfill, or `airflow backfill create --dag-id longreel_daily --from-date A --to-date B`. A
-backfill trains nothing. **A corrected raw day:** `longreel_rebuild`, since days after it are made from it too; or clear
-the day here, which comes to the same.
+**Many days:** Trigger, Backfill, or `airflow backfill create --dag-id longreel_daily --from-date A --to-date B`, in
+either order or side by side. A backfill trains nothing. **A corrected raw day:** `longreel_rebuild`, since days after
+it are made from it too; or clear the day here, which comes to the same.
 """
 ARRIVED = """
 Waits for the raw log day, holding no worker. Failed: it did not come in time (`LONGREEL_ARRIVAL_HOURS`). Once it is
@@ -47,8 +47,9 @@ task. Is the day right though unlike the days before it: run `longreel_rebuild` 
 the task. Exit 3: the raw day is gone again.
 """
 BUILD = """
-Events and history -> one row a user and day. Exit 3: events of an earlier day are missing; run that day first
-(`longreel status` names it). Exit 4: as for `ingest`, with `quality-samples.json`.
+Events and history -> one row a user and day. Events that are missing between the first published day, or a history
+base, and this one are ingested first, so days may run in any order. Exit 3: the raw log of one of them has not arrived;
+the log names it. Exit 4: as for `ingest`, with `quality-samples.json`, or of an earlier day that was ingested here.
 """
 ANNOUNCE = """
 Emits the asset event of the day: digest, rows, users, watermark, warnings. Clear it to emit the event again, say
@@ -99,7 +100,8 @@ def longreel_daily() -> None:
         execution_timeout=timedelta(minutes=15),
         doc_md=ARRIVED,
     )
-    built = arrived >> spark_step("ingest", 120, INGEST) >> spark_step("build-samples", 240, BUILD)
+    ingested = arrived >> spark_step("ingest", 120, INGEST)
+    built = ingested >> spark_step("build-samples", 240, BUILD, ("--date", DAY, "--ingest-missing"))
     built >> announce() >> stale >> rebuild
 
 

@@ -19,7 +19,8 @@ it up to date from the first outdated day to the last published one, each as one
 as they are. `announce` emits an asset event for every day whose samples are other ones now, and only those.
 
 **A correction trains nothing.** The policy is asked about a training once, for the newest day that was not published
-before; where all of them were, nobody is asked, and the next new day is asked about as usual.
+before; where all of them were, nobody is asked, and the next new day is asked about as usual. A rebuild that
+`longreel_daily` starts, for what a cleared or backfilled day has made stale, asks about none.
 
 Without a first day it looks at the newest seven days, and skips where nothing is outdated; `LONGREEL_REBUILD_CRON`
 makes it do so on a schedule.
@@ -37,7 +38,8 @@ BUILD = "As in longreel_daily, for the range: one Spark job for up to 64 days. W
 CHANGED = "The days whose samples have another digest now than before, and which of them asks for a training."
 ANNOUNCE = """
 One task and one asset event for each changed day. `rebuild`: the newest that was not published before, about which the
-policy is asked; `backfill`: the others that were not; `correction`: those that were. The latter two train nothing.
+policy is asked unless `longreel_daily` started this; `backfill`: the others that were not; `correction`: those that
+were. The latter two train nothing.
 """
 
 RANGE = "{{ ti.xcom_pull(task_ids='outdated')['%s'] }}"
@@ -68,9 +70,9 @@ PARAMS = {
 }
 
 
-def kinds_of(was: dict[str, str], now: dict[str, str]) -> list[dict[str, str]]:
+def kinds_of(was: dict[str, str], now: dict[str, str], asks: bool) -> list[dict[str, str]]:
     """The days of which a digest is another one now, oldest first, and the kind of event that each is told by."""
-    newest = max(now.keys() - was.keys(), default="")
+    newest = max(now.keys() - was.keys(), default="") if asks else ""
 
     def kind(day: str) -> str:
         return "correction" if day in was else "rebuild" if day == newest else "backfill"
@@ -100,15 +102,16 @@ def longreel_rebuild() -> None:
     )
 
     @task(execution_timeout=timedelta(minutes=5), doc_md=CHANGED)
-    def changed(*, ti: Any = None) -> list[dict[str, str]]:
+    def changed(*, ti: Any = None, dag_run: Any = None) -> list[dict[str, str]]:
         from datetime import date
 
         from contracts.home import Home
 
         was = ti.xcom_pull(task_ids="outdated")
-        lake, start = Home.locate(HOME).lake, date.fromisoformat(was["start"])
-        now = {str(day): lake.require("samples", day).digest for day in lake.days("samples") if day >= start}
-        return kinds_of(was["digests"], now)
+        lake, start, end = Home.locate(HOME).lake, date.fromisoformat(was["start"]), date.fromisoformat(was["end"])
+        now = {str(day): lake.require("samples", day).digest for day in lake.days("samples") if start <= day <= end}
+        # One that longreel_daily started asks about none: each new day is asked about, or not, by its own daily run.
+        return kinds_of(was["digests"], now, asks=dag_run.run_type.value != "operator_triggered")
 
     @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5), doc_md=ANNOUNCE)
     def announce(day: str, run_type: str, *, outlet_events: Any = None) -> dict[str, Any]:
@@ -117,7 +120,8 @@ def longreel_rebuild() -> None:
         return facts
 
     days = changed()
-    outdated >> spark_step("ingest", 600, INGEST, DAYS) >> spark_step("build-samples", 600, BUILD, DAYS) >> days
+    ingested = outdated >> spark_step("ingest", 600, INGEST, DAYS)
+    ingested >> spark_step("build-samples", 600, BUILD, (*DAYS, "--ingest-missing")) >> days
     announce.expand_kwargs(days)
 
 

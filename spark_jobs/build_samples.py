@@ -1,8 +1,8 @@
 """`longreel build-samples`: events and history -> the samples partitions of log days, compacting history when due.
 
 Needs the events of the days and of every log day before them, back to a usable history base or to the first published
-day. Nothing newer than a day is read, so any past day can be built again; a range is built in one Spark job for each
-STRETCH of days, which gives what building day by day gives.
+day; `--ingest-missing` ingests those that are not published. Nothing newer than a day is read, so any past day can be
+built again; a range is built in one Spark job for each STRETCH of days, which gives what building day by day gives.
 """
 
 import argparse
@@ -20,7 +20,9 @@ from contracts.home import Home
 from contracts.lake import Manifest, Stage, digest_of, discard_on_error
 from spark_jobs.buckets import num_buckets
 from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
-from spark_jobs.history import HistorySource, bytes_of, find_history, history_settings
+from spark_jobs.history import HistorySource, bytes_of, find_history, history_settings, missing_days
+from spark_jobs.ingest import ingest_day
+from spark_jobs.sources import open_source
 from spark_jobs.tidy import tidy
 
 if TYPE_CHECKING:
@@ -40,13 +42,40 @@ STRETCH = 64  # log days of one Spark job: what a killed range loses, and the mo
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `longreel build-samples`."""
     add_day_arguments(parser)
+    parser.add_argument(
+        "--ingest-missing",
+        action="store_true",
+        help="first ingest what is not published of the log days that this needs, where their raw log has arrived: the "
+        "days themselves and those before them, back to a history base or to the first published day",
+    )
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
-    session = LazySession("longreel build-samples")
+    days, session = days_asked(args), LazySession("longreel build-samples")
     tidy(home.lake)
-    build_days(home, days_asked(args), session, force=args.force, accept_drift=args.accept_drift)
+    if args.ingest_missing:
+        ingest_missing(home, days, session, accept_drift=args.accept_drift)
+    build_days(home, days, session, force=args.force, accept_drift=args.accept_drift)
+
+
+def ingest_missing(home: Home, days: Sequence[date], session: LazySession, *, accept_drift: bool = False) -> None:
+    """Ingest the log days that building consecutive days needs and that are not published, oldest first: up to the
+    first whose raw log has not arrived, since nothing after it could be built.
+
+    Raises:
+        LongreelError, QualityError: as `ingest_day`.
+    """
+    missing = missing_days(home.lake, home.config, days[0])
+    missing += [day for day in days if home.lake.manifest("events", day) is None]
+    if not missing:
+        return
+    source = open_source(home)
+    for day in missing:
+        if not source.has_day(day):
+            say("events", day, "not published, and its raw log has not arrived")
+            return
+        ingest_day(home, source, day, session, accept_drift=accept_drift)
 
 
 def settings_digest(config: Config) -> str:

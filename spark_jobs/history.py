@@ -70,21 +70,39 @@ def find_history(lake: Lake, config: Config, day: date) -> HistorySource:
         DataNotReadyError: a log day between the base, or the first published day, and `day` is not published.
         LongreelError: there is an imported archive, but not for these settings; without it samples would lack it.
     """
+    base, first, manifests = _beginning(lake, config, day)
+    return HistorySource(base, _every_day(first, day, manifests))
+
+
+def missing_days(lake: Lake, config: Config, day: date) -> list[date]:
+    """The log days before a day whose events its samples need and that are not published, oldest first.
+
+    They lie between the base, or the first published day, and `day`. Days before the first published one are none of
+    them: that one is where the lake's log begins.
+
+    Raises:
+        LongreelError: as `find_history`.
+    """
+    _, first, manifests = _beginning(lake, config, day)
+    return [wanted for wanted in _days_between(first, day) if wanted not in manifests]
+
+
+def _beginning(lake: Lake, config: Config, day: date) -> tuple[Manifest | None, date, dict[date, Manifest]]:
+    """The newest usable base before a log day, the first day that is read after it, and all published days before."""
     manifests = {d: lake.require("events", d) for d in lake.days("events") if d < day}
     archive = imported_archive(lake, before=day)
     inputs = {f"events/{d}": m.digest for d, m in manifests.items()} | (archive_input(archive) if archive else {})
     for base_day in sorted((d for d in lake.days("history") if d < day), reverse=True):
         base = lake.require("history", base_day)
         if not _misfit(base, config) and _is_current(base, inputs):
-            return HistorySource(base, _every_day(base_day + timedelta(days=1), day, manifests))
+            return base, base_day + timedelta(days=1), manifests
     if archive:
         why = _misfit(archive, config) or "the lake has events of its days"
         raise LongreelError(
             f"the archive imported through {archive.date} cannot be used: {why}; "
             f"run `longreel import-history --through {archive.date}` again"
         )
-    first = min(manifests, default=day)
-    return HistorySource(None, _every_day(first, day, manifests))
+    return None, min(manifests, default=day), manifests
 
 
 def _misfit(base: Manifest, config: Config) -> str | None:
@@ -106,14 +124,18 @@ def _is_current(base: Manifest, inputs: Mapping[str, str]) -> bool:
     return all(folded.get(name) == value for name, value in inputs.items() if name.split("/")[1] <= base.date)
 
 
+def _days_between(first: date, day: date) -> list[date]:
+    """The log days from the first up to and without `day`."""
+    return [first + timedelta(days=number) for number in range((day - first).days)]
+
+
 def _every_day(first: date, day: date, manifests: dict[date, Manifest]) -> tuple[Manifest, ...]:
     found = []
-    for number in range((day - first).days):
-        wanted = first + timedelta(days=number)
+    for wanted in _days_between(first, day):
         if wanted not in manifests:
             raise DataNotReadyError(
                 f"samples of {day} need events of every log day before it, but {wanted} is not published; "
-                f"run `longreel ingest --date {wanted}` first"
+                f"run `longreel ingest --date {wanted}` first, or build with --ingest-missing once its raw log is there"
             )
         found.append(manifests[wanted])
     return tuple(found)

@@ -161,6 +161,14 @@ def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(snapshot
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
 
 
+def test_days_that_a_build_needs_and_nobody_has_published_are_ingested_by_it(snapshot: dict) -> None:
+    """So days may be backfilled newest first or side by side, and a rebuild may begin after a gap."""
+    for dag in ("longreel_daily", "longreel_rebuild"):
+        tasks = snapshot[dag]["tasks"]
+        assert "--ingest-missing" in tasks["build_samples"]["application_args"]
+        assert "--ingest-missing" not in tasks["ingest"]["application_args"]
+
+
 def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapshot: dict, tmp_path: Path) -> None:
     assert not any(task["told"] for dag in snapshot.values() for task in dag["tasks"].values())
     asked = read_dags(tmp_path, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
@@ -256,8 +264,8 @@ import json
 from dags.longreel_rebuild import kinds_of
 was, now = {"05": "a", "06": "b", "07": "c"}, {"05": "a", "06": "x", "07": "y"}
 print("ASKED" + json.dumps([
-    kinds_of(was, now), kinds_of(was, was), kinds_of(was, now | {"08": "d"}), kinds_of({}, was),
-    kinds_of({"05": "a", "07": "c"}, {"05": "a", "06": "b", "07": "y"}),
+    kinds_of(was, now, True), kinds_of(was, was, True), kinds_of(was, now | {"08": "d"}, True), kinds_of({}, was, True),
+    kinds_of({"05": "a", "07": "c"}, {"05": "a", "06": "b", "07": "y"}, True), kinds_of(was, now | {"08": "d"}, False),
 ]))
 """
 
@@ -272,6 +280,7 @@ def test_a_rebuild_asks_about_the_newest_day_that_was_not_there_before_and_about
         {"06": "correction", "07": "correction", "08": "rebuild"},
         {"05": "backfill", "06": "backfill", "07": "rebuild"},
         {"06": "rebuild", "07": "correction"},
+        {"06": "correction", "07": "correction", "08": "backfill"},  # started by longreel_daily
     ]
 
 

@@ -1,6 +1,8 @@
 """Which days does a backfill run again, in which order, and how many at once? One row of docs/reliability.md."""
 
+import shutil
 import time
+from collections.abc import Sequence
 from datetime import date, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -9,8 +11,26 @@ from typing import Any
 from contracts.home import Home
 from contracts.lake import Manifest
 from longreel.run import spark_variables
-from tests.reliability.pipeline import Case, World, raw_file, require_published, spoil
-from tests.reliability.stack import DAILY, Stack, until
+from tests.reliability.days import told, trained
+from tests.reliability.pipeline import (
+    FIRST,
+    Case,
+    World,
+    log_of,
+    new_home,
+    raw_file,
+    require_published,
+    require_whole,
+    spoil,
+    step,
+)
+from tests.reliability.stack import DAILY, REBUILD, TRAIN, Stack, until
+
+LOG = [FIRST + timedelta(days=number) for number in range(10)]
+SCHEDULED = LOG[4:6]
+AROUND = LOG[2:8]
+ONE_BY_ONE = ("--run-backwards", "--max-active-runs", "1")
+NOT_ASKED = ("published by a backfill, which trains nothing", "came late, which trains nothing")
 
 
 def again(world: World, where: Path) -> str:
@@ -46,7 +66,44 @@ def again(world: World, where: Path) -> str:
     )
 
 
+def backwards(_: World, where: Path) -> str:
+    """Two days by the schedule; then two backfills, newest first and side by side, each of days before and after."""
+    home = new_home(where / "home", len(LOG))
+    by_hand = Home(shutil.copytree(home.path, where / "by-hand"))
+    ends, said = {"LONGREEL_FIRST_DAY": str(SCHEDULED[0]), "LONGREEL_LAST_DAY": str(SCHEDULED[-1])}, []
+    with Stack(home, ends | spark_variables(home, LOG[0])) as stack:
+        for day in SCHEDULED:
+            assert stack.ended(DAILY, stack.first(DAILY, str(day)), 900) == "success"
+        stack.quiet()
+        for name, days, words in (("newest first", AROUND, ONE_BY_ONE), ("side by side", LOG, ())):
+            if not words:
+                stack.cli("pools", "set", "longreel_spark", "3", "three Spark jobs at once")
+            began, known = time.monotonic(), len(stack.runs(REBUILD))
+            runs = _backfilled(stack, days, "none", *words)
+            stack.quiet(1800)
+            seconds = time.monotonic() - began
+            assert not words or _keys(runs) == sorted(_keys(runs), reverse=True)
+            worked = _ended_at_once(stack, runs, stack.runs(REBUILD)[known:])
+            said.append(f"{name}: {len(runs)} days in {seconds:.0f} s, rebuilds: {worked}")
+            _built_in_order(by_hand, days)
+            require_whole(home.lake)
+            assert _digests(home) == _digests(by_hand), "not what oldest first gives"
+        _require_asked_nothing(stack)
+    assert stack.left() == []
+    return "; ".join(said)
+
+
 BACKFILLS = {
+    "backfill-backwards": Case(
+        "backfill-backwards",
+        "2 days by the schedule; then two times `airflow backfill create` that adds 2 days before those that are there "
+        "and 2 after them: with `--run-backwards --max-active-runs 1`, then without (ten runs at once) and three Spark "
+        "jobs at once",
+        "every run and every rebuild that it starts ends well, Spark steps on their first try; after each backfill "
+        "events and samples of all days have the digests of a lake built oldest first, and nothing is stale; each "
+        "day's newest asset event tells its digest; about no backfilled or rebuilt day a training was asked for",
+        backwards,
+    ),
     "backfill-again": Case(
         "backfill-again",
         "4 scheduled days, of which the last fails at the quality checkpoint; then, over all four, `airflow backfill "
@@ -55,7 +112,7 @@ BACKFILLS = {
         "each backfill makes the runs that its `--dry-run` lists, beside those that are there; then the day is right, "
         "and of the other partitions no manifest has changed",
         again,
-    )
+    ),
 }
 
 
@@ -71,8 +128,43 @@ def _backfilled(stack: Stack, days: list[date], behavior: str, *words: str) -> l
     runs = sorted((r for r in stack.runs(DAILY) if r["dag_run_id"] not in known), key=lambda run: run["start_date"])
     assert {run["state"] for run in runs} <= {"success"}
     assert {run["run_type"] for run in runs} <= {"backfill"}
-    assert _keys(runs) == listed
+    assert sorted(_keys(runs)) == sorted(listed)
     return runs
+
+
+def _built_in_order(home: Home, days: Sequence[date]) -> None:
+    """Ingest days by hand, then build the samples of all ingested days anew, oldest first."""
+    step(home, "ingest", "--start", str(days[0]), "--end", str(days[-1]))
+    for name in ("samples", "history"):
+        shutil.rmtree(Path(home.lake.root) / name, ignore_errors=True)
+    known = list(home.lake.days("events"))
+    step(home, "build-samples", "--start", str(known[0]), "--end", str(known[-1]))
+
+
+def _ended_at_once(stack: Stack, runs: list[dict[str, Any]], rebuilds: list[dict[str, Any]]) -> int:
+    """No Spark step was tried twice, and rebuilds ended well; how many of these had something to do."""
+    assert {run["state"] for run in rebuilds} <= {"success"}
+    assert {run["run_type"] for run in rebuilds} <= {"operator_triggered"}
+    worked = 0
+    for run in [*runs, *rebuilds]:
+        tasks = [stack.task(run["dag_id"], run["dag_run_id"], name) for name in ("ingest", "build_samples")]
+        assert all(task["try_number"] <= 1 for task in tasks), f"{run['dag_run_id']} was tried again"
+        worked += run["dag_id"] == REBUILD and tasks[-1]["state"] == "success"
+    return worked
+
+
+def _require_asked_nothing(stack: Stack) -> None:
+    """Every day's newest event tells its published digest, and the policy was asked about scheduled days only."""
+    lake = stack.home.lake
+    digests = {day: extra["digest"] for day, extra in told(stack, DAILY, REBUILD).items()}
+    assert digests == {str(day): lake.require("samples", day).digest for day in LOG}
+    assert trained(stack) == []
+    asked = [
+        run["partition_key"]
+        for run in stack.runs(TRAIN)
+        if not any(each in log_of(stack.home, TRAIN, run["dag_run_id"], "due") for each in NOT_ASKED)
+    ]
+    assert sorted(asked) == [str(day) for day in SCHEDULED]
 
 
 def _backfills(stack: Stack) -> list[dict[str, Any]]:
@@ -82,6 +174,10 @@ def _backfills(stack: Stack) -> list[dict[str, Any]]:
 
 def _keys(runs: list[dict[str, Any]]) -> list[str]:
     return [run["partition_key"] for run in runs]
+
+
+def _digests(home: Home) -> dict[tuple[str, date], str]:
+    return {key: manifest.digest for key, manifest in _manifests(home).items()}
 
 
 def _manifests(home: Home) -> dict[tuple[str, date], Manifest]:

@@ -78,7 +78,7 @@ def _scheduled(home: Home, stack: Stack, tracking: str | None) -> None:
     require_whole(home.lake)
     assert [run["run_type"] for day in days for run in stack.runs(DAILY, str(day))] == ["scheduled"] * SCHEDULED
     assert [run["run_type"] for day in days for run in stack.runs(TRAIN, str(day))] == ["asset_triggered"] * SCHEDULED
-    assert _trained(stack) == [str(days[3])]  # three days to train on, then one to judge by
+    assert trained(stack) == [str(days[3])]  # three days to train on, then one to judge by
     _require_events(stack, days)
     _require_champion(home, tracking, judged=[days[3]])
 
@@ -94,13 +94,13 @@ def _backfilled(home: Home, stack: Stack, tracking: str | None) -> None:
     require_whole(home.lake)
     assert [run["run_type"] for day in days for run in stack.runs(DAILY, str(day))] == ["backfill"] * BACKFILLED
     _require_events(stack, DAYS)
-    assert len(_trained(stack)) == len(set(_trained(stack))) <= 2, "a backfill retrains once at most"
-    _require_champion(home, tracking, judged=[date.fromisoformat(day) for day in _trained(stack)])
+    assert len(trained(stack)) == len(set(trained(stack))) <= 2, "a backfill retrains once at most"
+    _require_champion(home, tracking, judged=[date.fromisoformat(day) for day in trained(stack)])
 
 
 def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
     wrong, ledger = DAYS[-3], Ledger(home, client_of(home, tracking))
-    trained, entries = _trained(stack), ledger.entries()
+    trained_before, entries = trained(stack), ledger.entries()
     before = {(name, day): home.lake.require(name, day) for name in ("events", "samples") for day in DAYS}
     correct(home, wrong)
     # The day first: of runs that a backfill made, Airflow runs several at once, whatever the DAG's max_active_runs.
@@ -117,8 +117,8 @@ def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
         name == "samples" and day > wrong for name, day in set(rewritten) - {("events", wrong), ("samples", wrong)}
     )
     later = {str(day): "correction" for name, day in changed if name == "samples" and day > wrong}
-    assert {day: extra["run_type"] for day, extra in _told(stack, REBUILD).items()} == later
-    assert _trained(stack) == trained, "a corrected day trained again"
+    assert {day: extra["run_type"] for day, extra in told(stack, REBUILD).items()} == later
+    assert trained(stack) == trained_before, "a corrected day trained again"
     assert ledger.entries() == entries
 
 
@@ -129,7 +129,7 @@ def _succeeded(stack: Stack, dag: str, days: list[date]) -> bool:
     return all(newest.get(str(day)) == "success" for day in days)
 
 
-def _trained(stack: Stack) -> list[str]:
+def trained(stack: Stack) -> list[str]:
     """The days whose training run trained, in order; the others were skipped as not due."""
     runs = stack.runs(TRAIN)
     assert {run["state"] for run in runs} <= {"success"}
@@ -140,14 +140,14 @@ def _trained(stack: Stack) -> list[str]:
 
 def _require_events(stack: Stack, days: list[date]) -> None:
     """One asset event a day, which says what was published."""
-    told = {day: extra["digest"] for day, extra in _told(stack, DAILY).items()}
-    assert told == {str(day): stack.home.lake.require("samples", day).digest for day in days}
+    digests = {day: extra["digest"] for day, extra in told(stack, DAILY).items()}
+    assert digests == {str(day): stack.home.lake.require("samples", day).digest for day in days}
 
 
-def _told(stack: Stack, dag: str) -> dict[str, dict[str, Any]]:
-    """What the newest asset event of a DAG says about each day."""
+def told(stack: Stack, *dags: str) -> dict[str, dict[str, Any]]:
+    """What the newest asset event of some DAGs says about each day."""
     events = stack.ask("GET", "assets/events?limit=1000&order_by=timestamp")["asset_events"]
-    return {event["partition_key"]: event["extra"] for event in events if event["source_dag_id"] == dag}
+    return {event["partition_key"]: event["extra"] for event in events if event["source_dag_id"] in dags}
 
 
 def _require_champion(home: Home, tracking: str | None, judged: list[date]) -> None:
