@@ -196,10 +196,9 @@ def _read_parquet(spark: "SparkSession", files: list[Path]) -> "DataFrame":
         schema = pa.unify_schemas(schemas, promote_options="permissive")
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise LongreelError(f"the Parquet files in {files[0].parent} disagree on a column's type: {error}") from error
+    # pandas writes whole numbers as fractions where some are missing, and Spark reads one or the other
     for path, own in zip(files, schemas, strict=True):
-        for (
-            field
-        ) in own:  # pandas writes whole numbers as fractions where some are missing, and Spark reads one or other
+        for field in own:
             if pa.types.is_integer(field.type) and pa.types.is_floating(merged := schema.field(field.name).type):
                 raise LongreelError(
                     f"the Parquet files in {path.parent} disagree on a column's type: {field.name} is {field.type} in "
