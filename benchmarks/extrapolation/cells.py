@@ -164,9 +164,9 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    rate = size.training["learning_rate"]
+    rate, shortest = size.training["learning_rate"], 4 * size.training["window_min"]
     return {
-        "windows from 256": {"train": {"window_min": 256}},  # the mean is pinned: longer short ones, no more tokens
+        f"windows from {shortest}": {"train": {"window_min": shortest}},  # the mean is pinned: no more tokens
         "dropout 0.3": {"model": {"dropout": 0.3}},
         "tables by AdamW at half the rate": {"train": {"table_optimizer": "adamw", "table_learning_rate": rate / 2}},
     }

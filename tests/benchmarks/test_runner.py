@@ -163,6 +163,10 @@ def test_differences_are_paired_and_seeds_are_averaged(tmp_path: Path) -> None:
     assert "| stca, beta | all | 2,048 over 512 | +.0400 (+.0400 .. +.0400) |" in text
     assert "Beta minus full at 2,048: AUC +.0100 (+.0100 .. +.0100), for 100% of its training tokens" in text
     assert "the method closes 44% of the gap" in text  # (.75 - .71) / (.80 - .71)
+    assert "Beta read at 2,048 minus fixed 512 read at 512" not in text, "they have not as many seeds"
+    append_line(tmp_path / RESULTS, line_of("fixed 512", 1, {512: 0.73, 2_048: 0.65}, tmp_path))
+    text = "\n".join(page(Findings(tmp_path)))
+    assert "Beta read at 2,048 minus fixed 512 read at 512, as it was trained: AUC +.0300 (+.0300" in text
 
 
 def test_a_difference_is_taken_over_the_seeds_that_both_have(tmp_path: Path) -> None:
@@ -172,9 +176,12 @@ def test_a_difference_is_taken_over_the_seeds_that_both_have(tmp_path: Path) -> 
     append_line(tmp_path / RESULTS, line_of("no position", 1, {512: 0.70, 2_048: 0.75}, tmp_path, **about))
     append_line(tmp_path / RESULTS, line_of("fixed 512", 0, {512: 0.70, 2_048: 0.65}, tmp_path))
     text = "\n".join(page(Findings(tmp_path)))
-    assert "| no position | 1 | +.0000 (+.0000 .. +.0000) | −.0100 (−.0100 .. −.0100) |" in text
-    assert "| fixed 512 | 1 | +.0000 (+.0000 .. +.0000) | −.0900 (−.0900 .. −.0900) |" in text
-    assert text.index("| fixed 512 | 1 | +.0000") < text.index("| no position | 1 |")
+    beta = "| beta | .7400 .7600 .7800 |  |  | +.0600 (+.0600 .. +.0600) |"
+    fixed = "| fixed 512 | .6500 | +.0000 (+.0000 .. +.0000) | −.0900 (−.0900 .. −.0900) | −.0500 (−.0500 .. −.0500) |"
+    place = (
+        "| no position | .7500 | +.0000 (+.0000 .. +.0000) | −.0100 (−.0100 .. −.0100) | +.0500 (+.0500 .. +.0500) |"
+    )
+    assert 0 < text.index(beta) < text.index(fixed) < text.index(place)
 
 
 def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
