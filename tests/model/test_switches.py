@@ -176,6 +176,6 @@ def test_a_set_without_events_at_all_is_read_through_a_sink(
 def test_settings_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(LongreelError, match="query_fusion = false leaves none"):
         parse_config("[model]\nquery_fusion = false\nquery_fusion_norm = false")
-    with pytest.raises(LongreelError, match="swiglu expected bool, got 'off'"):
+    with pytest.raises(LongreelError, match="swiglu expected true or false, got 'off'"):
         parse_config('[model]\nswiglu = "off"')
     assert parse_config("[model]\nsink = true").model.sink
