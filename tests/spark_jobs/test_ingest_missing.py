@@ -42,6 +42,7 @@ def digests(home: Any) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_newest_first_after_published_days_gives_what_oldest_first_gives_at_once(
     spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,6 +60,7 @@ def test_newest_first_after_published_days_gives_what_oldest_first_gives_at_once
     assert list(home.lake.days("history"))  # the newest day was built on a base
 
 
+@pytest.mark.slow
 def test_newest_first_with_nothing_before_leaves_stale_what_a_rebuild_then_mends(spark: Any, make_home: Any) -> None:
     expected, home = oldest_first(with_log(make_home, "oldest-first"), 0, 2), with_log(make_home)
     for number in (2, 1, 0):
