@@ -60,11 +60,12 @@ class Packed:
     @cached_property
     def groups(self) -> list[Group]:
         """The requests by length, the longest first."""
-        lengths = np.diff(self.events)
-        return [self._group(members) for members in self._members(lengths)]
+        return [self._group(members) for members in self._members]
 
-    @staticmethod
-    def _members(lengths: Ints) -> list[Ints]:
+    @cached_property
+    def _members(self) -> list[Ints]:
+        """The numbers of each group's requests."""
+        lengths = np.diff(self.events)
         by_length = np.argsort(-lengths, kind="stable")
         found: list[Ints] = []
         while len(by_length):
@@ -95,11 +96,10 @@ class Packed:
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
         """Where targets and events lie among the rows of all groups, padding included."""
-        members = self._members(np.diff(self.events))
         found = []
         for offsets in (self.targets, self.events):
             counts, begins, begun = np.diff(offsets), np.zeros(len(offsets) - 1, np.int64), 0
-            for some in members:
+            for some in self._members:
                 wide = int(counts[some].max(initial=0))
                 begins[some] = begun + wide * np.arange(len(some))
                 begun += wide * len(some)
