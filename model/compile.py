@@ -16,6 +16,8 @@ from contracts.config import TrainingConfig
 from model.ranker import Ranker
 from model.stca import GELUNetwork, SwiGLU
 
+# Where the compiler may choose by timing, a busy device chooses otherwise, and sums are added up in another order.
+SETTINGS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
 PER_TOKEN = ("fuse_history", "fuse_target")  # of the embeddings
 
 
@@ -26,13 +28,14 @@ def wants_compile(config: TrainingConfig, device: torch.device) -> bool:
 
 def compile_blocks(ranker: Ranker, backend: str = "inductor") -> None:
     """Compile the ranker's per-token parts in place; names of parameters stay."""
-    compiled: Callable[..., Any] = partial(torch.compile, dynamic=True, backend=backend)
+    how: dict[str, Any] = {"dynamic": True, "backend": backend, "options": SETTINGS.get(backend)}
+    compiled: Callable[..., Any] = partial(torch.compile, **how)
     for name in PER_TOKEN:
         setattr(ranker.embeddings, name, compiled(getattr(ranker.embeddings, name)))
     stca = ranker.stca
     encoders = [layer.encode for layer in stca.layers]  # which the fused encoder on CUDA does not call
     for block in (*encoders, *stca.fusions, stca.first_query, stca.collect_glu, ranker.mixer):
-        block.compile(dynamic=True, backend=backend)
+        block.compile(**how)
 
 
 def recompute_layers(ranker: Ranker) -> None:

@@ -21,6 +21,13 @@ class Size:
     ladder: tuple[int, ...]
     requests_per_batch: int = 64
 
+    def with_ladder(self, ladder: tuple[int, ...]) -> "Size":
+        """Other evaluation windows, the last of which is the longest trained on; where that is shorter, so is the mean."""
+        mean = min(self.training["window_mean"], max(16, ladder[-1] // 40 * 8))
+        shortest = min(self.training["window_min"], max(8, mean // 64 * 8))
+        windows = {"window_min": shortest, "window_mean": mean, "window_max": ladder[-1]}
+        return replace(self, ladder=ladder, training=self.training | windows)
+
 
 FULL = Size(
     model={
@@ -164,12 +171,8 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    rate, shortest = size.training["learning_rate"], 4 * size.training["window_min"]
-    return {
-        f"windows from {shortest}": {"train": {"window_min": shortest}},  # the mean is pinned: no more tokens
-        "dropout 0.3": {"model": {"dropout": 0.3}},
-        "tables by AdamW at half the rate": {"train": {"table_optimizer": "adamw", "table_learning_rate": rate / 2}},
-    }
+    shortest = 4 * size.training["window_min"]  # the mean is pinned: no more tokens
+    return {f"windows from {shortest}": {"train": {"window_min": shortest}}}
 
 
 def capacities(size: Size) -> dict[str, dict[str, Any]]:
@@ -231,6 +234,6 @@ SUITES = ("extrapolation", "controls", "tuning", "comparators", "ablations", "sc
 
 
 def importance(cell: Cell) -> tuple[int, int, int]:
-    """Cells are run in this order: the main table with all its seeds, every other suite once, then further seeds."""
-    main = cell.suite == SUITES[0]
-    return (0 if main else 1 + cell.seed, SUITES.index(cell.suite), cell.seed)
+    """Cells are run in this order: the main table and what may become its base with all seeds, the rest seed by seed."""
+    first = cell.suite in ("extrapolation", "tuning")
+    return (0 if first else 1 + cell.seed, SUITES.index(cell.suite), cell.seed)

@@ -259,7 +259,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on")
-    parser.add_argument("--only", default="", help="run cells whose key holds this text only")
+    parser.add_argument("--batch-requests", type=int, help="requests of a batch, where histories are short")
+    parser.add_argument("--only", action="append", help="run cells whose key holds this text; may be given again")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of its own")
     parser.add_argument("--minutes", type=float, help="begin no cell that would not end in this time")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
@@ -273,14 +274,15 @@ def main() -> None:
     elsewhere = args.plan and args.device != "auto"  # a plan may be made for a device that is not here
     size, device = SIZES[args.size], args.device if elsewhere else pick_device(args.device).type
     if args.ladder:
-        ladder = tuple(int(window) for window in args.ladder.split(","))
-        size = replace(size, ladder=ladder, training=size.training | {"window_max": ladder[-1]})
+        size = size.with_ladder(tuple(int(window) for window in args.ladder.split(",")))
+    if args.batch_requests:
+        size = replace(size, requests_per_batch=args.batch_requests)
     suites = args.suite or SUITES
     cells: dict[str, Cell] = {}
     for cell in sorted(
         (c for s in args.set for name in suites for c in suite(name, s, size, args.seeds)), key=importance
     ):
-        if args.only in cell.key:
+        if not args.only or any(text in cell.key for text in args.only):
             cells.setdefault(cell.key, cell)
     data, planned = Data(args.sets), []
     for cell in cells.values():
