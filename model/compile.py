@@ -3,6 +3,9 @@
 They see one dimension that changes from batch to batch, the number of events or targets, which is compiled as
 unknown: no batch shape compiles anything again (tests/model/test_compile.py counts). Attention stays out: it has
 kernels of its own.
+
+The compiler looks at the first sizes that it meets to decide how sums are split, and other processes find what it made
+for them: a training would depend on what was trained before it. So the first batch is always of the same sizes.
 """
 
 from collections.abc import Callable
@@ -13,12 +16,16 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from contracts.config import TrainingConfig
+from model.feed import RowFinders
 from model.ranker import Ranker
+from model.reference import Sizes, made_up
+from model.samples import SampleRows
 from model.stca import GELUNetwork, SwiGLU
 
 # Where the compiler may choose by timing, a busy device chooses otherwise, and sums are added up in another order.
-SETTINGS: dict[str, dict[str, Any]] = {"inductor": {"deterministic": True}}
+SETTINGS: dict[str, Any] = {"deterministic": True}
 PER_TOKEN = ("fuse_history", "fuse_target")  # of the embeddings
+FIRST: Sizes = (64, 2_048, 128)  # some 65,000 events and 4,000 targets, as a batch on a GPU has
 
 
 def wants_compile(config: TrainingConfig, device: torch.device) -> bool:
@@ -26,9 +33,9 @@ def wants_compile(config: TrainingConfig, device: torch.device) -> bool:
     return config.compile == "on" or (config.compile == "auto" and device.type == "cuda")
 
 
-def compile_blocks(ranker: Ranker, backend: str = "inductor") -> None:
+def compile_blocks(ranker: Ranker, backend: str | Callable[..., Any] = "inductor") -> None:
     """Compile the ranker's per-token parts in place; names of parameters stay."""
-    how: dict[str, Any] = {"dynamic": True, "backend": backend, "options": SETTINGS.get(backend)}
+    how: dict[str, Any] = {"dynamic": True, "backend": backend, "options": SETTINGS if backend == "inductor" else None}
     compiled: Callable[..., Any] = partial(torch.compile, **how)
     for name in PER_TOKEN:
         setattr(ranker.embeddings, name, compiled(getattr(ranker.embeddings, name)))
@@ -36,6 +43,14 @@ def compile_blocks(ranker: Ranker, backend: str = "inductor") -> None:
     encoders = [layer.encode for layer in stca.layers]  # which the fused encoder on CUDA does not call
     for block in (*encoders, *stca.fusions, stca.first_query, stca.collect_glu, ranker.mixer):
         block.compile(**how)
+
+
+def compile_now(ranker: Ranker, rows: SampleRows, device: torch.device) -> None:
+    """Let the compiled parts meet their first batch, forward and backward: made-up requests (model/reference.py)."""
+    batch = RowFinders(ranker.embeddings, device)(made_up(rows, 0, FIRST).to(device))
+    with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        logits = ranker(batch)
+    torch.autograd.grad(logits.float().square().mean(), list(ranker.parameters()), allow_unused=True)
 
 
 def recompute_layers(ranker: Ranker) -> None:

@@ -23,19 +23,24 @@ from model.checkpoint import REFERENCE
 from model.ranker import Ranker
 from model.samples import SampleRows
 
-REQUESTS, MOST_EVENTS, MOST_TARGETS = 16, 512, 12
+Sizes = tuple[int, int, int]  # requests, and at most as many events and targets each
+FEW: Sizes = (16, 512, 12)
 ITEMS = 256  # different ones: few, so that targets recur in the histories and attention has something to match
 NOW_MS = 1_750_000_000_000
 OLDEST_S = 365 * 86_400
 
 
-def made_up(rows: SampleRows, seed: int) -> RequestBatch:
-    """REQUESTS requests of items and user features that `rows` hold, one without history and one with the longest."""
+def made_up(rows: SampleRows, seed: int, sizes: Sizes = FEW) -> RequestBatch:
+    """Requests of items and user features that `rows` hold, one without history and one with the longest.
+
+    How many events and targets they have is a function of seed and sizes alone.
+    """
     rng = np.random.default_rng(seed)
+    requests, most_events, most_targets = sizes
+    lengths = rng.integers(1, most_events, requests)
+    lengths[:2] = 0, most_events
+    counts = rng.integers(1, most_targets + 1, requests)
     shown = rng.integers(0, len(rows.target["item_id"]), ITEMS)
-    lengths = rng.integers(1, MOST_EVENTS, REQUESTS)
-    lengths[:2] = 0, MOST_EVENTS
-    counts = rng.integers(1, MOST_TARGETS + 1, REQUESTS)
     starts = offsets_of(lengths)
     events = int(starts[-1])
 
@@ -50,20 +55,20 @@ def made_up(rows: SampleRows, seed: int) -> RequestBatch:
         "play_ms": rng.integers(0, 60_000, events),
     }
     users, features = rows.user_features.shape
-    by_feature = [rows.user_features[rng.integers(0, users, REQUESTS), column] for column in range(features)]
+    by_feature = [rows.user_features[rng.integers(0, users, requests), column] for column in range(features)]
     made = SampleRows(
-        user_id=np.arange(REQUESTS),
-        user_features=np.stack(by_feature, axis=1) if features else np.zeros((REQUESTS, 0), np.int64),
+        user_id=np.arange(requests),
+        user_features=np.stack(by_feature, axis=1) if features else np.zeros((requests, 0), np.int64),
         history={name: history[name].astype(values.dtype) for name, values in rows.history.items()},
         target=items(int(counts.sum())),
         labels=None,
-        request_row=np.arange(REQUESTS),
-        request_time_ms=np.full(REQUESTS, NOW_MS),
+        request_row=np.arange(requests),
+        request_time_ms=np.full(requests, NOW_MS),
         history_start=starts[:-1],
         history_stop=starts[1:],
         target_offsets=offsets_of(counts),
     )
-    return made.pack(np.arange(REQUESTS), MOST_EVENTS)
+    return made.pack(np.arange(requests), most_events)
 
 
 def _descending(ages: NDArray[np.float64], starts: Ints) -> NDArray[np.float64]:

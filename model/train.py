@@ -25,7 +25,7 @@ from model import collisions, reference
 from model.batch import RequestBatch
 from model.checkpoint import load_model, model_digest, save_model
 from model.collisions import Collisions
-from model.compile import compile_blocks, recompute_layers, wants_compile
+from model.compile import compile_blocks, compile_now, recompute_layers, wants_compile
 from model.device import peak_memory_mib, pick_device, repeatable
 from model.distributed import Ranks, joined, local_device
 from model.feed import feed
@@ -158,6 +158,7 @@ def _prepare(
         recompute_layers(ranker)
     if wants_compile(settings, device):
         compile_blocks(ranker)
+        compile_now(ranker, some, device)
     data = {manifest.date: manifest.digest for manifest in manifests}
     start = model_digest(init_from) if init_from is not None else None
     chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_THE_RESULT}

@@ -22,7 +22,7 @@ class Size:
     requests_per_batch: int = 64
 
     def with_ladder(self, ladder: tuple[int, ...]) -> "Size":
-        """Other evaluation windows, the last of which is the longest trained on; where that is shorter, so is the mean."""
+        """Other evaluation windows, the last also the longest trained on; where that is shorter, so is the mean."""
         mean = min(self.training["window_mean"], max(16, ladder[-1] // 40 * 8))
         shortest = min(self.training["window_min"], max(8, mean // 64 * 8))
         windows = {"window_min": shortest, "window_mean": mean, "window_max": ladder[-1]}
@@ -234,6 +234,6 @@ SUITES = ("extrapolation", "controls", "tuning", "comparators", "ablations", "sc
 
 
 def importance(cell: Cell) -> tuple[int, int, int]:
-    """Cells are run in this order: the main table and what may become its base with all seeds, the rest seed by seed."""
+    """Cells are run in this order: the main table and what may become its base, then everything else seed by seed."""
     first = cell.suite in ("extrapolation", "tuning")
     return (0 if first else 1 + cell.seed, SUITES.index(cell.suite), cell.seed)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch._dynamo.utils import counters
 
 from contracts.config import Config
 from model.batch import RequestBatch
-from model.compile import compile_blocks, recompute_layers, wants_compile
+from model.compile import compile_blocks, compile_now, recompute_layers, wants_compile
 from model.feed import RowFinders
 from model.ranker import Ranker, ranking_loss
 from model.samples import SampleRows
@@ -65,6 +66,31 @@ def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Confi
     assert_like(compiled, plain, batches)
     assert counters["stats"]["unique_graphs"] == graphs
     assert not counters["graph_break"]
+
+
+def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
+    config: Config, sample_rows: Callable[..., SampleRows], batches: list[RequestBatch]
+) -> None:
+    met: list[list[int]] = []
+
+    def recorder(module: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        sizes = [size for each in inputs if isinstance(each, Tensor) for size in each.shape]
+        met.append([size.node.hint if isinstance(size, torch.SymInt) else size for size in sizes])
+        return module.forward
+
+    found = []
+    for data, theirs in ((sample_rows(3), batches[:3]), (sample_rows(4), batches[3:])):
+        torch._dynamo.reset()
+        met.clear()
+        _, ranker = pair(config)
+        compile_blocks(ranker, backend=recorder)
+        compile_now(ranker, data, torch.device("cpu"))
+        assert all(p.grad is None for p in ranker.parameters())
+        found.append(list(met))
+        losses_and_gradients(ranker, theirs)
+        assert met == found[-1], "what is compiled again has met other sizes"
+    assert found[0] == found[1]
+    assert max(size for sizes in found[0] for size in sizes) > 50_000
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -181,7 +181,7 @@ def test_made_up_requests_are_of_known_items_and_of_nobody(sample_rows: Callable
     batch = reference.made_up(rows, 0)
     assert set(batch.history["item_id"].tolist()) <= set(rows.target["item_id"].tolist())
     lengths = batch.history_offsets.diff()
-    assert (lengths.min(), lengths.max(), batch.num_requests) == (0, reference.MOST_EVENTS, reference.REQUESTS)
+    assert (batch.num_requests, lengths.min(), lengths.max()) == (reference.FEW[0], 0, reference.FEW[1])
     for start, stop in zip(batch.history_offsets[:-1].tolist(), batch.history_offsets[1:].tolist(), strict=True):
         times = batch.history["time_ms"][start:stop]
         assert (times.diff() >= 0).all()
