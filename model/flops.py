@@ -27,6 +27,15 @@ PEAKS = {
 }
 
 
+def stca_flops(config: ModelConfig, *, events: int, targets: int, pairs: int) -> float:
+    """FLOPs of the stack's forward pass: the events' encoders, K and V, the targets' queries and what they collect."""
+    d, r, m = config.width, config.expansion, config.layers
+    glu = 6 * r * d * d if config.swiglu else 4 * d * gelu_width(d, r)  # SwiGLU: d -> 2 r d and r d -> d
+    fused = sum(i + 1 for i in range(1, m)) if config.query_fusion else m - 1  # vectors that W_C of all layers take
+    queries = (m + 1) * glu + m * 4 * d * d + 2 * (fused + m + 1) * d * d
+    return float(events * m * (glu + 4 * d * d) + targets * queries + pairs * m * 4 * d)
+
+
 def forward_flops(
     config: ModelConfig, *, requests: int, events: int, targets: int, pairs: int, tasks: int, user_features: int = 0
 ) -> float:
@@ -35,19 +44,17 @@ def forward_flops(
     Args:
         pairs: (target, event) pairs that attention scores: the sum over requests of targets times events.
     """
-    d, r, m, s = config.width, config.expansion, config.layers, config.mixer_tokens
+    d, r, s = config.width, config.expansion, config.mixer_tokens
     fuse = 2 * 3 * config.embedding_width * d
-    glu = 6 * r * d * d if config.swiglu else 4 * d * gelu_width(d, r)  # SwiGLU: d -> 2 r d and r d -> d
-    fused = sum(i + 1 for i in range(1, m)) if config.query_fusion else m - 1  # vectors that W_C of all layers take
-    event = fuse + 2 * len(ACTIONS) * d + m * (glu + 4 * d * d)  # encoder, then K and V
-    queries = (m + 1) * glu + m * 4 * d * d + 2 * (fused + m + 1) * d * d
+    event = fuse + 2 * len(ACTIONS) * d
     inputs = 3 + config.match_counts
-    mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * config.expansion * d * d
+    mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * r * d * d
     if not config.rankmixer:
         mixer = 2 * (inputs + 1) * d * mlp_width(config, inputs)
     counts = 2 * r * d * (num_numbers(config) + d) if config.match_counts else 0
-    target = fuse + queries + mixer + counts + 2 * d * tasks
-    return float(events * event + targets * target + pairs * m * 4 * d + requests * user_features * d)
+    target = fuse + mixer + counts + 2 * d * tasks
+    stack = stca_flops(config, events=events, targets=targets, pairs=pairs)
+    return float(events * event + targets * target + requests * user_features * d) + stack
 
 
 def training_flops(config: ModelConfig, **counts: int) -> float:

@@ -46,7 +46,7 @@ FULL = Size(
     },
     training={
         "epochs": 2,
-        "window_min": 64,
+        "window_min": 256,
         "window_mean": 2_048,
         "window_max": 10_240,
         "learning_rate": 5e-4,
@@ -171,8 +171,9 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    shortest = 4 * size.training["window_min"]  # the mean is pinned: no more tokens
-    return {f"windows from {shortest}": {"train": {"window_min": shortest}}}
+    shortest = size.training["window_min"]  # the mean is pinned: no more tokens, and fewer in long windows
+    other = shortest // 4 if shortest > 64 else 4 * shortest
+    return {f"windows from {other}": {"train": {"window_min": other}}}
 
 
 def capacities(size: Size) -> dict[str, dict[str, Any]]:
@@ -189,10 +190,10 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
     """The cells of a suite on a sample set.
 
     extrapolation  STCA x training windows
-    comparators    other readers with the method's windows, and with a fixed one, as they are usually trained; trees
+    comparators    other readers with the method's windows, or with a fixed one, as they are usually trained; trees
     ablations      STCA without one thing at a time
     tuning         STCA with one setting that may be better
-    scaling        three capacities x two lengths of training, the better of which counts
+    scaling        three capacities x two learning rates, the better of which counts
     controls       shuffled labels, no history, the oracle where there is a truth
     """
     stca = {"suite": name, "set": sets, "reader": "stca"}
@@ -203,12 +204,23 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
             yield from (Cell(**stca, training=label, train=train, seed=seed) for label, train in windows.items())
         elif name == "comparators":
             yield Cell(**stca, training="beta", seed=seed)
-            for reader in ("din", "sasrec", "hstu", "mean"):
+            fixed = windows[longest_fixed]["window_mean"]
+            for reader in ("din", "mean"):
                 for label in ("beta", longest_fixed):
-                    other = stca | {"reader": reader}
-                    yield Cell(**other, training=label, train=windows[label], seed=seed)
-            yield Cell(**stca | {"reader": "sasrec"}, training="beta", match=False, seed=seed)
+                    yield Cell(**stca | {"reader": reader}, training=label, train=windows[label], seed=seed)
+            for reader, equal in (
+                ("sasrec", 3 * fixed // 8),
+                ("hstu", fixed // 2),
+            ):  # the method's arithmetic (compute.py)
+                other = stca | {"reader": reader}
+                as_much = {"window_shape": "fixed", "window_mean": equal}
+                yield Cell(**other, training=f"fixed {equal}", train=as_much, seed=seed)
+                yield Cell(**other, training=longest_fixed, train=windows[longest_fixed], seed=seed)
+                if seed == 0:
+                    yield Cell(**other, training="beta", seed=seed)
             if seed == 0:
+                train = windows[longest_fixed]
+                yield Cell(**stca | {"reader": "sasrec"}, training=longest_fixed, train=train, match=False, seed=seed)
                 yield Cell(**stca | {"reader": "trees"}, training="counts", seed=seed)
         elif name in ("ablations", "tuning"):
             yield Cell(**stca, training="beta", seed=seed)
@@ -216,12 +228,12 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 yield Cell(**stca, training=label, seed=seed, **change)
         elif name == "scaling":
             for label, model in capacities(size).items():
-                for epochs in (size.training["epochs"], size.training["epochs"] + 1):
-                    if not model and epochs == size.training["epochs"]:
+                for share, told in ((1.0, ""), (0.5, ", half the rate")):
+                    if not model and not told:
                         yield Cell(**stca, training="beta", seed=seed)
                         continue
-                    train = {"epochs": epochs}
-                    yield Cell(**stca, training=f"{label}, {epochs} epochs", model=model, train=train, seed=seed)
+                    train = {"learning_rate": share * size.training["learning_rate"]}
+                    yield Cell(**stca, training=f"{label}{told}", model=model, train=train, seed=seed)
         elif name == "controls":
             yield Cell(**stca, training="beta", seed=seed)
             yield Cell(**stca, training="beta", change="shuffled", seed=seed)

@@ -219,7 +219,7 @@ def changes(findings: Findings, name: str) -> list[Group]:
 
 
 def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Group]:
-    """Each capacity at the number of epochs that suits it: the best AUC at the longest window."""
+    """Each capacity at the learning rate that suits it: the best AUC at the longest window."""
     found: dict[str, list[Group]] = {}
     for group in findings.of(name, "stca"):
         if group.cell["suite"] == "scaling" and group.cell["training"] != "beta":

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from benchmarks.extrapolation.cells import WITHOUT_TRAINING, Cell, Size
 from benchmarks.extrapolation.changed_sets import changed
+from benchmarks.extrapolation.compute import training_flops
 from benchmarks.extrapolation.sample_sets import TRUTH, Sets
 from contracts.config import Config, TrainingConfig
 from contracts.errors import LongreelError
@@ -27,6 +28,7 @@ class Planned:
     sets: Sets
     fingerprint: str
     tokens: int  # history events plus targets over all epochs; 0 where nothing is trained
+    flops: float  # of the training
     windows: dict[str, Any]  # configured and drawn
 
     @property
@@ -59,15 +61,14 @@ class Data:
         return self._rows[name, change, part]
 
 
-def training_reads(config: TrainingConfig, events: NDArray[np.int64], targets: int) -> tuple[int, dict[str, Any]]:
-    """Tokens of a training over requests that see `events` [R], and its windows, configured and drawn.
+def training_reads(config: TrainingConfig, events: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Events that requests with `events` [R] see in each epoch [epochs, R], and the windows, configured and drawn.
 
     The reader draws the same windows: they are a function of seed, epoch and request.
     """
     sampler, index = WindowSampler(config), np.arange(len(events))
     drawn = [sampler.sample(epoch, index) for epoch in range(config.epochs)]
-    tokens = sum(int(np.minimum(events, windows).sum()) + targets for windows in drawn)
-    return tokens, distribution(sampler, np.concatenate(drawn))
+    return np.stack([np.minimum(events, windows) for windows in drawn]), distribution(sampler, np.concatenate(drawn))
 
 
 def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
@@ -78,13 +79,16 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
         raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
     if cell.reader in WITHOUT_TRAINING:
-        return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, {})
+        return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, 0.0, {})
     _, events, targets = row_groups(sets.lake, [sets.lake.require("samples", sets.train)])
-    tokens, windows = training_reads(config.training, events, int(targets.sum()))
+    seen, windows = training_reads(config.training, events)
+    asked = np.tile(targets, config.training.epochs)
+    tokens = int(seen.sum() + asked.sum())
     per_request = tokens / max(1, config.training.epochs * len(events))
     training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
     config = replace(config, training=training)
-    return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, windows)
+    flops = training_flops(cell.reader, config, seen.ravel(), asked)
+    return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, flops, windows)
 
 
 # Seconds before anything is measured: a cell's start, scoring and judging; a step beside its tokens; tokens a second.

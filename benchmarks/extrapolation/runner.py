@@ -95,7 +95,8 @@ class Runner:
         torch.cuda.empty_cache()  # the next cell's process may be another one on the same card
         judgement.save_draws(draws_path(self.out, cell.key))
         line = {"key": cell.key, "fingerprint": planned.fingerprint, "cell": asdict(cell)} | about
-        return line | {"windows": planned.windows, "total_seconds": time.monotonic() - began, "rows": judgement.rows}
+        line |= {"windows": planned.windows, "training_flops": planned.flops}
+        return line | {"total_seconds": time.monotonic() - began, "rows": judgement.rows}
 
     def keep(self, line: dict[str, Any]) -> None:
         """Append a cell's line; only then its checkpoints are worth nothing."""
@@ -242,7 +243,8 @@ def print_plan(planned: list[Planned], finished: dict[str, str], clock: Clock) -
         total += 0 if done else clock.seconds(each) / clock.jobs
         when = "finished" if done else f"{clock.seconds(each):6,.0f} s, all {total / 60:6,.1f} min"
         drawn = each.windows.get("drawn_mean", 0)
-        print(f"{each.cell.key:60} {each.tokens / 1e6:8,.1f} M tokens  mean window {drawn:8,.0f}  {when}")
+        work = f"{each.tokens / 1e6:8,.1f} M tokens {each.flops / 1e15:6.2f} PFLOP"
+        print(f"{each.cell.key:60} {work}  mean window {drawn:8,.0f}  {when}")
     tokens = sum(each.tokens for each in planned) / 1e6
     print(
         f"{len(planned)} cells, {tokens:,.1f} M tokens, about {total / 60:,.0f} min to go with {clock.jobs} at a time"

@@ -90,10 +90,12 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
     rows = []
     for group in findings.of(name):
         if group.cell["reader"] not in ("stca", "oracle"):
-            seconds = group.mean("training_seconds")
-            cost = "" if np.isnan(seconds) else f"{ours.mean('training_seconds') / seconds:.2f}"
-            rows.append([group.name, *(gain(ours, group, task, w).text(True) for w in windows), cost])
-    yield from table(["stca, beta minus", *(f"AUC at {w:,}" for w in windows), "training seconds, ratio"], rows)
+            flops = group.mean("training_flops")
+            cost = f"{flops / ours.mean('training_flops'):.2f}" if flops > 0 else ""
+            seeds = str(len(group.lines))
+            rows.append([group.name, seeds, *(gain(ours, group, task, w).text(True) for w in windows), cost])
+    header = ["stca, beta minus", "seeds", *(f"AUC at {w:,}" for w in windows)]
+    yield from table([*header, "their training's arithmetic over ours"], rows)
 
 
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:

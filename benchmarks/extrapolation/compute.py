@@ -1,0 +1,40 @@
+"""How much arithmetic is a training, of any reader? Counted from sizes, as model/flops.py does for the product.
+
+Embeddings, RankMixer and heads are the same for all readers; what is theirs is what they do with events, targets and
+pairs of both.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.config import Config, ModelConfig
+from model.flops import BACKWARD, forward_flops, stca_flops
+
+Ints = NDArray[np.int64]
+
+
+def reader_flops(reader: str, config: ModelConfig, seen: Ints, targets: Ints) -> float:
+    """FLOPs of a reader's forward pass over requests that see `seen` [R] events and have `targets` [R] targets."""
+    d, r, m = config.width, config.expansion, config.layers
+    events, asked, pairs = int(seen.sum()), int(targets.sum()), int((seen * targets).sum())
+    if reader == "stca":
+        return stca_flops(config, events=events, targets=asked, pairs=pairs)
+    if reader == "mean":
+        return float(asked * 12 * d * d)
+    if reader == "din":
+        hidden = max(16, d // 2)
+        return float(
+            pairs * (2 * d * hidden + 2 * hidden + 2 * d) + (events + asked) * 4 * d * hidden + asked * 12 * d * d
+        )
+    past = int((seen * (seen + 1) // 2).sum())  # events that events read
+    token = {"sasrec": 8 + 8 * r, "hstu": 10}[reader] * d * d  # q, k, v, out and the network; u, q, k, v and out
+    return float(m * ((events + asked) * token + (past + pairs) * 4 * d))
+
+
+def training_flops(reader: str, config: Config, seen: Ints, targets: Ints) -> float:
+    """FLOPs of a training in which requests saw `seen` [R]; requests of every epoch count."""
+    model = config.model
+    events, asked, pairs = int(seen.sum()), int(targets.sum()), int((seen * targets).sum())
+    counts = {"requests": len(seen), "events": events, "targets": asked, "pairs": pairs}
+    shared = forward_flops(model, **counts, tasks=len(config.tasks)) - reader_flops("stca", model, seen, targets)
+    return BACKWARD * (shared + reader_flops(reader, model, seen, targets))

@@ -1,0 +1,39 @@
+"""Counted arithmetic of other readers is what their modules do."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.extrapolation.comparators import COMPARATORS, InPlaceOfSTCA
+from benchmarks.extrapolation.compute import reader_flops, training_flops
+from contracts.config import Config, ModelConfig
+from model.flops import training_flops as product_flops
+
+EVENTS, TARGETS = 24, 5
+
+
+@pytest.mark.parametrize("reader", COMPARATORS)
+def test_counts_are_those_of_the_modules(reader: str) -> None:
+    config = ModelConfig(width=32, heads=4, layers=2, expansion=2, dropout=0.0, identity=())
+    module = InPlaceOfSTCA(COMPARATORS[reader](config, False))
+    inputs = (torch.randn(TARGETS, 32), torch.randn(EVENTS, 32), torch.tensor([0, TARGETS]), torch.tensor([0, EVENTS]))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*inputs)
+    found = reader_flops(reader, config, np.array([EVENTS]), np.array([TARGETS]))
+    past, pair = EVENTS * (EVENTS + 1) // 2, config.layers * 4 * config.width
+    if reader == "sasrec":  # the counter knows nothing of the fused kernel on a CPU
+        found -= pair * past
+    if reader == "hstu":  # nor that half of a causal square is not wanted
+        found += pair * (EVENTS**2 - past)
+    assert counter.get_total_flops() == found
+
+
+def test_ours_is_the_products_count() -> None:
+    config, seen, targets = Config(), np.array([10, 0, 300]), np.array([3, 1, 2])
+    whole = product_flops(config.model, requests=3, events=310, targets=6, pairs=630, tasks=len(config.tasks))
+    assert training_flops("stca", config, seen, targets) == pytest.approx(whole)
+    other = training_flops("sasrec", config, seen, targets) - training_flops("mean", config, seen, targets)
+    assert other == pytest.approx(
+        3 * (reader_flops("sasrec", config.model, seen, targets) - reader_flops("mean", config.model, seen, targets))
+    )
