@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ BEND = 0.001  # AUC that doubling the window must bring to be worth it
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its user-bootstrap replicates; seeds are averaged in both."""
+    """A number, a mean over seeds, with its bootstrap replicates: users are drawn anew in each, and so are seeds."""
 
     value: float
     draws: Floats
@@ -95,21 +96,31 @@ class Group:
 
     def estimate(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> Estimate:
         """A metric at a window over a slice."""
-        draws = []
+        kept = []
         for line in self.lines:
-            with np.load(draws_path(self.out, line["key"])) as kept:
-                draws.append(kept[f"{task}|{of}|{window}|{metric}"].astype(np.float64))
-        return Estimate(float(np.mean(self.values(metric, task, window, of))), np.mean(draws, axis=0))
+            with np.load(draws_path(self.out, line["key"])) as draws:
+                kept.append(draws[f"{task}|{of}|{window}|{metric}"].astype(np.float64))
+        value = float(np.mean(self.values(metric, task, window, of)))
+        return Estimate(value, np.take_along_axis(np.stack(kept), self._drawn_seeds(len(kept[0])), axis=0).mean(axis=0))
+
+    def _drawn_seeds(self, replicates: int) -> NDArray[np.int64]:
+        """Which seeds each replicate averages [seeds, replicates]: the same at every window, others for other groups.
+
+        Users are paired between groups, trainings are not: a seed's number says nothing of how lucky it is elsewhere.
+        """
+        number = len(self.lines)
+        rng = np.random.default_rng(crc32(self.lines[0]["key"].encode()))
+        return rng.integers(0, number, (number, replicates))
 
 
-def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc") -> Estimate:
+def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc", of: str = EVERYBODY) -> Estimate:
     """A group's metric minus another's, over the seeds that both have been run with; over all where there are none."""
     seeds = [{line["cell"]["seed"] for line in each.lines} for each in (group, base)]
     common = seeds[0] & seeds[1] or seeds[0] | seeds[1]
     one, other = (
         Group(each.out, [line for line in each.lines if line["cell"]["seed"] in common]) for each in (group, base)
     )
-    return one.estimate(metric, task, window) - other.estimate(metric, task, window)
+    return one.estimate(metric, task, window, of) - other.estimate(metric, task, window, of)
 
 
 class Findings:
@@ -131,7 +142,7 @@ class Findings:
     def of(self, name: str, reader: str | None = None, change: str = "") -> list[Group]:
         """The groups of a set, of one reader or all."""
         wanted = [(k, g) for k, g in self.groups.items() if k[0] == name and k[1] == change]
-        return [group for key, group in wanted if reader in (None, key[2])]
+        return sorted((group for key, group in wanted if reader in (None, key[2])), key=_in_order)
 
     def find(self, name: str, reader: str, training: str, change: str = "", match: bool = True) -> Group | None:
         """One group, where it has been run."""
@@ -204,6 +215,13 @@ def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] |
     best = ours.estimate("auc", task, ours.windows[-1]).value
     share = (best - max(short)) / (top - max(short))
     return {"short window": shortest, "best short": max(short), "ours": best, "oracle": top, "share": share}
+
+
+def _in_order(group: Group) -> tuple[bool, str, str, int]:
+    """STCA first, its windows before all else: beta, fixed ones by length, full; the rest as it was run."""
+    reader, words = group.cell["reader"], group.cell["training"].split()
+    window = int(words[1]) if words[0] == "fixed" else 0
+    return reader != "stca", reader, words[0] if is_sampling(group) else "~", window
 
 
 def is_sampling(group: Group) -> bool:

@@ -39,8 +39,8 @@ def draw_all(findings: Findings, out: Path) -> Iterator[Path]:
             having = [g for g in samplings if of in g.slices]
             if len(having) > 1:
                 yield by_window(having, findings, name, task, of, out / f"{name}-windows{suffix}.png")
-        readers = [g for g in groups if g.cell["reader"] != "oracle" and (g.cell["training"] in ("beta", "counts"))]
-        if len({g.cell["reader"] for g in readers}) > 1:
+        readers = best_of_readers(groups, task)
+        if len(readers) > 1:
             yield by_window(readers, findings, name, task, EVERYBODY, out / f"{name}-readers.png")
         drawn = [g for g in samplings if g.lines[0]["windows"]]
         if drawn:
@@ -68,6 +68,19 @@ def _save(figure: plt.Figure, path: Path) -> Path:
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
     return path
+
+
+def best_of_readers(groups: list[Group], task: str) -> list[Group]:
+    """STCA as the method has it, every other reader with the training windows that suit it best at the longest one."""
+    found: dict[str, Group] = {}
+    for group in groups:
+        reader, ours = group.cell["reader"], group.cell["training"] == "beta"
+        if reader == "oracle" or not group.cell["match"] or (reader == "stca" and not ours):
+            continue
+        values = [np.mean(g.values("auc", task, g.windows[-1])) for g in (group, found.get(reader, group))]
+        if values[0] >= values[1]:
+            found[reader] = group
+    return list(found.values())
 
 
 def by_window(groups: list[Group], findings: Findings, name: str, task: str, of: str, path: Path) -> Path:

@@ -60,7 +60,7 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
     for group in filter(is_sampling, findings.of(name, "stca")):
         windows = group.windows
         short = SHORT if SHORT in windows and windows[-1] > SHORT else windows[-2]
-        for of in (EVERYBODY, LONG_USERS, SHORT_USERS):
+        for of in (EVERYBODY, LONG_USERS):
             if of in group.slices:
                 first, last = (group.estimate("auc", task, w, of) for w in (short, windows[-1]))
                 losses = [group.estimate("log_loss", task, w, of) for w in (short, windows[-1])]
@@ -73,6 +73,10 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
         difference = gain(ours, full, task, longest).text(True)
         share = ours.mean("training_tokens") / full.mean("training_tokens")
         yield f"Beta minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
+        if SHORT_USERS in ours.slices:
+            others = [g for g in findings.of(name, "stca") if is_sampling(g) and g is not ours]
+            told = (f"{g.cell['training']} {gain(ours, g, task, longest, of=SHORT_USERS).text(True)}" for g in others)
+            yield f"Of users with {SHORT_USERS.removeprefix('history')} events, AUC of beta minus: {'; '.join(told)}.\n"
     fixed = findings.find(name, "stca", f"fixed {SHORT}")
     if ours and fixed and len(ours.lines) == len(fixed.lines) and SHORT in fixed.windows:
         longest = ours.windows[-1]
@@ -101,16 +105,16 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
 def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
     """Every changed STCA minus the base, and what the longer window buys each.
 
-    Intervals are of users. How far seeds lie apart is in none of them, so every seed's own value stands beside.
+    Every seed's own value stands beside: few seeds make narrow intervals.
     """
-    base = findings.find(name, "stca", "beta")
-    if base is None:
+    base, changed = findings.find(name, "stca", "beta"), changes(findings, name)
+    if base is None or not changed:
         return
     longest = base.windows[-1]
     windows = list(dict.fromkeys(w for w in (SHORT, longest) if w in base.windows))
     slices = [of for of in (EVERYBODY, LONG_USERS) if of in base.slices] if len(windows) > 1 else []
     rows = []
-    for group in [base, *changes(findings, name)]:
+    for group in [base, *changed]:
         values = ["" if group is base else gain(group, base, task, window).text(True) for window in windows]
         bought = [
             (group.estimate("auc", task, longest, of) - group.estimate("auc", task, windows[0], of)).text(True)
@@ -168,8 +172,8 @@ def control_lines(findings: Findings, name: str, task: str) -> Iterator[str]:
 def page(findings: Findings) -> Iterator[str]:
     """The whole page."""
     yield "# Train short, read long: results\n"
-    yield "Written by `benchmarks/extrapolation/tables.py`. Intervals are 95 %, by a bootstrap of users; values and"
-    yield "replicates are means over the seeds, differences are paired, over the seeds that both have.\n"
+    yield "Written by `benchmarks/extrapolation/tables.py`. Values are means over seeds, differences over those of both."
+    yield "Intervals are 95 %, by a bootstrap of users, the same ones for all, and of seeds where there are several.\n"
     sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
         ("What the longer window buys", gains),
         ("Against other readers", against),
