@@ -18,17 +18,40 @@ LONGREEL_NOTIFY_CONN     see notify.py
 """
 
 import os
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 from airflow.sdk import Asset
+
+T = TypeVar("T")
+
+
+def read(variable: str, kind: Callable[[str], T], expected: str, default: str = "") -> T | None:
+    """The variable's value, or that of `default`; None without either.
+
+    Raises:
+        ValueError: `kind` does not take it; Airflow shows the message as the DAG's import error.
+    """
+    text = os.environ.get(variable) or default
+    try:
+        return kind(text) if text else None
+    except ValueError:
+        raise ValueError(f"{variable} is {text!r}; expected {expected}") from None
+
+
+def hours(variable: str, default: str) -> timedelta:
+    """A number of hours."""
+    return timedelta(hours=read(variable, float, "a number of hours", default) or 0)
+
 
 HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
 TIMEZONE = os.environ.get("LONGREEL_TIMEZONE", "UTC")
-ARRIVAL = timedelta(hours=float(os.environ.get("LONGREEL_ARRIVAL_HOURS", "24")))
-ARRIVAL_POLL = timedelta(seconds=float(os.environ.get("LONGREEL_ARRIVAL_POLL_S", "300")))
-DEADLINE = timedelta(hours=float(os.environ.get("LONGREEL_DEADLINE_HOURS", "12")))
+ARRIVAL = hours("LONGREEL_ARRIVAL_HOURS", "24")
+ARRIVAL_POLL = timedelta(seconds=read("LONGREEL_ARRIVAL_POLL_S", float, "a number of seconds", "300") or 0)
+DEADLINE = hours("LONGREEL_DEADLINE_HOURS", "12")
 REBUILD_CRON = os.environ.get("LONGREEL_REBUILD_CRON", "")
 WATCH_CRON = os.environ.get("LONGREEL_WATCH_CRON", "0 */6 * * *")
 APPROVAL = os.environ.get("LONGREEL_APPROVAL") == "1"
@@ -46,5 +69,5 @@ SAMPLES = Asset("longreel_samples", uri="longreel://samples")
 
 def run_date(variable: str) -> datetime | None:
     """When the scheduled run of the named log day starts: the day after it. None where the variable is unset."""
-    day = os.environ.get(variable)
-    return None if not day else datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
+    day = read(variable, date.fromisoformat, "a day, YYYY-MM-DD")
+    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)

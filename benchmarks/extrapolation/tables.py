@@ -172,7 +172,7 @@ def control_lines(findings: Findings, name: str, task: str) -> Iterator[str]:
 def page(findings: Findings) -> Iterator[str]:
     """The whole page."""
     yield "# Train short, read long: results\n"
-    yield "Written by `benchmarks/extrapolation/tables.py`. Values are means over seeds, differences over those of both."
+    yield "Written by `benchmarks/extrapolation/tables.py`. Values are means over seeds, differences over shared ones."
     yield "Intervals are 95 %, by a bootstrap of users, the same ones for all, and of seeds where there are several.\n"
     sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
         ("What the longer window buys", gains),

@@ -161,6 +161,16 @@ def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(snapshot
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
 
 
+def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_errors(tmp_path: Path) -> None:
+    """What is shown is the message of what importing the folder raises."""
+    for variable, value, expected in (
+        ("LONGREEL_FIRST_DAY", "05.01.2026", "a day, YYYY-MM-DD"),
+        ("LONGREEL_DEADLINE_HOURS", "half a day", "a number of hours"),
+    ):
+        with pytest.raises(AssertionError, match=f"{variable} is '{value}'; expected {expected}"):
+            read_dags(tmp_path, **{variable: value})
+
+
 def test_days_that_a_build_needs_and_nobody_has_published_are_ingested_by_it(snapshot: dict) -> None:
     """So days may be backfilled newest first or side by side, and a rebuild may begin after a gap."""
     for dag in ("longreel_daily", "longreel_rebuild"):
