@@ -18,101 +18,21 @@ what was read. Otherwise the table would measure that trick and not the architec
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from benchmarks.extrapolation.groups import Group, Packed
+from benchmarks.extrapolation.silu_attention import silu_attention
 from contracts.config import ModelConfig
-from contracts.ragged import Ints, ranges
-from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch, segment_ids
 from model.identity import IdentityMatch
 from model.ranker import Ranker
 
 Reads = tuple[Tensor, Tensor]
 PAIR_BLOCK = 1 << 21  # target-event pairs that DIN's MLP takes at a time
-SCORE_BLOCK = 1 << 27  # scores that are written at a time where no fused kernel computes them
-SHORT = 256  # requests of no more events are padded to one length; longer ones to less than twice their own
-
-
-@dataclass(frozen=True)
-class Group:
-    """B requests padded to one length L and one number of targets m; padding points at the first of all."""
-
-    targets: Tensor  # [B, m], places in the batch's targets
-    events: Tensor  # [B, L]
-    there: Tensor  # [B, L] bool: no padding
-    lengths: Tensor  # [B]: events, at least 1
-
-
-class Packed:
-    """Requests lying behind one another: target offsets, history offsets [B+1], and the ids that may be equal."""
-
-    def __init__(self, target_offsets: Tensor, history_offsets: Tensor, ids: tuple[Tensor, Tensor] | None) -> None:
-        self.targets, self.events = target_offsets.cpu().numpy(), history_offsets.cpu().numpy()
-        self.device, self.ids = target_offsets.device, ids
-
-    @cached_property
-    def groups(self) -> list[Group]:
-        """The requests by length, the longest first."""
-        return [self._group(members) for members in self._members]
-
-    @cached_property
-    def _members(self) -> list[Ints]:
-        """The numbers of each group's requests."""
-        lengths = np.diff(self.events)
-        by_length = np.argsort(-lengths, kind="stable")
-        found: list[Ints] = []
-        while len(by_length):
-            longest = lengths[by_length[0]]
-            alike = by_length[(lengths[by_length] > longest // 2) | (longest <= SHORT)]
-            found.append(alike)
-            by_length = by_length[len(alike) :]
-        return found
-
-    def _group(self, members: Ints) -> Group:
-        targets, _ = self._padded(self.targets, members)
-        events, there = self._padded(self.events, members)
-        lengths = torch.from_numpy(np.maximum(np.diff(self.events)[members], 1)).to(self.device)
-        return Group(targets.to(self.device), events.to(self.device), there.to(self.device), lengths)
-
-    @staticmethod
-    def _padded(offsets: Ints, members: Ints) -> tuple[Tensor, Tensor]:
-        """Places of the members' rows [B, n], and which are no padding."""
-        counts = np.diff(offsets)[members]
-        steps = np.arange(counts.max(initial=0))
-        there = steps < counts[:, None]
-        return torch.from_numpy(np.where(there, offsets[members][:, None] + steps, 0)), torch.from_numpy(there)
-
-    def joined(self, padded: list[Tensor], of_targets: bool) -> Tensor:
-        """What each group gave, [B, m or L, ...], in the order of the batch: [T or H, ...]."""
-        return torch.cat([each.flatten(0, 1) for each in padded])[self._places[0 if of_targets else 1]]
-
-    @cached_property
-    def _places(self) -> tuple[Tensor, Tensor]:
-        """Where targets and events lie among the rows of all groups, padding included."""
-        found = []
-        for offsets in (self.targets, self.events):
-            counts, begins, begun = np.diff(offsets), np.zeros(len(offsets) - 1, np.int64), 0
-            for some in self._members:
-                wide = int(counts[some].max(initial=0))
-                begins[some] = begun + wide * np.arange(len(some))
-                begun += wide * len(some)
-            found.append(torch.from_numpy(ranges(begins, counts)).to(self.device))
-        return found[0], found[1]
-
-    def equal(self, group: Group) -> Tensor | None:
-        """Which ids are equal: [fields, B, m, L] float; None where they are not to be told."""
-        if self.ids is None:
-            return None
-        wanted, found = self.ids[0][group.targets].movedim(-1, 0), self.ids[1][group.events].movedim(-1, 0)
-        known = (wanted != UNKNOWN)[..., None] & group.there[:, None]
-        return ((wanted[..., None] == found[..., None, :]) & known).float()
 
 
 def signed_log(x: Tensor) -> Tensor:
@@ -168,7 +88,7 @@ class DIN(nn.Module):
         """x_t [T, D], X [H, D] -> z [T, D]."""
         reads = []
         for group in packed.groups:
-            events, equal = history[group.events], packed.equal(group) if self.match_part is not None else None
+            events, equal = history[group.events], group.equal if self.match_part is not None else None
             step, parts = max(1, PAIR_BLOCK // max(1, group.events.numel())), []
             for at in range(0, group.targets.shape[1], step):
                 some = slice(at, at + step)
@@ -191,7 +111,7 @@ class DIN(nn.Module):
         read = weight @ e / group.lengths[:, None, None]
         if equal is None:
             return read
-        told = signed_log(torch.einsum("bml,fbml->bmf", weight.to(equal.dtype), equal))
+        told = signed_log(torch.einsum("bml,fbml->bmf", weight.float(), equal.float()))
         return torch.cat([read, told.to(read.dtype)], dim=-1)
 
 
@@ -209,22 +129,21 @@ class CausalLayer(nn.Module):
         self.which: Tensor
         self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.identity else None
 
-    def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """A group: [B, L, N, Dh] each -> [B, L, N, Dh], causal; padding comes last, so no event reads it."""
+    def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
+        """[H, N, Dh] each -> [H, N, Dh]: every event reads those of its request up to itself."""
         raise NotImplementedError
 
     def weights(self, scores: Tensor, group: Group) -> Tensor:
         """What the targets' scores [B, N, m, L] weigh events with; nothing on padding."""
         raise NotImplementedError
 
-    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed, group: Group) -> Reads:
+    def by_targets(self, q: Tensor, k: Tensor, v: Tensor, group: Group) -> Reads:
         """A group: q [B, m, N, Dh], k and v [B, L, N, Dh] -> read [B, m, N, Dh], the weight on equal ids [B, m, N]."""
         scores = torch.einsum("bmnd,blnd->bnml", q, k) / math.sqrt(q.shape[-1])
-        equal = packed.equal(group)
-        if self.scale is None or equal is None:
+        if self.scale is None or group.equal is None:
             read = torch.einsum("bnml,blnd->bmnd", self.weights(scores, group).to(v.dtype), v)
             return read, v.new_zeros(read.shape[:-1])
-        mine = equal[self.which].movedim(0, 1)
+        mine = group.equal[self.which].movedim(0, 1).float()
         weights = self.weights(scores.float() + self.scale[:, None, None] * mine, group)
         hits = signed_log((weights * mine).sum(-1).movedim(1, 2) * self.told_times(group)[:, None, None])
         return torch.einsum("bnml,blnd->bmnd", weights.to(v.dtype), v), hits.to(v.dtype)
@@ -252,10 +171,14 @@ class SASRecLayer(CausalLayer):
         target = target + self.dropout(self.out(read))
         return target + self.dropout(self.ffn(target)), history + self.dropout(self.ffn(history)), hits
 
-    def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Softmax attention to the past, by PyTorch's fused kernel."""
-        parts = (part.transpose(1, 2) for part in (q, k, v))
-        return F.scaled_dot_product_attention(*parts, is_causal=True).transpose(1, 2)
+    def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
+        """Softmax attention to the past, by PyTorch's fused kernel; padding comes last, so no event reads it."""
+        read = []
+        for group in packed.groups:
+            parts = [part[group.events].transpose(1, 2) for part in (q, k, v)]
+            attended = F.scaled_dot_product_attention(*parts, is_causal=True) if parts[0].numel() else parts[2]
+            read.append(attended.transpose(1, 2))
+        return packed.joined(read, of_targets=False)
 
     def weights(self, scores: Tensor, group: Group) -> Tensor:
         """Softmax."""
@@ -281,21 +204,9 @@ class HSTULayer(CausalLayer):
         history = history + self.dropout(self.out(self.read_norm(own) * u))
         return target + self.dropout(self.out(self.read_norm(read) * tu)), history, hits
 
-    def among_events(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Blocks of queries at a time, computed again in the backward pass: scores are never all in memory."""
-        batch, length, heads, _ = q.shape
-        step = max(1, SCORE_BLOCK // (batch * length * heads))
-        blocks = range(0, length, step)
-        read = [checkpoint(self._block, q[:, at : at + step], k, v, at, use_reentrant=False) for at in blocks]
-        return torch.cat(read, 1)
-
-    @staticmethod
-    def _block(q: Tensor, k: Tensor, v: Tensor, at: int) -> Tensor:
-        stop = at + q.shape[1]
-        place = torch.arange(at, stop, device=q.device)
-        scores = F.silu(torch.einsum("bmnd,blnd->bnml", q, k[:, :stop]) / math.sqrt(q.shape[-1]))
-        scores = scores.masked_fill(torch.arange(stop, device=q.device) > place[:, None], 0.0)
-        return torch.einsum("bnml,blnd->bmnd", scores, v[:, :stop]) / (place + 1)[:, None, None]
+    def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
+        """Pointwise attention to the past."""
+        return silu_attention(q, k, v, packed.history_offsets, packed.longest)
 
     def weights(self, scores: Tensor, group: Group) -> Tensor:
         """SiLU over the number of events."""
@@ -309,16 +220,13 @@ class HSTULayer(CausalLayer):
 def _each(
     layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention group by group: events among themselves [H, D], targets [T, D], their hits [T, N]."""
-    own, read, hits = [], [], []
+    """Attention: events among themselves [H, D], targets [T, D], their hits [T, N]."""
+    own, read, hits = layer.among_events(q, k, v, packed), [], []
     for group in packed.groups:
-        queries, keys, values = (part[group.events] for part in (q, k, v))
-        own.append(layer.among_events(queries, keys, values) if keys.numel() else values)
-        one, told = layer.by_targets(asked[group.targets], keys, values, packed, group)
+        one, told = layer.by_targets(asked[group.targets], k[group.events], v[group.events], group)
         read.append(one)
         hits.append(told)
-    together = packed.joined(own, of_targets=False), packed.joined(read, of_targets=True)
-    return together[0].flatten(1), together[1].flatten(1), packed.joined(hits, of_targets=True)
+    return own.flatten(1), packed.joined(read, of_targets=True).flatten(1), packed.joined(hits, of_targets=True)
 
 
 class CausalStack(nn.Module):

@@ -9,18 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.extrapolation import comparators
+from benchmarks.extrapolation import groups
 from benchmarks.extrapolation.comparators import (
     COMPARATORS,
     DIN,
     HSTU,
     CausalStack,
     ComparatorRanker,
-    HSTULayer,
     MeanPooling,
-    Packed,
     SASRec,
 )
+from benchmarks.extrapolation.groups import Packed
 from contracts.config import ModelConfig
 
 CONFIG = ModelConfig(width=16, heads=4, layers=2, dropout=0.0, item_buckets=64, author_buckets=64, tag_buckets=16)
@@ -51,7 +50,7 @@ def requests(packed: Packed) -> list[tuple[slice, slice]]:
 @pytest.fixture(params=[0, 256], ids=["by length", "together"])
 def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Requests are grouped by length, or all padded to one."""
-    monkeypatch.setattr("benchmarks.extrapolation.comparators.SHORT", request.param)
+    monkeypatch.setattr("benchmarks.extrapolation.groups.SHORT", request.param)
     return request.param
 
 
@@ -143,26 +142,11 @@ def test_din_is_an_mlp_on_each_pair() -> None:
             torch.testing.assert_close(din.mlp(torch.cat([pooled, told, target[m]])), got[m], atol=1e-5, rtol=1e-5)
 
 
-def test_hstu_among_events_is_its_formula_whatever_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    layer = HSTULayer(CONFIG, True)
-    q, k, v = torch.randn(3, 1, 11, 4, 4)
-    expected = torch.zeros(1, 11, 4, 4)
-    for i in range(11):
-        for n in range(4):
-            for j in range(i + 1):
-                score = F.silu(q[0, i, n] @ k[0, j, n] / 2)
-                expected[0, i, n] += score * v[0, j, n] / (i + 1)
-    for block in (1 << 24, 100, 1):
-        monkeypatch.setattr("benchmarks.extrapolation.comparators.SCORE_BLOCK", block)
-        torch.testing.assert_close(layer.among_events(q, k, v), expected, atol=1e-5, rtol=1e-5)
-
-
 def test_equal_ids_raise_a_targets_score_and_unknown_ones_do_not() -> None:
     packed = Packed(offsets([2]), offsets([2]), (torch.tensor([[7, -1], [8, 5]]), torch.tensor([[7, -1], [9, 5]])))
-    equal = packed.equal(packed.groups[0])
+    equal = packed.groups[0].equal
     assert equal is not None
-    assert equal[:, 0].tolist() == [[[1, 0], [0, 0]], [[0, 0], [0, 1]]]
+    assert equal[:, 0].tolist() == [[[True, False], [False, False]], [[False, False], [False, True]]]
 
 
 @pytest.mark.usefixtures("short")
@@ -174,7 +158,7 @@ def test_groups_hold_every_row_once_and_nothing_twice_as_long() -> None:
     assert sum(int(group.there.sum()) for group in packed.groups) == len(rows)
     for group in packed.groups:
         longest = group.there.shape[1]
-        assert longest <= comparators.SHORT or 2 * int(group.lengths.min()) > longest
+        assert longest <= groups.SHORT or 2 * int(group.lengths.min()) > longest
         assert group.there.sum(1).clamp(min=1).equal(group.lengths)
 
 

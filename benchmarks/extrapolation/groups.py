@@ -1,0 +1,94 @@
+"""Which requests are read together? Those of alike length, padded: readers that compare every pair need rectangles."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contracts.ragged import Ints, ranges
+from contracts.schemas import UNKNOWN
+
+SHORT = 256  # requests of no more events are padded to one length; longer ones to less than twice their own
+
+
+@dataclass(frozen=True)
+class Group:
+    """B requests padded to one length L and one number of targets m; padding points at the first of all."""
+
+    targets: Tensor  # [B, m], places in the batch's targets
+    events: Tensor  # [B, L]
+    there: Tensor  # [B, L] bool: no padding
+    lengths: Tensor  # [B]: events, at least 1
+    equal: Tensor | None  # [fields, B, m, L] bool: which ids are; None where they are not to be told
+
+
+class Packed:
+    """Requests lying behind one another: target offsets, history offsets [B+1], and the ids that may be equal:
+    of targets [T, fields] and of events [H, fields]."""
+
+    def __init__(self, target_offsets: Tensor, history_offsets: Tensor, ids: tuple[Tensor, Tensor] | None) -> None:
+        self.targets, self.events = target_offsets.cpu().numpy(), history_offsets.cpu().numpy()
+        self.device, self.ids, self.history_offsets = target_offsets.device, ids, history_offsets
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The requests by length, the longest first."""
+        return [self._group(members) for members in self._members]
+
+    @cached_property
+    def _members(self) -> list[Ints]:
+        """The numbers of each group's requests."""
+        lengths = np.diff(self.events)
+        by_length = np.argsort(-lengths, kind="stable")
+        found: list[Ints] = []
+        while len(by_length):
+            longest = lengths[by_length[0]]
+            alike = by_length[(lengths[by_length] > longest // 2) | (longest <= SHORT)]
+            found.append(alike)
+            by_length = by_length[len(alike) :]
+        return found
+
+    def _group(self, members: Ints) -> Group:
+        targets, events, there = (
+            each.to(self.device)
+            for each in (self._padded(self.targets, members)[0], *self._padded(self.events, members))
+        )
+        lengths = torch.from_numpy(np.maximum(np.diff(self.events)[members], 1)).to(self.device)
+        equal = None
+        if self.ids is not None:
+            wanted, found = self.ids[0][targets].movedim(-1, 0), self.ids[1][events].movedim(-1, 0)
+            known = (wanted != UNKNOWN)[..., None] & there[:, None]
+            equal = (wanted[..., None] == found[..., None, :]) & known
+        return Group(targets, events, there, lengths, equal)
+
+    @staticmethod
+    def _padded(offsets: Ints, members: Ints) -> tuple[Tensor, Tensor]:
+        """Places of the members' rows [B, n], and which are no padding."""
+        counts = np.diff(offsets)[members]
+        steps = np.arange(counts.max(initial=0))
+        there = steps < counts[:, None]
+        return torch.from_numpy(np.where(there, offsets[members][:, None] + steps, 0)), torch.from_numpy(there)
+
+    def joined(self, padded: list[Tensor], of_targets: bool) -> Tensor:
+        """What each group gave, [B, m or L, ...], in the order of the batch: [T or H, ...]."""
+        return torch.cat([each.flatten(0, 1) for each in padded])[self._places[0 if of_targets else 1]]
+
+    @cached_property
+    def _places(self) -> tuple[Tensor, Tensor]:
+        """Where targets and events lie among the rows of all groups, padding included."""
+        found = []
+        for offsets in (self.targets, self.events):
+            counts, begins, begun = np.diff(offsets), np.zeros(len(offsets) - 1, np.int64), 0
+            for some in self._members:
+                wide = int(counts[some].max(initial=0))
+                begins[some] = begun + wide * np.arange(len(some))
+                begun += wide * len(some)
+            found.append(torch.from_numpy(ranges(begins, counts)).to(self.device))
+        return found[0], found[1]
+
+    @property
+    def longest(self) -> int:
+        """Events of the longest request."""
+        return int(np.diff(self.events).max(initial=0))
