@@ -30,6 +30,7 @@ COMMON = {
     "spark.speculation": "false",  # two attempts of a task would write the same file
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.python.sql.dataFrameDebugging.enabled": "false",  # five calls of the JVM for each column expression
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
     "spark.log.level": "ERROR",

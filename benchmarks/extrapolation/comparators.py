@@ -206,7 +206,8 @@ class HSTULayer(CausalLayer):
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
         """Pointwise attention to the past."""
-        return silu_attention(q, k, v, packed.history_offsets, packed.longest)
+        parts = (part.movedim(1, 0) for part in (q, k, v))
+        return silu_attention(*parts, packed.history_offsets, packed.longest).movedim(0, 1)
 
     def weights(self, scores: Tensor, group: Group) -> Tensor:
         """SiLU over the number of events."""

@@ -15,7 +15,10 @@ SHORT = 256  # requests of no more events are padded to one length; longer ones 
 
 @dataclass(frozen=True)
 class Group:
-    """B requests padded to one length L and one number of targets m; padding points at the first of all."""
+    """B requests padded to one length L and one number of targets m.
+
+    Padding points at any rows, each as often as the others: gradients of a row named often are added one by one.
+    """
 
     targets: Tensor  # [B, m], places in the batch's targets
     events: Tensor  # [B, L]
@@ -69,7 +72,8 @@ class Packed:
         counts = np.diff(offsets)[members]
         steps = np.arange(counts.max(initial=0))
         there = steps < counts[:, None]
-        return torch.from_numpy(np.where(there, offsets[members][:, None] + steps, 0)), torch.from_numpy(there)
+        anywhere = np.arange(there.size).reshape(there.shape) % max(1, offsets[-1])
+        return torch.from_numpy(np.where(there, offsets[members][:, None] + steps, anywhere)), torch.from_numpy(there)
 
     def joined(self, padded: list[Tensor], of_targets: bool) -> Tensor:
         """What each group gave, [B, m or L, ...], in the order of the batch: [T or H, ...]."""

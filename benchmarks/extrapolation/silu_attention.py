@@ -1,36 +1,43 @@
-"""HSTU's attention among events: fused on CUDA, where its scores would fill the memory; in plain PyTorch elsewhere."""
+"""What does an event read of the events before it, in HSTU? Their values, weighed by SiLU and not by softmax."""
 
+import math
 import os
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.kernels import can_run, has_triton
+from model.kernels import has_triton
+
+FUSED = (torch.bfloat16, torch.float16, torch.float32)
 
 
-def silu_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
-    """out_i = sum over j <= i of the same request of SiLU(q_i . k_j / sqrt(D)) v_j, divided by the number of these j.
+def silu_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, max_length: int) -> Tensor:
+    """out[i] = sum_{j <= i} SiLU(q_i . k_j / sqrt(Dh)) v_j / (the number of events up to i), j of i's own request.
 
-    Args:
-        q: [N, H, D], as k and v: events of all requests behind one another, heads, width of a head.
-        offsets: [B+1], where requests begin and end, on the same device.
-        longest: events of the longest request, or more.
+    q, k, v [H, N, Dh] of one type, Dh a power of two up to 64; request b has the events offsets[b] .. offsets[b+1] - 1
+    of the N, at most max_length -> [H, N, Dh]. Fused kernels where they can run (or TRITON_INTERPRET=1), which write no
+    score and give the same bits twice; else the plain version, which writes all scores of a request.
     """
-    if can_run(q) or (has_triton() and os.environ.get("TRITON_INTERPRET") == "1"):
-        from benchmarks.extrapolation.silu_kernels import SiluAttention
+    width = q.shape[-1]
+    if not q.dtype == k.dtype == v.dtype or width > 64 or width & (width - 1):
+        kinds = ", ".join(f"{x.dtype} of width {x.shape[-1]}" for x in (q, k, v))
+        raise ValueError(f"silu_attention: expected one type and a width that is a power of two up to 64, got {kinds}")
+    runs = q.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+    if not (runs and has_triton() and q.dtype in FUSED):
+        return plain(q, k, v, offsets)
+    from benchmarks.extrapolation.silu_kernels import SiLUAttention
 
-        out: Tensor = SiluAttention.apply(q.contiguous(), k.contiguous(), v.contiguous(), offsets, longest)
-        return out
-    return plain(q, k, v, offsets)
+    out: Tensor = SiLUAttention.apply(q, k, v, offsets, max_length)
+    return out
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    """The same, request by request, with every score written."""
-    found = []
-    for start, stop in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        query, key, value = (each[start:stop].transpose(0, 1) for each in (q, k, v))
-        weights = F.silu(query @ key.transpose(1, 2) / q.shape[-1] ** 0.5).tril()
-        number = torch.arange(1, stop - start + 1, device=q.device)
-        found.append((weights @ value).transpose(0, 1) / number[:, None, None])
-    return torch.cat(found).to(q.dtype) if found else torch.zeros_like(q)
+    """The slow twin: request by request, in PyTorch."""
+    reads = []
+    for begin, end in pairwise(offsets.tolist()):
+        asked, keys, values = (x[:, begin:end] for x in (q, k, v))
+        weights = F.silu(asked @ keys.mT / math.sqrt(q.shape[-1])).tril()
+        reads.append(weights @ values / torch.arange(1, end - begin + 1, device=q.device)[:, None])
+    return torch.cat(reads, dim=1)

@@ -16,6 +16,7 @@ from benchmarks.extrapolation.comparators import (
     HSTU,
     CausalStack,
     ComparatorRanker,
+    HSTULayer,
     MeanPooling,
     SASRec,
 )
@@ -140,6 +141,40 @@ def test_din_is_an_mlp_on_each_pair() -> None:
                 pooled, hits = pooled + a * y / (h.stop - h.start), hits + a * equal
             told = torch.sign(hits) * torch.log(1 + hits.abs())
             torch.testing.assert_close(din.mlp(torch.cat([pooled, told, target[m]])), got[m], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("match", [False, True])
+def test_hstu_is_its_formula(match: bool) -> None:
+    """Events and targets of one layer, in float64, head by head and event by event."""
+    torch.manual_seed(0)
+    layer = HSTULayer(CONFIG, match).double()
+    target, history, packed = inputs(match)
+    target, history = target.double(), history.double()
+    read_t, read_h, hits = layer(target, history, packed)
+
+    def projected(x: Tensor) -> list[Tensor]:
+        return list(F.silu(layer.uqkv(layer.norm(x))).view(4, 4, 4))  # u, q, k, v of every head
+
+    for t, h in requests(packed):
+        events, n = [projected(x) for x in history[h]], h.stop - h.start
+        for i, (u, q, _, _) in enumerate(events):
+            own = sum(F.silu((q * k).sum(1) / 2)[:, None] * v for _, _, k, v in events[: i + 1])
+            out = layer.out(layer.read_norm(own.flatten() / (i + 1)) * u.flatten())  # type: ignore[union-attr]
+            torch.testing.assert_close(read_h[h][i], history[h][i] + out)
+        for m in range(t.start, t.stop):
+            u, q, _, _ = projected(target[m])
+            own, told = torch.zeros(4, 4).double(), torch.zeros(4).double()
+            for j, (_, _, k, v) in enumerate(events):
+                score = (q * k).sum(1) / 2
+                if match:
+                    assert packed.ids is not None
+                    equal = (packed.ids[0][m] == packed.ids[1][h][j])[layer.which]
+                    score = score + layer.scale * equal
+                    told = told + F.silu(score) * equal
+                own = own + F.silu(score)[:, None] * v / n
+            out = layer.out(layer.read_norm(own.flatten()) * u.flatten())
+            torch.testing.assert_close(read_t[m], target[m] + out, atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(hits[m], told.sign() * told.abs().log1p(), atol=1e-6, rtol=1e-6)
 
 
 def test_equal_ids_raise_a_targets_score_and_unknown_ones_do_not() -> None:
