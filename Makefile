@@ -21,7 +21,7 @@ run: $(READY) ## run the main job: SOURCE=simulated|kuairand|generic LOG=FOLDER 
 test: $(READY) ## lint, types and the default test suite
 	$(BIN)/ruff format --check . && $(BIN)/ruff check .
 	$(BIN)/mypy
-	@$(JAVA) && $(BIN)/pytest -q -m "not slow" $(ARGS)
+	@$(JAVA) && $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(READY) ## the tests that run real schedulers and whole pipelines
 	@$(JAVA) && $(BIN)/pytest -q -m slow $(ARGS)
