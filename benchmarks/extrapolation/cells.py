@@ -171,7 +171,7 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
-    shortest = size.training["window_min"]  # the mean is pinned: no more tokens, and fewer in long windows
+    shortest = size.training["window_min"]  # the mean is pinned: where histories are long, no more tokens
     other = shortest // 4 if shortest > 64 else 4 * shortest
     return {f"windows from {other}": {"train": {"window_min": other}}}
 
@@ -208,13 +208,11 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
             for reader in ("din", "mean"):
                 for label in ("beta", longest_fixed):
                     yield Cell(**stca | {"reader": reader}, training=label, train=windows[label], seed=seed)
-            for reader, equal in (
-                ("sasrec", 3 * fixed // 8),
-                ("hstu", fixed // 2),
-            ):  # the method's arithmetic (compute.py)
+            equal = {"sasrec": 3 * fixed // 8, "hstu": fixed // 2}  # windows of the method's arithmetic (compute.py)
+            for reader, window in equal.items():
                 other = stca | {"reader": reader}
-                as_much = {"window_shape": "fixed", "window_mean": equal}
-                yield Cell(**other, training=f"fixed {equal}", train=as_much, seed=seed)
+                as_much = {"window_shape": "fixed", "window_mean": window}
+                yield Cell(**other, training=f"fixed {window}", train=as_much, seed=seed)
                 yield Cell(**other, training=longest_fixed, train=windows[longest_fixed], seed=seed)
                 if seed == 0:
                     yield Cell(**other, training="beta", seed=seed)
