@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.extrapolation.cells import LONG
-from benchmarks.extrapolation.judge import SHORT_HISTORY, interval
+from benchmarks.extrapolation.judge import DRAWS, SHORT_HISTORY, interval
 from benchmarks.extrapolation.runner import draws_path, read_results
 
 Floats = NDArray[np.float64]
@@ -34,8 +34,10 @@ class Estimate:
         return interval(self.draws)
 
     def text(self, signed: bool = False) -> str:
-        """+.0123 (+.0101 .. +.0140), or .7654 ± .0021."""
+        """+.0123 (+.0101 .. +.0140), or .7654 ± .0021; the number alone where there are no replicates."""
         low, high = self.bounds
+        if np.isnan(low):
+            return number(self.value, signed)
         if signed:
             return f"{number(self.value, True)} ({number(low, True)} .. {number(high, True)})"
         return f"{number(self.value)} ± {number((high - low) / 2)}"
@@ -95,12 +97,15 @@ class Group:
         ]
 
     def estimate(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> Estimate:
-        """A metric at a window over a slice."""
-        kept = []
-        for line in self.lines:
-            with np.load(draws_path(self.out, line["key"])) as draws:
-                kept.append(draws[f"{task}|{of}|{window}|{metric}"].astype(np.float64))
+        """A metric at a window over a slice; without replicates where a line's are not beside the results file."""
         value = float(np.mean(self.values(metric, task, window, of)))
+        files = [draws_path(self.out, line["key"]) for line in self.lines]
+        if not all(file.exists() for file in files):
+            return Estimate(value, np.full(DRAWS, np.nan))
+        kept = []
+        for file in files:
+            with np.load(file) as draws:
+                kept.append(draws[f"{task}|{of}|{window}|{metric}"].astype(np.float64))
         return Estimate(value, np.take_along_axis(np.stack(kept), self._drawn_seeds(len(kept[0])), axis=0).mean(axis=0))
 
     def _drawn_seeds(self, replicates: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from types import FrameType
@@ -23,6 +23,7 @@ from benchmarks.extrapolation.plan import Planned
 
 WORKER = "benchmarks.extrapolation.worker"
 TERMINATED = 143  # 128 + SIGTERM
+PIPE = "CUDA_MPS_PIPE_DIRECTORY"
 
 
 class Queue:
@@ -54,6 +55,18 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def on_card(card: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a process is told so that it finds one card of several.
+
+    NVIDIA's multi-process service hangs where one daemon has several cards; with one daemon a card, each under a folder
+    with its number in the place of `{card}`, that card is the only one, and so the first, that a process sees there.
+    """
+    pipe = environment.get(PIPE, "")
+    if "{card}" in pipe:
+        return {PIPE: pipe.format(card=card), "CUDA_VISIBLE_DEVICES": "0"}
+    return {"CUDA_VISIBLE_DEVICES": str(card)}
+
+
 class Worker:
     """One process, on one of the cards where there are several, and the cell that it has."""
 
@@ -62,9 +75,7 @@ class Worker:
             [sys.executable, "-m", WORKER, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={"OMP_NUM_THREADS": str(threads)}
-            | os.environ
-            | ({} if card is None else {"CUDA_VISIBLE_DEVICES": str(card)}),
+            env={"OMP_NUM_THREADS": str(threads)} | os.environ | ({} if card is None else on_card(card, os.environ)),
         )
         self.has: Planned | None = None
 

@@ -24,6 +24,7 @@ from benchmarks.extrapolation.findings import (
 )
 
 SIZE = (7.2, 4.2)
+WIDE = (11.5, 4.2)
 DPI = 130
 
 
@@ -84,25 +85,47 @@ def best_of_readers(groups: list[Group], task: str) -> list[Group]:
 
 
 def by_window(groups: list[Group], findings: Findings, name: str, task: str, of: str, path: Path) -> Path:
-    """AUC against the evaluation window, a line for each group with its interval."""
-    figure, axes = plt.subplots(figsize=SIZE)
+    """AUC against the evaluation window, and what each group differs by from the method, with paired intervals.
+
+    A line's own interval is some .02 to each side, nearly all of it users' luck that all lines share.
+    """
+    base = next((g for g in groups if (g.cell["reader"], g.cell["training"]) == ("stca", "beta")), None)
+    figure, panels = plt.subplots(1, 1 if base is None else 2, figsize=WIDE if base else SIZE, squeeze=False)
+    axes, several = panels[0][0], len({g.cell["reader"] for g in groups}) > 1
+    windows = sorted({w for group in groups for w in group.windows})
     for number, group in enumerate(groups):
-        found = [group.estimate("auc", task, w, of) for w in group.windows]
-        low, high = zip(*(each.bounds for each in found), strict=True)
-        colour = f"C{number % 10}"
-        label = group.name if len({g.cell["reader"] for g in groups}) > 1 else group.cell["training"]
-        axes.plot(group.windows, [each.value for each in found], marker="o", color=colour, label=label)
-        axes.fill_between(group.windows, low, high, color=colour, alpha=0.12, linewidth=0)
+        colour, label = f"C{number % 10}", group.name if several else group.cell["training"]
+        values = [group.estimate("auc", task, w, of).value for w in group.windows]
+        axes.plot(group.windows, values, marker="o", color=colour, label=f"{label} ({_seeds(group)})")
+        if base is not None and group is not base:
+            apart = 2 ** (0.09 * (number - len(groups) / 2))  # so that no interval hides another
+            _differences(panels[0][1], group, base, task, of, colour, apart)
+    if base is not None:
+        panels[0][1].axhline(0, color="C0", linewidth=1)
+        panels[0][1].set_title(f"minus {base.name}: the same users, 95 %", fontsize=10)
     oracle = findings.find(name, "oracle", "truth")
+    title = f"{name}: {task}, {_who(of)}"
     if oracle and of in oracle.slices:
-        top = oracle.estimate("auc", task, oracle.windows[-1], of).value
-        axes.set_title(f"{name}: {task}, {_who(of)}; the truth reaches {top:.3f}", fontsize=10)
-    else:
-        axes.set_title(f"{name}: {task}, {_who(of)}", fontsize=10)
-    _window_axis(axes, sorted({w for group in groups for w in group.windows}))
+        title += f"; the truth reaches {oracle.estimate('auc', task, oracle.windows[-1], of).value:.3f}"
+    axes.set_title(title, fontsize=10)
+    for each in panels[0]:
+        _window_axis(each, windows)
     axes.set_ylabel("AUC")
     axes.legend(fontsize=8, frameon=False)
     return _save(figure, path)
+
+
+def _differences(axes: Axes, group: Group, base: Group, task: str, of: str, colour: str, apart: float) -> None:
+    windows = [w for w in group.windows if w in base.windows]
+    found = [gain(group, base, task, w, of=of) for w in windows]
+    values = np.array([each.value for each in found])
+    low, high = np.array([each.bounds for each in found]).T
+    bars = [values - low, high - values]
+    axes.errorbar(np.array(windows) * apart, values, bars, marker="o", markersize=4, color=colour, linewidth=0.8)
+
+
+def _seeds(group: Group) -> str:
+    return f"{len(group.lines)} seed{'s'[: len(group.lines) > 1]}"
 
 
 def _who(of: str) -> str:
@@ -146,22 +169,13 @@ def ablations(base: Group, changed: list[Group], task: str, path: Path) -> Path:
 
 
 def scaling(capacities: dict[str, Group], task: str, path: Path) -> Path:
-    """AUC by window for each capacity, with the fitted curve."""
+    """AUC by window for each capacity, with the fitted curve; its intervals are in the tables."""
     figure, axes = plt.subplots(figsize=SIZE)
     for number, (label, group) in enumerate(capacities.items()):
-        found, colour = [group.estimate("auc", task, w) for w in group.windows], f"C{number}"
-        low, high = zip(*(each.bounds for each in found), strict=True)
+        values, colour = [group.estimate("auc", task, w).value for w in group.windows], f"C{number}"
         dense = (group.mean("parameters") - group.mean("table_parameters")) / 1e6
-        values = [each.value for each in found]
-        axes.errorbar(
-            group.windows,
-            values,
-            [np.subtract(values, low), np.subtract(high, values)],
-            fmt="o",
-            color=colour,
-            alpha=0.8,
-            label=f"{label}: {dense:.2f} M parameters besides tables",
-        )
+        told = f"{label}: {dense:.2f} M parameters besides tables ({_seeds(group)})"
+        axes.plot(group.windows, values, "o", color=colour, label=told)
         if curve := fit_curve(group.windows, values):
             x = np.geomspace(group.windows[0], group.windows[-1], 100)
             axes.plot(x, curve.at(x), color=colour, linewidth=1)

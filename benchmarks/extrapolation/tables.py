@@ -173,7 +173,8 @@ def page(findings: Findings) -> Iterator[str]:
     """The whole page."""
     yield "# Train short, read long: results\n"
     yield "Written by `benchmarks/extrapolation/tables.py`. Values are means over seeds, differences over shared ones."
-    yield "Intervals are 95 %, by a bootstrap of users, the same ones for all, and of seeds where there are several.\n"
+    yield "Intervals are 95 %, by a bootstrap of users, the same ones for all, and of seeds where there are several;"
+    yield "where a number has none, replicates of one of its cells are not beside the results file.\n"
     sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
         ("What the longer window buys", gains),
         ("Against other readers", against),

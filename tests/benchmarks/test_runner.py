@@ -17,8 +17,10 @@ import torch
 from benchmarks.extrapolation import mlflow_log
 from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, importance, suite
 from benchmarks.extrapolation.findings import Findings, fit_curve
+from benchmarks.extrapolation.jobs import PIPE, on_card
 from benchmarks.extrapolation.merge import merge
 from benchmarks.extrapolation.plan import Clock, Data, expected_seconds, plan
+from benchmarks.extrapolation.plots import draw_all
 from benchmarks.extrapolation.runner import RESULTS, Runner, append_line, draws_path, read_results
 from benchmarks.extrapolation.sample_sets import from_world
 from benchmarks.extrapolation.tables import page
@@ -182,6 +184,24 @@ def test_a_difference_is_taken_over_the_seeds_that_both_have(tmp_path: Path) -> 
         "| no position | .7500 | +.0000 (+.0000 .. +.0000) | −.0100 (−.0100 .. −.0100) | +.0500 (+.0500 .. +.0500) |"
     )
     assert 0 < text.index(beta) < text.index(fixed) < text.index(place)
+
+
+def test_results_without_replicates_have_numbers_without_intervals(tmp_path: Path) -> None:
+    append_line(tmp_path / RESULTS, line_of("beta", 0, {512: 0.70, 2_048: 0.74}, tmp_path))
+    append_line(tmp_path / RESULTS, line_of("full", 0, {512: 0.69, 2_048: 0.73}, tmp_path))
+    draws_path(tmp_path, "stca/full/0").unlink()
+    findings = Findings(tmp_path)
+    text = "\n".join(page(findings))
+    assert "| stca, full | 1 | .6900 | .7300 |" in text
+    assert "Beta minus full at 2,048: AUC +.0100, for" in text
+    assert "| stca, beta | all | 2,048 over 512 | +.0400 (+.0400 .. +.0400) |" in text
+    assert (tmp_path / "sim-windows.png") in list(draw_all(findings, tmp_path))
+
+
+def test_a_process_finds_its_card_also_where_every_card_has_a_service_of_its_own() -> None:
+    assert on_card(1, {}) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert on_card(1, {PIPE: "/tmp/mps"}) == {"CUDA_VISIBLE_DEVICES": "1"}
+    assert on_card(1, {PIPE: "/tmp/mps{card}"}) == {PIPE: "/tmp/mps1", "CUDA_VISIBLE_DEVICES": "0"}
 
 
 def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
