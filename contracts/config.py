@@ -29,6 +29,7 @@ SWITCHES = (
     "time_delta",
     "position",
     "window_length",
+    "history_length",
     "sink",
     "match_counts",
     "match_month",
@@ -130,6 +131,7 @@ class ModelConfig:
     time_delta: bool = True  # off: no event says how long ago it was
     position: bool = True  # off: no event says how many came after it
     window_length: bool = False  # on: the user's token says how many events the request sees
+    history_length: bool = False  # on: and how many it has, also those that a window hides
     sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
     match_counts: bool = False  # on: a token says how many events are of the target's item, author, tag, and how recent
     match_month: bool = False  # on: and how many of the last 30 days, with match_counts

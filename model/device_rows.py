@@ -62,13 +62,14 @@ class DeviceRows:
             [
                 cut.event_starts,
                 cut.target_starts,
+                rows.history_lengths[requests],
                 rows.request_time_ms[requests],
                 rows.user_id[row],
                 requests if index is None else index,
                 *rows.user_features[row].T,
             ]
         )
-        event_starts, target_starts, time, user_id, request_index, *features = self._sent(named).unbind()
+        event_starts, target_starts, total, time, user_id, request_index, *features = self._sent(named).unbind()
         history_offsets, target_offsets = self._sent(np.stack([offsets_of(cut.events), offsets_of(cut.targets)]))
         events = _places(event_starts, history_offsets, int(cut.events.sum()))
         targets = _places(target_starts, target_offsets, int(cut.targets.sum()))
@@ -76,6 +77,7 @@ class DeviceRows:
         return RequestBatch(
             history={name: values[events] for name, values in self.history.items()},
             history_offsets=history_offsets,
+            history_total=total,
             target={name: values[targets] for name, values in self.target.items()},
             target_offsets=target_offsets,
             labels=self._labels(tasks, targets),

@@ -22,12 +22,21 @@ from model.hashing import bucket
 from model.lookup import BatchRows, HashedTable
 
 # Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
-CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48, "window": 48}
+CONTEXT_SIZES = {
+    "surface": 64,
+    "duration": 32,
+    "play_ratio": 32,
+    "age": 96,
+    "position": 48,
+    "window": 48,
+    "history": 48,
+}
 
 
 def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
     """Where the rows of each context feature begin, of those that the model has, and how many rows there are."""
-    has = {"age": config.time_delta, "position": config.position, "window": config.window_length}
+    has = {"age": config.time_delta, "position": config.position}
+    has |= {"window": config.window_length, "history": config.history_length}
     starts, total = {}, 0
     for name, size in CONTEXT_SIZES.items():
         if has.get(name, True):
@@ -156,9 +165,12 @@ class Embeddings(nn.Module):
         out: Tensor = self.match_counts(numbers)
         return out
 
-    def window(self, events: Tensor) -> Tensor:
-        """What the number of events that a request sees tells, three buckets an octave: [B] -> [B, D]."""
-        rows = self.context_starts["window"] + log_bucket(events, 3, CONTEXT_SIZES["window"])
+    def length(self, of: str, events: Tensor) -> Tensor:
+        """What a number of events tells, of a request's `window` or its whole `history`: [B] -> [B, D].
+
+        Three buckets an octave.
+        """
+        rows = self.context_starts[of] + log_bucket(events, 3, CONTEXT_SIZES[of])
         return F.embedding(rows, self.context)
 
 

@@ -96,6 +96,7 @@ def fill_up(
         batch,
         history={name: grow(batch.history[name], shape.events) for name in sorted(kept)},
         history_offsets=_more_offsets(batch.history_offsets, batch.num_events, shape.events, shape.requests),
+        history_total=grow(batch.history_total, shape.requests),
         target={name: grow(batch.target[name], shape.targets) for name in sorted(kept)},
         target_offsets=_more_offsets(batch.target_offsets, batch.num_targets, shape.targets, shape.requests),
         labels=grow(batch.labels, shape.targets),

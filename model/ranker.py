@@ -43,7 +43,9 @@ class Ranker(nn.Module):
         )
         user = self.embeddings.user(gathered)
         if self.config.window_length:
-            user = user + self.embeddings.window(batch.history_offsets.diff())
+            user = user + self.embeddings.length("window", batch.history_offsets.diff())
+        if self.config.history_length:
+            user = user + self.embeddings.length("history", batch.history_total)
         user = user[segment_ids(batch.target_offsets, batch.num_targets)]
         counts = [self.embeddings.counts(gathered)] if self.config.match_counts else []
         mixed = self.mixer(self.dropout(z), user, target, *counts)

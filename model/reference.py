@@ -105,7 +105,7 @@ def answered(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[
     """A batch and what `ranker` says of it now, as named tensors to be saved."""
     named = {f"history.{name}": values for name, values in batch.history.items()}
     named |= {f"target.{name}": values for name, values in batch.target.items()}
-    for name in ("history_offsets", "target_offsets", "request_time_ms", "user_features"):
+    for name in ("history_offsets", "history_total", "target_offsets", "request_time_ms", "user_features"):
         named[name] = getattr(batch, name)
     return named | {"logits": torch.from_numpy(exact_logits(ranker, batch, device))}
 
@@ -119,10 +119,11 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
     def fields(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): values for name, values in named.items() if name.startswith(prefix)}
 
-    requests = len(named["request_time_ms"])
+    requests, seen = len(named["request_time_ms"]), named["history_offsets"].diff()
     batch = RequestBatch(
         history=fields("history."),
         history_offsets=named["history_offsets"],
+        history_total=named.get("history_total", seen),  # models of before it was known do not read it
         target=fields("target."),
         target_offsets=named["target_offsets"],
         labels=torch.zeros(len(named["logits"]), 0),
@@ -130,7 +131,7 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
         user_features=named["user_features"],
         user_id=torch.arange(requests),
         request_index=torch.arange(requests),
-        max_history=int(named["history_offsets"].diff().max()),
+        max_history=int(seen.max()),
         max_targets=int(named["target_offsets"].diff().max()),
     )
     return batch, named["logits"].numpy()

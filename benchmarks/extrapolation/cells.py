@@ -155,6 +155,7 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "no position": {"model": {"position": False}},
         "sink": {"model": {"sink": True}},
         "window length": {"model": {"window_length": True}},
+        "history length": {"model": {"history_length": True}},
         "no match counts" if counted else "match counts": {
             "model": {"match_counts": not counted, "match_month": False}
         },

@@ -165,6 +165,18 @@ def test_how_many_events_there_are_is_known_with_its_switch_or_through_a_sink(
     assert torch.allclose(ranker(one), ranker(single), rtol=1e-9, atol=1e-11) != counts
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_cut_history_is_told_from_a_short_one_by_its_switch(
+    config: Config, sample_rows: Callable[..., SampleRows], told: bool
+) -> None:
+    rows, ranker = sample_rows(3), made(config, history_length=told)
+    cut = rows.pack(np.arange(rows.num_requests), 2)
+    assert torch.equal(cut.history_total, torch.from_numpy(rows.history_lengths))
+    assert (cut.history_total > cut.history_offsets.diff()).any()
+    short = replace(cut, history_total=cut.history_offsets.diff())
+    assert torch.equal(ranker(cut), ranker(short)) != told
+
+
 def test_a_set_without_events_at_all_is_read_through_a_sink(
     config: Config, sample_rows: Callable[..., SampleRows]
 ) -> None:
