@@ -174,7 +174,16 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base."""
     shortest = size.training["window_min"]  # the mean is pinned: where histories are long, no more tokens
     other = shortest // 4 if shortest > 64 else 4 * shortest
-    return {f"windows from {other}": {"train": {"window_min": other}}}
+    more, half = {"heads": 2 * size.model["heads"]}, {"learning_rate": size.training["learning_rate"] / 2}
+    without, told = {"match_counts": False, "match_month": False}, {"history_length": True}
+    gentle = f"heads {more['heads']}, half the rate"
+    return {
+        f"windows from {other}": {"train": {"window_min": other}},
+        gentle: {"model": more, "train": half},
+        f"{gentle}, no counts": {"model": more | without, "train": half},
+        f"{gentle}, history length": {"model": more | told, "train": half},
+        f"{gentle}, no counts, history length": {"model": more | without | told, "train": half},
+    }
 
 
 def capacities(size: Size) -> dict[str, dict[str, Any]]:
@@ -194,7 +203,7 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
     comparators    other readers with the method's windows, or with a fixed one, as they are usually trained; trees
     ablations      STCA without one thing at a time
     tuning         STCA with one setting that may be better
-    scaling        three capacities x two learning rates, the better of which counts
+    scaling        three capacities x three learning rates, the best of which counts
     controls       shuffled labels, no history, the oracle where there is a truth
     """
     stca = {"suite": name, "set": sets, "reader": "stca"}
@@ -227,12 +236,12 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 yield Cell(**stca, training=label, seed=seed, **change)
         elif name == "scaling":
             for label, model in capacities(size).items():
-                for share, told in ((1.0, ""), (0.5, ", half the rate")):
-                    if not model and not told:
+                for share, rate in ((1.0, ""), (0.5, ", half the rate"), (0.25, ", a quarter of the rate")):
+                    if not model and not rate:
                         yield Cell(**stca, training="beta", seed=seed)
                         continue
                     train = {"learning_rate": share * size.training["learning_rate"]}
-                    yield Cell(**stca, training=f"{label}{told}", model=model, train=train, seed=seed)
+                    yield Cell(**stca, training=f"{label}{rate}", model=model, train=train, seed=seed)
         elif name == "controls":
             yield Cell(**stca, training="beta", seed=seed)
             yield Cell(**stca, training="beta", change="shuffled", seed=seed)
