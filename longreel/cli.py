@@ -38,6 +38,7 @@ STEPS: dict[str, tuple[str, str]] = {
 
 EXIT_CODES = """exit codes:
   0    done
+  1    a day failed (run), a line is red (status --check), the model differs (reproduce); or a crash, with its traceback
   2    a mistake to mend; the last line says what was expected, what came and what to do
   3    data are not there yet
   4    a quality checkpoint stopped the day

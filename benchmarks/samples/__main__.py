@@ -1,7 +1,7 @@
 """Samples by longreel, as one row a target in Spark, and by DuckDB, side by side: `python -m benchmarks.samples WORK`.
 
 Makes both logs under WORK (about 6 GB) where they are not there yet, runs every contender in a process of its own, and
-writes results.json and results.md beside this file. About an hour on two cores.
+writes results.json and results.md beside this file. About half an hour on two cores.
 """
 
 import argparse
