@@ -3,7 +3,8 @@
 Three kinds of comparison with the champion, each at an error rate that the policy states:
   better     the gate task's AUC or log loss is surely better: only this promotes (false_promotion_rate)
   proved     a loss beyond the tolerance is ruled out, or the candidate waits (missed_regression_rate)
-  watched    the candidate is stopped only where a loss is sure (false_rejection_rate, shared by all of them)
+  watched    the candidate is stopped only where a loss is sure (false_rejection_rate, shared by the windows'
+             gates, and by those against the champion)
 Where fewer users than the policy's `min_users` came, nothing is compared: `unjudged`, which stops nobody and is said.
 """
 
