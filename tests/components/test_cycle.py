@@ -110,6 +110,10 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     model = f"models:/{registry.model_name(home.config)}@champion"
     example = mlflow.models.Model.load(model).load_input_example()
     assert len(example["history_item_id"][0]) > 0
+    assert "request_id" in example
+    people = home.lake.read(home.lake.require("samples", DAY - timedelta(days=1))).to_pylist()  # its last training day
+    assert example["user_id"][0] not in {person["user_id"] for person in people}  # whom `forget` would not find here
+    assert list(example["history_time_ms"][0]) not in [person["history_time_ms"] for person in people]
     registered = client.get_model_version(registry.model_name(home.config), str(made.version))
     assert registered.tags["run_name"] == run.info.run_name
     assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
