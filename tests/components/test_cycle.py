@@ -296,7 +296,9 @@ def test_a_killed_training_that_nobody_goes_on_with_is_ended_and_in_time_swept_a
     assert "old" not in kept
 
 
-def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(make_home: MakeHome) -> None:
+def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
+    make_home: MakeHome, publish: Callable[..., None]
+) -> None:
     home = make_home(4)
     first = train_candidate(home, DAY)
     assert judge(home, first.version, DAY) == "promote"
@@ -315,6 +317,15 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     assert "<code>version 1, the champion on 2026-01-04</code>" in card
     gain = client.get_metric_history(second.run_id, "gain_by_window/click")
     assert gain[-1].value == pytest.approx(ours["auc/click"] - theirs["auc/click"])
+
+    publish(home, later, seed=1)  # corrected, and so judged again
+    judge(home, second.version, later)
+    data = client.get_run(second.run_id).data
+    where = f"tags.mlflow.parentRunId = '{second.run_id}'"
+    same_data = f"{where} and tags.judged_data_digest = '{data.tags['judged_data_digest']}'"
+    (again,) = client.search_runs([tracking.experiment_id(home, client)], same_data)
+    gain = client.get_metric_history(second.run_id, "gain_by_window/click")
+    assert gain[-1].value == pytest.approx(data.metrics["auc/click"] - again.data.metrics["auc/click"])
 
 
 def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(
