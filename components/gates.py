@@ -4,7 +4,8 @@ Three kinds of comparison with the champion, each at an error rate that the poli
   better     the gate task's AUC or log loss is surely better: only this promotes (false_promotion_rate)
   proved     a loss beyond the tolerance is ruled out, or the candidate waits (missed_regression_rate)
   watched    the candidate is stopped only where a loss is sure (false_rejection_rate, shared by all of them)
-Where fewer users than the policy's `min_users` came, nothing is compared: `unjudged`, which stops nobody and is said.
+Where fewer users than the policy's `min_users` came, nothing is compared: `unjudged`, which stops nobody and is said;
+where that is everybody of the day, the candidate is held, champion or not.
 """
 
 import math
@@ -164,15 +165,18 @@ def _parity(report: EvaluationReport) -> Gate:
 
 def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
     window = report.windows[-1]
-    auc = report.row(policy.task, window).auc
+    row = report.row(policy.task, window)
+    auc = row.auc
     assert auc.value is not None  # `_complete` passed
     assert auc.low is not None
     span = f"({report.interval:.0%} interval {auc.low:.4f} .. {auc.high:.4f})"
     said = f"AUC of {policy.task} at window {window:,} is {auc.value:.4f} {span}"
+    if row.users < policy.min_users:
+        return _too_few("floor", said, row.users, policy)
     if auc.low > policy.min_auc:
         return Gate(name="floor", verdict="pass", reason=f"{said}, above the floor of {policy.min_auc:.4f}.")
     if auc.value > policy.min_auc:
-        above = Difference.within(auc, report.interval, report.row(policy.task, window).users)
+        above = Difference.within(auc, report.interval, row.users)
         assert above is not None  # it has a value and an interval
         factor = above.more_data(policy.min_auc, (1 - report.interval) / 2)
         reason = f"{said}: not surely above the floor of {policy.min_auc:.4f}. {settles(factor, above.users)}"
@@ -189,6 +193,8 @@ def _calibration(report: EvaluationReport, champion: EvaluationReport | None, po
     if ratio.value is None or ratio.low is None or ratio.high is None or ece.value is None or ece.low is None:
         reason = f"{task} had no positives on this day, so its calibration was not judged."
         return Gate(name=name, verdict="unjudged", reason=reason)
+    if row.users < policy.min_users:
+        return _unjudged(name, f"Calibration of {task}", row)
     said = (
         f"Predicted over observed rate of {task} at window {window:,} is {ratio.value:.3f} "
         f"({report.interval:.0%} interval {ratio.low:.3f} .. {ratio.high:.3f}), its expected calibration error "
@@ -230,6 +236,12 @@ def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
         said = f"With {longest:,} events read instead of {usual:,}, near the training mean, {about} is"
         gates.append(_watched(name, said, change, policy.max_window_loss, level))
     return gates
+
+
+def _too_few(name: str, said: str, users: int, policy: GatePolicy) -> Gate:
+    """What holds a candidate on a day with fewer users than the policy decides by."""
+    reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
+    return Gate(name=name, verdict="hold", reason=reason, more_data=policy.min_users / max(1, users))
 
 
 def _unjudged(name: str, what: str, row: MetricRow) -> Gate:
@@ -302,9 +314,7 @@ class _Rivals:
         said = " and ".join(f"{NAMES[m]} of {policy.task} is {g.say(level)}" for m, g in gains.items())
         said = f"Against the champion on the same {users:,} users, {said or 'nothing can be compared'}"
         if users < policy.min_users:
-            factor = policy.min_users / max(1, users)
-            reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
-            return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
+            return _too_few(name, said, users, policy)
         wanted = f" by more than {policy.min_gain:.4f}" if policy.min_gain else ""
         sure = [NAMES[m] for m, g in gains.items() if g.low(level) > policy.min_gain]
         if sure:

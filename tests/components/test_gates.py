@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,6 +170,15 @@ def test_too_few_users_decide_nothing(report: Report) -> None:
     assert decision.outcome == "hold"
     assert gate(decision, "champion/better").more_data == 5
     assert "fewer users than the 1,000" in decision.reasons[0]
+
+
+@pytest.mark.parametrize("few", [{}, {"calibration": 9.0}, {"by_window": (-0.4, -0.4, -0.4)}], ids=str)
+def test_too_few_users_make_no_first_champion_and_reject_nobody(report: Report, few: dict[str, Any]) -> None:
+    decision = decide(report(**few), None, dataclasses.replace(POLICY, min_users=1_000))
+    assert decision.outcome == "hold"
+    assert not_passed(decision) == {"floor": "hold"}
+    assert decision.more_data == 5
+    assert "calibration/click" in decision.unjudged
 
 
 # Slices
