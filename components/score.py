@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=whole(1), help="a registered version")
     which.add_argument("--champion", action="store_true", help="the present champion (default)")
-    parser.add_argument("--window", type=whole(0), help="read at most this many history events (default: all)")
+    parser.add_argument("--window", type=whole(0), help="read at most this many history events (default: 10240)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:

@@ -38,12 +38,14 @@ STEPS: dict[str, tuple[str, str]] = {
 
 EXIT_CODES = """exit codes:
   0    done
+  1    what was asked for has another answer: not the same (reproduce), a day failed (run), act (status --check)
   2    a mistake to mend; the last line says what was expected, what came and what to do
   3    data are not there yet
   4    a quality checkpoint stopped the day
   5    a server, a disk or another process was in the way: try again
   99   nothing to do, or not due (due, outdated, promote --dry-run)
-  130  interrupted"""
+  130  interrupted
+  143  told to end; train has saved, and the same command goes on"""
 
 
 def parser_for(step: str | None) -> argparse.ArgumentParser:
