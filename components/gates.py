@@ -16,7 +16,7 @@ from components.compare import Difference, settles
 from contracts.decision import Decision, Gate, Outcome
 from contracts.errors import LongreelError
 from contracts.policy import GatePolicy
-from contracts.report import CHECKS, EVERYBODY, METRICS, EvaluationReport, MetricRow
+from contracts.report import CHECKS, EVERYBODY, METRICS, UNDEFINED, EvaluationReport, MetricRow
 
 NAMES = {"auc": "AUC", "log_loss": "log loss", "gauc": "GAUC"}
 DECISIVE = ("auc", "log_loss")  # a candidate may win by these, and must not be without them
@@ -223,13 +223,14 @@ def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
     if usual == longest:
         reason = f"No window is longer than {usual:,}, the one nearest to the training mean of "
         return [Gate(name="windows", verdict="pass", reason=f"{reason}{report.training_mean_window:,} events.")]
-    watched = [g for g in report.window_gains if g.slice == EVERYBODY or g.task == policy.task]
-    level, gates = policy.false_rejection_rate / max(1, len(watched)), []
-    for gain in watched:
-        part = "" if gain.slice == EVERYBODY else f"/{gain.slice}"
-        name, row = f"windows/{gain.task}{part}", report.row(gain.task, longest, gain.slice)
-        about = f"AUC of {gain.task}" + (f" in slice {gain.slice}" if part else "")
-        change = Difference.within(gain.auc, report.interval, row.users)
+    places = [(task, EVERYBODY) for task in report.tasks]
+    places += [(policy.task, part) for part in report.slices if part != EVERYBODY]
+    found = {(gain.task, gain.slice): gain.auc for gain in report.window_gains}
+    level, gates = policy.false_rejection_rate / max(1, sum(place in found for place in places)), []
+    for task, part in places:
+        name, row = f"windows/{task}" + ("" if part == EVERYBODY else f"/{part}"), report.row(task, longest, part)
+        about = f"AUC of {task}" + ("" if part == EVERYBODY else f" in slice {part}")
+        change = Difference.within(found.get((task, part), UNDEFINED), report.interval, row.users)
         if change is None or row.users < policy.min_users:
             gates.append(_unjudged(name, f"What long windows do to {about}", row))
             continue

@@ -305,6 +305,16 @@ def test_a_long_window_that_costs_accuracy_rejects(report: Report) -> None:
     assert decide(report(windows=(32, 128), by_window=(0.0, 0.02)), None, POLICY).outcome == "promote"
 
 
+def test_a_window_gain_that_is_undefined_is_called_unjudged(report: Report) -> None:
+    """Of a task with so few positives that a replicate has none, say."""
+    whole = report()
+    missing = {("like", "all"), ("click", "new users")}
+    known = tuple(g for g in whole.window_gains if (g.task, g.slice) not in missing)
+    decision = decide(dataclasses.replace(whole, window_gains=known), None, POLICY)
+    assert decision.outcome == "promote"
+    assert {g.name for g in decision.gates if g.verdict == "unjudged"} == {"windows/like", "windows/click/new users"}
+
+
 def test_a_long_window_that_costs_one_slice_accuracy_rejects(report: Report) -> None:
     whole = report(0.01)
     gains = tuple(
