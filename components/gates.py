@@ -5,7 +5,8 @@ Three kinds of comparison with the champion, each at an error rate that the poli
   proved     a loss beyond the tolerance is ruled out, or the candidate waits (missed_regression_rate)
   watched    the candidate is stopped only where a loss is sure (false_rejection_rate, shared by the windows'
              gates, and by those against the champion)
-Where fewer users than the policy's `min_users` came, nothing is compared: `unjudged`, which stops nobody and is said.
+Where fewer users than the policy's `min_users` came, nothing is compared: `unjudged`, which stops nobody and is said;
+where that is everybody of the day, the candidate is held, champion or not.
 """
 
 import math
@@ -16,7 +17,7 @@ from components.compare import Difference, settles
 from contracts.decision import Decision, Gate, Outcome
 from contracts.errors import LongreelError
 from contracts.policy import GatePolicy
-from contracts.report import CHECKS, EVERYBODY, METRICS, EvaluationReport, MetricRow
+from contracts.report import CHECKS, EVERYBODY, METRICS, UNDEFINED, EvaluationReport, MetricRow
 
 NAMES = {"auc": "AUC", "log_loss": "log loss", "gauc": "GAUC"}
 DECISIVE = ("auc", "log_loss")  # a candidate may win by these, and must not be without them
@@ -165,15 +166,18 @@ def _parity(report: EvaluationReport) -> Gate:
 
 def _floor(report: EvaluationReport, policy: GatePolicy) -> Gate:
     window = report.windows[-1]
-    auc = report.row(policy.task, window).auc
+    row = report.row(policy.task, window)
+    auc = row.auc
     assert auc.value is not None  # `_complete` passed
     assert auc.low is not None
     span = f"({report.interval:.0%} interval {auc.low:.4f} .. {auc.high:.4f})"
     said = f"AUC of {policy.task} at window {window:,} is {auc.value:.4f} {span}"
+    if row.users < policy.min_users:
+        return _too_few("floor", said, row.users, policy)
     if auc.low > policy.min_auc:
         return Gate(name="floor", verdict="pass", reason=f"{said}, above the floor of {policy.min_auc:.4f}.")
     if auc.value > policy.min_auc:
-        above = Difference.within(auc, report.interval, report.row(policy.task, window).users)
+        above = Difference.within(auc, report.interval, row.users)
         assert above is not None  # it has a value and an interval
         factor = above.more_data(policy.min_auc, (1 - report.interval) / 2)
         reason = f"{said}: not surely above the floor of {policy.min_auc:.4f}. {settles(factor, above.users)}"
@@ -190,6 +194,8 @@ def _calibration(report: EvaluationReport, champion: EvaluationReport | None, po
     if ratio.value is None or ratio.low is None or ratio.high is None or ece.value is None or ece.low is None:
         reason = f"{task} had no positives on this day, so its calibration was not judged."
         return Gate(name=name, verdict="unjudged", reason=reason)
+    if row.users < policy.min_users:
+        return _unjudged(name, f"Calibration of {task}", row)
     said = (
         f"Predicted over observed rate of {task} at window {window:,} is {ratio.value:.3f} "
         f"({report.interval:.0%} interval {ratio.low:.3f} .. {ratio.high:.3f}), its expected calibration error "
@@ -218,19 +224,26 @@ def _windows(report: EvaluationReport, policy: GatePolicy) -> list[Gate]:
     if usual == longest:
         reason = f"No window is longer than {usual:,}, the one nearest to the training mean of "
         return [Gate(name="windows", verdict="pass", reason=f"{reason}{report.training_mean_window:,} events.")]
-    watched = [g for g in report.window_gains if g.slice == EVERYBODY or g.task == policy.task]
-    level, gates = policy.false_rejection_rate / max(1, len(watched)), []
-    for gain in watched:
-        part = "" if gain.slice == EVERYBODY else f"/{gain.slice}"
-        name, row = f"windows/{gain.task}{part}", report.row(gain.task, longest, gain.slice)
-        about = f"AUC of {gain.task}" + (f" in slice {gain.slice}" if part else "")
-        change = Difference.within(gain.auc, report.interval, row.users)
+    places = [(task, EVERYBODY) for task in report.tasks]
+    places += [(policy.task, part) for part in report.slices if part != EVERYBODY]
+    found = {(gain.task, gain.slice): gain.auc for gain in report.window_gains}
+    level, gates = policy.false_rejection_rate / max(1, sum(place in found for place in places)), []
+    for task, part in places:
+        name, row = f"windows/{task}" + ("" if part == EVERYBODY else f"/{part}"), report.row(task, longest, part)
+        about = f"AUC of {task}" + ("" if part == EVERYBODY else f" in slice {part}")
+        change = Difference.within(found.get((task, part), UNDEFINED), report.interval, row.users)
         if change is None or row.users < policy.min_users:
             gates.append(_unjudged(name, f"What long windows do to {about}", row))
             continue
         said = f"With {longest:,} events read instead of {usual:,}, near the training mean, {about} is"
         gates.append(_watched(name, said, change, policy.max_window_loss, level))
     return gates
+
+
+def _too_few(name: str, said: str, users: int, policy: GatePolicy) -> Gate:
+    """What holds a candidate on a day with fewer users than the policy decides by."""
+    reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
+    return Gate(name=name, verdict="hold", reason=reason, more_data=policy.min_users / max(1, users))
 
 
 def _unjudged(name: str, what: str, row: MetricRow) -> Gate:
@@ -303,9 +316,7 @@ class _Rivals:
         said = " and ".join(f"{NAMES[m]} of {policy.task} is {g.say(level)}" for m, g in gains.items())
         said = f"Against the champion on the same {users:,} users, {said or 'nothing can be compared'}"
         if users < policy.min_users:
-            factor = policy.min_users / max(1, users)
-            reason = f"{said}: fewer users than the {policy.min_users:,} that the policy decides by."
-            return Gate(name=name, verdict="hold", reason=reason, more_data=factor)
+            return _too_few(name, said, users, policy)
         wanted = f" by more than {policy.min_gain:.4f}" if policy.min_gain else ""
         sure = [NAMES[m] for m, g in gains.items() if g.low(level) > policy.min_gain]
         if sure:

@@ -45,5 +45,5 @@ def ledger_table(entries: Sequence[Entry]) -> Table:
         before = e.from_version or "none"
         moved = f"{before} -> {e.to_version}" if e.action != "decline" else f"{before} stays, not {e.to_version}"
         action = f"{e.action} [red](void: lost a race)[/]" if e.void else e.action
-        table.add_row(str(e.sequence), e.at, e.who, action, moved, e.decision or "–", escape(e.reason))
+        table.add_row(str(e.sequence), e.at, escape(e.who), action, moved, e.decision or "–", escape(e.reason))
     return table

@@ -94,17 +94,26 @@ class Ledger:
             reason: what the person who approves it adds to the decision's own reason.
 
         Raises:
-            LongreelError: the decision is not to promote, or is about another model or another champion; the version's
-                files are not what was registered; somebody else changed the champion meanwhile.
+            LongreelError: the decision is not to promote, or is about another model or another champion, or was heeded
+                and undone since; the version's files are not what was registered; somebody else changed the champion
+                meanwhile.
         """
         current = self.champion()
         if decision.outcome != "promote":
             raise LongreelError(f"the decision is to {decision.outcome}, not to promote: {' '.join(decision.reasons)}")
         _require_same_model(decision, version)
         self._require_early_look(decision, version)
-        last = next((e for e in reversed(self.entries()) if e.moves), None)
-        if last is not None and (last.to_version, last.decision) == (version.version, decision.digest()):
-            return last
+        moves = [e for e in self.entries() if e.moves]
+        done = next((e for e in moves if (e.to_version, e.decision) == (version.version, decision.digest())), None)
+        if done is not None and current is not None and current.version == version.version:
+            return done
+        if done is not None:
+            since = moves[moves.index(done) + 1]
+            raise LongreelError(
+                f"version {version.version} was promoted by this very decision (ledger entry {done.sequence}), and "
+                f"{since.action} by {since.who} came after it: {since.reason}; to want it back is a person's to say: "
+                f"longreel rollback --to-version {version.version}"
+            )
         digest = None if current is None else current.model_digest
         if decision.champion_digest != digest:
             raise LongreelError(

@@ -93,6 +93,7 @@ def _record_champion(home: Home, client: MlflowClient, judged: Version, champion
     so that the comparison view shows the two side by side."""
     experiment = tracking.experiment_id(home, client)
     tags = {"mlflow.parentRunId": judged.run_id, "role": "champion", "model_digest": champion.model_digest}
+    tags |= {"judged_on": champion.date, "judged_data_digest": champion.data_digest}
     where = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
     if client.search_runs([experiment], where, max_results=1):
         return  # the same evidence, recorded by an earlier call

@@ -33,7 +33,6 @@ CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not judged yet
 HEADLINE_REASONS = 3  # a broken candidate fails a dozen gates for one cause; its run card has all
 MAX_TAG = 4_500  # stores refuse tag values and descriptions beyond 5,000 characters
-EXAMPLE_CANDIDATES = 200  # user-days that the model's example is chosen among
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
 # What the scoring script needs where a version is served; the code of `contracts` and `model` travels with it.
 SERVING_REQUIREMENTS = ["mlflow==3.17.2", "torch>=2.11", "numpy>=2.2", "pandas>=2.2", "pyarrow>=25", "safetensors>=0.8"]
@@ -126,20 +125,16 @@ def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
     )
 
 
-def _example(home: Home, tags: Mapping[str, str]) -> Any:
-    """A real request to try the model with: of the last training day, whoever has the shortest history that is one."""
-    from model.scoring import day_groups, request_table
+def _example(model_dir: Path) -> Any:
+    """A request to try the model with; made up, since every version keeps it, where `longreel forget` never looks."""
+    from model import reference
 
-    day = date.fromisoformat(tags["data_watermark"])
-    if home.lake.manifest("samples", day) is None:
-        return None
-    rows = request_table(home.lake, day_groups(home.lake, day), EXAMPLE_CANDIDATES).to_pylist()
-    seen = [row for row in rows if row["history_item_id"]] or rows
-    if not seen:
+    found = reference.example(model_dir)
+    if found is None:
         return None
     import pandas as pd
 
-    return pd.DataFrame([min(seen, key=lambda row: len(row["history_item_id"]))])
+    return pd.DataFrame(found.to_pylist())
 
 
 def register(
@@ -162,7 +157,7 @@ def register(
             artifacts={"model": str(model_dir)},
             model_config={"model_digest": digest},
             signature=request_signature(tasks),
-            input_example=_example(home, tags),
+            input_example=_example(model_dir),
             pip_requirements=SERVING_REQUIREMENTS,
             code_paths=[str(Path(package.__path__[0])) for package in (contracts, model)],
         )

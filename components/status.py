@@ -97,7 +97,7 @@ def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
     to act on: nobody reads it."""
     lines = []
     for one in found:
-        why = "; ".join(one.reasons)
+        why = escape("; ".join(one.reasons))
         if one.dataset != "history":
             lines.append(f"{RED}stale[/] {one.dataset} {one.day}: {why}")
         elif is_imported(lake.require("history", one.day)):
@@ -166,7 +166,10 @@ def _freshness(home: Home, days: list[date], known: list[Version], champion: Ver
         return [*lines, "training: not due; no samples are published"]
     seen = known_of(home, registry.last_judged_day(known), None if champion is None else champion.data_watermark)
     answer = due(days[-1], seen, home.config.retrain)
-    return [*lines, f"training for {days[-1]}: {'[bold]due[/]' if answer.is_due else 'not due'}; {answer.reason}"]
+    return [
+        *lines,
+        f"training for {days[-1]}: {'[bold]due[/]' if answer.is_due else 'not due'}; {escape(answer.reason)}",
+    ]
 
 
 def _candidates(known: list[Version], champion: Version | None) -> Table:
@@ -181,6 +184,6 @@ def _candidates(known: list[Version], champion: Version | None) -> Table:
             str(version.evaluated_day),
             f"{tags.get('train_first_day')} .. {tags.get('train_last_day')}",
             MARKS.get(version.decision, version.decision),
-            tags.get("decision_reason", ""),
+            escape(tags.get("decision_reason", "")),
         )
     return table

@@ -72,7 +72,7 @@ def decision_table(decision: Decision) -> Table:
         if gate.verdict == "pass" and gate.group in TOGETHER:
             passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
         elif gate.verdict != "unjudged":
-            table.add_row(gate.name, VERDICTS[gate.verdict], gate.reason)
+            table.add_row(gate.name, VERDICTS[gate.verdict], escape(gate.reason))
     for group, names in passed.items():
         table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
     if decision.unjudged:

@@ -39,6 +39,10 @@ NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
 
+def _require_seed(seed: int, section: str) -> None:
+    _require(0 <= seed < 2**32, f"[{section}] seed: expected 0 .. {2**32 - 1}, got {seed}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig:
     """Where raw rows come from and what they mean."""
@@ -140,6 +144,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("width", "heads", "layers", "expansion", "embedding_width", "mixer_layers", "mixer_tokens"):
             _require(getattr(self, name) > 0, f"[model] {name}: expected a positive number")
+        for name in ("item_buckets", "author_buckets", "tag_buckets", "user_feature_buckets"):
+            rows = getattr(self, name)
+            _require(
+                rows >= 2, f"[model] {name}: expected at least 2 (unknown ids have a row of their own), got {rows}"
+            )
         _require(self.width % self.heads == 0, f"[model] width {self.width} is not a multiple of heads {self.heads}")
         _require(
             self.width % self.mixer_tokens == 0,
@@ -204,7 +213,11 @@ class TrainingConfig:
             "[training] expected window_min < window_mean < window_max, "
             f"got {self.window_min}, {self.window_mean}, {self.window_max}",
         )
-        _require(self.window_alpha > 0, "[training] window_alpha: expected a positive number")
+        for name in ("window_alpha", "learning_rate", "table_learning_rate", "clip_norm"):
+            _require(getattr(self, name) > 0, f"[training] {name}: expected a positive number")
+        _require(self.weight_decay >= 0, "[training] weight_decay: expected 0 or more")
+        _require(0 <= self.warmup_share < 1, "[training] warmup_share: expected 0 <= warmup_share < 1")
+        _require_seed(self.seed, "training")
         for name, known in (("window_shape", WINDOW_SHAPES), ("window_part", WINDOW_PARTS)):
             value = getattr(self, name)
             _require(value in known, f"[training] {name}: expected one of {', '.join(known)}, got {value!r}")
@@ -233,6 +246,8 @@ class EvaluationConfig:
         )
         _require(self.bootstrap_draws >= 20, "[evaluation] bootstrap_draws: expected at least 20")
         _require(0.5 <= self.interval < 1, "[evaluation] interval: expected 0.5 <= interval < 1")
+        _require(self.max_users >= 0, "[evaluation] max_users: expected 0 (all) or a number of users")
+        _require_seed(self.seed, "evaluation")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +288,7 @@ class Config:
             f"name: expected letters, digits, '-', '_' and '.', since it names a model in MLflow, got {self.name!r}",
         )
         _require(bool(self.tasks), "tasks: name at least one label")
+        _require(len(set(self.tasks)) == len(self.tasks), f"tasks: expected each once, got {list(self.tasks)}")
         for task in self.tasks:
             _require(task in LABELS, f"tasks: {task!r} is not a label; expected some of {', '.join(LABELS)}")
 

@@ -44,7 +44,8 @@ EXIT_CODES = """exit codes:
   4    a quality checkpoint stopped the day
   5    a server, a disk or another process was in the way: try again
   99   nothing to do, or not due (due, outdated, promote --dry-run)
-  130  interrupted"""
+  130  interrupted
+  143  told to end; train has saved, and the same command goes on"""
 
 
 def parser_for(step: str | None) -> argparse.ArgumentParser:

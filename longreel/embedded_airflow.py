@@ -4,6 +4,7 @@ Its database is SQLite in the home folder, or what LONGREEL_AIRFLOW_DB names: `p
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -92,6 +93,14 @@ class EmbeddedAirflow:
 
     def __enter__(self) -> "EmbeddedAirflow":
         self.home.airflow.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.home.airflow / "standalone.lock").open("w")  # given back however this process ends
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LongreelError(
+                f"the Airflow of {self.home.path} is at work for another `longreel run` or `longreel ui`; wait for it "
+                "to end, or stop it with Ctrl-C (`longreel ui --mlflow-only` opens MLflow beside it)"
+            ) from error
         self._stop_leftover()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -193,18 +202,33 @@ class EmbeddedAirflow:
         process.wait(timeout=30)
         self._process = None
         self._pid_file.unlink(missing_ok=True)
+        self._lock.close()
 
     def _stop_leftover(self) -> None:
-        """End an Airflow of this home that a killed `longreel run` left behind."""
-        if self._pid_file.exists():
-            end_session(int(self._pid_file.read_text()))
-            self._pid_file.unlink()
+        """End an Airflow of this home that a killed `longreel run` left behind. Its number may be another's by now."""
+        if not self._pid_file.exists():
+            return
+        with contextlib.suppress(ValueError):  # nothing was written yet
+            leader = int(self._pid_file.read_text())
+            if any(
+                _environment_of(each).get("AIRFLOW_HOME") == str(self.home.airflow) for each in session_members(leader)
+            ):
+                end_session(leader)
+        self._pid_file.unlink()
 
 
 def interruptible() -> None:
     """Let SIGTERM end this process as Ctrl-C does, also where a shell started it with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _environment_of(process: psutil.Process) -> dict[str, str]:
+    """A process's environment; nothing where it has ended or is another user's."""
+    try:
+        return process.environ()
+    except psutil.Error:
+        return {}
 
 
 def session_members(leader: int) -> list[psutil.Process]:

@@ -23,6 +23,7 @@ COLUMNS = tuple(task for tasks in DAGS.values() for task in tasks)
 FINISHED = ("success", "failed")
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]–[/]", "skipped": "[dim]not due[/]"}
 POLL_S = 2.0
+PAGE = 100  # runs that Airflow gives at a time, however many are asked for ([api] maximum_page_limit)
 # Lines of Spark, Airflow and libraries that say nothing of the step's own progress.
 NOISE: tuple[str, ...] = (
     "WARN",
@@ -89,8 +90,7 @@ def read_days(airflow: EmbeddedAirflow, days: list[date], known: dict[date, DayS
     keys = {day.isoformat(): day for day in days if not known[day].finished}
     states = {day: (DayState() if day.isoformat() in keys else known[day]) for day in days}
     for dag, tasks in DAGS.items():
-        runs = airflow.get(f"dags/{dag}/dagRuns?limit=1000&order_by=run_after")["dag_runs"]
-        for run in runs:  # a later run of the same day replaces an earlier one
+        for run in _runs(airflow, dag):  # a later run of the same day replaces an earlier one
             day = keys.get(run["partition_key"])
             if day is None:
                 continue
@@ -102,6 +102,16 @@ def read_days(airflow: EmbeddedAirflow, days: list[date], known: dict[date, DayS
                         task["state"] or "", task["duration"], _log_file(airflow, dag, run["dag_run_id"], task)
                     )
     return states
+
+
+def _runs(airflow: EmbeddedAirflow, dag: str) -> list[dict[str, Any]]:
+    """Every run of a DAG, oldest first."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = airflow.get(f"dags/{dag}/dagRuns?limit={PAGE}&offset={len(found)}&order_by=run_after")
+        found += page["dag_runs"]
+        if not page["dag_runs"] or len(found) >= page["total_entries"]:
+            return found
 
 
 def watch(airflow: EmbeddedAirflow, days: list[date], console: Console) -> dict[date, DayState]:

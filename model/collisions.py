@@ -110,7 +110,8 @@ def warn(found: list[Collisions]) -> list[str]:
     for each in found:
         if each.shared_lookups <= WARN_SHARE:
             continue
-        rows = 2 ** math.ceil(math.log2(each.ids / -math.log1p(-ADVISED_SHARE)))
+        wanted = max(each.ids / -math.log1p(-ADVISED_SHARE), 2 * each.table_rows)  # hot ids may have met by chance
+        rows = 2 ** math.ceil(math.log2(wanted))
         said.append(
             f"{each.shared_lookups:.0%} of {each.feature} lookups share a table row with another id "
             f"(about {each.ids:,} ids in {each.table_rows:,} rows); expected at most {WARN_SHARE:.0%}: "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from contracts.actions import ACTIONS
 from contracts.ragged import Ints, offsets_of
+from contracts.schemas import REQUEST_TABLE
 from model.batch import RequestBatch
 from model.checkpoint import REFERENCE
 from model.ranker import Ranker
@@ -135,3 +137,29 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
         max_targets=int(named["target_offsets"].diff().max()),
     )
     return batch, named["logits"].numpy()
+
+
+def example(folder: Path) -> pa.Table | None:
+    """One of the made-up requests that a model's folder keeps, as somebody who wants it scored would send it: that with
+    the shortest history that is one. None where the folder keeps none.
+    """
+    if (kept := read(folder)) is None:
+        return None
+    batch, _ = kept
+    lengths = batch.history_offsets.diff()
+    chosen = int(torch.where(lengths > 0, lengths, lengths.max() + 1).argmin())
+    (events, number), (targets, asked) = (
+        (slice(int(offsets[chosen]), int(offsets[chosen + 1])), int(offsets.diff()[chosen]))
+        for offsets in (batch.history_offsets, batch.target_offsets)
+    )
+    row: dict[str, Any] = {
+        "user_id": 0,
+        "user_features": batch.user_features[chosen].tolist(),
+        "request_id": ["example"],
+        "request_time_ms": [int(batch.request_time_ms[chosen])],
+        "request_history_end": [number],
+        "request_target_end": [asked],
+    }
+    row |= {f"history_{name}": values[events].tolist() for name, values in batch.history.items()}
+    row |= {f"target_{name}": values[targets].tolist() for name, values in batch.target.items()}
+    return pa.Table.from_pylist([row], schema=REQUEST_TABLE)

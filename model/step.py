@@ -30,6 +30,14 @@ class Outcome:
     stop: bool  # whether any rank was asked to stop
 
 
+def dropout_seed(seed: int, rank: int, step: int) -> int:
+    """What a rank's dropout depends on at a step, and on nothing else: exact resume.
+
+    The CPU's generator heeds only the low 32 bits, CUDA's all of them: the run's seed is in both halves.
+    """
+    return (seed << 32) + (((rank << 24) + step + 1) ^ (seed * 0x9E3779B1 & 0xFFFFFFFF))
+
+
 class Stepper:
     """A ranker in training."""
 
@@ -68,8 +76,7 @@ class Stepper:
 
     def _backward(self, fed: Fed, step: int) -> Tensor:
         """Gradients of this rank's share; its part of the loss."""
-        # Dropout depends on the step and the rank alone: exact resume.
-        seed = (self._config.seed << 32) + (self._ranks.rank << 24) + step + 1
+        seed = dropout_seed(self._config.seed, self._ranks.rank, step)
         torch.manual_seed(seed)
         self._optimizers.zero_grad()
         batch = fed.take()

@@ -110,6 +110,10 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     model = f"models:/{registry.model_name(home.config)}@champion"
     example = mlflow.models.Model.load(model).load_input_example()
     assert len(example["history_item_id"][0]) > 0
+    assert "request_id" in example
+    people = home.lake.read(home.lake.require("samples", DAY - timedelta(days=1))).to_pylist()  # its last training day
+    assert example["user_id"][0] not in {person["user_id"] for person in people}  # whom `forget` would not find here
+    assert list(example["history_time_ms"][0]) not in [person["history_time_ms"] for person in people]
     registered = client.get_model_version(registry.model_name(home.config), str(made.version))
     assert registered.tags["run_name"] == run.info.run_name
     assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
@@ -292,7 +296,9 @@ def test_a_killed_training_that_nobody_goes_on_with_is_ended_and_in_time_swept_a
     assert "old" not in kept
 
 
-def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(make_home: MakeHome) -> None:
+def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
+    make_home: MakeHome, publish: Callable[..., None]
+) -> None:
     home = make_home(4)
     first = train_candidate(home, DAY)
     assert judge(home, first.version, DAY) == "promote"
@@ -311,6 +317,15 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     assert "<code>version 1, the champion on 2026-01-04</code>" in card
     gain = client.get_metric_history(second.run_id, "gain_by_window/click")
     assert gain[-1].value == pytest.approx(ours["auc/click"] - theirs["auc/click"])
+
+    publish(home, later, seed=1)  # corrected, and so judged again
+    judge(home, second.version, later)
+    data = client.get_run(second.run_id).data
+    where = f"tags.mlflow.parentRunId = '{second.run_id}'"
+    same_data = f"{where} and tags.judged_data_digest = '{data.tags['judged_data_digest']}'"
+    (again,) = client.search_runs([tracking.experiment_id(home, client)], same_data)
+    gain = client.get_metric_history(second.run_id, "gain_by_window/click")
+    assert gain[-1].value == pytest.approx(data.metrics["auc/click"] - again.data.metrics["auc/click"])
 
 
 def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(

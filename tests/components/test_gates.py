@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,6 +172,15 @@ def test_too_few_users_decide_nothing(report: Report) -> None:
     assert "fewer users than the 1,000" in decision.reasons[0]
 
 
+@pytest.mark.parametrize("few", [{}, {"calibration": 9.0}, {"by_window": (-0.4, -0.4, -0.4)}], ids=str)
+def test_too_few_users_make_no_first_champion_and_reject_nobody(report: Report, few: dict[str, Any]) -> None:
+    decision = decide(report(**few), None, dataclasses.replace(POLICY, min_users=1_000))
+    assert decision.outcome == "hold"
+    assert not_passed(decision) == {"floor": "hold"}
+    assert decision.more_data == 5
+    assert "calibration/click" in decision.unjudged
+
+
 # Slices
 
 
@@ -293,6 +303,16 @@ def test_a_long_window_that_costs_accuracy_rejects(report: Report) -> None:
     assert decision.outcome == "reject"
     assert gate(decision, "windows/click").verdict == "fail"
     assert decide(report(windows=(32, 128), by_window=(0.0, 0.02)), None, POLICY).outcome == "promote"
+
+
+def test_a_window_gain_that_is_undefined_is_called_unjudged(report: Report) -> None:
+    """Of a task with so few positives that a replicate has none, say."""
+    whole = report()
+    missing = {("like", "all"), ("click", "new users")}
+    known = tuple(g for g in whole.window_gains if (g.task, g.slice) not in missing)
+    decision = decide(dataclasses.replace(whole, window_gains=known), None, POLICY)
+    assert decision.outcome == "promote"
+    assert {g.name for g in decision.gates if g.verdict == "unjudged"} == {"windows/like", "windows/click/new users"}
 
 
 def test_a_long_window_that_costs_one_slice_accuracy_rejects(report: Report) -> None:

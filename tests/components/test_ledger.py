@@ -56,6 +56,23 @@ def test_the_same_promotion_twice_is_one_entry(home: Home, register: Register, p
     assert len(ledger.entries()) == 1
 
 
+def test_a_rollback_is_not_undone_by_the_same_promotion_tried_again(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
+    """As a task does that was killed after its promotion and is tried again."""
+    ledger, first, second = Ledger(home), register(home, 0), register(home, 1)
+    ledger.promote(promotion(first, None), first)
+    ledger.promote(promotion(second, first), second)
+    ledger.rollback(reason="it ranks nothing but trailers")
+    with pytest.raises(LongreelError, match=r"rollback by .*: it ranks nothing but trailers; .*--to-version 2"):
+        ledger.promote(promotion(second, first), second)
+    assert ledger.champion() == first
+    ledger.rollback(second.version, "it was the trailers")
+    assert ledger.promote(promotion(second, first), second).to_version == second.version
+    assert ledger.champion() == second
+    assert len(ledger.entries()) == 4
+
+
 def test_registering_the_same_model_of_a_run_twice_is_one_version(home: Home, register: Register) -> None:
     first = register(home, 1)
     client = tracking.open_store(home)

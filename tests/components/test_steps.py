@@ -20,7 +20,7 @@ from components.tracking import flatten
 from components.train import training_days
 from contracts.errors import DataNotReadyError
 from contracts.forgotten import new_record, put
-from contracts.home import Home
+from contracts.home import CONFIG_FILE, Home
 from contracts.report import EvaluationReport
 from longreel.cli import main
 
@@ -224,6 +224,16 @@ def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pyt
     said = capsys.readouterr().out
     assert "2026-01-03" in said
     assert "training for 2026-01-03: due" in said
+
+
+def test_status_prints_a_reason_as_it_is_though_it_names_a_section_in_brackets(
+    make_home: MakeHome, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(3)
+    settings = home.path / CONFIG_FILE
+    settings.write_text(settings.read_text() + "max_data_age_days = 1\n")
+    assert main(["status", "--home", str(home.path)]) == 0
+    assert "; [retrain] max_data_age_days allows 1." in capsys.readouterr().out
 
 
 def test_status_counts_the_forgotten_and_names_a_request_that_was_cut_short(

@@ -38,6 +38,15 @@ def test_presets_are_valid(name: str) -> None:
         ("[evaluation]\nwindows = [1.5, 3]", "expected a whole number, got 1.5"),
         ("[drift]\nvolume = ['a', 'b']", "volume, in its list, expected a number"),
         ("tasks = [", "not valid TOML"),
+        ("tasks = ['click', 'click']", "tasks: expected each once"),
+        ("[model]\ntag_buckets = 1", "tag_buckets: expected at least 2"),
+        ("[training]\nclip_norm = 0", "clip_norm: expected a positive number"),
+        ("[training]\nlearning_rate = -0.001", "learning_rate: expected a positive number"),
+        ("[training]\nwarmup_share = 5", "0 <= warmup_share < 1"),
+        ("[training]\nseed = -1", r"\[training\] seed: expected 0 \.\. 4294967295, got -1"),
+        ("[training]\nseed = 4294967296", "seed: expected 0"),
+        ("[evaluation]\nseed = -1", r"\[evaluation\] seed: expected 0"),
+        ("[evaluation]\nmax_users = -5", "max_users: expected 0"),
     ],
 )
 def test_a_wrong_setting_is_named(text: str, message: str) -> None:

@@ -20,6 +20,8 @@ def test_help_lists_every_step_and_loads_no_heavy_library() -> None:
     code = f"import sys; from longreel.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(step in shown for step in STEPS)
+    codes = [line.split()[0] for line in shown.partition("exit codes:")[2].splitlines() if line.startswith("  ")]
+    assert codes == ["0", "1", "2", "3", "4", "5", "99", "130", "143"]
     assert shown.strip().endswith("[]")
 
 

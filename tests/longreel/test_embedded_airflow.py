@@ -1,12 +1,16 @@
 """What the embedded Airflow is told by its environment; under a real one: tests/reliability."""
 
+import fcntl
 import json
+import os
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from contracts.errors import LongreelError
 from contracts.home import Home
 from longreel.embedded_airflow import DATABASE, EmbeddedAirflow, airflow_environment
 
@@ -50,3 +54,40 @@ def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, monkeypa
         server.shutdown()
     assert posted == ["longreel_spark"] * 3 + ["longreel_train"]
     assert answers == []
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_a_leftover_airflow_is_ended_and_whoever_has_its_number_now_is_not(is_ours: bool, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.airflow.mkdir()
+    environment = os.environ | {"AIRFLOW_HOME": str(home.airflow if is_ours else tmp_path / "other")}
+    with subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as process:
+        (home.airflow / "standalone.pid").write_text(str(process.pid))
+        EmbeddedAirflow(home, {})._stop_leftover()
+        assert (process.poll() is not None) == is_ours
+        process.kill()
+    assert not (home.airflow / "standalone.pid").exists()
+
+
+def test_an_unwritten_number_of_a_leftover_is_no_obstacle(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.airflow.mkdir()
+    (home.airflow / "standalone.pid").touch()
+    EmbeddedAirflow(home, {})._stop_leftover()
+    assert not (home.airflow / "standalone.pid").exists()
+
+
+def test_the_airflow_of_a_run_at_work_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.airflow.mkdir()
+    environment = os.environ | {"AIRFLOW_HOME": str(home.airflow)}
+    with (
+        subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as process,
+        (home.airflow / "standalone.lock").open("w") as lock,
+    ):
+        (home.airflow / "standalone.pid").write_text(str(process.pid))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(LongreelError, match="at work for another"):
+            EmbeddedAirflow(home, {}).__enter__()
+        assert process.poll() is None
+        process.kill()

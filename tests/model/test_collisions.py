@@ -11,7 +11,7 @@ import torch
 from contracts.config import Config
 from contracts.schemas import UNKNOWN
 from model.batch import RequestBatch
-from model.collisions import RowCensus, warn
+from model.collisions import Collisions, RowCensus, warn
 from model.embeddings import Embeddings
 from model.feed import RowFinders
 from model.hashing import bucket
@@ -82,3 +82,10 @@ def test_a_crowded_table_is_warned_of_with_a_size_that_is_enough(
     counts = torch.bincount(bucket(ids, advised))
     assert float(counts[counts > 1].sum()) / len(ids) < 0.12
     assert warn([each for each in found if each.shared_lookups < 0.2]) == []
+
+
+def test_a_table_in_which_two_hot_ids_met_by_chance_is_told_to_grow() -> None:
+    """Large enough for its ids by any count; only another size parts the two."""
+    found = Collisions(feature="tag", table_rows=1_023, rows_used=59, ids=60, shared_ids=0.03, shared_lookups=0.3)
+    (said,) = warn([found])
+    assert said.endswith("set [model] tag_buckets = 2048")

@@ -25,6 +25,7 @@ from model import train as train_module
 from model.checkpoint import WEIGHTS, load_model, model_digest
 from model.evaluate import evaluate
 from model.guard import LAG
+from model.step import dropout_seed
 from model.train import StepStats, TrainResult, learning_rate, train
 
 
@@ -63,6 +64,14 @@ def test_same_run_gives_the_same_bits(
     assert (again.model_digest, again.curve) == (uninterrupted.model_digest, uninterrupted.curve)
     other = replace(config, training=replace(config.training, seed=1))
     assert train(other, lake, days, tmp_path / "w", tmp_path / "m").model_digest != again.model_digest
+
+
+def test_dropout_differs_from_seed_to_seed_rank_to_rank_and_step_to_step() -> None:
+    made = set()
+    for seed, rank, step in [(0, 0, 0), (1, 0, 0), (2**32 - 1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]:
+        torch.manual_seed(dropout_seed(seed, rank, step))
+        made.add(tuple(torch.rand(4).tolist()))
+    assert len(made) == 6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
