@@ -44,16 +44,22 @@ def last_sign(fs: pafs.FileSystem, build: pafs.FileInfo) -> tuple[float, bool]:
     """When a build was last known to be worked on, in seconds since 1970, and whether it is its writer who says so.
 
     A build that was claimed says nothing any more: then it is when its folder was last changed or, where a store has no
-    folders, when it was begun, as its name has it.
+    folders, when it was begun, as its name has it. A sign without a time (it is being written at this moment, or a full
+    disk or a power cut came between) is as old as its file.
     """
+    told, has_writer = build, False
     try:
         with fs.open_input_stream(f"{build.path}/{ALIVE}") as stream:
-            return float(stream.read()), True
+            text = stream.read()
+        if text:
+            return float(text), True
+        told, has_writer = fs.get_file_info(f"{build.path}/{ALIVE}"), True
     except FileNotFoundError:
-        if build.mtime is not None:
-            return float(build.mtime.timestamp()), False
-        began = PurePosixPath(build.path).name.removeprefix("build-")[: len("20260101T000000")]
-        return float(timegm(time.strptime(began, "%Y%m%dT%H%M%S"))), False
+        pass
+    if told.mtime is not None:
+        return float(told.mtime.timestamp()), has_writer
+    began = PurePosixPath(build.path).name.removeprefix("build-")[: len("20260101T000000")]
+    return float(timegm(time.strptime(began, "%Y%m%dT%H%M%S"))), has_writer
 
 
 def _sign(fs: pafs.FileSystem, build: str) -> None:

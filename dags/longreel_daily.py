@@ -62,7 +62,7 @@ REBUILD = "Starts `longreel_rebuild` from the first stale day, and does not wait
 @dag(
     schedule=CronPartitionTimetable(CRON, timezone=TIMEZONE, run_offset=-1, key_format="%Y-%m-%d"),
     start_date=run_date("LONGREEL_FIRST_DAY"),
-    end_date=run_date("LONGREEL_LAST_DAY"),
+    end_date=run_date("LONGREEL_LAST_DAY", last=True),
     catchup=True,
     max_active_runs=1,  # a day's history is the days before it
     default_args=DEFAULT_ARGS,

@@ -4,7 +4,7 @@ LONGREEL_HOME            home folder of the pipeline (the Airflow workers see th
 LONGREEL_FIRST_DAY       first log day to process, YYYY-MM-DD; the scheduler catches up from there
 LONGREEL_LAST_DAY        last log day, for a log that has ended; unset for a live one
 LONGREEL_CRON            when a log day is complete; default midnight
-LONGREEL_TIMEZONE        the time zone of that; default UTC
+LONGREEL_TIMEZONE        the time zone of that, and of the first and the last day; default UTC
 LONGREEL_ARRIVAL_HOURS   how long a run waits for its raw day before it fails; default 24
 LONGREEL_ARRIVAL_POLL_S  seconds between two looks at the raw log; default 300
 LONGREEL_DEADLINE_HOURS  a run that takes so much longer than runs do on average is told of; default 12
@@ -22,6 +22,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
+from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset
 
@@ -37,7 +38,7 @@ def read(variable: str, kind: Callable[[str], T], expected: str, default: str = 
     text = os.environ.get(variable) or default
     try:
         return kind(text) if text else None
-    except ValueError:
+    except (ValueError, KeyError):
         raise ValueError(f"{variable} is {text!r}; expected {expected}") from None
 
 
@@ -48,7 +49,8 @@ def hours(variable: str, default: str) -> timedelta:
 
 HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
-TIMEZONE = os.environ.get("LONGREEL_TIMEZONE", "UTC")
+CLOCK = read("LONGREEL_TIMEZONE", ZoneInfo, "a time zone such as Asia/Shanghai", "UTC") or UTC
+TIMEZONE = str(CLOCK)
 ARRIVAL = hours("LONGREEL_ARRIVAL_HOURS", "24")
 ARRIVAL_POLL = timedelta(seconds=read("LONGREEL_ARRIVAL_POLL_S", float, "a number of seconds", "300") or 0)
 DEADLINE = hours("LONGREEL_DEADLINE_HOURS", "12")
@@ -67,7 +69,12 @@ TRAIN_POOL = "longreel_train"
 SAMPLES = Asset("longreel_samples", uri="longreel://samples")
 
 
-def run_date(variable: str) -> datetime | None:
-    """When the scheduled run of the named log day starts: the day after it. None where the variable is unset."""
+def run_date(variable: str, *, last: bool = False) -> datetime | None:
+    """When the scheduled run of the named log day starts at the earliest, or with `last` at the latest: sometime on the
+    day after it, by LONGREEL_CRON on LONGREEL_TIMEZONE's clock. None where the variable is unset."""
     day = read(variable, date.fromisoformat, "a day, YYYY-MM-DD")
-    return None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+    if day is None:
+        return None
+    begins = day + timedelta(days=2 if last else 1)
+    midnight = datetime(begins.year, begins.month, begins.day, tzinfo=CLOCK).astimezone(UTC)
+    return midnight - timedelta(seconds=1) if last else midnight

@@ -115,6 +115,19 @@ def test_a_writer_that_stood_still_until_it_was_swept_publishes_nothing(tmp_path
     assert lake.manifest("quarantine", DAY) is None
 
 
+def test_a_sign_that_a_full_disk_or_a_power_cut_left_empty_is_as_old_as_its_file(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    stage = staged(lake, rows("x"))
+    sign = Path(stage.path) / ALIVE
+    sign.write_text("")
+    assert list(lake.sweep()) == []
+    long_ago = time.time() - ABANDONED_AFTER_S - 60
+    os.utime(sign, (long_ago, long_ago))
+    assert list(lake.sweep()) == [stage.path]
+    with pytest.raises(TryAgainError, match="swept away"):
+        stage.publish(digest="d1", inputs={})
+
+
 def test_a_build_says_that_it_lives_while_its_process_does(tmp_path: Path) -> None:
     """With a beat of 50 ms: a second process writes a build, is killed, and the signs end."""
     code = """

@@ -8,7 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
+import pendulum
 import pytest
+from airflow.timetables.base import TimeRestriction
+from airflow.timetables.trigger import CronPartitionTimetable
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -161,11 +164,24 @@ def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(snapshot
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
 
 
+def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_any_time_zone(tmp_path: Path) -> None:
+    days = [f"2026-01-{number:02}" for number in range(5, 10)]
+    for cron, zone in (("0 0 * * *", "Asia/Tokyo"), ("0 23 * * *", "America/Los_Angeles")):
+        daily = read_dags(tmp_path, LONGREEL_CRON=cron, LONGREEL_TIMEZONE=zone)["longreel_daily"]
+        timetable = CronPartitionTimetable.deserialize(daily["schedule"]["__var"])
+        bounds = TimeRestriction(pendulum.parse(daily["start"]), pendulum.parse(daily["end"]), catchup=True)
+        keys, run = [], None
+        while run := timetable.next_dagrun_info_v2(last_dagrun_info=run, restriction=bounds):
+            keys.append(run.partition_key)
+        assert keys == days, (cron, zone)
+
+
 def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_errors(tmp_path: Path) -> None:
     """What is shown is the message of what importing the folder raises."""
     for variable, value, expected in (
         ("LONGREEL_FIRST_DAY", "05.01.2026", "a day, YYYY-MM-DD"),
         ("LONGREEL_DEADLINE_HOURS", "half a day", "a number of hours"),
+        ("LONGREEL_TIMEZONE", "Mars/Olympus", "a time zone such as Asia/Shanghai"),
     ):
         with pytest.raises(AssertionError, match=f"{variable} is '{value}'; expected {expected}"):
             read_dags(tmp_path, **{variable: value})
