@@ -13,6 +13,7 @@ from components.plots import reliability, write_plots
 from components.registry import Version
 from components.run_card import run_card
 from contracts.decision import Decision
+from contracts.errors import LongreelError
 from contracts.home import Home
 from contracts.report import EvaluationReport
 
@@ -28,9 +29,18 @@ QUALITY = "quality"  # of the judged day what the checkpoints checked and observ
 def record_judgement(
     home: Home, version: int, report: EvaluationReport, champion: EvaluationReport | None, decision: Decision
 ) -> None:
-    """Write a judged candidate's evidence into its run, and the decision on its version."""
+    """Write a judged candidate's evidence into its run, and the decision on its version.
+
+    Raises:
+        LongreelError: the report is about another model than the version.
+    """
     client, name = tracking.open_store(home), registry.model_name(home.config)
     judged = registry.get_version(client, name, version)
+    if report.model_digest != judged.model_digest:
+        raise LongreelError(
+            f"the report is about the model {report.model_digest}, but version {version} is {judged.model_digest}; "
+            "name the version that was judged"
+        )
     run_id = judged.run_id
     manifest = home.lake.require("samples", date.fromisoformat(report.date))
     first, last = judged.tags.get("train_first_day", "?"), judged.tags.get("train_last_day", "?")

@@ -14,6 +14,7 @@ from components.ledger import Entry, Ledger
 from components.registry import Version
 from contracts.errors import LongreelError
 from contracts.home import Home
+from contracts.report import EvaluationReport
 from longreel.cli import main
 
 Register = Callable[..., Version]
@@ -322,6 +323,23 @@ def test_another_whole_model_in_a_versions_place_is_refused(
         ledger.promote(promotion(first, None), first)
     with pytest.raises(LongreelError, match=f"registered was {first.model_digest}"):
         mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")
+
+
+def test_a_report_is_not_recorded_on_another_version(
+    make_home: Callable[..., Home],
+    register: Register,
+    report: Callable[..., EvaluationReport],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = make_home(3)
+    first, second = register(home, 1), register(home, 2)
+    (tmp_path / "report.json").write_text(report(model=first.model_digest).to_json())
+    words = ["--candidate", str(tmp_path / "report.json"), "--record", str(second.version)]
+    assert main(["decide", "--home", str(home.path), *words]) == 2
+    assert "name the version that was judged" in capsys.readouterr().err
+    client = tracking.open_store(home)
+    assert registry.get_version(client, registry.model_name(home.config), second.version).decision == registry.PENDING
 
 
 def test_an_unknown_version_names_the_known_ones(home: Home, register: Register) -> None:
