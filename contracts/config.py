@@ -5,6 +5,7 @@ sources stand in `contracts/presets/` and show every setting that people turn.
 """
 
 import dataclasses
+import math
 import re
 import tomllib
 import typing
@@ -60,6 +61,9 @@ class SourceConfig:
         _require(bool(self.behaviour), "[source] behaviour: name at least one action")
         action_mask(self.behaviour)
         _require(abs(self.utc_offset_hours) <= 14, "[source] utc_offset_hours: expected -14 .. 14")
+        _require(
+            0 <= self.max_lateness_hours < math.inf, "[source] max_lateness_hours: expected 0 or a number of hours"
+        )
         _require(0 <= self.max_quarantined_share <= 1, "[source] max_quarantined_share: expected 0 .. 1")
 
     @property

@@ -28,9 +28,9 @@ def is_imported(base: Manifest) -> bool:
 def stale_partitions(lake: Lake, datasets: tuple[str, ...] = DERIVED) -> list[Stale]:
     """Every stale history base and samples partition, by dataset and day.
 
-    A partition is stale where an input was published again with other rows, or where events of a log day that it
-    should hold arrived only after it was built. Inputs that were removed from the lake do not make it stale: a base
-    stands for the days folded into it. Building a stale partition again may well give the same rows.
+    A partition is stale where an input was published again with other rows, or where events of a log day, or an
+    archive, that it should hold arrived only after it was built. Inputs that were removed from the lake do not make it
+    stale: a base stands for the days folded into it. Building a stale partition again may well give the same rows.
     """
     inputs = {f"{name}/{day}": lake.require(name, day) for name in INPUTS for day in lake.days(name)}
     found = []
@@ -47,5 +47,7 @@ def _reasons(made: Manifest, inputs: dict[str, Manifest]) -> Iterator[str]:
         if now is not None and now.digest != digest:
             yield f"{name} was {digest}, is {now.digest}"
     for name, now in inputs.items():
-        if name.startswith("events/") and now.date <= made.date and name not in made.inputs:
+        is_held = name.startswith("events/") and now.date <= made.date
+        is_held |= name.startswith("history/") and is_imported(now) and now.date < made.date
+        if is_held and name not in made.inputs:
             yield f"{name} arrived since"

@@ -4,6 +4,7 @@ its day announced, and what has it made outdated?
 
 import sys
 from datetime import timedelta
+from shlex import quote
 from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
@@ -28,7 +29,7 @@ DEFAULT_ARGS: dict[str, Any] = {
 def step(name: str, options: str = "", day: str = DAY) -> str:
     """The command line of a step for a day, or of one without a day where that is empty."""
     date = f"--date '{day}' " if day else ""
-    return f"{sys.executable} -m longreel {name} --home {HOME} {date}{options}".rstrip()
+    return f"{quote(sys.executable)} -m longreel {name} --home {quote(HOME)} {date}{options}".rstrip()
 
 
 def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--date", DAY)) -> SparkSubmitOperator:

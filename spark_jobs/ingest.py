@@ -29,7 +29,7 @@ from spark_jobs.tidy import tidy
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
-INGEST_VERSION = 1  # raise when the same raw bytes would give other rows
+INGEST_VERSION = 2  # raise when the same raw bytes would give other rows
 BUCKET_ROWS = 2_000_000  # of a file, about
 EVENT_ORDER = ["user_id", *HISTORY_FIELDS, "request_id"]  # the order in which samples are built
 

@@ -32,6 +32,7 @@ from spark_jobs.simulated_day import Impressions, day_file, raw_rows, simulate_d
 from spark_jobs.simulated_world import World, WorldSettings, make_world, user_columns
 
 SETTINGS = "simulation.json"
+LOG = "log.parquet"
 TRUTH = "truth"
 SIMULATION_VERSION = 2
 ABOUT = {
@@ -99,8 +100,8 @@ def settings_of(folder: Path, asked: dict[str, Any]) -> WorldSettings:
 
 
 def days_present(folder: Path) -> list[date]:
-    """The days of the log so far, oldest first."""
-    return sorted(parse_day(path.name.removeprefix("date=")) for path in folder.glob("date=*"))
+    """The days of the log so far, oldest first. One that was killed before its file was whole is none of them."""
+    return sorted(parse_day(path.parent.name.removeprefix("date=")) for path in folder.glob(f"date=*/{LOG}"))
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -165,6 +166,6 @@ def _write_day(world: World, day: date, yesterday: Impressions | None, home: Hom
     today = simulate_day(world, day)
     rows, truth = day_file(world, today, yesterday)
     write_table(truth, home.path / TRUTH / f"date={day}" / "truth.parquet")
-    write_table(rows, home.log / f"date={day}" / "log.parquet")
+    write_table(rows, home.log / f"date={day}" / LOG)
     print(f"simulated {day}: {rows.num_rows:,} rows in {time.monotonic() - began:.1f} s", flush=True)
     return today

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from contracts.lake import Lake, Manifest, Stage
 from contracts.schemas import DATASETS, later_of, schema_text
 from spark_jobs.digest import digest_from, observed_digest
+from spark_jobs.sources.base import literal
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
 
@@ -32,7 +33,7 @@ def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame
     if not paths:  # an empty range is optimized away, an empty local collection is not
         kinds = DATASETS[dataset]
         return spark.range(0).select(*(F.lit(None).cast(_type(f.type)).alias(f.name) for f in kinds))
-    stored = spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*paths)
+    stored = spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*literal(paths))
     return stored.select(*(_with_default(field) for field in DATASETS[dataset]))
 
 

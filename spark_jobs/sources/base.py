@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
@@ -19,7 +20,7 @@ from contracts.errors import LongreelError
 from contracts.lake import digest_of
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 # A raw row's fields as text, null where the source has none; ingest parses and judges them.
 REQUIRED = ("user_id", "item_id", "time_ms")
@@ -27,6 +28,7 @@ OPTIONAL = ("request_id", "author_id", "tag", "surface", "play_ms", "duration_ms
 RAW_COLUMNS = (*REQUIRED, *OPTIONAL, *ACTIONS)
 
 CORRUPT = "_corrupt_record"  # Spark's name for a line that does not fit its header
+FILE = "_source_file"  # the name of the file that a row was read from
 CSV_SUFFIXES = (".csv", ".csv.gz")
 
 
@@ -103,10 +105,15 @@ def header_of(path: Path) -> list[str]:
     names = [name.strip().strip('"') for name in line.split(",")]
     if names == [""]:
         raise LongreelError(f"{path} is empty; expected a header line")
-    lower = [name.lower() for name in names]  # Spark's names have no case
+    require_distinct(path, names)
+    return names
+
+
+def require_distinct(path: Path, names: Iterable[str]) -> None:
+    """Raises LongreelError where two columns of a file have one name; Spark's names have no case."""
+    lower = [name.lower() for name in names]
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
         raise LongreelError(f"{path} has more than one column {', '.join(twice)}; rename all but one")
-    return names
 
 
 @contextmanager
@@ -148,6 +155,18 @@ def require_columns(path: Path, have: Iterable[str], needed: Iterable[str]) -> N
         raise LongreelError(f"{path} has no column {', '.join(missing)}; its columns are {', '.join(have)}")
 
 
+def literal(paths: Iterable[Path | str]) -> list[str]:
+    """Paths as Spark's readers take them, in which a bracket or an asterisk is no pattern."""
+    return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
+
+
+def file_name() -> "Column":
+    """Of each row read, its file's name, as FILE."""
+    from pyspark.sql import functions as F
+
+    return F.col("_metadata.file_name").alias(FILE)
+
+
 def read_csv(spark: "SparkSession", paths: list[Path]) -> "DataFrame":
     """CSV files as text columns, by header. A line that does not fit its header keeps its text in CORRUPT."""
     frames: dict[tuple[str, ...], list[str]] = {}
@@ -157,7 +176,7 @@ def read_csv(spark: "SparkSession", paths: list[Path]) -> "DataFrame":
     for names, files in frames.items():
         schema = ", ".join(f"`{name}` STRING" for name in (*names, CORRUPT))
         reader = spark.read.schema(schema).option("header", True).option("escape", '"')
-        read.append(reader.option("columnNameOfCorruptRecord", CORRUPT).csv(files).select("*", "_metadata.file_name"))
+        read.append(reader.option("columnNameOfCorruptRecord", CORRUPT).csv(literal(files)).select("*", file_name()))
     whole = read[0]
     for frame in read[1:]:
         whole = whole.unionByName(frame, allowMissingColumns=True)

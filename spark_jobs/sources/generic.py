@@ -12,12 +12,16 @@ from contracts.errors import LongreelError
 from spark_jobs.sources.base import (
     CORRUPT,
     CSV_SUFFIXES,
+    FILE,
     RAW_COLUMNS,
     REQUIRED,
     Source,
+    file_name,
     header_of,
+    literal,
     read_csv,
     require_columns,
+    require_distinct,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +39,7 @@ VALUES = (
     pa.types.is_dictionary,
     pa.types.is_null,
 )
-WIDER = {  # what Spark has no type for, as what it reads such columns as
+WIDER = {  # see `_as_read`
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
     pa.uint32(): pa.int64(),
@@ -96,8 +100,8 @@ class GenericSource(Source):
         if CORRUPT in raw.columns:
             unreadable = F.when(F.col(CORRUPT).isNotNull(), "malformed_row")
         return raw.select(
-            F.struct(*(F.col(f"`{name}`") for name in raw.columns if name != "file_name")).alias("row"),
-            F.col("file_name").alias("source_file"),
+            F.struct(*(F.col(f"`{name}`") for name in raw.columns if name != FILE)).alias("row"),
+            F.col(FILE).alias("source_file"),
             unreadable.alias("unreadable"),
         )
 
@@ -120,7 +124,7 @@ class GenericSource(Source):
         if not files:
             return [], None
         table = _read(spark, files)
-        names = [name for name in table.columns if name not in ("user_id", "file_name", CORRUPT)]
+        names = [name for name in table.columns if name not in ("user_id", FILE, CORRUPT)]
         return names, table.select(*(F.col(f"`{name}`").cast("string").alias(name) for name in ("user_id", *names)))
 
     def _files(self, day: date) -> list[Path]:
@@ -165,7 +169,9 @@ def columns_of(path: Path) -> list[str]:
     """
     if not path.name.endswith(".parquet"):
         return header_of(path)
-    return list(_parquet_schema(path).names)
+    names = list(_parquet_schema(path).names)
+    require_distinct(path, names)
+    return names
 
 
 def _parquet_schema(path: Path) -> pa.Schema:
@@ -190,7 +196,10 @@ def _read(spark: "SparkSession", files: list[Path]) -> "DataFrame":
 
 
 def _read_parquet(spark: "SparkSession", files: list[Path]) -> "DataFrame":
-    """Parquet files whose columns may differ. The footers are read here, which spares Spark a job."""
+    """Parquet files whose columns may differ. The footers are read here, which spares Spark a job. A fraction that is
+    not a number (NaN), as some writers spell a missing value, is one."""
+    from pyspark.sql import functions as F
+
     try:
         schemas = [_parquet_schema(p) for p in files]
         schema = pa.unify_schemas(schemas, promote_options="permissive")
@@ -205,7 +214,12 @@ def _read_parquet(spark: "SparkSession", files: list[Path]) -> "DataFrame":
                     f"{path.name} and {merged} in another; write it as one"
                 )
     reader = spark.read.schema(_spark_schema(schema, files[0].parent)).option("recursiveFileLookup", True)
-    return reader.parquet(*map(str, files)).select("*", "_metadata.file_name")
+    columns = []
+    for field in schema:
+        column = F.col(f"`{field.name}`")
+        value = F.when(~F.isnan(column), column) if pa.types.is_floating(field.type) else column
+        columns.append(value.alias(field.name))
+    return reader.parquet(*literal(files)).select(*columns, file_name())
 
 
 def _spark_schema(schema: pa.Schema, folder: Path) -> "StructType":
@@ -222,7 +236,7 @@ def _spark_schema(schema: pa.Schema, folder: Path) -> "StructType":
     for field in schema:
         try:
             is_known = field.name not in RAW_COLUMNS or any(is_kind(field.type) for is_kind in VALUES)
-            found = from_arrow_schema(pa.schema([field.with_type(WIDER.get(field.type, field.type))])).fields
+            found = from_arrow_schema(pa.schema([field.with_type(_as_read(field.type))])).fields
         except PySparkTypeError:
             is_known = False
         if not is_known:
@@ -232,6 +246,13 @@ def _spark_schema(schema: pa.Schema, folder: Path) -> "StructType":
             )
         columns.add(found[0])
     return columns
+
+
+def _as_read(kind: pa.DataType) -> pa.DataType:
+    """The type that Spark is to read a column as; what it has no type for, as the numbers that are stored."""
+    if pa.types.is_time64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "ns"):
+        return pa.int64()
+    return pa.int32() if pa.types.is_time32(kind) else WIDER.get(kind, kind)
 
 
 def _as_text(frame: "DataFrame") -> "DataFrame":

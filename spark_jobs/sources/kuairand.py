@@ -18,6 +18,7 @@ import pyarrow.csv as pacsv
 from contracts.errors import LongreelError
 from spark_jobs.sources.base import (
     CORRUPT,
+    FILE,
     RAW_COLUMNS,
     Source,
     find_csv,
@@ -141,8 +142,7 @@ class KuaiRandSource(Source):
     def users(self, spark: "SparkSession") -> tuple[list[str], "DataFrame | None"]:
         if not self.people:
             return [], None
-        table = read_csv(spark, self.people).dropDuplicates(["user_id"])
-        return list(USER_FEATURES), table.select("user_id", *USER_FEATURES)
+        return list(USER_FEATURES), read_csv(spark, self.people).select("user_id", *USER_FEATURES)
 
 
 def _unreadable() -> "Column":
@@ -158,10 +158,10 @@ def _as_rows(raw: "DataFrame", unreadable: "Column") -> "DataFrame":
     """Lines as read -> `row, source_file, unreadable`."""
     from pyspark.sql import functions as F
 
-    names = [name for name in raw.columns if name not in (CORRUPT, "file_name")]
+    names = [name for name in raw.columns if name not in (CORRUPT, FILE)]
     return raw.select(
         F.struct(*names, F.col(CORRUPT)).alias("row"),
-        F.col("file_name").alias("source_file"),
+        F.col(FILE).alias("source_file"),
         unreadable.alias("unreadable"),
     )
 

@@ -26,6 +26,8 @@ def test_presets_are_valid(name: str) -> None:
         ("[source]\nkind = 'kafka'", "expected one of simulated, kuairand, generic"),
         ("[source]\nbehaviour = ['tap']", "unknown action 'tap'"),
         ("tasks = ['buy']", "'buy' is not a label"),
+        ("[source]\nmax_lateness_hours = -1", "expected 0 or a number of hours"),
+        ("[source]\nmax_lateness_hours = inf", "expected 0 or a number of hours"),
         ("[evaluation]\nwindows = [512, 128]", "expected to increase"),
         ("[nosuch]\nx = 1", "unknown setting 'nosuch'"),
         ("name = {x = 1}", "name expected a text"),

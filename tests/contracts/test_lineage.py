@@ -75,10 +75,22 @@ def test_a_rebuild_with_the_same_rows_settles_it(tmp_path: Path) -> None:
 
 
 def test_an_archive_imported_again_makes_what_was_built_on_it_stale(tmp_path: Path) -> None:
-    lake = full_lake(tmp_path, DAYS[1:])
+    lake = full_lake(tmp_path, DAYS[1:2])
     archive = f"history/{DAYS[0]}"
     publish(lake, "history", DAYS[0], "a1", {"raw": "r"})
     publish(lake, "samples", DAYS[1], "s", lake.require("samples", DAYS[1]).inputs | {archive: "a1"})
     assert stale_partitions(lake) == []
     publish(lake, "history", DAYS[0], "a2", {"raw": "r2"})
     assert stale_partitions(lake) == [Stale("samples", DAYS[1], (f"{archive} was a1, is a2",))]
+
+
+def test_an_archive_imported_after_days_were_built_makes_them_and_their_bases_stale(tmp_path: Path) -> None:
+    lake = full_lake(tmp_path, DAYS[1:3])
+    publish(lake, "history", DAYS[2], "h", events_upto(lake, DAYS[2]))
+    publish(lake, "history", DAYS[0], "a", {"raw": "r"})
+    reasons = (f"history/{DAYS[0]} arrived since",)
+    assert stale_partitions(lake) == [
+        Stale("history", DAYS[2], reasons),
+        Stale("samples", DAYS[1], reasons),
+        Stale("samples", DAYS[2], reasons),
+    ]

@@ -159,7 +159,8 @@ def test_every_task_has_an_owner_a_timeout_retries_with_backoff_and_a_runbook(sn
 def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(snapshot: dict, tmp_path: Path) -> None:
     assert "NullTimetable" in snapshot["longreel_watch"]["schedule"]["__type"]
     assert "PartitionedAtRuntime" in snapshot["longreel_rebuild"]["schedule"]["__type"]
-    live = read_dags(tmp_path, LONGREEL_LAST_DAY="", LONGREEL_REBUILD_CRON="0 5 * * *")
+    live = read_dags(tmp_path, LONGREEL_LAST_DAY="", LONGREEL_REBUILD_CRON="0 5 * * *", LONGREEL_HOME="/my home")
+    assert "status --home '/my home' --check" in live["longreel_watch"]["tasks"]["look"]["bash_command"]
     assert live["longreel_watch"]["schedule"]["__var"]["expression"] == "0 */6 * * *"
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
 

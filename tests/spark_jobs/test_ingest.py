@@ -151,6 +151,11 @@ def twice(folder: Path) -> None:
     (folder / "more.csv").write_text("user_id,item_id,time_ms,click,Click\n1,2,3,0,0\n")
 
 
+def twice_in_parquet(folder: Path) -> None:
+    rest = {"user_id": [1], "item_id": [1], "time_ms": [MIDNIGHT_MS]}
+    pq.write_table(pa.table(rest | {"click": [1], "Click": [0]}), folder / "more.parquet")
+
+
 def cut_gz(folder: Path) -> None:
     text = "user_id,item_id,time_ms\n" + "".join(f"{n * 7919},{n * 104729},{MIDNIGHT_MS + n}\n" for n in range(20_000))
     packed = gzip.compress(text.encode())
@@ -196,6 +201,7 @@ def nested(folder: Path) -> None:
         (no_item, "no column item_id"),
         (no_time, "more.csv has no column time_ms"),
         (twice, "more.csv has more than one column click"),
+        (twice_in_parquet, "more.parquet has more than one column click"),
         (cut_gz, "more.csv.gz cannot be read to its end"),
         (cut_page, "log.parquet cannot be read to its end"),
         (dates, "column time_ms of the Parquet files in"),
@@ -288,7 +294,7 @@ def test_arrived_of_a_log_with_day_folders(make_home: Any, capsys: Any, make: An
     assert said in capsys.readouterr().err
 
 
-def test_unsigned_numbers_categories_and_columns_without_a_value_are_read(spark: Any, make_home: Any) -> None:
+def test_columns_of_types_that_spark_has_not_and_of_names_that_it_uses_are_read(spark: Any, make_home: Any) -> None:
     home = make_home()
     columns = {
         "user_id": pa.array([7, 7], pa.uint32()),
@@ -298,11 +304,38 @@ def test_unsigned_numbers_categories_and_columns_without_a_value_are_read(spark:
         "click": pa.array([1, 0], pa.uint8()),
         "like": pa.nulls(2),
         "author.id": pa.array([1, 2], pa.uint16()),
+        "at": pa.array([1, 2], pa.timestamp("ns")),  # as pandas has them
+        "at_utc": pa.array([1, 2], pa.timestamp("ns", "UTC")),
+        "hour": pa.array([1, 2], pa.time64("us")),
+        "minute": pa.array([1, 2], pa.time32("ms")),
+        "file_name": ["a.mp4", "b.mp4"],
     }
     pq.write_table(pa.table(columns), write_raw(home, DAY, [row()]) / "log.parquet")
     assert longreel(home, "ingest", "--date", str(DAY)) == 0
     counts = home.lake.require("events", DAY).counts
     assert (counts["input_rows"], counts["events"], counts["action_click"]) == (2, 2, 1)
+
+
+def test_a_fraction_that_is_not_a_number_is_a_missing_value(spark: Any, make_home: Any) -> None:
+    """Hashed as a text, all of them would be one user."""
+    home, nan = make_home(), float("nan")
+    columns = {"user_id": [1.0, nan, 3.0], "item_id": [nan, 2.0, 3.0], "tag": [1.0, 1.0, nan]}
+    folder = write_raw(home, DAY, [row()])
+    pq.write_table(pa.table(columns | {"time_ms": [MIDNIGHT_MS] * 3}), folder / "log.parquet")
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    counts = home.lake.require("events", DAY).counts
+    assert (counts["quarantined_missing_user"], counts["quarantined_missing_item"]) == (1, 1)
+    assert [(e["user_id"], e["item_id"], e["tag"]) for e in published(home, "events", DAY)] == [(3, 3, -1)]
+
+
+def test_brackets_in_the_names_of_files_and_of_the_home_are_no_patterns(spark: Any, make_home: Any) -> None:
+    home = make_home("home[1]")
+    folder = write_raw(home, DAY, [row(item=1)])
+    (folder / "log.parquet").rename(folder / "log[1].parquet")
+    (folder / "more {2}.csv").write_text(f"user_id,item_id,time_ms\n1,2,{MIDNIGHT_MS}\n")
+    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    assert home.lake.require("samples", DAY).counts["targets"] == 2
 
 
 def test_a_file_that_begins_with_a_mark_is_read(spark: Any, make_home: Any) -> None:

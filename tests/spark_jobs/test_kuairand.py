@@ -10,6 +10,9 @@ import pyarrow.compute as pc
 import pytest
 from spark_helpers import REPOSITORY, longreel, published
 
+from spark_jobs.sources import open_source
+from spark_jobs.users import user_features
+
 REAL = REPOSITORY.parent / "shared" / "data" / "kuairand-pure"
 COLUMNS = (
     "user_id,video_id,date,hourmin,time_ms,is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view,"
@@ -69,6 +72,16 @@ def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) 
     assert len(about["user_features"]) == len(known[0]["user_features"]) == 7
     assert unknown[0]["user_features"] == about["unknown_features"] != known[0]["user_features"]
     assert longreel(home, "ingest", "--date", str(DAY + timedelta(days=4))) == 3
+
+
+def test_a_user_described_twice_has_the_same_features_in_any_order(spark: Any, make_home: Any) -> None:
+    head, first = USERS.splitlines()
+    lines, found = [first, first.replace("full_active", "low_active")], []
+    for order in (lines, lines[::-1]):
+        home = make_home(f"home{len(found)}", kind="kuairand", offset=8)
+        (write_folder(home) / "user_features.csv").write_text("\n".join([head, *order]) + "\n")
+        found.append(user_features(open_source(home), spark, hashes_text=False)[1].collect())
+    assert found[0] == found[1]
 
 
 def test_what_is_missing_is_named(make_home: Any, capsys: Any) -> None:

@@ -34,6 +34,18 @@ def test_days_are_the_same_however_they_were_asked_for(make_home: Any) -> None:
     assert len(set(bytes_of(once).values())) == 1 + 2 * 3
 
 
+def test_a_day_that_was_killed_before_its_file_was_whole_is_made_again(make_home: Any) -> None:
+    home = make_home(kind="simulated")
+    assert longreel(home, "simulate", "--users", "20", "--items", "50") == 0
+    (first,) = (home.path / "raw").glob("date=*")
+    killed = first.with_name("date=2026-01-06")
+    killed.mkdir()
+    (killed / ".log.parquet.4711").write_bytes(b"PAR1")
+    assert longreel(home, "simulate") == 0
+    assert (killed / "log.parquet").is_file()
+    assert sorted(first.parent.glob("date=*")) == [first, killed]
+
+
 def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -> None:
     home = make_home(kind="simulated")
     assert longreel(home, "simulate", "--users", "20", "--items", "50") == 0
