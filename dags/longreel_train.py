@@ -54,7 +54,7 @@ Moves the alias `champion`, or leaves it, and writes in the ledger who answered 
 champion; judge again.
 """
 
-DAY = "{{ dag_run.partition_key or params.date or '' }}"
+DAY = """{{ (dag_run.partition_key or params.date or "") | replace("'", "") }}"""  # as in steps.py
 PARAMS = {
     "date": Param(
         None,

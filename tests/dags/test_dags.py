@@ -3,15 +3,18 @@
 import http.server
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pendulum
 import pytest
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.trigger import CronPartitionTimetable
+from jinja2 import Template
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -186,6 +189,21 @@ def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_error
     ):
         with pytest.raises(AssertionError, match=f"{variable} is '{value}'; expected {expected}"):
             read_dags(tmp_path, **{variable: value})
+
+
+def test_no_key_of_a_run_is_more_than_one_word_of_a_command_line(snapshot: dict) -> None:
+    key = "2026-01-05'; touch /tmp/more; echo '$(id)"
+    asked = {"dag_run": SimpleNamespace(partition_key=key, run_type="manual"), "trigger_of": lambda *_: "manual"}
+    asked |= {"params": SimpleNamespace(date=None, start=None, end=None, force=False), "ti": None}
+    asked |= {"triggering_asset_events": {}}
+    said = {}
+    for dag in snapshot.values():
+        for task in dag["tasks"].values():
+            if "--date" in task.get("bash_command", ""):
+                words = shlex.split(Template(task["bash_command"]).render(asked))
+                said[task["bash_command"]] = words[words.index("--date") + 1]
+    assert len(said) >= 3
+    assert set(said.values()) == {key.replace("'", "")}
 
 
 def test_days_that_a_build_needs_and_nobody_has_published_are_ingested_by_it(snapshot: dict) -> None:
