@@ -105,10 +105,11 @@ class Ledger:
         self._require_early_look(decision, version)
         moves = [e for e in self.entries() if e.moves]
         done = next((e for e in moves if (e.to_version, e.decision) == (version.version, decision.digest())), None)
-        if done is not None and current is not None and current.version == version.version:
-            return done
         if done is not None:
-            since = moves[moves.index(done) + 1]
+            later = moves[moves.index(done) + 1 :]
+            if not later or (current is not None and current.version == version.version):
+                return done
+            since = later[0]
             raise LongreelError(
                 f"version {version.version} was promoted by this very decision (ledger entry {done.sequence}), and "
                 f"{since.action} by {since.who} came after it: {since.reason}; to want it back is a person's to say: "

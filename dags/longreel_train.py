@@ -9,7 +9,7 @@ from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, chain, d
 
 from dags.notify import notifiers
 from dags.settings import APPROVAL, HOME, KFP_HOST, SAMPLES, TRAIN_JOB, TRAIN_POOL, run_date
-from dags.steps import DEFAULT_ARGS, step
+from dags.steps import DEFAULT_ARGS, one_word, step
 from operators.retrain import RetrainOperator
 from operators.train import TrainOperator
 
@@ -54,7 +54,7 @@ Moves the alias `champion`, or leaves it, and writes in the ledger who answered 
 champion; judge again.
 """
 
-DAY = """{{ (dag_run.partition_key or params.date or "") | replace("'", "") }}"""  # as in steps.py
+DAY = one_word('(dag_run.partition_key or params.date or "")')
 PARAMS = {
     "date": Param(
         None,

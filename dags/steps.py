@@ -13,8 +13,13 @@ from dags.notify import notifiers
 from dags.settings import HOME, REPOSITORY, SPARK_POOL
 from operators.retries import UntilSomebodyMends
 
-# The step refuses what is no day. Whoever triggers a run names its key: it must not end the quotes of a command line.
-DAY = """{{ dag_run.partition_key | replace("'", "") }}"""
+
+def one_word(expression: str) -> str:
+    """A template that cannot end the quotes of a command line, whatever key a run was triggered with."""
+    return f"""{{{{ {expression} | replace("'", "") }}}}"""
+
+
+DAY = one_word("dag_run.partition_key")  # the step refuses what is no day
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "longreel",

@@ -96,9 +96,13 @@ class Group:
             for line in self.lines
         ]
 
+    def value(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> float:
+        """Their mean; no replicate is read."""
+        return float(np.mean(self.values(metric, task, window, of)))
+
     def estimate(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> Estimate:
         """A metric at a window over a slice; without replicates where a line's are not beside the results file."""
-        value = float(np.mean(self.values(metric, task, window, of)))
+        value = self.value(metric, task, window, of)
         files = [draws_path(self.out, line["key"]) for line in self.lines]
         if not all(file.exists() for file in files):
             return Estimate(value, np.full(DRAWS, np.nan))
@@ -210,14 +214,14 @@ def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] |
         return None
     shortest = min(int(group.cell["training"].split()[1]) for group in fixed)
     short = [
-        group.estimate("auc", task, shortest).value
+        group.value("auc", task, shortest)
         for group in fixed
         if group.cell["training"] == f"fixed {shortest}" and shortest in group.windows
     ]
     if not short:
         return None
-    top = oracle.estimate("auc", task, oracle.windows[-1]).value
-    best = ours.estimate("auc", task, ours.windows[-1]).value
+    top = oracle.value("auc", task, oracle.windows[-1])
+    best = ours.value("auc", task, ours.windows[-1])
     share = (best - max(short)) / (top - max(short))
     return {"short window": shortest, "best short": max(short), "ours": best, "oracle": top, "share": share}
 
@@ -251,4 +255,4 @@ def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Grou
     if found and base:
         found.setdefault("M", []).append(base)
     order = [label for label in CAPACITIES if label in found]
-    return {label: max(found[label], key=lambda g: g.estimate("auc", task, g.windows[-1]).value) for label in order}
+    return {label: max(found[label], key=lambda g: g.value("auc", task, g.windows[-1])) for label in order}

@@ -78,7 +78,7 @@ def best_of_readers(groups: list[Group], task: str) -> list[Group]:
         reader, ours = group.cell["reader"], group.cell["training"] == "beta"
         if reader == "oracle" or not group.cell["match"] or (reader == "stca" and not ours):
             continue
-        values = [np.mean(g.values("auc", task, g.windows[-1])) for g in (group, found.get(reader, group))]
+        values = [g.value("auc", task, g.windows[-1]) for g in (group, found.get(reader, group))]
         if values[0] >= values[1]:
             found[reader] = group
     return list(found.values())
@@ -95,7 +95,7 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
     windows = sorted({w for group in groups for w in group.windows})
     for number, group in enumerate(groups):
         colour, label = f"C{number % 10}", group.name if several else group.cell["training"]
-        values = [group.estimate("auc", task, w, of).value for w in group.windows]
+        values = [group.value("auc", task, w, of) for w in group.windows]
         axes.plot(group.windows, values, marker="o", color=colour, label=f"{label} ({_seeds(group)})")
         if base is not None and group is not base:
             apart = 2 ** (0.09 * (number - len(groups) / 2))  # so that no interval hides another
@@ -106,7 +106,7 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
     oracle = findings.find(name, "oracle", "truth")
     title = f"{name}: {task}, {_who(of)}"
     if oracle and of in oracle.slices:
-        title += f"; the truth reaches {oracle.estimate('auc', task, oracle.windows[-1], of).value:.3f}"
+        title += f"; the truth reaches {oracle.value('auc', task, oracle.windows[-1], of):.3f}"
     axes.set_title(title, fontsize=10)
     for each in panels[0]:
         _window_axis(each, windows)
@@ -172,7 +172,7 @@ def scaling(capacities: dict[str, Group], task: str, path: Path) -> Path:
     """AUC by window for each capacity, with the fitted curve; its intervals are in the tables."""
     figure, axes = plt.subplots(figsize=SIZE)
     for number, (label, group) in enumerate(capacities.items()):
-        values, colour = [group.estimate("auc", task, w).value for w in group.windows], f"C{number}"
+        values, colour = [group.value("auc", task, w) for w in group.windows], f"C{number}"
         dense = (group.mean("parameters") - group.mean("table_parameters")) / 1e6
         told = f"{label}: {dense:.2f} M parameters besides tables ({_seeds(group)})"
         axes.plot(group.windows, values, "o", color=colour, label=told)
