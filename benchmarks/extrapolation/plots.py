@@ -23,6 +23,7 @@ from benchmarks.extrapolation.findings import (
     is_sampling,
 )
 
+FAR = 4  # times as far from the method as the next of them all: written down, not drawn, or nothing else could be seen
 SIZE = (7.2, 4.2)
 WIDE = (11.5, 4.2)
 DPI = 130
@@ -64,8 +65,9 @@ def _window_axis(axes: Axes, windows: list[int]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
-    figure.tight_layout()
+def _save(figure: plt.Figure, path: Path, legend: float = 0.0) -> Path:
+    """`legend`: the share of its height, from below, that a legend takes."""
+    figure.tight_layout(rect=(0, legend, 1, 1))
     figure.savefig(path, dpi=DPI)
     plt.close(figure)
     return path
@@ -84,6 +86,13 @@ def best_of_readers(groups: list[Group], task: str) -> list[Group]:
     return list(found.values())
 
 
+def far_off(differences: list[float]) -> float:
+    """The distance from the method from which on nothing is drawn: FAR times the next one, of the larger half."""
+    apart = sorted(abs(each) for each in differences)
+    steps = zip(apart[len(apart) // 2 :], apart[len(apart) // 2 + 1 :], strict=False)
+    return next((further for near, further in steps if further > FAR * near), float("inf"))
+
+
 def by_window(groups: list[Group], findings: Findings, name: str, task: str, of: str, path: Path) -> Path:
     """AUC against the evaluation window, and what each group differs by from the method, with paired intervals.
 
@@ -93,9 +102,13 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
     figure, panels = plt.subplots(1, 1 if base is None else 2, figsize=WIDE if base else SIZE, squeeze=False)
     axes, several = panels[0][0], len({g.cell["reader"] for g in groups}) > 1
     windows = sorted({w for group in groups for w in group.windows})
+    limit = float("inf") if base is None else far_off([_apart(g, base, task, of) for g in groups if g is not base])
     for number, group in enumerate(groups):
         colour, label = f"C{number % 10}", group.name if several else group.cell["training"]
         values = [group.value("auc", task, w, of) for w in group.windows]
+        if base is not None and group is not base and _apart(group, base, task, of) >= limit:
+            axes.plot([], [], color=colour, label=f"{label} ({_seeds(group)}): {max(values):.2f}, far below")
+            continue
         axes.plot(group.windows, values, marker="o", color=colour, label=f"{label} ({_seeds(group)})")
         if base is not None and group is not base:
             apart = 2 ** (0.09 * (number - len(groups) / 2))  # so that no interval hides another
@@ -111,8 +124,9 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
     for each in panels[0]:
         _window_axis(each, windows)
     axes.set_ylabel("AUC")
-    axes.legend(fontsize=8, frameon=False)
-    return _save(figure, path)
+    columns = 4 if len(groups) <= 4 else 3
+    figure.legend(loc="lower center", ncols=columns, fontsize=8, frameon=False)
+    return _save(figure, path, 0.05 * -(-len(groups) // columns))
 
 
 def _differences(axes: Axes, group: Group, base: Group, task: str, of: str, colour: str, apart: float) -> None:
@@ -122,6 +136,12 @@ def _differences(axes: Axes, group: Group, base: Group, task: str, of: str, colo
     low, high = np.array([each.bounds for each in found]).T
     bars = [values - low, high - values]
     axes.errorbar(np.array(windows) * apart, values, bars, marker="o", markersize=4, color=colour, linewidth=0.8)
+
+
+def _apart(group: Group, base: Group, task: str, of: str) -> float:
+    """How far a group is from the base, over the windows."""
+    windows = [w for w in group.windows if w in base.windows]
+    return float(np.mean([abs(group.value("auc", task, w, of) - base.value("auc", task, w, of)) for w in windows]))
 
 
 def _seeds(group: Group) -> str:
@@ -156,13 +176,19 @@ def ablations(base: Group, changed: list[Group], task: str, path: Path) -> Path:
     differences = [(g, gain(g, base, task, longest)) for g in changed]
     differences.sort(key=lambda pair: pair[1].value)
     figure, axes = plt.subplots(figsize=(7.2, 0.32 * len(differences) + 1.3))
+    limit = far_off([difference.value for _, difference in differences])
+    least = min((d.bounds[0] for _, d in differences if abs(d.value) < limit), default=0.0)
     for row, (_, difference) in enumerate(differences):
         low, high = difference.bounds
+        if abs(difference.value) >= limit:
+            axes.text(least, row, f"◂ {difference.text(True)}", color="C0", fontsize=8, va="center")
+            continue
         axes.plot([low, high], [row, row], color="C0", linewidth=2, alpha=0.5)
         axes.plot(difference.value, row, "o", color="C0")
     axes.axvline(0, color="k", linewidth=0.8)
+    axes.set_ylim(-0.7, len(differences) - 0.3)
     axes.set_yticks(range(len(differences)), [g.cell["training"] for g, _ in differences], fontsize=8)
-    axes.set_xlabel(f"AUC minus that of stca, beta ({task}, {longest:,} events)")
+    axes.set_xlabel(f"AUC minus the base's ({task}, {longest:,} events)", fontsize=9)
     axes.grid(axis="x", alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, path)

@@ -20,7 +20,7 @@ from benchmarks.extrapolation.findings import Findings, fit_curve
 from benchmarks.extrapolation.jobs import PIPE, on_card
 from benchmarks.extrapolation.merge import merge
 from benchmarks.extrapolation.plan import Clock, Data, expected_seconds, plan
-from benchmarks.extrapolation.plots import draw_all
+from benchmarks.extrapolation.plots import draw_all, far_off
 from benchmarks.extrapolation.runner import RESULTS, Runner, append_line, draws_path, read_results
 from benchmarks.extrapolation.sample_sets import from_world
 from benchmarks.extrapolation.tables import page
@@ -196,6 +196,12 @@ def test_results_without_replicates_have_numbers_without_intervals(tmp_path: Pat
     assert "Beta minus full at 2,048: AUC +.0100, for" in text
     assert "| stca, beta | all | 2,048 over 512 | +.0400 (+.0400 .. +.0400) |" in text
     assert (tmp_path / "sim-windows.png") in list(draw_all(findings, tmp_path))
+
+
+def test_what_is_far_off_is_not_drawn_and_small_differences_make_nothing_far() -> None:
+    assert far_off([-0.231, -0.030, -0.028, -0.016, 0.003]) == 0.231
+    assert far_off([0.24, 0.04, 0.03]) == 0.24
+    assert far_off([0.0001, 0.01, 0.03, 0.02]) == far_off([0.2]) == far_off([]) == float("inf")
 
 
 def test_a_process_finds_its_card_also_where_every_card_has_a_service_of_its_own() -> None:
