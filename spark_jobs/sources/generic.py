@@ -39,6 +39,8 @@ VALUES = (
     pa.types.is_dictionary,
     pa.types.is_null,
 )
+OTHER_DATA = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".orc", ".avro"}
+CHECKSUMS = {".crc", ".md5", ".sha1", ".sha256", ".sha512"}
 WIDER = {  # see `_as_read`
     pa.uint8(): pa.int16(),
     pa.uint16(): pa.int32(),
@@ -140,14 +142,16 @@ class GenericSource(Source):
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """A folder's data files, checked for the required columns; hidden files are not data, others beside data neither.
+    """A folder's data files, checked for the required columns; hidden files are not data, nor are notes beside data.
 
     Raises:
-        LongreelError: a file has not the columns; or there are folders, or other files alone, where rows would be lost.
+        LongreelError: a file has not the columns; or there are folders, files that look like data in another form, or
+            other files alone, where rows would be lost.
     """
     there = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
     files = [p for p in there if _is_data(p) and not p.is_dir()]
-    lost = [p.name for p in there if p.is_dir()] or ([] if files else [p.name for p in there])
+    lost = [p.name for p in there if p.is_dir() or (_is_other_data(p) and not _is_data(p))]
+    lost = lost or ([] if files else [p.name for p in there])
     if lost:
         raise LongreelError(
             f"{folder} holds {', '.join(lost[:3])}; expected .parquet, .csv or .csv.gz files in the folder itself"
@@ -159,6 +163,12 @@ def _data_files(folder: Path) -> list[Path]:
 
 def _is_data(path: Path) -> bool:
     return path.name.endswith((".parquet", *CSV_SUFFIXES))
+
+
+def _is_other_data(path: Path) -> bool:
+    """Whether a name is that of rows, be they packed (.csv.zst) or shouted (.CSV); a checksum of them is none."""
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    return bool(suffixes & OTHER_DATA) and not suffixes & CHECKSUMS
 
 
 def columns_of(path: Path) -> list[str]:

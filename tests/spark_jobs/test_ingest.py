@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from spark_helpers import DAY, MIDNIGHT_MS, contents, longreel, published, row, write_raw
 
 from contracts.home import Home
+from spark_jobs.sources.generic import GenericSource
 
 DAY_MS = 86_400_000
 BAD: dict[str, dict[str, Any]] = {
@@ -188,6 +190,15 @@ def packed_otherwise(folder: Path) -> None:
     (folder / "log.parquet").rename(folder / "log.parquet.zst")
 
 
+def beside(name: str) -> Callable[[Path], None]:
+    """A file of rows that would be overlooked beside good ones."""
+
+    def damage(folder: Path) -> None:
+        (folder / name).write_text("user_id,item_id,time_ms\n1,1,1\n")
+
+    return damage
+
+
 def nested(folder: Path) -> None:
     """As text, every user would be the same one."""
     users = [{"id": 1}]
@@ -208,6 +219,9 @@ def nested(folder: Path) -> None:
         (int_and_float, "time_ms is int64 in log.parquet and double in another"),
         (hours, "holds hour=01; expected .parquet, .csv or .csv.gz files in the folder itself"),
         (packed_otherwise, "holds log.parquet.zst; expected"),
+        (beside("part-2.CSV"), "holds part-2.CSV; expected"),
+        (beside("part-2.csv.zst"), "holds part-2.csv.zst; expected"),
+        (beside("late.jsonl"), "holds late.jsonl; expected"),
         (nested, "column user_id of the Parquet files in"),
     ],
 )
@@ -216,6 +230,13 @@ def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, said: s
     damage(write_raw(home, DAY, [row()]))
     assert longreel(home, "ingest", "--date", str(DAY)) == 2
     assert said in capsys.readouterr().err
+
+
+def test_notes_and_checksums_beside_the_rows_are_left_alone(make_home: Any) -> None:
+    folder = write_raw(make_home(), DAY, [row()])
+    for name in ("README.txt", "log.parquet.md5", ".log.parquet.crc", "_SUCCESS"):
+        (folder / name).write_text("about the rows")
+    assert [path.name for path in GenericSource(folder.parent).files(DAY)] == ["log.parquet"]
 
 
 def test_a_wrong_folder_is_named(make_home: Any, capsys: Any) -> None:
