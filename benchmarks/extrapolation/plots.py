@@ -132,10 +132,10 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
 def _differences(axes: Axes, group: Group, base: Group, task: str, of: str, colour: str, apart: float) -> None:
     windows = [w for w in group.windows if w in base.windows]
     found = [gain(group, base, task, w, of=of) for w in windows]
-    values = np.array([each.value for each in found])
-    low, high = np.array([each.bounds for each in found]).T
-    bars = [values - low, high - values]
-    axes.errorbar(np.array(windows) * apart, values, bars, marker="o", markersize=4, color=colour, linewidth=0.8)
+    low, high = np.array([each.bounds for each in found]).T  # of few users they may lie to one side of the value
+    at = np.array(windows) * apart
+    axes.plot(at, [each.value for each in found], marker="o", markersize=4, color=colour, linewidth=0.8)
+    axes.vlines(at, low, high, color=colour, linewidth=0.8)
 
 
 def _apart(group: Group, base: Group, task: str, of: str) -> float:

@@ -198,6 +198,14 @@ def test_results_without_replicates_have_numbers_without_intervals(tmp_path: Pat
     assert (tmp_path / "sim-windows.png") in list(draw_all(findings, tmp_path))
 
 
+def test_an_interval_of_few_users_that_does_not_hold_its_value_is_drawn(tmp_path: Path) -> None:
+    append_line(tmp_path / RESULTS, line_of("beta", 0, {512: 0.70, 2_048: 0.74}, tmp_path))
+    line = line_of("full", 0, {512: 0.69, 2_048: 0.73}, tmp_path)
+    line_of("full", 0, {512: 0.79, 2_048: 0.63}, tmp_path)  # other replicates
+    append_line(tmp_path / RESULTS, line)
+    assert (tmp_path / "sim-windows.png") in list(draw_all(Findings(tmp_path), tmp_path))
+
+
 def test_what_is_far_off_is_not_drawn_and_small_differences_make_nothing_far() -> None:
     assert far_off([-0.231, -0.030, -0.028, -0.016, 0.003]) == 0.231
     assert far_off([0.24, 0.04, 0.03]) == 0.24
