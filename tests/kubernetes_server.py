@@ -113,10 +113,12 @@ def _stamp(when: datetime) -> str:
 
 
 def kubeconfig(file: Path, url: str, token: str = "nobody's") -> None:
-    """What says where the API is, and who asks."""
+    """What says where the API is, and who asks; in one step, for a trigger may be reading it."""
     known = {"cluster": {"server": url}, "user": {"token": token}, "context": {"cluster": "here", "user": "here"}}
     lists = {f"{kind}s": [{"name": "here", kind: value}] for kind, value in known.items()}
-    file.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "here", **lists}))
+    draft = file.with_suffix(".draft")
+    draft.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "here", **lists}))
+    draft.replace(file)
 
 
 @pytest.fixture

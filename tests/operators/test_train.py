@@ -233,7 +233,7 @@ def test_the_trigger_outlives_a_server_that_restarts_and_gives_up_on_a_refusal(
         assert not waits.done()
         with serving(again):
             kubeconfig(tmp_path / "kubeconfig", again.url)
-            while again.fail_next:
+            while again.fail_next and not waits.done():
                 await asyncio.sleep(0.02)
             again.end(name_of(home), "Complete")
             return (await asyncio.wait_for(waits, 20)).payload
