@@ -139,9 +139,8 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     counted, month = bool(size.model.get("match_counts")), bool(size.model.get("match_month"))
     compared = size.model.get("identity", ModelConfig().identity)
     tags, pair = "tag" in compared, ("item_id", "author_id")
-    numbers = [
-        n for n in (2, 4, 8, 16) if n != size.model["heads"] and n >= len(compared)
-    ]  # a field takes one at least
+    # a field takes a head at least
+    numbers = [n for n in (2, 4, 8, 16) if n != size.model["heads"] and n >= len(compared)]
     heads = {f"heads {n}": {"model": {"heads": n}} for n in numbers}
     adagrad = {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}
     adamw = {"table_optimizer": "adamw", "table_learning_rate": size.training["learning_rate"]}
@@ -218,9 +217,7 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 for label in ("beta", longest_fixed):
                     yield Cell(**stca | {"reader": reader}, training=label, train=windows[label], seed=seed)
             equal = {"sasrec": 3 * fixed // 8, "hstu": fixed // 2}  # windows of the method's arithmetic (compute.py)
-            usual = {
-                "heads": min(8, size.model["heads"])
-            }  # causal attention over 16 heads of 8 columns is mostly overhead
+            usual = {"heads": min(8, size.model["heads"])}  # heads of 16 columns, as fused attention wants them
             for reader, window in equal.items():
                 other = stca | {"reader": reader, "model": usual}
                 as_much = {"window_shape": "fixed", "window_mean": window}

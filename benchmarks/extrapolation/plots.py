@@ -90,7 +90,7 @@ def far_off(differences: list[float]) -> float:
     """The distance from the method from which on nothing is drawn: FAR times the next one, of the larger half."""
     apart = sorted(abs(each) for each in differences)
     steps = zip(apart[len(apart) // 2 :], apart[len(apart) // 2 + 1 :], strict=False)
-    return next((further for near, further in steps if further > FAR * near), float("inf"))
+    return next((further for near, further in steps if near and further > FAR * near), float("inf"))
 
 
 def by_window(groups: list[Group], findings: Findings, name: str, task: str, of: str, path: Path) -> Path:
@@ -102,12 +102,13 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
     figure, panels = plt.subplots(1, 1 if base is None else 2, figsize=WIDE if base else SIZE, squeeze=False)
     axes, several = panels[0][0], len({g.cell["reader"] for g in groups}) > 1
     windows = sorted({w for group in groups for w in group.windows})
-    limit = float("inf") if base is None else far_off([_apart(g, base, task, of) for g in groups if g is not base])
+    distances = {g.name: _distance(g, base, task, of) for g in groups if base is not None and g is not base}
+    limit = far_off(list(distances.values()))
     for number, group in enumerate(groups):
         colour, label = f"C{number % 10}", group.name if several else group.cell["training"]
         values = [group.value("auc", task, w, of) for w in group.windows]
-        if base is not None and group is not base and _apart(group, base, task, of) >= limit:
-            axes.plot([], [], color=colour, label=f"{label} ({_seeds(group)}): {max(values):.2f}, far below")
+        if distances.get(group.name, 0.0) >= limit:
+            axes.plot([], [], color=colour, label=f"{label} ({_seeds(group)}): {max(values):.2f}, far off")
             continue
         axes.plot(group.windows, values, marker="o", color=colour, label=f"{label} ({_seeds(group)})")
         if base is not None and group is not base:
@@ -138,7 +139,7 @@ def _differences(axes: Axes, group: Group, base: Group, task: str, of: str, colo
     axes.vlines(at, low, high, color=colour, linewidth=0.8)
 
 
-def _apart(group: Group, base: Group, task: str, of: str) -> float:
+def _distance(group: Group, base: Group, task: str, of: str) -> float:
     """How far a group is from the base, over the windows."""
     windows = [w for w in group.windows if w in base.windows]
     return float(np.mean([abs(group.value("auc", task, w, of) - base.value("auc", task, w, of)) for w in windows]))

@@ -39,7 +39,7 @@ VALUES = (
     pa.types.is_dictionary,
     pa.types.is_null,
 )
-OTHER_DATA = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".orc", ".avro"}
+ROWS = {".parquet", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".orc", ".avro"}
 CHECKSUMS = {".crc", ".md5", ".sha1", ".sha256", ".sha512"}
 WIDER = {  # see `_as_read`
     pa.uint8(): pa.int16(),
@@ -133,7 +133,9 @@ class GenericSource(Source):
         return _data_files(self._days[day])
 
     def _user_files(self) -> list[Path]:
-        files = [p for p in sorted(self.root.glob("users.*")) if _is_data(p)]
+        there = sorted(self.root.glob("users.*"))
+        _refuse(self.root, [p.name for p in there if _is_overlooked(p)])
+        files = [p for p in there if _is_data(p)]
         if len(files) > 1:
             raise LongreelError(f"expected one user table in {self.root}, found {', '.join(p.name for p in files)}")
         for path in files:
@@ -150,12 +152,8 @@ def _data_files(folder: Path) -> list[Path]:
     """
     there = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
     files = [p for p in there if _is_data(p) and not p.is_dir()]
-    lost = [p.name for p in there if p.is_dir() or (_is_other_data(p) and not _is_data(p))]
-    lost = lost or ([] if files else [p.name for p in there])
-    if lost:
-        raise LongreelError(
-            f"{folder} holds {', '.join(lost[:3])}; expected .parquet, .csv or .csv.gz files in the folder itself"
-        )
+    lost = [p.name for p in there if p.is_dir() or _is_overlooked(p)]
+    _refuse(folder, lost or ([] if files else [p.name for p in there]))
     for path in files:
         require_columns(path, columns_of(path), REQUIRED)
     return files
@@ -165,10 +163,19 @@ def _is_data(path: Path) -> bool:
     return path.name.endswith((".parquet", *CSV_SUFFIXES))
 
 
-def _is_other_data(path: Path) -> bool:
-    """Whether a name is that of rows, be they packed (.csv.zst) or shouted (.CSV); a checksum of them is none."""
+def _is_overlooked(path: Path) -> bool:
+    """Whether a name is that of rows that nobody reads, be they packed (.csv.zst) or shouted (.CSV); a checksum is
+    none."""
     suffixes = {suffix.lower() for suffix in path.suffixes}
-    return bool(suffixes & OTHER_DATA) and not suffixes & CHECKSUMS
+    return not _is_data(path) and bool(suffixes & ROWS) and not suffixes & CHECKSUMS
+
+
+def _refuse(folder: Path, lost: list[str]) -> None:
+    """Raises where rows would be lost."""
+    if lost:
+        raise LongreelError(
+            f"{folder} holds {', '.join(lost[:3])}; expected .parquet, .csv or .csv.gz files in the folder itself"
+        )
 
 
 def columns_of(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from spark_helpers import DAY, MIDNIGHT_MS, contents, longreel, published, row, write_raw
 
+from contracts.errors import LongreelError
 from contracts.home import Home
 from spark_jobs.sources.generic import GenericSource
 
@@ -237,6 +238,16 @@ def test_notes_and_checksums_beside_the_rows_are_left_alone(make_home: Any) -> N
     for name in ("README.txt", "log.parquet.md5", ".log.parquet.crc", "_SUCCESS"):
         (folder / name).write_text("about the rows")
     assert [path.name for path in GenericSource(folder.parent).files(DAY)] == ["log.parquet"]
+
+
+def test_a_user_table_that_nobody_would_read_is_named(make_home: Any) -> None:
+    folder = write_raw(make_home(), DAY, [row()])
+    source = GenericSource(folder.parent)
+    (folder.parent / "users.parquet.md5").write_text("0")
+    assert [path.name for path in source.files(DAY)] == ["log.parquet"]
+    (folder.parent / "users.CSV").write_text("user_id,city\n1,Riga\n")
+    with pytest.raises(LongreelError, match=r"holds users\.CSV; expected \.parquet, \.csv or \.csv\.gz"):
+        source.files(DAY)
 
 
 def test_a_wrong_folder_is_named(make_home: Any, capsys: Any) -> None:
