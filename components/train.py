@@ -167,7 +167,7 @@ def recipe_of(home: Home, day: date) -> Recipe:
     made_from = {
         "tasks": config.tasks,
         "model": config.model.described(),
-        "training": asdict(config.training),
+        "training": config.training.described(),
         "days": {m.date: m.digest for m in manifests},
         "init": None if start is None else start.model_digest,
     }

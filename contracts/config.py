@@ -36,6 +36,7 @@ SWITCHES = (
     "match_month",
     "rankmixer",
 )
+TRAINING_SWITCHES = ("window_growth",)
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 REQUEST_RULES = ("auto", "request_id", "delivery_time", "gap")
 
@@ -173,13 +174,18 @@ class ModelConfig:
         )
 
     def described(self) -> dict[str, Any]:
-        """The settings that name a model; a switch at its default is not among them.
+        """The settings that name a model, see `_described`."""
+        return _described(self, SWITCHES)
 
-        So a model keeps its digest, and a description from before a switch existed means what it meant.
-        """
-        values = dataclasses.asdict(self)
-        defaults = {each.name: each.default for each in dataclasses.fields(self)}
-        return {name: value for name, value in values.items() if name not in SWITCHES or value != defaults[name]}
+
+def _described(section: Any, switches: tuple[str, ...]) -> dict[str, Any]:
+    """A section's settings; a switch at its default is not among them.
+
+    So a digest stays what it was before a switch existed, and so does what a description from then means.
+    """
+    values = dataclasses.asdict(section)
+    defaults = {each.name: each.default for each in dataclasses.fields(section)}
+    return {name: value for name, value in values.items() if name not in switches or value != defaults[name]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,6 +199,9 @@ class TrainingConfig:
     window_max: int = 10_240
     window_mean: int = 2_048
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
+    window_growth: float = (
+        1.0  # 3: the second half of training reads three times the first's, window_mean being their mean
+    )
     window_shape: str = "beta"  # or uniform, with the same mean; fixed: always window_mean; full: always window_max
     window_part: str = "newest"  # which part of a longer history a window holds: newest, or to compare random | oldest
     learning_rate: float = 1e-3
@@ -217,6 +226,13 @@ class TrainingConfig:
             "[training] expected window_min < window_mean < window_max, "
             f"got {self.window_min}, {self.window_mean}, {self.window_max}",
         )
+        _require(self.window_growth > 0, "[training] window_growth: expected a positive number")
+        for mean in self.window_means:
+            _require(
+                self.window_min < mean < self.window_max,
+                f"[training] window_growth = {self.window_growth:g} makes {mean:,.0f} a half's mean window, "
+                f"expected between window_min and window_max, {self.window_min:,} and {self.window_max:,}",
+            )
         for name in ("window_alpha", "learning_rate", "table_learning_rate", "clip_norm"):
             _require(getattr(self, name) > 0, f"[training] {name}: expected a positive number")
         _require(self.weight_decay >= 0, "[training] weight_decay: expected 0 or more")
@@ -231,6 +247,18 @@ class TrainingConfig:
         )
         _require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
         _require(self.compile in ("auto", "on", "off"), "[training] compile: expected auto, on or off")
+
+    @property
+    def window_means(self) -> tuple[float, ...]:
+        """The mean window of each half of the training; one for all of it where windows do not grow."""
+        if self.window_growth == 1:
+            return (float(self.window_mean),)
+        first = 2 * self.window_mean / (1 + self.window_growth)
+        return first, self.window_growth * first
+
+    def described(self) -> dict[str, Any]:
+        """The settings that name a training, see `_described`."""
+        return _described(self, TRAINING_SWITCHES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,7 +330,7 @@ class Config:
 
     def digest(self) -> str:
         """16 hex digits that change when any setting does; where the log lies on a machine is not one."""
-        values = self.to_dict() | {"model": self.model.described()}
+        values = self.to_dict() | {"model": self.model.described(), "training": self.training.described()}
         values["source"].pop("log")
         return digest_of(values)
 

@@ -2,7 +2,8 @@
 
 An epoch visits row groups in a seeded order, a pool of them at a time; a pool's requests are shuffled together and cut
 into batches of about `batch_tokens` history events plus targets. A pool is decoded once, however many requests read one
-user-day's history, while the pool before it is being packed.
+user-day's history, while the pool before it is being packed. Where windows grow, the pool in the middle of the training
+becomes two, of other requests each.
 
 Batches do not depend on the number of ranks: each rank plans them all and packs its own share of every one. It decodes
 whole pools for that, which is the price of balancing every batch by tokens.
@@ -74,7 +75,7 @@ class Share:
     num_targets: int
     num_events: int
     num_pairs: int  # of targets and the events that they read
-    largest: Largest  # of the epoch
+    largest: Largest  # of the epoch's batches with windows of the same stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +86,7 @@ class _Pool:
     windows: Ints
     skip: Ints  # events of each request that are newer than its window
     bounds: Ints  # batch i reads [bounds[i], bounds[i+1])
+    stage: int = 0  # of the windows, see model/windows.py
 
 
 def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup], Ints, Ints]:
@@ -221,7 +223,7 @@ class TrainingReader:
             raise LongreelError(f"nothing to train on: the samples of {days or 'no day'} hold no targets")
         self._plans: dict[int, list[_Pool]] = {}  # of the newest epoch asked for
         self._num_batches: dict[int, int] = {}
-        self._largest: dict[int, Largest] = {}
+        self._largest: dict[tuple[int, int], Largest] = {}  # of the batches of an epoch and stage
 
     @property
     def num_requests(self) -> int:
@@ -233,6 +235,13 @@ class TrainingReader:
         if epoch not in self._num_batches:
             self._plan(epoch)
         return self._num_batches[epoch]
+
+    def windows_drawn(self, epoch: int) -> Ints:
+        """The window of every request in an epoch: [num_requests] int64, events."""
+        drawn = np.zeros(self.num_requests, np.int64)
+        for pool in self._plan(epoch):
+            drawn[pool.index] = pool.windows
+        return drawn
 
     def first_rows(self) -> SampleRows:
         """The first row group that has targets."""
@@ -247,23 +256,40 @@ class TrainingReader:
         if epoch not in self._plans:
             rng = np.random.default_rng([self.config.seed, epoch])
             groups = [self.groups[g] for g in rng.permutation(len(self.groups))]
-            self._plans = {epoch: [self._pool(rng, epoch, each) for each in even_pools(groups)]}
-            self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in self._plans[epoch])
-            self._largest[epoch] = self._largest_of(self._plans[epoch])
+            pools: list[_Pool] = []
+            before = epoch * self.num_requests
+            for each in even_pools(groups):
+                requests = rng.permutation(sum(group.num_requests for group in each))
+                for stage, part in self._stages(requests, before):
+                    pools.append(self._pool(epoch, stage, each, part))
+                before += len(requests)
+            self._plans = {epoch: pools}
+            self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in pools)
+            for stage in range(len(self.windows.stages)):
+                self._largest[epoch, stage] = self._largest_of([pool for pool in pools if pool.stage == stage])
         return self._plans[epoch]
 
-    def _pool(self, rng: np.random.Generator, epoch: int, groups: list[RowGroup]) -> _Pool:
+    def _stages(self, requests: Ints, before: int) -> Iterator[tuple[int, Ints]]:
+        """A pool's requests by the stage of their windows; the training reads `before` others first."""
+        if len(self.windows.stages) == 1:
+            yield 0, requests
+            return
+        half = min(max(self.config.epochs * self.num_requests // 2 - before, 0), len(requests))
+        yield from ((stage, part) for stage, part in enumerate([requests[:half], requests[half:]]) if len(part))
+
+    def _pool(self, epoch: int, stage: int, groups: list[RowGroup], requests: Ints) -> _Pool:
         counts = np.array([group.num_requests for group in groups])
-        requests = rng.permutation(int(counts.sum()))
         index = ranges(np.array([group.first_request for group in groups]), counts)[requests]
-        windows = self.windows.sample(epoch, index)
+        windows = self.windows.sample(epoch, index, stage)
         skip = self.windows.skip(epoch, index, self.events[index], windows)
         ends = np.cumsum(np.minimum(self.events[index], windows) + self.targets[index])
         total = int(ends[-1]) if len(ends) else 0
         batches = max(1, round(total / self.config.batch_tokens))
         cuts = np.searchsorted(ends, np.arange(1, batches) * (total / batches)) + 1
         bounds = np.unique(np.concatenate([np.zeros(1, np.int64), cuts, [len(ends)]]))
-        return _Pool(groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds)
+        return _Pool(
+            groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds, stage=stage
+        )
 
     def _largest_of(self, pools: list[_Pool]) -> Largest:
         pools = [pool for pool in pools if len(pool.index)]
@@ -297,7 +323,7 @@ class TrainingReader:
                     ended = position.batch == self._num_batches[position.epoch]
                     after = Position(epoch=position.epoch + 1) if ended else position
                     share = self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
-                    yield replace(share, largest=self._largest[position.epoch])
+                    yield replace(share, largest=self._largest[position.epoch, pool.stage])
 
     def _decode(self, groups: list[RowGroup], threads: int) -> SampleRows | DeviceRows:
         rows = read_rows(self.lake, groups, threads, for_card=self.device.type == "cuda")

@@ -7,6 +7,9 @@
     full     always L_max
 
 All are multiples of 8. The others than beta, and other parts of a history than its newest, are there to be compared.
+
+Windows may grow (`window_growth`): the second half of the training's requests has another mean than the first, and
+both together have L_mean. A half is a `stage` here: 0, then 1; there is one stage where windows do not grow.
 """
 
 import math
@@ -61,14 +64,11 @@ def _nonzero(values: Floats) -> Floats:
     return np.where(np.abs(values) < 1e-300, 1e-300, values)
 
 
-class WindowSampler:
-    """Windows of a training run. Stateless: request `index` of `epoch` gets the same window however often it is asked,
-    in any order, so a resumed run sees what an uninterrupted one would have.
-    """
+class Lengths:
+    """The windows of one stage, with their mean, and how likely each is."""
 
-    def __init__(self, config: TrainingConfig) -> None:
-        low, high, mean = config.window_min, config.window_max, config.window_mean
-        self.seed, self.part, self.longest = config.seed, config.window_part, high
+    def __init__(self, config: TrainingConfig, mean: float) -> None:
+        low, high = float(config.window_min), float(config.window_max)
         self.alpha = config.window_alpha
         self.beta = self.alpha * (high - mean) / (mean - low)
         if config.window_shape == "fixed":
@@ -79,18 +79,33 @@ class WindowSampler:
             reach = min(mean - low, high - mean)
             low, high = mean - reach, mean + reach
         first, last = max(1, round(low / STEP)), max(1, round(high / STEP))
-        self.lengths = np.arange(first, last + 1, dtype=np.int64) * STEP
-        upper = (self.lengths[:-1] + STEP / 2 - low) / max(high - low, 1)  # where rounding passes to the next multiple
-        self._cdf = upper if config.window_shape == "uniform" else beta_cdf(upper, self.alpha, self.beta)
+        self.events = np.arange(first, last + 1, dtype=np.int64) * STEP
+        passes = self.events[:-1] + STEP / 2  # where rounding passes to the next multiple
+        upper = np.asarray((passes - low) / max(high - low, 1), np.float64)
+        self._cdf: Floats = upper if config.window_shape == "uniform" else beta_cdf(upper, self.alpha, self.beta)
 
     @property
     def probabilities(self) -> Floats:
-        """How likely each of `lengths` is."""
+        """How likely each of `events` is."""
         return np.asarray(np.diff(self._cdf, prepend=0.0, append=1.0), np.float64)
 
-    def sample(self, epoch: int, index: Ints) -> Ints:
-        """Windows of the requests `index` [B] in an epoch: [B] int64, events."""
-        return np.asarray(self.lengths[np.searchsorted(self._cdf, uniform(self.seed, epoch, index), side="right")])
+    def at(self, quantiles: Floats) -> Ints:
+        """The windows below which these shares of all windows lie."""
+        return np.asarray(self.events[np.searchsorted(self._cdf, quantiles, side="right")])
+
+
+class WindowSampler:
+    """Windows of a training run. Stateless: request `index` of `epoch` gets the same window however often it is asked,
+    in any order, so a resumed run sees what an uninterrupted one would have.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.seed, self.part, self.longest = config.seed, config.window_part, config.window_max
+        self.stages = [Lengths(config, mean) for mean in config.window_means]
+
+    def sample(self, epoch: int, index: Ints, stage: int = 0) -> Ints:
+        """Windows of the requests `index` [B], read in a stage of an epoch: [B] int64, events."""
+        return self.stages[stage].at(uniform(self.seed, epoch, index))
 
     def skip(self, epoch: int, index: Ints, visible: Ints, windows: Ints) -> Ints:
         """How many of each request's `visible` [B] events are newer than its window: 0 where it holds the newest.
@@ -108,10 +123,12 @@ class WindowSampler:
 def distribution(sampler: WindowSampler, drawn: Ints) -> dict[str, float | list[float]]:
     """The configured windows beside those drawn [B]: their means, and the share in each tenth of 0 .. L_max."""
     edges = np.linspace(0, sampler.longest + STEP, 11)
-    chance, _ = np.histogram(sampler.lengths, edges, weights=sampler.probabilities)
+    events = np.concatenate([stage.events for stage in sampler.stages])
+    likely = np.concatenate([stage.probabilities for stage in sampler.stages]) / len(sampler.stages)
+    chance, _ = np.histogram(events, edges, weights=likely)
     share, _ = np.histogram(drawn, edges)
     return {
-        "configured_mean": float(sampler.lengths @ sampler.probabilities),
+        "configured_mean": float(events @ likely),
         "drawn_mean": float(drawn.mean()) if len(drawn) else 0.0,
         "edges": edges.tolist(),
         "configured_share": chance.tolist(),

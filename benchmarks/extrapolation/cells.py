@@ -9,6 +9,7 @@ from contracts.lake import digest_of
 
 CELLS_VERSION = 7  # raise when the same cell would give another result
 WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
+GROWTH = 3.0  # of windows that grow: the mean of the training's second half over the first's
 SHORT, LONG = 512, 2_048  # fixed windows to compare with; users with at least LONG events make a slice
 
 
@@ -116,16 +117,17 @@ class Cell:
     def fingerprint(self, config: Config, data: str) -> str:
         """Changes with anything that the result depends on, but for the code; a switch at its default is not named."""
         made_from = asdict(self) | {"suite": ""}  # suites share cells
-        settings = [config.tasks, config.model.described(), asdict(config.training)]
+        settings = [config.tasks, config.model.described(), config.training.described()]
         return digest_of([CELLS_VERSION, made_from, settings, data])
 
 
 def samplings(size: Size) -> dict[str, dict[str, Any]]:
-    """The training windows to compare: the method's, two fixed ones, and everything."""
+    """The training windows to compare: the method's, growing and not, two fixed ones, and everything."""
     longest = size.training["window_max"]
     short, long = min(SHORT, longest // 8), min(LONG, longest // 2)
     return {
         "beta": {},
+        "growing": {"window_growth": GROWTH},
         f"fixed {short}": {"window_shape": "fixed", "window_mean": short},
         f"fixed {long}": {"window_shape": "fixed", "window_mean": long},
         "full": {"window_shape": "full"},
@@ -175,12 +177,18 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
 def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """Settings that may be better than the base's, one at a time; what pays with every seed becomes the base.
 
-    Now the shape of the windows: the smaller alpha is, the more of the same tokens lie in whole histories.
+    Now the shape of the windows: the smaller alpha is, the more of the same tokens lie in whole histories. And when
+    long ones come: the more they grow, the later; the last is as long at first as "growing" is at the end.
     """
-    shortest = size.training["window_min"]
+    shortest, growing = size.training["window_min"], {"window_growth": GROWTH}
     return {
         **{f"beta, alpha {alpha:g}": {"train": {"window_alpha": alpha}} for alpha in (0.05, 0.1, 0.5, 1.0)},
         f"windows from {shortest // 4}": {"train": {"window_min": shortest // 4}},
+        "growing": {"train": growing},
+        **{f"growing {by}": {"train": {"window_growth": float(by)}} for by in (2, 7)},
+        "shrinking": {"train": {"window_growth": 1 / GROWTH}},
+        "beta, one epoch": {"train": {"epochs": 1}},
+        "growing, one epoch": {"train": {"epochs": 1, **growing}},
     }
 
 
@@ -214,7 +222,7 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
             yield Cell(**stca, training="beta", seed=seed)
             fixed = windows[longest_fixed]["window_mean"]
             for reader in ("din", "mean"):
-                for label in ("beta", longest_fixed):
+                for label in ("beta", "growing", longest_fixed):
                     yield Cell(**stca | {"reader": reader}, training=label, train=windows[label], seed=seed)
             equal = {"sasrec": 3 * fixed // 8, "hstu": fixed // 2}  # windows of the method's arithmetic (compute.py)
             usual = {"heads": min(8, size.model["heads"])}  # heads of 16 columns, as fused attention wants them
@@ -224,7 +232,8 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 yield Cell(**other, training=f"fixed {window}", train=as_much, seed=seed)
                 yield Cell(**other, training=longest_fixed, train=windows[longest_fixed], seed=seed)
                 if seed == 0:
-                    yield Cell(**other, training="beta", seed=seed)
+                    for label in ("beta", "growing"):
+                        yield Cell(**other, training=label, train=windows[label], seed=seed)
             if seed == 0:
                 train = windows[longest_fixed]
                 other = stca | {"reader": "sasrec", "model": usual}

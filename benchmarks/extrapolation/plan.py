@@ -12,11 +12,11 @@ from benchmarks.extrapolation.cells import WITHOUT_TRAINING, Cell, Size
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.compute import training_flops
 from benchmarks.extrapolation.sample_sets import TRUTH, Sets
-from contracts.config import Config, TrainingConfig
+from contracts.config import Config
 from contracts.errors import LongreelError
-from model.reader import read_rows, row_groups
+from model.reader import TrainingReader, read_rows, row_groups
 from model.samples import SampleRows
-from model.windows import WindowSampler, distribution
+from model.windows import distribution
 
 
 @dataclass(frozen=True)
@@ -61,14 +61,10 @@ class Data:
         return self._rows[name, change, part]
 
 
-def training_reads(config: TrainingConfig, events: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Events that requests with `events` [R] see in each epoch [epochs, R], and the windows, configured and drawn.
-
-    The reader draws the same windows: they are a function of seed, epoch and request.
-    """
-    sampler, index = WindowSampler(config), np.arange(len(events))
-    drawn = [sampler.sample(epoch, index) for epoch in range(config.epochs)]
-    return np.stack([np.minimum(events, windows) for windows in drawn]), distribution(sampler, np.concatenate(drawn))
+def training_reads(reader: TrainingReader) -> tuple[NDArray[np.int64], dict[str, Any]]:
+    """Events that each request sees in each epoch [epochs, requests], and the windows, configured and drawn."""
+    drawn = np.stack([reader.windows_drawn(epoch) for epoch in range(reader.config.epochs)])
+    return np.minimum(reader.events, drawn), distribution(reader.windows, drawn.ravel())
 
 
 def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
@@ -80,11 +76,11 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
         raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
     if cell.reader in WITHOUT_TRAINING:
         return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, 0.0, {})
-    _, events, targets = row_groups(sets.lake, [sets.lake.require("samples", sets.train)])
-    seen, windows = training_reads(config.training, events)
-    asked = np.tile(targets, config.training.epochs)
+    reader = TrainingReader(sets.lake, [sets.lake.require("samples", sets.train)], sets.tasks, config.training)
+    seen, windows = training_reads(reader)
+    asked = np.tile(reader.targets, config.training.epochs)
     tokens = int(seen.sum() + asked.sum())
-    per_request = tokens / max(1, config.training.epochs * len(events))
+    per_request = tokens / max(1, config.training.epochs * reader.num_requests)
     training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
     config = replace(config, training=training)
     flops = training_flops(cell.reader, config, seen.ravel(), asked)

@@ -66,6 +66,40 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
         assert sorted(seen) == sorted(naive)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_windows_grow_in_the_second_half_of_all_requests(
+    lake: Lake, days: list[date], config: Config, epochs: int
+) -> None:
+    training = replace(config.training, epochs=epochs, window_growth=3.0)
+    manifests = [lake.require("samples", day) for day in days]
+    reader = TrainingReader(lake, manifests, TASKS, training)
+    half, read = epochs * reader.num_requests // 2, 0
+    shares = list(reader.shares())
+    stages: list[int] = []
+    for share in shares:
+        epoch = share.position.epoch if share.position.batch else share.position.epoch - 1
+        stage = int(read >= half)
+        stages.append(stage)
+        read += share.num_requests
+        assert stage or read <= half, "a batch holds windows of both halves"
+        index = share.batch.request_index.numpy()
+        windows = reader.windows.sample(epoch, index, stage)
+        assert (share.batch.history_offsets.diff().numpy() == np.minimum(reader.events[index], windows)).all()
+        assert share.largest.max_history >= share.batch.max_history
+        assert share.largest.requests >= share.num_requests
+    assert read == epochs * reader.num_requests
+    assert set(stages) == {0, 1}
+    for epoch in range(epochs):
+        assert reader.windows_drawn(epoch).min() > 0
+    again = TrainingReader(lake, manifests, TASKS, training)
+    for at in (0, len(shares) // 2, len(shares) - 2):  # resumed after any batch, it reads the same
+        rest = list(again.shares(shares[at].position))
+        assert [share.position for share in rest] == [share.position for share in shares[at + 1 :]]
+        for ours, theirs in zip(rest, shares[at + 1 :], strict=True):
+            assert torch.equal(ours.batch.request_index, theirs.batch.request_index)
+            assert torch.equal(ours.batch.history_offsets, theirs.batch.history_offsets)
+
+
 def _assert_request(batch: RequestBatch, b: int, expected: dict, window: int) -> None:
     h = slice(int(batch.history_offsets[b]), int(batch.history_offsets[b + 1]))
     t = slice(int(batch.target_offsets[b]), int(batch.target_offsets[b + 1]))

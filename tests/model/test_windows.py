@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from contracts.config import WINDOW_PARTS, WINDOW_SHAPES, TrainingConfig
+from contracts.errors import LongreelError
 from model.windows import WindowSampler, beta_cdf, distribution
 
 CONFIG = TrainingConfig(window_min=64, window_mean=2_048, window_max=10_240, window_alpha=0.2)
@@ -38,9 +39,10 @@ def test_windows_are_multiples_of_8_within_bounds_with_the_pinned_mean() -> None
 def test_small_alpha_is_u_shaped_and_matches_beta_draws() -> None:
     config = replace(CONFIG, window_min=8, window_max=808, window_mean=208)
     sampler = WindowSampler(config)
-    assert sampler.beta == pytest.approx(0.2 * 600 / 200)
+    [stage] = sampler.stages
+    assert stage.beta == pytest.approx(0.2 * 600 / 200)
     ours = sampler.sample(0, np.arange(200_000))
-    draws = np.random.default_rng(0).beta(sampler.alpha, sampler.beta, 200_000)
+    draws = np.random.default_rng(0).beta(stage.alpha, stage.beta, 200_000)
     theirs = np.round((8 + draws * 800) / 8) * 8
     edges = np.arange(4, 820, 80)
     a, b = np.histogram(ours, edges)[0] / 2e5, np.histogram(theirs, edges)[0] / 2e5
@@ -75,6 +77,26 @@ def test_what_was_drawn_stands_beside_what_was_configured() -> None:
         assert told["drawn_mean"] == pytest.approx(told["configured_mean"], rel=0.02)
         assert sum(told["configured_share"]) == pytest.approx(1)  # type: ignore[arg-type]
         assert np.abs(np.subtract(told["configured_share"], told["drawn_share"])).max() < 0.01
+
+
+@pytest.mark.parametrize("growth", [3.0, 1 / 3])
+def test_windows_that_grow_keep_the_mean_and_a_requests_place_among_them(growth: float) -> None:
+    index = np.arange(200_000)
+    for shape in ("beta", "uniform", "fixed"):
+        sampler = WindowSampler(replace(CONFIG, window_shape=shape, window_growth=growth))
+        first, second = (sampler.sample(0, index, stage) for stage in (0, 1))
+        assert second.mean() == pytest.approx(growth * first.mean(), rel=0.03)
+        assert (first.mean() + second.mean()) / 2 == pytest.approx(2_048, rel=0.02)
+        assert ((first <= second) if growth > 1 else (first >= second)).all()  # the same quantile of both
+        told = distribution(sampler, np.concatenate([first, second]))
+        assert told["configured_mean"] == pytest.approx(2_048, rel=0.003)
+        assert np.abs(np.subtract(told["configured_share"], told["drawn_share"])).max() < 0.01
+
+
+def test_a_growth_that_leaves_the_windows_bounds_is_refused() -> None:
+    for growth, said in ((40.0, "makes 100"), (0.02, "makes 80"), (0.0, "positive"), (-1.0, "positive")):
+        with pytest.raises(LongreelError, match=said):
+            replace(CONFIG, window_mean=2_048, window_min=128, window_growth=growth)
 
 
 def test_a_part_lies_within_the_history_and_is_recomputed_alike() -> None:
