@@ -9,6 +9,7 @@ from contracts.lake import digest_of
 
 CELLS_VERSION = 7  # raise when the same cell would give another result
 WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
+METHOD, BASE = "growing", "beta"  # training windows: the method's, and those of every ablation and what it is held to
 GROWTH = 3.0  # of windows that grow: the mean of the training's second half over the first's
 SHORT, LONG = 512, 2_048  # fixed windows to compare with; users with at least LONG events make a slice
 
@@ -126,8 +127,8 @@ def samplings(size: Size) -> dict[str, dict[str, Any]]:
     longest = size.training["window_max"]
     short, long = min(SHORT, longest // 8), min(LONG, longest // 2)
     return {
-        "beta": {},
-        "growing": {"window_growth": GROWTH},
+        METHOD: {"window_growth": GROWTH},
+        BASE: {},
         f"fixed {short}": {"window_shape": "fixed", "window_mean": short},
         f"fixed {long}": {"window_shape": "fixed", "window_mean": long},
         "full": {"window_shape": "full"},
@@ -135,7 +136,7 @@ def samplings(size: Size) -> dict[str, dict[str, Any]]:
 
 
 def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
-    """What is taken away or changed, one at a time; base is the beta cell."""
+    """What is taken away or changed, one at a time, from BASE."""
     layers = size.model["layers"]
     depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
     counted, month = bool(size.model.get("match_counts")), bool(size.model.get("match_month"))
@@ -184,11 +185,11 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     return {
         **{f"beta, alpha {alpha:g}": {"train": {"window_alpha": alpha}} for alpha in (0.05, 0.1, 0.5, 1.0)},
         f"windows from {shortest // 4}": {"train": {"window_min": shortest // 4}},
-        "growing": {"train": growing},
-        **{f"growing {by}": {"train": {"window_growth": float(by)}} for by in (2, 7)},
+        METHOD: {"train": growing},
+        **{f"{METHOD} {by}": {"train": {"window_growth": float(by)}} for by in (2, 7)},
         "shrinking": {"train": {"window_growth": 1 / GROWTH}},
-        "beta, one epoch": {"train": {"epochs": 1}},
-        "growing, one epoch": {"train": {"epochs": 1, **growing}},
+        f"{BASE}, one epoch": {"train": {"epochs": 1}},
+        f"{METHOD}, one epoch": {"train": {"epochs": 1, **growing}},
     }
 
 
@@ -219,10 +220,10 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
         if name == "extrapolation":
             yield from (Cell(**stca, training=label, train=train, seed=seed) for label, train in windows.items())
         elif name == "comparators":
-            yield Cell(**stca, training="beta", seed=seed)
+            yield Cell(**stca, training=BASE, seed=seed)
             fixed = windows[longest_fixed]["window_mean"]
             for reader in ("din", "mean"):
-                for label in ("beta", "growing", longest_fixed):
+                for label in (METHOD, BASE, longest_fixed):
                     yield Cell(**stca | {"reader": reader}, training=label, train=windows[label], seed=seed)
             equal = {"sasrec": 3 * fixed // 8, "hstu": fixed // 2}  # windows of the method's arithmetic (compute.py)
             usual = {"heads": min(8, size.model["heads"])}  # heads of 16 columns, as fused attention wants them
@@ -232,7 +233,7 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 yield Cell(**other, training=f"fixed {window}", train=as_much, seed=seed)
                 yield Cell(**other, training=longest_fixed, train=windows[longest_fixed], seed=seed)
                 if seed == 0:
-                    for label in ("beta", "growing"):
+                    for label in (METHOD, BASE):
                         yield Cell(**other, training=label, train=windows[label], seed=seed)
             if seed == 0:
                 train = windows[longest_fixed]
@@ -240,21 +241,21 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 yield Cell(**other, training=longest_fixed, train=train, match=False, seed=seed)
                 yield Cell(**stca | {"reader": "trees"}, training="counts", seed=seed)
         elif name in ("ablations", "tuning"):
-            yield Cell(**stca, training="beta", seed=seed)
+            yield Cell(**stca, training=BASE, seed=seed)
             for label, change in (ablations if name == "ablations" else tunings)(size).items():
                 yield Cell(**stca, training=label, seed=seed, **change)
         elif name == "scaling":
             for label, model in capacities(size).items():
                 for share, rate in ((1.0, ""), (0.5, ", half the rate"), (0.25, ", a quarter of the rate")):
                     if not model and not rate:
-                        yield Cell(**stca, training="beta", seed=seed)
+                        yield Cell(**stca, training=BASE, seed=seed)
                         continue
                     train = {"learning_rate": share * size.training["learning_rate"]}
                     yield Cell(**stca, training=f"{label}{rate}", model=model, train=train, seed=seed)
         elif name == "controls":
-            yield Cell(**stca, training="beta", seed=seed)
-            yield Cell(**stca, training="beta", change="shuffled", seed=seed)
-            yield Cell(**stca, training="beta", change="no-history", seed=seed)
+            yield Cell(**stca, training=BASE, seed=seed)
+            yield Cell(**stca, training=BASE, change="shuffled", seed=seed)
+            yield Cell(**stca, training=BASE, change="no-history", seed=seed)
             if seed == 0:
                 yield Cell(**stca | {"reader": "oracle"}, training="truth", seed=seed)
 

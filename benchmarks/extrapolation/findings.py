@@ -8,7 +8,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.extrapolation.cells import LONG
+from benchmarks.extrapolation.cells import BASE, LONG, METHOD
 from benchmarks.extrapolation.judge import DRAWS, SHORT_HISTORY, interval
 from benchmarks.extrapolation.runner import draws_path, read_results
 
@@ -153,6 +153,10 @@ class Findings:
         wanted = [(k, g) for k, g in self.groups.items() if k[0] == name and k[1] == change]
         return sorted((group for key, group in wanted if reader in (None, key[2])), key=_in_order)
 
+    def method(self, name: str) -> Group | None:
+        """STCA with the method's windows; where those have not been run, the base."""
+        return self.find(name, "stca", METHOD) or self.find(name, "stca", BASE)
+
     def find(self, name: str, reader: str, training: str, change: str = "", match: bool = True) -> Group | None:
         """One group, where it has been run."""
         return self.groups.get((name, change, reader, match, training))
@@ -208,7 +212,7 @@ def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] |
 
     The short-window model is the best of all that were trained on the shortest fixed window and read it.
     """
-    oracle, ours = findings.find(name, "oracle", "truth"), findings.find(name, "stca", "beta")
+    oracle, ours = findings.find(name, "oracle", "truth"), findings.method(name)
     fixed = [g for g in findings.of(name) if g.cell["training"].startswith("fixed")]
     if oracle is None or ours is None or not fixed:
         return None
@@ -226,32 +230,34 @@ def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] |
     return {"short window": shortest, "best short": max(short), "ours": best, "oracle": top, "share": share}
 
 
-def _in_order(group: Group) -> tuple[bool, str, str, int]:
-    """STCA first, its windows before all else: beta, fixed ones by length, full; the rest as it was run."""
-    reader, words = group.cell["reader"], group.cell["training"].split()
+def _in_order(group: Group) -> tuple[bool, str, bool, str, int]:
+    """STCA first, windows before all else: the method's, beta, fixed ones by length, full; the rest as it was run."""
+    reader, training = group.cell["reader"], group.cell["training"]
+    words = training.split()
     window = int(words[1]) if words[0] == "fixed" else 0
-    return reader != "stca", reader, words[0] if is_sampling(group) else "~", window
+    return reader != "stca", reader, training != METHOD, words[0] if is_sampling(group) else "~", window
 
 
 def is_sampling(group: Group) -> bool:
     """Whether a group differs from the method in its training windows alone."""
-    return "," not in group.cell["training"] and group.cell["training"].split()[0] in ("beta", "fixed", "full")
+    training = group.cell["training"]
+    return training in (METHOD, BASE, "full") or (training.startswith("fixed ") and "," not in training)
 
 
 def changes(findings: Findings, name: str) -> list[Group]:
     """STCA with one thing other than in its base: a part of the model, a setting, or its training windows."""
-    groups = [g for g in findings.of(name, "stca") if g.cell["training"] != "beta"]
+    groups = [g for g in findings.of(name, "stca") if g.cell["training"] != BASE]
     changed = [g for g in groups if g.cell["suite"] in ("ablations", "tuning")]
-    return changed and [g for g in groups if is_sampling(g)] + changed
+    return changed and [g for g in groups if is_sampling(g)] + [g for g in changed if not is_sampling(g)]
 
 
 def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Group]:
     """Each capacity at the learning rate that suits it: the best AUC at the longest window."""
     found: dict[str, list[Group]] = {}
     for group in findings.of(name, "stca"):
-        if group.cell["suite"] == "scaling" and group.cell["training"] != "beta":
+        if group.cell["suite"] == "scaling" and group.cell["training"] != BASE:
             found.setdefault(group.cell["training"].split(",")[0], []).append(group)
-    base = findings.find(name, "stca", "beta")
+    base = findings.find(name, "stca", BASE)
     if found and base:
         found.setdefault("M", []).append(base)
     order = [label for label in CAPACITIES if label in found]

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from benchmarks.extrapolation.cells import BASE
 from benchmarks.extrapolation.findings import (
     EVERYBODY,
     LONG_USERS,
@@ -41,14 +42,14 @@ def draw_all(findings: Findings, out: Path) -> Iterator[Path]:
             having = [g for g in samplings if of in g.slices]
             if len(having) > 1:
                 yield by_window(having, findings, name, task, of, out / f"{name}-windows{suffix}.png")
-        readers = best_of_readers(groups, task)
+        readers = best_of_readers(groups, findings.method(name), task)
         if len(readers) > 1:
             yield by_window(readers, findings, name, task, EVERYBODY, out / f"{name}-readers.png")
         drawn = [g for g in samplings if g.lines[0]["windows"]]
         if drawn:
             yield drawn_windows(drawn, out / f"{name}-drawn-windows.png")
         changed = changes(findings, name)
-        base = findings.find(name, "stca", "beta")
+        base = findings.find(name, "stca", BASE)
         if base and changed:
             yield ablations(base, changed, task, out / f"{name}-ablations.png")
         if capacities := best_of_capacity(findings, name, task):
@@ -73,12 +74,12 @@ def _save(figure: plt.Figure, path: Path, legend: float = 0.0) -> Path:
     return path
 
 
-def best_of_readers(groups: list[Group], task: str) -> list[Group]:
+def best_of_readers(groups: list[Group], method: Group | None, task: str) -> list[Group]:
     """STCA as the method has it, every other reader with the training windows that suit it best at the longest one."""
     found: dict[str, Group] = {}
     for group in groups:
-        reader, ours = group.cell["reader"], group.cell["training"] == "beta"
-        if reader == "oracle" or not group.cell["match"] or (reader == "stca" and not ours):
+        reader = group.cell["reader"]
+        if reader == "oracle" or not group.cell["match"] or (reader == "stca" and group is not method):
             continue
         values = [g.value("auc", task, g.windows[-1]) for g in (group, found.get(reader, group))]
         if values[0] >= values[1]:
@@ -98,7 +99,7 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
 
     A line's own interval is some .02 to each side, nearly all of it users' luck that all lines share.
     """
-    base = next((g for g in groups if (g.cell["reader"], g.cell["training"]) == ("stca", "beta")), None)
+    base = next((g for g in groups if g is findings.method(name)), None)
     figure, panels = plt.subplots(1, 1 if base is None else 2, figsize=WIDE if base else SIZE, squeeze=False)
     axes, several = panels[0][0], len({g.cell["reader"] for g in groups}) > 1
     windows = sorted({w for group in groups for w in group.windows})

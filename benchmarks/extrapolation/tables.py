@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.extrapolation.cells import LONG, SHORT
+from benchmarks.extrapolation.cells import BASE, LONG, SHORT
 from benchmarks.extrapolation.findings import (
     EVERYBODY,
     LONG_USERS,
@@ -67,27 +67,29 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
                 change = [(last - first).text(True), (losses[1] - losses[0]).text(True)]
                 rows.append([group.name, of, f"{windows[-1]:,} over {short:,}", *change])
     yield from table(["reader, training windows", "users", "windows", "AUC", "log loss"], rows)
-    ours, full = findings.find(name, "stca", "beta"), findings.find(name, "stca", "full")
+    ours, full = findings.method(name), findings.find(name, "stca", "full")
+    what = "" if ours is None else ours.cell["training"].capitalize()
     if ours and full:
         longest = ours.windows[-1]
         difference = gain(ours, full, task, longest).text(True)
         share = ours.mean("training_tokens") / full.mean("training_tokens")
-        yield f"Beta minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
+        yield f"{what} minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
         if SHORT_USERS in ours.slices:
             others = [g for g in findings.of(name, "stca") if is_sampling(g) and g is not ours]
             told = (f"{g.cell['training']} {gain(ours, g, task, longest, of=SHORT_USERS).text(True)}" for g in others)
-            yield f"Of users with {SHORT_USERS.removeprefix('history')} events, AUC of beta minus: {'; '.join(told)}.\n"
+            few = f"Of users with {SHORT_USERS.removeprefix('history')} events, AUC"
+            yield f"{few} of {what.lower()} minus: {'; '.join(told)}.\n"
     fixed = findings.find(name, "stca", f"fixed {SHORT}")
     if ours and fixed and len(ours.lines) == len(fixed.lines) and SHORT in fixed.windows:
         longest = ours.windows[-1]
         more = ours.estimate("auc", task, longest) - fixed.estimate("auc", task, SHORT)
-        what = f"Beta read at {longest:,} minus fixed {SHORT} read at {SHORT}, as it was trained"
+        what += f" read at {longest:,} minus fixed {SHORT} read at {SHORT}, as it was trained"
         yield f"{what}: AUC {more.text(True)}.\n"
 
 
 def against(findings: Findings, name: str, task: str) -> Iterator[str]:
     """The method minus every other reader, at the same evaluation windows."""
-    ours = findings.find(name, "stca", "beta")
+    ours = findings.method(name)
     if ours is None:
         return
     windows = [w for w in (LONG, ours.windows[-1]) if w in ours.windows]
@@ -98,7 +100,7 @@ def against(findings: Findings, name: str, task: str) -> Iterator[str]:
             cost = f"{flops / ours.mean('training_flops'):.2f}" if flops > 0 else ""
             seeds = str(len(group.lines))
             rows.append([group.name, seeds, *(gain(ours, group, task, w).text(True) for w in windows), cost])
-    header = ["stca, beta minus", "seeds", *(f"AUC at {w:,}" for w in windows)]
+    header = [f"{ours.name} minus", "seeds", *(f"AUC at {w:,}" for w in windows)]
     yield from table([*header, "their training's arithmetic over ours"], rows)
 
 
@@ -107,7 +109,7 @@ def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
 
     Every seed's own value stands beside: few seeds make narrow intervals.
     """
-    base, changed = findings.find(name, "stca", "beta"), changes(findings, name)
+    base, changed = findings.find(name, "stca", BASE), changes(findings, name)
     if base is None or not changed:
         return
     longest = base.windows[-1]
@@ -122,7 +124,7 @@ def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
         ]
         seeds = " ".join(number(value) for value in group.values("auc", task, longest))
         rows.append([group.cell["training"], seeds, *values, *bought])
-    header = ["instead of stca, beta", f"each seed's AUC at {longest:,}", *(f"AUC at {w:,}" for w in windows)]
+    header = [f"instead of {base.name}", f"each seed's AUC at {longest:,}", *(f"AUC at {w:,}" for w in windows)]
     yield from table([*header, *(f"{longest:,} over {windows[0]:,}, {of}" for of in slices)], rows)
 
 
@@ -187,7 +189,7 @@ def page(findings: Findings) -> Iterator[str]:
         for task in groups[0].tasks if groups else []:
             yield f"## {name}, {task}\n"
             shown = [g for g in groups if g.cell["suite"] in ("extrapolation", "comparators", "controls")]
-            shown += [g for g in groups if g.cell["training"] == "beta" and g not in shown]
+            shown += [g for g in groups if g.cell["training"] == BASE and g not in shown]
             for metric in NAMES:
                 for of in (EVERYBODY, LONG_USERS) if metric == "auc" else (EVERYBODY,):
                     yield from metric_table(shown, metric, task, of)
