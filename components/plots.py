@@ -5,11 +5,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from contracts.decision import STOPPING, VERDICTS, Decision, Gate
 from contracts.report import EVERYBODY, Estimate, EvaluationReport
+from model.windows import Distribution
 
+PLOTS = "plots"  # the folder in an MLflow run
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
 BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
 COLOUR = {"pass": BETTER, "unjudged": "#d1d9e0", "hold": UNSURE, "fail": WORSE}
@@ -32,6 +34,28 @@ def write_plots(
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=110)
     return [folder / name for name in figures]
+
+
+def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
+    """How long are the histories that training asks for? Windows drawn, beside those configured; `means` of each half
+    of the training where they grow."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    edges = windows["edges"]
+    axis.bar(
+        edges[:-1], windows["drawn_share"], edges[1] - edges[0], align="edge", color=CANDIDATE, alpha=0.5, label="drawn"
+    )
+    axis.step(edges, [*windows["configured_share"], 0.0], where="post", color="k", lw=1, label="configured")
+    grown = "" if len(means) == 1 else f" ({' then '.join(f'{mean:,.0f}' for mean in means)})"
+    axis.set_title(
+        f"mean drawn {windows['drawn_mean']:,.0f}, configured {windows['configured_mean']:,.0f}{grown}", fontsize=10
+    )
+    axis.set_xlabel("training window, events")
+    axis.set_ylabel("share of requests")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=8, frameon=False)
+    return figure
 
 
 def _panels(report: EvaluationReport, title: str) -> tuple[Figure, list[Axes]]:

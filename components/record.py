@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import RunStatus
 
 from components import registry, tracking
-from components.plots import reliability, write_plots
+from components.plots import PLOTS, reliability, write_plots
 from components.registry import Version
 from components.run_card import run_card
 from contracts.decision import Decision
@@ -21,7 +21,6 @@ CANDIDATE_REPORT = "evaluation/report.json"
 CHAMPION_REPORT = "evaluation/champion_report.json"
 DECISION = "decision/decision.json"
 CARD = "run_card.html"
-PLOTS = "plots"
 POLICY = "decision/policy.json"  # a digest names a policy; this says what it was
 QUALITY = "quality"  # of the judged day what the checkpoints checked and observed; of the training days what they said
 

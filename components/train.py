@@ -223,6 +223,7 @@ def trained(home: Home, recipe: Recipe) -> Candidate | None:
 
 def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | None") -> Candidate:
     from components import registry, tracking
+    from components.plots import PLOTS, training_windows
     from model.train import train
 
     config, manifests, start, folder = home.config, recipe.manifests, recipe.start, recipe.folder(home)
@@ -266,6 +267,8 @@ def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | 
         for table in result.collisions:
             for count in ("table_rows", "rows_used", "ids", "shared_ids", "shared_lookups"):
                 client.log_metric(run_id, f"collisions/{table.feature}/{count}", float(getattr(table, count)))
+        windows = training_windows(result.windows, config.training.window_means)
+        client.log_figure(run_id, windows, f"{PLOTS}/training_windows.png")
         made = registry.register(
             home, client, result.model_dir, run_id=run_id, tasks=config.tasks, tags=tags | {"run_name": name}
         )

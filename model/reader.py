@@ -28,7 +28,7 @@ from contracts.schemas import HISTORY_FIELDS, SAMPLES
 from model.batch import RequestBatch
 from model.device_rows import DeviceRows
 from model.samples import SampleRows, without_request_ids
-from model.windows import WindowSampler
+from model.windows import Distribution, WindowSampler, distribution
 
 POOL_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two pools are in memory at a time
 MAX_THREADS = {"cpu": 8, "cuda": 16}  # that decode; enough for any step yet measured
@@ -236,12 +236,13 @@ class TrainingReader:
             self._plan(epoch)
         return self._num_batches[epoch]
 
-    def windows_drawn(self, epoch: int) -> Ints:
-        """The window of every request in an epoch: [num_requests] int64, events."""
-        drawn = np.zeros(self.num_requests, np.int64)
-        for pool in self._plan(epoch):
-            drawn[pool.index] = pool.windows
-        return drawn
+    def reads(self) -> tuple[Ints, Distribution]:
+        """Events that every request sees in every epoch [epochs, num_requests] int64, and the windows behind them."""
+        drawn = np.zeros((self.config.epochs, self.num_requests), np.int64)
+        for epoch in range(self.config.epochs):
+            for pool in self._plan(epoch):
+                drawn[epoch, pool.index] = pool.windows
+        return np.minimum(self.events, drawn), distribution(self.windows, drawn.ravel())
 
     def first_rows(self) -> SampleRows:
         """The first row group that has targets."""

@@ -38,6 +38,7 @@ from model.ranker import Ranker
 from model.reader import TrainingReader
 from model.step import Stepper
 from model.training_state import Progress, load_state, newest_checkpoint, save_state
+from model.windows import Distribution
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class TrainResult:
     seconds: float
     curve: tuple[tuple[int, float], ...]  # (step, loss of that step's batch)
     collisions: tuple[Collisions, ...]
+    windows: Distribution  # that requests were read with
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +163,7 @@ def _prepare(
         compile_now(ranker, some, device)
     data = {manifest.date: manifest.digest for manifest in manifests}
     start = model_digest(init_from) if init_from is not None else None
-    chosen = {name: value for name, value in asdict(settings).items() if name not in NOT_THE_RESULT}
+    chosen = {name: value for name, value in settings.described().items() if name not in NOT_THE_RESULT}
     made_from = [config.tasks, config.model.described(), chosen, data, start]
     total_steps = sum(reader.num_batches(epoch) for epoch in range(settings.epochs))
     return _Run(
@@ -286,6 +288,7 @@ def _finish(
         seconds=progress.seconds,
         curve=tuple(progress.curve),
         collisions=tuple(found),
+        windows=run.reader.reads()[1],
     )
 
 

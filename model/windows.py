@@ -13,6 +13,7 @@ both together have L_mean. A half is a `stage` here: 0, then 1; there is one sta
 """
 
 import math
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,8 +121,18 @@ class WindowSampler:
         return np.asarray(uniform(self.seed + 1, epoch, index) * (spare + 1), np.int64)
 
 
-def distribution(sampler: WindowSampler, drawn: Ints) -> dict[str, float | list[float]]:
-    """The configured windows beside those drawn [B]: their means, and the share in each tenth of 0 .. L_max."""
+class Distribution(TypedDict):
+    """The configured windows beside those drawn: their means, and the share in each tenth of 0 .. L_max."""
+
+    configured_mean: float  # events
+    drawn_mean: float
+    edges: list[float]  # of the tenths
+    configured_share: list[float]
+    drawn_share: list[float]
+
+
+def distribution(sampler: WindowSampler, drawn: Ints) -> Distribution:
+    """Of the windows drawn [B], as many in each stage as there are stages to a training."""
     edges = np.linspace(0, sampler.longest + STEP, 11)
     events = np.concatenate([stage.events for stage in sampler.stages])
     likely = np.concatenate([stage.probabilities for stage in sampler.stages]) / len(sampler.stages)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.extrapolation.cells import WITHOUT_TRAINING, Cell, Size
 from benchmarks.extrapolation.changed_sets import changed
@@ -16,7 +15,6 @@ from contracts.config import Config
 from contracts.errors import LongreelError
 from model.reader import TrainingReader, read_rows, row_groups
 from model.samples import SampleRows
-from model.windows import distribution
 
 
 @dataclass(frozen=True)
@@ -61,12 +59,6 @@ class Data:
         return self._rows[name, change, part]
 
 
-def training_reads(reader: TrainingReader) -> tuple[NDArray[np.int64], dict[str, Any]]:
-    """Events that each request sees in each epoch [epochs, requests], and the windows, configured and drawn."""
-    drawn = np.stack([reader.windows_drawn(epoch) for epoch in range(reader.config.epochs)])
-    return np.minimum(reader.events, drawn), distribution(reader.windows, drawn.ravel())
-
-
 def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     """What a cell will do; batches are cut so that every sampling takes about as many steps."""
     sets = data.sets(cell.set, cell.change)
@@ -77,14 +69,14 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     if cell.reader in WITHOUT_TRAINING:
         return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, 0.0, {})
     reader = TrainingReader(sets.lake, [sets.lake.require("samples", sets.train)], sets.tasks, config.training)
-    seen, windows = training_reads(reader)
+    seen, windows = reader.reads()
     asked = np.tile(reader.targets, config.training.epochs)
     tokens = int(seen.sum() + asked.sum())
     per_request = tokens / max(1, config.training.epochs * reader.num_requests)
     training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
     config = replace(config, training=training)
     flops = training_flops(cell.reader, config, seen.ravel(), asked)
-    return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, flops, windows)
+    return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, flops, dict(windows))
 
 
 # Seconds before anything is measured: a cell's start, scoring and judging; a step beside its tokens; tokens a second.

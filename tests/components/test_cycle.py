@@ -80,7 +80,8 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert ladder[-1].value == run.data.metrics["auc/click"]
     assert client.get_metric_history(made.run_id, "train/loss")
     assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
-        "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png", "plots/gate_waterfall.png"
+        "plots/training_windows.png", "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png",
+        "plots/gate_waterfall.png",
     }  # fmt: skip
     quality = {f.path for f in client.list_artifacts(made.run_id, "quality")}
     assert quality == {"quality/training_days.json", "quality/quality-samples.json"}
