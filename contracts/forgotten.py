@@ -86,12 +86,7 @@ def user_hash(salt: str, user_id: int) -> str:
 
 def salt_of(lake: Lake) -> str:
     """The lake's salt, made where it has none."""
-    path = f"{lake.forgotten}/{SALT}"
-    found = lake.get_text(path)
-    if found is None:
-        lake.filesystem.create_dir(lake.forgotten, recursive=True)
-        lake.put_text(path, found := secrets.token_hex(16))
-    return found
+    return lake.put_text_once(f"{lake.forgotten}/{SALT}", secrets.token_hex(16))
 
 
 def records(lake: Lake) -> list[ForgetRecord]:

@@ -1,6 +1,6 @@
 """Which experiments are there? Suites of cells: a sample set, a reader of histories, training settings, a seed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from contracts.config import Config, ModelConfig
 from contracts.lake import digest_of
 
 CELLS_VERSION = 7  # raise when the same cell would give another result
+SLOW = ("sasrec", "hstu", "din")  # readers that take two to five times as long as STCA, and more memory
 WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
 METHOD, BASE = "growing", "beta"  # training windows: the method's, and those of every ablation and what it is held to
 GROWTH = 3.0  # of windows that grow: the mean of the training's second half over the first's
@@ -263,7 +264,20 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
 SUITES = ("extrapolation", "controls", "tuning", "comparators", "ablations", "scaling")  # the most important first
 
 
-def importance(cell: Cell) -> tuple[int, int, int]:
-    """Cells are run in this order: the main table and what may become its base, then everything else seed by seed."""
-    first = cell.suite in ("extrapolation", "tuning")
-    return (0 if first else 1 + cell.seed, SUITES.index(cell.suite), cell.seed)
+def in_order(cells: Iterable[Cell]) -> list[Cell]:
+    """Cells in the order in which they are run, each once: the main table and what may become its base, then everything
+    else seed by seed; within a seed the slow readers lie evenly among the others, so that few share a card at a time.
+    """
+    by_round: dict[int, dict[str, Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: (SUITES.index(cell.suite), cell.seed)):
+        first = cell.suite in ("extrapolation", "tuning")
+        by_round.setdefault(0 if first else 1 + cell.seed, {}).setdefault(cell.key, cell)
+    ordered: dict[str, Cell] = {}
+    for number in sorted(by_round):
+        wanted = [cell for cell in by_round[number].values() if cell.key not in ordered]
+        slow = [cell for cell in wanted if cell.reader in SLOW]
+        rest = [cell for cell in wanted if cell.reader not in SLOW]
+        places = [(i / len(group), is_slow) for is_slow, group in enumerate([rest, slow]) for i in range(len(group))]
+        queues = [iter(rest), iter(slow)]
+        ordered |= {cell.key: cell for cell in (next(queues[is_slow]) for _, is_slow in sorted(places))}
+    return list(ordered.values())

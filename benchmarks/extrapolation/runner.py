@@ -31,7 +31,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from benchmarks.extrapolation import mlflow_log
-from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, importance, suite
+from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, in_order, suite
 from benchmarks.extrapolation.comparators import ComparatorRanker
 from benchmarks.extrapolation.jobs import Queue, run_in_workers
 from benchmarks.extrapolation.judge import Judged, Judgement
@@ -280,14 +280,10 @@ def main() -> None:
     if args.batch_requests:
         size = replace(size, requests_per_batch=args.batch_requests)
     suites = args.suite or SUITES
-    cells: dict[str, Cell] = {}
-    for cell in sorted(
-        (c for s in args.set for name in suites for c in suite(name, s, size, args.seeds)), key=importance
-    ):
-        if not args.only or any(text in cell.key for text in args.only):
-            cells.setdefault(cell.key, cell)
+    every = (c for s in args.set for name in suites for c in suite(name, s, size, args.seeds))
+    cells = in_order(c for c in every if not args.only or any(text in c.key for text in args.only))
     data, planned = Data(args.sets), []
-    for cell in cells.values():
+    for cell in cells:
         try:
             planned.append(plan(cell, size, data, device))
         except LongreelError as error:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.extrapolation import mlflow_log
-from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, importance, suite
+from benchmarks.extrapolation.cells import FULL, SLOW, SMALL, SUITES, Cell, Size, in_order, suite
 from benchmarks.extrapolation.findings import Findings, fit_curve
 from benchmarks.extrapolation.jobs import PIPE, on_card
 from benchmarks.extrapolation.merge import merge
@@ -245,12 +245,20 @@ def test_a_new_switch_at_its_default_and_settings_of_no_training_make_no_new_cel
 
 
 def test_the_main_table_comes_first_then_every_suite_once() -> None:
-    cells = sorted((c for name in reversed(SUITES) for c in suite(name, "sim", FULL, 3)), key=importance)
+    cells = in_order(c for name in reversed(SUITES) for c in suite(name, "sim", FULL, 3))
+    assert len({cell.key for cell in cells}) == len(cells)
     main = [cell.suite in ("extrapolation", "tuning") for cell in cells]
     assert main == sorted(main, reverse=True)
     rest = [cell.seed for cell in cells if cell.suite not in ("extrapolation", "tuning")]
     assert rest == sorted(rest)
     assert {cell.suite for cell in cells if cell.suite != "extrapolation" and cell.seed == 0} == set(SUITES[1:])
+
+
+def test_slow_readers_lie_evenly_among_the_others_of_their_seed() -> None:
+    cells = in_order(c for name in SUITES for c in suite(name, "sim", FULL, 2))
+    slow = [cell.reader in SLOW for cell in cells if cell.seed == 1 and cell.suite not in ("extrapolation", "tuning")]
+    for at in range(len(slow) - 11):
+        assert 1 <= sum(slow[at : at + 12]) <= 4
 
 
 def test_estimates_follow_tokens_steps_and_what_finished_cells_took(sets: Path) -> None:

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pyarrow as pa
@@ -260,3 +262,29 @@ def test_lake_on_an_fsspec_url(tmp_path: Path) -> None:
     stage.publish(digest="d1", inputs={})
     assert lake.read(lake.require("quarantine", DAY)).equals(rows("x"))
     assert list(lake.days("quarantine")) == [DAY]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_several_who_write_a_file_once_one_wins_and_all_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+
+        def refuse(*_: object) -> None:
+            raise OSError("no hard links here")
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    at, lake = str(tmp_path / "lake/there/file"), Lake(tmp_path / "lake")
+    barrier = Barrier(8)
+
+    def write(n: int) -> str:
+        barrier.wait()
+        return lake.put_text_once(at, f"number {n}")
+
+    with ThreadPoolExecutor(8) as several:
+        told = set(several.map(write, range(8)))
+    assert lake.get_text(at) in told
+    if links:
+        assert len(told) == 1
+    assert lake.put_text_once(at, "late") == lake.get_text(at) != "late"
+    assert [each.name for each in (tmp_path / "lake/there").iterdir()] == ["file"]
