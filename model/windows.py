@@ -96,8 +96,8 @@ class Lengths:
 
 
 class WindowSampler:
-    """Windows of a training run. Stateless: request `index` of `epoch` gets the same window however often it is asked,
-    in any order, so a resumed run sees what an uninterrupted one would have.
+    """Windows of a training run. Stateless: request `index` of `epoch`, read in `stage`, gets the same window however
+    often it is asked, in any order, so a resumed run sees what an uninterrupted one would have.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
@@ -132,7 +132,7 @@ class Distribution(TypedDict):
 
 
 def distribution(sampler: WindowSampler, drawn: Ints) -> Distribution:
-    """Of the windows drawn [B], as many in each stage as there are stages to a training."""
+    """What a sampler was to draw, and the windows [B] that it drew for a whole training, half of them in each stage."""
     edges = np.linspace(0, sampler.longest + STEP, 11)
     events = np.concatenate([stage.events for stage in sampler.stages])
     likely = np.concatenate([stage.probabilities for stage in sampler.stages]) / len(sampler.stages)
