@@ -36,16 +36,20 @@ def write_plots(
     return [folder / name for name in figures]
 
 
+def draw_windows(axis: Axes, windows: Distribution) -> None:
+    """Bars of the windows drawn, and a line of those configured."""
+    edges, width = windows["edges"], windows["edges"][1] - windows["edges"][0]
+    axis.bar(edges[:-1], windows["drawn_share"], width, align="edge", color=CANDIDATE, alpha=0.5, label="drawn")
+    axis.step(edges, [*windows["configured_share"], 0.0], where="post", color="k", lw=1, label="configured")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
     """How long are the histories that training asks for? Windows drawn, beside those configured; `means` of each half
     of the training where they grow."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
-    edges = windows["edges"]
-    axis.bar(
-        edges[:-1], windows["drawn_share"], edges[1] - edges[0], align="edge", color=CANDIDATE, alpha=0.5, label="drawn"
-    )
-    axis.step(edges, [*windows["configured_share"], 0.0], where="post", color="k", lw=1, label="configured")
+    draw_windows(axis, windows)
     grown = "" if len(means) == 1 else f" ({' then '.join(f'{mean:,.0f}' for mean in means)})"
     axis.set_title(
         f"mean drawn {windows['drawn_mean']:,.0f}, configured {windows['configured_mean']:,.0f}{grown}", fontsize=10
@@ -53,7 +57,6 @@ def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
     axis.set_xlabel("training window, events")
     axis.set_ylabel("share of requests")
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
-    axis.spines[["top", "right"]].set_visible(False)
     axis.legend(fontsize=8, frameon=False)
     return figure
 

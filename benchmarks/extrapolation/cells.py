@@ -275,9 +275,7 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
     ordered: dict[str, Cell] = {}
     for number in sorted(by_round):
         wanted = [cell for cell in by_round[number].values() if cell.key not in ordered]
-        slow = [cell for cell in wanted if cell.reader in SLOW]
-        rest = [cell for cell in wanted if cell.reader not in SLOW]
-        places = [(i / len(group), is_slow) for is_slow, group in enumerate([rest, slow]) for i in range(len(group))]
-        queues = [iter(rest), iter(slow)]
-        ordered |= {cell.key: cell for cell in (next(queues[is_slow]) for _, is_slow in sorted(places))}
+        groups = [[cell for cell in wanted if (cell.reader in SLOW) == slow] for slow in (False, True)]
+        placed = [(i / len(group), cell) for group in groups for i, cell in enumerate(group)]
+        ordered |= {cell.key: cell for _, cell in sorted(placed, key=lambda each: each[0])}
     return list(ordered.values())

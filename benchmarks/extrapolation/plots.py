@@ -23,6 +23,7 @@ from benchmarks.extrapolation.findings import (
     gain,
     is_sampling,
 )
+from components.plots import draw_windows
 
 FAR = 4  # times as far from the method as the next of them all: written down, not drawn, or nothing else could be seen
 SIZE = (7.2, 4.2)
@@ -159,13 +160,9 @@ def drawn_windows(groups: list[Group], path: Path) -> Path:
     figure, panels = plt.subplots(1, len(groups), figsize=(2.4 * len(groups) + 1, 3), sharey=True, squeeze=False)
     for axes, group in zip(panels[0], groups, strict=True):
         windows = group.lines[0]["windows"]
-        edges = np.array(windows["edges"])
-        centres, width = (edges[:-1] + edges[1:]) / 2, np.diff(edges)
-        axes.bar(centres, windows["drawn_share"], width, color="C0", alpha=0.45, label="drawn")
-        axes.step(edges, [*windows["configured_share"], 0], where="post", color="k", linewidth=1, label="configured")
+        draw_windows(axes, windows)
         axes.set_title(f"{group.cell['training']}\nmean {windows['drawn_mean']:,.0f}", fontsize=9)
         axes.tick_params(labelsize=7)
-        axes.spines[["top", "right"]].set_visible(False)
         axes.set_xlabel("training window", fontsize=8)
     panels[0][0].set_ylabel("share of requests", fontsize=8)
     panels[0][0].legend(fontsize=7, frameon=False)
