@@ -42,7 +42,7 @@ types: $(READY) ## type-check
 	$(BIN)/mypy
 
 pipeline-yaml: $(READY) ## compile the KFP pipeline
-	$(BIN)/python -m components.pipeline
+	$(BIN)/python -m longreel.components.pipeline
 
 train-job-yaml: ## render what the training DAG creates on a cluster out of manifests/**/day
 	@for place in base:day overlays/dev:overlays/dev/day overlays/prod:overlays/prod/day; do \

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from contracts.home import Home
-from contracts.report import EvaluationReport
+from longreel.contracts.report import EvaluationReport
+from longreel.lake.home import Home
 
 INPUTS_TAG = "inputs_digest"  # of a judged version: by it the front end finds what a pipeline run has made
 
@@ -21,14 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Decide, write the decision and print its reasons."""
-    from components.gates import decide
-    from components.summary import decision_table, wide_console
+    from longreel.components.gates.gates import decide
+    from longreel.components.reports.summary import decision_table, wide_console
 
     report, champion = EvaluationReport.read(args.candidate), _champion(args.champion)
     decision = decide(report, champion, home.policy)
     if args.record is not None:
-        from components import registry, tracking
-        from components.record import record_judgement
+        from longreel.components.registry import registry, tracking
+        from longreel.components.reports.record import record_judgement
 
         record_judgement(home, args.record, report, champion, decision)
         if args.inputs_digest is not None:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 def _champion(path: Path | None) -> EvaluationReport | None:
     """The champion's report; None where there is none, or where `longreel evaluate --version 0` said so."""
-    from components.evaluate import NO_REPORT
+    from longreel.components.evaluate import NO_REPORT
 
     if path is None or (path.is_file() and path.read_text() == NO_REPORT):
         return None

@@ -7,11 +7,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from contracts.dates import parse_day
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.numbers import whole
-from contracts.report import ARTEFACT, EvaluationReport, ParityCheck
+from longreel.contracts.argument_types import whole
+from longreel.contracts.dates import parse_day
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.report import ARTEFACT, EvaluationReport, ParityCheck
+from longreel.lake.home import Home
 
 NO_REPORT = "null"  # stands where a champion's report would, were there a champion
 ARTEFACT_ROWS = 16  # user-days that the registered artefact scores again
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Evaluate, write the report and print the ladder."""
-    from components.summary import ladder_table, wide_console
+    from longreel.components.reports.summary import ladder_table, wide_console
 
     day = parse_day(args.date)
     if args.version == 0 and args.out is not None:  # the pipeline's way to say that there is no champion yet
@@ -55,7 +55,7 @@ def champion_version(home: Home) -> int:
     Raises:
         LongreelError: there is no champion.
     """
-    from components.ledger import Ledger
+    from longreel.components.registry.ledger import Ledger
 
     champion = Ledger(home).champion()
     if champion is None:
@@ -69,7 +69,7 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
     Raises:
         LongreelError: there is no such version, its files were changed, or it was trained on `day` or later.
     """
-    from components import registry, tracking
+    from longreel.components.registry import registry, tracking
 
     client, name = tracking.open_store(home), registry.model_name(home.config)
     found = registry.get_version(client, name, version)
@@ -84,10 +84,10 @@ def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> Parity
     import mlflow
     import numpy as np
 
-    from model.device import pick_device
-    from model.parity import compared, rounding, served_in
-    from model.scorer import Scorer
-    from model.scoring import day_groups, request_table
+    from longreel.model.evaluation.batch_scoring import day_groups, request_table
+    from longreel.model.evaluation.consistency import compared, rounding, served_in
+    from longreel.model.evaluation.serving import Scorer
+    from longreel.model.training.device import pick_device
 
     table = request_table(home.lake, day_groups(home.lake, day), ARTEFACT_ROWS)
     scorer = Scorer.load(model_dir, home.config.training.device)
@@ -111,9 +111,9 @@ def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
         LongreelError: the folder holds no model, or one that was trained on `day` or later.
     """
     home.lake.require("samples", day)
-    from components.tracking import git_sha
-    from model.checkpoint import load_model
-    from model.evaluate import evaluate
+    from longreel.components.registry.tracking import git_sha
+    from longreel.model.evaluation.evaluate import evaluate
+    from longreel.model.training.checkpoint import load_model
 
     if not model_dir.is_dir():
         raise LongreelError(f"no model folder at {model_dir}; `longreel train --out` writes one")

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 
-from contracts.config import RetrainPolicy
-from contracts.errors import LongreelError
+from longreel.contracts.config import RetrainPolicy
+from longreel.contracts.errors import LongreelError
 
 
 @dataclass(frozen=True, kw_only=True)

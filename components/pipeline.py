@@ -1,6 +1,6 @@
 """One experiment as a Kubeflow pipeline: train -> evaluate candidate and champion -> decide -> promote.
 
-Two editions of one definition, both compiled and committed (`python -m components.pipeline`):
+Two editions of one definition, both compiled and committed (`python -m longreel.components.pipeline`):
 - pipeline.yaml, lightweight components, which `kfp.local` runs on one machine (retrain.py);
 - pipeline-cluster.yaml, container components with resources, volumes and retries, which a KFP server runs (server.py).
 A component is one command of the command line (call.py). `inputs_digest` names data, settings and code, so that KFP's
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from kfp import compiler, dsl
 
-from components.call import CLUSTER_YAML, HOME_PATH, IMAGE
+from longreel.components.call import CLUSTER_YAML, HOME_PATH, IMAGE
 
 YAML = Path(__file__).with_name("pipeline.yaml")
 Component = Callable[..., Any]  # gives a PipelineTask
@@ -28,14 +28,14 @@ USER = 10001
 
 def train(home: str, date: str, trigger: str, inputs_digest: str, version: dsl.OutputPath(int)):  # type: ignore
     """Train the candidate for a day on the days before it; register it; gives its version."""
-    from components.call import call
+    from longreel.components.call import call
 
     return call("train", "--home", home, "--date", date, "--trigger", trigger, "--version-out", version)
 
 
 def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):  # type: ignore
     """Judge a registered version on a day; version 0 stands for "no champion yet" and gives an empty report."""
-    from components.call import call
+    from longreel.components.call import call
 
     return call("evaluate", "--home", home, "--date", date, "--version", version, "--out", report.path)
 
@@ -50,7 +50,7 @@ def decide(  # type: ignore[no-untyped-def]
     outcome: dsl.OutputPath(str),  # type: ignore
 ):
     """Judge the reports by the gates, and record evidence and decision; gives promote, hold or reject."""
-    from components.call import call
+    from longreel.components.call import call
 
     reports = ("--candidate", candidate.path, "--champion", champion.path)
     record = ("--record", version, "--inputs-digest", inputs_digest)
@@ -59,7 +59,7 @@ def decide(  # type: ignore[no-untyped-def]
 
 def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):  # type: ignore
     """Make the version the champion, if the decision says so and no person is to approve it first."""
-    from components.call import call
+    from longreel.components.call import call
 
     candidate = ("--version", version, "--decision", decision.path)
     return call("promote", "--home", home, *candidate, "--if-better", "--waits-for-approval", waits_for_approval)

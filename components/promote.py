@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from contracts.dates import parse_day
-from contracts.decision import Decision
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.records import read_summary
+from longreel.contracts.dates import parse_day
+from longreel.contracts.decision import Decision
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.serialization import read_summary
+from longreel.lake.home import Home
 
 NOT_BETTER = 99  # what an Airflow task takes as "skip"
 
@@ -44,8 +44,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if args.waits_for_approval == "true":
         print(f"version {number} waits for a person's approval; `longreel promote --date {decision.date}` gives it")
         return 0
-    from components import registry
-    from components.ledger import Ledger
+    from longreel.components.registry import registry
+    from longreel.components.registry.ledger import Ledger
 
     ledger = Ledger(home)
     version = registry.get_version(ledger.client, ledger.model, number)
@@ -61,8 +61,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 def _proposal(decision: Decision, home: Home) -> str:
     """What is decided and why, on one line, with where to read more: what a person is asked about."""
-    from components.record import CARD
-    from components.registry import headline
+    from longreel.components.registry.registry import headline
+    from longreel.components.reports.record import CARD
 
     folder = home.reports / decision.date
     card, summary = folder / CARD, folder / "summary.json"

@@ -8,9 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from contracts.config import ModelConfig, TrainingConfig
-from contracts.errors import LongreelError
-from contracts.home import Home
+from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import Home
 
 DIFFERS = 1  # exit code
 
@@ -55,9 +55,9 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
         LongreelError: the run registered no model, its data or its start are not there any more as they were, or its
             settings are those of another version of the code.
     """
-    from components import registry, tracking
-    from model.checkpoint import load_model
-    from model.train import train
+    from longreel.components.registry import registry, tracking
+    from longreel.model.training.checkpoint import load_model
+    from longreel.model.training.train import train
 
     client, name = tracking.open_store(home), registry.model_name(home.config)
     known = registry.versions(client, name)
@@ -118,7 +118,7 @@ def _origin(tags: Any, here: str) -> Iterator[str]:
 
 def _differences(was: Path, again: Path) -> Iterator[str]:
     """What two models do not have in common, beside the configuration of what does not train."""
-    from model.checkpoint import load_model
+    from longreel.model.training.checkpoint import load_model
 
     (ours, about), (theirs, told) = load_model(was), load_model(again)
     for name in ("steps", "targets", "history_tokens", "days", "init_digest"):

@@ -21,14 +21,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from components.train import TRIGGERS, training_days
-from contracts.dates import parse_day
-from contracts.errors import LongreelError, TryAgainError
-from contracts.home import Home
-from contracts.lake import digest_of
+from longreel.components.train import TRIGGERS, training_days
+from longreel.contracts.dates import parse_day
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError, TryAgainError
+from longreel.lake.home import Home
 
 if TYPE_CHECKING:
-    from components.server import PipelineServer, Run
+    from longreel.components.kfp_server import PipelineServer, Run
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Run the pipeline and print what came out."""
-    from components.summary import print_summary
+    from longreel.components.reports.summary import print_summary
 
     day = parse_day(args.date)
     retrain(home, day, trigger=args.trigger, promote=not args.no_promote, force=args.force)
@@ -73,12 +73,12 @@ def plan(home: Home, day: date, *, force: bool = False) -> Plan:
         LongreelError: the champion was trained on `day` or later, so it cannot be judged there; or `day` is older than
             `[retrain] max_data_age_days` allows.
     """
-    from components import tracking
-    from components.decide import INPUTS_TAG
-    from components.due import today
-    from components.evaluate import require_unseen
-    from components.freshness import require_young
-    from components.ledger import Ledger
+    from longreel.components.decide import INPUTS_TAG
+    from longreel.components.evaluate import require_unseen
+    from longreel.components.freshness import require_young
+    from longreel.components.registry import tracking
+    from longreel.components.registry.ledger import Ledger
+    from longreel.components.should_retrain import today
 
     config, lake = home.config, home.lake
     if not force:
@@ -111,7 +111,7 @@ def retrain(
         LongreelError: see `plan`.
         TryAgainError: a step of the pipeline failed, and its output says how.
     """
-    from components.server import PipelineServer
+    from longreel.components.kfp_server import PipelineServer
 
     server, planned = PipelineServer.configured(), plan(home, day, force=force)
     if planned.done:
@@ -137,7 +137,7 @@ def _run_here(home: Home, day: date, planned: Plan, trigger: str, promote: bool)
     """Run the pipeline on this machine; gives the candidate's version."""
     from kfp import local
 
-    from components.pipeline import retrain_pipeline
+    from longreel.components.pipeline import retrain_pipeline
 
     root = home.work / "kfp" / f"{day}-{time.strftime('%Y%m%dT%H%M%S')}"
     with _children_end_with_us():
@@ -160,7 +160,7 @@ def submit(
     Two requests are the same if they come from the same place (`asked_by`, say an Airflow run), are for the same data,
     settings and code, and compare with the same champion.
     """
-    from components.call import CLUSTER_YAML, HOME_PATH
+    from longreel.components.call import CLUSTER_YAML, HOME_PATH
 
     arguments = _arguments(HOME_PATH, day, planned, trigger, promote)
     return server.submit(run_name(home, day, arguments, asked_by), CLUSTER_YAML, arguments)
@@ -178,10 +178,10 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
         TryAgainError: the run did not succeed.
         LongreelError: no version carries its inputs' digest.
     """
-    from components import registry
-    from components.decide import INPUTS_TAG
-    from components.ledger import Ledger
-    from components.server import age_s, failed
+    from longreel.components.decide import INPUTS_TAG
+    from longreel.components.kfp_server import age_s, failed
+    from longreel.components.registry import registry
+    from longreel.components.registry.ledger import Ledger
 
     if not run.succeeded:
         raise TryAgainError(failed(run))
@@ -200,9 +200,10 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
     """Bring a finished candidate's evidence from MLflow into `reports/DATE/`, summary.json last."""
     from mlflow.artifacts import download_artifacts
 
-    from components import record, registry
-    from components.ledger import Ledger
-    from contracts.decision import Decision
+    from longreel.components.registry import registry
+    from longreel.components.registry.ledger import Ledger
+    from longreel.components.reports import record
+    from longreel.contracts.decision import Decision
 
     ledger, folder = Ledger(home), home.reports / str(day)
     judged = registry.get_version(ledger.client, ledger.model, version)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from contracts.home import Home
+from longreel.lake.home import Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Roll back and print the ledger's new line."""
-    from components.ledger import Ledger
+    from longreel.components.registry.ledger import Ledger
 
     ledger = Ledger(home)
     entry = ledger.rollback(args.to_version, args.reason)

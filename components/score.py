@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.conform import conform, missing_columns, stored_columns
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.numbers import whole
-from contracts.schemas import REQUEST_TABLE
+from longreel.contracts.argument_types import whole
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import REQUEST_TABLE
+from longreel.lake.home import Home
+from longreel.lake.schema_evolution import conform, missing_columns, stored_columns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> int:
     """Score the file."""
     requests = read_requests(args.input)
-    from components import registry, tracking
-    from components.evaluate import champion_version
-    from model.scorer import Scorer
+    from longreel.components.evaluate import champion_version
+    from longreel.components.registry import registry, tracking
+    from longreel.model.evaluation.serving import Scorer
 
     client, name = tracking.open_store(home), registry.model_name(home.config)
     version = registry.get_version(client, name, args.version or champion_version(home))

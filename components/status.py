@@ -10,21 +10,21 @@ from datetime import date
 from rich.markup import escape
 from rich.table import Table
 
-from components import registry, tracking
-from components.due import known_of, today
-from components.freshness import due
-from components.history import ledger_table
-from components.ledger import Ledger
-from components.registry import Version
-from components.summary import MARKS, wide_console
-from contracts.config import Config
-from contracts.dates import day_range
-from contracts.forgotten import records
-from contracts.home import Home
-from contracts.lake import Lake
-from contracts.lineage import Stale, is_imported, stale_partitions
-from contracts.records import read_json
-from contracts.schemas import DATASETS
+from longreel.components.freshness import due
+from longreel.components.promotions import ledger_table
+from longreel.components.registry import registry, tracking
+from longreel.components.registry.ledger import Ledger
+from longreel.components.registry.registry import Version
+from longreel.components.reports.summary import MARKS, wide_console
+from longreel.components.should_retrain import known_of, today
+from longreel.contracts.config import Config
+from longreel.contracts.dates import day_range
+from longreel.contracts.schemas import DATASETS
+from longreel.contracts.serialization import read_json
+from longreel.lake.erasure import records
+from longreel.lake.home import Home
+from longreel.lake.lineage import Stale, is_imported, stale_partitions
+from longreel.lake.table import Lake
 
 NEWEST = 5
 RED = "[red]"

@@ -21,16 +21,17 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contracts.config import Config
-from contracts.dates import parse_day
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.home import Home
-from contracts.lake import Manifest, digest_of
-from contracts.records import read_json
+from longreel.contracts.config import Config
+from longreel.contracts.dates import parse_day
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.contracts.serialization import read_json
+from longreel.lake.home import Home
+from longreel.lake.table import Manifest
 
 if TYPE_CHECKING:
-    from components.registry import Version
-    from model.distributed import Ranks
+    from longreel.components.registry.registry import Version
+    from longreel.model.training.distributed import Ranks
 
 TRIGGERS = ("freshness", "manual", "backfill", "correction")
 KEPT_FINISHED = 4  # working folders of finished candidates
@@ -75,8 +76,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     """Train and say which version came of it."""
     day = parse_day(args.date)
     if "WORLD_SIZE" in os.environ:  # torchrun's
-        from model.device import pick_device
-        from model.distributed import joined
+        from longreel.model.training.device import pick_device
+        from longreel.model.training.distributed import joined
 
         with joined(pick_device(home.config.training.device)) as ranks:
             if not ranks.is_first:
@@ -113,7 +114,7 @@ def training_days(published: list[date], day: date, config: Config) -> list[date
 
 def _train_along(home: Home, ranks: "Ranks") -> None:
     """Take part in what the first process trains, until it says that there is no more."""
-    from model.train import train
+    from longreel.model.training.train import train
 
     while (told := ranks.tell()) is not None:
         days, checkpoints, model, init_from = told
@@ -178,7 +179,7 @@ def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tupl
     """The champion to start from and the days it has not seen; from scratch on all days where there is none."""
     if not config.training.warm_start:
         return None, days
-    from components.ledger import Ledger
+    from longreel.components.registry.ledger import Ledger
 
     champion = Ledger(home).champion()
     if champion is None:
@@ -211,7 +212,7 @@ def _alone(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 def trained(home: Home, recipe: Recipe) -> Candidate | None:
     """The candidate that an earlier call has made by this recipe, if the home and the registry still have it."""
-    from components import registry, tracking
+    from longreel.components.registry import registry, tracking
 
     record = _read(recipe.folder(home) / "done.json")
     if record is None:
@@ -222,9 +223,9 @@ def trained(home: Home, recipe: Recipe) -> Candidate | None:
 
 
 def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | None") -> Candidate:
-    from components import registry, tracking
-    from components.plots import PLOTS, training_windows
-    from model.train import train
+    from longreel.components.registry import registry, tracking
+    from longreel.components.reports.plots import PLOTS, training_windows
+    from longreel.model.training.train import train
 
     config, manifests, start, folder = home.config, recipe.manifests, recipe.start, recipe.folder(home)
     client = tracking.open_store(home)
@@ -299,7 +300,7 @@ def _sweep(home: Home, current: Path) -> None:
     """End the runs of candidates that nobody trains any more, and remove working folders: of finished ones all but the
     newest, since MLflow has the models, and of unfinished ones those that were left alone for days. A folder that a
     process holds is left as it is."""
-    from components import tracking
+    from longreel.components.registry import tracking
 
     others = [path for path in current.parent.iterdir() if path.is_dir() and path != current]
     finished = sorted((path / "done.json" for path in others if (path / "done.json").is_file()), key=_touched)

@@ -15,10 +15,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from components.server import TIMEOUT_S, NotThere, asking
-from components.train import Candidate, recipe_of, trained
-from contracts.errors import LongreelError, TryAgainError, require
-from contracts.home import Home
+from longreel.components.kfp_server import TIMEOUT_S, NotThere, asking
+from longreel.components.train import Candidate, recipe_of, trained
+from longreel.contracts.errors import LongreelError, TryAgainError, require
+from longreel.lake.home import Home
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 PLACEHOLDER = "1970-01-01"  # stands for the day in manifests/day

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.errors import LongreelError
+from longreel.contracts.errors import LongreelError
 
 # What a user did with an impression, as one int32 bitmask (`actions`). Values follow KuaiRand's usage in the field.
 ACTIONS: dict[str, int] = {

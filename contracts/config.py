@@ -15,10 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from contracts.actions import ENGAGEMENT, LABELS, action_mask
-from contracts.errors import LongreelError
-from contracts.errors import require as _require
-from contracts.lake import digest_of
+from longreel.contracts.actions import ENGAGEMENT, LABELS, action_mask
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.errors import require as _require
 
 SOURCES = ("simulated", "kuairand", "generic")
 WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
@@ -190,7 +190,7 @@ def _described(section: Any, switches: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run. Windows are drawn per request, see model/windows.py; the method's are Beta's."""
+    """One training run. Windows are drawn per request, see model/data/windows.py; the method's are Beta's."""
 
     window_days: int = 7  # train on this many log days before the evaluated one
     epochs: int = 1
@@ -410,7 +410,7 @@ def load_config(path: Path) -> Config:
 
 def preset(name: str) -> str:
     """The TOML text of a shipped preset."""
-    folder = resources.files("contracts.presets")
+    folder = resources.files("longreel.contracts.presets")
     names = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
     if name not in names:
         raise LongreelError(f"no preset {name!r}; expected one of {', '.join(names)}")

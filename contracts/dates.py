@@ -2,7 +2,7 @@
 
 from datetime import date, timedelta
 
-from contracts.errors import LongreelError
+from longreel.contracts.errors import LongreelError
 
 
 def parse_day(text: str) -> date:

@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from contracts import records
-from contracts.lake import digest_of
+from longreel.contracts import serialization
+from longreel.contracts.digests import digest_of
 
 Outcome = Literal["promote", "hold", "reject"]
 Verdict = Literal["fail", "hold", "unjudged", "pass"]
@@ -67,7 +67,7 @@ class Decision:
 
     def to_json(self) -> str:
         """The decision as it is stored."""
-        return records.to_json(self)
+        return serialization.to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "Decision":
@@ -76,7 +76,7 @@ class Decision:
         Raises:
             LongreelError: the text is not a decision.
         """
-        return records.from_json(Decision, text, "a decision", "decide")
+        return serialization.from_json(Decision, text, "a decision", "decide")
 
     @staticmethod
     def read(path: Path) -> "Decision":
@@ -85,7 +85,7 @@ class Decision:
         Raises:
             LongreelError: there is no such file, or it is not a decision.
         """
-        return records.read(Decision.from_json, path, "decision", "decide")
+        return serialization.read(Decision.from_json, path, "decision", "decide")
 
     def digest(self) -> str:
         """16 hex digits; the same reports and policy give the same digest.

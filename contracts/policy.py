@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from contracts.config import build_section, preset, read_toml
-from contracts.errors import LongreelError, require
-from contracts.lake import digest_of
+from longreel.contracts.config import build_section, preset, read_toml
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError, require
 
 BETTER_BY = ("auc", "log_loss")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from contracts import records
-from contracts.errors import LongreelError
-from contracts.lake import digest_of
+from longreel.contracts import serialization
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
 
 METRICS = ("auc", "gauc", "log_loss", "calibration", "ece")
 EVERYBODY = "all"  # the slice that holds every target
@@ -204,7 +204,7 @@ class EvaluationReport:
         Raises:
             LongreelError: the text is not a report.
         """
-        return records.from_json(EvaluationReport, text, "an evaluation report", "evaluate", _unpack)
+        return serialization.from_json(EvaluationReport, text, "an evaluation report", "evaluate", _unpack)
 
     @staticmethod
     def read(path: Path) -> "EvaluationReport":
@@ -213,7 +213,7 @@ class EvaluationReport:
         Raises:
             LongreelError: there is no such file, or it is not a report.
         """
-        return records.read(EvaluationReport.from_json, path, "report", "evaluate")
+        return serialization.read(EvaluationReport.from_json, path, "report", "evaluate")
 
     def digest(self) -> str:
         """Digest of what was found, not of how fast: cost and the last bits of parity differ between runs."""

@@ -6,8 +6,8 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import AsyncCallback, CronPartitionTimetable, DeadlineAlert, DeadlineReference, dag, task
 
-from dags.notify import late
-from dags.settings import (
+from longreel.dags.notify import late
+from longreel.dags.settings import (
     ARRIVAL,
     ARRIVAL_POLL,
     CRON,
@@ -16,8 +16,8 @@ from dags.settings import (
     TIMEZONE,
     run_date,
 )
-from dags.steps import DAY, DEFAULT_ARGS, facts_of, first_stale, spark_step, step
-from operators.arrival import RawDaySensor
+from longreel.dags.steps import DAY, DEFAULT_ARGS, facts_of, first_stale, spark_step, step
+from longreel.operators.arrival import RawDaySensor
 
 DOC = """
 ### longreel_daily: one log day

@@ -7,8 +7,8 @@ from typing import Any
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import CronTriggerTimetable, Param, PartitionedAtRuntime, dag, task
 
-from dags.settings import HOME, REBUILD_CRON, SAMPLES, TIMEZONE, run_date
-from dags.steps import DEFAULT_ARGS, facts_of, spark_step, step
+from longreel.dags.settings import HOME, REBUILD_CRON, SAMPLES, TIMEZONE, run_date
+from longreel.dags.steps import DEFAULT_ARGS, facts_of, spark_step, step
 
 DOC = """
 ### longreel_rebuild: a corrected day, a missing day, a range of days
@@ -105,7 +105,7 @@ def longreel_rebuild() -> None:
     def changed(*, ti: Any = None, dag_run: Any = None) -> list[dict[str, str]]:
         from datetime import date
 
-        from contracts.home import Home
+        from longreel.lake.home import Home
 
         was = ti.xcom_pull(task_ids="outdated")
         lake, start, end = Home.locate(HOME).lake, date.fromisoformat(was["start"]), date.fromisoformat(was["end"])

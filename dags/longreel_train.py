@@ -7,11 +7,11 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import BaseOperator, Param, PartitionedAssetTimetable, chain, dag
 
-from dags.notify import notifiers
-from dags.settings import APPROVAL, HOME, KFP_HOST, SAMPLES, TRAIN_JOB, TRAIN_POOL, run_date
-from dags.steps import DEFAULT_ARGS, one_word, step
-from operators.retrain import RetrainOperator
-from operators.train import TrainOperator
+from longreel.dags.notify import notifiers
+from longreel.dags.settings import APPROVAL, HOME, KFP_HOST, SAMPLES, TRAIN_JOB, TRAIN_POOL, run_date
+from longreel.dags.steps import DEFAULT_ARGS, one_word, step
+from longreel.operators.retrain import RetrainOperator
+from longreel.operators.train import TrainOperator
 
 DOC = """
 ### longreel_train: is a training due, and if so, a new champion?

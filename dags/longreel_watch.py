@@ -5,8 +5,8 @@ from datetime import timedelta
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import CronTriggerTimetable, dag
 
-from dags.settings import TIMEZONE, WATCH_CRON, run_date
-from dags.steps import DEFAULT_ARGS, step
+from longreel.dags.settings import TIMEZONE, WATCH_CRON, run_date
+from longreel.dags.steps import DEFAULT_ARGS, step
 
 DOC = """
 ### longreel_watch: is something for somebody to act on?

@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow.sdk import BaseNotifier
 
-from dags.settings import HOME
+from longreel.dags.settings import HOME
 
 CONNECTION = os.environ.get("LONGREEL_NOTIFY_CONN", "")
 TIMEOUT_S = 15
@@ -62,8 +62,8 @@ def _post(found: Any, text: str) -> None:
 
 def told(context: Any) -> str:
     """Reasons and links: the decision that `retrain` left for the run's day, the run card, MLflow's page, the log."""
-    from contracts.dates import parse_day
-    from contracts.home import Home
+    from longreel.contracts.dates import parse_day
+    from longreel.lake.home import Home
 
     lines = []
     home, task = Home.locate(HOME), context["ti"]

@@ -12,7 +12,7 @@ LONGREEL_REBUILD_CRON    when to look for corrected raw days; unset: longreel_re
 LONGREEL_WATCH_CRON      when to look whether something is for somebody to act on; default every six hours
 LONGREEL_APPROVAL        1: a candidate that is to be promoted waits for a person's approval; unset: it does not
 LONGREEL_TRAIN_JOB       file with the TrainJob that trains a day on several nodes; unset: `retrain` trains
-LONGREEL_KFP_HOST        the Kubeflow Pipelines API that runs retrains (components/server.py has its other settings);
+LONGREEL_KFP_HOST        the Kubeflow Pipelines API that runs retrains (more settings: components/kfp_server.py);
                          unset: they run in the task itself
 LONGREEL_NOTIFY_CONN     see notify.py
 """

@@ -9,9 +9,9 @@ from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
-from dags.notify import notifiers
-from dags.settings import HOME, REPOSITORY, SPARK_POOL
-from operators.retries import UntilSomebodyMends
+from longreel.dags.notify import notifiers
+from longreel.dags.settings import HOME, REPOSITORY, SPARK_POOL
+from longreel.operators.retries import UntilSomebodyMends
 
 
 def one_word(expression: str) -> str:
@@ -53,8 +53,8 @@ def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--da
 
 def first_stale() -> str | None:
     """The first day whose samples were built from other events than are published now; None where there is none."""
-    from contracts.home import Home
-    from contracts.lineage import stale_partitions
+    from longreel.lake.home import Home
+    from longreel.lake.lineage import stale_partitions
 
     return min((str(one.day) for one in stale_partitions(Home.locate(HOME).lake, ("samples",))), default=None)
 
@@ -63,7 +63,7 @@ def facts_of(day: str, run_type: str) -> dict[str, Any]:
     """What the asset event of a published samples day says."""
     from datetime import date
 
-    from contracts.home import Home
+    from longreel.lake.home import Home
 
     manifest = Home.locate(HOME).lake.require("samples", date.fromisoformat(day))
     counted = {name: manifest.counts[name] for name in ("users", "requests", "targets") if name in manifest.counts}

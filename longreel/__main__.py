@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-# spark-submit puts this file's folder on the path, where our modules would shadow others of the same name.
-sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT / "longreel")]
+ROOT = Path(__file__).absolute().parents[1]  # of the checkout or of site-packages; spark-submit knows this file only
+sys.path[:] = [str(ROOT), *(entry for entry in sys.path if Path(entry or ".").absolute() != ROOT / "longreel")]
 
 if __name__ == "__main__":
     from longreel.cli import main

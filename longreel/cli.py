@@ -8,30 +8,36 @@ import importlib
 import logging
 import sys
 
-from contracts.errors import LongreelError, told_by_system
-from contracts.home import Home
+from longreel.contracts.errors import LongreelError, told_by_system
+from longreel.lake.home import Home
 
 # step -> (module, what it does)
 STEPS: dict[str, tuple[str, str]] = {
     "init": ("longreel.init", "write a home folder's configuration from a preset"),
-    "simulate": ("spark_jobs.simulate", "write days of a simulated raw log"),
-    "arrived": ("spark_jobs.arrived", "is a raw log day there? (exit 3: not yet)"),
-    "ingest": ("spark_jobs.ingest", "raw log day -> validated events, quarantine and users partitions"),
-    "import-history": ("spark_jobs.import_history", "an archive of older events -> the first history base"),
-    "build-samples": ("spark_jobs.build_samples", "events and history -> request-level user-day samples"),
-    "outdated": ("spark_jobs.outdated", "which days would be built anew, their raw log or inputs having changed?"),
-    "forget": ("spark_jobs.forget", "remove users from every partition, and keep them out"),
-    "train": ("components.train", "train a ranker on the days before DATE, logged to MLflow"),
-    "evaluate": ("components.evaluate", "judge a model on DATE over the window ladder"),
-    "decide": ("components.decide", "candidate and champion reports -> promote, hold or reject"),
-    "promote": ("components.promote", "move the champion alias and write the ledger"),
-    "rollback": ("components.rollback", "give the champion alias back to an earlier version"),
-    "history": ("components.history", "who made which version the champion, when and why"),
-    "reproduce": ("components.reproduce", "train a finished MLflow run again and say what differs"),
-    "score": ("components.score", "score a request table with a registered model"),
-    "due": ("components.due", "does the freshness policy ask for a training on DATE? (exit 99: no)"),
-    "retrain": ("components.retrain", "train, evaluate, decide and promote as one KFP pipeline run"),
-    "status": ("components.status", "partitions, freshness, champion, last decisions"),
+    "simulate": ("longreel.spark_jobs.simulate", "write days of a simulated raw log"),
+    "arrived": ("longreel.spark_jobs.check_arrival", "is a raw log day there? (exit 3: not yet)"),
+    "ingest": ("longreel.spark_jobs.ingest", "raw log day -> validated events, quarantine and users partitions"),
+    "import-history": ("longreel.spark_jobs.import_history", "an archive of older events -> the first history base"),
+    "build-samples": ("longreel.spark_jobs.build_samples", "events and history -> request-level user-day samples"),
+    "outdated": (
+        "longreel.spark_jobs.stale",
+        "which days would be built anew, their raw log or inputs having changed?",
+    ),
+    "forget": ("longreel.spark_jobs.forget", "remove users from every partition, and keep them out"),
+    "train": ("longreel.components.train", "train a ranker on the days before DATE, logged to MLflow"),
+    "evaluate": ("longreel.components.evaluate", "judge a model on DATE over the window ladder"),
+    "decide": ("longreel.components.decide", "candidate and champion reports -> promote, hold or reject"),
+    "promote": ("longreel.components.promote", "move the champion alias and write the ledger"),
+    "rollback": ("longreel.components.rollback", "give the champion alias back to an earlier version"),
+    "history": ("longreel.components.promotions", "who made which version the champion, when and why"),
+    "reproduce": ("longreel.components.reproduce", "train a finished MLflow run again and say what differs"),
+    "score": ("longreel.components.score", "score a request table with a registered model"),
+    "due": (
+        "longreel.components.should_retrain",
+        "does the freshness policy ask for a training on DATE? (exit 99: no)",
+    ),
+    "retrain": ("longreel.components.retrain", "train, evaluate, decide and promote as one KFP pipeline run"),
+    "status": ("longreel.components.status", "partitions, freshness, champion, last decisions"),
     "run": ("longreel.run", "the whole pipeline on one machine under a real Airflow"),
     "ui": ("longreel.ui", "open Airflow and MLflow on 127.0.0.1"),
 }

@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
-from contracts.errors import LongreelError
-from contracts.home import Home
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import Home
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 POOLS = REPOSITORY / "dags" / "pools.json"

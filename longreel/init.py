@@ -5,9 +5,9 @@ import json
 import re
 from pathlib import Path
 
-from contracts.config import SOURCES, parse_config, preset
-from contracts.errors import LongreelError
-from contracts.home import CONFIG_FILE, POLICY_FILE, Home
+from longreel.contracts.config import SOURCES, parse_config, preset
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

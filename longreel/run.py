@@ -10,12 +10,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from contracts.config import SOURCES
-from contracts.errors import LongreelError
-from contracts.home import CONFIG_FILE, Home
-from contracts.numbers import whole
+from longreel.contracts.argument_types import whole
+from longreel.contracts.config import SOURCES
+from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
+from longreel.lake.home import CONFIG_FILE, Home
 from longreel.watch import console, print_failures, watch
 
 FIRST_SIMULATED_DAYS = 4
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     variables = {"LONGREEL_FIRST_DAY": days[0].isoformat(), "LONGREEL_LAST_DAY": days[-1].isoformat()}
     variables |= spark_variables(home, days[-1])
     failed = bool(todo) and _schedule(home, variables, todo, screen)
-    importlib.import_module("components.summary").print_summary(home)
+    importlib.import_module("longreel.components.reports.summary").print_summary(home)
     screen.print("Airflow and MLflow, to look around: [bold]make ui[/] (longreel ui --home " + f"{home.path})")
     return 1 if failed else 0
 
@@ -76,19 +76,21 @@ def unfinished_days(home: Home) -> list[date]:
     missing = [day for day in days if day not in published]
     if missing or not days:
         return missing
-    return days[-1:] if importlib.import_module("components.due").due_on(home, days[-1]).is_due else []
+    return (
+        days[-1:] if importlib.import_module("longreel.components.should_retrain").due_on(home, days[-1]).is_due else []
+    )
 
 
 def log_days(home: Home) -> list[date]:
     """The days of the raw log, oldest first."""
-    days: list[date] = importlib.import_module("spark_jobs.sources").open_source(home).days()
+    days: list[date] = importlib.import_module("longreel.spark_jobs.sources").open_source(home).days()
     return days
 
 
 def spark_variables(home: Home, day: date) -> dict[str, str]:
     """How spark-submit starts its Java here: SparkSubmitOperator starts it before a step can say how much it reads."""
-    session = importlib.import_module("spark_jobs.session")
-    source = importlib.import_module("spark_jobs.sources").open_source(home)
+    session = importlib.import_module("longreel.spark_jobs.session")
+    source = importlib.import_module("longreel.spark_jobs.sources").open_source(home)
     is_quick = sum(path.stat().st_size for path in source.files(day)) < session.QUICK_BYTES
     return {"SPARK_DRIVER_MEMORY": "2g", "SPARK_SUBMIT_OPTS": session.QUICK_JAVA if is_quick else ""}
 

@@ -10,9 +10,9 @@ import urllib.error
 import urllib.request
 from datetime import date
 
-from contracts.errors import LongreelError
-from contracts.home import CONFIG_FILE, Home
+from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, interruptible
+from longreel.lake.home import CONFIG_FILE, Home
 from longreel.watch import console
 
 MLFLOW_STARTUP_S = 120
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     mlflow = start_mlflow(home, port)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", mlflow)
-        pages = importlib.import_module("components.tracking").runs_page(home)
+        pages = importlib.import_module("longreel.components.registry.tracking").runs_page(home)
         screen.print(f"MLflow:  http://127.0.0.1:{port}/{pages}", highlight=False, soft_wrap=True)
         if args.mlflow_only:
             return mlflow.wait()

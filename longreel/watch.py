@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from contracts.errors import LongreelError
+from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow
 
 DAGS = {"longreel_daily": ("arrived", "ingest", "build_samples", "announce"), "longreel_train": ("due", "retrain")}

@@ -5,7 +5,7 @@ from typing import Any
 from airflow.providers.standard.sensors.bash import BashSensor
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout
 
-from operators.retries import FINAL, exit_code_of
+from longreel.operators.retries import FINAL, exit_code_of
 
 NOT_YET = 3  # exit code of a step whose data are not there yet
 

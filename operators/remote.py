@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from contracts.errors import LongreelError, TryAgainError
+from longreel.contracts.errors import LongreelError, TryAgainError
 
 if TYPE_CHECKING:
-    from contracts.home import Home
+    from longreel.lake.home import Home
 
 RUN_KEY = "run"  # in the task's state store
 ANSWER_TIMEOUT_S = 60
 
 
 class Server(Protocol):
-    """Where it runs. What is seen of a run says `has_ended` and `created_at`; errors are components/server.py's."""
+    """Where it runs. What is seen of a run says `has_ended` and `created_at`; errors are components/kfp_server.py's."""
 
     def see(self, run_id: str) -> Any: ...
 
@@ -50,7 +50,7 @@ class EndTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll; each question is asked in a thread, since the clients block."""
-        from components.server import Unreachable, age_s
+        from longreel.components.kfp_server import Unreachable, age_s
 
         while True:
             try:
@@ -135,7 +135,7 @@ class RemoteOperator(BaseOperator):
 
     def parsed(self) -> "tuple[Home, date]":
         """The home and the day, once their templates are filled in."""
-        from contracts.dates import parse_day
-        from contracts.home import Home
+        from longreel.contracts.dates import parse_day
+        from longreel.lake.home import Home
 
         return Home.locate(self.home), parse_day(self.day)

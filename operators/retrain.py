@@ -5,11 +5,11 @@ The run is found again by the id in the task's state store, or by its name, whic
 
 from typing import TYPE_CHECKING, Any
 
-from contracts.errors import LongreelError
-from operators.remote import RUN_KEY, EndTrigger, RemoteOperator
+from longreel.contracts.errors import LongreelError
+from longreel.operators.remote import RUN_KEY, EndTrigger, RemoteOperator
 
 if TYPE_CHECKING:
-    from components.server import PipelineServer, Run
+    from longreel.components.kfp_server import PipelineServer, Run
 
 
 class PipelineRunTrigger(EndTrigger):
@@ -18,7 +18,7 @@ class PipelineRunTrigger(EndTrigger):
     @staticmethod
     def server() -> "PipelineServer":
         """The server that LONGREEL_KFP_HOST names."""
-        from components.server import PipelineServer
+        from longreel.components.kfp_server import PipelineServer
 
         server = PipelineServer.configured()
         if server is None:
@@ -55,14 +55,14 @@ class RetrainOperator(RemoteOperator):
             TryAgainError: it did not succeed; the message says which step, and why.
             LongreelError: the server refuses.
         """
-        from components import retrain
+        from longreel.components import retrain
 
         return retrain.collect(*self.parsed(), self.ended(event))
 
     def _known(self, context: Any) -> "Run | None":
         """An earlier try's run, if it goes on, whatever has changed since, or has succeeded with today's inputs."""
-        from components.retrain import plan
-        from components.server import NotThere
+        from longreel.components.kfp_server import NotThere
+        from longreel.components.retrain import plan
 
         run_id = context["task_state_store"].get(RUN_KEY)
         if not run_id:
@@ -79,7 +79,7 @@ class RetrainOperator(RemoteOperator):
         return None
 
     def _submitted(self, context: Any) -> "Run":
-        from components.retrain import plan, submit
+        from longreel.components.retrain import plan, submit
 
         (home, day), by = self.parsed(), f"{context['dag_run'].dag_id} {context['dag_run'].run_id}"
         planned = plan(home, day, force=self.force == "True")

@@ -5,7 +5,7 @@ from typing import Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
 
-from contracts.errors import LongreelError, QualityError
+from longreel.contracts.errors import LongreelError, QualityError
 
 FINAL = {
     LongreelError.exit_code: "a mistake to mend; the step's last line says how",

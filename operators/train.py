@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from operators.remote import RUN_KEY, EndTrigger, RemoteOperator
+from longreel.operators.remote import RUN_KEY, EndTrigger, RemoteOperator
 
 if TYPE_CHECKING:
-    from components.train_job import TrainJobs
+    from longreel.components.train_job import TrainJobs
 
 
 class TrainJobTrigger(EndTrigger):
@@ -20,7 +20,7 @@ class TrainJobTrigger(EndTrigger):
     @staticmethod
     def server() -> "TrainJobs":
         """The cluster that this pod is in."""
-        from components.train_job import TrainJobs
+        from longreel.components.train_job import TrainJobs
 
         return TrainJobs()
 
@@ -45,8 +45,9 @@ class TrainOperator(RemoteOperator):
             LongreelError: the day cannot be trained for, the manifest is wrong, or the cluster refuses.
             TryAgainError: the cluster gives no answer.
         """
-        from components import tracking, train, train_job
-        from components.retrain import plan
+        from longreel.components import train, train_job
+        from longreel.components.registry import tracking
+        from longreel.components.retrain import plan
 
         home, day = self.parsed()
         done = plan(home, day, force=self.force == "True").done

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from contracts.actions import ACTIONS
-from contracts.config import SamplesConfig
-from contracts.lake import Lake, Manifest, Stage
-from contracts.ragged import Ints, list_values, offsets_of, ranges
-from contracts.schemas import DATASETS, EVENTS, HISTORY, HISTORY_FIELDS
-from spark_jobs.list_checks import Facts, history_facts, sample_facts
-from spark_jobs.list_files import read_bucket, write_bucket
-from spark_jobs.samples import DayEvents, UserFeatures, add_day, lists, sample_tables
-from spark_jobs.timeline import DTYPES, FIELDS, Runs, Timeline, is_among
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.config import SamplesConfig
+from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
+from longreel.contracts.schemas import DATASETS, EVENTS, HISTORY, HISTORY_FIELDS
+from longreel.lake.table import Lake, Manifest, Stage
+from longreel.spark_jobs.array_checks import Facts, history_facts, sample_facts
+from longreel.spark_jobs.array_io import read_bucket, write_bucket
+from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, lists, sample_tables
+from longreel.spark_jobs.user_histories import DTYPES, FIELDS, Runs, Timeline, is_among
 
 DAY_MS = 86_400_000
 ANY = sum(ACTIONS.values())

@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.lake import DataFile, Manifest
-from contracts.ragged import Ints
+from longreel.contracts.jagged import Ints
+from longreel.lake.table import DataFile, Manifest
 
 SEED = 42
 

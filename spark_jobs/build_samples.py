@@ -13,24 +13,25 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from contracts.actions import action_mask
-from contracts.config import Config
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.lake import Manifest, Stage, digest_of, discard_on_error
-from spark_jobs.buckets import num_buckets
-from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
-from spark_jobs.history import HistorySource, bytes_of, find_history, history_settings, missing_days
-from spark_jobs.ingest import ingest_day
-from spark_jobs.sources import open_source
-from spark_jobs.tidy import tidy
+from longreel.contracts.actions import action_mask
+from longreel.contracts.config import Config
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import Home
+from longreel.lake.table import Manifest, Stage, discard_on_error
+from longreel.spark_jobs.buckets import num_buckets
+from longreel.spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
+from longreel.spark_jobs.history import HistorySource, bytes_of, find_history, history_settings, missing_days
+from longreel.spark_jobs.ingest import ingest_day
+from longreel.spark_jobs.sources import open_source
+from longreel.spark_jobs.vacuum import tidy
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory
-    from spark_jobs.list_checks import Facts
-    from spark_jobs.removal import RemoveUsers
+    from longreel.spark_jobs.array_checks import Facts
+    from longreel.spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory
+    from longreel.spark_jobs.removal import RemoveUsers
 
 BUILD_VERSION = 2  # raise when the same events would give other samples
 BUCKET_BEHAVIOURS = 2_000_000  # behaviours that a task holds, about: 52 bytes each, twice while it folds
@@ -155,7 +156,7 @@ def require_request_ids(config: Config, events: Manifest) -> None:
 
 def _build(home: Home, plans: Sequence[Plan], session: LazySession, accept_drift: bool) -> None:
     """Build consecutive log days in one Spark job and publish them in order."""
-    from spark_jobs.sample_checks import check_samples
+    from longreel.spark_jobs.sample_checks import check_samples
 
     began, config, lake = time.monotonic(), home.config, home.lake
     source = find_history(lake, config, plans[0].day)
@@ -190,9 +191,9 @@ def _publish(
     counts: dict[str, int],
     quality: dict[str, Any],
 ) -> None:
-    from spark_jobs.list_digest import digest_from
-    from spark_jobs.quality import verdict
-    from spark_jobs.requests import resolved_rule
+    from longreel.spark_jobs.array_digest import digest_from
+    from longreel.spark_jobs.quality import verdict
+    from longreel.spark_jobs.requests import resolved_rule
 
     config, events = home.config, plan.events
     details = {
@@ -226,7 +227,7 @@ def sample_tasks(
     Users are spread over as many buckets as keep a task small. Where those leave cores idle, a single day is cut into
     more buckets, and several days into runs of days: one file a day is what readers like best.
     """
-    from spark_jobs.bucket_tasks import BuildSamples, Day
+    from longreel.spark_jobs.bucket_tasks import BuildSamples, Day
 
     size = source.most_events() + sum(plan.events.rows for plan in plans)
     buckets, cores = num_buckets(size, BUCKET_BEHAVIOURS), min(cores, num_buckets(size, TASK_BEHAVIOURS))
@@ -246,7 +247,7 @@ def sample_tasks(
 
 
 def _buckets(home: Home, source: HistorySource, buckets: int) -> Iterator["Bucket"]:
-    from spark_jobs.bucket_tasks import Bucket
+    from longreel.spark_jobs.bucket_tasks import Bucket
 
     for number in range(buckets):
         yield Bucket(
@@ -264,7 +265,7 @@ def run_tasks(
     spark: "SparkSession", tasks: Sequence["BuildSamples | CompactHistory | RemoveUsers"]
 ) -> dict[str, "Facts"]:
     """Run tasks in one Spark job; returns what each log day's files were found to hold, all buckets together."""
-    from spark_jobs.list_checks import combined
+    from longreel.spark_jobs.array_checks import combined
 
     parts: dict[str, list[Facts]] = {}
     jobs = spark.sparkContext.parallelize(tasks, min(len(tasks), MOST_TASKS))
@@ -275,9 +276,9 @@ def run_tasks(
 
 def _compact(home: Home, day: date, session: LazySession) -> None:
     """Publish the history base of a log day: what every user had done up to and including it."""
-    from spark_jobs.bucket_tasks import CompactHistory
-    from spark_jobs.history_checks import check_base
-    from spark_jobs.list_digest import digest_from
+    from longreel.spark_jobs.array_digest import digest_from
+    from longreel.spark_jobs.bucket_tasks import CompactHistory
+    from longreel.spark_jobs.history_checks import check_base
 
     began, config, lake = time.monotonic(), home.config, home.lake
     source, stage = find_history(lake, config, day + timedelta(days=1)), lake.stage("history", day)

@@ -7,9 +7,9 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from contracts.dates import day_range, parse_day
-from contracts.errors import LongreelError
-from contracts.lake import Manifest
+from longreel.contracts.dates import day_range, parse_day
+from longreel.contracts.errors import LongreelError
+from longreel.lake.table import Manifest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -71,8 +71,8 @@ class LazySession:
     def __call__(self, input_bytes: int = 0) -> "SparkSession":
         """The session; the first call starts it, set up for so much input."""
         if self._session is None:
-            from spark_jobs.quality import warm_up
-            from spark_jobs.session import spark_session
+            from longreel.spark_jobs.quality import warm_up
+            from longreel.spark_jobs.session import spark_session
 
             warm_up()
             self._session = spark_session(self._app, input_bytes=input_bytes)

@@ -25,11 +25,11 @@ from datetime import date, timedelta
 from statistics import NormalDist, median
 from typing import Any, Literal, NamedTuple
 
-from contracts.actions import ACTIONS, LABELS
-from contracts.config import DriftPolicy
-from contracts.home import Home
-from contracts.lake import Lake, Manifest
-from spark_jobs.quality import Between, Level
+from longreel.contracts.actions import ACTIONS, LABELS
+from longreel.contracts.config import DriftPolicy
+from longreel.lake.home import Home
+from longreel.lake.table import Lake, Manifest
+from longreel.spark_jobs.quality import Between, Level
 
 CHANCE = math.log(1_000)  # L: by chance alone, one day in a thousand at most strays further on a side
 NORMAL = NormalDist().inv_cdf(1 - math.exp(-CHANCE))  # deviations that chance exceeds as rarely, in standard units

@@ -7,14 +7,14 @@ from typing import Any
 from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.home import Home
-from contracts.lake import Stage
-from contracts.schemas import EVENTS, schema_text
-from spark_jobs.account import reasons
-from spark_jobs.drift import Drift
-from spark_jobs.quality import Between, Check, Equal, check
-from spark_jobs.tables import read_files, staged_schemas
-from spark_jobs.validate import ALL_ACTIONS, event_bounds_ms, log_day_bounds_ms
+from longreel.contracts.schemas import EVENTS, schema_text
+from longreel.lake.home import Home
+from longreel.lake.table import Stage
+from longreel.spark_jobs.drift import Drift
+from longreel.spark_jobs.quality import Between, Check, Equal, check
+from longreel.spark_jobs.row_counts import reasons
+from longreel.spark_jobs.tables import read_files, staged_schemas
+from longreel.spark_jobs.validate import ALL_ACTIONS, event_bounds_ms, log_day_bounds_ms
 
 MAX_REPEATED_SHARE = 0.02  # 0.2 % in KuaiRand-Pure
 REQUIRED_COLUMNS = [field.name for field in EVENTS if not field.nullable]

@@ -6,7 +6,7 @@ digests among their inputs, so nothing downstream is stale or built again. Raw f
 the users' salted hashes, and ingest and import-history leave their rows out from then on.
 
 Killed halfway, every partition is readable, and the same call goes on to the end. Other steps that are at work
-meanwhile cannot publish what they began before (`contracts.lake.Stage`); one that reads a deleted build fails, and is
+meanwhile cannot publish what they began before (`lake.table.Stage`); one that reads a deleted build fails, and is
 run again. Models that were trained on such samples stay as they are.
 """
 
@@ -19,25 +19,25 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.forgotten import ForgetRecord, Removal, new_record, put, records, salt_of, user_hash
-from contracts.home import Home
-from contracts.lake import Lake, Manifest, Stage, build_time, discard_on_error
-from contracts.lineage import DERIVED
-from contracts.ragged import Ints
-from contracts.schemas import DATASETS
-from spark_jobs.account import account_after
-from spark_jobs.archive import imported_archive
-from spark_jobs.build_samples import run_tasks
-from spark_jobs.days import LazySession, code_version, say
-from spark_jobs.history import bytes_of
-from spark_jobs.removal import find_rows, removal_tasks
-from spark_jobs.sources import Source, source_class
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.contracts.jagged import Ints
+from longreel.contracts.schemas import DATASETS
+from longreel.lake.erasure import ForgetRecord, Removal, new_record, put, records, salt_of, user_hash
+from longreel.lake.home import Home
+from longreel.lake.lineage import DERIVED
+from longreel.lake.table import Lake, Manifest, Stage, build_time, discard_on_error
+from longreel.spark_jobs.bootstrap_snapshot import imported_archive
+from longreel.spark_jobs.build_samples import run_tasks
+from longreel.spark_jobs.days import LazySession, code_version, say
+from longreel.spark_jobs.history import bytes_of
+from longreel.spark_jobs.removal import find_rows, removal_tasks
+from longreel.spark_jobs.row_counts import account_after
+from longreel.spark_jobs.sources import Source, source_class
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-    from spark_jobs.republish import Rebuilt
+    from longreel.spark_jobs.republish import Rebuilt
 
 ORDER = ("quarantine", "users", "events", "history", "samples")  # a partition comes after what it is made from
 STRETCH = 64  # partitions that are staged together: for so long their builds lie beside the published ones
@@ -64,7 +64,7 @@ def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:
     Raises:
         LongreelError: a text is no user id of this source; or other steps keep publishing rows of the users.
     """
-    from spark_jobs.republish import user_ids
+    from longreel.spark_jobs.republish import user_ids
 
     began, lake, source = time.monotonic(), home.lake, source_class(home.config.source.kind)
     spark = session(sum(bytes_of(each) for dataset in ORDER for each in _published(lake, dataset)))
@@ -126,7 +126,7 @@ class _Work:
     def _refused(self, manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, Ints]]:
         from pyspark.sql import functions as F
 
-        from spark_jobs.republish import refused
+        from longreel.spark_jobs.republish import refused
 
         theirs = refused(self.spark, self.home.lake, self.source, manifests).where(
             F.col("user_id").isin(*self.users.tolist())
@@ -190,7 +190,7 @@ class _Work:
 
     def _write(self, manifests: Sequence[Manifest], stages: Sequence[Stage]) -> dict[str, dict[str, int]]:
         """Stage the partitions without the users; returns what was found in them, by day."""
-        from spark_jobs.republish import flat_facts
+        from longreel.spark_jobs.republish import flat_facts
 
         dataset = manifests[0].dataset
         if dataset == "quarantine":
@@ -201,7 +201,7 @@ class _Work:
         return seen if dataset in DERIVED else flat_facts(self.spark, dataset, stages)
 
     def _rebuilt(self, manifest: Manifest, stage: Stage, seen: dict[str, dict[str, int]]) -> "Rebuilt":
-        from spark_jobs import republish
+        from longreel.spark_jobs import republish
 
         if manifest.dataset == "quarantine":
             rows = republish.refused(self.spark, self.home.lake, self.source, [manifest])

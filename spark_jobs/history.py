@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from contracts.config import Config
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.lake import Lake, Manifest
-from contracts.lineage import is_imported
-from spark_jobs.archive import archive_input, imported_archive
+from longreel.contracts.config import Config
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.lake.lineage import is_imported
+from longreel.lake.table import Lake, Manifest
+from longreel.spark_jobs.bootstrap_snapshot import archive_input, imported_archive
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from datetime import date
 from typing import Any
 
-from contracts.home import Home
-from contracts.schemas import HISTORY, schema_text
-from spark_jobs.account import reasons
-from spark_jobs.list_checks import BROKEN_HISTORY, Facts
-from spark_jobs.quality import Between, Check, Equal, check
-from spark_jobs.validate import log_day_bounds_ms
+from longreel.contracts.schemas import HISTORY, schema_text
+from longreel.lake.home import Home
+from longreel.spark_jobs.array_checks import BROKEN_HISTORY, Facts
+from longreel.spark_jobs.quality import Between, Check, Equal, check
+from longreel.spark_jobs.row_counts import reasons
+from longreel.spark_jobs.validate import log_day_bounds_ms
 
 
 def check_base(home: Home, through: date, found: Facts, counts: dict[str, int]) -> dict[str, Any]:

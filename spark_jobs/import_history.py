@@ -12,18 +12,18 @@ import time
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from contracts.actions import action_mask
-from contracts.dates import parse_day
-from contracts.errors import LongreelError
-from contracts.forgotten import tombstones
-from contracts.home import Home
-from contracts.lake import Lake, Stage, discard_on_error
-from contracts.schemas import HISTORY_FIELDS
-from spark_jobs.account import account_of, require_closed, told
-from spark_jobs.archive import imported_archive
-from spark_jobs.days import LazySession, code_version, is_unchanged, say
-from spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
-from spark_jobs.sources import Source, damage_named, open_source
+from longreel.contracts.actions import action_mask
+from longreel.contracts.dates import parse_day
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.lake.erasure import tombstones
+from longreel.lake.home import Home
+from longreel.lake.table import Lake, Stage, discard_on_error
+from longreel.spark_jobs.bootstrap_snapshot import imported_archive
+from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, say
+from longreel.spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
+from longreel.spark_jobs.row_counts import account_of, require_closed, told
+from longreel.spark_jobs.sources import Source, damage_named, open_source
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -95,8 +95,8 @@ def write_base(behaviours: "DataFrame", stage: Stage, through: date, buckets: in
     Returns:
         What the files were found to hold when they were read back.
     """
-    from spark_jobs.bucket_tasks import FoldBehaviours
-    from spark_jobs.list_checks import combined
+    from longreel.spark_jobs.array_checks import combined
+    from longreel.spark_jobs.bucket_tasks import FoldBehaviours
 
     task = FoldBehaviours(stage=stage, day=through, buckets=buckets, max_history=max_history)
     found = behaviours.repartition(buckets, "user_id").mapInArrow(task.run, "facts STRING").collect()
@@ -114,13 +114,13 @@ def _build(
 ) -> None:
     from pyspark.sql import functions as F
 
-    from spark_jobs.buckets import num_buckets
-    from spark_jobs.history import history_settings
-    from spark_jobs.history_checks import check_base
-    from spark_jobs.list_digest import digest_from
-    from spark_jobs.tables import in_schema, write_staged
-    from spark_jobs.tombstones import without_forgotten
-    from spark_jobs.validate import judge, log_day_bounds_ms
+    from longreel.spark_jobs.array_digest import digest_from
+    from longreel.spark_jobs.buckets import num_buckets
+    from longreel.spark_jobs.history import history_settings
+    from longreel.spark_jobs.history_checks import check_base
+    from longreel.spark_jobs.suppression import without_forgotten
+    from longreel.spark_jobs.tables import in_schema, write_staged
+    from longreel.spark_jobs.validate import judge, log_day_bounds_ms
 
     config = home.config
     spark = session(sum(path.stat().st_size for path in source.archive_files()))

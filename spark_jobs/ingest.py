@@ -13,18 +13,19 @@ from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from contracts.actions import ACTIONS
-from contracts.config import Config
-from contracts.errors import DataNotReadyError
-from contracts.forgotten import tombstones
-from contracts.home import Home
-from contracts.lake import Stage, digest_of, discard_on_error
-from contracts.schemas import HISTORY_FIELDS
-from spark_jobs.account import account_of, require_closed, told
-from spark_jobs.archive import require_after_archive
-from spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
-from spark_jobs.sources import Source, damage_named, open_source
-from spark_jobs.tidy import tidy
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.config import Config
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import DataNotReadyError
+from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.lake.erasure import tombstones
+from longreel.lake.home import Home
+from longreel.lake.table import Stage, discard_on_error
+from longreel.spark_jobs.bootstrap_snapshot import require_after_archive
+from longreel.spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
+from longreel.spark_jobs.row_counts import account_of, require_closed, told
+from longreel.spark_jobs.sources import Source, damage_named, open_source
+from longreel.spark_jobs.vacuum import tidy
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -81,7 +82,7 @@ def quarantine_of(judged: "DataFrame") -> "DataFrame":
     """The rows with a reason, as the quarantine keeps them; nothing of forgotten users."""
     from pyspark.sql import functions as F
 
-    from spark_jobs.account import FORGOTTEN
+    from longreel.spark_jobs.row_counts import FORGOTTEN
 
     refused = judged.where(F.col("reason") != FORGOTTEN)
     return refused.select("reason", "source_file", F.to_json("row", {"ignoreNullFields": "false"}).alias("row"))
@@ -121,15 +122,15 @@ def _build(
     began: float,
     accept_drift: bool,
 ) -> None:
-    from spark_jobs.buckets import num_buckets
-    from spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
-    from spark_jobs.event_checks import check_events
-    from spark_jobs.items import count_items
-    from spark_jobs.quality import verdict
-    from spark_jobs.tables import in_schema, write_staged
-    from spark_jobs.tombstones import without_forgotten
-    from spark_jobs.users import unknown_features, user_features, write_users
-    from spark_jobs.validate import event_bounds_ms, judge
+    from longreel.spark_jobs.buckets import num_buckets
+    from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
+    from longreel.spark_jobs.event_checks import check_events
+    from longreel.spark_jobs.items import count_items
+    from longreel.spark_jobs.quality import verdict
+    from longreel.spark_jobs.suppression import without_forgotten
+    from longreel.spark_jobs.tables import in_schema, write_staged
+    from longreel.spark_jobs.users import unknown_features, user_features, write_users
+    from longreel.spark_jobs.validate import event_bounds_ms, judge
 
     size = sum(path.stat().st_size for path in source.files(day))
     spark, settings = session(size), home.config.source

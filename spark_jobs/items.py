@@ -3,8 +3,8 @@
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from contracts.lake import Lake, Manifest, Stage
-from spark_jobs.tables import read_files, read_partitions
+from longreel.lake.table import Lake, Manifest, Stage
+from longreel.spark_jobs.tables import read_files, read_partitions
 
 
 def count_items(spark: SparkSession, lake: Lake, stage: Stage, past: list[Manifest]) -> tuple[int, int | None]:

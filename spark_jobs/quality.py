@@ -18,7 +18,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from contracts.errors import QualityError
+from longreel.contracts.errors import QualityError
 
 Level = Literal["stop", "warn", "accepted"]
 SEVERITY: dict[Level, str] = {"stop": "critical", "warn": "warning", "accepted": "info"}  # Great Expectations' words
@@ -164,7 +164,7 @@ def _run_checkpoint(dataset: str, day: date, facts: Mapping[str, Any], checks: l
         context.delete_data_docs_site(name)
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}
     index = {"class_name": "DefaultSiteIndexBuilder"}
-    page = {"module_name": "spark_jobs.data_docs", "class_name": "NamedValidationPage"}
+    page = {"module_name": "longreel.spark_jobs.data_docs", "class_name": "NamedValidationPage"}
     sections = {"validations": {"renderer": page}}
     site = {"class_name": "SiteBuilder", "store_backend": store, "site_index_builder": index}
     context.add_data_docs_site("local", site | {"site_section_builders": sections})  # type: ignore[arg-type]

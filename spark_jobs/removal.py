@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.conform import conform
-from contracts.lake import Lake, Manifest, Stage
-from contracts.ragged import Ints
-from contracts.schemas import DATASETS, schema_text
-from spark_jobs.buckets import bucket_of, files_of
-from spark_jobs.list_checks import Facts, history_facts, sample_facts
-from spark_jobs.list_files import select, write_file
-from spark_jobs.timeline import is_among
+from longreel.contracts.jagged import Ints
+from longreel.contracts.schemas import DATASETS, schema_text
+from longreel.lake.schema_evolution import conform
+from longreel.lake.table import Lake, Manifest, Stage
+from longreel.spark_jobs.array_checks import Facts, history_facts, sample_facts
+from longreel.spark_jobs.array_io import select, write_file
+from longreel.spark_jobs.buckets import bucket_of, files_of
+from longreel.spark_jobs.user_histories import is_among
 
 LOOKS = 16  # files looked into at once: waiting for a store, not computing
 

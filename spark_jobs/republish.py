@@ -8,22 +8,22 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.actions import ACTIONS
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.lake import Lake, Manifest, Stage
-from contracts.ragged import Ints
-from spark_jobs import list_digest
-from spark_jobs.account import account_after
-from spark_jobs.digest import digest_columns, digest_from
-from spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days
-from spark_jobs.ingest import facts_of_events
-from spark_jobs.items import count_items
-from spark_jobs.list_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts
-from spark_jobs.sample_checks import counts_of
-from spark_jobs.sources import Source
-from spark_jobs.tables import in_schema, read_files, read_partitions, write_staged
-from spark_jobs.validate import parsed
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.jagged import Ints
+from longreel.lake.home import Home
+from longreel.lake.table import Lake, Manifest, Stage
+from longreel.spark_jobs import array_digest
+from longreel.spark_jobs.array_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts
+from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days
+from longreel.spark_jobs.ingest import facts_of_events
+from longreel.spark_jobs.items import count_items
+from longreel.spark_jobs.row_counts import account_after
+from longreel.spark_jobs.row_digest import digest_columns, digest_from
+from longreel.spark_jobs.sample_checks import counts_of
+from longreel.spark_jobs.sources import Source
+from longreel.spark_jobs.tables import in_schema, read_files, read_partitions, write_staged
+from longreel.spark_jobs.validate import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def list_rebuilt(lake: Lake, manifest: Manifest, stage: Stage, found: Facts) -> 
             changes |= {"min_time_ms": events.min_time_ms, "max_time_ms": events.max_time_ms}
     else:
         changes["counts"] = _base_counts(manifest, found, lake.manifest("quarantine", day))
-    return Rebuilt(stage=stage, digest=list_digest.digest_from(found), rows=rows, changes=changes)
+    return Rebuilt(stage=stage, digest=array_digest.digest_from(found), rows=rows, changes=changes)
 
 
 def _base_counts(base: Manifest, found: Facts, quarantine: Manifest | None) -> dict[str, int]:

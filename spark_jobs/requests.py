@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.config import SamplesConfig
-from contracts.ragged import Ints, offsets_of
+from longreel.contracts.config import SamplesConfig
+from longreel.contracts.jagged import Ints, offsets_of
 
 
 @dataclass(frozen=True, kw_only=True)

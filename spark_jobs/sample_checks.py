@@ -3,13 +3,13 @@
 from datetime import date
 from typing import Any
 
-from contracts.actions import LABELS
-from contracts.home import Home
-from contracts.lake import Manifest
-from contracts.schemas import SAMPLES, schema_text
-from spark_jobs.drift import sample_drift
-from spark_jobs.list_checks import BROKEN_SAMPLES, Facts
-from spark_jobs.quality import Between, Check, Equal, check
+from longreel.contracts.actions import LABELS
+from longreel.contracts.schemas import SAMPLES, schema_text
+from longreel.lake.home import Home
+from longreel.lake.table import Manifest
+from longreel.spark_jobs.array_checks import BROKEN_SAMPLES, Facts
+from longreel.spark_jobs.drift import sample_drift
+from longreel.spark_jobs.quality import Between, Check, Equal, check
 
 COUNTS = ("users", "requests", "targets", "history_events", "max_history", "max_request_targets")
 

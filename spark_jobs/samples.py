@@ -17,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contracts.actions import labels
-from contracts.config import SamplesConfig
-from contracts.ragged import Ints, offsets_of, ranges
-from contracts.schemas import SAMPLES, TARGET_FIELDS
-from spark_jobs.requests import Requests, find_requests
-from spark_jobs.timeline import DTYPES, FIELDS, Columns, Runs, Timeline, newest
+from longreel.contracts.actions import labels
+from longreel.contracts.config import SamplesConfig
+from longreel.contracts.jagged import Ints, offsets_of, ranges
+from longreel.contracts.schemas import SAMPLES, TARGET_FIELDS
+from longreel.spark_jobs.requests import Requests, find_requests
+from longreel.spark_jobs.user_histories import DTYPES, FIELDS, Columns, Runs, Timeline, newest
 
 ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, about; a user's row is never divided
 ROW_EVENTS = 8  # what a row weighs beside its events: the offsets of its lists, its request ids

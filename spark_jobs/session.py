@@ -14,7 +14,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import LongreelError
+import longreel
+from longreel.contracts.errors import LongreelError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -42,7 +43,7 @@ LOCAL = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "32",  # adaptive execution merges what is small
 }
-SHIPPED = ("contracts", "spark_jobs")  # what tasks import
+SHIPPED = ("contracts", "lake", "spark_jobs")  # what tasks import
 QUICK = {
     "spark.driver.extraJavaOptions": QUICK_JAVA,
     "spark.sql.shuffle.partitions": "2",
@@ -100,14 +101,13 @@ def _submitted_master() -> str | None:
 
 def _ship_code(session: "SparkSession") -> None:
     """Give the Python workers this checkout's or installation's modules, in front of any that are installed there."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(longreel.__file__).parent
     if not (root / "spark_jobs").is_dir():  # run from an archive, which spark-submit has shipped
         return
     folder = tempfile.mkdtemp(prefix="longreel-code-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the driver serves the file for as long as it runs
     archive = Path(folder) / "longreel.zip"
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        for package in SHIPPED:
-            for path in sorted((root / package).rglob("*.py")):
-                packed.write(path, path.relative_to(root))
+        for path in [root / "__init__.py", *(p for package in SHIPPED for p in sorted((root / package).rglob("*.py")))]:
+            packed.write(path, path.relative_to(root.parent))
     session.sparkContext.addPyFile(str(archive))

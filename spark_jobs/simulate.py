@@ -24,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.dates import day_range, parse_day
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.records import read_json
-from spark_jobs.simulated_day import Impressions, day_file, raw_rows, simulate_day
-from spark_jobs.simulated_world import World, WorldSettings, make_world, user_columns
+from longreel.contracts.dates import day_range, parse_day
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.serialization import read_json
+from longreel.lake.home import Home
+from longreel.spark_jobs.simulated_day import Impressions, day_file, raw_rows, simulate_day
+from longreel.spark_jobs.simulated_world import World, WorldSettings, make_world, user_columns
 
 SETTINGS = "simulation.json"
 LOG = "log.parquet"

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.actions import LABELS, SKIP_MS
-from spark_jobs.simulated_world import MAX_IMPRESSIONS, TAGS, Bools, Floats, Ints, World
+from longreel.contracts.actions import LABELS, SKIP_MS
+from longreel.spark_jobs.simulated_world import MAX_IMPRESSIONS, TAGS, Bools, Floats, Ints, World
 
 DAY_MS = 86_400_000
 REPEATED_SHARE = 0.001  # rows that the client sent twice, as real logs have them

@@ -18,8 +18,8 @@ from datetime import date
 import numpy as np
 import numpy.typing as npt
 
-from contracts.dates import parse_day
-from contracts.errors import require
+from longreel.contracts.dates import parse_day
+from longreel.contracts.errors import require
 
 TAGS = 64
 LIKED_TAGS = 6

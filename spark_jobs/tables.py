@@ -9,10 +9,10 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.lake import Lake, Manifest, Stage
-from contracts.schemas import DATASETS, later_of, schema_text
-from spark_jobs.digest import digest_from, observed_digest
-from spark_jobs.sources.base import literal
+from longreel.contracts.schemas import DATASETS, later_of, schema_text
+from longreel.lake.table import Lake, Manifest, Stage
+from longreel.spark_jobs.row_digest import digest_from, observed_digest
+from longreel.spark_jobs.sources.base import literal
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
 
@@ -28,7 +28,7 @@ def _type(kind: pa.DataType) -> str:
 
 def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame:
     """Parquet files of a dataset; no files give no rows. Where a file lacks a column that came later, as
-    `contracts.conform` has it."""
+    `longreel.lake.schema_evolution` has it."""
     schema = ddl(DATASETS[dataset])
     if not paths:  # an empty range is optimized away, an empty local collection is not
         kinds = DATASETS[dataset]

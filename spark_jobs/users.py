@@ -3,10 +3,10 @@
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from contracts.lake import Stage
-from spark_jobs.sources import Source
-from spark_jobs.tables import in_schema, read_files, write_staged
-from spark_jobs.validate import parsed
+from longreel.lake.table import Stage
+from longreel.spark_jobs.sources import Source
+from longreel.spark_jobs.tables import in_schema, read_files, write_staged
+from longreel.spark_jobs.validate import parsed
 
 
 def user_features(source: Source, spark: SparkSession, hashes_text: bool) -> tuple[list[str], DataFrame]:

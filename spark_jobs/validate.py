@@ -5,9 +5,9 @@ from datetime import date, datetime, timedelta
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from contracts.actions import ACTIONS
-from contracts.config import SourceConfig
-from contracts.schemas import EVENTS, UNKNOWN
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.config import SourceConfig
+from longreel.contracts.schemas import EVENTS, UNKNOWN
 
 ALL_ACTIONS = sum(ACTIONS.values())
 NUMBERS = ("user_id", "item_id", "time_ms", "author_id", "tag", "surface", "play_ms", "duration_ms")

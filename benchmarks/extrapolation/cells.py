@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from contracts.config import Config, ModelConfig
-from contracts.lake import digest_of
+from longreel.contracts.config import Config, ModelConfig
+from longreel.contracts.digests import digest_of
 
 CELLS_VERSION = 7  # raise when the same cell would give another result
 SLOW = ("sasrec", "hstu", "din")  # readers that take two to five times as long as STCA, and more memory

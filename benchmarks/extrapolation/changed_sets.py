@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.extrapolation.sample_sets import ABOUT, Sets
-from contracts.lake import Lake, digest_of
-from contracts.ragged import list_values
-from spark_jobs.list_files import write_bucket
+from longreel.contracts.digests import digest_of
+from longreel.contracts.jagged import list_values
+from longreel.lake.table import Lake
+from longreel.spark_jobs.array_io import write_bucket
 
 
 def changed(sets: Sets, change: str) -> Sets:

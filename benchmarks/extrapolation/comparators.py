@@ -26,10 +26,10 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.extrapolation.groups import Group, Packed
 from benchmarks.extrapolation.silu_attention import silu_attention
-from contracts.config import ModelConfig
-from model.batch import RequestBatch, segment_ids
-from model.identity import IdentityMatch
-from model.ranker import Ranker
+from longreel.contracts.config import ModelConfig
+from longreel.model.data.batch import RequestBatch, segment_ids
+from longreel.model.nn.id_match import IdentityMatch
+from longreel.model.nn.ranker import Ranker
 
 Reads = tuple[Tensor, Tensor]
 PAIR_BLOCK = 1 << 21  # target-event pairs that DIN's MLP takes at a time

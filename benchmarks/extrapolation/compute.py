@@ -1,4 +1,4 @@
-"""How much arithmetic is a training, of any reader? Counted from sizes, as model/flops.py does for the product.
+"""Arithmetic of a training, of any comparator, counted from sizes as model/training/flops.py does.
 
 Embeddings, RankMixer and heads are the same for all readers; what is theirs is what they do with events, targets and
 pairs of both.
@@ -7,8 +7,8 @@ pairs of both.
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.config import Config, ModelConfig
-from model.flops import BACKWARD, forward_flops, stca_flops
+from longreel.contracts.config import Config, ModelConfig
+from longreel.model.training.flops import BACKWARD, forward_flops, stca_flops
 
 Ints = NDArray[np.int64]
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.ragged import Ints
-from contracts.schemas import UNKNOWN
-from model.samples import SampleRows
+from longreel.contracts.jagged import Ints
+from longreel.contracts.schemas import UNKNOWN
+from longreel.model.data.samples import SampleRows
 
 MATCHED = ("item_id", "author_id", "tag")
 EDGES = (32, 128, 512, 2_048, 10_240, 32_768)  # counts are taken in the newest so many events

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contracts.ragged import Ints, ranges
-from contracts.schemas import UNKNOWN
+from longreel.contracts.jagged import Ints, ranges
+from longreel.contracts.schemas import UNKNOWN
 
 SHORT = 256  # requests of no more events are padded to one length; longer ones to less than twice their own
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.extrapolation.cells import LONG
-from contracts.ragged import Ints
-from model.bootstrap import Counts, Floats, bootstrap_weights, weighted_totals
-from model.metrics import TaskScores, metrics_of, user_sums
-from model.samples import SampleRows
+from longreel.contracts.jagged import Ints
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.bootstrap import Counts, Floats, bootstrap_weights, weighted_totals
+from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
 
 METRICS = ("auc", "gauc", "log_loss")
 DRAWS = 200

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.extrapolation.runner import RESULTS, append_line, draws_path, read_results
-from contracts.errors import LongreelError
+from longreel.contracts.errors import LongreelError
 
 
 @contextmanager

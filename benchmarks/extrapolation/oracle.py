@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.extrapolation.sample_sets import TRUTH, Sets
-from contracts.dates import parse_day
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.lake import Lake
-from contracts.ragged import Ints
-from model.metrics import TaskScores, metrics_of, user_sums
-from model.reader import read_rows, row_groups
-from model.samples import SampleRows
+from longreel.contracts.dates import parse_day
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.jagged import Ints
+from longreel.lake.home import Home
+from longreel.lake.table import Lake
+from longreel.model.data.reader import read_rows, row_groups
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
 
 HISTORY_SLICES = ((0, 32), (32, 128), (128, 512), (512, 2_048), (2_048, None))
 

@@ -11,10 +11,10 @@ from benchmarks.extrapolation.cells import WITHOUT_TRAINING, Cell, Size
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.compute import training_flops
 from benchmarks.extrapolation.sample_sets import TRUTH, Sets
-from contracts.config import Config
-from contracts.errors import LongreelError
-from model.reader import TrainingReader, read_rows, row_groups
-from model.samples import SampleRows
+from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
+from longreel.model.data.reader import TrainingReader, read_rows, row_groups
+from longreel.model.data.samples import SampleRows
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from benchmarks.extrapolation.findings import (
     gain,
     is_sampling,
 )
-from components.plots import draw_windows
+from longreel.components.reports.plots import draw_windows
 
 FAR = 4  # times as far from the method as the next of them all: written down, not drawn, or nothing else could be seen
 SIZE = (7.2, 4.2)

@@ -38,13 +38,13 @@ from benchmarks.extrapolation.judge import Judged, Judgement
 from benchmarks.extrapolation.oracle import logits_of, truth_of
 from benchmarks.extrapolation.plan import Clock, Data, Planned, plan
 from benchmarks.extrapolation.trees import tree_logits
-from contracts.config import Config
-from contracts.errors import LongreelError
-from model.checkpoint import WEIGHTS
-from model.ranker import Ranker
-from model.samples import SampleRows
-from model.scoring import Known, score_rows
-from model.train import StepStats, TrainResult, pick_device, train
+from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.batch_scoring import Known, score_rows
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.checkpoint import WEIGHTS
+from longreel.model.training.train import StepStats, TrainResult, pick_device, train
 
 SIZES = {"full": FULL, "small": SMALL}
 RESULTS = "results.jsonl"

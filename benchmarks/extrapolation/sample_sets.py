@@ -20,18 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from contracts.actions import ACTIONS, ENGAGEMENT, action_mask
-from contracts.config import SamplesConfig
-from contracts.dates import day_range, parse_day
-from contracts.home import Home
-from contracts.lake import Lake, digest_of
-from contracts.ragged import Ints, list_values
-from contracts.schemas import EVENTS, HISTORY_FIELDS
-from spark_jobs.list_files import write_bucket
-from spark_jobs.samples import DayEvents, UserFeatures, add_day, runs_by_user, sample_tables
-from spark_jobs.simulated_day import Impressions, simulate_day, truth_rows
-from spark_jobs.simulated_world import World, WorldSettings, make_world, mix, user_columns
-from spark_jobs.timeline import Columns, Timeline
+from longreel.contracts.actions import ACTIONS, ENGAGEMENT, action_mask
+from longreel.contracts.config import SamplesConfig
+from longreel.contracts.dates import day_range, parse_day
+from longreel.contracts.digests import digest_of
+from longreel.contracts.jagged import Ints, list_values
+from longreel.contracts.schemas import EVENTS, HISTORY_FIELDS
+from longreel.lake.home import Home
+from longreel.lake.table import Lake
+from longreel.spark_jobs.array_io import write_bucket
+from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, runs_by_user, sample_tables
+from longreel.spark_jobs.simulated_day import Impressions, simulate_day, truth_rows
+from longreel.spark_jobs.simulated_world import World, WorldSettings, make_world, mix, user_columns
+from longreel.spark_jobs.user_histories import Columns, Timeline
 
 ABOUT = "set.json"  # what a set was made from, beside its lake
 TRUTH = "truth.parquet"

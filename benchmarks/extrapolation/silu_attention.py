@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.kernels import has_triton
+from longreel.model.kernels import has_triton
 
 FUSED = (torch.bfloat16, torch.float16, torch.float32)
 

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.batch import segment_ids
+from longreel.model.data.batch import segment_ids
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # the interpreter has no inline assembly
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from benchmarks.extrapolation.count_features import count_features
 from benchmarks.extrapolation.oracle import logits_of
-from model.samples import SampleRows
+from longreel.model.data.samples import SampleRows
 
 MAX_TRAINING_TARGETS = 600_000
 

@@ -9,9 +9,9 @@ import time
 
 import numpy as np
 
-from model.bootstrap import bootstrap_weights, weighted_totals
-from model.judge import Judge, JudgedDay
-from model.metrics import TaskScores, metrics_of, user_sums
+from longreel.model.evaluation.bootstrap import bootstrap_weights, weighted_totals
+from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
+from longreel.model.evaluation.report_builder import Judge, JudgedDay
 
 
 def main() -> None:

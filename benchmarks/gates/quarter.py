@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from benchmarks.gates.world import Day, Model, Truth, evaluate, truth
-from components.gates import decide
-from contracts.decision import Decision, Gate
-from contracts.policy import Budget, GatePolicy
-from contracts.report import EvaluationReport
+from longreel.components.gates.gates import decide
+from longreel.contracts.decision import Decision, Gate
+from longreel.contracts.policy import Budget, GatePolicy
+from longreel.contracts.report import EvaluationReport
 
 FIRST = date(2026, 1, 1)
 DAYS = 90

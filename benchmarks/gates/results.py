@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.gates.quarter import MOST_USERS, NoiseCount, SettledCount, Step, worth
-from components.compare import POWER
-from contracts.policy import GatePolicy
+from longreel.components.gates.compare import POWER
+from longreel.contracts.policy import GatePolicy
 
 COLOURS = {"promote": "#2da44e", "hold": "#bf8700", "reject": "#cf222e"}
 

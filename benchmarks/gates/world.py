@@ -11,9 +11,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from contracts.report import CHECKS, DataQuality, EvaluationReport, ParityCheck, ScoringCost
-from model.bootstrap import bootstrap_weights
-from model.judge import Judge, JudgedDay, window_gains
+from longreel.contracts.report import CHECKS, DataQuality, EvaluationReport, ParityCheck, ScoringCost
+from longreel.model.evaluation.bootstrap import bootstrap_weights
+from longreel.model.evaluation.report_builder import Judge, JudgedDay, window_gains
 
 Floats = NDArray[np.float64]
 

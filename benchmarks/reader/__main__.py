@@ -23,11 +23,11 @@ import pyarrow as pa
 import torch
 
 from benchmarks.training.lake import make_lake
-from contracts.config import ModelConfig, TrainingConfig
-from contracts.lake import Lake
-from model.embeddings import Embeddings
-from model.feed import RowFinders
-from model.reader import Position, TrainingReader, read_rows
+from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.lake.table import Lake
+from longreel.model.data.reader import Position, TrainingReader, read_rows
+from longreel.model.nn.embeddings import Embeddings
+from longreel.model.training.device_loader import RowFinders
 
 
 class Parts:

@@ -21,8 +21,8 @@ from benchmarks.samples.history_counts import history_counts
 from benchmarks.samples.logs import filetouch, simulated
 from benchmarks.samples.shuffled_rows import bytes_a_target
 from benchmarks.samples.tables import write_tables
-from contracts.dates import day_range
-from contracts.home import CONFIG_FILE, Home
+from longreel.contracts.dates import day_range
+from longreel.lake.home import CONFIG_FILE, Home
 
 HERE = Path(__file__).parent
 REAL_START, REAL_END = date(2023, 9, 1), date(2026, 8, 22)

@@ -14,9 +14,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from benchmarks.samples.logs import simulated
-from contracts.home import Home
-from spark_jobs.build_samples import build_days
-from spark_jobs.days import LazySession
+from longreel.lake.home import Home
+from longreel.spark_jobs.build_samples import build_days
+from longreel.spark_jobs.days import LazySession
 
 EVERY_DAYS = 7  # days from one history base to the next
 

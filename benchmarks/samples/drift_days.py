@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from contracts.home import Home
-from spark_jobs.drift import Measure, sample_measures, trailing_days
+from longreel.lake.home import Home
+from longreel.spark_jobs.drift import Measure, sample_measures, trailing_days
 
 
 class ByChanceAlone(Measure):

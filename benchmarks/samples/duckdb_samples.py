@@ -8,10 +8,10 @@ import argparse
 from datetime import date
 from pathlib import Path
 
-from contracts.dates import day_range
-from contracts.home import Home
-from contracts.schemas import HISTORY_FIELDS
-from spark_jobs.history import find_history
+from longreel.contracts.dates import day_range
+from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.lake.home import Home
+from longreel.spark_jobs.history import find_history
 
 FIELDS = list(HISTORY_FIELDS)
 ORDER = ", ".join(FIELDS)

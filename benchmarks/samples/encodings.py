@@ -11,8 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.home import Home
-from contracts.schemas import SAMPLES
+from longreel.contracts.schemas import SAMPLES
+from longreel.lake.home import Home
 
 CHOICES: dict[str, dict[str, object]] = {
     "plain": {"use_dictionary": False, "column_encoding": "PLAIN"},

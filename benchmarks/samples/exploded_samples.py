@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.window import Window
 
-from contracts.dates import day_range
-from contracts.home import Home
-from contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
-from spark_jobs.history import find_history
-from spark_jobs.session import spark_session
-from spark_jobs.tables import read_partitions
+from longreel.contracts.dates import day_range
+from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from longreel.lake.home import Home
+from longreel.spark_jobs.history import find_history
+from longreel.spark_jobs.session import spark_session
+from longreel.spark_jobs.tables import read_partitions
 
 FIELDS = list(HISTORY_FIELDS)
 

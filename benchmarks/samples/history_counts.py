@@ -7,8 +7,8 @@ from datetime import date
 import numpy as np
 import pyarrow as pa
 
-from contracts.lake import Lake
-from contracts.ragged import Ints, list_values
+from longreel.contracts.jagged import Ints, list_values
+from longreel.lake.table import Lake
 
 
 @dataclass(frozen=True, kw_only=True)

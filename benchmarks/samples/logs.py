@@ -13,19 +13,20 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from contracts.actions import ACTIONS
-from contracts.home import CONFIG_FILE, Home
-from contracts.lake import Stage, digest_of
-from contracts.ragged import Ints
-from contracts.schemas import DATASETS, EVENTS, UNKNOWN, USERS
-from spark_jobs.bucket_tasks import base_tables
-from spark_jobs.buckets import bucket_of, num_buckets
-from spark_jobs.history import history_settings
-from spark_jobs.list_checks import combined, history_facts
-from spark_jobs.list_digest import digest_from
-from spark_jobs.list_files import write_bucket
-from spark_jobs.samples import DayEvents, add_day
-from spark_jobs.timeline import FIELDS, Timeline
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.digests import digest_of
+from longreel.contracts.jagged import Ints
+from longreel.contracts.schemas import DATASETS, EVENTS, UNKNOWN, USERS
+from longreel.lake.home import CONFIG_FILE, Home
+from longreel.lake.table import Stage
+from longreel.spark_jobs.array_checks import combined, history_facts
+from longreel.spark_jobs.array_digest import digest_from
+from longreel.spark_jobs.array_io import write_bucket
+from longreel.spark_jobs.bucket_tasks import base_tables
+from longreel.spark_jobs.buckets import bucket_of, num_buckets
+from longreel.spark_jobs.history import history_settings
+from longreel.spark_jobs.samples import DayEvents, add_day
+from longreel.spark_jobs.user_histories import FIELDS, Timeline
 
 CONFIG = """name = "{name}"
 tasks = ["click"]

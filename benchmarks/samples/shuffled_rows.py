@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.samples.history_counts import RequestLists
-from contracts.lake import Lake
-from contracts.ragged import Ints, list_values, offsets_of, ranges
-from contracts.schemas import HISTORY_FIELDS
+from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
+from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.lake.table import Lake
 
 GROUP_EVENTS = 3_000_000  # about 128 MiB of eight columns
 

@@ -23,8 +23,8 @@ import torch
 from benchmarks.stca import check, transformer
 from benchmarks.stca.cases import LAYERS, Case, scoring, training
 from benchmarks.stca.timing import by_kernel, ceilings, graphed, median_ms
-from model import attention, stca
-from model.kernels import aside
+from longreel.model.kernels import aside
+from longreel.model.nn import attention, stca
 
 SIZES = ((256, 8), (1_024, 16))
 GOALS = {

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contracts.config import ModelConfig
-from model.stca import STCA
+from longreel.contracts.config import ModelConfig
+from longreel.model.nn.stca import STCA
 
 LAYERS, EXPANSION = 4, 2
 WINDOW_MIN, WINDOW_MAX, WINDOW_MEAN, ALPHA = 64, 10_240, 2_099, 0.2  # Beta(0.2, 0.8): the mean follows from a and b

@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.stca.cases import Case, scoring, training
 from benchmarks.stca.timing import by_kernel
-from model.kernels import encode, equal, read, wide
-from model.kernels.packing import Packing
+from longreel.model.kernels import encode, equal, read, wide
+from longreel.model.kernels.packing import Packing
 
 HALF = torch.bfloat16
 

@@ -26,11 +26,11 @@ import torch
 from benchmarks.training.lake import make_lake
 from benchmarks.training.longest import longest
 from benchmarks.training.measure import Timing, time_steps
-from contracts.config import ModelConfig, TrainingConfig
-from contracts.lake import Lake
-from model.compile import wants_compile
-from model.device import pick_device, repeatable
-from model.reader import decoding_threads, row_groups
+from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.lake.table import Lake
+from longreel.model.data.reader import decoding_threads, row_groups
+from longreel.model.training.compile import wants_compile
+from longreel.model.training.device import pick_device, repeatable
 
 TARGETS = 16  # a request, in the lake that this program makes
 
@@ -103,7 +103,9 @@ def main() -> int:
     parser.add_argument("--warmup", type=int, help="steps before the measured ones; default 4, on CUDA 60 for graphs")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--recompute", action="store_true")
-    parser.add_argument("--no-graphs", action="store_true", help="on CUDA: launch by launch, see model/graphs.py")
+    parser.add_argument(
+        "--no-graphs", action="store_true", help="on CUDA: launch by launch, see model/training/cuda_graphs.py"
+    )
     parser.add_argument("--no-longest", action="store_true", help="leave out the longest trainable history")
     parser.add_argument("--json", type=Path, help="write the results here too")
     args = parser.parse_args()

@@ -3,7 +3,8 @@
     python -m benchmarks.training.input_side [--width 256] [--events 65536]
 
 `a table a field` is how this project looked ids up before: a dense embedding per field with rows computed in the step,
-their rows put side by side, action bits multiplied, a gradient of the whole table. `rows once` is model/embeddings.py.
+their rows put side by side, action bits multiplied, a gradient of the whole table. `rows once` is
+model/nn/embeddings.py.
 Bytes are those of the tensors that each eager operation reads and writes, forward and backward; a compiled step fuses
 some of them away. bf16 is autocast's, as on CUDA.
 """
@@ -19,10 +20,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.training.longest import one_request
-from contracts.actions import ACTIONS
-from contracts.config import ModelConfig
-from model.batch import RequestBatch, segment_ids
-from model.embeddings import (
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.config import ModelConfig
+from longreel.model.data.batch import RequestBatch, segment_ids
+from longreel.model.data.hashing import bucket
+from longreel.model.nn.embeddings import (
     CONTEXT_SIZES,
     Embeddings,
     age_bucket,
@@ -31,8 +33,7 @@ from model.embeddings import (
     play_ratio_bucket,
     position_bucket,
 )
-from model.feed import RowFinders
-from model.hashing import bucket
+from longreel.model.training.device_loader import RowFinders
 
 FREE = {"aten.view.default", "aten.detach.default", "aten.t.default", "aten.transpose.int", "aten.select.int"}
 FREE |= {

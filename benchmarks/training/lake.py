@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.lake import Lake
-from contracts.ragged import Ints, offsets_of
-from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from longreel.contracts.jagged import Ints, offsets_of
+from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from longreel.lake.table import Lake
 
 FIRST_DAY = date(2026, 1, 5)
 ITEMS, AUTHORS, TAGS = 400_000, 60_000, 300

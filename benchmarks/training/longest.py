@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contracts.config import ModelConfig
-from model.batch import RequestBatch
-from model.compile import recompute_layers
-from model.feed import RowFinders
-from model.ranker import Ranker, ranking_loss
+from longreel.contracts.config import ModelConfig
+from longreel.model.data.batch import RequestBatch
+from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.training.compile import recompute_layers
+from longreel.model.training.device_loader import RowFinders
 
 
 @dataclass(frozen=True, kw_only=True)

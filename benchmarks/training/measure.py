@@ -8,19 +8,19 @@ from pathlib import Path
 
 import torch
 
-from contracts.config import ModelConfig, TrainingConfig
-from contracts.lake import Lake, Manifest
-from model.batch import one_row_per_target
-from model.compile import compile_blocks, recompute_layers, wants_compile
-from model.device import peak_memory_mib
-from model.distributed import Ranks
-from model.feed import feed
-from model.flops import peak_flops
-from model.guard import Guard
-from model.prefetch import Prefetcher
-from model.ranker import Ranker
-from model.reader import Share, TrainingReader
-from model.step import Stepper
+from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.lake.table import Lake, Manifest
+from longreel.model.data.batch import one_row_per_target
+from longreel.model.data.reader import Share, TrainingReader
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.compile import compile_blocks, recompute_layers, wants_compile
+from longreel.model.training.device import peak_memory_mib
+from longreel.model.training.device_loader import feed
+from longreel.model.training.distributed import Ranks
+from longreel.model.training.flops import peak_flops
+from longreel.model.training.loss_monitor import Guard
+from longreel.model.training.prefetch import Prefetcher
+from longreel.model.training.step import Stepper
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.training.scoring_cost [--widths 64 256 1024]
 
-The number that the gates hold against a budget (model/cost.py), for rankers of several widths with fresh weights: a
-budget for a device in gates.toml is chosen from it.
+The number that the gates hold against a budget (model/evaluation/latency.py), for rankers of several widths with
+fresh weights: a budget for a device in gates.toml is chosen from it.
 """
 
 import argparse
@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.training.__main__ import sizes_for
 from benchmarks.training.lake import FIRST_DAY, make_lake
-from model.cost import measure
-from model.device import pick_device
-from model.ranker import Ranker
-from model.samples import SampleRows
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.latency import measure
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.device import pick_device
 
 EVENTS = 10_240
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from contracts.config import Config
-from contracts.home import Home
-from model.evaluate import evaluate
-from model.train import train
+from longreel.contracts.config import Config
+from longreel.lake.home import Home
+from longreel.model.evaluation.evaluate import evaluate
+from longreel.model.training.train import train
 
 RATES = {"adamw": (1e-2, 3e-2), "rowwise_adagrad": (2e-2, 5e-2, 1e-1, 2e-1)}
 

@@ -1,10 +1,10 @@
 """Where raw rows come from. `open_source` is the only name that other modules need; Spark is imported on first use."""
 
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.home import CONFIG_FILE, Home
-from spark_jobs.sources.base import Source, damage_named
-from spark_jobs.sources.generic import GenericSource
-from spark_jobs.sources.kuairand import KuaiRandSource
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.lake.home import CONFIG_FILE, Home
+from longreel.spark_jobs.sources.base import Source, damage_named
+from longreel.spark_jobs.sources.generic import GenericSource
+from longreel.spark_jobs.sources.kuairand import KuaiRandSource
 
 __all__ = ["Source", "damage_named", "open_source", "source_class"]
 

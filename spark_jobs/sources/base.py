@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.actions import ACTIONS
-from contracts.errors import LongreelError
-from contracts.lake import digest_of
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.dates import parse_day
-from contracts.errors import LongreelError
-from spark_jobs.sources.base import (
+from longreel.contracts.dates import parse_day
+from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import (
     CORRUPT,
     CSV_SUFFIXES,
     FILE,

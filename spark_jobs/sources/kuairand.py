@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from contracts.errors import LongreelError
-from spark_jobs.sources.base import (
+from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import (
     CORRUPT,
     FILE,
     RAW_COLUMNS,

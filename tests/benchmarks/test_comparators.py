@@ -21,7 +21,7 @@ from benchmarks.extrapolation.comparators import (
     SASRec,
 )
 from benchmarks.extrapolation.groups import Packed
-from contracts.config import ModelConfig
+from longreel.contracts.config import ModelConfig
 
 CONFIG = ModelConfig(width=16, heads=4, layers=2, dropout=0.0, item_buckets=64, author_buckets=64, tag_buckets=16)
 LENGTHS, TARGETS = [5, 0, 9, 1], [2, 3, 1, 4]
@@ -198,7 +198,7 @@ def test_groups_hold_every_row_once_and_nothing_twice_as_long() -> None:
 
 
 def test_a_comparator_differs_from_the_ranker_in_the_reader_of_histories_only() -> None:
-    from model.ranker import Ranker
+    from longreel.model.nn.ranker import Ranker
 
     for name in COMPARATORS:
         theirs = ComparatorRanker(name, CONFIG, ("click",), 3)

@@ -7,8 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.extrapolation.comparators import COMPARATORS, InPlaceOfSTCA
 from benchmarks.extrapolation.compute import reader_flops, training_flops
-from contracts.config import Config, ModelConfig
-from model.flops import training_flops as product_flops
+from longreel.contracts.config import Config, ModelConfig
+from longreel.model.training.flops import training_flops as product_flops
 
 EVENTS, TARGETS = 24, 5
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.extrapolation.count_features import NEVER, count_features, edges_of, feature_names
-from contracts.ragged import offsets_of
-from contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
-from model.samples import SampleRows
+from longreel.contracts.jagged import offsets_of
+from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from longreel.model.data.samples import SampleRows
 
 
 def some_rows() -> SampleRows:

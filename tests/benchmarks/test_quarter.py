@@ -9,7 +9,7 @@ from benchmarks.gates import quarter, world
 from benchmarks.gates.quarter import POLICY, Planned, Step, auc, noise, plan, settling, should, walk
 from benchmarks.gates.results import write
 from benchmarks.gates.world import Day, Model, evaluate
-from components.gates import decide
+from longreel.components.gates.gates import decide
 
 USERS = 600
 FAULTS = {

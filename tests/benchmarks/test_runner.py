@@ -24,8 +24,8 @@ from benchmarks.extrapolation.plots import draw_all, far_off
 from benchmarks.extrapolation.runner import RESULTS, Runner, append_line, draws_path, read_results
 from benchmarks.extrapolation.sample_sets import from_world
 from benchmarks.extrapolation.tables import page
-from contracts.errors import LongreelError
-from spark_jobs.simulated_world import WorldSettings
+from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.simulated_world import WorldSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Size(

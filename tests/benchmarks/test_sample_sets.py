@@ -12,14 +12,14 @@ from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.oracle import ceiling, day_rows, truth_of
 from benchmarks.extrapolation.sample_sets import Sets, events_of, from_home, from_world
 from benchmarks.samples.logs import new_home, publish, publish_archive
-from contracts.actions import ACTIONS, action_mask
-from contracts.ragged import ranges
-from contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
-from model.samples import SampleRows
-from spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
-from spark_jobs.simulated_day import simulate_day
-from spark_jobs.simulated_world import WorldSettings, make_world
-from spark_jobs.timeline import Timeline
+from longreel.contracts.actions import ACTIONS, action_mask
+from longreel.contracts.jagged import ranges
+from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from longreel.model.data.samples import SampleRows
+from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
+from longreel.spark_jobs.simulated_day import simulate_day
+from longreel.spark_jobs.simulated_world import WorldSettings, make_world
+from longreel.spark_jobs.user_histories import Timeline
 
 FIRST = date(2026, 1, 5)
 WORLD = WorldSettings(users=25, items=300, activity=40, interests=20)

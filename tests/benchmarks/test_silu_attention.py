@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.extrapolation.silu_attention import plain, silu_attention
-from model.kernels import has_triton
+from longreel.model.kernels import has_triton
 
 ON_CUDA = torch.cuda.is_available()
 INTERPRETED = not ON_CUDA and os.environ.get("TRITON_INTERPRET") == "1"

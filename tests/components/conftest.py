@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components import registry, tracking
-from components.registry import Version
-from contracts.decision import Decision, Gate
-from contracts.home import CONFIG_FILE, POLICY_FILE, Home
-from contracts.lake import digest_of
-from contracts.report import (
+from longreel.components.registry import registry, tracking
+from longreel.components.registry.registry import Version
+from longreel.contracts.decision import Decision, Gate
+from longreel.contracts.digests import digest_of
+from longreel.contracts.report import (
     CHECKS,
     DataQuality,
     Estimate,
@@ -27,8 +26,9 @@ from contracts.report import (
     ScoringCost,
     interval_of,
 )
-from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
-from model.judge import window_gains
+from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
+from longreel.model.evaluation.report_builder import window_gains
 from tests.kfp_server import kfp  # noqa: F401  # a fixture
 
 FIRST_DAY = date(2026, 1, 1)
@@ -246,8 +246,8 @@ def save_tiny_model(home: Home, folder: Path, seed: int = 0, watermark: str = "2
     """Write an untrained ranker of the home's sizes; returns its digest."""
     import torch
 
-    from model.checkpoint import save_model
-    from model.ranker import Ranker
+    from longreel.model.nn.ranker import Ranker
+    from longreel.model.training.checkpoint import save_model
 
     torch.manual_seed(seed)
     ranker = Ranker(home.config.model, home.config.tasks, 2)

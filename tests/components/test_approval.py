@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from components.gates import decide
-from components.ledger import Ledger
-from components.record import record_judgement
-from components.retrain import _report
-from contracts.home import Home
-from contracts.report import EvaluationReport
+from longreel.components.gates.gates import decide
+from longreel.components.registry.ledger import Ledger
+from longreel.components.reports.record import record_judgement
+from longreel.components.retrain import _report
+from longreel.contracts.report import EvaluationReport
 from longreel.embedded_airflow import PASSWORDS, EmbeddedAirflow
+from longreel.lake.home import Home
 
 pytestmark = pytest.mark.slow
 DAG = "dags/longreel_train"

@@ -18,20 +18,20 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from components import registry, tracking
-from components.due import due_on
-from components.evaluate import evaluate_version
-from components.gates import decide
-from components.ledger import Ledger
-from components.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
-from components.reproduce import _differences
-from components.train import train_candidate
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.report import ARTEFACT, CHECKS, EvaluationReport
-from contracts.schemas import REQUEST_TABLE
 from longreel.cli import main
-from model.scorer import Scorer
+from longreel.components.evaluate import evaluate_version
+from longreel.components.gates.gates import decide
+from longreel.components.registry import registry, tracking
+from longreel.components.registry.ledger import Ledger
+from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
+from longreel.components.reproduce import _differences
+from longreel.components.should_retrain import due_on
+from longreel.components.train import train_candidate
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.report import ARTEFACT, CHECKS, EvaluationReport
+from longreel.contracts.schemas import REQUEST_TABLE
+from longreel.lake.home import Home
+from longreel.model.evaluation.serving import Scorer
 
 DAY = date(2026, 1, 3)
 MakeHome = Callable[..., Home]
@@ -225,7 +225,7 @@ DIES = """
 import os, signal, sys
 import mlflow
 from mlflow import MlflowClient
-from components import registry, tracking
+from longreel.components.registry import registry, tracking
 from longreel.cli import main
 
 real = {name}.{method}

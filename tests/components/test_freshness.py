@@ -6,13 +6,13 @@ from datetime import date, timedelta
 
 import pytest
 
-from components import due as due_step
-from components.due import NOT_DUE, today
-from components.freshness import Known, due, require_young
-from contracts.config import RetrainPolicy
-from contracts.errors import LongreelError
-from contracts.home import CONFIG_FILE, Home
 from longreel.cli import main
+from longreel.components import should_retrain as due_step
+from longreel.components.freshness import Known, due, require_young
+from longreel.components.should_retrain import NOT_DUE, today
+from longreel.contracts.config import RetrainPolicy
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import CONFIG_FILE, Home
 
 POLICY = RetrainPolicy(min_train_days=3, every_new_days=2)
 DAYS = [date(2026, 1, 1) + timedelta(days=i) for i in range(8)]

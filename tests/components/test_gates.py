@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.compare import POWER, Difference
-from components.gates import decide
-from contracts.decision import STOPPING, Decision, Gate
-from contracts.errors import LongreelError
-from contracts.policy import Budget, GatePolicy
-from contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, WindowGain, paired_difference
-from model.bootstrap import bootstrap_weights
+from longreel.components.gates.compare import POWER, Difference
+from longreel.components.gates.gates import decide
+from longreel.contracts.decision import STOPPING, Decision, Gate
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.policy import Budget, GatePolicy
+from longreel.contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, WindowGain, paired_difference
+from longreel.model.evaluation.bootstrap import bootstrap_weights
 
 Report = Callable[..., EvaluationReport]
 POLICY = GatePolicy()

@@ -9,13 +9,13 @@ from typing import Any
 import mlflow
 import pytest
 
-from components import registry, tracking
-from components.ledger import Entry, Ledger
-from components.registry import Version
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.report import EvaluationReport
 from longreel.cli import main
+from longreel.components.registry import registry, tracking
+from longreel.components.registry.ledger import Entry, Ledger
+from longreel.components.registry.registry import Version
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.report import EvaluationReport
+from longreel.lake.home import Home
 
 Register = Callable[..., Version]
 Promotion = Callable[..., object]

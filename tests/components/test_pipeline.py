@@ -18,14 +18,14 @@ import psutil
 import pytest
 import yaml
 
-from components import tracking
-from components.call import CLUSTER_YAML
-from components.ledger import Ledger
-from components.pipeline import YAML, compile_cluster_to, compile_to
-from components.retrain import plan, retrain
-from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
-from contracts.home import Home
 from longreel.cli import STEPS, main, parser_for
+from longreel.components.call import CLUSTER_YAML
+from longreel.components.pipeline import YAML, compile_cluster_to, compile_to
+from longreel.components.registry import tracking
+from longreel.components.registry.ledger import Ledger
+from longreel.components.retrain import plan, retrain
+from longreel.contracts.errors import DataNotReadyError, LongreelError, TryAgainError
+from longreel.lake.home import Home
 
 MakeHome = Callable[..., Home]
 VALUES = {"trigger": "freshness", "waits_for_approval": "true"}  # where "1" is no value for a step's option
@@ -33,13 +33,15 @@ VALUES = {"trigger": "freshness", "waits_for_approval": "true"}  # where "1" is 
 
 def test_committed_yaml_is_what_the_code_compiles_to(tmp_path: Path) -> None:
     compile_to(tmp_path / "pipeline.yaml")
-    assert (tmp_path / "pipeline.yaml").read_text() == YAML.read_text(), "run `python -m components.pipeline`"
+    assert (tmp_path / "pipeline.yaml").read_text() == YAML.read_text(), "run `python -m longreel.components.pipeline`"
 
 
 def test_committed_cluster_edition_is_what_the_code_compiles_to(tmp_path: Path) -> None:
     pytest.importorskip("kfp.kubernetes", reason="kfp-kubernetes is not installed; it writes volumes into the YAML")
     compile_cluster_to(tmp_path / "cluster.yaml")
-    assert (tmp_path / "cluster.yaml").read_text() == CLUSTER_YAML.read_text(), "run `python -m components.pipeline`"
+    assert (tmp_path / "cluster.yaml").read_text() == CLUSTER_YAML.read_text(), (
+        "run `python -m longreel.components.pipeline`"
+    )
 
 
 @pytest.mark.parametrize("path", [YAML, CLUSTER_YAML])

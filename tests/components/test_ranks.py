@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components import registry, tracking
-from contracts.home import Home
+from longreel.components.registry import registry, tracking
+from longreel.lake.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.alive import ALIVE
-from contracts.errors import TryAgainError
-from contracts.home import CONFIG_FILE, Home
 from longreel.cli import main
+from longreel.contracts.errors import TryAgainError
+from longreel.lake.home import CONFIG_FILE, Home
+from longreel.lake.lease import ALIVE
 
 
 def test_a_healthy_home_passes_and_says_what_is_due(

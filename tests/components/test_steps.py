@@ -12,17 +12,17 @@ import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from components.plots import write_plots
-from components.run_card import run_card
-from components.status import gaps
-from components.summary import decision_table, ladder_table, print_summary
-from components.tracking import flatten
-from components.train import training_days
-from contracts.errors import DataNotReadyError
-from contracts.forgotten import new_record, put
-from contracts.home import CONFIG_FILE, Home
-from contracts.report import EvaluationReport
 from longreel.cli import main
+from longreel.components.registry.tracking import flatten
+from longreel.components.reports.plots import write_plots
+from longreel.components.reports.run_card import run_card
+from longreel.components.reports.summary import decision_table, ladder_table, print_summary
+from longreel.components.status import gaps
+from longreel.components.train import training_days
+from longreel.contracts.errors import DataNotReadyError
+from longreel.contracts.report import EvaluationReport
+from longreel.lake.erasure import new_record, put
+from longreel.lake.home import CONFIG_FILE, Home
 
 MakeHome = Callable[..., Home]
 Report = Callable[..., EvaluationReport]
@@ -113,8 +113,8 @@ def test_the_ladder_fits_a_log_line_and_shows_every_window(report: Report) -> No
 
 
 def make_decision(report: Report):  # type: ignore[no-untyped-def]
-    from components.gates import decide
-    from contracts.policy import GatePolicy
+    from longreel.components.gates.gates import decide
+    from longreel.contracts.policy import GatePolicy
 
     return decide(report(0.004), report(model="champion"), GatePolicy())
 
@@ -122,7 +122,7 @@ def make_decision(report: Report):  # type: ignore[no-untyped-def]
 def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(report: Report, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from contracts.report import Estimate
+    from longreel.contracts.report import Estimate
 
     nothing = Estimate(value=None, low=None, high=None)
     whole, decision = report(), make_decision(report)
@@ -136,9 +136,9 @@ def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(
 
 
 def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> None:
-    from components.gates import decide
-    from components.plots import COLOUR, gate_waterfall
-    from contracts.policy import GatePolicy
+    from longreel.components.gates.gates import decide
+    from longreel.components.reports.plots import COLOUR, gate_waterfall
+    from longreel.contracts.policy import GatePolicy
 
     decision = decide(report(0.01, by_slice={"history<32": -0.2}), report(model="champion"), GatePolicy())
     groups = list(dict.fromkeys(gate.group for gate in decision.gates))
@@ -151,9 +151,9 @@ def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> 
 
 
 def test_a_candidate_that_failed_a_dozen_gates_has_a_short_headline(report: Report) -> None:
-    from components.gates import decide
-    from components.registry import HEADLINE_REASONS, headline
-    from contracts.policy import GatePolicy
+    from longreel.components.gates.gates import decide
+    from longreel.components.registry.registry import HEADLINE_REASONS, headline
+    from longreel.contracts.policy import GatePolicy
 
     decision = decide(report(-0.1), report(model="champion"), GatePolicy())
     more = len(decision.reasons) - HEADLINE_REASONS
@@ -162,7 +162,7 @@ def test_a_candidate_that_failed_a_dozen_gates_has_a_short_headline(report: Repo
 
 
 def test_a_run_says_which_airflow_run_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    from components import tracking
+    from longreel.components.registry import tracking
 
     for name in tracking.AIRFLOW_NAMES:
         monkeypatch.delenv(name, raising=False)
@@ -173,8 +173,8 @@ def test_a_run_says_which_airflow_run_asked_for_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Report, tmp_path: Path) -> None:
-    from components.gates import decide
-    from contracts.policy import GatePolicy
+    from longreel.components.gates.gates import decide
+    from longreel.contracts.policy import GatePolicy
 
     candidate, champion = report(0.001, by_slice={"history<32": -0.04}), report(model="champion")
     decision = decide(candidate, champion, GatePolicy())

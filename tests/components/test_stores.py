@@ -13,22 +13,22 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from components import registry
-from components.ledger import Ledger
-from components.registry import Version
-from contracts.decision import Decision
-from contracts.home import Home
+from longreel.components.registry import registry
+from longreel.components.registry.ledger import Ledger
+from longreel.components.registry.registry import Version
+from longreel.contracts.decision import Decision
+from longreel.lake.home import Home
 
 PROMOTERS = 4
 
 PROMOTE = """
 import sys, time
 from pathlib import Path
-from components import registry
-from components.ledger import Ledger
-from contracts.decision import Decision
-from contracts.errors import LongreelError
-from contracts.home import Home
+from longreel.components.registry import registry
+from longreel.components.registry.ledger import Ledger
+from longreel.contracts.decision import Decision
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import Home
 
 ledger = Ledger(Home(Path(sys.argv[1])))
 decision = Decision.from_json(Path(sys.argv[2]).read_text())

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.actions import ACTIONS, LABELS, PLAY_LABELS, action_mask
-from contracts.config import Config, load_config, parse_config, preset
-from contracts.dates import day_range, parse_day
-from contracts.errors import LongreelError
+from longreel.contracts.actions import ACTIONS, LABELS, PLAY_LABELS, action_mask
+from longreel.contracts.config import Config, load_config, parse_config, preset
+from longreel.contracts.dates import day_range, parse_day
+from longreel.contracts.errors import LongreelError
 
 
 @pytest.mark.parametrize("name", ["simulated", "kuairand", "generic"])

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.config import parse_config, preset
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.policy import Budget, GatePolicy, load_policy, parse_policy
+from longreel.contracts.config import parse_config, preset
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.policy import Budget, GatePolicy, load_policy, parse_policy
+from longreel.lake.home import Home
 
 SHIPPED = parse_policy(preset("gates"))
 

@@ -122,7 +122,7 @@ def test_a_run_waits_for_its_raw_day_without_holding_a_worker_and_is_told_of_whe
     assert deadline["reference"]["reference_type"] == "AverageRuntimeDeadline"
     assert deadline["reference"]["min_runs"] == 1
     assert deadline["interval"]["__data__"] == 8 * 3600
-    assert deadline["callback"]["__data__"]["path"] == "dags.notify.late"
+    assert deadline["callback"]["__data__"]["path"] == "longreel.dags.notify.late"
 
 
 def test_runs_start_the_day_after_their_log_day(snapshot: dict) -> None:
@@ -271,7 +271,7 @@ def test_with_a_train_job_the_candidate_is_trained_by_a_task_before_whatever_jud
 ASKED = """
 import json, types
 from airflow.models.dagrun import DagRunType
-from dags.longreel_train import SAMPLES, trigger_of
+from longreel.dags.longreel_train import SAMPLES, trigger_of
 def asked(run_type, *extras):
     run = types.SimpleNamespace(run_type=DagRunType(run_type))
     return trigger_of(run, {SAMPLES: [types.SimpleNamespace(extra=extra) for extra in extras]} if extras else {})
@@ -306,7 +306,7 @@ def test_who_asks_for_a_training_is_read_off_the_run_and_its_events(tmp_path: Pa
 
 TOLD = """
 import json
-from dags.longreel_rebuild import kinds_of
+from longreel.dags.longreel_rebuild import kinds_of
 was, now = {"05": "a", "06": "b", "07": "c"}, {"05": "a", "06": "x", "07": "y"}
 print("ASKED" + json.dumps([
     kinds_of(was, now, True), kinds_of(was, was, True), kinds_of(was, now | {"08": "d"}, True), kinds_of({}, was, True),
@@ -342,8 +342,8 @@ def answers(script: str, folder: Path) -> list:
 
 TELL = """
 import asyncio, json, sys, types
-from dags import notify
-from dags.notify import WebhookNotifier
+from longreel.dags import notify
+from longreel.dags.notify import WebhookNotifier
 run = types.SimpleNamespace(partition_key="2026-01-09")
 for task in ("retrain", "due"):
     ti = types.SimpleNamespace(task_id=task, log_url="http://127.0.0.1/log")

@@ -21,9 +21,9 @@ from urllib.parse import quote
 import pyarrow.parquet as pq
 import pytest
 
-from contracts.home import CONFIG_FILE, Home
-from contracts.lineage import stale_partitions
 from longreel.embedded_airflow import EmbeddedAirflow
+from longreel.lake.home import CONFIG_FILE, Home
+from longreel.lake.lineage import stale_partitions
 from longreel.run import spark_variables
 
 pytestmark = pytest.mark.slow

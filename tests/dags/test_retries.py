@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import DataNotReadyError, LongreelError, QualityError, TryAgainError
+from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError, TryAgainError
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED, AGAIN = "failed", "up_for_retry"

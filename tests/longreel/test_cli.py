@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import LongreelError
-from contracts.home import Home
 from longreel.cli import STEPS, main
+from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import end_session, free_port, session_members
 from longreel.init import write_config
+from longreel.lake.home import Home
 
 
 def test_help_lists_every_step_and_loads_no_heavy_library() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import LongreelError
-from contracts.home import Home
+from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import DATABASE, EmbeddedAirflow, airflow_environment
+from longreel.lake.home import Home
 
 URI = "postgresql+psycopg://someone@127.0.0.1/airflow"
 SETTINGS = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC")

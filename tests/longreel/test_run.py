@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from contracts.home import Home
 from longreel.embedded_airflow import session_members
+from longreel.lake.home import Home
 
 pytestmark = pytest.mark.slow
 

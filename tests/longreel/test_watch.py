@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from contracts.home import Home
 from longreel.embedded_airflow import EmbeddedAirflow
+from longreel.lake.home import Home
 from longreel.watch import DayState, read_days
 
 FIRST = date(2026, 1, 1)

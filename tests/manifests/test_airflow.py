@@ -122,7 +122,7 @@ def test_a_pod_made_of_the_values_is_strictly_valid(part: str) -> None:
 
 
 def test_every_setting_of_ours_is_one_that_is_read() -> None:
-    code = "".join((ROOT / name).read_text() for name in ("dags/settings.py", "components/server.py"))
+    code = "".join((ROOT / name).read_text() for name in ("dags/settings.py", "components/kfp_server.py"))
     ours = [name for name in VARIABLES if name.startswith("LONGREEL_")]
     assert len(ours) == 4
     assert all(f"\n{name} " in code for name in ours)

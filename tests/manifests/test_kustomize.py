@@ -285,7 +285,7 @@ def test_the_environment_names_only_variables_that_are_read() -> None:
         if item["metadata"]["name"] == "longreel-environment"
     ]
     code = "".join(
-        (ROOT / name).read_text() for name in ("contracts/home.py", "dags/settings.py", "components/ledger.py")
+        (ROOT / name).read_text() for name in ("lake/home.py", "dags/settings.py", "components/registry/ledger.py")
     )
     for name in [
         *environment,

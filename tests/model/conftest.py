@@ -10,12 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from contracts.actions import LABELS
-from contracts.config import Config, EvaluationConfig, ModelConfig, TrainingConfig
-from contracts.lake import Lake, digest_of
-from contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
-from model.batch import RequestBatch
-from model.samples import SampleRows
+from longreel.contracts.actions import LABELS
+from longreel.contracts.config import Config, EvaluationConfig, ModelConfig, TrainingConfig
+from longreel.contracts.digests import digest_of
+from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from longreel.lake.table import Lake
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.samples import SampleRows
 
 FIRST_DAY = date(2026, 1, 5)
 HOUR = 3_600_000

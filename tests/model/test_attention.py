@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts.errors import LongreelError
-from model.attention import ComparedIds, Match, choose_form, cross_attention, plan_attention
+from longreel.contracts.errors import LongreelError
+from longreel.model.nn.attention import ComparedIds, Match, choose_form, cross_attention, plan_attention
 
 RAGGED = {
     "ragged": ([3, 1, 4, 2, 1], [5, 0, 17, 1, 33]),
@@ -139,7 +139,7 @@ def test_form_follows_the_number_of_targets_and_the_width() -> None:
 
 def test_plan_is_overridable_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     x = torch.zeros(7, 48)
-    with caplog.at_level(logging.INFO, "model.attention"):
+    with caplog.at_level(logging.INFO, "longreel.model.nn.attention"):
         for _ in range(3):
             assert plan_attention("auto", x, 16, 2_048, 3) == ("kv", "padded")
             assert plan_attention("absorbed", x, 16, 2_048, 3) == ("absorbed", "padded")
@@ -155,7 +155,9 @@ def test_a_sink_is_read_absorbed_in_the_fused_kernel_and_padded_where_that_canno
     q, kv, at = torch.zeros(2, 3, 8), torch.zeros(4, 2, 3, 8), (offsets([2]), offsets([4]))
     with pytest.raises(LongreelError, match="a sink is read absorbed only; take auto, absorbed or padded"):
         cross_attention(q, kv, *at, sink=torch.zeros(3), backend="packed")
-    monkeypatch.setattr("model.attention.why_not_packed", lambda x, dtype, width: "" if width in (16, 32) else "no")
+    monkeypatch.setattr(
+        "longreel.model.nn.attention.why_not_packed", lambda x, dtype, width: "" if width in (16, 32) else "no"
+    )
     for width, expected in ((32, ("absorbed", "packed")), (48, ("kv", "padded"))):
         heads = width // 16
         assert plan_attention("auto", torch.zeros(7, width), 10_000, 10_240, heads, sink=True) == expected

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config import SWITCHES, Config
-from contracts.errors import LongreelError
-from model.checkpoint import CONFIG, WEIGHTS, load_model, model_digest, new_folder, save_model
-from model.ranker import Ranker
-from model.samples import SampleRows
+from longreel.contracts.config import SWITCHES, Config
+from longreel.contracts.errors import LongreelError
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.checkpoint import CONFIG, WEIGHTS, load_model, model_digest, new_folder, save_model
 
 
 @pytest.fixture

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config import Config
-from contracts.schemas import UNKNOWN
-from model.batch import RequestBatch
-from model.collisions import Collisions, RowCensus, warn
-from model.embeddings import Embeddings
-from model.feed import RowFinders
-from model.hashing import bucket
-from model.samples import SampleRows
+from longreel.contracts.config import Config
+from longreel.contracts.schemas import UNKNOWN
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.hashing import bucket
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.embeddings import Embeddings
+from longreel.model.training.collisions import Collisions, RowCensus, warn
+from longreel.model.training.device_loader import RowFinders
 
 CPU = torch.device("cpu")
 

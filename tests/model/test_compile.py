@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from contracts.config import Config
-from model.batch import RequestBatch
-from model.compile import compile_blocks, compile_now, recompute_layers, wants_compile
-from model.feed import RowFinders
-from model.ranker import Ranker, ranking_loss
-from model.samples import SampleRows
+from longreel.contracts.config import Config
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.training.compile import compile_blocks, compile_now, recompute_layers, wants_compile
+from longreel.model.training.device_loader import RowFinders
 
 TASKS = ("click", "like")
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config import Config
-from contracts.errors import LongreelError
-from contracts.lake import Lake
-from model.batch import RequestBatch
-from model.device_rows import DeviceRows
-from model.reader import Position, TrainingReader
-from model.samples import SampleRows
-from model.scoring import day_groups, read_rows
+from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
+from longreel.lake.table import Lake
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.device_rows import DeviceRows
+from longreel.model.data.reader import Position, TrainingReader
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.batch_scoring import day_groups, read_rows
 
 TASKS = ("click", "like")
 DEVICES = [

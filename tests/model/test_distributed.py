@@ -14,21 +14,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contracts.config import Config
-from contracts.lake import Lake
-from model import train as train_module
-from model.checkpoint import WEIGHTS
-from model.reader import TrainingReader
-from model.train import TrainResult, train
+from longreel.contracts.config import Config
+from longreel.lake.table import Lake
+from longreel.model.data.reader import TrainingReader
+from longreel.model.training import train as train_module
+from longreel.model.training.checkpoint import WEIGHTS
+from longreel.model.training.train import TrainResult, train
 
 SCRIPT = """
     import json, os, sys
     from datetime import date
     from pathlib import Path
     import torch
-    from contracts.config import build_section, Config
-    from contracts.lake import Lake
-    from model.train import train
+    from longreel.contracts.config import build_section, Config
+    from longreel.lake.table import Lake
+    from longreel.model.training.train import train
     torch.set_num_threads(1)
     config, lake, days, work, out, tell = json.loads(sys.argv[1])
     rank = os.environ["RANK"]

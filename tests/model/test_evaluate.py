@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config import Config
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.lake import Lake
-from contracts.report import DataQuality, EvaluationReport
-from model.checkpoint import load_model, model_digest
-from model.evaluate import evaluate
-from model.metrics import TaskScores, metrics_of, user_sums
-from model.samples import SampleRows
-from model.scoring import Known, day_groups, score_day, score_rows, token_batches
-from model.train import train
+from longreel.contracts.config import Config
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.contracts.report import DataQuality, EvaluationReport
+from longreel.lake.table import Lake
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.batch_scoring import Known, day_groups, score_day, score_rows, token_batches
+from longreel.model.evaluation.evaluate import evaluate
+from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
+from longreel.model.training.checkpoint import load_model, model_digest
+from longreel.model.training.train import train
 
 CPU = torch.device("cpu")
 

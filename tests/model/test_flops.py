@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contracts.config import Config
-from model.flops import BACKWARD, forward_flops, peak_flops, training_flops
-from model.ranker import Ranker
-from model.samples import SampleRows
+from longreel.contracts.config import Config
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.flops import BACKWARD, forward_flops, peak_flops, training_flops
 
 
 @pytest.mark.parametrize(

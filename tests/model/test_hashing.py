@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from contracts.schemas import UNKNOWN
-from model.embeddings import age_bucket, duration_bucket, play_ratio_bucket, position_bucket
-from model.hashing import bucket, mix64
-from model.windows import splitmix64
+from longreel.contracts.schemas import UNKNOWN
+from longreel.model.data.hashing import bucket, mix64
+from longreel.model.data.windows import splitmix64
+from longreel.model.nn.embeddings import age_bucket, duration_bucket, play_ratio_bucket, position_bucket
 
 
 def test_mix64_equals_splitmix64_on_unsigned_integers() -> None:

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.attention import ComparedIds, Match, cross_attention
-from model.kernels import has_triton
-from model.kernels.packing import Packing
+from longreel.model.kernels import has_triton
+from longreel.model.kernels.packing import Packing
+from longreel.model.nn.attention import ComparedIds, Match, cross_attention
 
 ON_CUDA = torch.cuda.is_available()
 INTERPRETED = not ON_CUDA and os.environ.get("TRITON_INTERPRET") == "1"
@@ -63,7 +63,7 @@ def plain_encoder(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
 def test_encoder_equals_layer_norm_of_swiglu(
     monkeypatch: pytest.MonkeyPatch, events: int, width: int, keeps: bool, chunk: int | None
 ) -> None:
-    from model.kernels import encode
+    from longreel.model.kernels import encode
 
     if keeps:
         monkeypatch.setattr(encode, "FUSED_WIDTH", 16)
@@ -87,7 +87,7 @@ def test_encoder_equals_layer_norm_of_swiglu(
 @pytest.mark.parametrize("events", [1, 130, 300])
 @pytest.mark.parametrize(("width", "hidden"), [(16, 16), (32, 64), (64, 128)])
 def test_a_layer_in_one_kernel_gives_events_or_keys_and_values(events: int, width: int, hidden: int) -> None:
-    from model.kernels import encode
+    from longreel.model.kernels import encode
 
     x = draw(events, width)
     w = draw(2 * 2 * hidden, width, seed=1) / width**0.5  # two layers
@@ -113,8 +113,8 @@ def test_a_layer_in_one_kernel_gives_events_or_keys_and_values(events: int, widt
 def test_attention_kernels_equal_segments(
     monkeypatch: pytest.MonkeyPatch, counts: tuple[list[int], list[int]], form: str, width: int, matched: bool
 ) -> None:
-    from model.kernels import read, wide
-    from model.kernels.equal import EqualIds, find_equal
+    from longreel.model.kernels import read, wide
+    from longreel.model.kernels.id_match_bits import EqualIds, find_equal
 
     for module in (read, wide):  # so that these short histories are split too
         monkeypatch.setattr(module, "split_size", lambda *_: 128)
@@ -156,7 +156,7 @@ def test_attention_kernels_equal_segments(
 
 
 def test_gradient_through_the_norm_is_that_of_its_input() -> None:
-    from model.kernels import read
+    from longreel.model.kernels import read
 
     y = draw(70, 32).double()
     spread = (y.var(-1, unbiased=False) + 1e-5).rsqrt()

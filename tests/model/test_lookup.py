@@ -9,12 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from contracts.config import Config, ModelConfig
-from contracts.lake import Lake
-from contracts.schemas import HISTORY_FIELDS
-from model.batch import RequestBatch, segment_ids
-from model.context import BITS, _ContextSum, context_sum
-from model.embeddings import (
+from longreel.contracts.config import Config, ModelConfig
+from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.lake.table import Lake
+from longreel.model.data.batch import RequestBatch, segment_ids
+from longreel.model.data.hashing import bucket, mix64
+from longreel.model.data.lookup import RowFinder, gather_rows
+from longreel.model.data.reader import TrainingReader
+from longreel.model.nn.context import BITS, _ContextSum, context_sum
+from longreel.model.nn.embeddings import (
     CONTEXT_SIZES,
     Embeddings,
     age_bucket,
@@ -23,11 +26,8 @@ from model.embeddings import (
     play_ratio_bucket,
     position_bucket,
 )
-from model.feed import RowFinders, feed
-from model.hashing import bucket, mix64
-from model.lookup import RowFinder, gather_rows
-from model.ranker import Ranker, ranking_loss
-from model.reader import TrainingReader
+from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.training.device_loader import RowFinders, feed
 
 TASKS = ("click", "like")
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from model.bootstrap import bootstrap_weights, weighted_totals
-from model.metrics import ECE_BINS, TaskScores, metrics_of, user_sums
+from longreel.model.evaluation.bootstrap import bootstrap_weights, weighted_totals
+from longreel.model.evaluation.metrics import ECE_BINS, TaskScores, metrics_of, user_sums
 
 USERS = 9
 
@@ -126,8 +126,8 @@ def test_blocks_of_users_equal_all_users_at_once(monkeypatch: pytest.MonkeyPatch
     scores, weights = make(2), bootstrap_weights(USERS, 20, seed=0)
     whole = replicates(scores, weights)
     exact = scores.exact_auc(weights)
-    monkeypatch.setattr("model.bootstrap._BLOCK_USERS", 2)
-    monkeypatch.setattr("model.metrics._CHUNK_ELEMENTS", 300)
+    monkeypatch.setattr("longreel.model.evaluation.bootstrap._BLOCK_USERS", 2)
+    monkeypatch.setattr("longreel.model.evaluation.metrics._CHUNK_ELEMENTS", 300)
     for name, values in replicates(scores, weights).items():
         np.testing.assert_allclose(values, whole[name], rtol=1e-12)
     assert (scores.exact_auc(weights) == exact).all()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from contracts.config import Config
-from model.lookup import row_gradient
-from model.optimizer import EPS, Optimizers, RowwiseAdagrad, clip_gradients, learning_rate, warm_up
-from model.ranker import Ranker
+from longreel.contracts.config import Config
+from longreel.model.data.lookup import row_gradient
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.optimizer import EPS, Optimizers, RowwiseAdagrad, clip_gradients, learning_rate, warm_up
 
 ROWS, WIDTH = 40, 3
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from contracts.config import Config
-from contracts.lake import Lake
-from model.batch import RequestBatch
-from model.feed import RowFinders
-from model.graphs import loss_and_gradients
-from model.padding import Shape, fill_up, round_up
-from model.ranker import Ranker, ranking_loss
-from model.reader import Largest, TrainingReader
-from model.samples import SampleRows
+from longreel.contracts.config import Config
+from longreel.lake.table import Lake
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.reader import Largest, TrainingReader
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.training.cuda_graphs import loss_and_gradients
+from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.padding import Shape, fill_up, round_up
 
 TASKS = ("click", "like")
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from model import progress
-from model.progress import RECENT, Meter, ProgressPrinter, StepStats, describe
+from longreel.model.training import progress
+from longreel.model.training.progress import RECENT, Meter, ProgressPrinter, StepStats, describe
 
 STATS = StepStats(
     step=3,

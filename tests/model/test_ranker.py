@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts.config import Config
-from contracts.errors import LongreelError
-from model.batch import RequestBatch, one_row_per_target
-from model.ranker import Ranker, ranking_loss
-from model.samples import SampleRows
+from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
+from longreel.model.data.batch import RequestBatch, one_row_per_target
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker, ranking_loss
 
 TASKS = ("click", "like")
 

@@ -9,17 +9,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from contracts import schemas
-from contracts.actions import LABELS
-from contracts.config import Config
-from contracts.errors import LongreelError
-from contracts.lake import Lake
-from contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, Later, later
-from model import reader as reader_module
-from model import samples as samples_module
-from model.batch import RequestBatch
-from model.reader import Position, RowGroup, TrainingReader, deal, even_pools
-from model.samples import SampleRows
+from longreel.contracts import schemas
+from longreel.contracts.actions import LABELS
+from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, Later, later
+from longreel.lake.table import Lake
+from longreel.model.data import reader as reader_module
+from longreel.model.data import samples as samples_module
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.reader import Position, RowGroup, TrainingReader, deal, even_pools
+from longreel.model.data.samples import SampleRows
 
 TASKS = ("click", "like")
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contracts.config import Config, ModelConfig
-from contracts.schemas import UNKNOWN
-from model.identity import INITIAL_SCALES, IdentityMatch, compared_ids
-from model.stca import STCA
+from longreel.contracts.config import Config, ModelConfig
+from longreel.contracts.schemas import UNKNOWN
+from longreel.model.nn.id_match import INITIAL_SCALES, IdentityMatch, compared_ids
+from longreel.model.nn.stca import STCA
 
 TARGETS, EVENTS = [2, 1, 3], [5, 0, 3]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from contracts.config import SWITCHES, Config, ModelConfig, parse_config
-from contracts.errors import LongreelError
-from contracts.lake import digest_of
-from model.batch import RequestBatch
-from model.ranker import Ranker, ranking_loss
-from model.samples import SampleRows
+from longreel.contracts.config import SWITCHES, Config, ModelConfig, parse_config
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker, ranking_loss
 
 TURNED: dict[str, dict[str, Any]] = {
     name: {name: not each.default} for name, each in ModelConfig.__dataclass_fields__.items() if name in SWITCHES

@@ -18,15 +18,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from contracts.config import Config
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.lake import Lake
-from model import train as train_module
-from model.checkpoint import WEIGHTS, load_model, model_digest
-from model.evaluate import evaluate
-from model.guard import LAG
-from model.step import dropout_seed
-from model.train import StepStats, TrainResult, learning_rate, train
+from longreel.contracts.config import Config
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.lake.table import Lake
+from longreel.model.evaluation.evaluate import evaluate
+from longreel.model.training import train as train_module
+from longreel.model.training.checkpoint import WEIGHTS, load_model, model_digest
+from longreel.model.training.loss_monitor import LAG
+from longreel.model.training.step import dropout_seed
+from longreel.model.training.train import StepStats, TrainResult, learning_rate, train
 
 
 class StoppedError(Exception):
@@ -137,9 +137,9 @@ SCRIPT = """
     from datetime import date
     from pathlib import Path
     import torch
-    from contracts.config import build_section, Config
-    from contracts.lake import Lake
-    from model.train import train
+    from longreel.contracts.config import build_section, Config
+    from longreel.lake.table import Lake
+    from longreel.model.training.train import train
     torch.set_num_threads(1)
     config, lake, days, work, out = json.loads(sys.argv[1])
     def said(stats):

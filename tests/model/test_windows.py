@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from contracts.config import WINDOW_PARTS, WINDOW_SHAPES, TrainingConfig
-from contracts.errors import LongreelError
-from model.windows import WindowSampler, beta_cdf, distribution
+from longreel.contracts.config import WINDOW_PARTS, WINDOW_SHAPES, TrainingConfig
+from longreel.contracts.errors import LongreelError
+from longreel.model.data.windows import WindowSampler, beta_cdf, distribution
 
 CONFIG = TrainingConfig(window_min=64, window_mean=2_048, window_max=10_240, window_alpha=0.2)
 

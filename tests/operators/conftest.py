@@ -16,4 +16,4 @@ with pytest.MonkeyPatch.context() as patch:
     folder = tempfile.mkdtemp(prefix="airflow-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     patch.setenv("AIRFLOW_HOME", folder)
-    import operators.retrain  # noqa: F401  # Airflow writes its configuration where it is first imported
+    import longreel.operators.retrain  # noqa: F401  # Airflow writes its configuration where it is first imported

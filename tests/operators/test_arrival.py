@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowRescheduleException, AirflowSensorTimeout
 
-from operators.arrival import RawDaySensor
+from longreel.operators.arrival import RawDaySensor
 
 
 def looked(exit_code: int, waited: timedelta) -> Any:

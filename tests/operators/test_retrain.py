@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from components import tracking
-from components.decide import INPUTS_TAG
-from components.record import record_judgement
-from components.retrain import plan
-from contracts.errors import DataNotReadyError, LongreelError
-from contracts.home import Home
-from operators.remote import RUN_KEY
-from operators.retrain import PipelineRunTrigger, RetrainOperator
+from longreel.components.decide import INPUTS_TAG
+from longreel.components.registry import tracking
+from longreel.components.reports.record import record_judgement
+from longreel.components.retrain import plan
+from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.lake.home import Home
+from longreel.operators.remote import RUN_KEY
+from longreel.operators.retrain import PipelineRunTrigger, RetrainOperator
 from tests.kfp_server import KfpServer
 
 MakeHome = Callable[..., Home]
@@ -46,7 +46,7 @@ def deferred(task: RetrainOperator, given: dict[str, Any]) -> PipelineRunTrigger
         task.execute(given)
     assert stopped.value.method_name == "collect"
     path, values = stopped.value.trigger.serialize()
-    assert path == "operators.retrain.PipelineRunTrigger"
+    assert path == "longreel.operators.retrain.PipelineRunTrigger"
     return PipelineRunTrigger(**values)
 
 
@@ -80,7 +80,7 @@ def test_submits_once_watches_and_collects(
 
 def judged_by_pods(home: Home, register: Any, report: Any, inputs_digest: str) -> None:
     """What the run's pods leave in MLflow."""
-    from components.gates import decide
+    from longreel.components.gates.gates import decide
 
     version = register(home)
     client = tracking.open_store(home)

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from components import registry, tracking
-from components.retrain import retrain
-from components.train import Candidate, recipe_of
-from contracts.errors import DataNotReadyError, LongreelError, TryAgainError
-from contracts.home import Home
-from operators.remote import RUN_KEY
-from operators.train import TrainJobTrigger, TrainOperator
+from longreel.components.registry import registry, tracking
+from longreel.components.retrain import retrain
+from longreel.components.train import Candidate, recipe_of
+from longreel.contracts.errors import DataNotReadyError, LongreelError, TryAgainError
+from longreel.lake.home import Home
+from longreel.operators.remote import RUN_KEY
+from longreel.operators.train import TrainJobTrigger, TrainOperator
 from tests.kfp_server import serving
 from tests.kubernetes_server import KubernetesServer, kubeconfig
 from tests.manifests.rendering import of_kind
@@ -47,7 +47,7 @@ def deferred(task: TrainOperator, given: dict[str, Any]) -> TrainJobTrigger:
         task.execute(given)
     assert stopped.value.method_name == "collect"
     path, values = stopped.value.trigger.serialize()
-    assert path == "operators.train.TrainJobTrigger"
+    assert path == "longreel.operators.train.TrainJobTrigger"
     return TrainJobTrigger(**json.loads(json.dumps(values)))
 
 
@@ -186,7 +186,7 @@ def test_a_job_whose_pods_do_not_stop_is_told_of(
     deferred(operator(home), given)
     cluster.end(name_of(home), "Failed")
     cluster.lingers = 10**9
-    monkeypatch.setattr("components.train_job.GONE_WITHIN_S", 0.5)
+    monkeypatch.setattr("longreel.components.train_job.GONE_WITHIN_S", 0.5)
     with pytest.raises(TryAgainError, match=r"still being deleted after .*`kubectl -n longreel get pods"):
         operator(home).execute(given)
     assert len(cluster.created) == 1

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from contracts.home import Home
 from longreel.embedded_airflow import EmbeddedAirflow, end_session
+from longreel.lake.home import Home
 from tests.kfp_server import KfpServer
 from tests.kubernetes_server import KubernetesServer
 from tests.operators.test_retrain import DAY, judged_by_pods

@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from contracts.home import Home
-from contracts.lake import Manifest
+from longreel.lake.home import Home
+from longreel.lake.table import Manifest
 from longreel.run import spark_variables
 from tests.reliability.days import told, trained
 from tests.reliability.pipeline import (

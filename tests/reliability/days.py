@@ -7,10 +7,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from components import registry
-from components.ledger import Ledger
-from contracts.home import TRACKING_VARIABLE, Home
+from longreel.components.registry import registry
+from longreel.components.registry.ledger import Ledger
 from longreel.embedded_airflow import DATABASE
+from longreel.lake.home import TRACKING_VARIABLE, Home
 from longreel.run import spark_variables
 from tests.reliability.pipeline import FIRST, Case, client_of, correct, new_home, require_whole
 from tests.reliability.stack import DAILY, REBUILD, TRAIN, Stack, mlflow_server, postgres, until

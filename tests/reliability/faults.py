@@ -17,9 +17,9 @@ from pathlib import Path
 
 import psutil
 
-from components import registry
-from components.ledger import Ledger
-from contracts.home import TRACKING_VARIABLE, Home
+from longreel.components.registry import registry
+from longreel.components.registry.ledger import Ledger
+from longreel.lake.home import TRACKING_VARIABLE, Home
 from longreel.run import spark_variables
 from tests.reliability.lossy_proxy import losing
 from tests.reliability.pipeline import (

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
-from components import registry
-from components.ledger import Ledger
-from contracts.home import Home
-from contracts.lake import Lake
-from contracts.lineage import stale_partitions
-from contracts.schemas import DATASETS
+from longreel.components.registry import registry
+from longreel.components.registry.ledger import Ledger
+from longreel.contracts.schemas import DATASETS
 from longreel.embedded_airflow import airflow_environment
+from longreel.lake.home import Home
+from longreel.lake.lineage import stale_partitions
+from longreel.lake.table import Lake
 
 FIRST = date(2026, 1, 5)
 SMALL = ["--users", "150", "--items", "600"]

@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 import psutil
 
-from contracts.home import Home
 from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, session_members
+from longreel.lake.home import Home
 
 DAILY, TRAIN, REBUILD = "longreel_daily", "longreel_train", "longreel_rebuild"
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")

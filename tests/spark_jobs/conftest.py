@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from contracts.home import Home
+from longreel.lake.home import Home
 
 # Tests are imported without packages, so what they share is found by folder.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -18,7 +18,7 @@ from spark_helpers import new_home
 @pytest.fixture(scope="session")
 def spark() -> Iterator[Any]:
     """The session that the steps under test find too."""
-    from spark_jobs.session import spark_session
+    from longreel.spark_jobs.session import spark_session
 
     session = spark_session("longreel tests")
     yield session

@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contracts.home import Home
-from contracts.lake import digest_of
-from contracts.schemas import DATASETS
-from spark_jobs.buckets import bucket_of
+from longreel.contracts.digests import digest_of
+from longreel.contracts.schemas import DATASETS
+from longreel.lake.home import Home
+from longreel.spark_jobs.buckets import bucket_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = date(2026, 3, 2)

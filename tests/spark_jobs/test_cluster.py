@@ -16,8 +16,8 @@ from urllib.request import urlopen
 import pytest
 from spark_helpers import DAY, REPOSITORY, longreel, new_home, row, write_raw
 
-from contracts.home import Home
-from contracts.schemas import DATASETS
+from longreel.contracts.schemas import DATASETS
+from longreel.lake.home import Home
 
 pytestmark = pytest.mark.slow
 DAYS = [DAY + timedelta(days=number) for number in range(3)]
@@ -26,10 +26,10 @@ BIN = Path(sys.executable).parent
 PROBE = """
 import sys
 sys.path.insert(0, {repository!r})
-from spark_jobs.session import spark_session
+from longreel.spark_jobs.session import spark_session
 
 def where(_):
-    import contracts.lake, spark_jobs.bucket_tasks as module
+    import longreel.lake.table, longreel.spark_jobs.bucket_tasks as module
     return module.__file__ + " " + contracts.lake.__file__
 
 print("FOUND", *spark_session("probe").sparkContext.parallelize(range(4), 4).map(where).distinct().collect())

@@ -3,7 +3,7 @@
 from datetime import date
 from pathlib import Path
 
-from spark_jobs.quality import Between, check
+from longreel.spark_jobs.quality import Between, check
 
 
 def test_a_validation_page_names_its_dataset_and_day(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from spark_helpers import DAY, MIDNIGHT_MS, event, longreel, publish_events, write_raw
 
-from contracts.config import DriftPolicy
-from contracts.home import Home
-from contracts.lake import Manifest
-from spark_jobs.drift import Measure, event_drift, sample_measures
-from spark_jobs.simulated_day import simulate_day
-from spark_jobs.simulated_world import WorldSettings, make_world
+from longreel.contracts.config import DriftPolicy
+from longreel.lake.home import Home
+from longreel.lake.table import Manifest
+from longreel.spark_jobs.drift import Measure, event_drift, sample_measures
+from longreel.spark_jobs.simulated_day import simulate_day
+from longreel.spark_jobs.simulated_world import WorldSettings, make_world
 
 POLICY = DriftPolicy()
 TODAY = DAY + timedelta(days=3)
@@ -278,8 +278,8 @@ def user_day(number: int, first_user: int = 0, requests: int = 5, clicks: int = 
 
 
 def test_the_shipped_limits_are_checked_where_they_are_declared(tmp_path: Path) -> None:
-    from contracts.config import parse_config
-    from contracts.errors import LongreelError
+    from longreel.contracts.config import parse_config
+    from longreel.contracts.errors import LongreelError
 
     assert parse_config("[drift]\nvolume = [2.0, 3.0]").drift.volume == (2.0, 3.0)
     for text in ("volume = [3.0, 2.0]", "users = [0.5, 2.0]", "new_items = [0.1]", "min_days = 9", "min_days = 0"):

@@ -15,14 +15,14 @@ import pytest
 from brute_force_samples import samples_of
 from spark_helpers import DAY, Row, contents, event, longreel, new_home, published, row, step, wait_for, write_raw
 
-from contracts.errors import LongreelError
-from contracts.forgotten import records, tombstones
-from contracts.home import Home
-from contracts.lake import Lake, Stage
-from contracts.lineage import stale_partitions
-from contracts.schemas import DATASETS
-from spark_jobs.republish import user_ids
-from spark_jobs.sources.generic import GenericSource
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import DATASETS
+from longreel.lake.erasure import records, tombstones
+from longreel.lake.home import Home
+from longreel.lake.lineage import stale_partitions
+from longreel.lake.table import Lake, Stage
+from longreel.spark_jobs.republish import user_ids
+from longreel.spark_jobs.sources.generic import GenericSource
 
 DAYS = [DAY + timedelta(days=number) for number in range(4)]
 THROUGH = DAY - timedelta(days=1)

@@ -5,7 +5,7 @@ from typing import Any
 
 from spark_helpers import DAY, contents, event, longreel, publish_events, published
 
-from contracts.lineage import stale_partitions
+from longreel.lake.lineage import stale_partitions
 
 DAYS = [DAY + timedelta(days=number) for number in range(5)]
 DAY_MS = 86_400_000

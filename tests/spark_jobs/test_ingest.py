@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from spark_helpers import DAY, MIDNIGHT_MS, contents, longreel, published, row, write_raw
 
-from contracts.errors import LongreelError
-from contracts.home import Home
-from spark_jobs.sources.generic import GenericSource
+from longreel.contracts.errors import LongreelError
+from longreel.lake.home import Home
+from longreel.spark_jobs.sources.generic import GenericSource
 
 DAY_MS = 86_400_000
 BAD: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from spark_helpers import DAY, longreel, published, row, step, write_raw
 
-from contracts.lineage import stale_partitions
+from longreel.lake.lineage import stale_partitions
 
 DAYS = [DAY + timedelta(days=number) for number in range(5)]
 DAY_MS = 86_400_000

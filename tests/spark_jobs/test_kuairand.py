@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pytest
 from spark_helpers import REPOSITORY, longreel, published
 
-from spark_jobs.sources import open_source
-from spark_jobs.users import user_features
+from longreel.spark_jobs.sources import open_source
+from longreel.spark_jobs.users import user_features
 
 REAL = REPOSITORY.parent / "shared" / "data" / "kuairand-pure"
 COLUMNS = (

@@ -20,7 +20,7 @@ from spark_helpers import (
     write_raw,
 )
 
-from contracts.alive import ALIVE
+from longreel.lake.lease import ALIVE
 
 
 def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any, make_home: Any) -> None:

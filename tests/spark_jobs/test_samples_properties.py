@@ -18,20 +18,20 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from spark_helpers import DAY, Row, event, longreel, new_home, publish_events, published
 
-from contracts.config import SamplesConfig
-from contracts.errors import LongreelError
-from contracts.home import Home
-from contracts.lake import Lake
-from contracts.schemas import EVENTS, SAMPLES
-from model.samples import SampleRows
-from spark_jobs import samples as samples_module
-from spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory, Day
-from spark_jobs.history import find_history, history_settings
-from spark_jobs.list_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts, combined, sample_facts
-from spark_jobs.list_digest import digest_from
-from spark_jobs.list_files import write_bucket
-from spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
-from spark_jobs.timeline import Timeline
+from longreel.contracts.config import SamplesConfig
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import EVENTS, SAMPLES
+from longreel.lake.home import Home
+from longreel.lake.table import Lake
+from longreel.model.data.samples import SampleRows
+from longreel.spark_jobs import samples as samples_module
+from longreel.spark_jobs.array_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts, combined, sample_facts
+from longreel.spark_jobs.array_digest import digest_from
+from longreel.spark_jobs.array_io import write_bucket
+from longreel.spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory, Day
+from longreel.spark_jobs.history import find_history, history_settings
+from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
+from longreel.spark_jobs.user_histories import Timeline
 
 DAY_MS = 86_400_000
 GAP_MS = 3

@@ -1,4 +1,4 @@
-"""Spark and the bucket reader see a column that came later as `contracts.conform` does, and steps go on over both."""
+"""Spark and the bucket reader see a column that came later as lake/schema_evolution.py does, and steps go on over both."""
 
 from datetime import timedelta
 from typing import Any
@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from spark_helpers import DAY, contents, event, longreel, publish_events, published
 
-from contracts import lake as lake_module
-from contracts import schemas
-from contracts.lake import digest_of
-from contracts.schemas import DATASETS, Later, later
+from longreel.contracts import schemas
+from longreel.contracts.digests import digest_of
+from longreel.contracts.schemas import DATASETS, Later, later
+from longreel.lake import table as lake_module
 
 TOMORROW = DAY + timedelta(days=1)
 
@@ -30,8 +30,8 @@ def grow(patch: pytest.MonkeyPatch) -> None:
 def test_spark_reads_old_and_new_partitions_together(
     spark: Any, make_home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spark_jobs.list_files import read_bucket
-    from spark_jobs.tables import read_partitions
+    from longreel.spark_jobs.array_io import read_bucket
+    from longreel.spark_jobs.tables import read_partitions
 
     home = make_home()
     lake = home.lake

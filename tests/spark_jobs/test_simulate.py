@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from spark_helpers import longreel
 
-from contracts.actions import ACTIONS, LABELS, labels
-from spark_jobs.simulated_day import ACTED, DAY_MS, Impressions, day_file, midnight_of, simulate_day
-from spark_jobs.simulated_world import WorldSettings, inverse_mod, make_world, prime_from
+from longreel.contracts.actions import ACTIONS, LABELS, labels
+from longreel.spark_jobs.simulated_day import ACTED, DAY_MS, Impressions, day_file, midnight_of, simulate_day
+from longreel.spark_jobs.simulated_world import WorldSettings, inverse_mod, make_world, prime_from
 
 ROOT = Path(__file__).resolve().parents[2]
 MONDAY = date(2026, 1, 5)

@@ -12,12 +12,12 @@ import pytest
 from brute_force_samples import samples_of
 from spark_helpers import DAY, MIDNIGHT_MS, REPOSITORY, event, longreel, publish_events, published
 
-from contracts.config import SamplesConfig
-from contracts.ragged import list_values
-from contracts.schemas import EVENTS
-from spark_jobs import samples as samples_module
-from spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
-from spark_jobs.timeline import Timeline
+from longreel.contracts.config import SamplesConfig
+from longreel.contracts.jagged import list_values
+from longreel.contracts.schemas import EVENTS
+from longreel.spark_jobs import samples as samples_module
+from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
+from longreel.spark_jobs.user_histories import Timeline
 
 NOBODY = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64))
 TARGETS = 512
@@ -25,7 +25,7 @@ CROWD = """
 import resource
 import numpy as np
 import pyarrow as pa
-from contracts.schemas import EVENTS
+from longreel.contracts.schemas import EVENTS
 from test_skew import columns, build
 
 users = {users}

@@ -1,0 +1,1 @@
+"""Gates: a candidate and the champion compared under a policy."""

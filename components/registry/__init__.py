@@ -1,0 +1,1 @@
+"""MLflow: runs, registered models and the promotion ledger."""

@@ -1,0 +1,1 @@
+"""Plots, run cards and summaries."""

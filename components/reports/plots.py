@@ -1,0 +1,238 @@
+"""What does a report look like? Figures that answer one question each, drawn without a display."""
+
+import textwrap
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from longreel.contracts.decision import STOPPING, VERDICTS, Decision, Gate
+from longreel.contracts.report import EVERYBODY, Estimate, EvaluationReport
+from longreel.model.data.windows import Distribution
+
+PLOTS = "plots"  # the folder in an MLflow run
+CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
+BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
+COLOUR = {"pass": BETTER, "unjudged": "#d1d9e0", "hold": UNSURE, "fail": WORSE}
+
+
+def write_plots(
+    candidate: EvaluationReport, champion: EvaluationReport | None, decision: Decision, folder: Path
+) -> list[Path]:
+    """Write every plot as PNG into `folder`; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "gate_waterfall.png": gate_waterfall(decision),
+        "auc_by_window.png": auc_by_window(candidate, champion),
+        "gain_by_history.png": gain_by_history(candidate),
+        "reliability.png": reliability(candidate),
+    }
+    if champion is not None:
+        figures["gain_over_champion.png"] = gain_over_champion(candidate, champion)
+        figures["gain_by_slice.png"] = gain_by_slice(candidate, champion)
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=110)
+    return [folder / name for name in figures]
+
+
+def draw_windows(axis: Axes, windows: Distribution) -> None:
+    """Bars of the windows drawn, and a line of those configured."""
+    edges, width = windows["edges"], windows["edges"][1] - windows["edges"][0]
+    axis.bar(edges[:-1], windows["drawn_share"], width, align="edge", color=CANDIDATE, alpha=0.5, label="drawn")
+    axis.step(edges, [*windows["configured_share"], 0.0], where="post", color="k", lw=1, label="configured")
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
+    """How long are the histories that training asks for? Windows drawn, beside those configured; `means` of each half
+    of the training where they grow."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axis = figure.subplots()
+    draw_windows(axis, windows)
+    grown = "" if len(means) == 1 else f" ({' then '.join(f'{mean:,.0f}' for mean in means)})"
+    axis.set_title(
+        f"mean drawn {windows['drawn_mean']:,.0f}, configured {windows['configured_mean']:,.0f}{grown}", fontsize=10
+    )
+    axis.set_xlabel("training window, events")
+    axis.set_ylabel("share of requests")
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axis.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def _panels(report: EvaluationReport, title: str) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(1.2 + 3.8 * len(report.tasks), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(report.tasks), squeeze=False)[0]
+    figure.suptitle(title, fontsize=11)
+    for axis, task in zip(axes, report.tasks, strict=True):
+        axis.set_title(task, fontsize=10)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes)
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+
+
+def _ladder(
+    axis: Axes, report: EvaluationReport, task: str, metric: str, colour: str, label: str, shift: float
+) -> None:
+    """One model's metric over the windows, with its intervals; `shift` keeps two models' bars from lying on another."""
+    rows = [row for row in report.rows if row.task == task and row.slice == "all"]
+    known = [(row.window, getattr(row, metric)) for row in rows if getattr(row, metric).value is not None]
+    if not known:
+        return
+    at = [window * shift for window, _ in known]
+    values = [e.value for _, e in known]
+    below = [max(0.0, e.value - e.low) if e.low is not None else 0.0 for _, e in known]
+    above = [max(0.0, e.high - e.value) if e.high is not None else 0.0 for _, e in known]
+    axis.errorbar(at, values, yerr=[below, above], marker="o", ms=4, lw=1.4, capsize=3, color=colour, label=label)
+
+
+def _window_axis(axis: Axes, report: EvaluationReport) -> None:
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(report.windows, [f"{w:,}" for w in report.windows], fontsize=8)
+    axis.minorticks_off()
+    axis.set_xlabel("history events read")
+
+
+def _compare(
+    candidate: EvaluationReport, champion: EvaluationReport | None, metric: str, title: str
+) -> tuple[Figure, list[Axes]]:
+    figure, axes = _panels(candidate, title)
+    for axis, task in zip(axes, candidate.tasks, strict=True):
+        _ladder(axis, candidate, task, metric, CANDIDATE, "candidate", 1.0)
+        if champion is not None and task in champion.tasks:
+            _ladder(axis, champion, task, metric, CHAMPION, "champion", 1.06)
+        _window_axis(axis, candidate)
+    _legend(figure, axes[0])
+    return figure, axes
+
+
+def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None) -> Figure:
+    """Does reading more history help, and is the candidate better at every length?"""
+    percent = f"{candidate.interval:.0%} user-bootstrap interval"
+    figure, axes = _compare(candidate, champion, "auc", f"AUC on {candidate.date} by history window ({percent})")
+    for axis in axes:
+        axis.axvline(candidate.training_mean_window, color=GREY, lw=1, ls=":")
+    axes[0].set_ylabel("AUC  (dotted: mean training window)")
+    return figure
+
+
+def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
+    """Is the candidate surely better? The paired difference, whose interval is what the gates look at."""
+    title = f"AUC on {candidate.date}: candidate minus champion, paired {candidate.interval:.0%} interval"
+    figure, axes = _panels(candidate, title)
+    for axis, task in zip(axes, candidate.tasks, strict=True):
+        axis.axhline(0.0, color=GREY, lw=1, ls=":")
+        for window in candidate.windows:
+            gain = candidate.auc_gain(champion, task, window)
+            if gain.value is None or gain.low is None or gain.high is None:
+                continue
+            axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
+            axis.plot([window], [gain.value], "o", ms=4, color=CANDIDATE)
+        _window_axis(axis, candidate)
+    axes[0].set_ylabel("AUC gained  (above 0: better)")
+    return figure
+
+
+def reliability(report: EvaluationReport) -> Figure:
+    """Do things happen as often as predicted? Observed against predicted rates, in bins of equally many targets."""
+    window = report.windows[-1]
+    figure, axes = _panels(report, f"Reliability on {report.date} at {window:,} events, bins of equally many targets")
+    for axis, task in zip(axes, report.tasks, strict=True):
+        bins = [b for b in report.reliability if b.task == task and b.observed.value is not None]
+        most = max([b.predicted for b in bins] + [b.observed.high or 0.0 for b in bins], default=1.0)
+        axis.plot([0, most], [0, most], color=GREY, lw=1, ls=":", label="as often as predicted")
+        for b in bins:
+            ends = [b.observed.low or 0.0, b.observed.high or 0.0]
+            axis.plot([b.predicted] * 2, ends, color=CANDIDATE, lw=1.4)
+        rates = [b.observed.value for b in bins]
+        axis.plot([b.predicted for b in bins], rates, "o", ms=4, color=CANDIDATE, label="observed")  # type: ignore[arg-type]
+        row = report.row(task, window)
+        if row.calibration.value is not None and row.ece.value is not None:
+            said = f"predicted / observed {row.calibration.value:.3f}\ncalibration error {row.ece.value:.4f}"
+            axis.text(0.03, 0.97, said, transform=axis.transAxes, va="top", fontsize=8)
+        axis.set_xlabel("predicted rate")
+    axes[0].set_ylabel("observed rate")
+    _legend(figure, axes[0])
+    return figure
+
+
+def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
+    """Who gains from the candidate, and does anybody lose? The paired difference in every slice."""
+    title = f"AUC on {candidate.date} by slice: candidate minus champion, paired {candidate.interval:.0%} interval"
+    figure, axes = _panels(candidate, title)
+    window = candidate.windows[-1]
+    for axis, task in zip(axes, candidate.tasks, strict=True):
+        every = {name: candidate.auc_gain(champion, task, window, name) for name in candidate.slices}
+        gains = {name: gain for name, gain in every.items() if gain.value is not None}
+        _forest(axis, gains, {name: candidate.row(task, window, name).users for name in gains})
+        axis.set_xlabel("AUC gained")
+    return figure
+
+
+def gain_by_history(report: EvaluationReport) -> Figure:
+    """Who gains from reading more than training did in the mean? By how much history a user has."""
+    longest, usual = report.windows[-1], report.usual_window
+    title = f"AUC on {report.date}: reading {longest:,} instead of {usual:,} events, by history length"
+    figure, axes = _panels(report, title)
+    for axis, task in zip(axes, report.tasks, strict=True):
+        names = [name for name in report.slices if name == EVERYBODY or name.startswith("history")]
+        found = {g.slice: g.auc for g in report.window_gains if g.task == task}
+        gains = {name: found[name] for name in names if name in found}
+        _forest(axis, gains, {name: report.row(task, longest, name).users for name in gains})
+        axis.set_xlabel("AUC gained")
+    return figure
+
+
+def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> None:
+    """One line an interval, against zero."""
+    axis.axvline(0.0, color=GREY, lw=1, ls=":")
+    for place, gain in enumerate(gains.values()):
+        if gain.value is None or gain.low is None or gain.high is None:
+            continue
+        colour = WORSE if gain.high < 0 else BETTER if gain.low > 0 else GREY
+        axis.plot([gain.low, gain.high], [place, place], color=colour, lw=1.6)
+        axis.plot([gain.value], [place], "o", ms=4, color=colour)
+    axis.set_yticks(range(len(gains)), [f"{name}  ({users[name]:,})" for name in gains], fontsize=7)
+    axis.invert_yaxis()
+    axis.xaxis.set_major_locator(MaxNLocator(4))
+    axis.tick_params(axis="x", labelsize=8)
+
+
+def gate_waterfall(decision: Decision) -> Figure:
+    """Which gates did the candidate pass, where was it stopped, and by what?"""
+    groups: dict[str, list[Gate]] = {}
+    for gate in decision.gates:
+        groups.setdefault(gate.group, []).append(gate)
+    steps = len(groups)
+    figure = Figure(figsize=(11, 0.8 + 0.52 * steps), layout="constrained")
+    axis = figure.subplots()
+    for place, (name, gates) in enumerate(groups.items()):
+        left = float(place)
+        for verdict in reversed(VERDICTS):
+            share = sum(gate.verdict == verdict for gate in gates) / len(gates)
+            axis.barh(place, share, left=left, height=0.66, color=COLOUR[verdict])
+            left += share
+        axis.text(-0.15, place, name, va="center", ha="right", fontsize=10)
+        axis.text(place + 1.15, place, _verdicts(gates, 124 - 7 * place), va="center", fontsize=8.5)
+    axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, judged on {decision.date}")
+    axis.set_xlim(-1.6, 2.2 * steps)
+    axis.set_ylim(steps - 0.4, -0.6)
+    axis.axis("off")
+    return figure
+
+
+def _verdicts(gates: list[Gate], width: int) -> str:
+    """How many gates of a group ended how, and the first reason that stopped the candidate, on two lines."""
+    counts = [f"{n} {v}" for v in VERDICTS if (n := sum(gate.verdict == v for gate in gates))]
+    stopped = [gate.reason for verdict in STOPPING for gate in gates if gate.verdict == verdict]
+    if not stopped:
+        return ", ".join(counts)
+    lines = textwrap.wrap(f"{', '.join(counts)}.  {stopped[0]}", width, max_lines=3, placeholder=" ...")
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""What came out, on one screen: the window ladder, the decision with its reasons, the version and where plots are."""
+
+from datetime import date
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longreel.contracts.decision import Decision
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.report import Estimate, EvaluationReport
+from longreel.contracts.serialization import read_summary
+from longreel.lake.home import Home
+
+LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
+MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
+TOGETHER = {
+    "calibration": "Predicted rates are right",
+    "windows": "Long windows do no sure harm",
+    "slice": "No sure loss in",
+}  # gates that say little one by one where they passed
+VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]", "unjudged": "unjudged"}
+
+
+def _interval(estimate: Estimate, digits: int = 4) -> str:
+    if estimate.value is None:
+        return "–"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.value:.{digits}f}"
+    return f"{estimate.value:.{digits}f} [dim]±{(estimate.high - estimate.low) / 2:.{digits}f}[/]"
+
+
+def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Table:
+    """The window ladder of every task with intervals; with a champion's report, the paired AUC difference too."""
+    level = f"± half of the {report.interval:.0%} user-bootstrap interval"
+    everyone = report.row(report.tasks[0], report.windows[0])
+    counts = f"{everyone.users:,} users, {everyone.requests:,} requests, {everyone.targets:,} targets"
+    table = Table(
+        title=f"Model {report.model_digest} on {report.date}: {counts}",
+        caption=f"{level}; longest history {report.longest_history:,}; mean training window "
+        f"{report.training_mean_window:,}",
+    )
+    table.add_column("task", no_wrap=True)
+    table.add_column("window", justify="right", no_wrap=True)
+    for name in ("AUC", "GAUC", "log loss", "pred. / obs.", *(["AUC - champion"] if champion else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for task in report.tasks:
+        for window in report.windows:
+            row = report.row(task, window)
+            cells = [_interval(row.auc), _interval(row.gauc), _interval(row.log_loss), _interval(row.calibration, 3)]
+            if champion is not None:
+                cells.append(_gain(report.auc_gain(champion, task, window)))
+            last = window == report.windows[-1]
+            table.add_row(task if window == report.windows[0] else "", f"{window:,}", *cells, end_section=last)
+    return table
+
+
+def _gain(gain: Estimate) -> str:
+    if gain.value is None:  # another ladder, or undefined on this day
+        return "–"
+    return f"{gain.value:+.4f} [dim]({gain.low:+.4f} .. {gain.high:+.4f})[/]"
+
+
+def decision_table(decision: Decision) -> Table:
+    """Every gate of a decision with its sentence; slices and tasks that passed share a line, as do unjudged ones."""
+    table = Table(title=f"Decision on {decision.date}: {MARKS[decision.outcome]}", title_justify="left")
+    table.add_column("gate", no_wrap=True)
+    table.add_column("verdict")
+    table.add_column("reason")
+    passed: dict[str, list[str]] = {}
+    for gate in decision.gates:
+        if gate.verdict == "pass" and gate.group in TOGETHER:
+            passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
+        elif gate.verdict != "unjudged":
+            table.add_row(gate.name, VERDICTS[gate.verdict], escape(gate.reason))
+    for group, names in passed.items():
+        table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
+    if decision.unjudged:
+        table.add_row("", VERDICTS["unjudged"], decision.unjudged)
+    return table
+
+
+def wide_console() -> Console:
+    """A console for these tables: as wide as the terminal, and wide enough for them in a log file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=LOG_COLUMNS)
+
+
+def judged_days(home: Home) -> list[date]:
+    """Days with a finished retrain under `reports/`, oldest first."""
+    found = home.reports.glob("*/summary.json") if home.reports.is_dir() else ()
+    return sorted(date.fromisoformat(path.parent.name) for path in found)
+
+
+def print_summary(home: Home, day: date | None = None, console: Console | None = None) -> None:
+    """Print what the retrain of `day` ended with; by default the newest one. Says so where there is none."""
+    console = console or wide_console()
+    days = judged_days(home)
+    if day is None and not days:
+        console.print(
+            "No candidate has been judged yet: the freshness policy has not asked for one (`longreel status`)."
+        )
+        return
+    folder = home.reports / str(day or days[-1])
+    if not (folder / "summary.json").is_file():
+        have = f"judged days are {days[0]} .. {days[-1]}" if days else "no day was judged"
+        raise LongreelError(f"no retrain was finished for {folder.name}; {have}")
+    summary = read_summary(folder / "summary.json")
+    report = EvaluationReport.read(folder / "report.json")
+    rival = folder / "champion_report.json"
+    champion = EvaluationReport.read(rival) if rival.is_file() else None
+    console.print(ladder_table(report, champion))
+    console.print(decision_table(Decision.read(folder / "decision.json")))
+    before, after = (f"version {v}" if v else "none" for v in (summary["champion_before"], summary["champion_after"]))
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("model", f"{summary['model']} version {summary['version']}")
+    facts.add_row("champion", f"{before} -> {after}" if before != after else f"{after} (unchanged)")
+    facts.add_row("trained on", f"{summary['train_first_day']} .. {summary['train_last_day']} ({summary['trigger']})")
+    facts.add_row("MLflow run", f"{summary['run_name']}  ({home.run_page(summary['run_id']) or summary['run_id']})")
+    judged = home.lake.manifest("samples", date.fromisoformat(folder.name))
+    for warning in judged.details.get("warnings", []) if judged else []:
+        facts.add_row("[yellow]data warning[/]", escape(warning))
+    facts.add_row("reports", str(folder))
+    facts.add_row("plots", str(folder / "plots"))
+    if (cost := report.scoring) is not None:
+        memory = f"{cost.peak_memory_mib:,.0f} MiB"
+        facts.add_row("scoring", f"{cost.latency_ms:,.1f} ms and {memory} for {cost.shape} on {cost.device}")
+    console.print(facts, soft_wrap=True)

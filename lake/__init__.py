@@ -1,0 +1,1 @@
+"""The lake: storage, manifests, leases, tables, maintenance, lineage and erasure. Imports contracts only."""

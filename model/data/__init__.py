@@ -1,0 +1,1 @@
+"""Sample files, windows and jagged request batches."""

@@ -1,0 +1,107 @@
+"""What does the model see? `RequestBatch`: requests with their histories and targets, packed without padding.
+
+Legend used in names throughout model/: B requests, H packed history events, T packed targets, D width, N heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longreel.model.data.lookup import BatchRows
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestBatch:
+    """B requests. Request b owns history[history_offsets[b] : history_offsets[b+1]], oldest first, every event
+    strictly older than request_time_ms[b], and target[target_offsets[b] : target_offsets[b+1]].
+    """
+
+    history: dict[str, Tensor]  # contracts.schemas.HISTORY_FIELDS, each [H], integer
+    history_offsets: Tensor  # [B+1] int64
+    history_total: Tensor  # [B] int64, the events that the request has, of which a window may hide the oldest
+    target: dict[str, Tensor]  # contracts.schemas.TARGET_FIELDS, each [T], integer
+    target_offsets: Tensor  # [B+1] int64
+    labels: Tensor  # [T, tasks] float32; [T, 0] where there is nothing to learn from
+    request_time_ms: Tensor  # [B] int64
+    user_features: Tensor  # [B, F] int64
+    user_id: Tensor  # [B] int64
+    request_index: Tensor  # [B] int64, the request's ordinal in what it was read from
+    max_history: int  # longest history in the batch: known without asking the device
+    max_targets: int
+    rows: BatchRows | None = None  # the table rows that it reads, where somebody has found them ahead
+
+    @property
+    def num_requests(self) -> int:
+        """B."""
+        return self.request_time_ms.shape[0]
+
+    @property
+    def num_events(self) -> int:
+        """H."""
+        return self.history["item_id"].shape[0]
+
+    @property
+    def num_targets(self) -> int:
+        """T."""
+        return self.target["item_id"].shape[0]
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "RequestBatch":
+        """The same batch, every tensor moved, always in the same order."""
+        moved: dict[str, Any] = {}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if isinstance(value, dict):
+                moved[each.name] = {name: move(tensor) for name, tensor in value.items()}
+            elif isinstance(value, Tensor):
+                moved[each.name] = move(value)
+            elif isinstance(value, BatchRows):
+                moved[each.name] = value.map(move)
+        return replace(self, **moved)
+
+    def record_stream(self, stream: torch.cuda.Stream) -> None:
+        """Keep the batch's memory until what `stream` has been given so far is done, whoever made it."""
+
+        def mark(tensor: Tensor) -> Tensor:
+            tensor.record_stream(stream)
+            return tensor
+
+        self.map(mark)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "RequestBatch":
+        """The same batch on a device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+
+def segment_ids(offsets: Tensor, total: int) -> Tensor:
+    """Which segment each packed element belongs to. offsets [S+1] -> [total] int64."""
+    lengths = offsets[1:] - offsets[:-1]
+    return torch.repeat_interleave(torch.arange(lengths.shape[0], device=offsets.device), lengths, output_size=total)
+
+
+def one_row_per_target(batch: RequestBatch) -> RequestBatch:
+    """The slow twin of request-level batching: each target becomes a request with its own copy of the history.
+
+    The model must give the same logits for it, and the same gradients.
+    """
+    request = segment_ids(batch.target_offsets, batch.num_targets)
+    starts, lengths = batch.history_offsets[:-1][request], batch.history_offsets.diff()[request]
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    total = int(offsets[-1])
+    row = segment_ids(offsets, total)
+    take = starts[row] + torch.arange(total, device=row.device) - offsets[row]
+    return replace(
+        batch,
+        history={name: values[take] for name, values in batch.history.items()},
+        history_offsets=offsets,
+        history_total=batch.history_total[request],
+        target_offsets=torch.arange(batch.num_targets + 1, device=row.device),
+        request_time_ms=batch.request_time_ms[request],
+        user_features=batch.user_features[request],
+        user_id=batch.user_id[request],
+        request_index=batch.request_index[request],
+        max_targets=min(1, batch.num_targets),
+        rows=None,
+    )

@@ -1,0 +1,130 @@
+"""Which table rows does a batch read? Found once, ahead of the step, each row once however many events read it.
+
+Everything here is integers: ids become rows of hashed tables, times and outcomes rows of a small context table. It runs
+in the thread that reads ahead, on the device that trains; the step itself then only gathers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from longreel.model.data.hashing import bucket, mix64
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchRows:
+    """What a batch reads. With `unique`, `history` and `target` are places in it; without, rows of the whole table."""
+
+    history: Tensor  # [H, features] int32
+    target: Tensor  # [T, features] int32
+    user: Tensor  # [B, F] int32
+    history_context: Tensor  # [H, features + 1] int32: rows of the context table, then action bits
+    target_context: Tensor  # [T, 2] int32
+    match_counts: Tensor | None = None  # [T, numbers] float32, of a model that counts (model/nn/match_counts.py)
+    unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
+    counts: Tensor | None = None  # [U] int64: how many lookups read each of them
+    user_unique: Tensor | None = None  # [V] int64, increasing: rows of the user table
+
+    @property
+    def num_unique(self) -> int:
+        """U, or 0 where rows are of the whole table."""
+        return 0 if self.unique is None else self.unique.shape[0]
+
+    @property
+    def num_user_unique(self) -> int:
+        """V, likewise."""
+        return 0 if self.user_unique is None else self.user_unique.shape[0]
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "BatchRows":
+        """The same rows, every tensor moved."""
+        own: dict[str, Tensor | None] = {each.name: getattr(self, each.name) for each in fields(self)}
+        moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in own.items()}
+        return replace(self, **moved)
+
+
+class HashedTable(nn.Module):
+    """Vectors of several id features in one matrix: a feature owns as many rows as it was given, hashed within them."""
+
+    def __init__(self, sizes: dict[str, int], width: int, std: float = 0.1) -> None:
+        super().__init__()
+        self.sizes = sizes
+        ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
+        self.starts = dict(zip(sizes, [0, *ends[:-1]], strict=True))
+        self.register_buffer("_first", torch.tensor([0, *ends[:-1]]), persistent=False)
+        self.register_buffer("_size", torch.tensor(list(sizes.values())), persistent=False)
+        self._first: Tensor  # [features], so that all are hashed at once
+        self._size: Tensor
+        self.weight = nn.Parameter(torch.empty(ends[-1], width).normal_(std=std))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of all features."""
+        return self.weight.shape[0]
+
+    def rows(self, ids: dict[str, Tensor]) -> Tensor:
+        """Ids of every feature, each [E], in the table's order -> rows [E, features] int32."""
+        together = torch.stack([ids[name].long() for name in self.sizes], dim=-1)
+        return (bucket(together, self._size) + self._first).int()
+
+    def field_rows(self, ids: Tensor) -> Tensor:
+        """Ids [E, F] of F fields that share one feature's rows, hashed with their field -> rows [E, F] int32."""
+        (size,) = self.sizes.values()
+        field = torch.arange(ids.shape[1], device=ids.device)
+        return bucket(mix64(ids) ^ mix64(field), size).int()
+
+    def gather(self, unique: Tensor | None) -> Tensor:
+        """The rows `unique` [U, width], whose gradient comes back as those rows alone; None: the whole table."""
+        return self.weight if unique is None else gather_rows(self.weight, unique)
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: "torch.autograd.function.FunctionCtx", weight: Tensor, unique: Tensor) -> Tensor:
+        ctx.save_for_backward(unique)
+        ctx.table_shape = weight.shape  # type: ignore[attr-defined]
+        return weight.index_select(0, unique)
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor
+    ) -> tuple[Tensor, None]:
+        (unique,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        shape = ctx.table_shape  # type: ignore[attr-defined]
+        return row_gradient(unique, gradient, shape), None
+
+
+def gather_rows(weight: Tensor, unique: Tensor) -> Tensor:
+    """weight[unique], with a sparse gradient for `weight`: `unique` [U] must be increasing, without repeats."""
+    out: Tensor = _GatherRows.apply(weight, unique)  # type: ignore[no-untyped-call]
+    return out
+
+
+def row_gradient(unique: Tensor, values: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
+    """A sparse gradient of a table [rows, width] from distinct increasing rows [U] and their values [U, width]."""
+    return torch.sparse_coo_tensor(unique[None], values, shape, is_coalesced=True, check_invariants=False)
+
+
+class RowFinder:
+    """Finds the distinct rows of a table that some lookups name, without sorting: marks them, then counts the marks.
+
+    Costs a pass over the lookups and one over a byte a table row. Not for two threads at once.
+    """
+
+    def __init__(self, num_rows: int, device: torch.device) -> None:
+        self._marked = torch.zeros(num_rows, dtype=torch.bool, device=device)
+        self._place = torch.zeros(num_rows, dtype=torch.int32, device=device)
+
+    def __call__(self, *lookups: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Rows, each of any shape -> distinct rows [U] int64 in increasing order, and the lookups as places in them.
+
+        Waits for the device, which alone knows U.
+        """
+        for lookup in lookups:
+            self._marked.index_fill_(0, lookup.flatten().long(), True)
+        unique = self._marked.nonzero().squeeze(1)
+        self._place.index_copy_(0, unique, torch.arange(len(unique), dtype=torch.int32, device=unique.device))
+        self._marked.zero_()
+        return unique, [self._place[lookup.flatten()].view(lookup.shape) for lookup in lookups]

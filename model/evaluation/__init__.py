@@ -1,0 +1,1 @@
+"""Metrics, reports, scoring and consistency checks of a trained model."""

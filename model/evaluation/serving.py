@@ -1,0 +1,64 @@
+"""What does a served model answer? Probabilities for a table of requests, in the table's order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.jagged import list_values
+from longreel.contracts.schemas import REQUEST_TABLE
+from longreel.lake.schema_evolution import conform
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.batch_scoring import score_rows
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.checkpoint import load_model
+from longreel.model.training.train import pick_device
+
+DEFAULT_WINDOW = 10_240
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A loaded model that scores request tables (contracts.schemas.REQUEST_TABLE)."""
+
+    ranker: Ranker
+    meta: dict[str, Any]
+    device: torch.device
+
+    @staticmethod
+    def load(model_dir: Path, device: str = "auto") -> "Scorer":
+        """Load a model folder, checking its digest; see `longreel.model.training.checkpoint.load_model` for errors."""
+        chosen = pick_device(device)
+        ranker, meta = load_model(model_dir, chosen)
+        return Scorer(ranker, meta, chosen)
+
+    def score(self, table: pa.Table, window: int | None = None) -> pa.Table:
+        """One row per target, in the table's order: user_id, request_id, item_id, a probability per task.
+
+        Args:
+            table: requests with their histories and targets; more columns, such as labels, are not looked at.
+            window: newest events that a request sees; default 10,240, at any training window.
+
+        Raises:
+            LongreelError: a column is missing or of another type, or the rows break the schema's promises.
+        """
+        if window is not None and window < 0:
+            raise LongreelError(f"window: expected 0 or more events, got {window}")
+        table = conform(table, REQUEST_TABLE, "request table")
+        rows = SampleRows.from_arrow(table)
+        logits = score_rows(self.ranker, rows, DEFAULT_WINDOW if window is None else window, self.device)
+        request_ids, _ = list_values(table, "request_id")
+        request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
+        columns: dict[str, pa.Array] = {
+            "user_id": pa.array(rows.user_id[rows.request_row[request]], pa.int64()),
+            "request_id": request_ids.take(pa.array(request)),
+            "item_id": pa.array(rows.target["item_id"], pa.int64()),
+        }
+        probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        for column, task in enumerate(self.ranker.tasks):
+            columns[task] = pa.array(probabilities[:, column], pa.float64())
+        return pa.table(columns)

@@ -1,0 +1,1 @@
+"""The ranker: embeddings, STCA, attention and RankMixer."""

@@ -1,0 +1,128 @@
+"""How is a model kept? Weights as safetensors, everything else as JSON, one content digest over both.
+
+Nothing is pickled. A folder appears whole: it is written beside its place, then renamed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from longreel.contracts.config import ModelConfig
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
+from longreel.model.nn.ranker import Ranker
+
+WEIGHTS = "weights.safetensors"
+REFERENCE = "reference.safetensors"
+CONFIG = "config.json"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def new_folder(final: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `final` when the block ends without an error, replacing what was there.
+
+    A process killed inside leaves `final` as it was, and a `.new-*` folder beside it that means nothing.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".new-{final.name}-", dir=final.parent))
+    try:
+        draft.chmod(0o755)  # mkdtemp's 0700 would lock out a server that reads the model as another user
+        yield draft
+        for path in [*draft.iterdir(), draft]:
+            descriptor = os.open(path, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        if final.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".old-{final.name}-", dir=final.parent))
+            final.rename(old / final.name)
+            draft.rename(final)
+            shutil.rmtree(old)
+        else:
+            draft.rename(final)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def save_model(
+    folder: Path, ranker: Ranker, meta: dict[str, Any], reference: Mapping[str, torch.Tensor] | None = None
+) -> str:
+    """Write a model folder; returns its digest, of weights and description.
+
+    Args:
+        meta: JSON: data_watermark, digests, training_mean_window ...
+        reference: what the ranker answers now (model/training/golden.py), for whoever judges the folder.
+    """
+    with new_folder(folder) as draft:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in ranker.state_dict().items()}
+        save_file(weights, draft / WEIGHTS)
+        if reference is not None:
+            save_file({name: values.contiguous() for name, values in reference.items()}, draft / REFERENCE)
+        described = {
+            "model": ranker.config.described(),
+            "tasks": list(ranker.tasks),
+            "num_user_features": ranker.num_user_features,
+            "meta": meta,
+            "weights_sha256": file_sha256(draft / WEIGHTS),
+        }
+        digest = digest_of(described)
+        (draft / CONFIG).write_text(json.dumps(described | {"digest": digest}, indent=1))
+    return digest
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise LongreelError(f"no model in {folder}: expected {CONFIG} and {WEIGHTS}; train one first")
+    try:
+        described: dict[str, Any] = json.loads(path.read_text())
+        recorded = described.pop("digest")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LongreelError(f"{path} is not a model description ({error}); train the model again") from error
+    if digest_of(described) != recorded:
+        raise LongreelError(f"{path} was changed after it was saved: its digest is not {recorded}; restore or retrain")
+    return described | {"digest": recorded}
+
+
+def model_digest(folder: Path) -> str:
+    """The content digest of a model folder: 16 hex digits over the weights and their description.
+
+    Raises:
+        LongreelError: no model there, or its weights or description are not what was saved.
+    """
+    described = _read_config(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file() or file_sha256(weights) != described["weights_sha256"]:
+        raise LongreelError(f"{weights} is not the file that was saved with its {CONFIG}; restore or retrain")
+    return str(described["digest"])
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
+    """A saved ranker in evaluation mode, and its meta.
+
+    Raises:
+        LongreelError: as `model_digest`, or the description is of another version of the model.
+    """
+    model_digest(folder)
+    described = _read_config(folder)
+    try:
+        ranker = Ranker(ModelConfig(**described["model"]), described["tasks"], described["num_user_features"])
+        ranker.load_state_dict(load_file(folder / WEIGHTS))
+    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise LongreelError(f"{folder} does not fit this version of the model ({error}); train it again") from error
+    return ranker.to(device).eval(), described["meta"]

@@ -1,0 +1,124 @@
+"""How many ids share a row of a hashed table? Counted from the lookups that training made.
+
+A row remembers the smallest and the largest id that named it, so it is shared where they differ: two order-free
+numbers, which ranks and resumed runs merge exactly. How many ids there were follows from how many rows they fill
+(linear counting, Whang et al. 1990), since remembering every id would cost more than the table.
+"""
+
+import logging
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longreel.contracts.schemas import UNKNOWN
+from longreel.model.data.batch import RequestBatch
+from longreel.model.data.lookup import HashedTable
+
+log = logging.getLogger(__name__)
+
+WARN_SHARE = 0.2  # of the lookups; from here on tell the user to enlarge the table
+ADVISED_SHARE = 0.1  # of the ids, which the size that is then advised leaves sharing a row
+_SETTINGS = {"item_id": "item_buckets", "author_id": "author_buckets", "tag": "tag_buckets"}
+_NONE_LOW, _NONE_HIGH = torch.iinfo(torch.int64).max, torch.iinfo(torch.int64).min
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collisions:
+    """What one feature's ids did to its rows. Unknown ids have a row to themselves and are left out."""
+
+    feature: str
+    table_rows: int  # that ids hash into
+    rows_used: int
+    ids: int  # distinct, estimated; a floor where every row is used
+    shared_ids: float  # share of the ids whose row another id uses too
+    shared_lookups: float  # share of history events and targets whose row several ids use
+
+
+class RowCensus:
+    """Counts the lookups of an id table, step by step, on the device that trains."""
+
+    def __init__(self, table: HashedTable, device: torch.device) -> None:
+        self._sizes, self._starts = table.sizes, table.starts
+        self.low = torch.full((table.num_rows,), _NONE_LOW, device=device)
+        self.high = torch.full((table.num_rows,), _NONE_HIGH, device=device)
+        self.lookups = torch.zeros(table.num_rows, dtype=torch.int64, device=device)
+
+    def count(self, batch: RequestBatch) -> None:
+        """Take the lookups of a batch, whose distinct rows are known."""
+        rows = batch.rows
+        assert rows is not None
+        assert rows.unique is not None
+        assert rows.counts is not None
+        self.lookups[rows.unique] += rows.counts
+        for places, fields in ((rows.history, batch.history), (rows.target, batch.target)):
+            for column, name in enumerate(self._sizes):
+                where, ids = rows.unique[places[:, column]], fields[name].long()
+                self.low.scatter_reduce_(0, where, ids, "amin")
+                self.high.scatter_reduce_(0, where, ids, "amax")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state as named tensors."""
+        return {"low": self.low, "high": self.high, "lookups": self.lookups}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        for name, mine in self.tensors().items():
+            mine.copy_(tensors[name])
+
+    def report(self) -> list[Collisions]:
+        """One entry a feature."""
+        return [self._feature(name) for name in self._sizes]
+
+    def _feature(self, name: str) -> Collisions:
+        first = self._starts[name] + 1  # the row before is the unknown id's
+        part = slice(first, first + self._sizes[name] - 1)
+        low, high, lookups = self.low[part], self.high[part], self.lookups[part]
+        used = int((low != _NONE_LOW).sum())
+        alone = int((low == high).sum())
+        total = int(lookups.sum())
+        ids = max(used, _linear_count(used, len(low)))
+        shared = int(lookups[low < high].sum())
+        return Collisions(
+            feature=name,
+            table_rows=len(low),
+            rows_used=used,
+            ids=ids,
+            shared_ids=1 - alone / ids if ids else 0.0,
+            shared_lookups=shared / total if total else 0.0,
+        )
+
+
+def _linear_count(used: int, rows: int) -> int:
+    """Ids that fill `used` of `rows` rows on average: n = ln(1 - used / rows) / ln(1 - 1 / rows)."""
+    if used == 0:
+        return 0
+    free = max(rows - used, 0.5) / rows  # every row used: a floor instead of infinity
+    return round(math.log(free) / math.log1p(-1 / rows)) if rows > 1 else used
+
+
+def described(found: list[Collisions]) -> dict[str, Any]:
+    """The report as plain values, by feature."""
+    return {each.feature: asdict(each) for each in found}
+
+
+def warn(found: list[Collisions]) -> list[str]:
+    """Log and return what should be set where too many lookups share rows."""
+    said = []
+    for each in found:
+        if each.shared_lookups <= WARN_SHARE:
+            continue
+        wanted = max(each.ids / -math.log1p(-ADVISED_SHARE), 2 * each.table_rows)  # hot ids may have met by chance
+        rows = 2 ** math.ceil(math.log2(wanted))
+        said.append(
+            f"{each.shared_lookups:.0%} of {each.feature} lookups share a table row with another id "
+            f"(about {each.ids:,} ids in {each.table_rows:,} rows); expected at most {WARN_SHARE:.0%}: "
+            f"set [model] {_SETTINGS[each.feature]} = {rows}"
+        )
+        log.warning(said[-1])
+    return said
+
+
+assert UNKNOWN == -1  # bucket() gives it row 0 of its feature

@@ -1,0 +1,70 @@
+"""How much arithmetic is a training step, and what share of the device's peak is that? Counted from sizes, not timed.
+
+Multiplications and additions of the algorithm in docs/method.md, K and V written once per request; what an
+implementation recomputes or skips does not count. Look-ups, norms and activations are left out.
+"""
+
+import torch
+
+from longreel.contracts.actions import ACTIONS
+from longreel.contracts.config import ModelConfig
+from longreel.model.nn.match_counts import num_numbers
+from longreel.model.nn.rankmixer import mlp_width
+from longreel.model.nn.stca import gelu_width
+
+BACKWARD = 3  # training is three times the forward pass: a product has two gradients
+
+# Dense bf16 peak in FLOP/s, by what the device's name contains; the makers' data sheets, without sparsity.
+PEAKS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "V100": 125e12,
+}
+
+
+def stca_flops(config: ModelConfig, *, events: int, targets: int, pairs: int) -> float:
+    """FLOPs of the stack's forward pass: the events' encoders, K and V, the targets' queries and what they collect."""
+    d, r, m = config.width, config.expansion, config.layers
+    glu = 6 * r * d * d if config.swiglu else 4 * d * gelu_width(d, r)  # SwiGLU: d -> 2 r d and r d -> d
+    fused = sum(i + 1 for i in range(1, m)) if config.query_fusion else m - 1  # vectors that W_C of all layers take
+    queries = (m + 1) * glu + m * 4 * d * d + 2 * (fused + m + 1) * d * d
+    return float(events * m * (glu + 4 * d * d) + targets * queries + pairs * m * 4 * d)
+
+
+def forward_flops(
+    config: ModelConfig, *, requests: int, events: int, targets: int, pairs: int, tasks: int, user_features: int = 0
+) -> float:
+    """FLOPs of one forward pass.
+
+    Args:
+        pairs: (target, event) pairs that attention scores: the sum over requests of targets times events.
+    """
+    d, r, s = config.width, config.expansion, config.mixer_tokens
+    fuse = 2 * 3 * config.embedding_width * d
+    event = fuse + 2 * len(ACTIONS) * d
+    inputs = 3 + config.match_counts
+    mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * r * d * d
+    if not config.rankmixer:
+        mixer = 2 * (inputs + 1) * d * mlp_width(config, inputs)
+    counts = 2 * r * d * (num_numbers(config) + d) if config.match_counts else 0
+    target = fuse + mixer + counts + 2 * d * tasks
+    stack = stca_flops(config, events=events, targets=targets, pairs=pairs)
+    return float(events * event + targets * target + requests * user_features * d) + stack
+
+
+def training_flops(config: ModelConfig, **counts: int) -> float:
+    """FLOPs of one training step; see `forward_flops`."""
+    return BACKWARD * forward_flops(config, **counts)
+
+
+def peak_flops(device: torch.device) -> float | None:
+    """Peak of a device in bf16; None for a CPU and for devices that are not in the table."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -1,0 +1,117 @@
+"""How are datasets of lists written, and read bucket by bucket? With pyarrow, a row group at a time.
+
+Encodings were chosen by measurement (benchmarks/samples): times are kept as differences, what repeats as a dictionary.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from longreel.contracts.jagged import Ints, list_values, ranges
+from longreel.contracts.schemas import DATASETS
+from longreel.lake.schema_evolution import conform, stored_columns
+from longreel.lake.table import Lake, Manifest, Stage
+from longreel.spark_jobs.buckets import bucket_of, files_of
+
+CODEC, LEVEL = "zstd", 3
+DICTIONARY = ("_tag", "_surface", "_actions", "_author_id", "_labels", "user_features")
+
+
+def _leaf(field: pa.Field) -> str:
+    return f"{field.name}.list.element" if pa.types.is_list(field.type) else str(field.name)
+
+
+def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
+    """Columns with a dictionary, and the encoding of the other integers."""
+    dictionary = [_leaf(f) for f in schema if f.name.endswith(DICTIONARY)]
+    numbers = [f for f in schema if not pa.types.is_string(f.type.value_type if pa.types.is_list(f.type) else f.type)]
+    return dictionary, {_leaf(f): "DELTA_BINARY_PACKED" for f in numbers if _leaf(f) not in dictionary}
+
+
+def write_bucket(stage: Stage, bucket: int, tables: Iterable[pa.Table]) -> str | None:
+    """Write tables as the row groups of a bucket's file; as `write_file`."""
+    return write_file(stage.lake, stage.dataset, f"{stage.path}/part-{bucket:05d}.parquet", tables)
+
+
+def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) -> str | None:
+    """Write tables of a dataset as the row groups of a file. Without rows there is no file; written again by a second
+    attempt of a task, it is replaced.
+
+    Returns:
+        The path, or None.
+    """
+    writer = None
+    dictionary, encodings = _encodings(DATASETS[dataset])
+    try:
+        for table in tables:
+            if not table.num_rows:
+                continue
+            writer = writer or pq.ParquetWriter(
+                path,
+                table.schema,
+                filesystem=lake.filesystem,
+                compression=CODEC,
+                compression_level=LEVEL,
+                use_dictionary=dictionary,
+                column_encoding=encodings,
+                store_schema=False,
+            )
+            writer.write_table(table, row_group_size=table.num_rows)
+    finally:
+        if writer is not None:
+            writer.close()
+    return path if writer else None
+
+
+def row_groups(lake: Lake, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """A file's row groups, one after the other."""
+    with pq.ParquetFile(path, filesystem=lake.filesystem) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns=columns)
+
+
+def read_bucket(
+    lake: Lake,
+    manifest: Manifest,
+    bucket: int,
+    buckets: int,
+    columns: list[str],
+    among: Callable[[Ints], NDArray[np.bool_]] | None = None,
+) -> Iterator[pa.Table]:
+    """The rows of a partition's users of bucket `bucket` of `buckets`, with `among` of some of them, row group by row
+    group. Row groups without any are skipped after a look at their user ids."""
+    schema = DATASETS[manifest.dataset]
+    schema = pa.schema([schema.field(name) for name in columns])
+    wanted = {item.path for item in files_of(manifest, bucket, buckets)}
+    paths = [p for p, item in zip(lake.paths(manifest), manifest.files, strict=True) if item.path in wanted]
+    for path in paths:
+        with pq.ParquetFile(path, filesystem=lake.filesystem) as file:
+            for number in range(file.num_row_groups):
+                users = file.read_row_group(number, columns=["user_id"]).column("user_id").to_numpy()
+                keep = np.ones(len(users), bool)
+                if manifest.buckets < buckets:
+                    keep &= bucket_of(users, buckets) == bucket
+                if among is not None:
+                    keep &= among(users)
+                if keep.any():
+                    table = file.read_row_group(number, columns=stored_columns(schema, file.schema_arrow.names))
+                    table = conform(table, schema, f"{manifest.dataset} of {manifest.date}")
+                    yield table if keep.all() else select(table, np.flatnonzero(keep))
+
+
+def select(table: pa.Table, rows: Ints) -> pa.Table:
+    """Some rows of a table, in their order."""
+    columns = []
+    for field in table.schema:
+        if pa.types.is_list(field.type):
+            values, offsets = list_values(table, field.name)
+            lengths = np.diff(offsets)[rows]
+            kept = values.take(pa.array(ranges(offsets[rows], lengths)))
+            starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+            columns.append(pa.ListArray.from_arrays(pa.array(starts.astype(np.int32)), kept))
+        else:
+            columns.append(table.column(field.name).take(pa.array(rows)))
+    return pa.table(columns, schema=table.schema)

@@ -1,0 +1,25 @@
+"""`longreel arrived`: is a raw log day there, as its source defines it? Exit code 0: yes, 3: not yet. No Spark."""
+
+import argparse
+
+from longreel.contracts.dates import parse_day
+from longreel.lake.home import Home
+from longreel.spark_jobs.days import say
+from longreel.spark_jobs.ingest import require_raw
+from longreel.spark_jobs.sources import open_source
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `longreel arrived`."""
+    parser.add_argument("--date", required=True, help="the log day, YYYY-MM-DD")
+
+
+def run(args: argparse.Namespace, home: Home) -> None:
+    """Say that the day is there.
+
+    Raises:
+        DataNotReadyError: it is not; the message says which days are.
+    """
+    day = parse_day(args.date)
+    require_raw(open_source(home), day)
+    say("raw log", day, "arrived")

@@ -1,0 +1,62 @@
+"""What a user gets wrong about MLflow's place or does to a home's files is told in words, without a traceback."""
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from longreel.cli import main
+from longreel.components.train import recipe_of
+from longreel.embedded_airflow import free_port
+
+
+def not_a_database(folder: Path) -> str:
+    (folder / "noise.db").write_bytes(b"no database " * 500)
+    return f"sqlite:///{folder / 'noise.db'}"
+
+
+@pytest.mark.parametrize(
+    ("place", "code", "said"),
+    [
+        (lambda folder: "htp://mlflow:5000", 2, "MLFLOW_TRACKING_URI: expected a server"),
+        (lambda folder: "mlflow", 2, "MLFLOW_TRACKING_URI: expected a server"),
+        (lambda folder: str(folder), 2, "MLFLOW_TRACKING_URI: expected a server"),
+        (
+            lambda folder: "postgresql+nosuchdriver://a@b/c",
+            2,
+            "the MLflow database postgresql+nosuchdriver cannot be used",
+        ),
+        (not_a_database, 2, "noise.db cannot be used: file is not a database"),
+        (lambda folder: f"http://127.0.0.1:{free_port()}", 5, "gives no answer"),
+        (lambda folder: f"postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/d", 5, "lets nobody in (connection"),
+    ],
+)
+@pytest.mark.parametrize("step", ["history", "status"])
+def test_a_wrong_place_of_mlflow_is_told(
+    step: str, place: Any, code: int, said: str, make_home: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    home = make_home()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", place(tmp_path))
+    assert main([step, "--home", str(home.path)]) == code
+    told = capsys.readouterr().err
+    assert said in told
+    assert "secret" not in told
+
+
+def test_damaged_records_are_named(make_home: Any, capsys: Any) -> None:
+    """Files that were cut in half: of a finished training, a retrain, a decision."""
+    home = make_home(3)
+    words, day = ["--home", str(home.path), "--date", "2026-01-03"], date(2026, 1, 3)
+    done, summary = recipe_of(home, day).folder(home) / "done.json", home.reports / str(day) / "summary.json"
+    for path in (done, summary):
+        path.parent.mkdir(parents=True)
+        path.write_text('{"version": 1, "run')
+    assert main(["train", *words]) == 2
+    assert f"{done} is damaged" in capsys.readouterr().err
+    decision = summary.with_name("decision.json")
+    decision.write_text("{")
+    assert main(["promote", *words]) == 2
+    assert f"{decision} is not a decision" in capsys.readouterr().err
+    assert main(["promote", "--home", str(home.path), "--decision", str(decision), "--version", "1"]) == 2
+    assert f"{decision} is not a decision" in capsys.readouterr().err

@@ -1,0 +1,137 @@
+"""A column that came later has its default in older tables, is left aside by older code, and rewrites nothing."""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from longreel.contracts import schemas
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import DATASETS, READABLE_SINCE, Later, later, later_of
+from longreel.lake import table as lake_module
+from longreel.lake.schema_evolution import conform, stored_columns
+from longreel.lake.table import MANIFEST, Lake, Manifest
+
+OLD_DAY = date(2026, 1, 5)
+NEW_DAY = OLD_DAY + timedelta(days=1)
+OLD = DATASETS["users"]
+
+
+def grow(patch: pytest.MonkeyPatch, version: int = 2) -> pa.Schema:
+    """The users dataset with three columns that came with schema version 2."""
+    patch.setattr(schemas, "SCHEMA_VERSION", version)
+    patch.setattr(lake_module, "SCHEMA_VERSION", version)
+    grown = pa.schema(
+        [
+            *OLD,
+            later("network", pa.int32(), Later(since=2, default=-1)),
+            later("city", pa.string(), Later(since=2, default=None)),
+            later("feature_weight", pa.list_(pa.int32()), Later(since=2, default=1, beside="user_features")),
+        ]
+    )
+    patch.setitem(DATASETS, "users", grown)
+    return grown
+
+
+def publish(lake: Lake, day: date, rows: list[dict[str, object]]) -> Manifest:
+    stage = lake.stage("users", day)
+    pq.write_table(pa.Table.from_pylist(rows, schema=DATASETS["users"]), f"{stage.path}/part-0.parquet")
+    return stage.publish(digest=f"{day}", inputs={})
+
+
+OLD_ROWS: list[dict[str, object]] = [{"user_id": 1, "user_features": [5, 6]}, {"user_id": 2, "user_features": []}]
+DEFAULTS: list[dict[str, object]] = [
+    {"network": -1, "city": None, "feature_weight": [1, 1]},
+    {"network": -1, "city": None, "feature_weight": []},
+]
+NEW_ROWS: list[dict[str, object]] = [
+    {"user_id": 3, "user_features": [7], "network": 4, "city": "Riga", "feature_weight": [9]}
+]
+
+
+def test_older_partitions_have_the_default_and_stay_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(tmp_path)
+    before = publish(lake, OLD_DAY, OLD_ROWS)
+    stored = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    grow(monkeypatch)
+    after = publish(lake, NEW_DAY, NEW_ROWS)
+    assert (before.schema_version, after.schema_version, after.readable_since) == (1, 2, 1)
+    old, new = (lake.read(lake.require("users", day)) for day in (OLD_DAY, NEW_DAY))
+    assert old.to_pylist() == [row | more for row, more in zip(OLD_ROWS, DEFAULTS, strict=True)]
+    assert new.to_pylist() == NEW_ROWS
+    assert pa.concat_tables([old, new]).num_rows == 3
+    assert lake.read(before, ["feature_weight"]).to_pylist() == [{"feature_weight": [1, 1]}, {"feature_weight": []}]
+    assert lake.require("users", OLD_DAY) == before
+    assert {path: path.read_bytes() for path in stored} == stored
+
+
+def test_older_code_leaves_aside_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(tmp_path)
+    with monkeypatch.context() as patch:
+        grow(patch)
+        publish(lake, NEW_DAY, NEW_ROWS)
+    path = tmp_path / "users" / f"date={NEW_DAY}" / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"region": "a field of a later manifest"}))
+    assert lake.read(lake.require("users", NEW_DAY)).to_pylist() == [{"user_id": 3, "user_features": [7]}]
+
+
+def test_a_change_that_is_no_later_column_parts_old_from_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(tmp_path)
+    old = publish(lake, OLD_DAY, OLD_ROWS)
+    with monkeypatch.context() as patch:
+        grow(patch, version=3)
+        patch.setitem(READABLE_SINCE, "users", 3)
+        assert lake.require("users", OLD_DAY) == old  # so that its step can look at it and replace it
+        with pytest.raises(LongreelError, match=r"users of 2026-01-05 has schema version 1, but users changed in ver"):
+            lake.read(old)
+        publish(lake, NEW_DAY, NEW_ROWS)
+        publish(lake, OLD_DAY, NEW_ROWS)
+        assert lake.read(lake.require("users", NEW_DAY)).num_rows == 1
+    with pytest.raises(LongreelError, match=r"written by schema version 3 and needs version 3 .* has 1; upgrade"):
+        lake.require("users", NEW_DAY)
+
+
+def test_a_manifest_from_before_the_field_says_what_its_version_says(tmp_path: Path) -> None:
+    manifest = publish(Lake(tmp_path), OLD_DAY, OLD_ROWS)
+    values = json.loads(manifest.to_json())
+    values.pop("readable_since")
+    assert Manifest.from_json(json.dumps(values)) == manifest
+    with pytest.raises(LongreelError, match="upgrade longreel"):
+        Manifest.from_json(json.dumps(values | {"schema_version": 2}))
+
+
+def test_a_column_without_a_default_is_missed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = grow(monkeypatch)
+    table = pa.table({"user_id": pa.array([1])})
+    with pytest.raises(LongreelError, match="the table: column user_features is missing; got user_id"):
+        conform(table, grown, "the table")
+    with pytest.raises(LongreelError, match="the table: "):
+        conform(pa.table({"user_id": ["x"], "user_features": [[1]]}), grown, "the table")
+    assert stored_columns(grown, ["user_features", "extra"]) == ["user_features"]
+    assert stored_columns(pa.schema([grown.field("feature_weight")]), ["user_features"]) == ["user_features"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "declared"),
+    [
+        (pa.int32(), Later(since=3, default=0)),  # SCHEMA_VERSION was not raised
+        (pa.int32(), Later(since=1, default=0)),
+        (pa.list_(pa.int32()), Later(since=2, default=0)),
+        (pa.list_(pa.int32()), Later(since=2, default=None, beside="user_features")),
+        (pa.int32(), Later(since=2, default=0, beside="user_features")),
+        (pa.int32(), Later(since=2, default="none")),
+    ],
+)
+def test_a_declaration_that_cannot_hold_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, declared: Later
+) -> None:
+    monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
+    with pytest.raises((ValueError, pa.ArrowInvalid)):
+        later("x", kind, declared)
+    assert later_of(later("x", pa.int32(), Later(since=2, default=0))) == Later(since=2, default=0)
+    assert later_of(OLD.field("user_id")) is None

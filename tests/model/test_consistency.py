@@ -1,0 +1,193 @@
+"""A whole model passes every comparison of its logits; one that is broken somewhere fails the one that looks there."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from longreel.contracts.config import Config
+from longreel.contracts.report import IN_MEMORY, ONE_ROW, PRECISION
+from longreel.lake.table import Lake
+from longreel.model.data.batch import RequestBatch, one_row_per_target, segment_ids
+from longreel.model.data.samples import SampleRows
+from longreel.model.evaluation.consistency import check_parity, compared, rounding
+from longreel.model.evaluation.evaluate import evaluate
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training import golden
+from longreel.model.training.checkpoint import load_model, save_model
+from longreel.model.training.train import train
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def learned(config: Config) -> Config:
+    """Settings by which histories come to matter to the logits."""
+    return replace(config, training=replace(config.training, epochs=6, learning_rate=5e-3))
+
+
+@pytest.fixture
+def model_dir(learned: Config, lake: Lake, days: list[date], tmp_path: Path) -> Path:
+    return train(learned, lake, days[:2], tmp_path / "work", tmp_path / "model").model_dir
+
+
+@pytest.fixture
+def rows(lake: Lake, days: list[date]) -> SampleRows:
+    return SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
+
+
+def verdicts(ranker: Ranker, model_dir: Path, rows: SampleRows) -> dict[str, bool]:
+    return {check.name: check.passed for check in check_parity(ranker, model_dir, rows, 64, CPU)}
+
+
+def test_a_whole_model_passes_and_its_report_says_how_closely(
+    model_dir: Path, lake: Lake, days: list[date], learned: Config
+) -> None:
+    report = evaluate(model_dir, lake, days[3], learned)
+    assert [check.name for check in report.parity] == [IN_MEMORY, ONE_ROW]
+    assert all(check.passed and check.logits > 20 for check in report.parity)
+    assert report.parity[0].largest == 0  # the same kernels on the same device
+    assert 0 < report.parity[1].tolerance < 1e-4
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("width", [64, 256])
+def test_on_a_card_half_precision_is_held_to_float32(
+    learned: Config, lake: Lake, days: list[date], tmp_path: Path, width: int
+) -> None:
+    """Trained there in bf16; a model in memory, and one row for each target, are compared in float32 all the same."""
+    sizes = replace(learned.model, width=width, heads=width // 32)
+    there = replace(learned, model=sizes, training=replace(learned.training, device="cuda", compile="off"))
+    made = train(there, lake, days[:2], tmp_path / "work", tmp_path / "model")
+    report = evaluate(made.model_dir, lake, days[3], there)
+    found = {check.name: check for check in report.parity}
+    print({name: (check.largest, check.tolerance) for name, check in found.items()}, report.scoring)
+    assert list(found) == [IN_MEMORY, ONE_ROW, PRECISION]
+    assert all(check.passed and check.logits > 20 for check in report.parity)
+    assert found[PRECISION].largest > 100 * found[ONE_ROW].largest  # bf16 was really in use
+
+
+@pytest.mark.parametrize("name", ["embeddings.ids.weight", "stca.layers.1.key_value.weight", "head.bias"])
+def test_a_model_that_was_not_saved_as_it_was_in_memory_fails(
+    model_dir: Path, rows: SampleRows, tmp_path: Path, name: str
+) -> None:
+    """One tensor of it lacks the last step's thousandth; the folder is whole, and its digests agree."""
+    ranker, meta = load_model(model_dir)
+    with torch.no_grad():
+        weight = ranker.get_parameter(name)
+        weight.add_(1e-3 * torch.randn_like(weight))
+    save_model(tmp_path / "other", ranker, meta)
+    (tmp_path / "other" / "reference.safetensors").write_bytes((model_dir / "reference.safetensors").read_bytes())
+    again, _ = load_model(tmp_path / "other")
+    assert verdicts(again, tmp_path / "other", rows) == {IN_MEMORY: False, ONE_ROW: True}
+
+
+def test_training_keeps_word_of_the_model_in_memory_not_of_the_saved_one(
+    learned: Config, lake: Lake, days: list[date], tmp_path: Path, rows: SampleRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgetful(folder: Path, ranker: Ranker, *rest: object) -> str:
+        saved = Ranker(ranker.config, ranker.tasks, ranker.num_user_features)
+        saved.load_state_dict({n: v for n, v in ranker.state_dict().items() if n != "head.weight"}, strict=False)
+        return save_model(folder, saved, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("longreel.model.training.train.save_model", forgetful)
+    folder = train(learned, lake, days[:2], tmp_path / "work", tmp_path / "model").model_dir
+    assert verdicts(load_model(folder)[0], folder, rows) == {IN_MEMORY: False, ONE_ROW: True}
+
+
+def test_targets_of_a_request_that_see_each_other_fail(model_dir: Path, rows: SampleRows) -> None:
+    def leak(_: object, given: tuple[Tensor, ...], z: Tensor) -> Tensor:
+        request = segment_ids(given[2], len(z))
+        sums = torch.zeros(len(given[2]) - 1, z.shape[1]).index_add(0, request, z)
+        return z + 0.01 * (sums / given[2].diff()[:, None].clamp(min=1))[request]
+
+    ranker, _ = load_model(model_dir)
+    ranker.stca.register_forward_hook(leak)
+    assert verdicts(ranker, model_dir, rows)[ONE_ROW] is False
+
+
+def test_logits_that_are_no_numbers_or_of_another_shape_fail(model_dir: Path, rows: SampleRows) -> None:
+    ranker, _ = load_model(model_dir)
+    with torch.no_grad():
+        ranker.head.bias.fill_(torch.nan)
+    assert verdicts(ranker, model_dir, rows) == {IN_MEMORY: False, ONE_ROW: False}
+    assert not compared("", np.zeros((3, 2)), np.zeros((4, 2)), 1.0).passed
+
+
+def test_a_model_whose_training_kept_no_word_is_not_said_to_agree(
+    model_dir: Path, rows: SampleRows, tmp_path: Path
+) -> None:
+    ranker, meta = load_model(model_dir)
+    save_model(tmp_path / "bare", ranker, meta)
+    assert verdicts(ranker, tmp_path / "bare", rows) == {ONE_ROW: True}
+
+
+def in_bf16(ranker: Ranker, batch: RequestBatch) -> NDArray[np.float32]:
+    """Logits as a device with half precision has them; a CPU computes in bf16 too, only slowly."""
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        return np.asarray(ranker(batch).float().numpy())
+
+
+@pytest.fixture
+def asked(model_dir: Path) -> RequestBatch:
+    found = golden.read(model_dir)
+    assert found is not None
+    return found[0]
+
+
+def test_half_precision_lies_within_what_rounding_may_do_and_near_it(model_dir: Path, asked: RequestBatch) -> None:
+    ranker, _ = load_model(model_dir)
+    for batch in (asked, one_row_per_target(asked)):
+        exact = golden.exact_logits(ranker, batch, CPU)
+        gap, allowed = np.abs(in_bf16(ranker, batch) - exact).max(), rounding(ranker, exact, torch.bfloat16)
+        assert allowed / 20 < gap < allowed
+        assert allowed < 0.1 * exact.std()
+
+
+def _hotter(ranker: Ranker) -> None:
+    for layer in ranker.stca.layers:
+        layer.query.weight.mul_(1.5)  # type: ignore[operator, union-attr]
+
+
+def _unscaled(ranker: Ranker) -> None:
+    ranker.stca.layers[0].encode_norm.weight.mul_(1.2)  # type: ignore[operator, union-attr]
+
+
+def _last_layer_lost(ranker: Ranker) -> None:
+    ranker.stca.layers[-1].out.weight.zero_()  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("breaks", [_hotter, _unscaled, _last_layer_lost])
+def test_a_broken_kernel_is_further_off_than_rounding(
+    model_dir: Path, asked: RequestBatch, breaks: Callable[[Ranker], None]
+) -> None:
+    """As a fused kernel might be: its softmax too sharp, its norm's weight wrong, a layer lost."""
+    ranker, _ = load_model(model_dir)
+    exact = golden.exact_logits(ranker, asked, CPU)
+    allowed = rounding(ranker, exact, torch.bfloat16)
+    with torch.no_grad():
+        breaks(ranker)
+    assert not compared("", in_bf16(ranker, asked), exact, allowed).passed
+
+
+def test_made_up_requests_are_of_known_items_and_of_nobody(sample_rows: Callable[..., SampleRows]) -> None:
+    rows = sample_rows(3)
+    batch = golden.made_up(rows, 0)
+    assert set(batch.history["item_id"].tolist()) <= set(rows.target["item_id"].tolist())
+    lengths = batch.history_offsets.diff()
+    assert (batch.num_requests, lengths.min(), lengths.max()) == (golden.FEW[0], 0, golden.FEW[1])
+    for start, stop in zip(batch.history_offsets[:-1].tolist(), batch.history_offsets[1:].tolist(), strict=True):
+        times = batch.history["time_ms"][start:stop]
+        assert (times.diff() >= 0).all()
+        assert (times < golden.NOW_MS).all()
+    theirs = rows.history["time_ms"]
+    assert not set(batch.history["time_ms"].tolist()) & set(theirs.tolist())
+    again: dict[str, Tensor] = golden.made_up(rows, 0).history
+    assert all(torch.equal(again[name], values) for name, values in batch.history.items())
+    assert not torch.equal(golden.made_up(rows, 1).history["item_id"][:100], batch.history["item_id"][:100])

@@ -1,0 +1,85 @@
+"""On a GPU, a replayed step gives the bits of the step that launches everything, whatever the shapes' order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from longreel.contracts.config import Config
+from longreel.lake.table import Lake
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.cuda_graphs import GraphedBackward, loss_and_gradients, wants_graphs
+from longreel.model.training.device import repeatable
+from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.padding import fill_up
+from longreel.model.training.train import train
+
+TASKS = ("click", "like")
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+def test_graphs_are_for_cuda_alone(config: Config) -> None:
+    asked = config.training
+    assert wants_graphs(asked, torch.device("cuda"))
+    assert not wants_graphs(asked, torch.device("cpu"))
+    assert not wants_graphs(replace(asked, recompute=True), torch.device("cuda"))
+    assert not wants_graphs(replace(asked, graphs=False), torch.device("cuda"))
+
+
+@on_a_gpu
+@pytest.mark.parametrize("counted", [False, True], ids=["", "match counts"])
+def test_replays_give_the_gradients_of_launches(
+    config: Config, sample_rows: Callable[..., SampleRows], counted: bool
+) -> None:
+    device = torch.device("cuda")
+    ranker = Ranker(replace(config.model, match_counts=counted), TASKS, 2).to(device).train()  # with dropout
+    parameters, rows, finders = list(ranker.parameters()), sample_rows(3), RowFinders(ranker.embeddings, device)
+    tables = {id(p) for p in ranker.table_parameters()}
+    graphed = GraphedBackward(ranker, [*ranker.table_parameters(), *ranker.dense_parameters()])
+    sizes = [(3, 48), (30, 16), (4, 48), (40, 64), (3, 48), (29, 16)]
+    with repeatable():
+        for seed, (n, window) in enumerate(sizes):
+            batch = finders(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
+            filled = fill_up(batch, config.model.identity, batch.num_targets)
+            assert batch.rows is not None
+            loss = graphed(filled, batch.rows, seed)
+            torch.manual_seed(seed)
+            expected, gradients = loss_and_gradients(ranker, parameters, filled)
+            assert torch.equal(loss, expected)
+            for p, gradient in zip(parameters, gradients, strict=True):
+                if id(p) in tables:
+                    assert gradient is not None
+                    rows_of_batch = p.grad._values().shape[0]
+                    assert torch.equal(p.grad._values(), gradient._values()[:rows_of_batch])
+                    assert torch.equal(p.grad._indices(), gradient._indices()[:, :rows_of_batch])
+                else:
+                    assert torch.equal(p.grad, gradient)
+    assert 0 < len(graphed._recorded) < len(sizes)
+
+
+@on_a_gpu
+def test_a_training_by_graphs_repeats_itself_also_after_a_resume(
+    config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    settings = replace(config, training=replace(config.training, graphs=True, device="cuda", compile="off"))
+
+    def stop_at(step: int) -> Callable[[object], None]:
+        def look(stats: object) -> None:
+            if getattr(stats, "step", 0) >= step:
+                raise InterruptedError
+
+        return look
+
+    whole = train(settings, lake, days, tmp_path / "a", tmp_path / "a-model")
+    with pytest.raises(InterruptedError):
+        train(settings, lake, days, tmp_path / "b", tmp_path / "b-model", on_step=stop_at(8))
+    resumed = train(settings, lake, days, tmp_path / "b", tmp_path / "b-model")
+    eager = replace(settings, training=replace(settings.training, graphs=False))
+    launched = train(eager, lake, days, tmp_path / "c", tmp_path / "c-model")
+    assert whole.model_digest == resumed.model_digest
+    assert whole.final_loss == pytest.approx(launched.final_loss, rel=0.02)

@@ -1,0 +1,271 @@
+"""How many events of the window match a target, and which is the newest, is what looking at every event says."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from longreel.contracts.config import COMPARABLE, Config
+from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS, UNKNOWN
+from longreel.model.data.batch import RequestBatch, one_row_per_target
+from longreel.model.data.samples import SampleRows
+from longreel.model.nn.match_counts import HORIZONS_MS, MatchCounts, horizons_of, log2p1, num_numbers
+from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.training.checkpoint import load_model, save_model
+from longreel.model.training.cuda_graphs import loss_and_gradients
+from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.padding import fill_up
+
+TASKS = ("click", "like")
+HOUR = 3_600_000
+CPU = torch.device("cpu")
+
+
+def random_batch(seed: int) -> RequestBatch:
+    """Ragged requests, some without events or targets; few ids, so that many match; some unknown, some huge."""
+    rng = np.random.default_rng(seed)
+    requests = int(rng.integers(1, 9))
+    lengths = rng.integers(0, 40, requests) * (rng.random(requests) < 0.8)
+    counts = rng.integers(0 if seed % 3 else 1, 2 if seed % 3 == 0 else 7, requests)
+    asked = 1_700_000_000_000 + rng.integers(0, 1_000 * HOUR, requests)
+    ages = [np.sort(rng.choice([1, HOUR, 24 * HOUR, 900 * HOUR]) * rng.integers(1, 9, n))[::-1] for n in lengths]
+    ids = np.array([UNKNOWN, 0, 7, 2**31 - 1, 11, 12])
+
+    def fields(names: dict[str, object], total: int) -> dict[str, Tensor]:
+        made = {name: torch.from_numpy(rng.choice(ids, total)) for name in names}
+        made["item_id"] = torch.from_numpy(rng.choice([-(2**63), 2**63 - 1, 2**63 - 2, 5, 6, 0], total))
+        return made | {"tag": made["tag"].int()}
+
+    history = fields(HISTORY_FIELDS, int(lengths.sum()))
+    history["time_ms"] = torch.from_numpy(np.repeat(asked, lengths) - np.concatenate([*ages, np.zeros(0, np.int64)]))
+    offsets = [torch.from_numpy(np.concatenate([[0], np.cumsum(each)])) for each in (lengths, counts)]
+    return RequestBatch(
+        history=history,
+        history_offsets=offsets[0],
+        history_total=torch.from_numpy(lengths),
+        target=fields(TARGET_FIELDS, int(counts.sum())),
+        target_offsets=offsets[1],
+        labels=torch.from_numpy(rng.integers(0, 2, (int(counts.sum()), 2)).astype(np.float32)),
+        request_time_ms=torch.from_numpy(asked),
+        user_features=torch.zeros(requests, 2, dtype=torch.int64),
+        user_id=torch.arange(requests),
+        request_index=torch.arange(requests),
+        max_history=int(lengths.max()),
+        max_targets=int(counts.max()),
+    )
+
+
+def counted_slowly(batch: RequestBatch, horizons: tuple[int, ...] = HORIZONS_MS) -> Tensor:
+    """Numbers [T, numbers], from one look at every event of every target's request."""
+    rows = []
+    for request in range(batch.num_requests):
+        first, stop = batch.history_offsets[request : request + 2].tolist()
+        asked = int(batch.request_time_ms[request])
+        for target in range(*batch.target_offsets[request : request + 2].tolist()):
+            row: list[float] = []
+            for name in COMPARABLE:
+                wanted = int(batch.target[name][target])
+                places = [e for e in range(first, stop) if int(batch.history[name][e]) == wanted != UNKNOWN]
+                ages = [asked - int(batch.history["time_ms"][e]) for e in places]
+                counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in horizons)]
+                row += [math.log2(1 + n) / 4 for n in counts]
+                row += [1, math.log2(1 + ages[-1] / 1_000) / 8 - 2] if places else [0, 0]
+                row += [math.log2(stop - places[-1]) / 4 - 1] if places else [0]
+            rows.append(row)
+    return torch.tensor(rows).reshape(len(rows), len(COMPARABLE) * (4 + len(horizons)))
+
+
+@pytest.fixture
+def counting(config: Config) -> Config:
+    return replace(config, model=replace(config.model, match_counts=True))
+
+
+def made(config: Config, **changes: float) -> Ranker:
+    """In float64, with every zero-initialised weight moved off zero."""
+    torch.manual_seed(0)
+    ranker = Ranker(replace(config.model, **changes), TASKS, 2).double().eval()
+    with torch.no_grad():
+        for parameter in ranker.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return ranker
+
+
+def found_numbers(ranker: Ranker, batch: RequestBatch) -> Tensor:
+    rows = ranker.embeddings.find_rows(batch).match_counts
+    assert rows is not None
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_numbers_are_those_of_looking_at_every_event(counting: Config, seed: int) -> None:
+    batch = random_batch(seed)
+    torch.testing.assert_close(MatchCounts(counting.model).numbers(batch), counted_slowly(batch), rtol=1e-6, atol=1e-6)
+
+
+def test_a_month_is_counted_beside_them(counting: Config) -> None:
+    model = replace(counting.model, match_month=True)
+    for seed in range(20):
+        found, slow = (
+            MatchCounts(model).numbers(random_batch(seed)),
+            counted_slowly(random_batch(seed), horizons_of(model)),
+        )
+        assert found.shape[1] == num_numbers(model) == num_numbers(counting.model) + len(COMPARABLE)
+        torch.testing.assert_close(found, slow, rtol=1e-6, atol=1e-6)
+
+
+def test_the_batches_of_that_comparison_hold_every_case() -> None:
+    batches = [random_batch(seed) for seed in range(60)]
+    slow = torch.cat([counted_slowly(batch) for batch in batches])
+    by_field = slow.reshape(len(slow), len(COMPARABLE), -1)
+    assert all(len(column.unique()) > 2 for column in slow[:, :4].T)  # several counts, not only whether
+    for wider in range(3):
+        narrower = by_field[..., 1 + (wider - 1) % 3]
+        assert (narrower < by_field[..., 0 if wider == 0 else 1 + wider]).flatten(0).any()
+    for field in by_field.unbind(1):
+        assert field[:, 4].unique().tolist() == [0, 1]
+    assert any(batch.num_events == 0 for batch in batches)
+    assert any(batch.num_targets == 0 for batch in batches)
+    assert any(batch.max_targets == 1 < batch.num_targets for batch in batches)
+
+
+def test_numbers_stay_small_at_any_count_and_age() -> None:
+    far = torch.tensor([2**17, 2**24, 2**40 // 1_000])
+    assert float(log2p1(far[0]) / 4) < 5
+    assert float(log2p1(far[2]) / 8 - 2) < 2
+    assert log2p1(torch.tensor([-3, 0, 1])).tolist() == [0, 0, 1]
+
+
+def test_requests_share_counts_as_one_row_per_target_has_them(counting: Config, batch: RequestBatch) -> None:
+    ranker, single = made(counting), one_row_per_target(batch)
+    assert torch.equal(found_numbers(ranker, batch), found_numbers(ranker, single))
+    found = []
+    for each in (batch, single):
+        ranker.zero_grad()
+        logits = ranker(each)
+        (logits * torch.arange(logits.numel()).view_as(logits)).sum().backward()
+        assert ranker.embeddings.match_counts is not None
+        found.append((logits.detach(), ranker.embeddings.match_counts.up.weight.grad))
+    assert found[0][1].any()
+    torch.testing.assert_close(*[each[0] for each in found], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(*[each[1] for each in found], rtol=1e-7, atol=1e-9)
+
+
+def test_only_the_window_is_counted(counting: Config, sample_rows: Callable[..., SampleRows]) -> None:
+    rows = sample_rows(3)
+    asked = np.array([int(np.argmax(rows.history_lengths))])
+    ranker, seen = made(counting), rows.pack(asked, 8)
+    target = seen.target["author_id"][0].item()
+    start = int(rows.history_stop[asked[0]]) - 8
+
+    def with_author_at(place: int) -> Tensor:
+        history = dict(rows.history) | {"author_id": rows.history["author_id"].copy()}
+        history["author_id"][:] = 1
+        history["author_id"][place] = target
+        return found_numbers(ranker, replace(rows, history=history).pack(asked, 8))[0]
+
+    assert torch.equal(with_author_at(start - 1), with_author_at(start - 2))
+    assert not torch.equal(with_author_at(start - 1), with_author_at(start))
+
+
+def test_nothing_leaks_from_other_targets_labels_or_other_requests(counting: Config, batch: RequestBatch) -> None:
+    ranker = made(counting)
+    before = ranker(batch)
+    target = {name: values.clone() for name, values in batch.target.items()}
+    for name in COMPARABLE:
+        target[name][0] = target[name][1]
+    changed = ranker(replace(batch, target=target))
+    assert not torch.allclose(changed[0], before[0])
+    torch.testing.assert_close(changed[1:], before[1:], rtol=0, atol=1e-12)
+    assert torch.equal(ranker(replace(batch, labels=1 - batch.labels)), before)
+    history = {name: values.clone() for name, values in batch.history.items()}
+    last = int(batch.history_offsets[-2])
+    for name in COMPARABLE:
+        history[name][last:] = target[name][0]
+    others = slice(0, int(batch.target_offsets[-2]))
+    torch.testing.assert_close(ranker(replace(batch, history=history))[others], before[others], rtol=0, atol=1e-12)
+
+
+def test_repeating_the_matching_event_is_told(counting: Config, batch: RequestBatch) -> None:
+    """A window of equal events gives attention the mean that one gives; the count does not."""
+    same = {name: values[:1].expand(len(values)).clone() for name, values in batch.history.items()}
+    target = dict(batch.target) | {name: batch.target[name].clone().fill_(int(same[name][0])) for name in COMPARABLE}
+    full = replace(
+        batch,
+        history=same,
+        target=target,
+        request_time_ms=torch.full_like(batch.request_time_ms, int(same["time_ms"][0]) + 1_000),
+    )
+    lengths = batch.history_offsets.diff().clamp(max=1)
+    one = replace(
+        full,
+        history={name: values[: int(lengths.sum())] for name, values in same.items()},
+        history_offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
+    )
+    for counts in (False, True):
+        ranker = made(counting, position=False, match_counts=counts)
+        assert torch.allclose(ranker(full), ranker(one), rtol=1e-9, atol=1e-11) != counts
+
+
+def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(
+    counting: Config, sample_rows: Callable[..., SampleRows]
+) -> None:
+    ranker, rows = made(counting, dropout=0.0).train(), sample_rows(3)
+    for n, window in ((3, 48), (30, 16), (1, 64)):
+        batch = RowFinders(ranker.embeddings, CPU)(rows.pack(np.arange(3, 3 + n), window, TASKS))
+        batch = replace(batch, labels=batch.labels.double())
+        ranker.zero_grad()
+        loss = ranking_loss(ranker(batch), batch.labels)
+        loss.backward()
+        filled = fill_up(batch, ranker.config.identity, batch.num_targets)
+        assert filled.batch.rows is not None
+        assert filled.batch.rows.match_counts is not None
+        assert len(filled.batch.rows.match_counts) == filled.shape.targets
+        found, gradients = loss_and_gradients(ranker, list(ranker.dense_parameters()), filled)
+        torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=0)
+        for p, gradient in zip(ranker.dense_parameters(), gradients, strict=True):
+            torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_half_precision_gives_about_the_same(counting: Config, batch: RequestBatch) -> None:
+    ranker = made(counting).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ranker(batch)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, ranker(batch), rtol=0.1, atol=0.1)
+
+
+def test_a_saved_model_counts_when_loaded(counting: Config, batch: RequestBatch, tmp_path: Path) -> None:
+    ranker = made(counting).float()
+    save_model(tmp_path / "model", ranker, {})
+    loaded, _ = load_model(tmp_path / "model")
+    assert loaded.config == ranker.config
+    assert loaded.config.match_counts
+    assert torch.equal(loaded.eval()(batch), ranker(batch))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_device_counts_alike_without_being_waited_for_and_in_a_graph(counting: Config) -> None:
+    module, device = MatchCounts(counting.model).cuda(), torch.device("cuda")
+    for seed in range(60):
+        batch = random_batch(seed)
+        if not batch.num_targets:
+            continue
+        on_device = batch.to(device)
+        module.numbers(on_device)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            numbers = module.numbers(on_device)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        torch.testing.assert_close(numbers.cpu(), counted_slowly(batch), rtol=1e-5, atol=1e-5)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            recorded = module.numbers(on_device)
+        graph.replay()
+        assert torch.equal(recorded, numbers)
