@@ -88,7 +88,7 @@ def test_a_pod_has_limits_its_volumes_and_no_root() -> None:
 
 
 def test_a_pod_mounts_and_reads_what_the_manifests_have() -> None:
-    base = CLUSTER_YAML.parents[1] / "manifests/base"
+    base = Path(__file__).resolve().parents[2] / "manifests/base"
     claims = {item["metadata"]["name"] for item in yaml.safe_load_all((base / "storage.yaml").read_text())}
     maps = {each["name"] for each in yaml.safe_load((base / "kustomization.yaml").read_text())["configMapGenerator"]}
     variables = {line.split("=")[0] for line in (base / "environment.env").read_text().splitlines()}

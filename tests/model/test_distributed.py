@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from longreel.contracts.config import Config
 from longreel.lake.table import Lake
 from longreel.model.data.reader import TrainingReader
-from longreel.model.training import train as train_module
 from longreel.model.training.checkpoint import WEIGHTS
 from longreel.model.training.train import TrainResult, train
 
@@ -59,7 +58,7 @@ def launch(processes: int, config: Config, lake: Lake, days: list[date], folder:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(train_module.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -156,7 +156,7 @@ def start(config: Config, lake: Lake, days: list[date], work: Path, out: Path) -
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(train_module.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
     )
 
 

@@ -29,8 +29,9 @@ sys.path.insert(0, {repository!r})
 from longreel.spark_jobs.session import spark_session
 
 def where(_):
-    import longreel.lake.table, longreel.spark_jobs.bucket_tasks as module
-    return module.__file__ + " " + contracts.lake.__file__
+    from longreel.lake import table
+    from longreel.spark_jobs import bucket_tasks
+    return bucket_tasks.__file__ + " " + table.__file__
 
 print("FOUND", *spark_session("probe").sparkContext.parallelize(range(4), 4).map(where).distinct().collect())
 """

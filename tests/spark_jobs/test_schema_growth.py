@@ -1,4 +1,4 @@
-"""Spark and the bucket reader see a column that came later as lake/schema_evolution.py does, and steps go on over both."""
+"""Spark and the bucket reader see an added column as lake/schema_evolution.py does; steps go on over both."""
 
 from datetime import timedelta
 from typing import Any
