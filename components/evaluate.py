@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from longreel.contracts.argument_types import whole
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import ARTEFACT, EvaluationReport, ParityCheck
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to judge on")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="a folder that `longreel train --out` wrote")
-    which.add_argument("--version", type=whole(0), help="a registered version; 0: no report, as there is no champion")
+    which.add_argument(
+        "--version", type=at_least(0), help="a registered version; 0: no report, as there is no champion"
+    )
     which.add_argument("--champion", action="store_true", help="the present champion")
     parser.add_argument("--out", type=Path, help="write the report here (default: reports/DATE/report-MODEL.json)")
 

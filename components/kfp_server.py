@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from longreel.contracts.errors import LongreelError, TryAgainError
+from longreel.contracts.errors import LongreelError, TransientError
 
 EXPERIMENT = "longreel"
 GOING_ON = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED")
@@ -38,7 +38,7 @@ class NotThere(ServerError):  # noqa: N818  # read as "the run is"
     """The server knows nothing by that name."""
 
 
-class Unreachable(TryAgainError):  # noqa: N818  # read as "the server is"
+class Unreachable(TransientError):  # noqa: N818  # read as "the server is"
     """No answer; the run goes on without being watched, and asking again may succeed."""
 
 
@@ -170,7 +170,7 @@ class PipelineServer:
         """The run once it has ended, seen every `poll_s` seconds; a server that does not answer is asked again.
 
         Raises:
-            TryAgainError: it has not ended `timeout_s` after its creation; it is terminated.
+            TransientError: it has not ended `timeout_s` after its creation; it is terminated.
         """
         while True:
             try:
@@ -182,7 +182,7 @@ class PipelineServer:
                     return run
                 if age_s(run.created_at) > timeout_s:
                     self.terminate(run_id)
-                    raise TryAgainError(self.timed_out(run, timeout_s))
+                    raise TransientError(self.timed_out(run, timeout_s))
             time.sleep(poll_s)
 
     def timed_out(self, run: Run, timeout_s: float) -> str:

@@ -7,13 +7,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from longreel.components.registry.ledger import Entry
-from longreel.contracts.argument_types import whole
+from longreel.contracts.argument_types import at_least
 from longreel.lake.home import Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel history`."""
-    parser.add_argument("--last", type=whole(1), help="only the newest entries, this many")
+    parser.add_argument("--last", type=at_least(1), help="only the newest entries, this many")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from longreel.components.train import TRIGGERS, training_days
 from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
-from longreel.contracts.errors import LongreelError, TryAgainError
+from longreel.contracts.errors import LongreelError, TransientError
 from longreel.lake.home import Home
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def retrain(
 
     Raises:
         LongreelError: see `plan`.
-        TryAgainError: a step of the pipeline failed, and its output says how.
+        TransientError: a step of the pipeline failed, and its output says how.
     """
     from longreel.components.kfp_server import PipelineServer
 
@@ -147,7 +147,7 @@ def _run_here(home: Home, day: date, planned: Plan, trigger: str, promote: bool)
             done: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
         except RuntimeError as error:
             said = re.sub(r"\x1b\[\d*m", "", str(error))
-            raise TryAgainError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
+            raise TransientError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
     shutil.rmtree(root, ignore_errors=True)
     return int(done.outputs["version"])
 
@@ -175,7 +175,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     """Bring what an ended run has made into `reports/DATE/`; returns what summary.json holds.
 
     Raises:
-        TryAgainError: the run did not succeed.
+        TransientError: the run did not succeed.
         LongreelError: no version carries its inputs' digest.
     """
     from longreel.components.decide import INPUTS_TAG
@@ -184,7 +184,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     from longreel.components.registry.ledger import Ledger
 
     if not run.succeeded:
-        raise TryAgainError(failed(run))
+        raise TransientError(failed(run))
     ledger, wanted = Ledger(home), str(run.parameters["inputs_digest"])
     made = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == wanted]
     if not made:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from longreel.contracts.argument_types import whole
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import REQUEST_TABLE
 from longreel.lake.home import Home
-from longreel.lake.schema_evolution import conform, missing_columns, stored_columns
+from longreel.lake.schema_evolution import missing_columns, stored_columns, to_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, required=True, help="Parquet file with a request table's columns")
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--version", type=whole(1), help="a registered version")
+    which.add_argument("--version", type=at_least(1), help="a registered version")
     which.add_argument("--champion", action="store_true", help="the present champion (default)")
-    parser.add_argument("--window", type=whole(0), help="read at most this many history events (default: 10240)")
+    parser.add_argument("--window", type=at_least(0), help="read at most this many history events (default: 10240)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
@@ -51,6 +51,6 @@ def read_requests(path: Path) -> pa.Table:
         found = set(pq.read_schema(path).names)
         if missing := missing_columns(REQUEST_TABLE, found):
             raise LongreelError(f"{path} lacks columns {', '.join(missing)}; see REQUEST_TABLE in contracts/schemas.py")
-        return conform(pq.read_table(path, columns=stored_columns(REQUEST_TABLE, found)), REQUEST_TABLE, str(path))
+        return to_schema(pq.read_table(path, columns=stored_columns(REQUEST_TABLE, found)), REQUEST_TABLE, str(path))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise LongreelError(f"{path} is not a request table: {error}") from error

@@ -21,7 +21,7 @@ from longreel.contracts.config import Config
 from longreel.contracts.dates import day_range
 from longreel.contracts.schemas import DATASETS
 from longreel.contracts.serialization import read_json
-from longreel.lake.erasure import records
+from longreel.lake.erasure import erasure_requests
 from longreel.lake.home import Home
 from longreel.lake.lineage import Stale, is_imported, stale_partitions
 from longreel.lake.table import Lake
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
     days = sorted(lake.days("samples"))
-    lines = [*_late(config, days), *_missing(lake), *_stale(lake, stale_partitions(lake)), *_abandoned(lake)]
-    lines += [*_forgotten(lake), *_quality(home)]
+    lines = [*_late(config, days), *_missing(lake), *_stale(lake, stale_partitions(lake)), *_orphaned(lake)]
+    lines += [*_erasures(lake), *_quality(home)]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
     for line in _freshness(home, days, known, champion):
@@ -112,26 +112,28 @@ def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
     return lines
 
 
-def _abandoned(lake: Lake) -> list[str]:
+def _orphaned(lake: Lake) -> list[str]:
     """How many builds killed processes have left behind."""
-    count = sum(1 for _ in lake.abandoned())
-    return [f"abandoned: {count} build{'s' * (count != 1)} of killed processes; the next ingest sweeps them"] * bool(
+    count = sum(1 for _ in lake.orphaned_builds())
+    return [f"orphaned: {count} build{'s' * (count != 1)} of killed processes; the next ingest removes them"] * bool(
         count
     )
 
 
-def _forgotten(lake: Lake) -> list[str]:
-    """How many users are forgotten, and requests that did not get to their end."""
-    known = records(lake)
-    users = {user for record in known for user in record.users}
+def _erasures(lake: Lake) -> list[str]:
+    """How many users are on the suppression list, and requests that did not get to their end."""
+    requests = erasure_requests(lake)
+    users = {user for request in requests for user in request.users}
     lines = (
-        [f"forgotten: {len(users)} user{'s' * (len(users) != 1)}, last asked for at {known[-1].began}"] if known else []
+        [f"suppressed: {len(users)} user{'s' * (len(users) != 1)}, newest request at {requests[-1].began}"]
+        if requests
+        else []
     )
-    for record in known:
-        if not record.finished:
+    for request in requests:
+        if not request.finished:
             lines.append(
-                f"{RED}unfinished[/] forget of {len(record.users)} user{'s' * (len(record.users) != 1)}, begun at "
-                f"{record.began}: run longreel forget again with the same --user"
+                f"{RED}unfinished[/] forget of {len(request.users)} user{'s' * (len(request.users) != 1)}, begun at "
+                f"{request.began}: run longreel forget again with the same --user"
             )
     return lines
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from longreel.components.kfp_server import TIMEOUT_S, NotThere, asking
 from longreel.components.train import Candidate, recipe_of, trained
-from longreel.contracts.errors import LongreelError, TryAgainError, require
+from longreel.contracts.errors import LongreelError, TransientError, require
 from longreel.lake.home import Home
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -99,7 +99,7 @@ class TrainJobs:
 
         Raises:
             ServerError: the cluster refuses.
-            TryAgainError: it gives no answer, or the old job's pods do not stop.
+            TransientError: it gives no answer, or the old job's pods do not stop.
         """
         run_id = run_id_of(body)
         give_up = time.monotonic() + GONE_WITHIN_S
@@ -117,7 +117,7 @@ class TrainJobs:
             if job.state == GONE and (created := self._create(body)) is not None:
                 return created
             time.sleep(LOOK_EVERY_S)
-        raise TryAgainError(
+        raise TransientError(
             f"TrainJob {run_id} is still {job.state} after {GONE_WITHIN_S / 60:.0f} min; see what holds its pods "
             f"(`kubectl -n {run_id.partition('/')[0]} get pods`)"
         )
@@ -145,14 +145,14 @@ class TrainJobs:
         """The candidate that an ended job has left; the job is deleted then, with its pods.
 
         Raises:
-            TryAgainError: the job failed, was deleted, or trained what is not wanted any more.
+            TransientError: the job failed, was deleted, or trained what is not wanted any more.
             LongreelError: it is complete, and its candidate is not where this process looks.
         """
         if job.state != COMPLETE:
-            raise TryAgainError(_without_end(job))
+            raise TransientError(_without_end(job))
         recipe = recipe_of(home, day)
         if not job.run_id.endswith(recipe.name):
-            raise TryAgainError(f"TrainJob {job.run_id} is complete; meanwhile {recipe.name} is what {day} asks for")
+            raise TransientError(f"TrainJob {job.run_id} is complete; meanwhile {recipe.name} is what {day} asks for")
         made = trained(home, recipe)
         if made is None:
             raise LongreelError(

@@ -15,7 +15,7 @@ class DataNotReadyError(LongreelError):
     exit_code = 3
 
 
-class TryAgainError(LongreelError):
+class TransientError(LongreelError):
     """Nothing is to be mended: a server or another process was in the way, and the same command may well succeed."""
 
     exit_code = 5
@@ -32,14 +32,14 @@ _MISTAKES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
 
 
-def told_by_system(error: OSError) -> LongreelError | None:
+def from_os_error(error: OSError) -> LongreelError | None:
     """What the operating system refused, in words; None where it is nothing that a user can do something about."""
     where = error.filename2 or error.filename or ""
     said = f"{error.strerror or error}{f': {where}' * bool(where)}"
     if error.errno in _MISTAKES:
         return LongreelError(f"{said}; expected a folder that can be written to: mend its rights, or name another")
     if error.errno in _PASSING:
-        return TryAgainError(f"{said}; make room, or wait until the volume answers, and run the same command again")
+        return TransientError(f"{said}; make room, or wait until the volume answers, and run the same command again")
     return None
 
 

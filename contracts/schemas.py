@@ -16,16 +16,16 @@ UNKNOWN = -1  # author, tag or surface that the source does not give
 
 
 @dataclass(frozen=True, kw_only=True)
-class Later:
+class AddedColumn:
     """What a column that came with schema version `since` is in tables from before: `default` in every row, or in
-    every element of a list as long as the list column `beside`."""
+    every element of a list as long as the list column `parallel_to`."""
 
     since: int
     default: int | str | None
-    beside: str | None = None
+    parallel_to: str | None = None
 
 
-def later(name: str, kind: pa.DataType, declared: Later) -> pa.Field:
+def added_column(name: str, kind: pa.DataType, declared: AddedColumn) -> pa.Field:
     """A column that a dataset has gained, nullable where its default is null.
 
     Raises:
@@ -33,19 +33,21 @@ def later(name: str, kind: pa.DataType, declared: Later) -> pa.Field:
     """
     if not 1 < declared.since <= SCHEMA_VERSION:
         raise ValueError(f"{name}: since {declared.since}, expected 2 .. SCHEMA_VERSION, which is {SCHEMA_VERSION}")
-    if pa.types.is_list(kind) != (declared.beside is not None):
-        raise ValueError(f"{name}: a list column needs `beside`, a column of its length, and no other column has one")
-    if declared.beside is not None and declared.default is None:
+    if pa.types.is_list(kind) != (declared.parallel_to is not None):
+        raise ValueError(
+            f"{name}: a list column needs `parallel_to`, a column of its length, and no other column has one"
+        )
+    if declared.parallel_to is not None and declared.default is None:
         raise ValueError(f"{name}: elements of lists are never null; give a default")
-    pa.scalar(declared.default, kind.value_type if declared.beside else kind)  # or it is no value of the type
-    about = {"since": declared.since, "default": declared.default, "beside": declared.beside}
-    return pa.field(name, kind, nullable=declared.default is None, metadata={"later": json.dumps(about)})
+    pa.scalar(declared.default, kind.value_type if declared.parallel_to else kind)  # or it is no value of the type
+    about = {"since": declared.since, "default": declared.default, "parallel_to": declared.parallel_to}
+    return pa.field(name, kind, nullable=declared.default is None, metadata={"added_column": json.dumps(about)})
 
 
-def later_of(field: pa.Field) -> Later | None:
+def added_column_of(field: pa.Field) -> AddedColumn | None:
     """How a column was declared `later`; None for one that was always there."""
-    told = (field.metadata or {}).get(b"later")
-    return None if told is None else Later(**json.loads(told))
+    told = (field.metadata or {}).get(b"added_column")
+    return None if told is None else AddedColumn(**json.loads(told))
 
 
 # events/date=D: one row per impression of the log day D, sorted by (user_id, time_ms).

@@ -1,7 +1,7 @@
 """Whom was a lake told to forget? One record a request: salted hashes of the users, and what was removed for them.
 
-    <root>/forgotten/_salt                            random, made with the first request
-    <root>/forgotten/20260302T081301-1a2b3c4d.json    a request, written before anything is removed, then as it goes on
+    <root>/erasure_requests/_salt                            random, made with the first request
+    <root>/erasure_requests/20260302T081301-1a2b3c4d.json    a request, written before any row is removed, then updated
 
 A record has three uses. Its users stay forgotten: ingest and import-history leave their rows out from then on. It tells
 a request that was killed how far it got. And it is the evidence of what was done. A user is kept as
@@ -39,25 +39,25 @@ class Removal:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ForgetRecord:
+class ErasureRequest:
     """One request to forget users."""
 
     name: str
     users: tuple[str, ...]  # `user_hash` of each, sorted
     began: str
     finished: str | None = None
-    found: tuple[str, ...] = ()  # those of `users` who had rows
+    users_with_rows: tuple[str, ...] = ()  # those of `users` who had rows
     removals: tuple[Removal, ...] = ()
     relinked: int = 0  # partitions without rows of theirs whose inputs were brought up to date
     builds_deleted: int = 0  # superseded or abandoned builds
 
-    def with_removal(self, new: Removal, found: Iterable[str]) -> "ForgetRecord":
+    def with_removal(self, new: Removal, found: Iterable[str]) -> "ErasureRequest":
         """The record with this, in the place of what it had of the same rows, and users who had rows."""
         known = {(each.name, each.before): each for each in (*self.removals, new)}
         removals = tuple(known[key] for key in sorted(known))
-        return replace(self, removals=removals, found=tuple(sorted({*self.found, *found})))
+        return replace(self, removals=removals, users_with_rows=tuple(sorted({*self.users_with_rows, *found})))
 
-    def now_called(self, inputs: dict[str, str]) -> dict[str, str]:
+    def updated_inputs(self, inputs: dict[str, str]) -> dict[str, str]:
         """A manifest's inputs, with the digest after the removal where they name the one before it."""
         moved = {(each.name, each.before): each.after for each in self.removals}
         return {name: moved.get((name, value), value) for name, value in inputs.items()}
@@ -72,7 +72,7 @@ class ForgetRecord:
 
 
 @dataclass(frozen=True)
-class Tombstones:
+class SuppressionList:
     """Who stays forgotten: `user_hash`es, and the salt that they were made with."""
 
     salt: str
@@ -84,26 +84,26 @@ def user_hash(salt: str, user_id: int) -> str:
     return hashlib.sha256(f"{salt}{user_id}".encode()).hexdigest()
 
 
-def salt_of(lake: Lake) -> str:
+def lake_salt(lake: Lake) -> str:
     """The lake's salt, made where it has none."""
-    return lake.put_text_once(f"{lake.forgotten}/{SALT}", secrets.token_hex(16))
+    return lake.put_text_once(f"{lake.erasure_folder}/{SALT}", secrets.token_hex(16))
 
 
-def records(lake: Lake) -> list[ForgetRecord]:
+def erasure_requests(lake: Lake) -> list[ErasureRequest]:
     """Every request, oldest first.
 
     Raises:
         LongreelError: a record cannot be read.
     """
     found = []
-    for name in lake.forget_requests():
-        path = f"{lake.forgotten}/{name}.json"
+    for name in lake.erasure_request_names():
+        path = f"{lake.erasure_folder}/{name}.json"
         try:
             values = json.loads(lake.get_text(path) or "")
             removals = tuple(Removal(**each) for each in values.pop("removals"))
             values.pop("totals")  # for people who read the file
-            values |= {name: tuple(values[name]) for name in ("users", "found")} | {"removals": removals}
-            found.append(ForgetRecord(**values))
+            values |= {name: tuple(values[name]) for name in ("users", "users_with_rows")} | {"removals": removals}
+            found.append(ErasureRequest(**values))
         except (ValueError, KeyError, TypeError) as error:
             raise LongreelError(
                 f"{path} is not a record of forgotten users ({error}); restore it: without it they would come back"
@@ -111,19 +111,19 @@ def records(lake: Lake) -> list[ForgetRecord]:
     return found
 
 
-def put(lake: Lake, record: ForgetRecord) -> None:
+def write_request(lake: Lake, record: ErasureRequest) -> None:
     """Write a record, replacing the one of its name."""
     values = asdict(record) | {"totals": record.totals()}
-    lake.put_text(f"{lake.forgotten}/{record.name}.json", json.dumps(values, indent=1))
+    lake.put_text(f"{lake.erasure_folder}/{record.name}.json", json.dumps(values, indent=1))
 
 
-def new_record(users: Iterable[str]) -> ForgetRecord:
+def new_request(users: Iterable[str]) -> ErasureRequest:
     """A request that begins now."""
     began = build_time()
-    return ForgetRecord(name=f"{began}-{uuid.uuid4().hex[:8]}", users=tuple(sorted(users)), began=began)
+    return ErasureRequest(name=f"{began}-{uuid.uuid4().hex[:8]}", users=tuple(sorted(users)), began=began)
 
 
-def tombstones(lake: Lake) -> Tombstones | None:
+def suppression_list(lake: Lake) -> SuppressionList | None:
     """Who stays forgotten; None for nobody."""
-    users = frozenset(user for record in records(lake) for user in record.users)
-    return Tombstones(salt_of(lake), users) if users else None
+    users = frozenset(user for record in erasure_requests(lake) for user in record.users)
+    return SuppressionList(lake_salt(lake), users) if users else None

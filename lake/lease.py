@@ -1,8 +1,8 @@
 """Is a build still being written? Whoever writes one says so in it, every few minutes while its process lives.
 
 A build folder that no manifest names is being written, or was given up by a process that died. The two look alike from
-another process, or another machine. So a build holds a file `_alive` with the time (seconds since 1970) at which its
-writer was last known to live. One whose last sign is ABANDONED_AFTER_S old may be swept away; its writer, had it only
+another process, or another machine. So a build holds a file `_lease` with the time (seconds since 1970) at which its
+writer was last known to live. One whose last sign is EXPIRES_AFTER_S old may be swept away; its writer, had it only
 stood still, finds the file gone when it wants to publish, and does not.
 """
 
@@ -14,33 +14,33 @@ from pathlib import PurePosixPath
 
 import pyarrow.fs as pafs
 
-ALIVE = "_alive"
-BEAT_S = 600.0
-ABANDONED_AFTER_S = 6 * 3600  # many beats, and clocks that differ
+LEASE_FILE = "_lease"
+HEARTBEAT_INTERVAL_S = 600.0
+EXPIRES_AFTER_S = 6 * 3600  # many beats, and clocks that differ
 
 _held: dict[str, pafs.FileSystem] = {}
 _heart = threading.Lock()  # held by the thread that beats
 
 
-def hold(fs: pafs.FileSystem, build: str) -> None:
-    """Say that a build is being written, and go on saying so until `claim`, or while this process lives."""
+def acquire(fs: pafs.FileSystem, build: str) -> None:
+    """Say that a build is being written, and go on saying so until `release`, or while this process lives."""
     _sign(fs, build)
     _held[build] = fs
     if _heart.acquire(blocking=False):
         threading.Thread(target=_beat, name="builds are alive", daemon=True).start()
 
 
-def claim(fs: pafs.FileSystem, build: str) -> bool:
+def release(fs: pafs.FileSystem, build: str) -> bool:
     """Take a build, to publish it or to sweep it away: of several that try one may."""
     _held.pop(build, None)
     try:
-        fs.delete_file(f"{build}/{ALIVE}")
+        fs.delete_file(f"{build}/{LEASE_FILE}")
     except FileNotFoundError:
         return False
     return True
 
 
-def last_sign(fs: pafs.FileSystem, build: pafs.FileInfo) -> tuple[float, bool]:
+def last_heartbeat(fs: pafs.FileSystem, build: pafs.FileInfo) -> tuple[float, bool]:
     """When a build was last known to be worked on, in seconds since 1970, and whether it is its writer who says so.
 
     A build that was claimed says nothing any more: then it is when its folder was last changed or, where a store has no
@@ -49,11 +49,11 @@ def last_sign(fs: pafs.FileSystem, build: pafs.FileInfo) -> tuple[float, bool]:
     """
     told, has_writer = build, False
     try:
-        with fs.open_input_stream(f"{build.path}/{ALIVE}") as stream:
+        with fs.open_input_stream(f"{build.path}/{LEASE_FILE}") as stream:
             text = stream.read()
         if text:
             return float(text), True
-        told, has_writer = fs.get_file_info(f"{build.path}/{ALIVE}"), True
+        told, has_writer = fs.get_file_info(f"{build.path}/{LEASE_FILE}"), True
     except FileNotFoundError:
         pass
     if told.mtime is not None:
@@ -63,14 +63,14 @@ def last_sign(fs: pafs.FileSystem, build: pafs.FileInfo) -> tuple[float, bool]:
 
 
 def _sign(fs: pafs.FileSystem, build: str) -> None:
-    with fs.open_output_stream(f"{build}/{ALIVE}") as stream:
+    with fs.open_output_stream(f"{build}/{LEASE_FILE}") as stream:
         stream.write(f"{time.time():.0f}".encode())
 
 
 def _beat() -> None:
     while True:
-        time.sleep(BEAT_S)
+        time.sleep(HEARTBEAT_INTERVAL_S)
         for build, fs in list(_held.items()):
             with contextlib.suppress(OSError):  # a store that is away now may be back at the next beat
-                if fs.get_file_info(f"{build}/{ALIVE}").type == pafs.FileType.File:  # neither published nor swept
+                if fs.get_file_info(f"{build}/{LEASE_FILE}").type == pafs.FileType.File:  # neither published nor swept
                     _sign(fs, build)

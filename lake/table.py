@@ -7,7 +7,7 @@ Writing the manifest is the commit, and it is one atomic step (a rename on a loc
 A killed job leaves a folder that no manifest names, which is swept once nobody works on it (lease.py); replacing a
 partition never shows a reader half of it. Readers take file names from the manifest and never list a folder.
 
-    <root>/forgotten/                                           requests to forget users, see lake/erasure.py
+    <root>/erasure_requests/                                    requests to forget users, see lake/erasure.py
 """
 
 import json
@@ -26,13 +26,13 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from longreel.contracts.dates import parse_day
-from longreel.contracts.errors import DataNotReadyError, LongreelError, TryAgainError
+from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
 from longreel.contracts.schemas import DATASETS, READABLE_SINCE, SCHEMA_VERSION, schema_text
 from longreel.lake import lease
-from longreel.lake.schema_evolution import conform, stored_columns
+from longreel.lake.schema_evolution import stored_columns, to_schema
 
 MANIFEST = "_manifest.json"
-FORGOTTEN = "forgotten"  # the folder of requests to forget users
+ERASURE_REQUESTS = "erasure_requests"  # the folder of erasure requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class Lake:
         for path in self.paths(manifest):
             with self.parquet(path) as file:
                 found = file.read(columns=stored_columns(schema, file.schema_arrow.names))
-                tables.append(conform(found, schema, f"{manifest.dataset} of {manifest.date}"))
+                tables.append(to_schema(found, schema, f"{manifest.dataset} of {manifest.date}"))
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     @contextmanager
@@ -202,7 +202,7 @@ class Lake:
 
         Raises:
             LongreelError: it is damaged.
-            TryAgainError: it is not there any more.
+            TransientError: it is not there any more.
         """
         # Built again, the same rows would find their digest published and leave these files in place.
         again = f"remove {PurePosixPath(path).parent.parent / MANIFEST} and run the step of that day again"
@@ -210,7 +210,7 @@ class Lake:
             with pq.ParquetFile(path, filesystem=self._fs) as file:
                 yield file
         except FileNotFoundError as error:
-            raise TryAgainError(
+            raise TransientError(
                 f"{path} is gone. If the day was published again meanwhile, the same command finds the new files; "
                 f"if the file was lost, {again}"
             ) from error
@@ -264,29 +264,29 @@ class Lake:
         with self._fs.open_input_stream(path) as stream:
             return str(stream.read().decode())
 
-    def amend(self, manifest: Manifest) -> None:
+    def rewrite_manifest(self, manifest: Manifest) -> None:
         """Replace a published partition's manifest by one that says something else of the same files.
 
         Raises:
-            TryAgainError: the partition is made of other files by now.
+            TransientError: the partition is made of other files by now.
         """
         day = date.fromisoformat(manifest.date)
         if self.require(manifest.dataset, day).files != manifest.files:
-            raise TryAgainError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
+            raise TransientError(f"{manifest.dataset} of {day} was published again meanwhile; run the step again")
         self.put_text(str(self._partition(manifest.dataset, day) / MANIFEST), manifest.to_json())
 
     @property
-    def forgotten(self) -> str:
+    def erasure_folder(self) -> str:
         """The folder of requests to forget users, on `filesystem`."""
-        return str(self._base / FORGOTTEN)
+        return str(self._base / ERASURE_REQUESTS)
 
-    def forget_requests(self) -> tuple[str, ...]:
+    def erasure_request_names(self) -> tuple[str, ...]:
         """The names of all requests to forget users, oldest first."""
-        found = self._fs.get_file_info(pafs.FileSelector(self.forgotten, allow_not_found=True))
+        found = self._fs.get_file_info(pafs.FileSelector(self.erasure_folder, allow_not_found=True))
         names = (PurePosixPath(info.path).name for info in found)
         return tuple(sorted(name.removesuffix(".json") for name in names if name.endswith(".json")))
 
-    def purge(self, dataset: str, day: date, begun_by: str) -> int:
+    def delete_unreferenced(self, dataset: str, day: date, begun_by: str) -> int:
         """Delete at once every build of a partition that its manifest does not name and that was begun by a time, as
         build names spell it (`build_time`); returns how many. A reader that holds an older manifest loses its files."""
         published = self.manifest(dataset, day)
@@ -299,13 +299,13 @@ class Lake:
                 deleted += 1
         return deleted
 
-    def abandoned(self) -> Iterator[str]:
-        """Every build that no manifest names and that nobody has worked on for ABANDONED_AFTER_S, as its path."""
+    def orphaned_builds(self) -> Iterator[str]:
+        """Every build that no manifest names and that nobody has worked on for EXPIRES_AFTER_S, as its path."""
         for dataset in DATASETS:
             for day in self.folders(dataset):
-                yield from (path for path, _ in self._abandoned_of(dataset, day))
+                yield from (path for path, _ in self._orphans_of(dataset, day))
 
-    def sweep(self) -> Iterator[str]:
+    def remove_orphans(self) -> Iterator[str]:
         """Delete what is abandoned, of all partitions; gives the paths of what was deleted."""
         for dataset in DATASETS:
             for day in self.folders(dataset):
@@ -313,25 +313,25 @@ class Lake:
 
     def sweep_partition(self, dataset: str, day: date) -> Iterator[str]:
         """As `sweep`, of one partition."""
-        for path, has_writer in self._abandoned_of(dataset, day):
+        for path, has_writer in self._orphans_of(dataset, day):
             # a writer that only stood still may want to publish it at this moment: whoever claims it has it
-            if lease.claim(self._fs, path) or not has_writer:
+            if lease.release(self._fs, path) or not has_writer:
                 _delete(self._fs, path)
                 yield path
 
-    def _abandoned_of(self, dataset: str, day: date) -> Iterator[tuple[str, bool]]:
+    def _orphans_of(self, dataset: str, day: date) -> Iterator[tuple[str, bool]]:
         found = self._fs.get_file_info(pafs.FileSelector(str(self._partition(dataset, day)), allow_not_found=True))
         builds = [info for info in found if info.type == pafs.FileType.Directory]
         if len(builds) == len(found) - 1 == 1:  # one build and a manifest: nothing to look for
             return
         live = _builds_of(self.manifest(dataset, day))
         for info in builds:
-            sign, has_writer = lease.last_sign(self._fs, info)
-            is_old = time.time() - sign > lease.ABANDONED_AFTER_S
+            sign, has_writer = lease.last_heartbeat(self._fs, info)
+            is_old = time.time() - sign > lease.EXPIRES_AFTER_S
             if is_old and PurePosixPath(info.path).name not in live:
                 yield info.path, has_writer
 
-    def withdraw(self, manifest: Manifest) -> None:
+    def drop_partition(self, manifest: Manifest) -> None:
         """Take a partition out of the lake, the manifest first: from then on it is not there."""
         folder = self._partition(manifest.dataset, date.fromisoformat(manifest.date))
         self._fs.delete_file(str(folder / MANIFEST))
@@ -348,24 +348,24 @@ class Lake:
                 except LongreelError as error:
                     raise LongreelError(f"{info.path}: {error}; nothing else belongs here, remove it") from error
 
-    def stage(self, dataset: str, day: date) -> "Stage":
-        """A fresh, invisible build folder for a partition; `Stage.publish` makes it the partition."""
-        return Stage(self, dataset, day)
+    def writer(self, dataset: str, day: date) -> "PartitionWriter":
+        """A fresh, invisible build folder for a partition; `PartitionWriter.commit` makes it the partition."""
+        return PartitionWriter(self, dataset, day)
 
 
-class Stage:
+class PartitionWriter:
     """One build of one partition, on its way. Write Parquet files into `path`, then `publish`."""
 
     def __init__(self, lake: Lake, dataset: str, day: date) -> None:
         self.lake, self.dataset, self.day = lake, dataset, day
         self.build = f"build-{build_time()}-{uuid.uuid4().hex[:8]}"
-        self._forgotten = lake.forget_requests()
+        self._forgotten = lake.erasure_request_names()
         self._folder = lake._partition(dataset, day)
         self.path = str(self._folder / self.build)
         lake.filesystem.create_dir(self.path, recursive=True)
-        lease.hold(lake.filesystem, self.path)
+        lease.acquire(lake.filesystem, self.path)
 
-    def publish(
+    def commit(
         self,
         *,
         digest: str,
@@ -383,18 +383,18 @@ class Stage:
 
         Raises:
             LongreelError: a staged file's columns are not the dataset's.
-            TryAgainError: users were forgotten since this build was begun, so that it may hold their rows; or this
+            TransientError: users were forgotten since this build was begun, so that it may hold their rows; or this
                 process stood still for so long that the build was taken for abandoned and swept away.
         """
-        if self.lake.forget_requests() != self._forgotten:
-            raise TryAgainError(
+        if self.lake.erasure_request_names() != self._forgotten:
+            raise TransientError(
                 f"users were forgotten while {self.dataset} of {self.day} was being built, and the build may hold "
                 "their rows; it was not published, run the step again"
             )
-        if not lease.claim(self.lake.filesystem, self.path):
-            raise TryAgainError(
-                f"this build of {self.dataset} of {self.day} gave no sign of life for "
-                f"{lease.ABANDONED_AFTER_S / 3600:g} h and was swept away by another process; run the step again"
+        if not lease.release(self.lake.filesystem, self.path):
+            raise TransientError(
+                f"this build of {self.dataset} of {self.day} renewed no lease for "
+                f"{lease.EXPIRES_AFTER_S / 3600:g} h and another process removed it; run the step again"
             )
         published = self.lake.manifest(self.dataset, self.day)
         same = published is not None and published.digest == digest
@@ -428,7 +428,7 @@ class Stage:
 
     def discard(self) -> None:
         """Drop this build; what is published stays, this one too where it is."""
-        lease.claim(self.lake.filesystem, self.path)
+        lease.release(self.lake.filesystem, self.path)
         published = self.lake.manifest(self.dataset, self.day)
         exists = self.lake.filesystem.get_file_info(self.path).type == pafs.FileType.Directory
         if exists and self.build not in _builds_of(published):
@@ -472,13 +472,13 @@ def _builds_of(manifest: Manifest | None) -> set[str]:
 
 
 @contextmanager
-def discard_on_error(*stages: Stage) -> Iterator[None]:
+def discard_on_error(*writers: PartitionWriter) -> Iterator[None]:
     """Drop these builds where the block is left by an error; what was published from them before stays."""
     try:
         yield
     except BaseException:
-        for stage in stages:
-            stage.discard()
+        for writer in writers:
+            writer.discard()
         raise
 
 

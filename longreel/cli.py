@@ -8,7 +8,7 @@ import importlib
 import logging
 import sys
 
-from longreel.contracts.errors import LongreelError, told_by_system
+from longreel.contracts.errors import LongreelError, from_os_error
 from longreel.lake.home import Home
 
 # step -> (module, what it does)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"longreel {step}: error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        if (told := told_by_system(error)) is None:
+        if (told := from_os_error(error)) is None:
             raise
         print(f"longreel {step}: error: {told}", file=sys.stderr)
         return told.exit_code

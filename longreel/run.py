@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from longreel.contracts.argument_types import whole
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.config import SOURCES
 from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, interruptible
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
     parser.add_argument(
-        "--days", type=whole(1), help="simulated: days to add to the log (default: 4, then 1 once all are done)"
+        "--days", type=at_least(1), help="simulated: days to add to the log (default: 4, then 1 once all are done)"
     )
 
 

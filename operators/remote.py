@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from airflow.sdk import BaseOperator
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from longreel.contracts.errors import LongreelError, TryAgainError
+from longreel.contracts.errors import LongreelError, TransientError
 
 if TYPE_CHECKING:
     from longreel.lake.home import Home
@@ -115,7 +115,7 @@ class RemoteOperator(BaseOperator):
         """The run that a trigger's event tells of.
 
         Raises:
-            TryAgainError: its time is over; it is ended here.
+            TransientError: its time is over; it is ended here.
             LongreelError: the server refuses.
         """
         self._run_id = event["run_id"]
@@ -125,7 +125,7 @@ class RemoteOperator(BaseOperator):
         run = server.see(self._run_id)
         if not run.has_ended:
             server.terminate(self._run_id)
-            raise TryAgainError(server.timed_out(run, self.timeout.total_seconds()))
+            raise TransientError(server.timed_out(run, self.timeout.total_seconds()))
         return run
 
     def on_kill(self) -> None:

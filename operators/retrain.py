@@ -52,7 +52,7 @@ class RetrainOperator(RemoteOperator):
         """Called when the run has ended or its time is over.
 
         Raises:
-            TryAgainError: it did not succeed; the message says which step, and why.
+            TransientError: it did not succeed; the message says which step, and why.
             LongreelError: the server refuses.
         """
         from longreel.components import retrain

@@ -43,7 +43,7 @@ class TrainOperator(RemoteOperator):
         Raises:
             DataNotReadyError: there are too few days of samples.
             LongreelError: the day cannot be trained for, the manifest is wrong, or the cluster refuses.
-            TryAgainError: the cluster gives no answer.
+            TransientError: the cluster gives no answer.
         """
         from longreel.components import train, train_job
         from longreel.components.registry import tracking
@@ -68,7 +68,7 @@ class TrainOperator(RemoteOperator):
         """Called when the job has ended or its time is over.
 
         Raises:
-            TryAgainError: it failed, was deleted, or trained what is not wanted any more.
+            TransientError: it failed, was deleted, or trained what is not wanted any more.
             LongreelError: its candidate is not where this process looks, or the cluster refuses.
         """
         return asdict(TrainJobTrigger.server().collect(*self.parsed(), self.ended(event)))

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, list_values, ranges
 from longreel.contracts.schemas import DATASETS
-from longreel.lake.schema_evolution import conform, stored_columns
-from longreel.lake.table import Lake, Manifest, Stage
+from longreel.lake.schema_evolution import stored_columns, to_schema
+from longreel.lake.table import Lake, Manifest, PartitionWriter
 from longreel.spark_jobs.buckets import bucket_of, files_of
 
 CODEC, LEVEL = "zstd", 3
@@ -31,9 +31,9 @@ def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
     return dictionary, {_leaf(f): "DELTA_BINARY_PACKED" for f in numbers if _leaf(f) not in dictionary}
 
 
-def write_bucket(stage: Stage, bucket: int, tables: Iterable[pa.Table]) -> str | None:
+def write_bucket(writer: PartitionWriter, bucket: int, tables: Iterable[pa.Table]) -> str | None:
     """Write tables as the row groups of a bucket's file; as `write_file`."""
-    return write_file(stage.lake, stage.dataset, f"{stage.path}/part-{bucket:05d}.parquet", tables)
+    return write_file(writer.lake, writer.dataset, f"{writer.path}/part-{bucket:05d}.parquet", tables)
 
 
 def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) -> str | None:
@@ -43,13 +43,13 @@ def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) 
     Returns:
         The path, or None.
     """
-    writer = None
+    parquet = None
     dictionary, encodings = _encodings(DATASETS[dataset])
     try:
         for table in tables:
             if not table.num_rows:
                 continue
-            writer = writer or pq.ParquetWriter(
+            parquet = parquet or pq.ParquetWriter(
                 path,
                 table.schema,
                 filesystem=lake.filesystem,
@@ -59,11 +59,11 @@ def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) 
                 column_encoding=encodings,
                 store_schema=False,
             )
-            writer.write_table(table, row_group_size=table.num_rows)
+            parquet.write_table(table, row_group_size=table.num_rows)
     finally:
-        if writer is not None:
-            writer.close()
-    return path if writer else None
+        if parquet is not None:
+            parquet.close()
+    return path if parquet else None
 
 
 def row_groups(lake: Lake, path: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
@@ -98,7 +98,7 @@ def read_bucket(
                     keep &= among(users)
                 if keep.any():
                     table = file.read_row_group(number, columns=stored_columns(schema, file.schema_arrow.names))
-                    table = conform(table, schema, f"{manifest.dataset} of {manifest.date}")
+                    table = to_schema(table, schema, f"{manifest.dataset} of {manifest.date}")
                     yield table if keep.all() else select(table, np.flatnonzero(keep))
 
 

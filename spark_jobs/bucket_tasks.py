@@ -18,7 +18,7 @@ from longreel.contracts.actions import ACTIONS
 from longreel.contracts.config import SamplesConfig
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.schemas import DATASETS, EVENTS, HISTORY, HISTORY_FIELDS
-from longreel.lake.table import Lake, Manifest, Stage
+from longreel.lake.table import Lake, Manifest, PartitionWriter
 from longreel.spark_jobs.array_checks import Facts, history_facts, sample_facts
 from longreel.spark_jobs.array_io import read_bucket, write_bucket
 from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, lists, sample_tables
@@ -76,7 +76,7 @@ class Day:
 
     events: Manifest
     users: Manifest
-    stage: Stage
+    writer: PartitionWriter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class BuildSamples:
         for day, users in zip(self.days, people, strict=True):
             events = self.bucket.events(day.events)
             tables = sample_tables(events, timeline, users, self.settings, self.bucket.mask)
-            path = write_bucket(day.stage, self.bucket.number, tables)
+            path = write_bucket(day.writer, self.bucket.number, tables)
             timeline.fold()
             width = len(users.unknown)
             yield day.events.date, sample_facts(self.bucket.lake, path, self.bucket.number, self.bucket.of, width)
@@ -114,12 +114,12 @@ class CompactHistory:
 
     bucket: Bucket
     day: date  # the last log day folded
-    stage: Stage
+    writer: PartitionWriter
 
     def run(self) -> Iterator[tuple[str, Facts]]:
         """Write the bucket's file; yields the day with what the file was found to hold when it was read back."""
         timeline = self.bucket.timeline()
-        path = write_bucket(self.stage, self.bucket.number, base_tables(timeline, self.day))
+        path = write_bucket(self.writer, self.bucket.number, base_tables(timeline, self.day))
         found = history_facts(self.bucket.lake, path, self.bucket.number, self.bucket.of)
         users, lengths, _ = timeline.folded()
         yield self.day.isoformat(), found | {"folded_users": len(users), "folded_events": int(lengths.sum())}
@@ -129,7 +129,7 @@ class CompactHistory:
 class FoldBehaviours:
     """Fold what an archive holds of a bucket's users into its part of a base; a Spark partition is a bucket."""
 
-    stage: Stage
+    writer: PartitionWriter
     day: date
     buckets: int
     max_history: int
@@ -143,8 +143,8 @@ class FoldBehaviours:
         bucket, timeline = context.partitionId(), Timeline(self.max_history)
         rows = pa.concat_tables([ARCHIVE.empty_table(), *(pa.table(batch).cast(ARCHIVE) for batch in batches)])
         add_day(timeline, DayEvents.of(rows.append_column("request_id", pa.nulls(rows.num_rows, pa.string()))), ANY)
-        path = write_bucket(self.stage, bucket, base_tables(timeline, self.day))
-        facts = history_facts(self.stage.lake, path, bucket, self.buckets)
+        path = write_bucket(self.writer, bucket, base_tables(timeline, self.day))
+        facts = history_facts(self.writer.lake, path, bucket, self.buckets)
         yield pa.record_batch({"facts": [json.dumps(facts)]})
 
 

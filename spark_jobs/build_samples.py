@@ -18,13 +18,13 @@ from longreel.contracts.config import Config
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
-from longreel.lake.table import Manifest, Stage, discard_on_error
+from longreel.lake.table import Manifest, PartitionWriter, discard_on_error
 from longreel.spark_jobs.buckets import num_buckets
 from longreel.spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from longreel.spark_jobs.history import HistorySource, bytes_of, find_history, history_settings, missing_days
 from longreel.spark_jobs.ingest import ingest_day
 from longreel.spark_jobs.sources import open_source
-from longreel.spark_jobs.vacuum import tidy
+from longreel.spark_jobs.vacuum import vacuum
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
     days, session = days_asked(args), LazySession("longreel build-samples")
-    tidy(home.lake)
+    vacuum(home.lake)
     if args.ingest_missing:
         ingest_missing(home, days, session, accept_drift=args.accept_drift)
     build_days(home, days, session, force=args.force, accept_drift=args.accept_drift)
@@ -164,15 +164,15 @@ def _build(home: Home, plans: Sequence[Plan], session: LazySession, accept_drift
     if source.span >= config.samples.compact_every_days:
         _compact(home, plans[0].day - timedelta(days=1), session)
         source = find_history(lake, config, plans[0].day)
-    stages = [lake.stage("samples", plan.day) for plan in plans]
-    with discard_on_error(*stages):
-        tasks = sample_tasks(home, source, plans, stages, spark.sparkContext.defaultParallelism)
+    writers = [lake.writer("samples", plan.day) for plan in plans]
+    with discard_on_error(*writers):
+        tasks = sample_tasks(home, source, plans, writers, spark.sparkContext.defaultParallelism)
         found = run_tasks(spark, tasks)
-        for plan, stage in zip(plans, stages, strict=True):
+        for plan, writer in zip(plans, writers, strict=True):
             facts = found.get(plan.events.date, {})
             brief = plan is not plans[-1]
             quality, counts = check_samples(home, plan.day, plan.events, facts, accept_drift=accept_drift, brief=brief)
-            _publish(home, plan, stage, tasks[0].bucket.of, facts, counts, quality)
+            _publish(home, plan, writer, tasks[0].bucket.of, facts, counts, quality)
             made = f"{counts['users']:,} users, {counts['requests']:,} requests, {counts['targets']:,} targets"
             history = f"{counts['history_events']:,} history events (longest {counts['max_history']:,})"
             alone = began if len(plans) == 1 else None
@@ -185,7 +185,7 @@ def _build(home: Home, plans: Sequence[Plan], session: LazySession, accept_drift
 def _publish(
     home: Home,
     plan: Plan,
-    stage: Stage,
+    writer: PartitionWriter,
     buckets: int,
     facts: "Facts",
     counts: dict[str, int],
@@ -207,7 +207,7 @@ def _publish(
         details["warnings"] = ["the log day has no events", *details.get("warnings", [])]
     for warning in details.get("warnings", []):
         say("samples", plan.day, f"warning: {warning}")
-    stage.publish(
+    writer.commit(
         digest=digest_from(facts),
         inputs=plan.inputs,
         buckets=buckets,
@@ -220,7 +220,7 @@ def _publish(
 
 
 def sample_tasks(
-    home: Home, source: HistorySource, plans: Sequence[Plan], stages: Sequence[Stage], cores: int
+    home: Home, source: HistorySource, plans: Sequence[Plan], writers: Sequence[PartitionWriter], cores: int
 ) -> list["BuildSamples"]:
     """The tasks that build some consecutive log days together.
 
@@ -236,7 +236,9 @@ def sample_tasks(
         slices = min(-(-cores // buckets), len(plans))
         if slices == 1:
             buckets = num_buckets(cores, 1)
-    days = [Day(events=plan.events, users=plan.users, stage=stage) for plan, stage in zip(plans, stages, strict=True)]
+    days = [
+        Day(events=plan.events, users=plan.users, writer=writer) for plan, writer in zip(plans, writers, strict=True)
+    ]
     bounds = [round(number * len(days) / slices) for number in range(slices + 1)]
     tasks = []
     for first, last in itertools.pairwise(bounds):
@@ -281,10 +283,10 @@ def _compact(home: Home, day: date, session: LazySession) -> None:
     from longreel.spark_jobs.history_checks import check_base
 
     began, config, lake = time.monotonic(), home.config, home.lake
-    source, stage = find_history(lake, config, day + timedelta(days=1)), lake.stage("history", day)
+    source, writer = find_history(lake, config, day + timedelta(days=1)), lake.writer("history", day)
     spark, buckets = session(source.bytes()), num_buckets(source.most_events(), BUCKET_BEHAVIOURS)
-    with discard_on_error(stage):
-        tasks = [CompactHistory(bucket=bucket, day=day, stage=stage) for bucket in _buckets(home, source, buckets)]
+    with discard_on_error(writer):
+        tasks = [CompactHistory(bucket=bucket, day=day, writer=writer) for bucket in _buckets(home, source, buckets)]
         facts = run_tasks(spark, tasks)[day.isoformat()]
         counts = {
             "users": facts["folded_users"],
@@ -293,7 +295,7 @@ def _compact(home: Home, day: date, session: LazySession) -> None:
             "max_history": config.samples.max_history,
         }
         quality = check_base(home, day, facts, counts)
-        manifest = stage.publish(
+        manifest = writer.commit(
             digest=digest_from(facts),
             inputs=source.days() | {"build": str(BUILD_VERSION)},
             buckets=buckets,

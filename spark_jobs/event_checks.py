@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from longreel.contracts.schemas import EVENTS, schema_text
 from longreel.lake.home import Home
-from longreel.lake.table import Stage
+from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.drift import Drift
 from longreel.spark_jobs.quality import Between, Check, Equal, check
 from longreel.spark_jobs.row_counts import reasons
@@ -24,7 +24,7 @@ def check_events(
     spark: SparkSession,
     home: Home,
     day: date,
-    stage: Stage,
+    writer: PartitionWriter,
     counts: dict[str, int],
     drift: Drift,
 ) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def check_events(
     source = home.config.source
     start_ms, _ = log_day_bounds_ms(day, source)
     oldest_ms, end_ms = event_bounds_ms(day, source)
-    facts = event_facts(spark, stage, default_time_ms=start_ms) | {"quarantined_share": _share(counts), **drift.facts}
+    facts = event_facts(spark, writer, default_time_ms=start_ms) | {"quarantined_share": _share(counts), **drift.facts}
     checks: list[Check] = [
         Equal("schema", schema_text(EVENTS), "columns and types"),
         Equal("rows", counts["events"], "rows written are the rows accepted"),
@@ -67,9 +67,9 @@ def most_repeated(events: int) -> int:
     return max(20, int(MAX_REPEATED_SHARE * events))
 
 
-def event_facts(spark: SparkSession, stage: Stage, default_time_ms: int) -> dict[str, Any]:
+def event_facts(spark: SparkSession, writer: PartitionWriter, default_time_ms: int) -> dict[str, Any]:
     """The scalars that the checks look at, from the staged files in one pass. A day without events has neutral ones."""
-    events = read_files(spark, "events", [stage.path])
+    events = read_files(spark, "events", [writer.path])
     extremes = {"min_time_ms": default_time_ms, "max_time_ms": default_time_ms, "min_actions": 0, "max_actions": 0}
     extremes |= {"min_play_ms": 0, "min_duration_ms": 0}
     per_key = events.groupBy("user_id", "item_id", "time_ms").agg(
@@ -85,7 +85,7 @@ def event_facts(spark: SparkSession, stage: Stage, default_time_ms: int) -> dict
     ).collect()[0]
     facts: dict[str, Any] = found.asDict()
     facts["repeated_events"] = facts["rows"] - facts.pop("keys")
-    return facts | {"schema": staged_schemas(stage)}
+    return facts | {"schema": staged_schemas(writer)}
 
 
 def _extreme(name: str) -> Callable[[str], Column]:

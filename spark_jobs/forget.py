@@ -6,8 +6,8 @@ digests among their inputs, so nothing downstream is stale or built again. Raw f
 the users' salted hashes, and ingest and import-history leave their rows out from then on.
 
 Killed halfway, every partition is readable, and the same call goes on to the end. Other steps that are at work
-meanwhile cannot publish what they began before (`lake.table.Stage`); one that reads a deleted build fails, and is
-run again. Models that were trained on such samples stay as they are.
+meanwhile cannot commit what they began before (`lake.table.PartitionWriter`); one that reads a deleted build fails, and
+is run again. Models that were trained on such samples stay as they are.
 """
 
 import argparse
@@ -22,10 +22,18 @@ import numpy as np
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.contracts.schemas import DATASETS
-from longreel.lake.erasure import ForgetRecord, Removal, new_record, put, records, salt_of, user_hash
+from longreel.lake.erasure import (
+    ErasureRequest,
+    Removal,
+    erasure_requests,
+    lake_salt,
+    new_request,
+    user_hash,
+    write_request,
+)
 from longreel.lake.home import Home
 from longreel.lake.lineage import DERIVED
-from longreel.lake.table import Lake, Manifest, Stage, build_time, discard_on_error
+from longreel.lake.table import Lake, Manifest, PartitionWriter, build_time, discard_on_error
 from longreel.spark_jobs.bootstrap_snapshot import imported_archive
 from longreel.spark_jobs.build_samples import run_tasks
 from longreel.spark_jobs.days import LazySession, code_version, say
@@ -69,17 +77,17 @@ def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:
     began, lake, source = time.monotonic(), home.lake, source_class(home.config.source.kind)
     spark = session(sum(bytes_of(each) for dataset in ORDER for each in _published(lake, dataset)))
     users = dict.fromkeys(user_ids(spark, source, texts))
-    salt = salt_of(lake)
-    before = {user for record in records(lake) if record.finished for user in record.users}
+    salt = lake_salt(lake)
+    before = {user for record in erasure_requests(lake) if record.finished for user in record.users}
     work = _Work(home=home, source=source, spark=spark, users=np.array(sorted(users), np.int64), salt=salt)
     if work.hashes <= before and not any(list(work.held(dataset)) for dataset in ORDER):
         print("forgotten already, and nothing of theirs has come back")
         return 0
     record = work.remove_all(_record_of(lake, work.hashes))
     record = replace(record, finished=build_time())
-    put(lake, record)
+    write_request(lake, record)
     _tell(lake, record, began)
-    absent = [n for n, user in enumerate(users, 1) if user_hash(salt, user) not in {*record.found, *before}]
+    absent = [n for n, user in enumerate(users, 1) if user_hash(salt, user) not in {*record.users_with_rows, *before}]
     for number in absent:  # not by id: what is printed may be kept in a log
         print(f"user {number} of {len(users)}: nothing of theirs is in the lake; rows that come are left out")
     return DataNotReadyError.exit_code if absent else 0
@@ -89,14 +97,14 @@ def _published(lake: Lake, dataset: str) -> Iterator[Manifest]:
     return (lake.require(dataset, day) for day in lake.days(dataset))
 
 
-def _record_of(lake: Lake, users: set[str]) -> ForgetRecord:
+def _record_of(lake: Lake, users: set[str]) -> ErasureRequest:
     """The record of an unfinished request for these users, or a new one, written before anything is looked for: what
     is published from now on was begun with the users known as forgotten, or is refused."""
-    for record in records(lake):
+    for record in erasure_requests(lake):
         if record.finished is None and set(record.users) == users:
             print(f"going on with what was begun at {record.began}")
             return record
-    put(lake, record := new_record(users))
+    write_request(lake, record := new_request(users))
     return record
 
 
@@ -137,7 +145,7 @@ class _Work:
             rows[np.searchsorted(self.users, group["user_id"])] += group["count"]
         yield from ((manifest, counts[manifest.date]) for manifest in manifests if manifest.date in counts)
 
-    def remove_all(self, record: ForgetRecord) -> ForgetRecord:
+    def remove_all(self, record: ErasureRequest) -> ErasureRequest:
         """Remove the users until nothing of theirs is found, and bring to date what was made from the old partitions.
 
         Raises:
@@ -151,21 +159,21 @@ class _Work:
                 return _settle(self.home.lake, record)
         raise LongreelError("other steps keep publishing rows of these users; stop them, then run forget again")
 
-    def _remove(self, record: ForgetRecord, dataset: str) -> ForgetRecord:
+    def _remove(self, record: ErasureRequest, dataset: str) -> ErasureRequest:
         held = list(self.held(dataset))
         for first in range(0, len(held), STRETCH):
             record = self._remove_stretch(record, held[first : first + STRETCH])
         return record
 
-    def _remove_stretch(self, record: ForgetRecord, held: Sequence[tuple[Manifest, Ints]]) -> ForgetRecord:
+    def _remove_stretch(self, record: ErasureRequest, held: Sequence[tuple[Manifest, Ints]]) -> ErasureRequest:
         """Publish some partitions of a dataset without the users, and delete the builds that had them."""
         lake = self.home.lake
         manifests = [manifest for manifest, _ in held]
-        stages = [lake.stage(each.dataset, date.fromisoformat(each.date)) for each in manifests]
-        with discard_on_error(*stages):
-            seen = self._write(manifests, stages)
-            for (manifest, rows), stage in zip(held, stages, strict=True):
-                new = self._rebuilt(manifest, stage, seen)
+        writers = [lake.writer(each.dataset, date.fromisoformat(each.date)) for each in manifests]
+        with discard_on_error(*writers):
+            seen = self._write(manifests, writers)
+            for (manifest, rows), writer in zip(held, writers, strict=True):
+                new = self._rebuilt(manifest, writer, seen)
                 if new.rows != manifest.rows - rows.sum():
                     raise LongreelError(
                         f"{manifest.dataset} of {manifest.date} has {manifest.rows:,} rows, {rows.sum():,} of them of "
@@ -181,38 +189,40 @@ class _Work:
                 record = record.with_removal(
                     removal, (user_hash(self.salt, each) for each in self.users[rows > 0].tolist())
                 )
-                put(lake, record)
-                new.publish(manifest, record.now_called(manifest.inputs), code_version())
-                deleted = lake.purge(stage.dataset, stage.day, build_time())
+                write_request(lake, record)
+                new.commit(manifest, record.updated_inputs(manifest.inputs), code_version())
+                deleted = lake.delete_unreferenced(writer.dataset, writer.day, build_time())
                 record = replace(record, builds_deleted=record.builds_deleted + deleted)
-                say(stage.dataset, stage.day, f"{rows.sum():,} of {manifest.rows:,} rows removed, digest {new.digest}")
+                say(
+                    writer.dataset, writer.day, f"{rows.sum():,} of {manifest.rows:,} rows removed, digest {new.digest}"
+                )
         return record
 
-    def _write(self, manifests: Sequence[Manifest], stages: Sequence[Stage]) -> dict[str, dict[str, int]]:
+    def _write(self, manifests: Sequence[Manifest], writers: Sequence[PartitionWriter]) -> dict[str, dict[str, int]]:
         """Stage the partitions without the users; returns what was found in them, by day."""
         from longreel.spark_jobs.republish import flat_facts
 
         dataset = manifests[0].dataset
         if dataset == "quarantine":
             return {}
-        pairs = zip(manifests, stages, strict=True)
-        tasks = [task for each, stage in pairs for task in removal_tasks(self.home.lake, each, stage, self.users)]
+        pairs = zip(manifests, writers, strict=True)
+        tasks = [task for each, writer in pairs for task in removal_tasks(self.home.lake, each, writer, self.users)]
         seen = run_tasks(self.spark, tasks)
-        return seen if dataset in DERIVED else flat_facts(self.spark, dataset, stages)
+        return seen if dataset in DERIVED else flat_facts(self.spark, dataset, writers)
 
-    def _rebuilt(self, manifest: Manifest, stage: Stage, seen: dict[str, dict[str, int]]) -> "Rebuilt":
+    def _rebuilt(self, manifest: Manifest, writer: PartitionWriter, seen: dict[str, dict[str, int]]) -> "Rebuilt":
         from longreel.spark_jobs import republish
 
         if manifest.dataset == "quarantine":
             rows = republish.refused(self.spark, self.home.lake, self.source, [manifest])
-            return republish.quarantine_without(rows, manifest, stage, self.users)
+            return republish.quarantine_without(rows, manifest, writer, self.users)
         found = seen.get(manifest.date, {})
         if manifest.dataset in DERIVED:
-            return republish.list_rebuilt(self.home.lake, manifest, stage, found)
-        return republish.flat_rebuilt(self.home, self.spark, manifest, stage, found)
+            return republish.list_rebuilt(self.home.lake, manifest, writer, found)
+        return republish.flat_rebuilt(self.home, self.spark, manifest, writer, found)
 
 
-def _settle(lake: Lake, record: ForgetRecord) -> ForgetRecord:
+def _settle(lake: Lake, record: ErasureRequest) -> ErasureRequest:
     """Bring to date the manifests that name removed rows without having held them: row accounts, inputs of derived
     partitions; and delete every build begun before the request that is not published."""
     archive = imported_archive(lake)
@@ -224,25 +234,25 @@ def _settle(lake: Lake, record: ForgetRecord) -> ForgetRecord:
         counts = account_after(main.counts, main.counts["events"], refused)
         for manifest in (main, refused):
             if manifest.counts != counts:
-                lake.amend(replace(manifest, counts=counts))
+                lake.rewrite_manifest(replace(manifest, counts=counts))
     relinked, deleted = record.relinked, record.builds_deleted
     for dataset in DERIVED:
         for manifest in _published(lake, dataset):
-            inputs = record.now_called(manifest.inputs)
+            inputs = record.updated_inputs(manifest.inputs)
             if inputs != manifest.inputs:
-                lake.amend(replace(manifest, inputs=inputs))
+                lake.rewrite_manifest(replace(manifest, inputs=inputs))
                 relinked += 1
     for dataset in DATASETS:
         for each in lake.folders(dataset):
-            deleted += lake.purge(dataset, each, record.began)
+            deleted += lake.delete_unreferenced(dataset, each, record.began)
     return replace(record, relinked=relinked, builds_deleted=deleted)
 
 
-def _tell(lake: Lake, record: ForgetRecord, began: float) -> None:
+def _tell(lake: Lake, record: ErasureRequest, began: float) -> None:
     for dataset, (partitions, rows) in record.totals().items():
         print(f"{dataset}: {rows:,} rows removed from {partitions:,} partitions")
     print(f"{record.relinked:,} more partitions name the new inputs, {record.builds_deleted:,} old builds were deleted")
-    print(f"record: {lake.forgotten}/{record.name}.json, in {time.monotonic() - began:.1f} s")
+    print(f"record: {lake.erasure_folder}/{record.name}.json, in {time.monotonic() - began:.1f} s")
     days = [each.date for each in record.removals if each.dataset == "samples"]
     if days:
         print(

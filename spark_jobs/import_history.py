@@ -1,6 +1,6 @@
 """`longreel import-history`: an archive of older events -> the first history base, without a partition per day.
 
-    archive rows = events + quarantined rows + exact repeats + forgotten rows
+    archive rows = events + quarantined rows + exact repeats + suppressed rows
     events       = behaviours kept + behaviours beyond a user's newest `max_history` + other events
 
 The archive stands for every log day up to and including `through`, so the log's days begin after it.
@@ -16,9 +16,9 @@ from longreel.contracts.actions import action_mask
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import HISTORY_FIELDS
-from longreel.lake.erasure import tombstones
+from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
-from longreel.lake.table import Lake, Stage, discard_on_error
+from longreel.lake.table import Lake, PartitionWriter, discard_on_error
 from longreel.spark_jobs.bootstrap_snapshot import imported_archive
 from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, say
 from longreel.spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
@@ -84,12 +84,14 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
     if is_unchanged(home.lake.manifest("history", through), inputs, force):
         say("history", through, "unchanged")
         return
-    stages = {name: home.lake.stage(name, through) for name in ("quarantine", "history")}
-    with discard_on_error(*stages.values()), damage_named(source.archive_files()):
-        _build(home, source, through, session, inputs, stages, began)
+    writers = {name: home.lake.writer(name, through) for name in ("quarantine", "history")}
+    with discard_on_error(*writers.values()), damage_named(source.archive_files()):
+        _build(home, source, through, session, inputs, writers, began)
 
 
-def write_base(behaviours: "DataFrame", stage: Stage, through: date, buckets: int, max_history: int) -> dict[str, Any]:
+def write_base(
+    behaviours: "DataFrame", writer: PartitionWriter, through: date, buckets: int, max_history: int
+) -> dict[str, Any]:
     """Write the history base of behaviours (rows of `user_id` and HISTORY_FIELDS), one task a bucket of users.
 
     Returns:
@@ -98,7 +100,7 @@ def write_base(behaviours: "DataFrame", stage: Stage, through: date, buckets: in
     from longreel.spark_jobs.array_checks import combined
     from longreel.spark_jobs.bucket_tasks import FoldBehaviours
 
-    task = FoldBehaviours(stage=stage, day=through, buckets=buckets, max_history=max_history)
+    task = FoldBehaviours(writer=writer, day=through, buckets=buckets, max_history=max_history)
     found = behaviours.repartition(buckets, "user_id").mapInArrow(task.run, "facts STRING").collect()
     return combined(json.loads(row["facts"]) for row in found)
 
@@ -109,7 +111,7 @@ def _build(
     through: date,
     session: LazySession,
     inputs: dict[str, str],
-    stages: dict[str, Stage],
+    writers: dict[str, PartitionWriter],
     began: float,
 ) -> None:
     from pyspark.sql import functions as F
@@ -118,7 +120,7 @@ def _build(
     from longreel.spark_jobs.buckets import num_buckets
     from longreel.spark_jobs.history import history_settings
     from longreel.spark_jobs.history_checks import check_base
-    from longreel.spark_jobs.suppression import without_forgotten
+    from longreel.spark_jobs.suppression import with_suppressed
     from longreel.spark_jobs.tables import in_schema, write_staged
     from longreel.spark_jobs.validate import judge, log_day_bounds_ms
 
@@ -127,7 +129,7 @@ def _build(
     mask, most = action_mask(config.source.behaviour), config.samples.max_history
     rows = source.standard(distinct_rows(source.archive_rows(spark)))
     bounds_ms = (0, log_day_bounds_ms(through, config.source)[1])  # of any age since 1970
-    judged = without_forgotten(judge(rows, bounds_ms, source.hashes_text_ids), tombstones(home.lake)).persist()
+    judged = with_suppressed(judge(rows, bounds_ms, source.hashes_text_ids), suppression_list(home.lake)).persist()
     events, counts = judged.where("reason IS NULL"), account_of(judged)
     behaviours = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).select("user_id", *HISTORY_FIELDS)
     each = behaviours.groupBy("user_id").agg(F.count(F.lit(1)).alias("all"))
@@ -136,17 +138,17 @@ def _build(
     size = each.agg(F.count(F.lit(1)), *sums).collect()[0]
     counts |= {"users": size[0], "behaviours": size[1], "history_events": size[2], "max_history": most}
     buckets = num_buckets(counts["behaviours"], BUCKET_BEHAVIOURS)
-    found = write_base(behaviours, stages["history"], through, buckets, most)
+    found = write_base(behaviours, writers["history"], through, buckets, most)
     counts["longest"] = found.get("max_history", 0)
     refused_digest, refused = write_staged(
-        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], sort=["reason", "row"]
+        in_schema(quarantine_of(judged), "quarantine"), writers["quarantine"], sort=["reason", "row"]
     )
     judged.unpersist()
     require_closed(counts, counts["events"], refused["digest_rows"], through)
     quality = check_base(home, through, found, counts)
     about: dict[str, Any] = {"inputs": inputs, "counts": counts, "code_version": code_version()}
-    stages["quarantine"].publish(digest=refused_digest, **about)
+    writers["quarantine"].commit(digest=refused_digest, **about)
     details = {"settings": history_settings(config), "quality": f"{len(quality['checks'])} checks passed"}
-    manifest = stages["history"].publish(digest=digest_from(found), buckets=buckets, details=details, **about)
+    manifest = writers["history"].commit(digest=digest_from(found), buckets=buckets, details=details, **about)
     kept = f"{counts['history_events']:,} of {counts['behaviours']:,} behaviours kept, {counts['users']:,} users"
     say("history", through, f"{told(counts)}; {kept}, digest {manifest.digest}", began)

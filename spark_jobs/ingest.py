@@ -1,6 +1,6 @@
 """`longreel ingest`: one raw log day -> events, quarantine and users partitions, with every input row accounted for.
 
-    input rows = events + quarantined rows + exact repeats + forgotten rows
+    input rows = events + quarantined rows + exact repeats + suppressed rows
 
 Of rows that are equal in every raw column one is kept; the others are the exact repeats. What is kept of users whom the
 lake was told to forget (`longreel forget`), events or not, is left out. Quarantine and users are published before
@@ -18,14 +18,14 @@ from longreel.contracts.config import Config
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import DataNotReadyError
 from longreel.contracts.schemas import HISTORY_FIELDS
-from longreel.lake.erasure import tombstones
+from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
-from longreel.lake.table import Stage, discard_on_error
+from longreel.lake.table import PartitionWriter, discard_on_error
 from longreel.spark_jobs.bootstrap_snapshot import require_after_archive
 from longreel.spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from longreel.spark_jobs.row_counts import account_of, require_closed, told
 from longreel.spark_jobs.sources import Source, damage_named, open_source
-from longreel.spark_jobs.vacuum import tidy
+from longreel.spark_jobs.vacuum import vacuum
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     """Ingest the days asked for."""
     source = open_source(home)
     session = LazySession("longreel ingest")
-    tidy(home.lake)
+    vacuum(home.lake)
     for day in days_asked(args):
         ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
 
@@ -82,9 +82,9 @@ def quarantine_of(judged: "DataFrame") -> "DataFrame":
     """The rows with a reason, as the quarantine keeps them; nothing of forgotten users."""
     from pyspark.sql import functions as F
 
-    from longreel.spark_jobs.row_counts import FORGOTTEN
+    from longreel.spark_jobs.row_counts import SUPPRESSED
 
-    refused = judged.where(F.col("reason") != FORGOTTEN)
+    refused = judged.where(F.col("reason") != SUPPRESSED)
     return refused.select("reason", "source_file", F.to_json("row", {"ignoreNullFields": "false"}).alias("row"))
 
 
@@ -107,9 +107,9 @@ def ingest_day(
     if is_unchanged(published, inputs, force):
         say("events", day, "unchanged")
         return
-    stages = {name: home.lake.stage(name, day) for name in ("quarantine", "users", "events")}
-    with discard_on_error(*stages.values()), damage_named(source.files(day)):
-        _build(home, source, day, session, inputs, stages, began, accept_drift)
+    writers = {name: home.lake.writer(name, day) for name in ("quarantine", "users", "events")}
+    with discard_on_error(*writers.values()), damage_named(source.files(day)):
+        _build(home, source, day, session, inputs, writers, began, accept_drift)
 
 
 def _build(
@@ -118,7 +118,7 @@ def _build(
     day: date,
     session: LazySession,
     inputs: dict[str, str],
-    stages: dict[str, Stage],
+    writers: dict[str, PartitionWriter],
     began: float,
     accept_drift: bool,
 ) -> None:
@@ -127,7 +127,7 @@ def _build(
     from longreel.spark_jobs.event_checks import check_events
     from longreel.spark_jobs.items import count_items
     from longreel.spark_jobs.quality import verdict
-    from longreel.spark_jobs.suppression import without_forgotten
+    from longreel.spark_jobs.suppression import with_suppressed
     from longreel.spark_jobs.tables import in_schema, write_staged
     from longreel.spark_jobs.users import unknown_features, user_features, write_users
     from longreel.spark_jobs.validate import event_bounds_ms, judge
@@ -136,28 +136,28 @@ def _build(
     spark, settings = session(size), home.config.source
     rows = distinct_rows(source.rows(spark, day))
     judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids)
-    judged = without_forgotten(judged, tombstones(home.lake)).persist()
+    judged = with_suppressed(judged, suppression_list(home.lake)).persist()
     counts = account_of(judged)
     events = in_schema(judged.where("reason IS NULL"), "events")
     buckets = num_buckets(counts["events"], BUCKET_ROWS)
-    digest, seen = write_staged(events, stages["events"], buckets=buckets, sort=EVENT_ORDER, more=facts_of_events())
+    digest, seen = write_staged(events, writers["events"], buckets=buckets, sort=EVENT_ORDER, more=facts_of_events())
     refused_digest, refused = write_staged(
-        in_schema(quarantine_of(judged), "quarantine"), stages["quarantine"], sort=["reason", "row"]
+        in_schema(quarantine_of(judged), "quarantine"), writers["quarantine"], sort=["reason", "row"]
     )
     judged.unpersist()
     require_closed(counts, seen["digest_rows"], refused["digest_rows"], day)
     names, features = user_features(source, spark, source.hashes_text_ids)
-    users_digest, users = write_users(spark, stages, names, features, buckets)
+    users_digest, users = write_users(spark, writers, names, features, buckets)
     counts |= {"users": users} | {name: seen[name] for name in ("with_request_id", *(f"action_{a}" for a in ACTIONS))}
     past = trailing_days(home.lake, "events", day, home.config.drift)
-    counts["items"], new_item_events = count_items(spark, home.lake, stages["events"], past)
+    counts["items"], new_item_events = count_items(spark, home.lake, writers["events"], past)
     drift = event_drift(home.config.drift, day, counts, new_item_events, past, accepted=accept_drift)
-    quality = check_events(spark, home, day, stages["events"], counts, drift)
+    quality = check_events(spark, home, day, writers["events"], counts, drift)
 
     about: dict[str, Any] = {"inputs": inputs, "code_version": code_version()}
-    stages["quarantine"].publish(digest=refused_digest, counts=counts, **about)
+    writers["quarantine"].commit(digest=refused_digest, counts=counts, **about)
     details: dict[str, Any] = {"user_features": names, "unknown_features": unknown_features(spark, names)}
-    stages["users"].publish(digest=users_digest, buckets=buckets, counts={"users": users}, details=details, **about)
+    writers["users"].commit(digest=users_digest, buckets=buckets, counts={"users": users}, details=details, **about)
     details = {**verdict(quality), "source": settings.kind}
     if new_item_events is not None:
         details[NEW_ITEM_EVENTS] = new_item_events
@@ -165,7 +165,7 @@ def _build(
         details["warnings"] = ["the log day has no rows", *details.get("warnings", [])]
     for warning in details.get("warnings", []):
         say("events", day, f"warning: {warning}")
-    manifest = stages["events"].publish(
+    manifest = writers["events"].commit(
         digest=digest,
         buckets=buckets,
         counts=counts,

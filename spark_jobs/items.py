@@ -3,16 +3,18 @@
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from longreel.lake.table import Lake, Manifest, Stage
+from longreel.lake.table import Lake, Manifest, PartitionWriter
 from longreel.spark_jobs.tables import read_files, read_partitions
 
 
-def count_items(spark: SparkSession, lake: Lake, stage: Stage, past: list[Manifest]) -> tuple[int, int | None]:
+def count_items(
+    spark: SparkSession, lake: Lake, writer: PartitionWriter, past: list[Manifest]
+) -> tuple[int, int | None]:
     """Distinct items of the staged events, and events on items that are new; None without trailing days.
 
     Reads one column of the trailing days.
     """
-    shown = read_files(spark, "events", [stage.path]).groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
+    shown = read_files(spark, "events", [writer.path]).groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
     seen = read_partitions(spark, lake, "events", past).select("item_id").distinct().withColumn("seen", F.lit(1))
     found = (
         shown.join(seen, "item_id", "left")

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.jagged import Ints
 from longreel.contracts.schemas import DATASETS, schema_text
-from longreel.lake.schema_evolution import conform
-from longreel.lake.table import Lake, Manifest, Stage
+from longreel.lake.schema_evolution import to_schema
+from longreel.lake.table import Lake, Manifest, PartitionWriter
 from longreel.spark_jobs.array_checks import Facts, history_facts, sample_facts
 from longreel.spark_jobs.array_io import select, write_file
 from longreel.spark_jobs.buckets import bucket_of, files_of
@@ -93,12 +93,12 @@ class RemoveUsers:
 
     def _kept(self, file: pq.ParquetFile, users: Ints) -> Iterator[pa.Table]:
         for number in range(file.num_row_groups):
-            table = conform(file.read_row_group(number), DATASETS[self.dataset], f"{self.dataset} of {self.date}")
+            table = to_schema(file.read_row_group(number), DATASETS[self.dataset], f"{self.dataset} of {self.date}")
             gone = is_among(table.column("user_id").to_numpy(), users)
             yield select(table, np.flatnonzero(~gone)) if gone.any() else table
 
 
-def removal_tasks(lake: Lake, manifest: Manifest, stage: Stage, users: Ints) -> Iterator[RemoveUsers]:
+def removal_tasks(lake: Lake, manifest: Manifest, writer: PartitionWriter, users: Ints) -> Iterator[RemoveUsers]:
     """The tasks that write a partition's new build, one a file."""
     for path, item in zip(lake.paths(manifest), manifest.files, strict=True):
         yield RemoveUsers(
@@ -106,7 +106,7 @@ def removal_tasks(lake: Lake, manifest: Manifest, stage: Stage, users: Ints) -> 
             dataset=manifest.dataset,
             date=manifest.date,
             source=path,
-            target=f"{stage.path}/{PurePosixPath(path).name}",
+            target=f"{writer.path}/{PurePosixPath(path).name}",
             bucket=item.bucket,
             buckets=manifest.buckets,
             features=len(manifest.details.get("user_features", ())),

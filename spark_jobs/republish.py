@@ -12,7 +12,7 @@ from longreel.contracts.actions import ACTIONS
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.lake.home import Home
-from longreel.lake.table import Lake, Manifest, Stage
+from longreel.lake.table import Lake, Manifest, PartitionWriter
 from longreel.spark_jobs import array_digest
 from longreel.spark_jobs.array_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days
@@ -30,15 +30,15 @@ from longreel.spark_jobs.validate import parsed
 class Rebuilt:
     """A staged build without some users, and the manifest fields that it changes."""
 
-    stage: Stage
+    writer: PartitionWriter
     digest: str
     rows: int
     changes: dict[str, Any]
 
-    def publish(self, manifest: Manifest, inputs: Mapping[str, str], code_version: str) -> Manifest:
+    def commit(self, manifest: Manifest, inputs: Mapping[str, str], code_version: str) -> Manifest:
         """Publish it in the place of `manifest`."""
         new = replace(manifest, **self.changes)
-        return self.stage.publish(
+        return self.writer.commit(
             digest=self.digest,
             inputs=inputs,
             buckets=new.buckets,
@@ -80,25 +80,27 @@ def refused(spark: SparkSession, lake: Lake, source: type[Source], manifests: Se
     return named.withColumn("user_id", parsed("user_id", source.hashes_text_ids))
 
 
-def quarantine_without(refused: DataFrame, manifest: Manifest, stage: Stage, users: Ints) -> Rebuilt:
+def quarantine_without(refused: DataFrame, manifest: Manifest, writer: PartitionWriter, users: Ints) -> Rebuilt:
     """Stage a quarantine partition's rows without those of the users."""
     gone = F.coalesce(F.col("user_id").isin(*users.tolist()), F.lit(False))
     rows = in_schema(refused.where(~gone), "quarantine")
     reasons = {f"quarantined_{group['reason']}": group["count"] for group in rows.groupBy("reason").count().collect()}
-    digest, seen = write_staged(rows, stage, sort=["reason", "row"])
+    digest, seen = write_staged(rows, writer, sort=["reason", "row"])
     kept = {name: value for name, value in manifest.counts.items() if not name.startswith("quarantined_")}
-    return Rebuilt(stage=stage, digest=digest, rows=seen["digest_rows"], changes={"counts": kept | reasons})
+    return Rebuilt(writer=writer, digest=digest, rows=seen["digest_rows"], changes={"counts": kept | reasons})
 
 
-def flat_facts(spark: SparkSession, dataset: str, stages: Sequence[Stage]) -> dict[str, dict[str, Any]]:
+def flat_facts(spark: SparkSession, dataset: str, writers: Sequence[PartitionWriter]) -> dict[str, dict[str, Any]]:
     """Digest sums of staged builds of events or users, and of events what manifests tell of them; by day, one job."""
-    rows = read_files(spark, dataset, [stage.path for stage in stages])
+    rows = read_files(spark, dataset, [writer.path for writer in writers])
     about = facts_of_events() if dataset == "events" else ()
     by_day = rows.withColumn("day", day_of_file()).groupBy("day").agg(*digest_columns(rows), *about)
     return {row["day"]: row.asDict() for row in by_day.collect()}
 
 
-def flat_rebuilt(home: Home, spark: SparkSession, manifest: Manifest, stage: Stage, seen: dict[str, Any]) -> Rebuilt:
+def flat_rebuilt(
+    home: Home, spark: SparkSession, manifest: Manifest, writer: PartitionWriter, seen: dict[str, Any]
+) -> Rebuilt:
     """A day's events or users from its `flat_facts`, {} where no row is left."""
     names = ("with_request_id", *(f"action_{name}" for name in ACTIONS))
     zero = dict.fromkeys((each for each in ("digest_rows", "digest_high_1", "digest_low_1")), 0)
@@ -107,22 +109,22 @@ def flat_rebuilt(home: Home, spark: SparkSession, manifest: Manifest, stage: Sta
     rows, day = int(seen["digest_rows"]), date.fromisoformat(manifest.date)
     if manifest.dataset == "users":
         counts = manifest.counts | {"users": rows}
-        return Rebuilt(stage=stage, digest=digest_from(seen), rows=rows, changes={"counts": counts})
+        return Rebuilt(writer=writer, digest=digest_from(seen), rows=rows, changes={"counts": counts})
     now: dict[str, int] = {name: int(seen[name]) for name in names}
     now["users"] = home.lake.require("users", day).rows
     counts = account_after(manifest.counts, rows, home.lake.manifest("quarantine", day))
     details = {name: value for name, value in manifest.details.items() if name != NEW_ITEM_EVENTS}
     if "items" in counts:
         past = trailing_days(home.lake, "events", day, home.config.drift)
-        now["items"], new_items = count_items(spark, home.lake, stage, past)
+        now["items"], new_items = count_items(spark, home.lake, writer, past)
         details |= {} if new_items is None else {NEW_ITEM_EVENTS: new_items}
     counts = counts | {name: value for name, value in now.items() if name in counts}
     times = {name: seen[name] for name in ("min_time_ms", "max_time_ms")}
     changes = {"counts": counts, "details": details, **times}
-    return Rebuilt(stage=stage, digest=digest_from(seen), rows=rows, changes=changes)
+    return Rebuilt(writer=writer, digest=digest_from(seen), rows=rows, changes=changes)
 
 
-def list_rebuilt(lake: Lake, manifest: Manifest, stage: Stage, found: Facts) -> Rebuilt:
+def list_rebuilt(lake: Lake, manifest: Manifest, writer: PartitionWriter, found: Facts) -> Rebuilt:
     """A day's samples or a history base from what its files were found to hold, {} where no row is left.
 
     Raises:
@@ -143,7 +145,7 @@ def list_rebuilt(lake: Lake, manifest: Manifest, stage: Stage, found: Facts) -> 
             changes |= {"min_time_ms": events.min_time_ms, "max_time_ms": events.max_time_ms}
     else:
         changes["counts"] = _base_counts(manifest, found, lake.manifest("quarantine", day))
-    return Rebuilt(stage=stage, digest=array_digest.digest_from(found), rows=rows, changes=changes)
+    return Rebuilt(writer=writer, digest=array_digest.digest_from(found), rows=rows, changes=changes)
 
 
 def _base_counts(base: Manifest, found: Facts, quarantine: Manifest | None) -> dict[str, int]:

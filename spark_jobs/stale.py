@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from datetime import date
 
-from longreel.contracts.argument_types import whole
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", default="", help="first day to look at, YYYY-MM-DD; published or not")
     parser.add_argument("--end", default="", help="last day (default: the last with samples)")
     parser.add_argument(
-        "--raw-days", type=whole(1), default=7, help="without --start: newest days whose raw log is compared"
+        "--raw-days", type=at_least(1), default=7, help="without --start: newest days whose raw log is compared"
     )
 
 

@@ -3,17 +3,17 @@
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from longreel.lake.erasure import Tombstones
-from longreel.spark_jobs.row_counts import FORGOTTEN
+from longreel.lake.erasure import SuppressionList
+from longreel.spark_jobs.row_counts import SUPPRESSED
 
 
-def without_forgotten(judged: DataFrame, stones: Tombstones | None) -> DataFrame:
-    """Judged rows, with the reason FORGOTTEN where the user is forgotten.
+def with_suppressed(judged: DataFrame, suppressed: SuppressionList | None) -> DataFrame:
+    """Judged rows, with the reason SUPPRESSED where the user is forgotten.
 
     The hash is Spark's own, and the set of users is a hash set in the plan: with nobody forgotten nothing is computed.
     """
-    if stones is None:
+    if suppressed is None:
         return judged
-    hashed = F.sha2(F.concat(F.lit(stones.salt), F.col("user_id").cast("string")), 256)
-    is_forgotten = F.coalesce(hashed.isin(*sorted(stones.users)), F.lit(False))
-    return judged.withColumn("reason", F.when(is_forgotten, FORGOTTEN).otherwise(F.col("reason")))
+    hashed = F.sha2(F.concat(F.lit(suppressed.salt), F.col("user_id").cast("string")), 256)
+    is_suppressed = F.coalesce(hashed.isin(*sorted(suppressed.users)), F.lit(False))
+    return judged.withColumn("reason", F.when(is_suppressed, SUPPRESSED).otherwise(F.col("reason")))

@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from longreel.contracts.schemas import DATASETS, later_of, schema_text
-from longreel.lake.table import Lake, Manifest, Stage
+from longreel.contracts.schemas import DATASETS, added_column_of, schema_text
+from longreel.lake.table import Lake, Manifest, PartitionWriter
 from longreel.spark_jobs.row_digest import digest_from, observed_digest
 from longreel.spark_jobs.sources.base import literal
 
@@ -39,7 +39,7 @@ def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame
 
 def _with_default(field: pa.Field) -> Column:
     """A column, with its default where it is null: Spark gives null for what a file lacks."""
-    declared, column = later_of(field), F.col(field.name)
+    declared, column = added_column_of(field), F.col(field.name)
     if declared is None or declared.default is None:
         return column
     default = F.lit(declared.default)
@@ -54,16 +54,16 @@ def read_partitions(spark: SparkSession, lake: Lake, dataset: str, manifests: It
 
 
 def write_staged(
-    frame: DataFrame, stage: Stage, *, buckets: int = 1, sort: list[str], more: tuple[Column, ...] = ()
+    frame: DataFrame, writer: PartitionWriter, *, buckets: int = 1, sort: list[str], more: tuple[Column, ...] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """Write a dataset's rows into a stage, each file sorted; rows are spread over files by a hash of the first column
+    """Write a dataset's rows into a build, each file sorted; rows are spread over files by a hash of the first column
     that they are sorted by, which makes them buckets where that is the user.
 
     Returns:
         The content digest, and what was observed while writing (`digest_rows`, and the aggregates in `more`).
     """
     watched, seen = observed_digest(frame.repartition(buckets, sort[0]).sortWithinPartitions(*sort), *more)
-    watched.write.mode("append").parquet(stage.path)
+    watched.write.mode("append").parquet(writer.path)
     values: dict[str, Any] = seen.get
     return digest_from(values), values
 
@@ -74,8 +74,8 @@ def in_schema(frame: DataFrame, dataset: str) -> DataFrame:
     return frame.select(*(F.col(field.name).cast(_type(field.type)).alias(field.name) for field in schema))
 
 
-def staged_schemas(stage: Stage) -> str:
+def staged_schemas(writer: PartitionWriter) -> str:
     """`schema_text` of the staged files; of each kind, where they differ."""
-    files = stage.lake.filesystem.get_file_info(pafs.FileSelector(stage.path))
+    files = writer.lake.filesystem.get_file_info(pafs.FileSelector(writer.path))
     paths = sorted(str(info.path) for info in files if info.path.endswith(".parquet"))
-    return " | ".join(sorted({schema_text(pq.read_schema(p, filesystem=stage.lake.filesystem)) for p in paths}))
+    return " | ".join(sorted({schema_text(pq.read_schema(p, filesystem=writer.lake.filesystem)) for p in paths}))

@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from longreel.lake.table import Stage
+from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.sources import Source
 from longreel.spark_jobs.tables import in_schema, read_files, write_staged
 from longreel.spark_jobs.validate import parsed
@@ -32,16 +32,16 @@ def unknown_features(spark: SparkSession, names: list[str]) -> list[int]:
 
 
 def write_users(
-    spark: SparkSession, stages: dict[str, Stage], names: list[str], features: DataFrame, buckets: int
+    spark: SparkSession, writers: dict[str, PartitionWriter], names: list[str], features: DataFrame, buckets: int
 ) -> tuple[str, int]:
     """Stage the users of the staged events, all with as many features as there are names; returns digest and rows."""
-    active = _staged(spark, stages["events"]).select("user_id").distinct()
+    active = _staged(spark, writers["events"]).select("user_id").distinct()
     unknown = F.array(*(F.xxhash64(F.lit(f"{name}=")) for name in names)) if names else F.array()
     filled = F.coalesce("user_features", unknown.cast("array<bigint>")).alias("user_features")
     users = active.join(features, "user_id", "left").select("user_id", filled)
-    digest, seen = write_staged(in_schema(users, "users"), stages["users"], buckets=buckets, sort=["user_id"])
+    digest, seen = write_staged(in_schema(users, "users"), writers["users"], buckets=buckets, sort=["user_id"])
     return digest, int(seen["digest_rows"])
 
 
-def _staged(spark: SparkSession, stage: Stage) -> DataFrame:
-    return read_files(spark, stage.dataset, [stage.path])
+def _staged(spark: SparkSession, writer: PartitionWriter) -> DataFrame:
+    return read_files(spark, writer.dataset, [writer.path])

@@ -9,12 +9,12 @@ from longreel.lake.table import Lake
 from longreel.spark_jobs.days import say
 
 
-def tidy(lake: Lake) -> None:
-    """Remove abandoned builds and superseded history bases; an imported archive is never one."""
-    for path in lake.sweep():
-        print(f"swept an abandoned build: {path}", flush=True)
+def vacuum(lake: Lake) -> None:
+    """Remove orphaned builds and superseded history bases; an imported archive is never one."""
+    for path in lake.remove_orphans():
+        print(f"removed an orphaned build: {path}", flush=True)
     for one in stale_partitions(lake, ("history",)):
         base = lake.require("history", one.day)
         if not is_imported(base):
-            lake.withdraw(base)
+            lake.drop_partition(base)
             say("history", one.day, f"base removed: {'; '.join(one.reasons)}")

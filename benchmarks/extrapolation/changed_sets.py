@@ -34,14 +34,14 @@ def changed(sets: Sets, change: str) -> Sets:
 
 
 def _publish(lake: Lake, day: date, table: pa.Table, change: str) -> None:
-    stage = lake.stage("samples", day)
+    writer = lake.writer("samples", day)
     events = max(1, len(list_values(table, "history_item_id")[0]))
     step = max(1, (1 << 20) * table.num_rows // events)
     parts = (table.slice(at, step).combine_chunks() for at in range(0, table.num_rows, step))
-    path = write_bucket(stage, 0, parts)
+    path = write_bucket(writer, 0, parts)
     assert path is not None
     assert pq.read_metadata(path).num_rows == table.num_rows
-    stage.publish(digest=digest_of([str(day), change, table.num_rows, table.nbytes]), inputs={})
+    writer.commit(digest=digest_of([str(day), change, table.num_rows, table.nbytes]), inputs={})
 
 
 def _with_values(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:

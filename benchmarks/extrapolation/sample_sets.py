@@ -66,12 +66,12 @@ def publish_period(
     mask: int,
 ) -> None:
     """Samples of a whole period as the partition of its last day; the timeline then holds the period's behaviours."""
-    stage = lake.stage("samples", day)
-    path = write_bucket(stage, 0, sample_tables(DayEvents.of(events), timeline, features, settings, mask))
+    writer = lake.writer("samples", day)
+    path = write_bucket(writer, 0, sample_tables(DayEvents.of(events), timeline, features, settings, mask))
     rows = pq.read_metadata(path).num_rows if path else 0
     digest = digest_of([day.isoformat(), rows, events.num_rows, int(np.asarray(events.column("time_ms")).sum())])
     times = events.column("time_ms").to_numpy()
-    stage.publish(
+    writer.commit(
         digest=digest,
         inputs={},
         counts={"users": rows, "targets": events.num_rows},
@@ -198,11 +198,11 @@ def from_world(
 def keep_requests(lake: Lake, day: date, share: float, seed: int) -> None:
     """Keep only a share of a partition's requests, chosen by hash of user and time; histories stay as they are."""
     table = lake.read(lake.require("samples", day))
-    stage = lake.stage("samples", day)
-    path = write_bucket(stage, 0, _thinned(table, share, seed))
+    writer = lake.writer("samples", day)
+    path = write_bucket(writer, 0, _thinned(table, share, seed))
     rows = pq.read_metadata(path).num_rows if path else 0
     old = lake.require("samples", day)
-    stage.publish(digest=digest_of([old.digest, share, seed]), inputs={}, counts={"users": rows})
+    writer.commit(digest=digest_of([old.digest, share, seed]), inputs={}, counts={"users": rows})
 
 
 def _thinned(table: pa.Table, share: float, seed: int) -> Iterator[pa.Table]:

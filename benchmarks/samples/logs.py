@@ -18,7 +18,7 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.jagged import Ints
 from longreel.contracts.schemas import DATASETS, EVENTS, UNKNOWN, USERS
 from longreel.lake.home import CONFIG_FILE, Home
-from longreel.lake.table import Stage
+from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.array_checks import combined, history_facts
 from longreel.spark_jobs.array_digest import digest_from
 from longreel.spark_jobs.array_io import write_bucket
@@ -62,17 +62,17 @@ def publish(home: Home, day: date, events: pa.Table) -> None:
     events, number, ids = events.take(pa.array(order)), number[order], ids[order]
     users = {"user_id": np.unique(ids)}
     for dataset in ("users", "events"):
-        stage = home.lake.stage(dataset, day)
+        writer = home.lake.writer(dataset, day)
         for bucket in range(buckets):
             if dataset == "events":
                 rows = events.slice(*_span(number, bucket))
             else:
                 mine = users["user_id"][bucket_of(users["user_id"], buckets) == bucket]
                 rows = pa.table([mine, pa.array([[]] * len(mine), USERS.field(1).type)], schema=USERS)
-            _write(stage, bucket, rows)
+            _write(writer, bucket, rows)
         counts = {"users": len(users["user_id"]), "with_request_id": len(ids) - events.column("request_id").null_count}
         details = {"user_features": [], "unknown_features": []}
-        stage.publish(
+        writer.commit(
             digest=digest_of([str(day), len(ids)]), inputs={}, buckets=buckets, counts=counts, details=details
         )
 
@@ -82,26 +82,26 @@ def _span(number: Ints, bucket: int) -> tuple[int, int]:
     return int(first), int(last - first)
 
 
-def _write(stage: Stage, bucket: int, rows: pa.Table) -> None:
-    path = f"{stage.path}/part-{bucket:05d}.parquet"
-    pq.write_table(rows.cast(DATASETS[stage.dataset]), path, compression="zstd", row_group_size=1 << 20)
+def _write(writer: PartitionWriter, bucket: int, rows: pa.Table) -> None:
+    path = f"{writer.path}/part-{bucket:05d}.parquet"
+    pq.write_table(rows.cast(DATASETS[writer.dataset]), path, compression="zstd", row_group_size=1 << 20)
 
 
 def publish_archive(home: Home, through: date, events: pa.Table) -> None:
     """Older events as the base that `import-history` would have published."""
-    config, stage = home.config, home.lake.stage("history", through)
+    config, writer = home.config, home.lake.writer("history", through)
     ids = events.column("user_id").to_numpy()
     buckets, parts = num_buckets(len(ids), BUCKET_ROWS), []
     for bucket in range(buckets):
         timeline = Timeline(config.samples.max_history)
         mine = events.filter(pa.array(bucket_of(ids, buckets) == bucket))
         add_day(timeline, DayEvents.of(mine), sum(ACTIONS.values()))
-        path = write_bucket(stage, bucket, base_tables(timeline, through))
+        path = write_bucket(writer, bucket, base_tables(timeline, through))
         parts.append(history_facts(home.lake, path, bucket, buckets))
     found = combined(parts)
     counts = {"history_events": found["history_events"], "max_history": config.samples.max_history}
     about = {"inputs": {"raw": "benchmark"}, "details": {"settings": history_settings(config)}}
-    stage.publish(digest=digest_from(found), buckets=buckets, counts=counts, **about)
+    writer.commit(digest=digest_from(found), buckets=buckets, counts=counts, **about)
 
 
 def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2023, 9, 1)) -> Home:

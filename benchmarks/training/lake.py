@@ -76,8 +76,8 @@ def make_lake(
     lake, rng = Lake(folder), np.random.default_rng(seed)
     for offset in range(days):
         day = FIRST_DAY + timedelta(days=offset)
-        stage = lake.stage("samples", day)
+        writer = lake.writer("samples", day)
         table = _day(rng, day, users, history, requests, targets)
-        pq.write_table(table, f"{stage.path}/part-00000.parquet", compression="zstd", row_group_size=GROUP_ROWS)
-        stage.publish(digest=f"{seed:08x}{offset:08x}", inputs={}, details={"user_features": list("abcd")})
+        pq.write_table(table, f"{writer.path}/part-00000.parquet", compression="zstd", row_group_size=GROUP_ROWS)
+        writer.commit(digest=f"{seed:08x}{offset:08x}", inputs={}, details={"user_features": list("abcd")})
     return lake

@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 from longreel.components.registry import registry, tracking
 from longreel.components.registry.registry import CHAMPION, Version
 from longreel.contracts.decision import Decision
-from longreel.contracts.errors import LongreelError, TryAgainError
+from longreel.contracts.errors import LongreelError, TransientError
 from longreel.lake.home import Home
 
 Action = Literal["promote", "rollback", "decline"]
@@ -235,7 +235,7 @@ class Ledger:
                 self.client.delete_registered_model_alias(self.model, CHAMPION)
             else:
                 self.client.set_registered_model_alias(self.model, CHAMPION, str(end))
-        raise TryAgainError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
+        raise TransientError(f"the alias {CHAMPION} of {self.model} keeps changing; is another program moving it?")
 
     def _alias(self) -> int | None:
         try:

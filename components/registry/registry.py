@@ -26,8 +26,8 @@ from mlflow.types.schema import Array
 import longreel
 from longreel.contracts.config import Config
 from longreel.contracts.decision import STOPPING, VERDICTS, Decision
-from longreel.contracts.errors import LongreelError, TryAgainError
-from longreel.contracts.schemas import REQUEST_TABLE, later_of
+from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.schemas import REQUEST_TABLE, added_column_of
 from longreel.lake.home import Home
 
 CHAMPION = "champion"
@@ -113,8 +113,8 @@ def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
 
     def spec(field: pa.Field) -> ColSpec:
         if pa.types.is_list(field.type):
-            return ColSpec(Array(kinds[field.type.value_type]), field.name, required=later_of(field) is None)
-        return ColSpec(kinds[field.type], field.name, required=later_of(field) is None)
+            return ColSpec(Array(kinds[field.type.value_type]), field.name, required=added_column_of(field) is None)
+        return ColSpec(kinds[field.type], field.name, required=added_column_of(field) is None)
 
     inputs: list[ColSpec | TensorSpec] = [spec(field) for field in REQUEST_TABLE]
     outputs: list[ColSpec | TensorSpec] = [spec(REQUEST_TABLE.field("user_id"))]
@@ -200,7 +200,7 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
 
     Raises:
         LongreelError: the files are not those that were registered.
-        TryAgainError: they cannot be read: the store is away, or they are gone.
+        TransientError: they cannot be read: the store is away, or they are gone.
     """
     from longreel.model.training.checkpoint import model_digest
 
@@ -211,7 +211,7 @@ def fetch(client: MlflowClient, name: str, version: Version) -> Path:
         folder = root / flavour["artifacts"]["model"]["path"]
         digest = model_digest(folder)
     except (OSError, MlflowException, KeyError) as error:
-        raise TryAgainError(f"the files of {name} version {version.version} cannot be read: {error}") from error
+        raise TransientError(f"the files of {name} version {version.version} cannot be read: {error}") from error
     if digest != version.model_digest:
         raise LongreelError(
             f"the files of {name} version {version.version} have digest {digest}, registered was "

@@ -29,7 +29,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunS
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
-from longreel.contracts.errors import LongreelError, TryAgainError
+from longreel.contracts.errors import LongreelError, TransientError
 from longreel.contracts.report import EVERYBODY, METRICS, EvaluationReport
 from longreel.lake.home import TRACKING_VARIABLE, Home
 from longreel.lake.table import Lake, Manifest
@@ -59,7 +59,7 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
 
     Raises:
         LongreelError: the store's URI names nothing that MLflow keeps runs and models in.
-        TryAgainError: the server or database does not answer, or refuses.
+        TransientError: the server or database does not answer, or refuses.
     """
     uri = home.tracking_uri
     if not uri.startswith((*SERVERS, *DATABASES)):
@@ -89,14 +89,14 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
             client.search_experiments(max_results=1)
         except MlflowException as error:
             cause = str(error).rpartition(": ")[2].rstrip("\")'")
-            raise TryAgainError(
+            raise TransientError(
                 f"the MLflow server {uri} gives no answer ({cause}); start it, or set {TRACKING_VARIABLE} to its place"
             ) from error
     return client
 
 
 def _require_database(uri: str, patient: bool) -> None:
-    """Raises LongreelError where a file is no database, and TryAgainError where one does not let us in and somebody
+    """Raises LongreelError where a file is no database, and TransientError where one does not let us in and somebody
     looks on; MLflow itself would ask for up to an hour, and says so each time."""
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.engine import make_url
@@ -108,7 +108,7 @@ def _require_database(uri: str, patient: bool) -> None:
         inspect(create_engine(uri)).get_table_names()
     except OperationalError as error:
         said = " ".join(str(error.orig).split())
-        raise TryAgainError(
+        raise TransientError(
             f"the MLflow database {make_url(uri)!r} lets nobody in ({said}); start it, or correct {TRACKING_VARIABLE}"
         ) from error
     except (SQLAlchemyError, ImportError) as error:

@@ -23,7 +23,7 @@ from longreel.contracts.config import TrainingConfig
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES
-from longreel.lake.schema_evolution import conform, stored_columns
+from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake, Manifest
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
@@ -191,7 +191,7 @@ def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
         found = file.read_row_group(
             group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
         )
-    return SampleRows.from_arrow(conform(found, schema, f"samples in {group.path}"))
+    return SampleRows.from_arrow(to_schema(found, schema, f"samples in {group.path}"))
 
 
 def decoding_threads(device: torch.device) -> int:

@@ -15,7 +15,7 @@ from longreel.contracts.actions import LABELS
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
-from longreel.lake.schema_evolution import conform
+from longreel.lake.schema_evolution import to_schema
 from longreel.model.data.batch import RequestBatch
 
 
@@ -64,7 +64,7 @@ class SampleRows:
         """
         labelled = "target_labels" in table.column_names
         schema = without_request_ids(SAMPLES if labelled else REQUEST_TABLE)
-        table = conform(table, schema, "samples" if labelled else "request table")
+        table = to_schema(table, schema, "samples" if labelled else "request table")
         history, history_offsets = _parallel(table, "history", list(HISTORY_FIELDS))
         requests, request_offsets = _parallel(table, "request", ["time_ms", "history_end", "target_end"])
         names = [*TARGET_FIELDS, "labels"] if labelled else list(TARGET_FIELDS)

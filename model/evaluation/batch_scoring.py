@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, ranges
 from longreel.contracts.schemas import REQUEST_TABLE
-from longreel.lake.schema_evolution import conform, stored_columns
+from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
@@ -83,7 +83,7 @@ def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int) -> pa.Table
         return REQUEST_TABLE.empty_table()
     with lake.parquet(group.path) as file:
         found = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
-    return conform(found.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
+    return to_schema(found.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
 
 
 def score_day(

@@ -11,7 +11,7 @@ import torch
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import list_values
 from longreel.contracts.schemas import REQUEST_TABLE
-from longreel.lake.schema_evolution import conform
+from longreel.lake.schema_evolution import to_schema
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_rows
 from longreel.model.nn.ranker import Ranker
@@ -48,7 +48,7 @@ class Scorer:
         """
         if window is not None and window < 0:
             raise LongreelError(f"window: expected 0 or more events, got {window}")
-        table = conform(table, REQUEST_TABLE, "request table")
+        table = to_schema(table, REQUEST_TABLE, "request table")
         rows = SampleRows.from_arrow(table)
         logits = score_rows(self.ranker, rows, DEFAULT_WINDOW if window is None else window, self.device)
         request_ids, _ = list_values(table, "request_id")

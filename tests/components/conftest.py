@@ -120,10 +120,10 @@ def samples_table(day: date, seed: int) -> pa.Table:
 
 def publish(home: Home, day: date, seed: int = 0) -> None:
     """Publish one day of samples."""
-    stage = home.lake.stage("samples", day)
+    writer = home.lake.writer("samples", day)
     table = samples_table(day, seed)
-    pq.write_table(table, f"{stage.path}/part-0.parquet")
-    stage.publish(
+    pq.write_table(table, f"{writer.path}/part-0.parquet")
+    writer.commit(
         digest=digest_of(table.to_pylist()),
         inputs={},
         counts={"users": USERS},

@@ -123,8 +123,8 @@ def test_warnings_of_events_and_of_samples_both_count(
 ) -> None:
     home = make_home(4)
     for dataset, day in (("events", 2), ("samples", 3)):
-        stage = home.lake.stage(dataset, date(2026, 1, day))
-        stage.publish(digest=f"of {day}", inputs={}, details={"warnings": ["like rate"]})
+        writer = home.lake.writer(dataset, date(2026, 1, day))
+        writer.commit(digest=f"of {day}", inputs={}, details={"warnings": ["like rate"]})
     seen = due_step.known_of(home, date(2026, 1, 1), None)
     assert seen.warned == {date(2026, 1, 2), date(2026, 1, 3)}
     assert due_step.known_of(home, date(2026, 1, 3), None).warned == {date(2026, 1, 3)}

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from longreel.cli import main
-from longreel.contracts.errors import TryAgainError
+from longreel.contracts.errors import TransientError
 from longreel.lake.home import CONFIG_FILE, Home
-from longreel.lake.lease import ALIVE
+from longreel.lake.lease import LEASE_FILE
 
 
 def test_a_healthy_home_passes_and_says_what_is_due(
@@ -43,7 +43,7 @@ def test_a_missing_day_is_told_of(
 
 
 def publish_other(home: Home, dataset: str, day: date, digest: str, inputs: dict[str, str]) -> None:
-    home.lake.stage(dataset, day).publish(digest=digest, inputs=inputs)
+    home.lake.writer(dataset, day).commit(digest=digest, inputs=inputs)
 
 
 def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
@@ -65,14 +65,14 @@ def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
     assert f"stale imported archive through {day}" in capsys.readouterr().out
 
 
-def test_abandoned_builds_are_counted_and_are_nothing_to_act_on(
+def test_orphaned_builds_are_counted_and_need_no_action(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(1)
-    stage = home.lake.stage("events", date(2026, 1, 9))
-    (Path(stage.path) / ALIVE).write_text("1700000000")
+    writer = home.lake.writer("events", date(2026, 1, 9))
+    (Path(writer.path) / LEASE_FILE).write_text("1700000000")
     assert main(["status", "--home", str(home.path), "--check"]) == 0
-    assert "abandoned: 1 build of killed processes; the next ingest sweeps them" in capsys.readouterr().out
+    assert "orphaned: 1 build of killed processes; the next ingest removes them" in capsys.readouterr().out
 
 
 def test_a_tracking_server_that_is_away_is_named_after_seconds(
@@ -83,5 +83,5 @@ def test_a_tracking_server_that_is_away_is_named_after_seconds(
         uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     for step in ("status", "history"):
-        assert main([step, "--home", str(home.path)]) == TryAgainError.exit_code
+        assert main([step, "--home", str(home.path)]) == TransientError.exit_code
         assert f"the MLflow server {uri} gives no answer" in capsys.readouterr().err

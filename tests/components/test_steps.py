@@ -21,7 +21,7 @@ from longreel.components.status import gaps
 from longreel.components.train import training_days
 from longreel.contracts.errors import DataNotReadyError
 from longreel.contracts.report import EvaluationReport
-from longreel.lake.erasure import new_record, put
+from longreel.lake.erasure import new_request, write_request
 from longreel.lake.home import CONFIG_FILE, Home
 
 MakeHome = Callable[..., Home]
@@ -207,8 +207,8 @@ def test_summary_shows_what_the_checkpoint_warned_of(home: Home, report: Report)
     names = ("model", "version", "champion_before", "champion_after", "train_first_day", "train_last_day")
     summary = dict.fromkeys((*names, "trigger", "run_name", "run_id"), "x")
     (folder / "summary.json").write_text(json.dumps(summary))
-    stage = home.lake.stage("samples", date(2026, 1, 1))
-    stage.publish(digest="d", inputs={}, details={"warnings": ["like rate (median 0.1): got [0.2]"]})
+    writer = home.lake.writer("samples", date(2026, 1, 1))
+    writer.commit(digest="d", inputs={}, details={"warnings": ["like rate (median 0.1): got [0.2]"]})
     console = Console(record=True, width=200)
     print_summary(home, console=console)
     assert "data warning" in (said := console.export_text())
@@ -236,17 +236,17 @@ def test_status_prints_a_reason_as_it_is_though_it_names_a_section_in_brackets(
     assert "; [retrain] max_data_age_days allows 1." in capsys.readouterr().out
 
 
-def test_status_counts_the_forgotten_and_names_a_request_that_was_cut_short(
+def test_status_counts_suppressed_users_and_names_an_unfinished_request(
     make_home: MakeHome, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(1)
-    done, cut = new_record(["a", "b"]), new_record(["b", "c"])
-    (Path(home.lake.forgotten)).mkdir()
-    put(home.lake, replace(done, finished=done.began))
-    put(home.lake, cut)
+    done, cut = new_request(["a", "b"]), new_request(["b", "c"])
+    (Path(home.lake.erasure_folder)).mkdir()
+    write_request(home.lake, replace(done, finished=done.began))
+    write_request(home.lake, cut)
     assert main(["status", "--home", str(home.path)]) == 0
     said = capsys.readouterr().out
-    assert "forgotten: 3 users" in said
+    assert "suppressed: 3 users" in said
     assert f"unfinished forget of 2 users, begun at {cut.began}" in said
     assert said.count("unfinished") == 1
 

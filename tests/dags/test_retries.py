@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError, TryAgainError
+from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError, TransientError
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED, AGAIN = "failed", "up_for_retry"
@@ -18,7 +18,7 @@ CASES = [  # a task, the command that its step is, what becomes of the task
     (*LOCAL, f"exit {LongreelError.exit_code}", FAILED),
     (*LOCAL, f"exit {QualityError.exit_code}", FAILED),
     (*LOCAL, f"exit {DataNotReadyError.exit_code}", AGAIN),
-    (*LOCAL, f"exit {TryAgainError.exit_code}", AGAIN),
+    (*LOCAL, f"exit {TransientError.exit_code}", AGAIN),
     (*LOCAL, "exit 1", AGAIN),
     (*LOCAL, "kill -9 $$", AGAIN),
     (*SPARK, f"exit {QualityError.exit_code}", FAILED),

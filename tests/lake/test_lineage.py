@@ -11,7 +11,7 @@ DAYS = [FIRST + timedelta(days=i) for i in range(4)]
 
 
 def publish(lake: Lake, dataset: str, day: date, digest: str, inputs: dict[str, str]) -> None:
-    lake.stage(dataset, day).publish(digest=digest, inputs=inputs)
+    lake.writer(dataset, day).commit(digest=digest, inputs=inputs)
 
 
 def events_upto(lake: Lake, day: date) -> dict[str, str]:

@@ -10,9 +10,9 @@ import pytest
 
 from longreel.contracts import schemas
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import DATASETS, READABLE_SINCE, Later, later, later_of
+from longreel.contracts.schemas import DATASETS, READABLE_SINCE, AddedColumn, added_column, added_column_of
 from longreel.lake import table as lake_module
-from longreel.lake.schema_evolution import conform, stored_columns
+from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import MANIFEST, Lake, Manifest
 
 OLD_DAY = date(2026, 1, 5)
@@ -27,9 +27,11 @@ def grow(patch: pytest.MonkeyPatch, version: int = 2) -> pa.Schema:
     grown = pa.schema(
         [
             *OLD,
-            later("network", pa.int32(), Later(since=2, default=-1)),
-            later("city", pa.string(), Later(since=2, default=None)),
-            later("feature_weight", pa.list_(pa.int32()), Later(since=2, default=1, beside="user_features")),
+            added_column("network", pa.int32(), AddedColumn(since=2, default=-1)),
+            added_column("city", pa.string(), AddedColumn(since=2, default=None)),
+            added_column(
+                "feature_weight", pa.list_(pa.int32()), AddedColumn(since=2, default=1, parallel_to="user_features")
+            ),
         ]
     )
     patch.setitem(DATASETS, "users", grown)
@@ -37,9 +39,9 @@ def grow(patch: pytest.MonkeyPatch, version: int = 2) -> pa.Schema:
 
 
 def publish(lake: Lake, day: date, rows: list[dict[str, object]]) -> Manifest:
-    stage = lake.stage("users", day)
-    pq.write_table(pa.Table.from_pylist(rows, schema=DATASETS["users"]), f"{stage.path}/part-0.parquet")
-    return stage.publish(digest=f"{day}", inputs={})
+    writer = lake.writer("users", day)
+    pq.write_table(pa.Table.from_pylist(rows, schema=DATASETS["users"]), f"{writer.path}/part-0.parquet")
+    return writer.commit(digest=f"{day}", inputs={})
 
 
 OLD_ROWS: list[dict[str, object]] = [{"user_id": 1, "user_features": [5, 6]}, {"user_id": 2, "user_features": []}]
@@ -109,9 +111,9 @@ def test_a_column_without_a_default_is_missed_by_name(monkeypatch: pytest.Monkey
     grown = grow(monkeypatch)
     table = pa.table({"user_id": pa.array([1])})
     with pytest.raises(LongreelError, match="the table: column user_features is missing; got user_id"):
-        conform(table, grown, "the table")
+        to_schema(table, grown, "the table")
     with pytest.raises(LongreelError, match="the table: "):
-        conform(pa.table({"user_id": ["x"], "user_features": [[1]]}), grown, "the table")
+        to_schema(pa.table({"user_id": ["x"], "user_features": [[1]]}), grown, "the table")
     assert stored_columns(grown, ["user_features", "extra"]) == ["user_features"]
     assert stored_columns(pa.schema([grown.field("feature_weight")]), ["user_features"]) == ["user_features"]
 
@@ -119,19 +121,21 @@ def test_a_column_without_a_default_is_missed_by_name(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("kind", "declared"),
     [
-        (pa.int32(), Later(since=3, default=0)),  # SCHEMA_VERSION was not raised
-        (pa.int32(), Later(since=1, default=0)),
-        (pa.list_(pa.int32()), Later(since=2, default=0)),
-        (pa.list_(pa.int32()), Later(since=2, default=None, beside="user_features")),
-        (pa.int32(), Later(since=2, default=0, beside="user_features")),
-        (pa.int32(), Later(since=2, default="none")),
+        (pa.int32(), AddedColumn(since=3, default=0)),  # SCHEMA_VERSION was not raised
+        (pa.int32(), AddedColumn(since=1, default=0)),
+        (pa.list_(pa.int32()), AddedColumn(since=2, default=0)),
+        (pa.list_(pa.int32()), AddedColumn(since=2, default=None, parallel_to="user_features")),
+        (pa.int32(), AddedColumn(since=2, default=0, parallel_to="user_features")),
+        (pa.int32(), AddedColumn(since=2, default="none")),
     ],
 )
 def test_a_declaration_that_cannot_hold_is_refused(
-    monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, declared: Later
+    monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, declared: AddedColumn
 ) -> None:
     monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
     with pytest.raises((ValueError, pa.ArrowInvalid)):
-        later("x", kind, declared)
-    assert later_of(later("x", pa.int32(), Later(since=2, default=0))) == Later(since=2, default=0)
-    assert later_of(OLD.field("user_id")) is None
+        added_column("x", kind, declared)
+    assert added_column_of(added_column("x", pa.int32(), AddedColumn(since=2, default=0))) == AddedColumn(
+        since=2, default=0
+    )
+    assert added_column_of(OLD.field("user_id")) is None

@@ -91,11 +91,11 @@ def publish(
     schema: pa.Schema = SAMPLES,
 ) -> None:
     """Publish rows as a samples partition of several files and row groups."""
-    stage = lake.stage("samples", day)
+    writer = lake.writer("samples", day)
     for part in range(files):
         table = pa.Table.from_pylist(rows[part::files], schema=schema)
-        pq.write_table(table, f"{stage.path}/part-{part}.parquet", row_group_size=row_group_size)
-    stage.publish(digest=digest_of(rows), inputs={"events": "0" * 16})
+        pq.write_table(table, f"{writer.path}/part-{part}.parquet", row_group_size=row_group_size)
+    writer.commit(digest=digest_of(rows), inputs={"events": "0" * 16})
 
 
 @pytest.fixture

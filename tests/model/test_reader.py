@@ -13,7 +13,7 @@ from longreel.contracts import schemas
 from longreel.contracts.actions import LABELS
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, Later, later
+from longreel.contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, AddedColumn, added_column
 from longreel.lake.table import Lake
 from longreel.model.data import reader as reader_module
 from longreel.model.data import samples as samples_module
@@ -282,7 +282,9 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
     before = lake.require("samples", old)
     made = rows(9, first_user=900)
     monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
-    price = later("target_price", pa.list_(pa.int64()), Later(since=2, default=-5, beside="target_item_id"))
+    price = added_column(
+        "target_price", pa.list_(pa.int64()), AddedColumn(since=2, default=-5, parallel_to="target_item_id")
+    )
     grown = pa.schema([*SAMPLES, price])
     monkeypatch.setitem(DATASETS, "samples", grown)
     monkeypatch.setitem(TARGET_FIELDS, "price", pa.int64())

@@ -21,7 +21,7 @@ from airflow.sdk.exceptions import TaskDeferred
 from longreel.components.registry import registry, tracking
 from longreel.components.retrain import retrain
 from longreel.components.train import Candidate, recipe_of
-from longreel.contracts.errors import DataNotReadyError, LongreelError, TryAgainError
+from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
 from longreel.lake.home import Home
 from longreel.operators.remote import RUN_KEY
 from longreel.operators.train import TrainJobTrigger, TrainOperator
@@ -130,7 +130,7 @@ def test_a_creation_whose_answer_is_lost_is_found_by_the_next_try(
 ) -> None:
     home, given = make_home(3), context()
     cluster.lose_next = ["create"]
-    with pytest.raises(TryAgainError, match="cannot create TrainJob"):
+    with pytest.raises(TransientError, match="cannot create TrainJob"):
         operator(home).execute(given)
     deferred(operator(home), given)
     assert len(cluster.created) == 1
@@ -145,7 +145,7 @@ def test_a_try_that_dies_between_finding_the_candidate_and_deleting_its_job_leav
     cluster.end(name_of(home), "Complete")
     seen = TrainJobTrigger.server().see(trigger.run_id)
     cluster.fail_next = [503]
-    with pytest.raises(TryAgainError, match="cannot delete TrainJob"):
+    with pytest.raises(TransientError, match="cannot delete TrainJob"):
         TrainJobTrigger.server().collect(home, date.fromisoformat(DAY), seen)
     assert operator(home).execute(given) == asdict(made)
     assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
@@ -170,7 +170,7 @@ def test_a_failed_job_fails_the_task_and_is_created_anew_only_once_its_pods_have
     name, cluster.lingers = name_of(home), 3
     cluster.end(name, "Failed", "FailedJobs", "jobset failed due to one or more job failures")
     event = fired(trigger)
-    with pytest.raises(TryAgainError, match=r"failed \(FailedJobs: jobset failed .*`kubectl -n longreel logs -l"):
+    with pytest.raises(TransientError, match=r"failed \(FailedJobs: jobset failed .*`kubectl -n longreel logs -l"):
         operator(home).collect(given, event)
     assert "deletionTimestamp" not in cluster.jobs[name]["metadata"]  # it stays to be looked at
     cluster.asked.clear()
@@ -187,7 +187,7 @@ def test_a_job_whose_pods_do_not_stop_is_told_of(
     cluster.end(name_of(home), "Failed")
     cluster.lingers = 10**9
     monkeypatch.setattr("longreel.components.train_job.GONE_WITHIN_S", 0.5)
-    with pytest.raises(TryAgainError, match=r"still being deleted after .*`kubectl -n longreel get pods"):
+    with pytest.raises(TransientError, match=r"still being deleted after .*`kubectl -n longreel get pods"):
         operator(home).execute(given)
     assert len(cluster.created) == 1
 
@@ -212,7 +212,7 @@ def test_a_job_that_somebody_deletes_is_created_anew_by_the_next_try(
     trigger = deferred(operator(home), given)
     del cluster.jobs[name_of(home)]
     event = fired(trigger)
-    with pytest.raises(TryAgainError, match="was deleted while it trained"):
+    with pytest.raises(TransientError, match="was deleted while it trained"):
         operator(home).collect(given, event)
     deferred(operator(home), given)
     assert len(cluster.created) == 2
@@ -252,7 +252,7 @@ def test_a_job_beyond_its_time_is_deleted_and_fails_the_task(cluster: Kubernetes
     trigger = deferred(operator(home, timeout=timedelta(hours=2)), given)
     cluster.age(name_of(home), hours=3)
     event = fired(trigger)
-    with pytest.raises(TryAgainError, match=r"has not ended 2\.0 h after its creation and was deleted"):
+    with pytest.raises(TransientError, match=r"has not ended 2\.0 h after its creation and was deleted"):
         operator(home, timeout=timedelta(hours=2)).collect(given, event)
     assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
 
@@ -270,7 +270,7 @@ def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is
     cluster.end(name_of(home), "Complete")
     publish(home, date(2026, 1, 1), seed=6)
     trained_by_pods(home, register)
-    with pytest.raises(TryAgainError, match=r"is complete; meanwhile 2026-01-03-\w+ is what 2026-01-03 asks for"):
+    with pytest.raises(TransientError, match=r"is complete; meanwhile 2026-01-03-\w+ is what 2026-01-03 asks for"):
         operator(home).collect(given, fired(second))
     operator(home).execute(given)
     assert "deletionTimestamp" in cluster.jobs[second.run_id.removeprefix("longreel/")]["metadata"]

@@ -85,13 +85,13 @@ def publish_events(home: Home, day: date, rows: list[Row], buckets: int = 1) -> 
     counts = {"users": len(users), "with_request_id": sum(each["request_id"] is not None for each in rows)}
     details = {"user_features": [], "unknown_features": []}
     for dataset, table in (("users", users), ("events", rows)):
-        stage = home.lake.stage(dataset, day)
+        writer = home.lake.writer(dataset, day)
         owner = bucket_of(np.array([each["user_id"] for each in table], np.int64), buckets)
         for bucket in range(buckets):
             mine = [each for each, number in zip(table, owner, strict=True) if number == bucket]
-            path = f"{stage.path}/part-{bucket}.parquet"
+            path = f"{writer.path}/part-{bucket}.parquet"
             pq.write_table(pa.Table.from_pylist(mine, schema=DATASETS[dataset]), path)
-        stage.publish(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
+        writer.commit(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
 
 
 def published(home: Home, dataset: str, day: date) -> list[Row]:

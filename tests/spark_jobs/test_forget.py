@@ -17,10 +17,10 @@ from spark_helpers import DAY, Row, contents, event, longreel, new_home, publish
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import DATASETS
-from longreel.lake.erasure import records, tombstones
+from longreel.lake.erasure import erasure_requests, suppression_list
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
-from longreel.lake.table import Lake, Stage
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.republish import user_ids
 from longreel.spark_jobs.sources.generic import GenericSource
 
@@ -32,7 +32,7 @@ ANNA, SEVEN = "anna", "7"
 SETTINGS = {"compact_every_days": 2, "max_history": 4}
 OTHERS = ("ben", "8", "9.0")
 AS_BUILT = ("quality", "warnings", "new_item_events")
-OWN_COUNTS = ("input_rows", "exact_repeats", "forgotten")  # a log without the users has other rows, and fewer repeats
+OWN_COUNTS = ("input_rows", "exact_repeats", "suppressed")  # a log without the users has other rows, and fewer repeats
 
 
 def random_log(seed: int) -> dict[str, list[Row]]:
@@ -161,7 +161,7 @@ def test_the_lake_is_that_of_a_log_without_the_users(
     for day in DAYS:
         for dataset in ("events", "quarantine"):
             counts = home.lake.require(dataset, day).counts
-            account = (counts[name] for name in ("events", "quarantined", "exact_repeats", "forgotten"))
+            account = (counts[name] for name in ("events", "quarantined", "exact_repeats", "suppressed"))
             assert counts["input_rows"] == len(log[str(day)]) == sum(account)
 
     # The same raw days again: unchanged, and by force the very same partitions.
@@ -199,8 +199,8 @@ def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: 
     home, log = built
     before = summary(home)
     assert longreel(home, "forget", "--user", SEVEN) == 0
-    (record,) = records(home.lake)
-    (path,) = (home.path / "lake" / "forgotten").glob("*.json")
+    (record,) = erasure_requests(home.lake)
+    (path,) = (home.path / "lake" / "erasure_requests").glob("*.json")
     assert record.finished
     assert SEVEN not in json.loads(path.read_text())["users"]
     after = summary(home)
@@ -224,16 +224,16 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
     write_raw(home, DAYS[0], [*log[str(DAYS[0])], {k: str(v) for k, v in row(ANNA, 77).items()}])  # a corrected day
     capsys.readouterr()
     assert longreel(home, "ingest", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
-    assert "7 rows = 3 events + 0 quarantined + 0 repeats + 4 forgotten" in capsys.readouterr().out
+    assert "7 rows = 3 events + 0 quarantined + 0 repeats + 4 suppressed" in capsys.readouterr().out
     assert longreel(home, "build-samples", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
     assert_gone(home, spark, (ANNA,))
     # A lake that begins with the tombstone: the archive is imported without the user too.
-    stones = tombstones(home.lake)
-    assert stones is not None
-    assert len(stones.users) == 1
+    suppressed = suppression_list(home.lake)
+    assert suppressed is not None
+    assert len(suppressed.users) == 1
     assert longreel(home, "import-history", "--through", str(THROUGH), "--force") == 0
     counts = home.lake.require("history", THROUGH).counts
-    assert counts["forgotten"] == len({json.dumps(each) for each in log["history"] if each["user_id"] == ANNA})
+    assert counts["suppressed"] == len({json.dumps(each) for each in log["history"] if each["user_id"] == ANNA})
 
 
 def test_who_is_absent_or_forgotten_already_is_said(spark: Any, built: Any, capsys: Any) -> None:
@@ -260,15 +260,15 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
 ) -> None:
     home, _ = built
     with monkeypatch.context() as patch:
-        left, publish = [publishes], Stage.publish
+        left, publish = [publishes], PartitionWriter.commit
 
-        def until(stage: Stage, **about: Any) -> Any:
+        def until(writer: PartitionWriter, **about: Any) -> Any:
             if not left[0]:
                 raise LongreelError("the power went")
             left[0] -= 1
-            return publish(stage, **about)
+            return publish(writer, **about)
 
-        patch.setattr(Stage, "publish", until)
+        patch.setattr(PartitionWriter, "commit", until)
         assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 2
     for dataset in DATASETS:
         for day in home.lake.days(dataset):
@@ -278,19 +278,19 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
     assert longreel(home, "forget", "--user", SEVEN, "--user", ANNA) == 0
     assert "going on with what was begun" in capsys.readouterr().out
     assert_gone(home, spark, (ANNA, SEVEN))
-    (record,) = records(home.lake)
+    (record,) = erasure_requests(home.lake)
     assert summary(home) == summary(at_once)
-    assert record.totals() == records(at_once.lake)[0].totals()
+    assert record.totals() == erasure_requests(at_once.lake)[0].totals()
 
 
 @pytest.mark.slow
 def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) -> None:
     home, _ = built
     process = step(home, "forget", "--user", ANNA, "--user", SEVEN)
-    wait_for(lambda: any(each.removals for each in records(home.lake)), process)
+    wait_for(lambda: any(each.removals for each in erasure_requests(home.lake)), process)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
-    assert not records(home.lake)[0].finished
+    assert not erasure_requests(home.lake)[0].finished
     for dataset in DATASETS:
         for day in home.lake.days(dataset):
             manifest = home.lake.require(dataset, day)
@@ -304,10 +304,10 @@ def test_a_build_that_was_begun_before_is_not_published(spark: Any, built: Any) 
     lake: Lake = home.lake
     day: date = DAYS[0]
     old = lake.require("events", day)
-    stage = lake.stage("events", day)
-    Path(stage.path, "part-0.parquet").write_bytes(Path(lake.paths(old)[0]).read_bytes())
+    writer = lake.writer("events", day)
+    Path(writer.path, "part-0.parquet").write_bytes(Path(lake.paths(old)[0]).read_bytes())
     assert longreel(home, "forget", "--user", ANNA) == 0
     with pytest.raises(LongreelError, match="users were forgotten while events of 2026-03-02 was being built"):
-        stage.publish(digest=old.digest, inputs=old.inputs)
-    assert not Path(stage.path).exists()
+        writer.commit(digest=old.digest, inputs=old.inputs)
+    assert not Path(writer.path).exists()
     assert_gone(home, spark, (ANNA,))

@@ -20,7 +20,7 @@ from spark_helpers import (
     write_raw,
 )
 
-from longreel.lake.lease import ALIVE
+from longreel.lake.lease import LEASE_FILE
 
 
 def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any, make_home: Any) -> None:
@@ -36,7 +36,7 @@ def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any
     assert list(home.lake.days("samples")) == []
 
     (left,) = partition.glob("build-*")
-    (left / ALIVE).write_text("1700000000")  # hours later
+    (left / LEASE_FILE).write_text("1700000000")  # hours later
     assert longreel(home, "build-samples", "--date", str(DAY)) == 0
     assert sum(len(r["target_item_id"]) for r in published(home, "samples", DAY)) == 5_000
     assert not left.exists()

@@ -159,23 +159,25 @@ def buckets_of(home: Home, day: date, buckets: int) -> list[Bucket]:
 def compact(home: Home, day: date, buckets: int) -> None:
     """Publish a history base."""
     source = find_history(home.lake, home.config, day + timedelta(days=1))
-    stage = home.lake.stage("history", day)
-    tasks = [CompactHistory(bucket=b, day=day, stage=stage) for b in buckets_of(home, day + timedelta(days=1), buckets)]
+    writer = home.lake.writer("history", day)
+    tasks = [
+        CompactHistory(bucket=b, day=day, writer=writer) for b in buckets_of(home, day + timedelta(days=1), buckets)
+    ]
     facts = run_all(tasks)[day.isoformat()]
     assert not any(facts.get(name) for name in BROKEN_HISTORY)
     counts = {"history_events": facts["folded_events"], "max_history": home.config.samples.max_history}
     details = {"settings": history_settings(home.config)}
     about = {"buckets": buckets, "counts": counts, "details": details}
-    stage.publish(digest=digest_from(facts), inputs=source.days(), **about)
+    writer.commit(digest=digest_from(facts), inputs=source.days(), **about)
 
 
 def build_stretch(home: Home, first: int, last: int, buckets: int) -> list[str]:
     """Digests of the samples of days first .. last, built together."""
     numbers = [DAY + timedelta(days=number) for number in range(first, last + 1)]
-    stages = [home.lake.stage("samples", day) for day in numbers]
+    writers = [home.lake.writer("samples", day) for day in numbers]
     built = tuple(
-        Day(events=home.lake.require("events", day), users=home.lake.require("users", day), stage=stage)
-        for day, stage in zip(numbers, stages, strict=True)
+        Day(events=home.lake.require("events", day), users=home.lake.require("users", day), writer=writer)
+        for day, writer in zip(numbers, writers, strict=True)
     )
     config = home.config.samples
     tasks = [BuildSamples(bucket=b, days=built, settings=config) for b in buckets_of(home, numbers[0], buckets)]
@@ -232,8 +234,8 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Any) -> N
 
 def facts_of(table: pa.Table, folder: str) -> Facts:
     """What the checkpoint is given of a file with these rows."""
-    stage = Lake(folder).stage("samples", DAY)
-    return sample_facts(stage.lake, write_bucket(stage, 0, [table]), 0, 1, 0)
+    writer = Lake(folder).writer("samples", DAY)
+    return sample_facts(writer.lake, write_bucket(writer, 0, [table]), 0, 1, 0)
 
 
 def with_list(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:

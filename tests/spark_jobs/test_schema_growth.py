@@ -10,7 +10,7 @@ from spark_helpers import DAY, contents, event, longreel, publish_events, publis
 
 from longreel.contracts import schemas
 from longreel.contracts.digests import digest_of
-from longreel.contracts.schemas import DATASETS, Later, later
+from longreel.contracts.schemas import DATASETS, AddedColumn, added_column
 from longreel.lake import table as lake_module
 
 TOMORROW = DAY + timedelta(days=1)
@@ -20,9 +20,11 @@ def grow(patch: pytest.MonkeyPatch) -> None:
     """Events with a number and a nullable text that came later, and samples with a list."""
     patch.setattr(schemas, "SCHEMA_VERSION", 2)
     patch.setattr(lake_module, "SCHEMA_VERSION", 2)
-    network = later("network", pa.int32(), Later(since=2, default=-1))
-    city = later("city", pa.string(), Later(since=2, default=None))
-    price = later("target_price", pa.list_(pa.int32()), Later(since=2, default=3, beside="target_item_id"))
+    network = added_column("network", pa.int32(), AddedColumn(since=2, default=-1))
+    city = added_column("city", pa.string(), AddedColumn(since=2, default=None))
+    price = added_column(
+        "target_price", pa.list_(pa.int32()), AddedColumn(since=2, default=3, parallel_to="target_item_id")
+    )
     patch.setitem(DATASETS, "events", pa.schema([*DATASETS["events"], network, city]))
     patch.setitem(DATASETS, "samples", pa.schema([*DATASETS["samples"], price]))
 
@@ -42,9 +44,9 @@ def test_spark_reads_old_and_new_partitions_together(
     grow(monkeypatch)
     publish_events(home, TOMORROW, [event(7, 70, network=5, city="Riga"), event(8, 80, network=0)])
     new_sample = old_sample | {"user_id": 99, "target_price": [40]}
-    stage = lake.stage("samples", TOMORROW)
-    pq.write_table(pa.Table.from_pylist([new_sample], schema=DATASETS["samples"]), f"{stage.path}/part-0.parquet")
-    stage.publish(digest=digest_of(new_sample), inputs={})
+    writer = lake.writer("samples", TOMORROW)
+    pq.write_table(pa.Table.from_pylist([new_sample], schema=DATASETS["samples"]), f"{writer.path}/part-0.parquet")
+    writer.commit(digest=digest_of(new_sample), inputs={})
 
     for dataset, order in (("events", "user_id"), ("samples", "user_id")):
         manifests = [lake.require(dataset, day) for day in (DAY, TOMORROW)]
