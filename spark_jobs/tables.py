@@ -43,8 +43,8 @@ def _with_default(field: pa.Field) -> Column:
     if declared is None or declared.default is None:
         return column
     default = F.lit(declared.default)
-    if declared.beside is not None:
-        default = F.transform(declared.beside, lambda _: F.lit(declared.default))
+    if declared.parallel_to is not None:
+        default = F.transform(declared.parallel_to, lambda _: F.lit(declared.default))
     return F.coalesce(column, default.cast(_type(field.type))).alias(field.name)
 
 
