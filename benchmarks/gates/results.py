@@ -30,11 +30,8 @@ def write(
     lines = [
         "# A quarter of decisions whose truth is known",
         "",
-        f"Written by `python -m benchmarks.gates` ({seconds:,.0f} s on a CPU): 90 log days of {users:,}",
-        "users and about ten targets each, one candidate a day, the shipped policy with a latency budget. Scores come",
-        "from a known truth ([world.py](world.py)); reports, intervals and decisions are the project's own code. Every",
-        "rule promotes for itself and lives with its own champion; *should* is what a rule that knew the truth would",
-        "do with that champion.",
+        f"Written by `python -m benchmarks.gates` ({seconds:,.0f} s on a CPU). [README.md](README.md) says what was",
+        f"simulated and how to read the tables. Here: 90 log days of {users:,} users, about ten targets each.",
         "",
         "## What the gates did",
         "",
@@ -49,16 +46,16 @@ def write(
         "## Candidates that are no better",
         "",
         f"The policy allows {policy.false_promotion_rate:.0%}. Candidate and champion are equally good by",
-        "construction; each pair is judged on its own day. *Kin*: the share of their errors that a warm start leaves",
-        "in common.",
+        "construction, and each pair is evaluated on its own day. *Kin* is the share of their errors that a warm start",
+        "leaves in common.",
         "",
         *_noise(counts),
         "",
         "## Candidates that are better and are held for lack of data",
         "",
-        f"A hold says how many users settle it {POWER:.0%} of the time if the difference stays as it looks. Each",
-        f"candidate that asked for at most {MOST_USERS:,} was judged again on another day of as many, where the",
-        "difference is what it is in truth.",
+        f"A hold states the required sample size: how many users decide it {POWER:.0%} of the time if the difference",
+        f"stays as measured. Each candidate that asked for at most {MOST_USERS:,} users was evaluated again on another",
+        "day with that many, where the difference is the true one.",
         "",
         *_settled(waits),
         "",
@@ -78,8 +75,8 @@ def _events(steps: list[Step]) -> list[str]:
             f"| {event} | {len(own)} | {sum(s.should == 'promote' for s in own)} | {said['promote']} | {said['hold']} "
             f"| {said['reject']} | {_wrong(own)} | {_missed(own)} |"
         )
-    lines += ["", "*Wrong*: promoted where the truth says keep. *Missed*: kept where it says promote; the next day's"]
-    return [*lines, "candidate has the same improvement."]
+    lines += ["", "*Wrong*: promoted, but the truth says keep. *Missed*: kept, but the truth says promote. After a"]
+    return [*lines, "miss, the next day's candidate has the same improvement."]
 
 
 def _wrong(steps: list[Step]) -> int:
@@ -106,9 +103,9 @@ def _rules(walks: dict[str, list[Step]]) -> list[str]:
         )
     lines += [
         "",
-        "*Faulty*: harms short histories or long windows, is broken, too slow, or answers with NaN now and then;",
+        "*Faulty*: harms short histories or long windows, is broken, is too slow, or answers with NaN now and then.",
     ]
-    return [*lines, "the last two do not show in AUC."]
+    return [*lines, "The last two do not show in AUC."]
 
 
 def _noise(counts: list[NoiseCount]) -> list[str]:
@@ -157,7 +154,7 @@ def _reasons(steps: list[Step]) -> list[str]:
     return [
         *lines,
         "",
-        "Days without a planted event on which the candidate was held are left out; quarter.csv has all.",
+        "The table leaves out days without a planted event on which the candidate was held; quarter.csv has all days.",
     ]
 
 

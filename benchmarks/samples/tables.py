@@ -14,7 +14,8 @@ Results = dict[str, Any]
 def write_tables(results: Results, path: Path) -> None:
     """Write all tables."""
     parts = [
-        "Written by `python -m benchmarks.samples WORK`; how to read it: [README.md](README.md).",
+        "# Samples: results",
+        "Written by `python -m benchmarks.samples WORK`. [README.md](README.md) says what was compared.",
         "## One range of days, three builders\n\n" + "\n".join(_costs(results)),
         "## Bytes on disk for each target (zstd level 3 everywhere)\n\n" + "\n".join(_bytes(results)),
         "## The same day's build on a log 16 times older\n\n" + "\n".join(_age(results)),

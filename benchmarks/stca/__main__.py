@@ -2,9 +2,9 @@
 
     python -m benchmarks.stca                # checks, table, profile, scaling: two minutes on an H200
     python -m benchmarks.stca --tune         # then tries tiles, and measures once more with the best
-    python -m benchmarks.stca --variants     # then other ways to do the same, for NOTES.md
+    python -m benchmarks.stca --variants     # then other ways to do the same, for README.md
 
-Writes results.json and RESULTS.md beside this file (or into --out). TFLOP/s count the algorithm's arithmetic
+Writes results.json and results.md beside this file (or into --out). TFLOP/s count the algorithm's arithmetic
 (cases.py), training as three times forward; what is recomputed is not counted.
 """
 
@@ -200,6 +200,10 @@ def render(results: dict[str, Any]) -> str:
     """Markdown."""
     by_name = {each["name"]: each for each in results["rows"]}
     lines = [
+        "# STCA on a GPU: results",
+        "",
+        "Written by `python -m benchmarks.stca`. [README.md](README.md) says how to read the numbers.",
+        "",
         f"{results['device']}, torch {results['torch']}, Triton {results['triton']}; 8192^3 bf16 matmul "
         f"{results['ceilings']['matrix_tflops']:.0f} TFLOP/s, copy {results['ceilings']['copy_tbs']:.2f} TB/s.",
         "",
@@ -220,8 +224,8 @@ def render(results: dict[str, Any]) -> str:
             lines.append(f"| {size} | {found['score_exponent']:.3f} | {found['train_exponent']:.3f} | 1.05 |")
     good = sum(each["ok"] for each in results["checks"])
     worst = max((each["error"] for each in results["checks"]), default=math.nan)
-    lines += ["", f"Exactness: {good} of {len(results['checks'])} cases within tolerance of float64, in values and all "
-        f"gradients, the same bits twice; worst relative error {worst:.4f}."]  # fmt: skip
+    lines += ["", f"Exactness: {good} of {len(results['checks'])} cases are within tolerance of float64, in values",
+        f"and all gradients, and give the same bits twice. The worst relative error is {worst:.4f}."]  # fmt: skip
     for key, title in (
         ("tuned", "Once more, with the best of the tiles tried"),
         ("variants", "Other ways to do the same"),
@@ -246,7 +250,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stca", description=__doc__.splitlines()[0])
     parser.add_argument("--tune", action="store_true", help="then try tiles, and measure again with the best")
     parser.add_argument("--variants", action="store_true", help="then measure other ways to do the same")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where results.json and RESULTS.md go")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where results.json and results.md go")
     options = parser.parse_args()
     if not torch.cuda.is_available():
         print("no CUDA device: this measures GPU kernels; tests/model/test_attention.py holds the CPU's exactness")
@@ -265,7 +269,7 @@ def main() -> int:
     def save() -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "results.json").write_text(json.dumps(results, indent=1))
-        (options.out / "RESULTS.md").write_text(render(results))
+        (options.out / "results.md").write_text(render(results))
 
     for name, case, backend in check.cases():
         one = check.check(name, case, backend)
