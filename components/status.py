@@ -24,6 +24,7 @@ from longreel.contracts.serialization import read_json
 from longreel.lake.erasure import erasure_requests
 from longreel.lake.home import Home
 from longreel.lake.lineage import Stale, is_imported, stale_partitions
+from longreel.lake.maintenance import orphaned_builds
 from longreel.lake.table import Lake
 
 NEWEST = 5
@@ -114,7 +115,7 @@ def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
 
 def _orphaned(lake: Lake) -> list[str]:
     """How many builds killed processes have left behind."""
-    count = sum(1 for _ in lake.orphaned_builds())
+    count = sum(1 for _ in orphaned_builds(lake))
     return [f"orphaned: {count} build{'s' * (count != 1)} of killed processes; the next ingest removes them"] * bool(
         count
     )
@@ -122,7 +123,7 @@ def _orphaned(lake: Lake) -> list[str]:
 
 def _erasures(lake: Lake) -> list[str]:
     """How many users are on the suppression list, and requests that did not get to their end."""
-    requests = erasure_requests(lake)
+    requests = erasure_requests(lake.storage)
     users = {user for request in requests for user in request.users}
     lines = (
         [f"suppressed: {len(users)} user{'s' * (len(users) != 1)}, newest request at {requests[-1].began}"]

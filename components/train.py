@@ -27,7 +27,7 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.serialization import read_json
 from longreel.lake.home import Home
-from longreel.lake.table import Manifest
+from longreel.lake.manifest import Manifest
 
 if TYPE_CHECKING:
     from longreel.components.registry.registry import Version

@@ -1,9 +1,9 @@
-"""Is a build still being written? Whoever writes one says so in it, every few minutes while its process lives.
+"""Leases on builds: a writer renews one while its process lives, so that others know an orphaned build.
 
-A build folder that no manifest names is being written, or was given up by a process that died. The two look alike from
-another process, or another machine. So a build holds a file `_lease` with the time (seconds since 1970) at which its
-writer was last known to live. One whose last sign is EXPIRES_AFTER_S old may be swept away; its writer, had it only
-stood still, finds the file gone when it wants to publish, and does not.
+A build folder that no manifest names is being written, or was left behind by a process that died. The two look alike
+from another process or machine. So a build holds a lease file with the time (seconds since 1970) of its writer's last
+heartbeat. A build whose last heartbeat is EXPIRES_AFTER_S old may be deleted. If its writer was only suspended, it
+finds the lease file gone when it wants to commit, and does not commit.
 """
 
 import contextlib
@@ -16,22 +16,22 @@ import pyarrow.fs as pafs
 
 LEASE_FILE = "_lease"
 HEARTBEAT_INTERVAL_S = 600.0
-EXPIRES_AFTER_S = 6 * 3600  # many beats, and clocks that differ
+EXPIRES_AFTER_S = 6 * 3600  # many heartbeats, and room for clocks that differ
 
 _held: dict[str, pafs.FileSystem] = {}
-_heart = threading.Lock()  # held by the thread that beats
+_heartbeat_thread = threading.Lock()  # held by the thread that renews leases: one a process
 
 
 def acquire(fs: pafs.FileSystem, build: str) -> None:
-    """Say that a build is being written, and go on saying so until `release`, or while this process lives."""
-    _sign(fs, build)
+    """Take the lease of a new build, and renew it until `release`, or while this process lives."""
+    _renew(fs, build)
     _held[build] = fs
-    if _heart.acquire(blocking=False):
-        threading.Thread(target=_beat, name="builds are alive", daemon=True).start()
+    if _heartbeat_thread.acquire(blocking=False):
+        threading.Thread(target=_renew_all, name="lease heartbeats", daemon=True).start()
 
 
 def release(fs: pafs.FileSystem, build: str) -> bool:
-    """Take a build, to publish it or to sweep it away: of several that try one may."""
+    """End a lease, to commit a build or to delete it. Of several processes that try, one gets True."""
     _held.pop(build, None)
     try:
         fs.delete_file(f"{build}/{LEASE_FILE}")
@@ -41,36 +41,36 @@ def release(fs: pafs.FileSystem, build: str) -> bool:
 
 
 def last_heartbeat(fs: pafs.FileSystem, build: pafs.FileInfo) -> tuple[float, bool]:
-    """When a build was last known to be worked on, in seconds since 1970, and whether it is its writer who says so.
+    """When a build's writer was last alive, in seconds since 1970, and whether the build still has a lease.
 
-    A build that was claimed says nothing any more: then it is when its folder was last changed or, where a store has no
-    folders, when it was begun, as its name has it. A sign without a time (it is being written at this moment, or a full
-    disk or a power cut came between) is as old as its file.
+    A build without a lease counts from the last change of its folder or, where a store has no folders, from its begin,
+    which its name has. A lease file without a time (it is being written at this moment, or a full disk or a power cut
+    came between) is as old as the file.
     """
-    told, has_writer = build, False
+    info, has_lease = build, False
     try:
         with fs.open_input_stream(f"{build.path}/{LEASE_FILE}") as stream:
             text = stream.read()
         if text:
             return float(text), True
-        told, has_writer = fs.get_file_info(f"{build.path}/{LEASE_FILE}"), True
+        info, has_lease = fs.get_file_info(f"{build.path}/{LEASE_FILE}"), True
     except FileNotFoundError:
         pass
-    if told.mtime is not None:
-        return float(told.mtime.timestamp()), has_writer
+    if info.mtime is not None:
+        return float(info.mtime.timestamp()), has_lease
     began = PurePosixPath(build.path).name.removeprefix("build-")[: len("20260101T000000")]
-    return float(timegm(time.strptime(began, "%Y%m%dT%H%M%S"))), has_writer
+    return float(timegm(time.strptime(began, "%Y%m%dT%H%M%S"))), has_lease
 
 
-def _sign(fs: pafs.FileSystem, build: str) -> None:
+def _renew(fs: pafs.FileSystem, build: str) -> None:
     with fs.open_output_stream(f"{build}/{LEASE_FILE}") as stream:
         stream.write(f"{time.time():.0f}".encode())
 
 
-def _beat() -> None:
+def _renew_all() -> None:
     while True:
         time.sleep(HEARTBEAT_INTERVAL_S)
         for build, fs in list(_held.items()):
-            with contextlib.suppress(OSError):  # a store that is away now may be back at the next beat
-                if fs.get_file_info(f"{build}/{LEASE_FILE}").type == pafs.FileType.File:  # neither published nor swept
-                    _sign(fs, build)
+            with contextlib.suppress(OSError):  # a store that is away now may be back at the next heartbeat
+                if fs.get_file_info(f"{build}/{LEASE_FILE}").type == pafs.FileType.File:  # not committed or deleted
+                    _renew(fs, build)

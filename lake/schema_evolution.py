@@ -1,8 +1,8 @@
-"""What does a reader get of a table that lacks a column, or has one too many? What the schema declares.
+"""Schema evolution: tables that lack a column, or have one too many, as the current schema declares.
 
-A schema may gain a column (`schemas.later`) without a rebuild of what was written before. Every reader asks
-a file for `stored_columns` and passes what it got through `to_schema`, which puts the declared default in the place of
-a column that is not there; columns that the reader's schema does not know are left unread.
+A schema may gain a column (`schemas.added_column`) without a rebuild of older partitions. Every reader asks a file for
+`stored_columns` and passes them through `to_schema`, which fills in the declared default where a column is missing.
+Columns that the reader's schema does not know are not read.
 """
 
 from collections.abc import Collection
@@ -11,15 +11,15 @@ import pyarrow as pa
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import list_values
-from longreel.contracts.schemas import AddedColumn, added_column_of
+from longreel.contracts.schemas import added_column_of
 
 
 def stored_columns(schema: pa.Schema, present: Collection[str]) -> list[str]:
     """The columns to read of a file that has the columns `present`, so that `to_schema` can give those of a schema."""
-    wanted = [field.name for field in schema if field.name in present]
-    absent = (added_column_of(field) for field in schema if field.name not in present)
-    beside = (later.parallel_to for later in absent if later is not None and later.parallel_to in present)
-    return list(dict.fromkeys([*wanted, *(name for name in beside if name is not None)]))
+    stored = [field.name for field in schema if field.name in present]
+    added = (added_column_of(field) for field in schema if field.name not in present)
+    parallels = [column.parallel_to for column in added if column is not None and column.parallel_to in present]
+    return list(dict.fromkeys([*stored, *(name for name in parallels if name is not None)]))
 
 
 def missing_columns(schema: pa.Schema, present: Collection[str]) -> list[str]:
@@ -28,7 +28,7 @@ def missing_columns(schema: pa.Schema, present: Collection[str]) -> list[str]:
 
 
 def to_schema(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
-    """The schema's columns of a table, in its types, with defaults where a later column is not there.
+    """The schema's columns of a table, in its types, with the default where an added column is missing.
 
     Args:
         what: names the table in an error.
@@ -50,10 +50,11 @@ def to_schema(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
 
 
 def _default(table: pa.Table, field: pa.Field) -> pa.Array:
-    later: AddedColumn | None = added_column_of(field)
-    assert later is not None
-    if later.parallel_to is None:
-        return pa.repeat(pa.scalar(later.default, field.type), table.num_rows)
-    values, offsets = list_values(table, later.parallel_to)
-    filled = pa.repeat(pa.scalar(later.default, field.type.value_type), len(values))
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), filled)
+    """An added column's default in every row, or in every element of the list column that it is parallel to."""
+    column = added_column_of(field)
+    assert column is not None
+    if column.parallel_to is None:
+        return pa.repeat(pa.scalar(column.default, field.type), table.num_rows)
+    values, offsets = list_values(table, column.parallel_to)
+    defaults = pa.repeat(pa.scalar(column.default, field.type.value_type), len(values))
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), defaults)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, list_values, ranges
 from longreel.contracts.schemas import DATASETS
+from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
-from longreel.lake.table import Lake, Manifest, PartitionWriter
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.buckets import bucket_of, files_of
 
 CODEC, LEVEL = "zstd", 3

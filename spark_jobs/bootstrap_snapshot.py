@@ -8,7 +8,8 @@ from datetime import date
 
 from longreel.contracts.errors import LongreelError
 from longreel.lake.lineage import is_imported
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 
 
 def archive_input(archive: Manifest) -> dict[str, str]:

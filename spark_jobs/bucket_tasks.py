@@ -18,7 +18,8 @@ from longreel.contracts.actions import ACTIONS
 from longreel.contracts.config import SamplesConfig
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.schemas import DATASETS, EVENTS, HISTORY, HISTORY_FIELDS
-from longreel.lake.table import Lake, Manifest, PartitionWriter
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.array_checks import Facts, history_facts, sample_facts
 from longreel.spark_jobs.array_io import read_bucket, write_bucket
 from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, lists, sample_tables

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints
-from longreel.lake.table import DataFile, Manifest
+from longreel.lake.manifest import DataFile, Manifest
 
 SEED = 42
 

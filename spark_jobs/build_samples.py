@@ -18,7 +18,8 @@ from longreel.contracts.config import Config
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
-from longreel.lake.table import Manifest, PartitionWriter, discard_on_error
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import PartitionWriter, discard_on_error
 from longreel.spark_jobs.buckets import num_buckets
 from longreel.spark_jobs.days import LazySession, add_day_arguments, code_version, days_asked, is_unchanged, say
 from longreel.spark_jobs.history import HistorySource, bytes_of, find_history, history_settings, missing_days

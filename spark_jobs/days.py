@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
-from longreel.lake.table import Manifest
+from longreel.lake.manifest import Manifest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

@@ -28,7 +28,8 @@ from typing import Any, Literal, NamedTuple
 from longreel.contracts.actions import ACTIONS, LABELS
 from longreel.contracts.config import DriftPolicy
 from longreel.lake.home import Home
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 from longreel.spark_jobs.quality import Between, Level
 
 CHANCE = math.log(1_000)  # L: by chance alone, one day in a thousand at most strays further on a side

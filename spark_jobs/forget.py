@@ -28,12 +28,16 @@ from longreel.lake.erasure import (
     erasure_requests,
     lake_salt,
     new_request,
+    request_path,
     user_hash,
     write_request,
 )
 from longreel.lake.home import Home
 from longreel.lake.lineage import DERIVED
-from longreel.lake.table import Lake, Manifest, PartitionWriter, build_time, discard_on_error
+from longreel.lake.maintenance import delete_unreferenced
+from longreel.lake.manifest import Manifest
+from longreel.lake.storage import utc_stamp
+from longreel.lake.table import Lake, PartitionWriter, discard_on_error
 from longreel.spark_jobs.bootstrap_snapshot import imported_archive
 from longreel.spark_jobs.build_samples import run_tasks
 from longreel.spark_jobs.days import LazySession, code_version, say
@@ -41,6 +45,7 @@ from longreel.spark_jobs.history import bytes_of
 from longreel.spark_jobs.removal import find_rows, removal_tasks
 from longreel.spark_jobs.row_counts import account_after
 from longreel.spark_jobs.sources import Source, source_class
+from longreel.spark_jobs.vacuum import vacuum
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Forget the users named."""
+    vacuum(home.lake)
     return forget(home, args.user, LazySession("longreel forget"))
 
 
@@ -77,15 +83,15 @@ def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:
     began, lake, source = time.monotonic(), home.lake, source_class(home.config.source.kind)
     spark = session(sum(bytes_of(each) for dataset in ORDER for each in _published(lake, dataset)))
     users = dict.fromkeys(user_ids(spark, source, texts))
-    salt = lake_salt(lake)
-    before = {user for record in erasure_requests(lake) if record.finished for user in record.users}
+    salt = lake_salt(lake.storage)
+    before = {user for record in erasure_requests(lake.storage) if record.finished for user in record.users}
     work = _Work(home=home, source=source, spark=spark, users=np.array(sorted(users), np.int64), salt=salt)
     if work.hashes <= before and not any(list(work.held(dataset)) for dataset in ORDER):
         print("forgotten already, and nothing of theirs has come back")
         return 0
     record = work.remove_all(_record_of(lake, work.hashes))
-    record = replace(record, finished=build_time())
-    write_request(lake, record)
+    record = replace(record, finished=utc_stamp())
+    write_request(lake.storage, record)
     _tell(lake, record, began)
     absent = [n for n, user in enumerate(users, 1) if user_hash(salt, user) not in {*record.users_with_rows, *before}]
     for number in absent:  # not by id: what is printed may be kept in a log
@@ -100,11 +106,11 @@ def _published(lake: Lake, dataset: str) -> Iterator[Manifest]:
 def _record_of(lake: Lake, users: set[str]) -> ErasureRequest:
     """The record of an unfinished request for these users, or a new one, written before anything is looked for: what
     is published from now on was begun with the users known as forgotten, or is refused."""
-    for record in erasure_requests(lake):
+    for record in erasure_requests(lake.storage):
         if record.finished is None and set(record.users) == users:
             print(f"going on with what was begun at {record.began}")
             return record
-    write_request(lake, record := new_request(users))
+    write_request(lake.storage, record := new_request(users))
     return record
 
 
@@ -189,9 +195,9 @@ class _Work:
                 record = record.with_removal(
                     removal, (user_hash(self.salt, each) for each in self.users[rows > 0].tolist())
                 )
-                write_request(lake, record)
+                write_request(lake.storage, record)
                 new.commit(manifest, record.updated_inputs(manifest.inputs), code_version())
-                deleted = lake.delete_unreferenced(writer.dataset, writer.day, build_time())
+                deleted = delete_unreferenced(lake, writer.dataset, writer.day, utc_stamp())
                 record = replace(record, builds_deleted=record.builds_deleted + deleted)
                 say(
                     writer.dataset, writer.day, f"{rows.sum():,} of {manifest.rows:,} rows removed, digest {new.digest}"
@@ -244,7 +250,7 @@ def _settle(lake: Lake, record: ErasureRequest) -> ErasureRequest:
                 relinked += 1
     for dataset in DATASETS:
         for each in lake.folders(dataset):
-            deleted += lake.delete_unreferenced(dataset, each, record.began)
+            deleted += delete_unreferenced(lake, dataset, each, record.began)
     return replace(record, relinked=relinked, builds_deleted=deleted)
 
 
@@ -252,7 +258,7 @@ def _tell(lake: Lake, record: ErasureRequest, began: float) -> None:
     for dataset, (partitions, rows) in record.totals().items():
         print(f"{dataset}: {rows:,} rows removed from {partitions:,} partitions")
     print(f"{record.relinked:,} more partitions name the new inputs, {record.builds_deleted:,} old builds were deleted")
-    print(f"record: {lake.erasure_folder}/{record.name}.json, in {time.monotonic() - began:.1f} s")
+    print(f"record: {request_path(lake.storage, record.name)}, in {time.monotonic() - began:.1f} s")
     days = [each.date for each in record.removals if each.dataset == "samples"]
     if days:
         print(

@@ -11,7 +11,8 @@ from datetime import date, timedelta
 from longreel.contracts.config import Config
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.lineage import is_imported
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 from longreel.spark_jobs.bootstrap_snapshot import archive_input, imported_archive
 
 

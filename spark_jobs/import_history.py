@@ -24,6 +24,7 @@ from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, sa
 from longreel.spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
 from longreel.spark_jobs.row_counts import account_of, require_closed, told
 from longreel.spark_jobs.sources import Source, damage_named, open_source
+from longreel.spark_jobs.vacuum import vacuum
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Import the archive."""
     through = parse_day(args.through)
+    vacuum(home.lake)
     import_history(home, open_source(home), through, LazySession("longreel import-history"), force=args.force)
 
 
@@ -129,7 +131,9 @@ def _build(
     mask, most = action_mask(config.source.behaviour), config.samples.max_history
     rows = source.standard(distinct_rows(source.archive_rows(spark)))
     bounds_ms = (0, log_day_bounds_ms(through, config.source)[1])  # of any age since 1970
-    judged = with_suppressed(judge(rows, bounds_ms, source.hashes_text_ids), suppression_list(home.lake)).persist()
+    judged = with_suppressed(
+        judge(rows, bounds_ms, source.hashes_text_ids), suppression_list(home.lake.storage)
+    ).persist()
     events, counts = judged.where("reason IS NULL"), account_of(judged)
     behaviours = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).select("user_id", *HISTORY_FIELDS)
     each = behaviours.groupBy("user_id").agg(F.count(F.lit(1)).alias("all"))

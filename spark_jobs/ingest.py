@@ -136,7 +136,7 @@ def _build(
     spark, settings = session(size), home.config.source
     rows = distinct_rows(source.rows(spark, day))
     judged = judge(source.standard(rows), event_bounds_ms(day, settings), source.hashes_text_ids)
-    judged = with_suppressed(judged, suppression_list(home.lake)).persist()
+    judged = with_suppressed(judged, suppression_list(home.lake.storage)).persist()
     counts = account_of(judged)
     events = in_schema(judged.where("reason IS NULL"), "events")
     buckets = num_buckets(counts["events"], BUCKET_ROWS)

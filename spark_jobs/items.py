@@ -3,7 +3,8 @@
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from longreel.lake.table import Lake, Manifest, PartitionWriter
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.tables import read_files, read_partitions
 
 

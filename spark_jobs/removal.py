@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.jagged import Ints
 from longreel.contracts.schemas import DATASETS, schema_text
+from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import to_schema
-from longreel.lake.table import Lake, Manifest, PartitionWriter
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.array_checks import Facts, history_facts, sample_facts
 from longreel.spark_jobs.array_io import select, write_file
 from longreel.spark_jobs.buckets import bucket_of, files_of

@@ -12,7 +12,8 @@ from longreel.contracts.actions import ACTIONS
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.lake.home import Home
-from longreel.lake.table import Lake, Manifest, PartitionWriter
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs import array_digest
 from longreel.spark_jobs.array_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days

@@ -4,7 +4,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
-from longreel.lake.table import Manifest
+from longreel.lake.manifest import Manifest
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

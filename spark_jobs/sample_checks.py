@@ -6,7 +6,7 @@ from typing import Any
 from longreel.contracts.actions import LABELS
 from longreel.contracts.schemas import SAMPLES, schema_text
 from longreel.lake.home import Home
-from longreel.lake.table import Manifest
+from longreel.lake.manifest import Manifest
 from longreel.spark_jobs.array_checks import BROKEN_SAMPLES, Facts
 from longreel.spark_jobs.drift import sample_drift
 from longreel.spark_jobs.quality import Between, Check, Equal, check

@@ -10,7 +10,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from longreel.contracts.schemas import DATASETS, added_column_of, schema_text
-from longreel.lake.table import Lake, Manifest, PartitionWriter
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.row_digest import digest_from, observed_digest
 from longreel.spark_jobs.sources.base import literal
 

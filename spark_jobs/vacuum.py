@@ -1,17 +1,18 @@
-"""What lies in the lake that nobody needs any more? A step that builds removes it before it begins.
+"""Vacuum of a lake: every step that writes to it removes what no reader needs before it begins.
 
-Two things: builds that a killed process left behind, and history bases folded from events that were published again
-since. Nothing reads either; `longreel status` names both.
+It removes orphaned builds, which a killed process left behind, and history snapshots compacted from events that were
+published again since. Nothing reads either; `longreel status` names both.
 """
 
 from longreel.lake.lineage import is_imported, stale_partitions
+from longreel.lake.maintenance import remove_orphans
 from longreel.lake.table import Lake
 from longreel.spark_jobs.days import say
 
 
 def vacuum(lake: Lake) -> None:
-    """Remove orphaned builds and superseded history bases; an imported archive is never one."""
-    for path in lake.remove_orphans():
+    """Remove orphaned builds and stale history snapshots; an imported snapshot stays."""
+    for path in remove_orphans(lake):
         print(f"removed an orphaned build: {path}", flush=True)
     for one in stale_partitions(lake, ("history",)):
         base = lake.require("history", one.day)

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from longreel.contracts.config import ModelConfig, TrainingConfig
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 from longreel.model.data.batch import one_row_per_target
 from longreel.model.data.reader import Share, TrainingReader
 from longreel.model.nn.ranker import Ranker

@@ -32,7 +32,8 @@ from mlflow.tracking.context import registry as context_registry
 from longreel.contracts.errors import LongreelError, TransientError
 from longreel.contracts.report import EVERYBODY, METRICS, EvaluationReport
 from longreel.lake.home import TRACKING_VARIABLE, Home
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 from longreel.model.training.progress import StepStats
 
 RETRIES, PATIENT, IMPATIENT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "10", "2"

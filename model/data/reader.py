@@ -23,8 +23,9 @@ from longreel.contracts.config import TrainingConfig
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES
+from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
 from longreel.model.data.samples import SampleRows, without_request_ids
@@ -97,7 +98,7 @@ def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup
     first = 0
     for manifest in manifests:
         for path in lake.paths(manifest):
-            with lake.parquet(path) as file:
+            with lake.open_parquet(path) as file:
                 for g in range(file.num_row_groups):
                     table = file.read_row_group(g, columns=["request_history_end", "request_target_end"])
                     seen, _ = list_values(table, "request_history_end")
@@ -187,7 +188,7 @@ def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, for_card
 
 def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
     schema = without_request_ids(SAMPLES)
-    with lake.parquet(group.path) as file:
+    with lake.open_parquet(group.path) as file:
         found = file.read_row_group(
             group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
         )

@@ -81,7 +81,7 @@ def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int) -> pa.Table
     group = next((g for g in groups if g.num_requests), None)
     if group is None:
         return REQUEST_TABLE.empty_table()
-    with lake.parquet(group.path) as file:
+    with lake.open_parquet(group.path) as file:
         found = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
     return to_schema(found.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
 

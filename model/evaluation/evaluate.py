@@ -13,7 +13,8 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.contracts.report import DataQuality, EvaluationReport, MetricRow
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 from longreel.model.data.reader import RowGroup, read_rows
 from longreel.model.data.samples import SampleRows
 from longreel.model.data.windows import splitmix64

@@ -21,7 +21,8 @@ import torch
 from longreel.contracts.config import Config, ModelConfig
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
-from longreel.lake.table import Lake, Manifest
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.reader import TrainingReader
 from longreel.model.data.windows import Distribution

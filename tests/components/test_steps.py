@@ -21,7 +21,7 @@ from longreel.components.status import gaps
 from longreel.components.train import training_days
 from longreel.contracts.errors import DataNotReadyError
 from longreel.contracts.report import EvaluationReport
-from longreel.lake.erasure import new_request, write_request
+from longreel.lake.erasure import FOLDER, new_request, write_request
 from longreel.lake.home import CONFIG_FILE, Home
 
 MakeHome = Callable[..., Home]
@@ -241,9 +241,9 @@ def test_status_counts_suppressed_users_and_names_an_unfinished_request(
 ) -> None:
     home = make_home(1)
     done, cut = new_request(["a", "b"]), new_request(["b", "c"])
-    (Path(home.lake.erasure_folder)).mkdir()
-    write_request(home.lake, replace(done, finished=done.began))
-    write_request(home.lake, cut)
+    Path(home.lake.storage.path(FOLDER)).mkdir()
+    write_request(home.lake.storage, replace(done, finished=done.began))
+    write_request(home.lake.storage, cut)
     assert main(["status", "--home", str(home.path)]) == 0
     said = capsys.readouterr().out
     assert "suppressed: 3 users" in said

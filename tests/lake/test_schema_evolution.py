@@ -11,9 +11,9 @@ import pytest
 from longreel.contracts import schemas
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import DATASETS, READABLE_SINCE, AddedColumn, added_column, added_column_of
-from longreel.lake import table as lake_module
+from longreel.lake.manifest import MANIFEST, Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
-from longreel.lake.table import MANIFEST, Lake, Manifest
+from longreel.lake.table import Lake
 
 OLD_DAY = date(2026, 1, 5)
 NEW_DAY = OLD_DAY + timedelta(days=1)
@@ -23,7 +23,6 @@ OLD = DATASETS["users"]
 def grow(patch: pytest.MonkeyPatch, version: int = 2) -> pa.Schema:
     """The users dataset with three columns that came with schema version 2."""
     patch.setattr(schemas, "SCHEMA_VERSION", version)
-    patch.setattr(lake_module, "SCHEMA_VERSION", version)
     grown = pa.schema(
         [
             *OLD,

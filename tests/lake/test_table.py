@@ -19,7 +19,9 @@ import pytest
 from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
 from longreel.contracts.schemas import QUARANTINE, SCHEMA_VERSION
 from longreel.lake.lease import EXPIRES_AFTER_S, LEASE_FILE
-from longreel.lake.table import MANIFEST, Lake, Manifest, PartitionWriter
+from longreel.lake.maintenance import orphaned_builds, remove_orphans
+from longreel.lake.manifest import MANIFEST, Manifest
+from longreel.lake.table import Lake, PartitionWriter
 
 DAY = date(2026, 1, 5)
 
@@ -81,6 +83,8 @@ def test_abandoned_builds_are_swept_once_old_and_young_ones_kept(tmp_path: Path)
     old, young = staged(lake, rows("old")), staged(lake, rows("young"))
     gave_up(old)
     staged(lake, rows("x")).commit(digest="d1", inputs={})
+    assert Path(old.path).exists(), "a commit deletes no build but its own"
+    assert list(remove_orphans(lake)) == [old.path]
     assert not Path(old.path).exists()
     assert Path(young.path).exists()
 
@@ -101,8 +105,8 @@ def test_a_sweep_takes_what_nobody_works_on_and_leaves_what_is_read_or_being_bui
     long_ago = time.time() - 10 * EXPIRES_AFTER_S
     for writer in (published, lives):
         os.utime(writer.path, (long_ago, long_ago))
-    assert sorted(lake.orphaned_builds()) == sorted(lake.remove_orphans()) == sorted([died.path, never.path])
-    assert list(lake.remove_orphans()) == []
+    assert sorted(orphaned_builds(lake)) == sorted(remove_orphans(lake)) == sorted([died.path, never.path])
+    assert list(remove_orphans(lake)) == []
     assert lake.read(lake.require("quarantine", DAY)).equals(rows("x"))
     assert lives.commit(digest="d2", inputs={}).rows == 1
 
@@ -111,7 +115,7 @@ def test_a_writer_that_stood_still_until_it_was_swept_publishes_nothing(tmp_path
     lake = Lake(tmp_path)
     writer = staged(lake, rows("x"))
     gave_up(writer)
-    assert list(lake.remove_orphans()) == [writer.path]
+    assert list(remove_orphans(lake)) == [writer.path]
     with pytest.raises(TransientError, match="another process removed it"):
         writer.commit(digest="d1", inputs={})
     assert lake.manifest("quarantine", DAY) is None
@@ -122,10 +126,10 @@ def test_a_sign_that_a_full_disk_or_a_power_cut_left_empty_is_as_old_as_its_file
     writer = staged(lake, rows("x"))
     sign = Path(writer.path) / LEASE_FILE
     sign.write_text("")
-    assert list(lake.remove_orphans()) == []
+    assert list(remove_orphans(lake)) == []
     long_ago = time.time() - EXPIRES_AFTER_S - 60
     os.utime(sign, (long_ago, long_ago))
-    assert list(lake.remove_orphans()) == [writer.path]
+    assert list(remove_orphans(lake)) == [writer.path]
     with pytest.raises(TransientError, match="another process removed it"):
         writer.commit(digest="d1", inputs={})
 
@@ -168,7 +172,7 @@ def test_a_build_on_an_object_store_is_not_swept_while_it_is_written() -> None:
     lives, died = lake.writer("quarantine", DAY), lake.writer("quarantine", DAY)
     with lake.filesystem.open_output_stream(f"{died.path}/{LEASE_FILE}") as stream:
         stream.write(b"1700000000")
-    assert list(lake.remove_orphans()) == [died.path]
+    assert list(remove_orphans(lake)) == [died.path]
     lives.commit(digest="d1", inputs={})
 
 
@@ -279,12 +283,12 @@ def test_of_several_who_write_a_file_once_one_wins_and_all_are_told(
 
     def write(n: int) -> str:
         barrier.wait()
-        return lake.put_text_once(at, f"number {n}")
+        return lake.storage.create_once(at, f"number {n}")
 
     with ThreadPoolExecutor(8) as several:
         told = set(several.map(write, range(8)))
-    assert lake.get_text(at) in told
+    assert lake.storage.read_text(at) in told
     if links:
         assert len(told) == 1
-    assert lake.put_text_once(at, "late") == lake.get_text(at) != "late"
+    assert lake.storage.create_once(at, "late") == lake.storage.read_text(at) != "late"
     assert [each.name for each in (tmp_path / "lake/there").iterdir()] == ["file"]

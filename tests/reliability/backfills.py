@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from longreel.lake.home import Home
-from longreel.lake.table import Manifest
+from longreel.lake.manifest import Manifest
 from longreel.run import spark_variables
 from tests.reliability.days import told, trained
 from tests.reliability.pipeline import (

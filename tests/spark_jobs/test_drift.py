@@ -12,7 +12,7 @@ from spark_helpers import DAY, MIDNIGHT_MS, event, longreel, publish_events, wri
 
 from longreel.contracts.config import DriftPolicy
 from longreel.lake.home import Home
-from longreel.lake.table import Manifest
+from longreel.lake.manifest import Manifest
 from longreel.spark_jobs.drift import Measure, event_drift, sample_measures
 from longreel.spark_jobs.simulated_day import simulate_day
 from longreel.spark_jobs.simulated_world import WorldSettings, make_world

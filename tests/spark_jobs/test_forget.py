@@ -199,7 +199,7 @@ def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: 
     home, log = built
     before = summary(home)
     assert longreel(home, "forget", "--user", SEVEN) == 0
-    (record,) = erasure_requests(home.lake)
+    (record,) = erasure_requests(home.lake.storage)
     (path,) = (home.path / "lake" / "erasure_requests").glob("*.json")
     assert record.finished
     assert SEVEN not in json.loads(path.read_text())["users"]
@@ -228,7 +228,7 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
     assert longreel(home, "build-samples", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
     assert_gone(home, spark, (ANNA,))
     # A lake that begins with the tombstone: the archive is imported without the user too.
-    suppressed = suppression_list(home.lake)
+    suppressed = suppression_list(home.lake.storage)
     assert suppressed is not None
     assert len(suppressed.users) == 1
     assert longreel(home, "import-history", "--through", str(THROUGH), "--force") == 0
@@ -278,19 +278,19 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
     assert longreel(home, "forget", "--user", SEVEN, "--user", ANNA) == 0
     assert "going on with what was begun" in capsys.readouterr().out
     assert_gone(home, spark, (ANNA, SEVEN))
-    (record,) = erasure_requests(home.lake)
+    (record,) = erasure_requests(home.lake.storage)
     assert summary(home) == summary(at_once)
-    assert record.totals() == erasure_requests(at_once.lake)[0].totals()
+    assert record.totals() == erasure_requests(at_once.lake.storage)[0].totals()
 
 
 @pytest.mark.slow
 def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) -> None:
     home, _ = built
     process = step(home, "forget", "--user", ANNA, "--user", SEVEN)
-    wait_for(lambda: any(each.removals for each in erasure_requests(home.lake)), process)
+    wait_for(lambda: any(each.removals for each in erasure_requests(home.lake.storage)), process)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
-    assert not erasure_requests(home.lake)[0].finished
+    assert not erasure_requests(home.lake.storage)[0].finished
     for dataset in DATASETS:
         for day in home.lake.days(dataset):
             manifest = home.lake.require(dataset, day)
@@ -307,7 +307,7 @@ def test_a_build_that_was_begun_before_is_not_published(spark: Any, built: Any) 
     writer = lake.writer("events", day)
     Path(writer.path, "part-0.parquet").write_bytes(Path(lake.paths(old)[0]).read_bytes())
     assert longreel(home, "forget", "--user", ANNA) == 0
-    with pytest.raises(LongreelError, match="users were forgotten while events of 2026-03-02 was being built"):
+    with pytest.raises(LongreelError, match="users were erased while events of 2026-03-02 was being built"):
         writer.commit(digest=old.digest, inputs=old.inputs)
     assert not Path(writer.path).exists()
     assert_gone(home, spark, (ANNA,))

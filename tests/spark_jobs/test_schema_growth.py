@@ -11,7 +11,6 @@ from spark_helpers import DAY, contents, event, longreel, publish_events, publis
 from longreel.contracts import schemas
 from longreel.contracts.digests import digest_of
 from longreel.contracts.schemas import DATASETS, AddedColumn, added_column
-from longreel.lake import table as lake_module
 
 TOMORROW = DAY + timedelta(days=1)
 
@@ -19,7 +18,6 @@ TOMORROW = DAY + timedelta(days=1)
 def grow(patch: pytest.MonkeyPatch) -> None:
     """Events with a number and a nullable text that came later, and samples with a list."""
     patch.setattr(schemas, "SCHEMA_VERSION", 2)
-    patch.setattr(lake_module, "SCHEMA_VERSION", 2)
     network = added_column("network", pa.int32(), AddedColumn(since=2, default=-1))
     city = added_column("city", pa.string(), AddedColumn(since=2, default=None))
     price = added_column(

@@ -1,0 +1,96 @@
+"""Manifests: what a committed partition holds, and what it was made from."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from longreel.contracts import schemas
+from longreel.contracts.errors import LongreelError
+
+MANIFEST = "_manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """One Parquet file of a partition."""
+
+    path: str  # relative to the partition: BUILD/part-N.parquet
+    rows: int
+    bytes: int
+    bucket: int = 0  # the bucket of users whose rows it holds
+
+    @property
+    def build(self) -> str:
+        """The build that the file belongs to."""
+        return self.path.split("/")[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a committed partition is: its content digest, its counts and everything it was made from.
+
+    Users are spread over `buckets`, a power of two, by a hash of their id; with one, every file may hold any user.
+    `digest` depends on the rows alone, not on their order, on the files that hold them or on when they were written.
+    Code of schema version `readable_since` or newer can read it, and ignores fields that it does not know.
+    `inputs` maps each input's name to its digest; `counts` holds row counts and other integers; `details` holds
+    what else a reader may need (the request rule, names of user features, quality results).
+    """
+
+    dataset: str
+    date: str
+    digest: str
+    rows: int
+    files: tuple[DataFile, ...]
+    buckets: int = 1
+    inputs: dict[str, str] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    min_time_ms: int | None = None
+    max_time_ms: int | None = None
+    schema_version: int = schemas.SCHEMA_VERSION
+    readable_since: int = 1
+    code_version: str = ""
+    created_at: str = ""
+
+    @property
+    def builds(self) -> set[str]:
+        """The builds whose files the manifest names."""
+        return {file.build for file in self.files}
+
+    def says_the_same(self, other: "Manifest") -> bool:
+        """Whether two manifests differ at most in which code wrote them, and when."""
+        ours, theirs = ({**asdict(each), "created_at": "", "code_version": ""} for each in (self, other))
+        return ours == theirs
+
+    def to_json(self) -> str:
+        """The manifest as it is stored."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Manifest":
+        """Read a stored manifest.
+
+        Raises:
+            LongreelError: it was written by a newer schema than this code can read, or is not a manifest.
+        """
+        try:
+            values = json.loads(text)
+            required = values.setdefault("readable_since", values["schema_version"])
+            if required > schemas.SCHEMA_VERSION:
+                raise LongreelError(
+                    f"{values['dataset']}/date={values['date']} was written by schema version "
+                    f"{values['schema_version']} and needs version {required} to be read, this code has "
+                    f"{schemas.SCHEMA_VERSION}; upgrade longreel"
+                )
+            files = tuple(DataFile(**_fields_of(DataFile, item)) for item in values.pop("files"))
+            return Manifest(files=files, **_fields_of(Manifest, values))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LongreelError(
+                f"not a partition manifest ({error}); remove the file and run the partition's step again"
+            ) from error
+
+
+def _fields_of(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values that a dataclass has fields for."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
