@@ -21,8 +21,6 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.errors import require as _require
 
 SOURCES = ("simulated", "kuairand", "generic")
-WINDOW_SHAPES = ("beta", "uniform", "fixed", "full")
-WINDOW_PARTS = ("newest", "random", "oldest")
 COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
 SWITCHES = (
     "swiglu",
@@ -199,11 +197,8 @@ class TrainingConfig:
     window_max: int = 10_240
     window_mean: int = 2_048
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
-    window_growth: float = (
-        1.0  # 3: the second half of training reads three times the first's, window_mean being their mean
-    )
-    window_shape: str = "beta"  # or uniform, with the same mean; fixed: always window_mean; full: always window_max
-    window_part: str = "newest"  # which part of a longer history a window holds: newest, or to compare random | oldest
+    # mean window of the training's second half over the first's; window_mean is the mean of both. 1: no curriculum
+    window_growth: float = 1.0
     learning_rate: float = 1e-3
     table_learning_rate: float = 5e-2
     table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
@@ -238,9 +233,6 @@ class TrainingConfig:
         _require(self.weight_decay >= 0, "[training] weight_decay: expected 0 or more")
         _require(0 <= self.warmup_share < 1, "[training] warmup_share: expected 0 <= warmup_share < 1")
         _require_seed(self.seed, "training")
-        for name, known in (("window_shape", WINDOW_SHAPES), ("window_part", WINDOW_PARTS)):
-            value = getattr(self, name)
-            _require(value in known, f"[training] {name}: expected one of {', '.join(known)}, got {value!r}")
         _require(
             self.table_optimizer in ("rowwise_adagrad", "adamw"),
             "[training] table_optimizer: expected rowwise_adagrad or adamw",

@@ -95,6 +95,7 @@ class Cell:
     match: bool = True
     model: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    windows: dict[str, str] = field(default_factory=dict)  # shape and part, where they are not the method's (ablations)
 
     @property
     def key(self) -> str:
@@ -123,17 +124,22 @@ class Cell:
         return digest_of([CELLS_VERSION, made_from, settings, data])
 
 
-def samplings(size: Size) -> dict[str, dict[str, Any]]:
+def samplings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     """The training windows to compare: the method's, growing and not, two fixed ones, and everything."""
     longest = size.training["window_max"]
     short, long = min(SHORT, longest // 8), min(LONG, longest // 2)
     return {
-        METHOD: {"window_growth": GROWTH},
+        METHOD: {"train": {"window_growth": GROWTH}},
         BASE: {},
-        f"fixed {short}": {"window_shape": "fixed", "window_mean": short},
-        f"fixed {long}": {"window_shape": "fixed", "window_mean": long},
-        "full": {"window_shape": "full"},
+        f"fixed {short}": fixed_at(short),
+        f"fixed {long}": fixed_at(long),
+        "full": {"windows": {"shape": "full"}},
     }
+
+
+def fixed_at(window: int) -> dict[str, Any]:
+    """What a cell says to train on one window."""
+    return {"windows": {"shape": "fixed"}, "train": {"window_mean": window}}
 
 
 def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
@@ -169,10 +175,10 @@ def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
         "tags not matched" if tags else "tags matched too": {"model": {"identity": pair if tags else (*pair, "tag")}},
         "tables by Adagrad" if learned else "tables by AdamW": {"train": adagrad if learned else adamw},
         "no RankMixer": {"model": {"rankmixer": False}},
-        "uniform windows": {"train": {"window_shape": "uniform"}},
+        "uniform windows": {"windows": {"shape": "uniform"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},
-        "random part": {"train": {"window_part": "random"}},
-        "oldest part": {"train": {"window_part": "oldest"}},
+        "random part": {"windows": {"part": "random"}},
+        "oldest part": {"windows": {"part": "oldest"}},
     }
 
 
@@ -219,27 +225,25 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
     longest_fixed = [label for label in windows if label.startswith("fixed")][-1]
     for seed in range(seeds):
         if name == "extrapolation":
-            yield from (Cell(**stca, training=label, train=train, seed=seed) for label, train in windows.items())
+            yield from (Cell(**stca, training=label, seed=seed, **change) for label, change in windows.items())
         elif name == "comparators":
             yield Cell(**stca, training=BASE, seed=seed)
-            fixed = windows[longest_fixed]["window_mean"]
+            fixed = windows[longest_fixed]["train"]["window_mean"]
             for reader in ("din", "mean"):
                 for label in (METHOD, BASE, longest_fixed):
-                    yield Cell(**stca | {"reader": reader}, training=label, train=windows[label], seed=seed)
+                    yield Cell(**stca | {"reader": reader}, training=label, seed=seed, **windows[label])
             equal = {"sasrec": 3 * fixed // 8, "hstu": fixed // 2}  # windows of the method's arithmetic (compute.py)
             usual = {"heads": min(8, size.model["heads"])}  # heads of 16 columns, as fused attention wants them
             for reader, window in equal.items():
                 other = stca | {"reader": reader, "model": usual}
-                as_much = {"window_shape": "fixed", "window_mean": window}
-                yield Cell(**other, training=f"fixed {window}", train=as_much, seed=seed)
-                yield Cell(**other, training=longest_fixed, train=windows[longest_fixed], seed=seed)
+                yield Cell(**other, training=f"fixed {window}", seed=seed, **fixed_at(window))
+                yield Cell(**other, training=longest_fixed, seed=seed, **windows[longest_fixed])
                 if seed == 0:
                     for label in (METHOD, BASE):
-                        yield Cell(**other, training=label, train=windows[label], seed=seed)
+                        yield Cell(**other, training=label, seed=seed, **windows[label])
             if seed == 0:
-                train = windows[longest_fixed]
                 other = stca | {"reader": "sasrec", "model": usual}
-                yield Cell(**other, training=longest_fixed, train=train, match=False, seed=seed)
+                yield Cell(**other, training=longest_fixed, match=False, seed=seed, **windows[longest_fixed])
                 yield Cell(**stca | {"reader": "trees"}, training="counts", seed=seed)
         elif name in ("ablations", "tuning"):
             yield Cell(**stca, training=BASE, seed=seed)

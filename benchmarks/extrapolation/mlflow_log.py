@@ -33,7 +33,9 @@ def log(line: dict[str, Any], out: Path) -> None:
     cell = line["cell"]
     with mlflow.start_run(run_name=line["key"], tags={"fingerprint": line["fingerprint"], "suite": cell["suite"]}):
         mlflow.log_params({name: cell[name] for name in ("set", "reader", "training", "seed", "change", "match")})
-        mlflow.log_params({name: str(value) for name, value in (cell["model"] | cell["train"]).items()})
+        mlflow.log_params(
+            {name: str(value) for name, value in (cell["model"] | cell["train"] | cell.get("windows", {})).items()}
+        )
         numbers = ("training_tokens", "training_seconds", "scoring_seconds", "steps", "parameters", "final_loss")
         mlflow.log_metrics({name: float(line[name]) for name in numbers if line.get(name) is not None})
         for row in line["rows"]:

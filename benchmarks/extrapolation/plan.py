@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.extrapolation.ablations import windows_of
 from benchmarks.extrapolation.cells import WITHOUT_TRAINING, Cell, Size
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.compute import training_flops
@@ -68,7 +69,13 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
         raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
     if cell.reader in WITHOUT_TRAINING:
         return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, 0.0, {})
-    reader = TrainingReader(sets.lake, [sets.lake.require("samples", sets.train)], sets.tasks, config.training)
+    reader = TrainingReader(
+        sets.lake,
+        [sets.lake.require("samples", sets.train)],
+        sets.tasks,
+        config.training,
+        make_windows=windows_of(**cell.windows),
+    )
     seen, windows = reader.reads()
     asked = np.tile(reader.targets, config.training.epochs)
     tokens = int(seen.sum() + asked.sum())

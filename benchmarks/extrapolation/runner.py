@@ -31,6 +31,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from benchmarks.extrapolation import mlflow_log
+from benchmarks.extrapolation.ablations import windows_of
 from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, in_order, suite
 from benchmarks.extrapolation.comparators import ComparatorRanker
 from benchmarks.extrapolation.jobs import Queue, run_in_workers
@@ -155,6 +156,7 @@ class Runner:
             work / "model",
             on_step=seen.append,
             make_ranker=maker(cell),
+            make_windows=windows_of(**cell.windows),
         )
         device = pick_device(config.training.device)
         ranker = maker(cell)(config.model, planned.sets.tasks, rows.user_features.shape[1])

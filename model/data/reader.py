@@ -29,7 +29,7 @@ from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
 from longreel.model.data.samples import SampleRows, without_request_ids
-from longreel.model.data.windows import Distribution, WindowSampler, distribution
+from longreel.model.data.windows import Distribution, MakeWindows, WindowSampler, distribution
 
 POOL_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two pools are in memory at a time
 MAX_THREADS = {"cpu": 8, "cuda": 16}  # that decode; enough for any step yet measured
@@ -76,7 +76,7 @@ class Share:
     num_targets: int
     num_events: int
     num_pairs: int  # of targets and the events that they read
-    largest: Largest  # of the epoch's batches with windows of the same stage
+    largest: Largest  # of the epoch's batches with windows of the same phase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ class _Pool:
     windows: Ints
     skip: Ints  # events of each request that are newer than its window
     bounds: Ints  # batch i reads [bounds[i], bounds[i+1])
-    stage: int = 0  # of the windows, see model/data/windows.py
+    phase: int = 0  # of the windows, see model/data/windows.py
 
 
 def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup], Ints, Ints]:
@@ -214,17 +214,18 @@ class TrainingReader:
         rank: int = 0,
         ranks: int = 1,
         device: torch.device = torch.device("cpu"),  # noqa: B008
+        make_windows: MakeWindows = WindowSampler,
     ) -> None:
         self.lake, self.tasks, self.config = lake, tuple(tasks), config
         self.rank, self.ranks, self.device = rank, ranks, device
-        self.windows = WindowSampler(config)
+        self.windows = make_windows(config)
         self.groups, self.events, self.targets = row_groups(lake, manifests)
         if not self.targets.sum():
             days = ", ".join(manifest.date for manifest in manifests)
             raise LongreelError(f"nothing to train on: the samples of {days or 'no day'} hold no targets")
         self._plans: dict[int, list[_Pool]] = {}  # of the newest epoch asked for
         self._num_batches: dict[int, int] = {}
-        self._largest: dict[tuple[int, int], Largest] = {}  # of the batches of an epoch and stage
+        self._largest: dict[tuple[int, int], Largest] = {}  # of the batches of an epoch and phase
 
     @property
     def num_requests(self) -> int:
@@ -262,27 +263,27 @@ class TrainingReader:
             before = epoch * self.num_requests
             for each in even_pools(groups):
                 requests = rng.permutation(sum(group.num_requests for group in each))
-                for stage, part in self._stages(requests, before):
-                    pools.append(self._pool(epoch, stage, each, part))
+                for phase, part in self._phases(requests, before):
+                    pools.append(self._pool(epoch, phase, each, part))
                 before += len(requests)
             self._plans = {epoch: pools}
             self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in pools)
-            for stage in range(len(self.windows.stages)):
-                self._largest[epoch, stage] = self._largest_of([pool for pool in pools if pool.stage == stage])
+            for phase in range(len(self.windows.phases)):
+                self._largest[epoch, phase] = self._largest_of([pool for pool in pools if pool.phase == phase])
         return self._plans[epoch]
 
-    def _stages(self, requests: Ints, before: int) -> Iterator[tuple[int, Ints]]:
-        """A pool's requests by the stage of their windows; the training reads `before` others first."""
-        if len(self.windows.stages) == 1:
+    def _phases(self, requests: Ints, before: int) -> Iterator[tuple[int, Ints]]:
+        """A pool's requests by the phase of their windows; the training reads `before` others first."""
+        if len(self.windows.phases) == 1:
             yield 0, requests
             return
         half = min(max(self.config.epochs * self.num_requests // 2 - before, 0), len(requests))
-        yield from ((stage, part) for stage, part in enumerate([requests[:half], requests[half:]]) if len(part))
+        yield from ((phase, part) for phase, part in enumerate([requests[:half], requests[half:]]) if len(part))
 
-    def _pool(self, epoch: int, stage: int, groups: list[RowGroup], requests: Ints) -> _Pool:
+    def _pool(self, epoch: int, phase: int, groups: list[RowGroup], requests: Ints) -> _Pool:
         counts = np.array([group.num_requests for group in groups])
         index = ranges(np.array([group.first_request for group in groups]), counts)[requests]
-        windows = self.windows.sample(epoch, index, stage)
+        windows = self.windows.sample(epoch, index, phase)
         skip = self.windows.skip(epoch, index, self.events[index], windows)
         ends = np.cumsum(np.minimum(self.events[index], windows) + self.targets[index])
         total = int(ends[-1]) if len(ends) else 0
@@ -290,7 +291,7 @@ class TrainingReader:
         cuts = np.searchsorted(ends, np.arange(1, batches) * (total / batches)) + 1
         bounds = np.unique(np.concatenate([np.zeros(1, np.int64), cuts, [len(ends)]]))
         return _Pool(
-            groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds, stage=stage
+            groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds, phase=phase
         )
 
     def _largest_of(self, pools: list[_Pool]) -> Largest:
@@ -325,7 +326,7 @@ class TrainingReader:
                     ended = position.batch == self._num_batches[position.epoch]
                     after = Position(epoch=position.epoch + 1) if ended else position
                     share = self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
-                    yield replace(share, largest=self._largest[position.epoch, pool.stage])
+                    yield replace(share, largest=self._largest[position.epoch, pool.phase])
 
     def _decode(self, groups: list[RowGroup], threads: int) -> SampleRows | DeviceRows:
         rows = read_rows(self.lake, groups, threads, for_card=self.device.type == "cuda")

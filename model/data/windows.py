@@ -1,18 +1,15 @@
-"""How long a history does each training request see, and which part? Draws per request, each made of three integers.
+"""Random training windows: how many of its newest events each training request sees.
 
-    beta     L = L_min + s (L_max - L_min), s ~ Beta(a, b), mean pinned by b = a (L_max - L_mean) / (L_mean - L_min);
-             a small `a` makes it U-shaped: many short windows, some very long. The method's choice
-    uniform  even over the widest range around L_mean that lies within L_min .. L_max
-    fixed    always L_mean
-    full     always L_max
+    L = L_min + s (L_max - L_min), s ~ Beta(a, b), mean pinned by b = a (L_max - L_mean) / (L_mean - L_min);
+    a small `a` makes it U-shaped: many short windows, some very long. Windows are multiples of 8 events.
 
-All are multiples of 8. The others than beta, and other parts of a history than its newest, are there to be compared.
-
-Windows may grow (`window_growth`): the second half of the training's requests has another mean than the first, and
-both together have L_mean. A half is a `stage` here: 0, then 1; there is one stage where windows do not grow.
+A draw is a function of (seed, epoch, request). With a window curriculum (`window_growth`) the second half of the
+training's requests has another mean than the first, and both together have L_mean. A half is a phase: 0, then 1;
+without a curriculum there is one phase.
 """
 
 import math
+from collections.abc import Callable
 from typing import TypedDict
 
 import numpy as np
@@ -65,60 +62,68 @@ def _nonzero(values: Floats) -> Floats:
     return np.where(np.abs(values) < 1e-300, 1e-300, values)
 
 
-class Lengths:
-    """The windows of one stage, with their mean, and how likely each is."""
+class WindowDistribution:
+    """How likely each window is: `events` [n] are the windows, `cdf` [n - 1] the shares of all windows up to each but
+    the last.
+    """
 
-    def __init__(self, config: TrainingConfig, mean: float) -> None:
-        low, high = float(config.window_min), float(config.window_max)
-        self.alpha = config.window_alpha
-        self.beta = self.alpha * (high - mean) / (mean - low)
-        if config.window_shape == "fixed":
-            low = high = mean
-        elif config.window_shape == "full":
-            low = high
-        elif config.window_shape == "uniform":
-            reach = min(mean - low, high - mean)
-            low, high = mean - reach, mean + reach
-        first, last = max(1, round(low / STEP)), max(1, round(high / STEP))
-        self.events = np.arange(first, last + 1, dtype=np.int64) * STEP
-        passes = self.events[:-1] + STEP / 2  # where rounding passes to the next multiple
-        upper = np.asarray((passes - low) / max(high - low, 1), np.float64)
-        self._cdf: Floats = upper if config.window_shape == "uniform" else beta_cdf(upper, self.alpha, self.beta)
+    def __init__(self, events: Ints, cdf: Floats) -> None:
+        self.events, self._cdf = events, cdf
 
     @property
     def probabilities(self) -> Floats:
-        """How likely each of `events` is."""
+        """The probability of each of `events`: [n]."""
         return np.asarray(np.diff(self._cdf, prepend=0.0, append=1.0), np.float64)
 
-    def at(self, quantiles: Floats) -> Ints:
-        """The windows below which these shares of all windows lie."""
-        return np.asarray(self.events[np.searchsorted(self._cdf, quantiles, side="right")])
+    def quantiles(self, shares: Floats) -> Ints:
+        """The window below which each of `shares` of all windows lie: [B] in 0 .. 1 -> [B] events."""
+        return np.asarray(self.events[np.searchsorted(self._cdf, shares, side="right")])
+
+
+MakeDistribution = Callable[[TrainingConfig, float], WindowDistribution]  # of settings and a mean in events
+
+
+def multiples_between(low: float, high: float, cdf: Callable[[Floats], Floats]) -> WindowDistribution:
+    """Windows of `low` .. `high` events in multiples of STEP; `cdf` is that of (window - low) / (high - low)."""
+    first, last = max(1, round(low / STEP)), max(1, round(high / STEP))
+    events = np.arange(first, last + 1, dtype=np.int64) * STEP
+    boundaries = events[:-1] + STEP / 2  # where rounding passes to the next multiple
+    return WindowDistribution(events, cdf(np.asarray((boundaries - low) / max(high - low, 1), np.float64)))
+
+
+def beta_parameters(config: TrainingConfig, mean: float) -> tuple[float, float]:
+    """(a, b) of the distribution that has this mean, in events."""
+    alpha = config.window_alpha
+    return alpha, alpha * (config.window_max - mean) / (mean - config.window_min)
+
+
+def beta_windows(config: TrainingConfig, mean: float) -> WindowDistribution:
+    """The distribution of one phase, with its mean in events."""
+    a, b = beta_parameters(config, mean)
+    return multiples_between(float(config.window_min), float(config.window_max), lambda x: beta_cdf(x, a, b))
 
 
 class WindowSampler:
-    """Windows of a training run. Stateless: request `index` of `epoch`, read in `stage`, gets the same window however
-    often it is asked, in any order, so a resumed run sees what an uninterrupted one would have.
+    """Windows of a training run, with one distribution for each phase.
+
+    Stateless: request `index` of `epoch`, read in a phase, gets the same window in any order of calls, so a resumed run
+    sees what an uninterrupted one would have. An ablation passes other distributions, or overrides `skip`.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
-        self.seed, self.part, self.longest = config.seed, config.window_part, config.window_max
-        self.stages = [Lengths(config, mean) for mean in config.window_means]
+    def __init__(self, config: TrainingConfig, distribution: MakeDistribution = beta_windows) -> None:
+        self.seed, self.max_events = config.seed, config.window_max
+        self.phases = [distribution(config, mean) for mean in config.window_means]
 
-    def sample(self, epoch: int, index: Ints, stage: int = 0) -> Ints:
-        """Windows of the requests `index` [B], read in a stage of an epoch: [B] int64, events."""
-        return self.stages[stage].at(uniform(self.seed, epoch, index))
+    def sample(self, epoch: int, index: Ints, phase: int = 0) -> Ints:
+        """Windows of the requests `index` [B], read in a phase of an epoch: [B] int64, events."""
+        return self.phases[phase].quantiles(uniform(self.seed, epoch, index))
 
     def skip(self, epoch: int, index: Ints, visible: Ints, windows: Ints) -> Ints:
-        """How many of each request's `visible` [B] events are newer than its window: 0 where it holds the newest.
+        """How many of each request's `visible` [B] events are newer than its window: none, windows hold the newest."""
+        return np.zeros(len(index), np.int64)
 
-        `random` takes one stretch of the history, anywhere in it; `oldest` its beginning.
-        """
-        spare = np.maximum(visible - windows, 0)
-        if self.part == "newest":
-            return np.zeros(len(index), np.int64)
-        if self.part == "oldest":
-            return np.asarray(spare)
-        return np.asarray(uniform(self.seed + 1, epoch, index) * (spare + 1), np.int64)
+
+MakeWindows = Callable[[TrainingConfig], WindowSampler]
 
 
 class Distribution(TypedDict):
@@ -132,16 +137,16 @@ class Distribution(TypedDict):
 
 
 def distribution(sampler: WindowSampler, drawn: Ints) -> Distribution:
-    """What a sampler was to draw, and the windows [B] that it drew for a whole training, half of them in each stage."""
-    edges = np.linspace(0, sampler.longest + STEP, 11)
-    events = np.concatenate([stage.events for stage in sampler.stages])
-    likely = np.concatenate([stage.probabilities for stage in sampler.stages]) / len(sampler.stages)
-    chance, _ = np.histogram(events, edges, weights=likely)
-    share, _ = np.histogram(drawn, edges)
+    """What a sampler was to draw, and the windows [B] that it drew for a whole training, half of them in each phase."""
+    edges = np.linspace(0, sampler.max_events + STEP, 11)
+    events = np.concatenate([phase.events for phase in sampler.phases])
+    probabilities = np.concatenate([phase.probabilities for phase in sampler.phases]) / len(sampler.phases)
+    configured, _ = np.histogram(events, edges, weights=probabilities)
+    counts, _ = np.histogram(drawn, edges)
     return {
-        "configured_mean": float(events @ likely),
+        "configured_mean": float(events @ probabilities),
         "drawn_mean": float(drawn.mean()) if len(drawn) else 0.0,
         "edges": edges.tolist(),
-        "configured_share": chance.tolist(),
-        "drawn_share": (share / max(1, len(drawn))).tolist(),
+        "configured_share": configured.tolist(),
+        "drawn_share": (counts / max(1, len(drawn))).tolist(),
     }

@@ -25,7 +25,7 @@ from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.reader import TrainingReader
-from longreel.model.data.windows import Distribution
+from longreel.model.data.windows import Distribution, MakeWindows, WindowSampler
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training import collisions, golden
 from longreel.model.training.checkpoint import load_model, model_digest, save_model
@@ -98,6 +98,7 @@ def train(
     init_from: Path | None = None,
     on_step: Callable[[StepStats], None] | None = None,
     make_ranker: MakeRanker = Ranker,
+    make_windows: MakeWindows = WindowSampler,
 ) -> TrainResult:
     """Train on the samples of `days`, and write the model into `out_dir`.
 
@@ -109,6 +110,8 @@ def train(
         init_from: a model folder to start from, e.g. the champion's.
         on_step: called after every step, on CUDA a few steps later.
         make_ranker: builds what is trained, from what Ranker takes; another reader of histories to compare with.
+        make_windows: draws the training windows; others to compare with. Neither is part of what names a run: give each
+            a `work_dir` of its own.
 
     Raises:
         DataNotReadyError: a day is not published.
@@ -126,6 +129,7 @@ def train(
             work_dir,
             init_from,
             make_ranker,
+            make_windows,
             ranks,
             local_device(device) if ranks.size > 1 else device,
         )
@@ -145,11 +149,21 @@ def _prepare(
     work_dir: Path,
     init_from: Path | None,
     make_ranker: MakeRanker,
+    make_windows: MakeWindows,
     ranks: Ranks,
     device: torch.device,
 ) -> _Run:
     settings = config.training
-    reader = TrainingReader(lake, manifests, config.tasks, settings, rank=ranks.rank, ranks=ranks.size, device=device)
+    reader = TrainingReader(
+        lake,
+        manifests,
+        config.tasks,
+        settings,
+        rank=ranks.rank,
+        ranks=ranks.size,
+        device=device,
+        make_windows=make_windows,
+    )
     some = reader.first_rows()
     torch.manual_seed(settings.seed)
     ranker = make_ranker(config.model, config.tasks, some.user_features.shape[1])

@@ -84,8 +84,8 @@ def test_finished_cells_are_not_run_again_unless_something_changed(sets: Path, t
 
 def test_the_planned_tokens_are_those_that_training_reads(sets: Path, tmp_path: Path) -> None:
     runner = runner_of(sets, tmp_path)
-    for train in ({}, {"window_shape": "full"}, {"window_shape": "fixed"}):
-        each = plan(replace(STCA, train=train), TINY, runner.data, "cpu")
+    for windows in ({}, {"shape": "full"}, {"shape": "fixed"}):
+        each = plan(replace(STCA, windows=windows), TINY, runner.data, "cpu")
         line = runner.compute(each)
         assert line["steps"] == pytest.approx(each.steps, rel=0.2)
         assert line["training_tokens"] == each.tokens

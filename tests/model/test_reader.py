@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from benchmarks.extrapolation.ablations import windows_of
 from longreel.contracts import schemas
 from longreel.contracts.actions import LABELS
 from longreel.contracts.config import Config
@@ -117,9 +118,8 @@ def _assert_request(batch: RequestBatch, b: int, expected: dict, window: int) ->
 def test_another_part_of_the_history_is_one_stretch_of_it(
     lake: Lake, days: list[date], config: Config, part: str
 ) -> None:
-    reader = TrainingReader(
-        lake, [lake.require("samples", day) for day in days], TASKS, replace(config.training, window_part=part)
-    )
+    manifests = [lake.require("samples", day) for day in days]
+    reader = TrainingReader(lake, manifests, TASKS, config.training, make_windows=windows_of(part=part))
     naive, shifted = naive_requests(lake, days), 0
     for batch in (share.batch for share in reader.shares(Position(epoch=1))):
         windows = reader.windows.sample(1, batch.request_index.numpy())
