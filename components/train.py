@@ -26,6 +26,7 @@ from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.serialization import read_json
+from longreel.contracts.training_identity import training_identity
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 
@@ -165,14 +166,9 @@ def recipe_of(home: Home, day: date) -> Recipe:
     days = training_days(list(lake.days("samples")), day, config)
     start, days = _warm_start(home, config, day, days)
     manifests = [lake.require("samples", d) for d in days]
-    made_from = {
-        "tasks": config.tasks,
-        "model": config.model.described(),
-        "training": config.training.described(),
-        "days": {m.date: m.digest for m in manifests},
-        "init": None if start is None else start.model_digest,
-    }
-    return Recipe(name=f"{day}-{digest_of(made_from)}", manifests=manifests, start=start)
+    data = {m.date: m.digest for m in manifests}
+    identity = training_identity(config, data, None if start is None else start.model_digest)
+    return Recipe(name=f"{day}-{identity}", manifests=manifests, start=start)
 
 
 def _warm_start(home: Home, config: Config, day: date, days: list[date]) -> tuple["Version | None", list[date]]:

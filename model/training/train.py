@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from longreel.contracts.config import Config, ModelConfig
-from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.training_identity import training_identity
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
@@ -48,7 +48,6 @@ __all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "train"]
 
 TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
 CURVE_POINTS = 400
-NOT_THE_RESULT = ("checkpoint_every", "window_days", "compile", "graphs", "recompute")  # settings that change no model
 
 MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]
 
@@ -179,8 +178,6 @@ def _prepare(
         compile_now(ranker, some, device)
     data = {manifest.date: manifest.digest for manifest in manifests}
     start = model_digest(init_from) if init_from is not None else None
-    chosen = {name: value for name, value in settings.described().items() if name not in NOT_THE_RESULT}
-    made_from = [config.tasks, config.model.described(), chosen, data, start]
     total_steps = sum(reader.num_batches(epoch) for epoch in range(settings.epochs))
     return _Run(
         config=config,
@@ -189,7 +186,7 @@ def _prepare(
         ranks=ranks,
         device=device,
         total_steps=total_steps,
-        fingerprint=digest_of(made_from),
+        fingerprint=training_identity(config, data, start),
         work_dir=work_dir,
         probe=golden.made_up(some, settings.seed),
     )

@@ -26,12 +26,13 @@ from longreel.components.registry.ledger import Ledger
 from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
 from longreel.components.reproduce import _differences
 from longreel.components.should_retrain import due_on
-from longreel.components.train import train_candidate
+from longreel.components.train import recipe_of, train_candidate
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import ARTEFACT, CHECKS, EvaluationReport
 from longreel.contracts.schemas import REQUEST_TABLE
-from longreel.lake.home import Home
+from longreel.lake.home import CONFIG_FILE, Home
 from longreel.model.evaluation.serving import Scorer
+from longreel.model.training.checkpoint import load_model
 
 DAY = date(2026, 1, 3)
 MakeHome = Callable[..., Home]
@@ -142,6 +143,11 @@ def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
     started = time.monotonic()
     assert train_candidate(home, DAY) == first
     assert time.monotonic() - started < 2
+    settings = home.path / CONFIG_FILE
+    settings.write_text(settings.read_text().replace("[training]", '[training]\ncompile = "off"\ngraphs = false'))
+    assert train_candidate(home, DAY) == first  # the candidate is the training, and so is what checkpoints are named by
+    _, meta = load_model(_files(home, first.version))
+    assert recipe_of(home, DAY).name == f"{DAY}-{meta['fingerprint']}"
     assert len(registry.versions(tracking.open_store(home), "longreel-tiny")) == 1
 
 
