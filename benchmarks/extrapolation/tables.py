@@ -174,11 +174,11 @@ def control_lines(findings: Findings, name: str, task: str) -> Iterator[str]:
 def page(findings: Findings) -> Iterator[str]:
     """The whole page."""
     yield "# Train short, read long: results\n"
-    yield "Written by `benchmarks/extrapolation/tables.py`. Values are means over seeds, differences over shared ones."
-    yield "Intervals are 95 %, by a bootstrap of users, the same ones for all, and of seeds where there are several;"
-    yield "where a number has none, replicates of one of its cells are not beside the results file.\n"
+    yield "Written by `benchmarks/extrapolation/tables.py`. Values are means over seeds."
+    yield "Differences are over shared seeds. Intervals are 95 %: a bootstrap of users, with the same draws"
+    yield "for every cell, and of seeds if there are several. A number without one lacks replicates of a cell.\n"
     sections: list[tuple[str, Callable[[Findings, str, str], Iterator[str]]]] = [
-        ("What the longer window buys", gains),
+        ("The gain of the longer window", gains),
         ("Against other readers", against),
         ("Ablations and settings", ablation_table),
         ("Scaling", scaling_table),
