@@ -1,13 +1,12 @@
-"""When does a candidate become the champion? The gate policy: one TOML file, `gates.toml` in the home folder."""
+"""The gate policy, which says when a candidate becomes the champion: `gates.toml` in the home folder."""
 
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from longreel.contracts.config import build_section, preset, read_toml
+from longreel.contracts import toml
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, require
+from longreel.contracts.presets import preset
 
 BETTER_BY = ("auc", "log_loss")
 
@@ -82,17 +81,14 @@ def parse_policy(text: str, where: str = "policy") -> GatePolicy:
     Raises:
         LongreelError: it is not TOML, or a setting is unknown, of the wrong type or out of range.
     """
-    try:
-        values: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise LongreelError(f"{where} is not valid TOML: {error}") from error
+    values = toml.parse(text, where)
     budgets = values.pop("budgets", [])
-    if not isinstance(budgets, list) or not all(isinstance(each, dict) for each in budgets):
+    if not isinstance(budgets, list) or not all(isinstance(item, dict) for item in budgets):
         raise LongreelError(f"{where}: budgets expected sections [[budgets]], got {budgets!r}")
-    made = tuple(build_section(Budget, each, f"{where} [[budgets]]") for each in budgets)
-    return build_section(GatePolicy, values | {"budgets": made}, where)
+    sections = tuple(toml.build_section(Budget, item, f"{where} [[budgets]]") for item in budgets)
+    return toml.build_section(GatePolicy, values | {"budgets": sections}, where)
 
 
 def load_policy(path: Path) -> GatePolicy:
     """A policy file, or the shipped policy where there is none; see `parse_policy` for errors."""
-    return parse_policy(read_toml(path), str(path)) if path.is_file() else parse_policy(preset("gates"))
+    return parse_policy(toml.read_text(path), str(path)) if path.is_file() else parse_policy(preset("gates"))

@@ -5,8 +5,9 @@ import json
 import re
 from pathlib import Path
 
-from longreel.contracts.config import SOURCES, parse_config, preset
+from longreel.contracts.config import SOURCES, parse_config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.presets import preset
 from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from longreel.contracts.actions import ACTIONS, LABELS, PLAY_LABELS, action_mask
-from longreel.contracts.config import Config, load_config, parse_config, preset
+from longreel.contracts.config import Config, load_config, parse_config
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.presets import preset
 
 
 @pytest.mark.parametrize("name", ["simulated", "kuairand", "generic"])

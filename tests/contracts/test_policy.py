@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from longreel.contracts.config import parse_config, preset
+from longreel.contracts.config import parse_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.policy import Budget, GatePolicy, load_policy, parse_policy
+from longreel.contracts.presets import preset
 from longreel.lake.home import Home
 
 SHIPPED = parse_policy(preset("gates"))

@@ -137,7 +137,8 @@ SCRIPT = """
     from datetime import date
     from pathlib import Path
     import torch
-    from longreel.contracts.config import build_section, Config
+    from longreel.contracts.config import Config
+    from longreel.contracts.toml import build_section
     from longreel.lake.table import Lake
     from longreel.model.training.train import train
     torch.set_num_threads(1)
