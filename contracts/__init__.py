@@ -1,1 +1,1 @@
-"""What every room agrees on: names, schemas, the lake, configuration, reports and decisions."""
+"""Contracts between packages: schemas, actions, configuration, policies, reports, decisions and errors."""

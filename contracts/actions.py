@@ -1,4 +1,4 @@
-"""Which bits an interaction sets, and which labels are made from it: the one spelling of every action and task."""
+"""Actions and labels: the bits that an interaction sets, and the labels made from them."""
 
 from collections.abc import Iterable
 
@@ -19,7 +19,7 @@ ACTIONS: dict[str, int] = {
     "profile_enter": 128,
 }
 
-# Labels read off play time rather than off an action; they share the bitmask of a target's `labels`.
+# Labels from play time instead of an action; they share the bitmask of a target's `labels`.
 PLAY_LABELS: dict[str, int] = {
     "finish": 256,  # played to the end: 0 < duration_ms <= play_ms
     "skip": 512,  # left within SKIP_MS, without an engagement
@@ -27,7 +27,7 @@ PLAY_LABELS: dict[str, int] = {
 
 SKIP_MS = 3_000
 
-# A target's labels: the bits of its actions and of its play labels, see `labels`. Every name can be a task.
+# A target's labels: the bits of its actions and of its play labels, see `labels`. Each name can be a task.
 LABELS: dict[str, int] = ACTIONS | PLAY_LABELS
 
 # What counts as engagement when a source does not say otherwise: any action but a dislike.

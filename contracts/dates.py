@@ -1,4 +1,4 @@
-"""Days as users write them."""
+"""Calendar days: parsing and ranges."""
 
 from datetime import date, timedelta
 
@@ -12,7 +12,7 @@ def parse_day(text: str) -> date:
         LongreelError: the text is not YYYY-MM-DD.
     """
     try:
-        day = date.fromisoformat(text)  # which takes 20261101 and 2026-W44-7 too
+        day = date.fromisoformat(text)  # accepts 20261101 and 2026-W44-7 too
         if str(day) == text:
             return day
         raise ValueError(text)

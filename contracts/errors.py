@@ -1,10 +1,10 @@
-"""The errors a user can cause, and the exit codes they end a command with."""
+"""Errors and the exit codes of commands that they end."""
 
 import errno
 
 
 class LongreelError(Exception):
-    """Something a user can put right. The message says what was expected, what came, and what to do."""
+    """A user error: an input that the user must fix. The message says what was expected, what came, and what to do."""
 
     exit_code = 2
 
@@ -16,7 +16,7 @@ class DataNotReadyError(LongreelError):
 
 
 class TransientError(LongreelError):
-    """Nothing is to be mended: a server or another process was in the way, and the same command may well succeed."""
+    """A transient error: a server or another process was in the way, and the same command may succeed."""
 
     exit_code = 5
 
@@ -27,19 +27,19 @@ class QualityError(LongreelError):
     exit_code = 4
 
 
-# What the operating system refuses that only a person can change, and what may be over by the next try.
-_MISTAKES = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
+# Refusals of the operating system that only a person can change, and those that may pass by themselves.
+_USER_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO, errno.ETIMEDOUT)
 
 
 def from_os_error(error: OSError) -> LongreelError | None:
-    """What the operating system refused, in words; None where it is nothing that a user can do something about."""
+    """A refusal of the operating system as an error with advice; None where a user cannot do anything about it."""
     where = error.filename2 or error.filename or ""
-    said = f"{error.strerror or error}{f': {where}' * bool(where)}"
-    if error.errno in _MISTAKES:
-        return LongreelError(f"{said}; expected a folder that can be written to: mend its rights, or name another")
-    if error.errno in _PASSING:
-        return TransientError(f"{said}; make room, or wait until the volume answers, and run the same command again")
+    reason = f"{error.strerror or error}{f': {where}' * bool(where)}"
+    if error.errno in _USER_ERRORS:
+        return LongreelError(f"{reason}; expected a writable folder: change its permissions, or name another")
+    if error.errno in _TRANSIENT:
+        return TransientError(f"{reason}; make room, or wait until the volume answers, and run the same command again")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Lists as Arrow stores them: one flat array of values, and offsets [n + 1] that say where each list begins."""
+"""Jagged arrays: lists as one flat array of values and offsets [n + 1], as Arrow stores them."""
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +29,7 @@ def list_values(table: pa.Table, name: str) -> tuple[pa.Array, Ints]:
         LongreelError: the column has nulls.
     """
     column = table.column(name)
-    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies
+    column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # makes a copy
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     if column.null_count:
         raise LongreelError(f"column {name}: expected no nulls, got {column.null_count}; rebuild the partition")

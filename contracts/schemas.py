@@ -1,12 +1,12 @@
-"""The columns of every dataset in the lake, as pyarrow schemas. Times are milliseconds since the epoch, UTC.
+"""Schemas of every dataset in the lake. Times are milliseconds since the epoch, UTC.
 
 A list column ending in an event field (`history_time_ms`, `target_item_id`) is parallel to its siblings: element i of
 each belongs to one event. Lists hold primitives, so a reader gets values and offsets without touching a row in Python.
-What may change here, and what a change asks for, stands in docs/decisions/0007-schemas-grow-at-the-edges.md.
+docs/decisions/0007-schemas-grow-at-the-edges.md says what may change here and what else a change needs.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -17,37 +17,37 @@ UNKNOWN = -1  # author, tag or surface that the source does not give
 
 @dataclass(frozen=True, kw_only=True)
 class AddedColumn:
-    """What a column that came with schema version `since` is in tables from before: `default` in every row, or in
-    every element of a list as long as the list column `parallel_to`."""
+    """A column that came with schema version `since`. Older tables read as `default` in every row, or in every element
+    of a list as long as the list column `parallel_to`."""
 
     since: int
     default: int | str | None
     parallel_to: str | None = None
 
 
-def added_column(name: str, kind: pa.DataType, declared: AddedColumn) -> pa.Field:
+def added_column(name: str, kind: pa.DataType, column: AddedColumn) -> pa.Field:
     """A column that a dataset has gained, nullable where its default is null.
 
     Raises:
         ValueError: the declaration does not fit the type or SCHEMA_VERSION.
     """
-    if not 1 < declared.since <= SCHEMA_VERSION:
-        raise ValueError(f"{name}: since {declared.since}, expected 2 .. SCHEMA_VERSION, which is {SCHEMA_VERSION}")
-    if pa.types.is_list(kind) != (declared.parallel_to is not None):
+    if not 1 < column.since <= SCHEMA_VERSION:
+        raise ValueError(f"{name}: since {column.since}, expected 2 .. SCHEMA_VERSION, which is {SCHEMA_VERSION}")
+    if pa.types.is_list(kind) != (column.parallel_to is not None):
         raise ValueError(
             f"{name}: a list column needs `parallel_to`, a column of its length, and no other column has one"
         )
-    if declared.parallel_to is not None and declared.default is None:
+    if column.parallel_to is not None and column.default is None:
         raise ValueError(f"{name}: elements of lists are never null; give a default")
-    pa.scalar(declared.default, kind.value_type if declared.parallel_to else kind)  # or it is no value of the type
-    about = {"since": declared.since, "default": declared.default, "parallel_to": declared.parallel_to}
-    return pa.field(name, kind, nullable=declared.default is None, metadata={"added_column": json.dumps(about)})
+    pa.scalar(column.default, kind.value_type if column.parallel_to else kind)  # fails for a value of another type
+    metadata = {"added_column": json.dumps(asdict(column))}
+    return pa.field(name, kind, nullable=column.default is None, metadata=metadata)
 
 
 def added_column_of(field: pa.Field) -> AddedColumn | None:
-    """How a column was declared `later`; None for one that was always there."""
-    told = (field.metadata or {}).get(b"added_column")
-    return None if told is None else AddedColumn(**json.loads(told))
+    """The declaration of an added column; None for a column of the first version."""
+    text = (field.metadata or {}).get(b"added_column")
+    return None if text is None else AddedColumn(**json.loads(text))
 
 
 # events/date=D: one row per impression of the log day D, sorted by (user_id, time_ms).
@@ -74,7 +74,7 @@ USERS = pa.schema(
     ]
 )
 
-# quarantine/date=D: rows that ingest refused, whole, with the first reason that applied.
+# quarantine/date=D: complete rows that ingest rejected, with the first reason that applied.
 QUARANTINE = pa.schema(
     [
         pa.field("reason", pa.string(), nullable=False),
@@ -83,7 +83,7 @@ QUARANTINE = pa.schema(
     ]
 )
 
-# What of an event enters a history, in storage order. `history_end` counts elements of these lists.
+# The fields of a history event, in storage order. `history_end` counts elements of these lists.
 HISTORY_FIELDS: dict[str, pa.DataType] = {
     "time_ms": pa.int64(),
     "item_id": pa.int64(),
@@ -95,7 +95,7 @@ HISTORY_FIELDS: dict[str, pa.DataType] = {
     "duration_ms": pa.int64(),
 }
 
-# What describes a target. Actions and play time are outcomes: they are labels, never features.
+# The fields of a target. Actions and play time are outcomes: they are labels, never features.
 TARGET_FIELDS: dict[str, pa.DataType] = {
     "item_id": pa.int64(),
     "author_id": pa.int64(),
@@ -109,7 +109,7 @@ def _lists(prefix: str, fields: dict[str, pa.DataType]) -> list[pa.Field]:
     return [pa.field(f"{prefix}_{name}", pa.list_(kind), nullable=False) for name, kind in fields.items()]
 
 
-# history/date=B: per user the newest behaviours of the log days up to and including B, oldest first.
+# history/date=B: per user the newest history events of the log days up to and including B, oldest first.
 HISTORY = pa.schema([pa.field("user_id", pa.int64(), nullable=False), *_lists("history", HISTORY_FIELDS)])
 
 # samples/date=D: one row per user active on D. Requests are ordered by time; request r owns the targets
@@ -129,7 +129,7 @@ SAMPLES = pa.schema(
     ]
 )
 
-# What a scorer is asked: the samples row without its labels.
+# A scorer's input: the samples row without its labels.
 REQUEST_TABLE = pa.schema([field for field in SAMPLES if field.name != "target_labels"])
 
 DATASETS: dict[str, pa.Schema] = {
@@ -140,16 +140,16 @@ DATASETS: dict[str, pa.Schema] = {
     "samples": SAMPLES,
 }
 
-# The schema version since which a dataset's partitions are read as they are now: raised by a change that is no column
-# `later`. Older partitions are not read then, nor newer ones by older code.
+# The schema version since which a dataset's partitions are read as they are now: raised by a change other than an
+# `added_column`. Older partitions are not read then, nor newer ones by older code.
 READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 1)
 
 
-def shape_of(kind: pa.DataType) -> str:
-    """A column type without what engines name differently: the element field of a list, and its nullability."""
-    return f"list<{shape_of(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
+def type_text(kind: pa.DataType) -> str:
+    """A column type without details that engines name differently: a list's element field and its nullability."""
+    return f"list<{type_text(kind.value_type)}>" if pa.types.is_list(kind) else str(kind)
 
 
 def schema_text(schema: pa.Schema) -> str:
     """Column names and types on one line, list elements unnamed."""
-    return ", ".join(f"{field.name} {shape_of(field.type)}" for field in schema)
+    return ", ".join(f"{field.name} {type_text(field.type)}" for field in schema)

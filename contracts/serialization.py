@@ -1,4 +1,4 @@
-"""How do reports and decisions become files and come back? JSON of dataclasses, with an error that says what to do."""
+"""JSON of dataclasses: reports and decisions as files."""
 
 import json
 import types
@@ -25,8 +25,8 @@ def from_json(kind: type[T], text: str, what: str, step: str, unpack: Callable[[
         LongreelError: the text is not `what`, which `longreel STEP` writes.
     """
     try:
-        made: T = _build(kind, unpack(json.loads(text)))
-        return made
+        record: T = _build(kind, unpack(json.loads(text)))
+        return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LongreelError(f"not {what} ({error}); run `longreel {step}` again") from error
 
@@ -49,7 +49,7 @@ def read_json(path: Path, remedy: str) -> Any:
     """What a JSON file holds.
 
     Raises:
-        LongreelError: it is no whole JSON; the message ends with `remedy`.
+        LongreelError: it is not valid JSON; the message ends with `remedy`.
     """
     try:
         return json.loads(path.read_text())
@@ -69,10 +69,10 @@ def _build(kind: Any, value: Any) -> Any:
     if isinstance(kind, types.UnionType):
         return None if value is None else _build(next(a for a in arguments if a is not type(None)), value)
     if typing.get_origin(kind) is tuple:
-        return tuple(_build(arguments[0], each) for each in value)
+        return tuple(_build(arguments[0], item) for item in value)
     if not is_dataclass(kind):
         return value
-    known = {f.name: f.type for f in fields(kind)}
-    if unknown := set(value) - set(known):
+    types_of = {field.name: field.type for field in fields(kind)}
+    if unknown := set(value) - set(types_of):
         raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
-    return typing.cast(Any, kind)(**{name: _build(known[name], each) for name, each in value.items()})
+    return typing.cast(Any, kind)(**{name: _build(types_of[name], item) for name, item in value.items()})
