@@ -30,7 +30,7 @@ ui: $(READY) ## open Airflow and MLflow on 127.0.0.1
 	@$(JAVA) && $(BIN)/longreel ui --home $(HOME_DIR)
 
 status: $(READY) ## partitions, freshness, champion, last decisions
-	@$(BIN)/longreel status --home $(HOME_DIR)
+	@$(BIN)/longreel ops status --home $(HOME_DIR)
 
 setup: $(READY) ## make the environment and nothing else
 	@$(JAVA)

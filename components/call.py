@@ -16,8 +16,8 @@ HOME_PATH = "/longreel"  # where a step's pod has its home folder
 CLUSTER_YAML = Path(__file__).with_name("pipeline-cluster.yaml")  # pipeline.py writes it
 
 
-def call(step: str, *arguments: Any) -> Any:
-    """`longreel STEP ARGUMENTS`: the container that runs it, or None once it has run in a process of its own.
+def call(command: str, *arguments: Any) -> Any:
+    """`longreel COMMAND ARGUMENTS`: the container that runs it, or None once it has run in a process of its own.
 
     Raises:
         SystemExit: it ran and failed; the code is the command's, and its output says why.
@@ -25,10 +25,10 @@ def call(step: str, *arguments: Any) -> Any:
     if os.environ.get("_KFP_RUNTIME") != "true":  # KFP sets it where a component runs
         from kfp import dsl
 
-        return dsl.ContainerSpec(image=IMAGE, command=["longreel", step], args=list(arguments))
+        return dsl.ContainerSpec(image=IMAGE, command=["longreel", *command.split()], args=list(arguments))
     # kfp.local hands whole numbers over as floats where they come from another step
     words = [str(int(a)) if isinstance(a, float) else str(a) for a in arguments]
-    code = subprocess.run([sys.executable, "-m", "longreel", step, *words], check=False).returncode
+    code = subprocess.run([sys.executable, "-m", "longreel", *command.split(), *words], check=False).returncode
     if code:
         raise SystemExit(code)
     return None

@@ -10,8 +10,10 @@ INPUTS_TAG = "inputs_digest"  # of a judged version: by it the front end finds w
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel decide`."""
-    parser.add_argument("--candidate", type=Path, required=True, help="the candidate's report (`longreel evaluate`)")
+    """Command-line options of `longreel model decide`."""
+    parser.add_argument(
+        "--candidate", type=Path, required=True, help="the candidate's report (`longreel model evaluate`)"
+    )
     parser.add_argument("--champion", type=Path, help="the champion's report on the same data; none: no champion yet")
     parser.add_argument("--out", type=Path, help="write the decision here (default: decision.json by the candidate's)")
     parser.add_argument("--record", type=int, metavar="VERSION", help="write evidence and decision to its MLflow run")
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def _champion(path: Path | None) -> EvaluationReport | None:
-    """The champion's report; None where there is none, or where `longreel evaluate --version 0` said so."""
+    """The champion's report; None where there is none, or where `longreel model evaluate --version 0` said so."""
     from longreel.components.evaluate import NO_REPORT
 
     if path is None or (path.is_file() and path.read_text() == NO_REPORT):

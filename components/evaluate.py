@@ -18,10 +18,10 @@ ARTEFACT_ROWS = 16  # user-days that the registered artefact scores again
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel evaluate`."""
+    """Command-line options of `longreel model evaluate`."""
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to judge on")
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", type=Path, help="a folder that `longreel train --out` wrote")
+    which.add_argument("--model", type=Path, help="a folder that `longreel model train --out` wrote")
     which.add_argument(
         "--version", type=at_least(0), help="a registered version; 0: no report, as there is no champion"
     )
@@ -118,7 +118,7 @@ def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
     from longreel.model.training.checkpoint import load_model
 
     if not model_dir.is_dir():
-        raise LongreelError(f"no model folder at {model_dir}; `longreel train --out` writes one")
+        raise LongreelError(f"no model folder at {model_dir}; `longreel model train --out` writes one")
     _, meta = load_model(model_dir, "cpu")
     if watermark := meta.get("data_watermark"):
         require_unseen(date.fromisoformat(watermark), day, str(model_dir))

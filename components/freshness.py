@@ -54,8 +54,8 @@ def require_young(day: date, today: date, policy: RetrainPolicy) -> None:
     """Raises LongreelError where a day is too old to train for."""
     if said := _too_old(day, today, policy):
         raise LongreelError(
-            f"{said} Publish newer days (`longreel status` says what is missing), or train on old data knowingly: "
-            f"longreel retrain --date {day} --force"
+            f"{said} Publish newer days (`longreel ops status` says what is missing), or train on old data knowingly: "
+            f"longreel ops retrain --date {day} --force"
         )
 
 

@@ -30,14 +30,14 @@ def train(home: str, date: str, trigger: str, inputs_digest: str, version: dsl.O
     """Train the candidate for a day on the days before it; register it; gives its version."""
     from longreel.components.call import call
 
-    return call("train", "--home", home, "--date", date, "--trigger", trigger, "--version-out", version)
+    return call("model train", "--home", home, "--date", date, "--trigger", trigger, "--version-out", version)
 
 
 def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):  # type: ignore
     """Judge a registered version on a day; version 0 stands for "no champion yet" and gives an empty report."""
     from longreel.components.call import call
 
-    return call("evaluate", "--home", home, "--date", date, "--version", version, "--out", report.path)
+    return call("model evaluate", "--home", home, "--date", date, "--version", version, "--out", report.path)
 
 
 def decide(  # type: ignore[no-untyped-def]
@@ -54,7 +54,7 @@ def decide(  # type: ignore[no-untyped-def]
 
     reports = ("--candidate", candidate.path, "--champion", champion.path)
     record = ("--record", version, "--inputs-digest", inputs_digest)
-    return call("decide", "--home", home, *reports, *record, "--out", decision.path, "--outcome-out", outcome)
+    return call("model decide", "--home", home, *reports, *record, "--out", decision.path, "--outcome-out", outcome)
 
 
 def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):  # type: ignore
@@ -62,7 +62,7 @@ def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_fo
     from longreel.components.call import call
 
     candidate = ("--version", version, "--decision", decision.path)
-    return call("promote", "--home", home, *candidate, "--if-better", "--waits-for-approval", waits_for_approval)
+    return call("model promote", "--home", home, *candidate, "--if-better", "--waits-for-approval", waits_for_approval)
 
 
 class Retrained(NamedTuple):
@@ -138,7 +138,7 @@ def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0)
     kubernetes.mount_pvc(task, LAKE_CLAIM, LAKE_PATH)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit="20Gi")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    kubernetes.add_pod_label(task, "app.kubernetes.io/name", "longreel-judge")  # the network's rules go by it
+    kubernetes.add_pod_label(task, "app.kubernetes.io/name", "longreel-evaluate")  # the network's rules go by it
 
 
 def _lightweight(step: Callable[..., Any]) -> Component:

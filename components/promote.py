@@ -13,9 +13,9 @@ NOT_BETTER = 99  # what an Airflow task takes as "skip"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel promote`."""
-    parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel retrain` judged on this day")
-    parser.add_argument("--decision", type=Path, help="or a decision (`longreel decide`)")
+    """Command-line options of `longreel model promote`."""
+    parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel ops retrain` judged on this day")
+    parser.add_argument("--decision", type=Path, help="or a decision (`longreel model decide`)")
     parser.add_argument("--version", type=int, help="... and the registered version that it is about")
     parser.add_argument("--if-better", action="store_true", help="do nothing, and call it done, on a hold or a reject")
     parser.add_argument(
@@ -42,7 +42,9 @@ def run(args: argparse.Namespace, home: Home) -> int:
         print(f"version {number}: {decision.outcome}; the champion stays")
         return 0
     if args.waits_for_approval == "true":
-        print(f"version {number} waits for a person's approval; `longreel promote --date {decision.date}` gives it")
+        print(
+            f"version {number} waits for a person's approval; `longreel model promote --date {decision.date}` gives it"
+        )
         return 0
     from longreel.components.registry import registry
     from longreel.components.registry.ledger import Ledger
@@ -82,5 +84,7 @@ def _asked(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:
         return Decision.read(args.decision), args.version
     folder = home.reports / str(parse_day(args.date))
     if not (folder / "summary.json").is_file():
-        raise LongreelError(f"no retrain was finished for {args.date}; `longreel retrain --date {args.date}` runs one")
+        raise LongreelError(
+            f"no retrain was finished for {args.date}; `longreel ops retrain --date {args.date}` runs one"
+        )
     return Decision.read(folder / "decision.json"), int(read_summary(folder / "summary.json")["version"])

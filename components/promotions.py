@@ -12,7 +12,7 @@ from longreel.lake.home import Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel history`."""
+    """Command-line options of `longreel model promotions`."""
     parser.add_argument("--last", type=at_least(1), help="only the newest entries, this many")
 
 

@@ -28,7 +28,7 @@ class Comparison:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel reproduce`."""
+    """Command-line options of `longreel model reproduce`."""
     parser.add_argument(
         "run_id",
         metavar="RUN_ID",

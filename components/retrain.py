@@ -43,10 +43,12 @@ class Plan:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel retrain`."""
+    """Command-line options of `longreel ops retrain`."""
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: judge on this day, train on those before it")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it runs; a tag of the MLflow run")
-    parser.add_argument("--no-promote", action="store_true", help="leave promotion to `longreel promote --date DATE`")
+    parser.add_argument(
+        "--no-promote", action="store_true", help="leave promotion to `longreel model promote --date DATE`"
+    )
     parser.add_argument(
         "--force", action="store_true", help="train though DATE lies further back than [retrain] max_data_age_days"
     )

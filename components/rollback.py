@@ -6,7 +6,7 @@ from longreel.lake.home import Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel rollback`."""
+    """Command-line options of `longreel model rollback`."""
     parser.add_argument("--to-version", type=int, help="an earlier champion (default: the one before the present)")
     parser.add_argument("--reason", default="", help="why, for the ledger")
 

@@ -14,7 +14,7 @@ from longreel.lake.schema_evolution import missing_columns, stored_columns, to_s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel score`."""
+    """Command-line options of `longreel model score`."""
     parser.add_argument("--input", type=Path, required=True, help="Parquet file with a request table's columns")
     parser.add_argument("--output", type=Path, required=True, help="Parquet file to write")
     which = parser.add_mutually_exclusive_group()

@@ -1,4 +1,4 @@
-"""The step `due`: does the freshness policy ask for a training on DATE? Exit code 0: yes, 99: no, with the reason."""
+"""Command `ops should-retrain`: the freshness policy's answer for a day (exit code 0: due, 99: not due)."""
 
 import argparse
 from datetime import date, datetime
@@ -19,7 +19,7 @@ QUIET = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel due`."""
+    """Command-line options of `longreel ops should-retrain`."""
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day that has just been published")
     parser.add_argument(
         "--trigger",

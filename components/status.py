@@ -32,7 +32,7 @@ RED = "[red]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel status`."""
+    """Command-line options of `longreel ops status`."""
     parser.add_argument("--check", action="store_true", help="exit with 1 where something is for somebody to act on")
 
 
@@ -102,13 +102,13 @@ def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
         if one.dataset != "history":
             lines.append(f"{RED}stale[/] {one.dataset} {one.day}: {why}")
         elif is_imported(lake.require("history", one.day)):
-            again = f"remove these days, or import again: longreel import-history --through {one.day}"
+            again = f"remove these days, or import again: longreel data import-history --through {one.day}"
             lines.append(f"{RED}stale[/] imported archive through {one.day}: {why}; {again}")
         else:
             lines.append(f"superseded: history base {one.day}, which is not read; the next build removes it ({why})")
     if samples := [one.day for one in found if one.dataset == "samples"]:
         lines.append(
-            f"rebuild: longreel build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
+            f"rebuild: longreel data build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
         )
     return lines
 
@@ -134,7 +134,7 @@ def _erasures(lake: Lake) -> list[str]:
         if not request.finished:
             lines.append(
                 f"{RED}unfinished[/] forget of {len(request.users)} user{'s' * (len(request.users) != 1)}, begun at "
-                f"{request.began}: run longreel forget again with the same --user"
+                f"{request.began}: run longreel data forget again with the same --user"
             )
     return lines
 

@@ -3,8 +3,8 @@
 One candidate has one working folder, named by everything it is made from. A training that was killed goes on there
 from its last checkpoint and in the MLflow run it began; one that is finished is not done again.
 
-`torchrun -m longreel train ...` trains in several processes: the first does all of this and tells the others what to
-train, which they do with it and nothing else.
+`torchrun -m longreel model train ...` trains in several processes: the first does all of this and tells the others what
+to train, which they do with it and nothing else.
 """
 
 import argparse
@@ -66,7 +66,7 @@ class Recipe:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Command-line options of `longreel train`."""
+    """Command-line options of `longreel model train`."""
     parser.add_argument("--date", required=True, help="YYYY-MM-DD: the day the candidate will be judged on; not read")
     parser.add_argument("--out", type=Path, help="also copy the trained model to this folder")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it is trained; a tag of the run")
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
         args.version_out.write_text(str(made.version))
     name = f"longreel-{home.config.name}"
     print(f"{name} version {made.version}: digest {made.model_digest}, MLflow run {made.run_id}")
-    print(f"next: longreel evaluate --date {made.evaluated_day} --version {made.version}")
+    print(f"next: longreel model evaluate --date {made.evaluated_day} --version {made.version}")
     return 0
 
 
@@ -108,7 +108,7 @@ def training_days(published: list[date], day: date, config: Config) -> list[date
         have = f"{before[0]} .. {before[-1]} ({len(before)})" if before else "none"
         raise DataNotReadyError(
             f"training for {day} needs samples of at least {config.retrain.min_train_days} days before it, "
-            f"published are {have}; build samples first (`longreel build-samples`)"
+            f"published are {have}; build samples first (`longreel data build-samples`)"
         )
     return before[-config.training.window_days :]
 
@@ -241,7 +241,7 @@ def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | 
     }
     name = f"{day} train {len(manifests)} days"
     with tracking.training_run(home, client, name=name, candidate=recipe.name) as run_id:
-        source = {"mlflow.source.name": f"longreel train --date {day}"}
+        source = {"mlflow.source.name": f"longreel model train --date {day}"}
         tracking.log_settings(client, run_id, config.to_dict(), tags | source)
         tracking.log_data(client, run_id, home.lake, manifests, "training")
         tracking.log_quality(client, run_id, home.lake, manifests)

@@ -76,7 +76,7 @@ class Decision:
         Raises:
             LongreelError: the text is not a decision.
         """
-        return serialization.from_json(Decision, text, "a decision", "decide")
+        return serialization.from_json(Decision, text, "a decision", "model decide")
 
     @staticmethod
     def read(path: Path) -> "Decision":
@@ -85,7 +85,7 @@ class Decision:
         Raises:
             LongreelError: there is no such file, or it is not a decision.
         """
-        return serialization.read(Decision.from_json, path, "decision", "decide")
+        return serialization.read(Decision.from_json, path, "decision", "model decide")
 
     def digest(self) -> str:
         """16 hex digits; the same reports and policy give the same digest.

@@ -204,7 +204,7 @@ class EvaluationReport:
         Raises:
             LongreelError: the text is not a report.
         """
-        return serialization.from_json(EvaluationReport, text, "an evaluation report", "evaluate", _unpack)
+        return serialization.from_json(EvaluationReport, text, "an evaluation report", "model evaluate", _unpack)
 
     @staticmethod
     def read(path: Path) -> "EvaluationReport":
@@ -213,7 +213,7 @@ class EvaluationReport:
         Raises:
             LongreelError: there is no such file, or it is not a report.
         """
-        return serialization.read(EvaluationReport.from_json, path, "report", "evaluate")
+        return serialization.read(EvaluationReport.from_json, path, "report", "model evaluate")
 
     def digest(self) -> str:
         """Digest of what was found, not of how fast: cost and the last bits of parity differ between runs."""

@@ -18,27 +18,29 @@ def to_json(record: Any) -> str:
     return json.dumps(asdict(record), indent=1)
 
 
-def from_json(kind: type[T], text: str, what: str, step: str, unpack: Callable[[Any], Any] = lambda value: value) -> T:
+def from_json(
+    kind: type[T], text: str, what: str, command: str, unpack: Callable[[Any], Any] = lambda value: value
+) -> T:
     """A dataclass from JSON text, nested ones and tuples by its annotations. Unknown and missing fields are errors.
 
     Raises:
-        LongreelError: the text is not `what`, which `longreel STEP` writes.
+        LongreelError: the text is not `what`, which `longreel COMMAND` writes.
     """
     try:
         record: T = _build(kind, unpack(json.loads(text)))
         return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LongreelError(f"not {what} ({error}); run `longreel {step}` again") from error
+        raise LongreelError(f"not {what} ({error}); run `longreel {command}` again") from error
 
 
-def read(parse: Callable[[str], T], path: Path, what: str, step: str) -> T:
+def read(parse: Callable[[str], T], path: Path, what: str, command: str) -> T:
     """A record from a file.
 
     Raises:
         LongreelError: there is no such file, or it does not hold `what`.
     """
     if not path.is_file():
-        raise LongreelError(f"no {what} at {path}; `longreel {step} --out {path}` writes one")
+        raise LongreelError(f"no {what} at {path}; `longreel {command} --out {path}` writes one")
     try:
         return parse(path.read_text(errors="replace"))
     except LongreelError as error:
@@ -59,7 +61,7 @@ def read_json(path: Path, remedy: str) -> Any:
 
 def read_summary(path: Path) -> dict[str, Any]:
     """What a finished retrain left in `reports/DATE/summary.json`; see `read_json` for errors."""
-    values: dict[str, Any] = read_json(path, f"`longreel retrain --date {path.parent.name}` writes it again")
+    values: dict[str, Any] = read_json(path, f"`longreel ops retrain --date {path.parent.name}` writes it again")
     return values
 
 

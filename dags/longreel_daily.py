@@ -1,4 +1,4 @@
-"""One run a log day: its raw log has arrived -> events -> samples, then an asset event that says they are there."""
+"""Daily DAG: one run for each log day, from raw log to samples and an asset event."""
 
 from datetime import timedelta
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import AsyncCallback, CronPartitionTimetable, DeadlineAlert, DeadlineReference, dag, task
 
-from longreel.dags.notify import late
+from longreel.dags.notify import notify_late
 from longreel.dags.settings import (
     ARRIVAL,
     ARRIVAL_POLL,
@@ -16,47 +16,49 @@ from longreel.dags.settings import (
     TIMEZONE,
     run_date,
 )
-from longreel.dags.steps import DAY, DEFAULT_ARGS, facts_of, first_stale, spark_step, step
+from longreel.dags.steps import DAY, DEFAULT_ARGS, asset_extra, first_stale, spark_step, step
 from longreel.operators.arrival import RawDaySensor
 
 DOC = """
 ### longreel_daily: one log day
 
-`arrived` waits for the raw day. `ingest` validates it and publishes the events, users and quarantine partitions.
-`build_samples` merges the day with each active user's history into request-level samples. `announce` emits the asset
-event `longreel_samples` for the day, which wakes `longreel_train`. Days run in order, one at a time. `stale` looks
-whether this run has left later days outdated, as a corrected day does that was cleared here, alone or with others in
-whatever order; then `rebuild` starts `longreel_rebuild` for them.
+1. `check_arrival` waits for the raw log day.
+2. `ingest` validates the day and publishes its events, users and quarantine partitions.
+3. `build_samples` joins the day with each active user's history into request-level samples.
+4. `announce` emits the asset event `longreel_samples` for the day, which starts `longreel_train`.
+5. `stale` checks whether this run made later days stale, as a corrected day does. If so, `rebuild` starts
+   `longreel_rebuild` for them.
 
-Every step is idempotent and leaves what has not changed as it is: clear a task and it runs again. Nothing half-written
-is ever visible. Each task's own notes say what its failures mean.
+Days run in order, one at a time. Every step is idempotent and skips what has not changed: clear a task to run it again.
+Readers never see half-written data. Each task's notes explain its failures.
 
-**Many days:** Trigger, Backfill, or `airflow backfill create --dag-id longreel_daily --from-date A --to-date B`, in
-either order or side by side. A backfill trains nothing. **A corrected raw day:** `longreel_rebuild`, since days after
-it are made from it too; or clear the day here, which comes to the same.
+**Many days:** use Trigger or Backfill, or `airflow backfill create --dag-id longreel_daily --from-date A --to-date B`.
+The order of the days does not matter. A backfill starts no training.
+
+**A corrected raw day:** run `longreel_rebuild`, because later days depend on it. Clearing the day here does the same.
 """
-ARRIVED = """
-Waits for the raw log day, holding no worker. Failed: it did not come in time (`LONGREEL_ARRIVAL_HOURS`). Once it is
-there, clear this task. Exit 2: the raw log or its configuration is wrong; the log says how.
+CHECK_ARRIVAL = """
+Waits for the raw log day without holding a worker. Failed: the day did not arrive within `LONGREEL_ARRIVAL_HOURS`;
+clear this task once it is there. Exit 2: the raw log or its configuration is wrong; the log gives the details.
 """
 INGEST = """
-Raw rows -> events, with every row accounted for; Great Expectations' Data Docs under `reports/<day>/data-docs`.
+Turns raw rows into events and accounts for every row. Great Expectations writes Data Docs to `reports/<day>/data-docs`.
 
-Exit 4: the quality checkpoint stopped the day; read `reports/<day>/quality-events.json`, mend the raw day, clear the
-task. Is the day right though unlike the days before it: run `longreel_rebuild` from it with *accept drift*, then clear
-the task. Exit 3: the raw day is gone again.
+Exit 4: the quality checkpoint stopped the day. Read `reports/<day>/quality-events.json`, fix the raw day and clear the
+task. If the day is right but unlike the days before it, run `longreel_rebuild` from it with *accept drift*, then clear
+the task. Exit 3: the raw day is no longer there.
 """
-BUILD = """
-Events and history -> one row a user and day. Events that are missing between the first published day, or a history
-base, and this one are ingested first, so days may run in any order. Exit 3: the raw log of one of them has not arrived;
-the log names it. Exit 4: as for `ingest`, with `quality-samples.json`, or of an earlier day that was ingested here.
+BUILD_SAMPLES = """
+Turns events and history into one row for each user and day. It first ingests missing days between the first published
+day, or a history snapshot, and this day, so days may run in any order. Exit 3: the raw log of one of them has not
+arrived; the log names it. Exit 4: as for `ingest`, with `quality-samples.json`.
 """
 ANNOUNCE = """
-Emits the asset event of the day: digest, rows, users, watermark, warnings. Clear it to emit the event again, say
-because `longreel_train` was paused (a paused DAG loses events). An event of unchanged samples trains nothing twice.
+Emits the asset event of the day with digest, rows, users, watermark and warnings. Clear it to emit the event again, for
+example after `longreel_train` was paused (a paused DAG loses events). An unchanged day is never trained on twice.
 """
-STALE = "The first day whose samples were built from events that have changed since. Skips what follows: there is none."
-REBUILD = "Starts `longreel_rebuild` from the first stale day, and does not wait for it. It has to be unpaused."
+STALE = "Finds the first day whose samples were built from events that have changed since. Skips `rebuild` if none."
+REBUILD = "Starts `longreel_rebuild` from the first stale day and does not wait for it. That DAG must not be paused."
 
 
 @dag(
@@ -64,14 +66,14 @@ REBUILD = "Starts `longreel_rebuild` from the first stale day, and does not wait
     start_date=run_date("LONGREEL_FIRST_DAY"),
     end_date=run_date("LONGREEL_LAST_DAY", last=True),
     catchup=True,
-    max_active_runs=1,  # a day's history is the days before it
+    max_active_runs=1,  # a day's history consists of the days before it
     default_args=DEFAULT_ARGS,
     deadline=DeadlineAlert(
-        # Not DAGRUN_QUEUED_AT: Airflow 3.3.2 cannot clear a run whose deadline by that is still to come (TypeError in
-        # _recalculate_dagrun_queued_at_deadlines); nor DAGRUN_LOGICAL_DATE, which a partitioned run has not.
+        # Not DAGRUN_QUEUED_AT: Airflow 3.3.2 cannot clear a run whose deadline has not passed yet (TypeError in
+        # _recalculate_dagrun_queued_at_deadlines); nor DAGRUN_LOGICAL_DATE, which a partitioned run lacks.
         reference=DeadlineReference.AVERAGE_RUNTIME(max_runs=10, min_runs=1),
         interval=DEADLINE,
-        callback=AsyncCallback(late),
+        callback=AsyncCallback(notify_late),
         name="samples of the day",
     ),
     tags=["longreel"],
@@ -80,8 +82,8 @@ REBUILD = "Starts `longreel_rebuild` from the first stale day, and does not wait
 def longreel_daily() -> None:
     @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5), doc_md=ANNOUNCE)
     def announce(*, partition_key: Any = None, outlet_events: Any = None, dag_run: Any = None) -> dict[str, Any]:
-        outlet_events[SAMPLES].extra = facts = facts_of(partition_key, dag_run.run_type.value)
-        return facts
+        outlet_events[SAMPLES].extra = extra = asset_extra(partition_key, dag_run.run_type.value)
+        return extra
 
     stale = task.short_circuit(first_stale, task_id="stale", execution_timeout=timedelta(minutes=5), doc_md=STALE)()
     rebuild = TriggerDagRunOperator(
@@ -92,16 +94,16 @@ def longreel_daily() -> None:
         execution_timeout=timedelta(minutes=5),
         doc_md=REBUILD,
     )
-    arrived = RawDaySensor(
-        task_id="arrived",
-        bash_command=step("arrived"),
+    arrival = RawDaySensor(
+        task_id="check_arrival",
+        bash_command=step("data check-arrival"),
         poke_interval=ARRIVAL_POLL,
         timeout=ARRIVAL,
         execution_timeout=timedelta(minutes=15),
-        doc_md=ARRIVED,
+        doc_md=CHECK_ARRIVAL,
     )
-    ingested = arrived >> spark_step("ingest", 120, INGEST)
-    built = ingested >> spark_step("build-samples", 240, BUILD, ("--date", DAY, "--ingest-missing"))
+    ingested = arrival >> spark_step("data ingest", 120, INGEST)
+    built = ingested >> spark_step("data build-samples", 240, BUILD_SAMPLES, ("--date", DAY, "--ingest-missing"))
     built >> announce() >> stale >> rebuild
 
 

@@ -1,4 +1,4 @@
-"""Corrected, late or missing days: brings a range up to date, one Spark job a step, and leaves unchanged days alone."""
+"""Rebuild DAG: brings corrected, late or missing days up to date, one Spark job for each step."""
 
 import json
 from datetime import timedelta
@@ -8,41 +8,45 @@ from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import CronTriggerTimetable, Param, PartitionedAtRuntime, dag, task
 
 from longreel.dags.settings import HOME, REBUILD_CRON, SAMPLES, TIMEZONE, run_date
-from longreel.dags.steps import DEFAULT_ARGS, facts_of, spark_step, step
+from longreel.dags.steps import DEFAULT_ARGS, asset_extra, spark_step, step
 
 DOC = """
-### longreel_rebuild: a corrected day, a missing day, a range of days
+### longreel_rebuild: corrected, late or missing days
 
-Trigger it with the first day that is to be looked at, and perhaps the last. `outdated` compares raw days with what
-their events were made from, and samples with what they were made from; `ingest` and `build_samples` then bring all of
-it up to date from the first outdated day to the last published one, each as one Spark job, and leave unchanged days
-as they are. `announce` emits an asset event for every day whose samples are other ones now, and only those.
+Trigger it with the first day to check and, if needed, the last.
 
-**A correction trains nothing.** The policy is asked about a training once, for the newest day that was not published
-before; where all of them were, nobody is asked, and the next new day is asked about as usual. A rebuild that
-`longreel_daily` starts, for what a cleared or backfilled day has made stale, asks about none.
+1. `stale` compares raw days with the inputs of their events, and samples with theirs.
+2. `ingest` and `build_samples` update every day from the first stale one to the last published one, each in one Spark
+   job. Unchanged days stay as they are.
+3. `announce` emits an asset event for each day whose samples changed.
 
-Without a first day it looks at the newest seven days, and skips where nothing is outdated; `LONGREEL_REBUILD_CRON`
-makes it do so on a schedule.
+**A correction starts no training.** The freshness policy is asked once, about the newest day that was not published
+before. If all days were published before, the policy is asked about the next new day as usual. A rebuild that
+`longreel_daily` starts asks about no day.
 
-**A task failed:** clear it rather than trigger anew, so that what was rebuilt before it failed is announced too.
+Without a first day it checks the newest seven days, and skips if nothing is stale. `LONGREEL_REBUILD_CRON` runs it on a
+schedule.
 
-**Which backfill?** This one is cheaper for many days. `airflow backfill create --dag-id longreel_daily` gives every
-day a run of its own, in either order, and can redo only failed ones.
+**A task failed:** clear it instead of triggering a new run. Then days rebuilt before the failure are announced too.
+
+**Rebuild or backfill?** This DAG is cheaper for many days. `airflow backfill create --dag-id longreel_daily` gives each
+day its own run, in either order, and can repeat only failed days.
 """
-OUTDATED = """
-Which days, and why: read its log. Skipped: nothing is outdated. Exit 3: a day of the range has no raw log.
+STALE = """
+Its log lists the stale days and the reasons. Skipped: nothing is stale. Exit 3: a day of the range has no raw log.
 """
-INGEST = "As in longreel_daily, for the range. Exit 4: mend the raw day, or trigger again with *accept drift*."
-BUILD = "As in longreel_daily, for the range: one Spark job for up to 64 days. What was built before a failure stays."
-CHANGED = "The days whose samples have another digest now than before, and which of them asks for a training."
+INGEST = "As in longreel_daily, for the range. Exit 4: fix the raw day, or trigger again with *accept drift*."
+BUILD_SAMPLES = (
+    "As in longreel_daily, for the range: one Spark job for up to 64 days. Days built before a failure stay."
+)
+CHANGED_DAYS = "Lists the days whose samples have a new digest, and the day the freshness policy is asked about."
 ANNOUNCE = """
-One task and one asset event for each changed day. `rebuild`: the newest that was not published before, about which the
-policy is asked unless `longreel_daily` started this; `backfill`: the others that were not; `correction`: those that
-were. The latter two train nothing.
+One task and one asset event for each changed day. `rebuild`: the newest day that was not published before; the policy
+is asked about it unless `longreel_daily` started this run. `backfill`: other new days. `correction`: days that were
+published before. The latter two start no training.
 """
 
-RANGE = "{{ ti.xcom_pull(task_ids='outdated')['%s'] }}"
+RANGE = "{{ ti.xcom_pull(task_ids='stale')['%s'] }}"
 DRIFT = "{{ '--accept-drift' if params.accept_drift else '--no-accept-drift' }}"
 DAYS = ("--start", RANGE % "start", "--end", RANGE % "end", DRIFT)
 PARAMS = {
@@ -51,33 +55,38 @@ PARAMS = {
         type=["null", "string"],
         format="date",
         title="First day",
-        description="The corrected, late or missing day, or the first of many. Empty: what is outdated of the newest.",
+        description="The corrected, late or missing day, or the first of several. Empty: check the newest days.",
     ),
     "end": Param(
         None,
         type=["null", "string"],
         format="date",
         title="Last day",
-        description="Days to look at end here; days after it are built anew where they are made from changed ones. "
+        description="The last day to check; days after it are rebuilt if they depend on a changed day. "
         "Empty: the last published day.",
     ),
     "accept_drift": Param(
         False,
         type="boolean",
         title="Accept drift",
-        description="Publish days that are unlike the days before them; recorded as a warning.",
+        description="Publish days that are unlike the days before them, with a warning.",
     ),
 }
 
 
-def kinds_of(was: dict[str, str], now: dict[str, str], asks: bool) -> list[dict[str, str]]:
-    """The days of which a digest is another one now, oldest first, and the kind of event that each is told by."""
-    newest = max(now.keys() - was.keys(), default="") if asks else ""
+def event_kinds(before: dict[str, str], after: dict[str, str], ask_policy: bool) -> list[dict[str, str]]:
+    """The days whose samples digest changed, oldest first, each with the `run_type` of its asset event.
+
+    :param before: samples digest by day, before the rebuild
+    :param after: the same, after it
+    :param ask_policy: whether the newest new day may start a training
+    """
+    newest = max(after.keys() - before.keys(), default="") if ask_policy else ""
 
     def kind(day: str) -> str:
-        return "correction" if day in was else "rebuild" if day == newest else "backfill"
+        return "correction" if day in before else "rebuild" if day == newest else "backfill"
 
-    return [{"day": day, "run_type": kind(day)} for day in sorted(now) if now[day] != was.get(day)]
+    return [{"day": day, "run_type": kind(day)} for day in sorted(after) if after[day] != before.get(day)]
 
 
 @dag(
@@ -91,37 +100,37 @@ def kinds_of(was: dict[str, str], now: dict[str, str], asks: bool) -> list[dict[
     doc_md=DOC,
 )
 def longreel_rebuild() -> None:
-    asked = "--start '{{ params.start or '' }}' --end '{{ params.end or '' }}'"
-    outdated = BashOperator(
-        task_id="outdated",
-        bash_command=step("outdated", asked, day=""),
-        output_processor=json.loads,  # its last line
+    options = "--start '{{ params.start or '' }}' --end '{{ params.end or '' }}'"
+    stale = BashOperator(
+        task_id="stale",
+        bash_command=step("data stale", options, day=""),
+        output_processor=json.loads,  # of the last line of output
         skip_on_exit_code=99,
         execution_timeout=timedelta(hours=1),
-        doc_md=OUTDATED,
+        doc_md=STALE,
     )
 
-    @task(execution_timeout=timedelta(minutes=5), doc_md=CHANGED)
-    def changed(*, ti: Any = None, dag_run: Any = None) -> list[dict[str, str]]:
+    @task(execution_timeout=timedelta(minutes=5), doc_md=CHANGED_DAYS)
+    def changed_days(*, ti: Any = None, dag_run: Any = None) -> list[dict[str, str]]:
         from datetime import date
 
         from longreel.lake.home import Home
 
-        was = ti.xcom_pull(task_ids="outdated")
-        lake, start, end = Home.locate(HOME).lake, date.fromisoformat(was["start"]), date.fromisoformat(was["end"])
-        now = {str(day): lake.require("samples", day).digest for day in lake.days("samples") if start <= day <= end}
-        # One that longreel_daily started asks about none: each new day is asked about, or not, by its own daily run.
-        return kinds_of(was["digests"], now, asks=dag_run.run_type.value != "operator_triggered")
+        plan = ti.xcom_pull(task_ids="stale")
+        lake, start, end = Home.locate(HOME).lake, date.fromisoformat(plan["start"]), date.fromisoformat(plan["end"])
+        digests = {str(day): lake.require("samples", day).digest for day in lake.days("samples") if start <= day <= end}
+        # A run that longreel_daily started asks about no day: each new day has its own daily run, which does.
+        return event_kinds(plan["digests"], digests, ask_policy=dag_run.run_type.value != "operator_triggered")
 
     @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5), doc_md=ANNOUNCE)
     def announce(day: str, run_type: str, *, outlet_events: Any = None) -> dict[str, Any]:
         outlet_events[SAMPLES].add_partitions(day)
-        outlet_events[SAMPLES].extra = facts = facts_of(day, run_type)
-        return facts
+        outlet_events[SAMPLES].extra = extra = asset_extra(day, run_type)
+        return extra
 
-    days = changed()
-    ingested = outdated >> spark_step("ingest", 600, INGEST, DAYS)
-    ingested >> spark_step("build-samples", 600, BUILD, (*DAYS, "--ingest-missing")) >> days
+    days = changed_days()
+    ingested = stale >> spark_step("data ingest", 600, INGEST, DAYS)
+    ingested >> spark_step("data build-samples", 600, BUILD_SAMPLES, (*DAYS, "--ingest-missing")) >> days
     announce.expand_kwargs(days)
 
 

@@ -1,4 +1,4 @@
-"""Is something for somebody to act on? A day that never came makes no run that could fail, so this looks for it."""
+"""Monitoring DAG: fails if the pipeline needs attention, including a day that never arrived and so made no run."""
 
 from datetime import timedelta
 
@@ -9,16 +9,22 @@ from longreel.dags.settings import TIMEZONE, WATCH_CRON, run_date
 from longreel.dags.steps import DEFAULT_ARGS, step
 
 DOC = """
-### longreel_watch: is something for somebody to act on?
+### longreel_watch: does the pipeline need attention?
 
-`look` prints `longreel status` and fails where a line of it is red: the newest samples are older than `[retrain]
-max_data_age_days`, a day between others is missing, samples are stale, a checkpoint stopped a day, a request to forget
-users is unfinished. With `LONGREEL_NOTIFY_CONN` its failure is told. A log that has ended is not watched.
+`check_status` runs `longreel ops status --check` and fails if a line is red:
+
+- the newest samples are older than `[retrain] max_data_age_days`,
+- a day between published days is missing,
+- samples are stale,
+- a checkpoint stopped a day,
+- an erasure request is unfinished.
+
+With `LONGREEL_NOTIFY_CONN` a webhook receives the failure. A log that has ended is not watched.
 """
 
 
 @dag(
-    # A log that has ended (LONGREEL_LAST_DAY) gets older every day, and nobody is to act on that.
+    # A log that has ended (LONGREEL_LAST_DAY) gets older every day, which needs no action.
     schedule=None if run_date("LONGREEL_LAST_DAY") else CronTriggerTimetable(WATCH_CRON, timezone=TIMEZONE),
     start_date=run_date("LONGREEL_FIRST_DAY"),
     catchup=False,
@@ -29,10 +35,10 @@ users is unfinished. With `LONGREEL_NOTIFY_CONN` its failure is told. A log that
 )
 def longreel_watch() -> None:
     BashOperator(
-        task_id="look",
-        bash_command=step("status", "--check", day=""),
+        task_id="check_status",
+        bash_command=step("ops status", "--check", day=""),
         execution_timeout=timedelta(minutes=15),
-        doc_md="Failed: act on the red lines at the end of the log; docs/airflow.md says how for each.",
+        doc_md="Failed: act on the red lines at the end of the log; docs/airflow.md explains each.",
     )
 
 

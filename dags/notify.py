@@ -1,4 +1,4 @@
-"""Whom does the pipeline tell? Messages to a webhook through Airflow's notifiers; nobody until a connection is named.
+"""Webhook notifications about decisions, failures and late runs, through Airflow's notifiers; off by default.
 
 LONGREEL_NOTIFY_CONN  an Airflow connection whose URL takes {"text": ...} as JSON, as Slack, Mattermost and Teams do
 """
@@ -19,7 +19,11 @@ TIMEOUT_S = 15
 
 
 class WebhookNotifier(BaseNotifier):
-    """Posts one line with links about a task: what was decided where it has decided something, else its state."""
+    """Posts one line with links about a task: its decision, if it made one, else its state.
+
+    :param connection: id of the Airflow connection of the webhook
+    :param message: template of the first line
+    """
 
     template_fields = ("message",)
 
@@ -28,40 +32,39 @@ class WebhookNotifier(BaseNotifier):
         self.connection, self.message = connection, message
 
     def notify(self, context: Any) -> None:
-        """Post the message. An answer other than 2xx is an error in the log, never of the task."""
+        """Post the message. An answer other than 2xx is logged and does not fail the task."""
         from airflow.sdk import Connection
 
-        _post(Connection.get(self.connection), f"{self.message}\n{told(context)}")
-        self.log.info("told %s", self.connection)
+        _post(Connection.get(self.connection), f"{self.message}\n{details(context)}")
+        self.log.info("notified %s", self.connection)
 
 
-async def late(context: Any) -> None:
-    """Tell that a run has not ended by its deadline; called in the triggerer, where only its own log has it without a
-    connection."""
+async def notify_late(context: Any) -> None:
+    """Report that a run missed its deadline. Called in the triggerer; without a connection only its log says so."""
     from airflow.sdk import Connection
 
     run = context["dag_run"]
-    text = f"{run['dag_id']} {run['partition_key']}: not done by its deadline; the run's tasks say what it waits for"
+    text = f"{run['dag_id']} {run['partition_key']}: not done by its deadline; see what the run's tasks wait for"
     logging.getLogger(__name__).warning(text)
     if CONNECTION:
         await asyncio.to_thread(_post, await Connection.async_get(CONNECTION), text)
 
 
-def _post(found: Any, text: str) -> None:
+def _post(connection: Any, text: str) -> None:
     """POST {"text": ...} to a connection's URL."""
-    port = f":{found.port}" if found.port else ""
-    path = f"/{found.schema}" if found.schema else ""
-    url = f"{found.conn_type}://{found.host}{port}{path}{found.extra_dejson.get('path', '')}"
+    port = f":{connection.port}" if connection.port else ""
+    path = f"/{connection.schema}" if connection.schema else ""
+    url = f"{connection.conn_type}://{connection.host}{port}{path}{connection.extra_dejson.get('path', '')}"
     body = json.dumps({"text": text.strip()}).encode()
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-    if found.password:
-        request.add_header("Authorization", f"Bearer {found.password}")
+    if connection.password:
+        request.add_header("Authorization", f"Bearer {connection.password}")
     with urllib.request.urlopen(request, timeout=TIMEOUT_S):
         pass
 
 
-def told(context: Any) -> str:
-    """Reasons and links: the decision that `retrain` left for the run's day, the run card, MLflow's page, the log."""
+def details(context: Any) -> str:
+    """Reasons and links: the decision of `retrain` for the run's day, the run card, the MLflow page, the log."""
     from longreel.contracts.dates import parse_day
     from longreel.lake.home import Home
 
@@ -70,15 +73,15 @@ def told(context: Any) -> str:
     key = context["dag_run"].partition_key or context.get("params", {}).get("date")
     summary = home.reports / str(parse_day(key)) / "summary.json" if key else None
     if task.task_id == "retrain" and summary is not None and summary.is_file():
-        about = json.loads(summary.read_text())
-        lines += [f"{about['model']} version {about['version']}: {about['outcome']}", *about["reasons"][:3]]
+        result = json.loads(summary.read_text())
+        lines += [f"{result['model']} version {result['version']}: {result['outcome']}", *result["reasons"][:3]]
         lines.append(f"run card: {summary.with_name('run_card.html')}")
-        if page := home.run_page(about["run_id"]):
+        if page := home.run_page(result["run_id"]):
             lines.append(f"MLflow: {page}")
     lines.append(f"log: {task.log_url}")
     return "\n".join(lines)
 
 
 def notifiers(message: str) -> list[WebhookNotifier]:
-    """What a task's callbacks are: none until LONGREEL_NOTIFY_CONN names a connection."""
+    """A task's callbacks: none until LONGREEL_NOTIFY_CONN names a connection."""
     return [WebhookNotifier(CONNECTION, message)] if CONNECTION else []

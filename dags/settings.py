@@ -1,16 +1,16 @@
-"""What the DAGs need to know of their deployment: environment variables, read once at parse time.
+"""Deployment settings of the DAGs: environment variables, read once at parse time.
 
 LONGREEL_HOME            home folder of the pipeline (the Airflow workers see the same one)
 LONGREEL_FIRST_DAY       first log day to process, YYYY-MM-DD; the scheduler catches up from there
 LONGREEL_LAST_DAY        last log day, for a log that has ended; unset for a live one
 LONGREEL_CRON            when a log day is complete; default midnight
-LONGREEL_TIMEZONE        the time zone of that, and of the first and the last day; default UTC
+LONGREEL_TIMEZONE        time zone of the schedule and of the first and last day; default UTC
 LONGREEL_ARRIVAL_HOURS   how long a run waits for its raw day before it fails; default 24
-LONGREEL_ARRIVAL_POLL_S  seconds between two looks at the raw log; default 300
-LONGREEL_DEADLINE_HOURS  a run that takes so much longer than runs do on average is told of; default 12
-LONGREEL_REBUILD_CRON    when to look for corrected raw days; unset: longreel_rebuild runs when a person starts it
-LONGREEL_WATCH_CRON      when to look whether something is for somebody to act on; default every six hours
-LONGREEL_APPROVAL        1: a candidate that is to be promoted waits for a person's approval; unset: it does not
+LONGREEL_ARRIVAL_POLL_S  seconds between two checks for the raw log; default 300
+LONGREEL_DEADLINE_HOURS  a run this much longer than the average run is reported as late; default 12
+LONGREEL_REBUILD_CRON    when to check for corrected raw days; unset: longreel_rebuild runs only when triggered
+LONGREEL_WATCH_CRON      when to check whether the pipeline needs attention; default every six hours
+LONGREEL_APPROVAL        1: a promotion needs a person's approval; unset: it does not
 LONGREEL_TRAIN_JOB       file with the TrainJob that trains a day on several nodes; unset: `retrain` trains
 LONGREEL_KFP_HOST        the Kubeflow Pipelines API that runs retrains (more settings: components/kfp_server.py);
                          unset: they run in the task itself
@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 
 def read(variable: str, kind: Callable[[str], T], expected: str, default: str = "") -> T | None:
-    """The variable's value, or that of `default`; None without either.
+    """The value of a variable, or of `default`; None if both are empty.
 
     Raises:
-        ValueError: `kind` does not take it; Airflow shows the message as the DAG's import error.
+        ValueError: `kind` cannot parse it; Airflow shows the message as the DAG's import error.
     """
     text = os.environ.get(variable) or default
     try:
@@ -61,20 +61,22 @@ TRAIN_JOB = os.environ.get("LONGREEL_TRAIN_JOB", "")
 KFP_HOST = os.environ.get("LONGREEL_KFP_HOST", "")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# Of pools.json, which `airflow pools import` and the embedded Airflow read. A task whose pool is missing never starts.
+# From pools.json, which `airflow pools import` and the embedded Airflow read. A task without its pool never starts.
 SPARK_POOL = "longreel_spark"
 TRAIN_POOL = "longreel_train"
 
-# One event a published samples partition, keyed by its day.
+# One event for each published samples partition, keyed by its day.
 SAMPLES = Asset("longreel_samples", uri="longreel://samples")
 
 
 def run_date(variable: str, *, last: bool = False) -> datetime | None:
-    """When the scheduled run of the named log day starts at the earliest, or with `last` at the latest: sometime on the
-    day after it, by LONGREEL_CRON on LONGREEL_TIMEZONE's clock. None where the variable is unset."""
+    """The earliest start of the run of the log day in `variable`, or with `last` the latest; None if it is unset.
+
+    The run starts on the day after the log day, at the time LONGREEL_CRON says in LONGREEL_TIMEZONE.
+    """
     day = read(variable, date.fromisoformat, "a day, YYYY-MM-DD")
     if day is None:
         return None
-    begins = day + timedelta(days=2 if last else 1)
-    midnight = datetime(begins.year, begins.month, begins.day, tzinfo=CLOCK).astimezone(UTC)
+    next_day = day + timedelta(days=2 if last else 1)
+    midnight = datetime(next_day.year, next_day.month, next_day.day, tzinfo=CLOCK).astimezone(UTC)
     return midnight - timedelta(seconds=1) if last else midnight

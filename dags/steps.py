@@ -1,6 +1,4 @@
-"""How does a task run a step of the command line? As a process, or submitted to Spark; with which defaults; and how is
-its day announced, and what has it made outdated?
-"""
+"""Tasks that run commands, as processes or submitted to Spark; their defaults, and the data of asset events."""
 
 import sys
 from datetime import timedelta
@@ -11,15 +9,15 @@ from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOpe
 
 from longreel.dags.notify import notifiers
 from longreel.dags.settings import HOME, REPOSITORY, SPARK_POOL
-from longreel.operators.retries import UntilSomebodyMends
+from longreel.operators.retries import FailFastOnUserError
 
 
-def one_word(expression: str) -> str:
-    """A template that cannot end the quotes of a command line, whatever key a run was triggered with."""
+def shell_safe(expression: str) -> str:
+    """A template whose value cannot end the single quotes of a command line, whatever key a run was triggered with."""
     return f"""{{{{ {expression} | replace("'", "") }}}}"""
 
 
-DAY = one_word("dag_run.partition_key")  # the step refuses what is no day
+DAY = shell_safe("dag_run.partition_key")  # the command rejects anything but a day
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "longreel",
@@ -27,24 +25,35 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_delay": timedelta(seconds=30),
     "retry_exponential_backoff": True,
     "max_retry_delay": timedelta(minutes=10),
-    "retry_policy": UntilSomebodyMends(),  # tried again is what may succeed
+    "retry_policy": FailFastOnUserError(),
     "on_failure_callback": notifiers("{{ dag.dag_id }} {{ dag_run.partition_key }}: {{ ti.task_id }} failed"),
 }
 
 
-def step(name: str, options: str = "", day: str = DAY) -> str:
-    """The command line of a step for a day, or of one without a day where that is empty."""
+def step(command: str, options: str = "", day: str = DAY) -> str:
+    """The shell command of a task.
+
+    :param command: group and command, such as "data ingest"
+    :param options: further options
+    :param day: the log day, a template; empty for a command without one
+    """
     date = f"--date '{day}' " if day else ""
-    return f"{quote(sys.executable)} -m longreel {name} --home {quote(HOME)} {date}{options}".rstrip()
+    return f"{quote(sys.executable)} -m longreel {command} --home {quote(HOME)} {date}{options}".rstrip()
 
 
-def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--date", DAY)) -> SparkSubmitOperator:
-    """A Spark step for the run's log day, or for `days`, submitted through the connection `spark_default`."""
+def spark_step(command: str, minutes: int, doc: str, days: tuple[str, ...] = ("--date", DAY)) -> SparkSubmitOperator:
+    """A task that submits a command through the connection `spark_default`.
+
+    :param command: group and command, such as "data ingest"
+    :param minutes: execution timeout
+    :param doc: the task's notes in Airflow
+    :param days: options that name the days; by default the run's log day
+    """
     return SparkSubmitOperator(
-        task_id=name.replace("-", "_"),
-        name=f"longreel {name}",
+        task_id=command.rpartition(" ")[2].replace("-", "_"),
+        name=f"longreel {command}",
         application=str(REPOSITORY / "longreel" / "__main__.py"),
-        application_args=[name, "--home", HOME, *days],
+        application_args=[*command.split(), "--home", HOME, *days],
         execution_timeout=timedelta(minutes=minutes),
         pool=SPARK_POOL,
         doc_md=doc,
@@ -52,20 +61,20 @@ def spark_step(name: str, minutes: int, doc: str, days: tuple[str, ...] = ("--da
 
 
 def first_stale() -> str | None:
-    """The first day whose samples were built from other events than are published now; None where there is none."""
+    """The first day whose samples were built from events that have changed since; None if there is none."""
     from longreel.lake.home import Home
     from longreel.lake.lineage import stale_partitions
 
     return min((str(one.day) for one in stale_partitions(Home.locate(HOME).lake, ("samples",))), default=None)
 
 
-def facts_of(day: str, run_type: str) -> dict[str, Any]:
-    """What the asset event of a published samples day says."""
+def asset_extra(day: str, run_type: str) -> dict[str, Any]:
+    """The `extra` of the asset event of a published samples day."""
     from datetime import date
 
     from longreel.lake.home import Home
 
     manifest = Home.locate(HOME).lake.require("samples", date.fromisoformat(day))
-    counted = {name: manifest.counts[name] for name in ("users", "requests", "targets") if name in manifest.counts}
-    about = {"digest": manifest.digest, "watermark": manifest.date, "rows": manifest.rows, **counted}
-    return about | {"warnings": manifest.details.get("warnings", []), "run_type": run_type}
+    counts = {name: manifest.counts[name] for name in ("users", "requests", "targets") if name in manifest.counts}
+    extra = {"digest": manifest.digest, "watermark": manifest.date, "rows": manifest.rows, **counts}
+    return extra | {"warnings": manifest.details.get("warnings", []), "run_type": run_type}

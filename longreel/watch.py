@@ -18,7 +18,10 @@ from rich.text import Text
 from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow
 
-DAGS = {"longreel_daily": ("arrived", "ingest", "build_samples", "announce"), "longreel_train": ("due", "retrain")}
+DAGS = {
+    "longreel_daily": ("check_arrival", "ingest", "build_samples", "announce"),
+    "longreel_train": ("should_retrain", "retrain"),
+}
 COLUMNS = tuple(task for tasks in DAGS.values() for task in tasks)
 FINISHED = ("success", "failed")
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]–[/]", "skipped": "[dim]not due[/]"}

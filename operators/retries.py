@@ -1,4 +1,4 @@
-"""Which failures of a step does Airflow try again? All but those that its exit code says a person has to mend first."""
+"""Retry policy of the DAGs: a task whose step reports a user error fails at once, any other failure is retried."""
 
 import re
 from typing import Any
@@ -8,28 +8,33 @@ from airflow.sdk import RetryDecision, RetryPolicy
 from longreel.contracts.errors import LongreelError, QualityError
 
 FINAL = {
-    LongreelError.exit_code: "a mistake to mend; the step's last line says how",
+    LongreelError.exit_code: "a user error; the step's last line says what to fix",
     QualityError.exit_code: "a checkpoint stopped the day; its reasons are above and in reports/<day>",
 }
-# How Airflow's operators tell a command's exit code: BashOperator, SparkSubmitOperator, BashSensor.
-_TOLD = re.compile(r"(?:non-zero exit code|Error code is:|return code) (\d+)")
+# How Airflow's operators report a command's exit code: BashOperator, SparkSubmitOperator, BashSensor.
+_EXIT_CODE = re.compile(r"(?:non-zero exit code|Error code is:|return code) (\d+)")
 
 
 def exit_code_of(error: BaseException) -> int | None:
-    """The exit code of the step that an operator ran, or would have had; None where none is told."""
+    """The exit code of the step that an operator ran, or of the error that it raised; None if it has none."""
     if isinstance(error, LongreelError):
         return error.exit_code
-    told = _TOLD.search(str(error))
-    return int(told[1]) if told else None
+    match = _EXIT_CODE.search(str(error))
+    return int(match[1]) if match else None
 
 
-class UntilSomebodyMends(RetryPolicy):
-    """Fails a task at once where trying again gives the same: a refusal (exit 2), a stopped day (exit 4). What else may
-    happen, a process that was killed among it, keeps the task's retries."""
+class FailFastOnUserError(RetryPolicy):
+    """Fails a task at once if a retry would end the same way: a user error (exit 2) or a stopped day (exit 4).
+
+    Every other failure, a killed process included, keeps the task's retries.
+    """
 
     def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
-        """Called in the worker, with what the operator raised."""
+        """The decision about one failed try; Airflow calls this in the worker.
+
+        :param exception: what the operator raised
+        """
         code = exit_code_of(exception)
         if code in FINAL:
-            return RetryDecision.fail(f"exit {code}: {FINAL[code]}. Mend it, then clear this task")
+            return RetryDecision.fail(f"exit {code}: {FINAL[code]}. Fix it, then clear this task")
         return RetryDecision.default()

@@ -1,4 +1,4 @@
-"""`longreel build-samples`: events and history -> the samples partitions of log days, compacting history when due.
+"""`longreel data build-samples`: events and history -> the samples partitions of log days; compacts history when due.
 
 Needs the events of the days and of every log day before them, back to a usable history base or to the first published
 day; `--ingest-missing` ingests those that are not published. Nothing newer than a day is read, so any past day can be
@@ -42,7 +42,7 @@ STRETCH = 64  # log days of one Spark job: what a killed range loses, and the mo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `longreel build-samples`."""
+    """Options of `longreel data build-samples`."""
     add_day_arguments(parser)
     parser.add_argument(
         "--ingest-missing",
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the days asked for."""
-    days, session = days_asked(args), LazySession("longreel build-samples")
+    days, session = days_asked(args), LazySession("longreel data build-samples")
     vacuum(home.lake)
     if args.ingest_missing:
         ingest_missing(home, days, session, accept_drift=args.accept_drift)

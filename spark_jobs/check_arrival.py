@@ -1,4 +1,4 @@
-"""`longreel arrived`: is a raw log day there, as its source defines it? Exit code 0: yes, 3: not yet. No Spark."""
+"""`longreel data check-arrival`: whether a raw log day has arrived (exit code 0: yes, 3: not yet). Needs no Spark."""
 
 import argparse
 
@@ -10,7 +10,7 @@ from longreel.spark_jobs.sources import open_source
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `longreel arrived`."""
+    """Options of `longreel data check-arrival`."""
     parser.add_argument("--date", required=True, help="the log day, YYYY-MM-DD")
 
 

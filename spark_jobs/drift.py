@@ -137,14 +137,14 @@ def event_drift(
     accepted: bool = False,
 ) -> Drift:
     """A day's events against `past`, its `trailing_days`. Where drift is accepted, none of it stops the day."""
-    return _judge(policy, event_measures(counts, new_item_events, past, policy), "ingest", day, accepted)
+    return _judge(policy, event_measures(counts, new_item_events, past, policy), "data ingest", day, accepted)
 
 
 def sample_drift(home: Home, day: date, counts: dict[str, int], *, accepted: bool = False) -> Drift:
     """A day's samples against its trailing days. Where drift is accepted, none of it stops the day."""
     policy = home.config.drift
     past = trailing_days(home.lake, "samples", day, policy)
-    return _judge(policy, sample_measures(counts, past, policy), "build-samples", day, accepted)
+    return _judge(policy, sample_measures(counts, past, policy), "data build-samples", day, accepted)
 
 
 def _judge(policy: DriftPolicy, measures: list[Measure], step: str, day: date, accepted: bool) -> Drift:

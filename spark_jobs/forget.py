@@ -1,4 +1,4 @@
-"""`longreel forget`: users out of every partition of the lake, for good, with a record of counts.
+"""`longreel data forget`: users out of every partition of the lake, for good, with a record of counts.
 
 Events, users, quarantine, history bases and samples that hold rows of theirs are published again without those, as if
 the log had never had them; the builds that did hold them are deleted at once. Partitions made from these name the new
@@ -58,7 +58,7 @@ LOOKS = 3  # times that the lake is looked through, until nothing of the users i
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `longreel forget`."""
+    """Options of `longreel data forget`."""
     told = "a user's id as the raw log spells it; may be given several times"
     parser.add_argument("--user", action="append", required=True, metavar="ID", help=told)
 
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> int:
     """Forget the users named."""
     vacuum(home.lake)
-    return forget(home, args.user, LazySession("longreel forget"))
+    return forget(home, args.user, LazySession("longreel data forget"))
 
 
 def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:

@@ -101,7 +101,7 @@ def _beginning(lake: Lake, config: Config, day: date) -> tuple[Manifest | None, 
         why = _misfit(archive, config) or "the lake has events of its days"
         raise LongreelError(
             f"the archive imported through {archive.date} cannot be used: {why}; "
-            f"run `longreel import-history --through {archive.date}` again"
+            f"run `longreel data import-history --through {archive.date}` again"
         )
     return None, min(manifests, default=day), manifests
 
@@ -136,7 +136,7 @@ def _every_day(first: date, day: date, manifests: dict[date, Manifest]) -> tuple
         if wanted not in manifests:
             raise DataNotReadyError(
                 f"samples of {day} need events of every log day before it, but {wanted} is not published; "
-                f"run `longreel ingest --date {wanted}` first, or build with --ingest-missing once its raw log is there"
+                f"run `longreel data ingest --date {wanted}`, or build with --ingest-missing once its raw log arrived"
             )
         found.append(manifests[wanted])
     return tuple(found)

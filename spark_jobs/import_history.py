@@ -1,4 +1,4 @@
-"""`longreel import-history`: an archive of older events -> the first history base, without a partition per day.
+"""`longreel data import-history`: an archive of older events -> the first history base, without a partition per day.
 
     archive rows = events + quarantined rows + exact repeats + suppressed rows
     events       = behaviours kept + behaviours beyond a user's newest `max_history` + other events
@@ -33,7 +33,7 @@ BUCKET_BEHAVIOURS = 2_000_000  # behaviours that a task holds, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `longreel import-history`."""
+    """Options of `longreel data import-history`."""
     parser.add_argument("--through", required=True, help="last log day that the archive stands for, YYYY-MM-DD")
     parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
 
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     """Import the archive."""
     through = parse_day(args.through)
     vacuum(home.lake)
-    import_history(home, open_source(home), through, LazySession("longreel import-history"), force=args.force)
+    import_history(home, open_source(home), through, LazySession("longreel data import-history"), force=args.force)
 
 
 def require_room(lake: Lake, source: Source, through: date) -> None:

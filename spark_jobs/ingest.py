@@ -1,9 +1,9 @@
-"""`longreel ingest`: one raw log day -> events, quarantine and users partitions, with every input row accounted for.
+"""`longreel data ingest`: one raw log day -> events, quarantine and users partitions, every input row accounted for.
 
     input rows = events + quarantined rows + exact repeats + suppressed rows
 
 Of rows that are equal in every raw column one is kept; the others are the exact repeats. What is kept of users whom the
-lake was told to forget (`longreel forget`), events or not, is left out. Quarantine and users are published before
+lake was told to forget (`longreel data forget`), events or not, is left out. Quarantine and users are published before
 events, so a published day of events always has both.
 """
 
@@ -36,14 +36,14 @@ EVENT_ORDER = ["user_id", *HISTORY_FIELDS, "request_id"]  # the order in which s
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `longreel ingest`."""
+    """Options of `longreel data ingest`."""
     add_day_arguments(parser)
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
     """Ingest the days asked for."""
     source = open_source(home)
-    session = LazySession("longreel ingest")
+    session = LazySession("longreel data ingest")
     vacuum(home.lake)
     for day in days_asked(args):
         ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)

@@ -2,7 +2,7 @@
 
     <home>/raw/simulation.json                 what the log was made with; later days go on with it
     <home>/raw/users.parquet                   categorical user features
-    <home>/raw/history/2025-12.parquet         with --archive-days: older behaviours, for `longreel import-history`
+    <home>/raw/history/2025-12.parquet         with --archive-days: older behaviours, for `longreel data import-history`
     <home>/raw/date=2026-01-05/log.parquet     one row per impression
     <home>/truth/date=2026-01-05/truth.parquet the probability that every label was drawn with, row by row
 
@@ -135,7 +135,7 @@ def write_archive(world: World, folder: Path, days: int) -> None:
         total += table.num_rows
         write_table(table, folder / "history" / f"{month}.parquet")
         print(f"simulated archive {month}: {total:,} behaviours in {time.monotonic() - began:.1f} s", flush=True)
-    print(f"import it with: longreel import-history --through {before[-1]}", flush=True)
+    print(f"import it with: longreel data import-history --through {before[-1]}", flush=True)
 
 
 def run(args: argparse.Namespace, home: Home) -> None:

@@ -1,4 +1,4 @@
-"""`longreel outdated`: from which day on must the lake be built anew, and why? Needs no Spark.
+"""`longreel data stale`: from which day on must the lake be built anew, and why? Needs no Spark.
 
 Of the newest days the raw bytes are compared with those that their events were made from: that is how a corrected raw
 day is found. Samples are compared by lineage, all of them. The last line is for longreel_rebuild, as JSON:
@@ -27,7 +27,7 @@ NOTHING = 99  # what an Airflow task takes as "skip"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `longreel outdated`."""
+    """Options of `longreel data stale`."""
     parser.add_argument("--start", default="", help="first day to look at, YYYY-MM-DD; published or not")
     parser.add_argument("--end", default="", help="last day (default: the last with samples)")
     parser.add_argument(

@@ -1,6 +1,7 @@
 """Compact samples of many log days: two partitions, train and test, each with a user's history stored once.
 
-`longreel build-samples` writes a partition a day, and a user's history with every day. An experiment over years of log
+`longreel data build-samples` writes a partition a day, and a user's history with each.
+An experiment over years of log
 days reads the same requests from one row per user and period: history_end still says what each request sees. The rows
 keep the samples contract, so the product's own reader takes them; tests hold that every request is packed the same.
 

@@ -95,9 +95,9 @@ def described(cost: Cost, folder: Path) -> Results:
 
 
 def longreel(home: Home, start: date, end: date) -> Results:
-    """`longreel build-samples` over a range."""
+    """`longreel data build-samples` over a range."""
     words = ["--home", str(home.path), "--start", str(start), "--end", str(end), "--accept-drift"]
-    return described(run(python("longreel", "build-samples", *words)), home.path / "lake" / "samples")
+    return described(run(python("longreel", "data", "build-samples", *words)), home.path / "lake" / "samples")
 
 
 def other(module: str, home: Home, out: Path, start: date, end: date) -> Results:

@@ -3,7 +3,8 @@
     python benchmarks/skew/lopsided_days.py many-users /tmp/many --users 10000000
     python benchmarks/skew/lopsided_days.py one-user /tmp/one --events 250000
 
-Writes a raw day of Parquet, then runs `longreel ingest` and `longreel build-samples` as processes under the local
+Writes a raw day of Parquet, then runs `longreel data ingest` and `longreel data build-samples` as processes
+under the local
 default (a driver of 2 GiB), and prints seconds and the greatest resident memory of the JVM, of the step's Python, and
 of Spark's Python workers together, sampled twice a second.
 """
@@ -68,9 +69,9 @@ def resident(process: psutil.Process) -> dict[str, int]:
     return found
 
 
-def measure(home: Path, step: str) -> None:
-    """Run a step of the day and print what it took."""
-    command = [sys.executable, "-m", "longreel", step, "--home", str(home), "--date", DAY]
+def measure(home: Path, words: str) -> None:
+    """Run a command for the day and print what it took."""
+    command = [sys.executable, "-m", "longreel", *words.split(), "--home", str(home), "--date", DAY]
     began, peak = time.monotonic(), {"jvm": 0, "step": 0, "workers": 0}
     with subprocess.Popen(command) as process:
         watched = psutil.Process(process.pid)
@@ -79,7 +80,7 @@ def measure(home: Path, step: str) -> None:
             peak = {name: max(peak[name], now[name]) for name in peak}
             time.sleep(0.5)
     memory = ", ".join(f"{name} {value / 2**20:,.0f} MiB" for name, value in peak.items())
-    print(f"{step}: exit {process.returncode}, {time.monotonic() - began:.0f} s, at most {memory}", flush=True)
+    print(f"{words}: exit {process.returncode}, {time.monotonic() - began:.0f} s, at most {memory}", flush=True)
 
 
 def show_files(home: Path) -> None:
@@ -105,8 +106,8 @@ def main() -> None:
     args = parser.parse_args()
     users, events = (args.users, args.users) if args.kind == "many-users" else (1, args.events)
     write_day(args.home, users, events)
-    for step in ("ingest", "build-samples"):
-        measure(args.home, step)
+    for words in ("data ingest", "data build-samples"):
+        measure(args.home, words)
     show_files(args.home)
 
 

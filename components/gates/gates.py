@@ -67,7 +67,7 @@ def _require_comparable(candidate: EvaluationReport, champion: EvaluationReport)
         if ours != theirs:
             raise LongreelError(
                 f"the champion's report is stale: its {name} is {theirs}, the candidate's is {ours}; "
-                f"evaluate the champion again on {candidate.date} (`longreel evaluate --champion`)"
+                f"evaluate the champion again on {candidate.date} (`longreel model evaluate --champion`)"
             )
 
 
@@ -133,7 +133,7 @@ def _data(report: EvaluationReport, policy: GatePolicy) -> Gate:
     quality = report.quality
     assert quality is not None  # `_complete` passed
     if not quality.passed:
-        advice = f"`longreel status` and reports/{report.date} say where; judge on a day that is right."
+        advice = f"`longreel ops status` and reports/{report.date} say where; judge on a day that is right."
         reason = f"The samples of {report.date} did not pass their checkpoint. {advice}"
         return Gate(name="data", verdict="fail", reason=reason)
     said = f"The samples of {report.date} passed their checkpoint"

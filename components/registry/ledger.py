@@ -113,7 +113,7 @@ class Ledger:
             raise LongreelError(
                 f"version {version.version} was promoted by this very decision (ledger entry {done.sequence}), and "
                 f"{since.action} by {since.who} came after it: {since.reason}; to want it back is a person's to say: "
-                f"longreel rollback --to-version {version.version}"
+                f"longreel model rollback --to-version {version.version}"
             )
         digest = None if current is None else current.model_digest
         if decision.champion_digest != digest:
@@ -160,7 +160,7 @@ class Ledger:
         elif to_version not in once:
             raise LongreelError(
                 f"version {to_version} cannot be rolled back to; champions before were {once or 'none'} "
-                "(a version that never was champion needs a decision and `longreel promote`)"
+                "(a version that never was champion needs a decision and `longreel model promote`)"
             )
         target = registry.get_version(self.client, self.model, to_version)
         registry.fetch(self.client, self.model, target)
@@ -209,7 +209,7 @@ class Ledger:
             self.client.create_registered_model(
                 self._name,
                 description=f"Who made which version of [{self.model}](#/models/{self.model}) the champion, when and "
-                "why: one version is one change, none is ever altered. `longreel history` prints it.",
+                "why: one version is one change, none is ever altered. `longreel model promotions` prints it.",
             )
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -128,7 +128,7 @@ def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
 
 
 def _example(model_dir: Path) -> Any:
-    """A request to try the model with; made up, since every version keeps it, where `longreel forget` never looks."""
+    """A request to try the model with; invented, because `longreel data forget` does not reach what a version keeps."""
     from longreel.model.training import golden
 
     found = golden.example(model_dir)
@@ -238,7 +238,7 @@ def _story(name: str, version: Version, decision: Decision, experiment: str) -> 
     lines += [f"- {decision.unjudged}"] * bool(decision.unjudged)
     where = (
         f"Version {version.version} of {name}, judged on {decision.date}. The [run card]({card}) has all "
-        f"{len(decision.gates)} gates; `longreel reproduce {version.run_id}` trains it again."
+        f"{len(decision.gates)} gates; `longreel model reproduce {version.run_id}` trains it again."
     )
     return "\n".join([f"{decision.outcome}: {said}", "", where, "", *lines])[:MAX_TAG]
 

@@ -87,8 +87,8 @@ def _facts(home: Home, client: MlflowClient, judged: Version, decision: Decision
         "samples digest": tags.get("samples_digest", ""),
         "trigger": tags.get("trigger", ""),
         "Airflow run": tags.get(tracking.AIRFLOW_TAG, ""),
-        "train it again": f"longreel reproduce {judged.run_id}",
-        "go back to the champion before it": "longreel rollback",
+        "train it again": f"longreel model reproduce {judged.run_id}",
+        "go back to the champion before it": "longreel model rollback",
     }
 
 

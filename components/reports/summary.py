@@ -98,7 +98,7 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     days = judged_days(home)
     if day is None and not days:
         console.print(
-            "No candidate has been judged yet: the freshness policy has not asked for one (`longreel status`)."
+            "No candidate has been judged yet: the freshness policy has not asked for one (`longreel ops status`)."
         )
         return
     folder = home.reports / str(day or days[-1])

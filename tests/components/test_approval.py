@@ -95,7 +95,7 @@ def proposed(airflow: EmbeddedAirflow, admin: Person, day: str) -> tuple[str, di
     made = admin.asks("POST", f"/api/v2/{DAG}/dagRuns", {"logical_date": None, "partition_key": day})
     run = str(made["dag_run_id"])
     retrain = f"/api/v2/{DAG}/dagRuns/{run}/taskInstances/retrain"
-    admin.asks("PATCH", retrain, {"new_state": "success"})  # it is done; `due` has only just begun
+    admin.asks("PATCH", retrain, {"new_state": "success"})  # it is done; `should_retrain` has only just begun
     until(lambda: state(airflow, run, "approve") == "awaiting_input", f"asked about {day}; log: {airflow.log}")
     (seen,) = [d for d in airflow.get(f"{DAG}/dagRuns/{run}/hitlDetails")["hitl_details"] if not d["response_received"]]
     return run, seen

@@ -99,7 +99,7 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert (tags["model_digest"], tags["judged_data_digest"]) == (report.model_digest, report.data_digest)
     assert {"all", "new users", "returning users", "history<32"} < set(report.slices)
     card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
-    assert f"longreel reproduce {made.run_id}" in card
+    assert f"longreel model reproduce {made.run_id}" in card
     assert "longreel-tiny version 1" in card
     assert "<code>no champion</code>" in card
     judged_by = json.loads(Path(client.download_artifacts(made.run_id, POLICY)).read_text())
@@ -133,7 +133,7 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
 
     pq.write_table(home.lake.read(home.lake.require("samples", DAY)), tmp_path / "requests.parquet")
     words = ["--input", str(tmp_path / "requests.parquet"), "--output", str(tmp_path / "out" / "scores.parquet")]
-    assert main(["score", "--home", str(home.path), *words]) == 0
+    assert main(["model", "score", "--home", str(home.path), *words]) == 0
     assert pq.read_table(tmp_path / "out" / "scores.parquet").equals(expected_scores)
 
 
@@ -183,7 +183,7 @@ def test_a_model_is_not_judged_on_a_day_it_was_trained_on(make_home: MakeHome, t
     with pytest.raises(LongreelError, match="trained through 2026-01-02"):
         evaluate_version(home, date(2026, 1, 2), made.version)
     words = ["--home", str(home.path), "--date", "2026-01-02", "--model", str(tmp_path / "copy")]
-    assert main(["evaluate", *words]) == 2
+    assert main(["model", "evaluate", *words]) == 2
 
 
 def test_an_artefact_that_serves_something_else_than_was_judged_is_rejected(make_home: MakeHome) -> None:
@@ -208,7 +208,7 @@ def run_states(home: Home) -> dict[str, str]:
 
 def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) -> None:
     home = make_home(3, epochs=6)
-    command = [sys.executable, "-m", "longreel", "train", "--home", str(home.path), "--date", str(DAY)]
+    command = [sys.executable, "-m", "longreel", "model", "train", "--home", str(home.path), "--date", str(DAY)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:
@@ -259,7 +259,7 @@ def test_a_training_that_was_killed_in_a_narrow_moment_ends_in_one_finished_run(
     """Right after its run was created, its version registered, its run ended: what was done is not repeated."""
     home = make_home(3, epochs=1)
     code = DIES.format(name=name, method=method)
-    words = ["train", "--home", str(home.path), "--date", str(DAY)]
+    words = ["model", "train", "--home", str(home.path), "--date", str(DAY)]
     killed = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
     assert killed.returncode == -9, killed.stderr
     assert list(run_states(home).values()) == states
@@ -340,7 +340,7 @@ def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(
 ) -> None:
     home = make_home(3, epochs=1)
     made = train_candidate(home, DAY)
-    words = ["reproduce", "--home", str(home.path), made.run_id]
+    words = ["model", "reproduce", "--home", str(home.path), made.run_id]
     assert main(words) == 0
     assert "equal bit by bit" in capsys.readouterr().out
     (home.path / "longreel.toml").write_text((home.path / "longreel.toml").read_text().replace("5e-3", "6e-3"))
@@ -353,7 +353,7 @@ def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(
     publish(home, date(2026, 1, 1), seed=5)
     assert main(words) == 2
     assert "other samples give another model: 2026-01-01" in capsys.readouterr().err
-    assert main(["reproduce", "--home", str(home.path), "nosuchrun"]) == 2
+    assert main(["model", "reproduce", "--home", str(home.path), "nosuchrun"]) == 2
     assert made.run_id in capsys.readouterr().err
 
 

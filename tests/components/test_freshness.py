@@ -95,7 +95,7 @@ def test_a_backfill_or_a_correction_asks_for_nothing_and_a_person_is_told_how_to
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(3)
-    asked = ["due", "--home", str(home.path), "--date", "2026-01-03"]
+    asked = ["ops", "should-retrain", "--home", str(home.path), "--date", "2026-01-03"]
     assert main(asked) == 0
     assert main([*asked, "--trigger", "backfill"]) == NOT_DUE
     assert "a backfill, which trains nothing" in capsys.readouterr().out
@@ -113,7 +113,7 @@ def test_a_retrain_on_old_data_is_refused_before_anything_is_trained(
     home = make_home(3)
     path = home.path / CONFIG_FILE
     path.write_text(f"{path.read_text()}max_data_age_days = 30\n")
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 2
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 2
     assert "days back; [retrain] max_data_age_days allows 30" in capsys.readouterr().err
     assert not home.work.exists()
 

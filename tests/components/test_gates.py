@@ -467,7 +467,7 @@ def test_a_broken_champion_report_holds(report: Report) -> None:
     ],
 )
 def test_a_stale_champion_report_is_refused(report: Report, stale: dict[str, object]) -> None:
-    with pytest.raises(LongreelError, match=r"stale: its .*`longreel evaluate --champion`"):
+    with pytest.raises(LongreelError, match=r"stale: its .*`longreel model evaluate --champion`"):
         decide(report(), report(model="champion", **stale), POLICY)
 
 

@@ -1,4 +1,4 @@
-"""A pipeline server behind `longreel retrain`: the real kfp.Client against a local server with KFP's REST interface."""
+"""A pipeline server behind `longreel ops retrain`: the real kfp.Client against a local KFP REST server."""
 
 import socket
 from collections.abc import Callable
@@ -186,7 +186,7 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
         kfp.set(made["run_id"], "SUCCEEDED")
 
     kfp.after_create = pods
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
     champion = Ledger(home).champion()
     assert champion is not None
     assert sorted(ran[0]) == ["decide", "evaluate", "evaluate", "promote", "train"]
@@ -195,7 +195,7 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
     said = capfd.readouterr().out
     assert "Decision on 2026-01-03" in said
     kfp.after_create = pods
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-04", "--no-promote"]) == 0
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-04", "--no-promote"]) == 0
     assert sorted(ran[1]) == sorted(ran[0])
     assert (home.reports / "2026-01-04" / "champion_report.json").is_file()
     after = Ledger(home).champion()

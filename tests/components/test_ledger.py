@@ -336,7 +336,7 @@ def test_a_report_is_not_recorded_on_another_version(
     first, second = register(home, 1), register(home, 2)
     (tmp_path / "report.json").write_text(report(model=first.model_digest).to_json())
     words = ["--candidate", str(tmp_path / "report.json"), "--record", str(second.version)]
-    assert main(["decide", "--home", str(home.path), *words]) == 2
+    assert main(["model", "decide", "--home", str(home.path), *words]) == 2
     assert "name the version that was judged" in capsys.readouterr().err
     client = tracking.open_store(home)
     assert registry.get_version(client, registry.model_name(home.config), second.version).decision == registry.PENDING
@@ -363,14 +363,14 @@ def test_history_prints_every_change_with_who_and_why(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    words = ["history", "--home", str(home.path)]
+    words = ["model", "promotions", "--home", str(home.path)]
     assert main(words) == 0
     assert "no version was ever promoted" in capsys.readouterr().out
     monkeypatch.setenv("LONGREEL_ACTOR", "release-bot")
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     ledger.promote(promotion(first, None), first)
     ledger.promote(promotion(second, first), second)
-    assert main(["rollback", "--home", str(home.path), "--reason", "clicks fell"]) == 0
+    assert main(["model", "rollback", "--home", str(home.path), "--reason", "clicks fell"]) == 0
     capsys.readouterr()
     assert main(words) == 0
     said = capsys.readouterr().out
@@ -386,7 +386,7 @@ def test_history_shows_what_was_declined_though_nothing_was_promoted(
 ) -> None:
     first = register(home, 1)
     Ledger(home).decline(promotion(first, None), first, "not yet")
-    assert main(["history", "--home", str(home.path)]) == 0
+    assert main(["model", "promotions", "--home", str(home.path)]) == 0
     said = capsys.readouterr().out
     assert "none stays, not 1" in said
     assert "not yet" in said
@@ -417,7 +417,7 @@ def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
     folder = home.reports / "2026-01-03"
     folder.mkdir(parents=True)
     (folder / "summary.json").write_text(json.dumps({"version": first.version, "run_id": "r1"}))
-    words = ["promote", "--home", str(home.path), "--date", "2026-01-03"]
+    words = ["model", "promote", "--home", str(home.path), "--date", "2026-01-03"]
     for outcome, code in (("hold", 99), ("promote", 0)):
         decision = dataclasses.replace(promotion(first, None), outcome=outcome)  # type: ignore[type-var]
         (folder / "decision.json").write_text(decision.to_json())  # type: ignore[attr-defined]
@@ -438,7 +438,7 @@ def test_a_proposal_says_why_and_where_to_read_more(
     (folder / "decision.json").write_text(promotion(first, None).to_json())  # type: ignore[attr-defined]
     (folder / "run_card.html").write_text("card")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
-    assert main(["promote", "--home", str(home.path), "--date", "2026-01-03", "--dry-run"]) == 0
+    assert main(["model", "promote", "--home", str(home.path), "--date", "2026-01-03", "--dry-run"]) == 0
     card = folder / "run_card.html"
     told = f"version 1: promote. It is better. Run card: {card} MLflow: http://mlflow.example/#/runs/r1"
     assert capsys.readouterr().out.splitlines()[-1] == told

@@ -18,7 +18,7 @@ import psutil
 import pytest
 import yaml
 
-from longreel.cli import STEPS, main, parser_for
+from longreel.cli import COMMANDS, command_parser, main
 from longreel.components.call import CLUSTER_YAML
 from longreel.components.pipeline import YAML, compile_cluster_to, compile_to
 from longreel.components.registry import tracking
@@ -66,10 +66,11 @@ def test_every_container_is_one_command_that_the_command_line_knows() -> None:
     assert len(executors) == 5
     for executor in executors.values():
         container = executor["container"]
-        program, step = container["command"]
+        program, *words = container["command"]
         assert program == "longreel"
-        parser = parser_for(step)
-        importlib.import_module(STEPS[step][0]).add_arguments(parser)
+        command = " ".join(words)
+        parser = command_parser(command)
+        importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
         words = [re.sub(r"\{\{.*'(\w+)'.*\}\}", lambda m: VALUES.get(m[1], "1"), word) for word in container["args"]]
         parser.parse_args(words)
 
@@ -120,7 +121,7 @@ def test_a_hold_and_a_promotion_that_waits_move_nothing(
     home, file = make_home(3), tmp_path / "decision.json"
     version = register(home)
     made = promotion(version, None)
-    command = ["promote", "--home", str(home.path), "--version", str(version.version), "--decision", str(file)]
+    command = ["model", "promote", "--home", str(home.path), "--version", str(version.version), "--decision", str(file)]
     file.write_text(replace(made, outcome="hold").to_json())
     assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
     assert Ledger(home).champion() is None
@@ -134,8 +135,8 @@ def test_a_hold_and_a_promotion_that_waits_move_nothing(
 @pytest.mark.slow
 def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, capfd: pytest.CaptureFixture[str]) -> None:
     home = make_home(4)
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03", "--trigger", "freshness"]) == 0
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-04", "--trigger", "freshness"]) == 0
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03", "--trigger", "freshness"]) == 0
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-04", "--trigger", "freshness"]) == 0
     first, second = (json.loads((home.reports / d / "summary.json").read_text()) for d in ("2026-01-03", "2026-01-04"))
     assert first["outcome"] == "promote"
     assert (first["champion_before"], first["champion_after"]) == (None, 1)
@@ -150,7 +151,7 @@ def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, cap
     champion = Ledger(home).champion()
     assert champion is not None
     assert champion.version == second["champion_after"]
-    assert main(["status", "--home", str(home.path)]) == 0
+    assert main(["ops", "status", "--home", str(home.path)]) == 0
     assert "Ledger" in capfd.readouterr().out
 
 
@@ -159,7 +160,7 @@ def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.Cap
     home = make_home(3)
     part = home.lake.paths(home.lake.require("samples", date(2026, 1, 2)))[0]
     Path(part).write_bytes(b"not parquet")
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == TransientError.exit_code
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == TransientError.exit_code
     assert "Inner task failed: 'train'" in capfd.readouterr().err
     assert not (home.reports / "2026-01-03" / "summary.json").exists()
 
@@ -167,7 +168,7 @@ def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.Cap
 @pytest.mark.slow
 def test_a_terminated_retrain_ends_its_step_and_the_next_one_finishes(make_home: MakeHome) -> None:
     home = make_home(3, epochs=20)
-    command = [sys.executable, "-m", "longreel", "retrain", "--home", str(home.path), "--date", "2026-01-03"]
+    command = [sys.executable, "-m", "longreel", "ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 180
     while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:
@@ -178,7 +179,7 @@ def test_a_terminated_retrain_ends_its_step_and_the_next_one_finishes(make_home:
     assert process.wait(timeout=60) == 143
     assert steps
     assert not psutil.wait_procs(steps, timeout=20)[1]
-    assert main(["retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
     summary = json.loads((home.reports / "2026-01-03" / "summary.json").read_text())
     assert summary["version"] == 1
     assert run_states(home) == {summary["run_id"]: "FINISHED"}

@@ -1,4 +1,4 @@
-"""`longreel train` under torchrun: one candidate, one MLflow run, whatever the number of processes."""
+"""`longreel model train` under torchrun: one candidate, one MLflow run, whatever the number of processes."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ def test_two_processes_train_one_candidate_and_find_it_done_the_second_time(make
     said = []
     for _ in range(2):
         done = subprocess.run(
-            [*command, "train", "--home", str(home.path), "--date", "2026-01-03"],
+            [*command, "model", "train", "--home", str(home.path), "--date", "2026-01-03"],
             capture_output=True,
             text=True,
             timeout=240,

@@ -1,4 +1,4 @@
-"""`longreel status --check` fails where something is for somebody to act on, and says what."""
+"""`longreel ops status --check` fails where something is for somebody to act on, and says what."""
 
 import socket
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from longreel.lake.lease import LEASE_FILE
 def test_a_healthy_home_passes_and_says_what_is_due(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["status", "--home", str(make_home(3).path), "--check"]) == 0
+    assert main(["ops", "status", "--home", str(make_home(3).path), "--check"]) == 0
     assert "training for 2026-01-03: due; No candidate was ever judged" in capsys.readouterr().out
 
 
@@ -27,10 +27,10 @@ def test_samples_that_are_too_old_are_told_of_where_a_limit_is_set(
     home = make_home(3)
     path = home.path / CONFIG_FILE
     path.write_text(f"{path.read_text()}max_data_age_days = 5\n")
-    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
     assert "late the newest samples are of 2026-01-03" in (said := capsys.readouterr().out)
     assert "max_data_age_days allows 5" in said
-    assert main(["status", "--home", str(home.path)]) == 0  # a look is no check
+    assert main(["ops", "status", "--home", str(home.path)]) == 0  # a look is no check
 
 
 def test_a_missing_day_is_told_of(
@@ -38,7 +38,7 @@ def test_a_missing_day_is_told_of(
 ) -> None:
     home = make_home(2)
     publish(home, date(2026, 1, 5))
-    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
     assert "missing samples of 2026-01-03, 2026-01-04; longreel_rebuild publishes them" in capsys.readouterr().out
 
 
@@ -54,14 +54,14 @@ def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
     publish_other(home, "events", day, "e1", {})
     publish_other(home, "history", day, "h1", {f"events/{day}": "e1"})
     publish_other(home, "events", day, "e2", {})
-    assert main(["status", "--home", str(home.path), "--check"]) == 0
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 0
     assert f"superseded: history base {day}, which is not read; the next build removes it" in capsys.readouterr().out
     publish_other(home, "samples", day, "s1", {f"events/{day}": "e1"})
-    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
     assert f"stale samples {day}: events/{day} was e1, is e2" in capsys.readouterr().out
     publish_other(home, "samples", day, "s1", {f"events/{day}": "e2"})
     publish_other(home, "history", day, "h1", {"raw": "r"})
-    assert main(["status", "--home", str(home.path), "--check"]) == 1
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
     assert f"stale imported archive through {day}" in capsys.readouterr().out
 
 
@@ -71,7 +71,7 @@ def test_orphaned_builds_are_counted_and_need_no_action(
     home = make_home(1)
     writer = home.lake.writer("events", date(2026, 1, 9))
     (Path(writer.path) / LEASE_FILE).write_text("1700000000")
-    assert main(["status", "--home", str(home.path), "--check"]) == 0
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 0
     assert "orphaned: 1 build of killed processes; the next ingest removes them" in capsys.readouterr().out
 
 
@@ -82,6 +82,6 @@ def test_a_tracking_server_that_is_away_is_named_after_seconds(
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    for step in ("status", "history"):
-        assert main([step, "--home", str(home.path)]) == TransientError.exit_code
+    for command in ("ops status", "model promotions"):
+        assert main([*command.split(), "--home", str(home.path)]) == TransientError.exit_code
         assert f"the MLflow server {uri} gives no answer" in capsys.readouterr().err

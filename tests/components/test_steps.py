@@ -36,18 +36,18 @@ def home(make_home: MakeHome) -> Home:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["train", "--date", "yesterday"], 2, "expected a day as YYYY-MM-DD, got 'yesterday'"),
-        (["train", "--date", "2026-01-03"], 3, "at least 2 days before it, published are none"),
-        (["evaluate", "--date", "2026-01-03", "--version", "1"], 2, "nothing is registered"),
-        (["evaluate", "--date", "2026-01-03", "--champion"], 2, "there is no champion yet"),
-        (["evaluate", "--date", "2026-01-03", "--model", "/nowhere"], 3, "nothing is published"),
-        (["decide", "--candidate", "/nowhere/report.json"], 2, "no report at /nowhere/report.json"),
-        (["promote", "--decision", "/nowhere/decision.json", "--version", "1"], 2, "no decision at"),
-        (["promote", "--date", "2026-01-03"], 2, "no retrain was finished for 2026-01-03"),
-        (["promote", "--version", "1"], 2, "--date DAY, or --decision FILE and --version N"),
-        (["rollback"], 2, "has no champion, so there is nothing to roll back"),
-        (["score", "--input", "/nowhere.parquet", "--output", "x"], 2, "no request table at /nowhere.parquet"),
-        (["retrain", "--date", "2026-01-03"], 3, "samples of 2026-01-03 expected"),
+        (["model", "train", "--date", "yesterday"], 2, "expected a day as YYYY-MM-DD, got 'yesterday'"),
+        (["model", "train", "--date", "2026-01-03"], 3, "at least 2 days before it, published are none"),
+        (["model", "evaluate", "--date", "2026-01-03", "--version", "1"], 2, "nothing is registered"),
+        (["model", "evaluate", "--date", "2026-01-03", "--champion"], 2, "there is no champion yet"),
+        (["model", "evaluate", "--date", "2026-01-03", "--model", "/nowhere"], 3, "nothing is published"),
+        (["model", "decide", "--candidate", "/nowhere/report.json"], 2, "no report at /nowhere/report.json"),
+        (["model", "promote", "--decision", "/nowhere/decision.json", "--version", "1"], 2, "no decision at"),
+        (["model", "promote", "--date", "2026-01-03"], 2, "no retrain was finished for 2026-01-03"),
+        (["model", "promote", "--version", "1"], 2, "--date DAY, or --decision FILE and --version N"),
+        (["model", "rollback"], 2, "has no champion, so there is nothing to roll back"),
+        (["model", "score", "--input", "/nowhere.parquet", "--output", "x"], 2, "no request table at /nowhere.parquet"),
+        (["ops", "retrain", "--date", "2026-01-03"], 3, "samples of 2026-01-03 expected"),
     ],
 )
 def test_a_mistake_ends_with_a_message_and_its_exit_code(
@@ -55,7 +55,7 @@ def test_a_mistake_ends_with_a_message_and_its_exit_code(
 ) -> None:
     assert main([words[0], "--home", str(home.path), *words[1:]]) == code
     error = capsys.readouterr().err
-    assert error.startswith(f"longreel {words[0]}: error: ")
+    assert error.startswith(f"longreel {words[0]} {words[1]}: error: ")
     assert said in error
 
 
@@ -65,18 +65,18 @@ def test_score_names_missing_columns(home: Home, tmp_path: Path, capsys: pytest.
 
     pq.write_table(pa.table({"user_id": [1]}), tmp_path / "in.parquet")
     words = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
-    assert main(["score", "--home", str(home.path), *words]) == 2
+    assert main(["model", "score", "--home", str(home.path), *words]) == 2
     assert "lacks columns user_features, history_time_ms" in capsys.readouterr().err
     (tmp_path / "in.parquet").write_text("not parquet")
-    assert main(["score", "--home", str(home.path), *words]) == 2
+    assert main(["model", "score", "--home", str(home.path), *words]) == 2
     assert "is not a request table" in capsys.readouterr().err
 
 
 def test_due_exits_99_when_not_due_and_0_when_due(make_home: MakeHome, capsys: pytest.CaptureFixture[str]) -> None:
     home = str(make_home(3).path)
-    assert main(["due", "--home", home, "--date", "2026-01-02"]) == 99
+    assert main(["ops", "should-retrain", "--home", home, "--date", "2026-01-02"]) == 99
     assert "not due: 1 published days lie before 2026-01-02" in capsys.readouterr().out
-    assert main(["due", "--home", home, "--date", "2026-01-03"]) == 0
+    assert main(["ops", "should-retrain", "--home", home, "--date", "2026-01-03"]) == 0
     assert capsys.readouterr().out.startswith("due: ")
 
 
@@ -86,11 +86,11 @@ def test_decide_writes_the_decision_beside_the_candidates_report(
     (tmp_path / "ours.json").write_text(report(0.005).to_json())
     (tmp_path / "theirs.json").write_text(report(model="champion").to_json())
     words = ["--candidate", str(tmp_path / "ours.json"), "--champion", str(tmp_path / "theirs.json")]
-    assert main(["decide", "--home", str(home.path), *words]) == 0
+    assert main(["model", "decide", "--home", str(home.path), *words]) == 0
     assert json.loads((tmp_path / "decision.json").read_text())["outcome"] == "promote"
     assert "champion/better" in capsys.readouterr().out
     (tmp_path / "ours.json").write_text("{}")
-    assert main(["decide", "--home", str(home.path), *words]) == 2
+    assert main(["model", "decide", "--home", str(home.path), *words]) == 2
     assert "not an evaluation report" in capsys.readouterr().err
 
 
@@ -216,11 +216,11 @@ def test_summary_shows_what_the_checkpoint_warned_of(home: Home, report: Report)
 
 
 def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--home", str(make_home().path)]) == 0
+    assert main(["ops", "status", "--home", str(make_home().path)]) == 0
     said = capsys.readouterr().out
     assert "champion: none yet" in said
     assert "no samples are published" in said
-    assert main(["status", "--home", str(make_home(3, name="begun").path)]) == 0
+    assert main(["ops", "status", "--home", str(make_home(3, name="begun").path)]) == 0
     said = capsys.readouterr().out
     assert "2026-01-03" in said
     assert "training for 2026-01-03: due" in said
@@ -232,7 +232,7 @@ def test_status_prints_a_reason_as_it_is_though_it_names_a_section_in_brackets(
     home = make_home(3)
     settings = home.path / CONFIG_FILE
     settings.write_text(settings.read_text() + "max_data_age_days = 1\n")
-    assert main(["status", "--home", str(home.path)]) == 0
+    assert main(["ops", "status", "--home", str(home.path)]) == 0
     assert "; [retrain] max_data_age_days allows 1." in capsys.readouterr().out
 
 
@@ -244,7 +244,7 @@ def test_status_counts_suppressed_users_and_names_an_unfinished_request(
     Path(home.lake.storage.path(FOLDER)).mkdir()
     write_request(home.lake.storage, replace(done, finished=done.began))
     write_request(home.lake.storage, cut)
-    assert main(["status", "--home", str(home.path)]) == 0
+    assert main(["ops", "status", "--home", str(home.path)]) == 0
     said = capsys.readouterr().out
     assert "suppressed: 3 users" in said
     assert f"unfinished forget of 2 users, begun at {cut.began}" in said

@@ -32,13 +32,13 @@ def not_a_database(folder: Path) -> str:
         (lambda folder: f"postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/d", 5, "lets nobody in (connection"),
     ],
 )
-@pytest.mark.parametrize("step", ["history", "status"])
+@pytest.mark.parametrize("command", ["model promotions", "ops status"])
 def test_a_wrong_place_of_mlflow_is_told(
-    step: str, place: Any, code: int, said: str, make_home: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+    command: str, place: Any, code: int, said: str, make_home: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     home = make_home()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place(tmp_path))
-    assert main([step, "--home", str(home.path)]) == code
+    assert main([*command.split(), "--home", str(home.path)]) == code
     told = capsys.readouterr().err
     assert said in told
     assert "secret" not in told
@@ -52,11 +52,11 @@ def test_damaged_records_are_named(make_home: Any, capsys: Any) -> None:
     for path in (done, summary):
         path.parent.mkdir(parents=True)
         path.write_text('{"version": 1, "run')
-    assert main(["train", *words]) == 2
+    assert main(["model", "train", *words]) == 2
     assert f"{done} is damaged" in capsys.readouterr().err
     decision = summary.with_name("decision.json")
     decision.write_text("{")
-    assert main(["promote", *words]) == 2
+    assert main(["model", "promote", *words]) == 2
     assert f"{decision} is not a decision" in capsys.readouterr().err
-    assert main(["promote", "--home", str(home.path), "--decision", str(decision), "--version", "1"]) == 2
+    assert main(["model", "promote", "--home", str(home.path), "--decision", str(decision), "--version", "1"]) == 2
     assert f"{decision} is not a decision" in capsys.readouterr().err

@@ -99,7 +99,7 @@ def test_the_daily_dag_is_one_chain_that_emits_an_asset_event_and_then_looks_for
     assert daily["catchup"]
     assert daily["max_active_runs"] == 1
     assert edges(daily) == {
-        "arrived": ["ingest"],
+        "check_arrival": ["ingest"],
         "ingest": ["build_samples"],
         "build_samples": ["announce"],
         "announce": ["stale"],
@@ -115,14 +115,14 @@ def edges(dag: dict) -> dict[str, list[str]]:
 
 def test_a_run_waits_for_its_raw_day_without_holding_a_worker_and_is_told_of_when_late(tmp_path: Path) -> None:
     read = read_dags(tmp_path, LONGREEL_ARRIVAL_HOURS="6", LONGREEL_ARRIVAL_POLL_S="60", LONGREEL_DEADLINE_HOURS="8")
-    arrived = read["longreel_daily"]["tasks"]["arrived"]
+    arrived = read["longreel_daily"]["tasks"]["check_arrival"]
     assert (arrived["mode"], arrived["timeout"], arrived["poke_interval"]) == ("reschedule", 6 * 3600, 60)
     (deadline,) = read["longreel_daily"]["deadline"]
     # Airflow 3.3.2 refuses to clear a run that has yet to miss a DagRunQueuedAtDeadline; a logical date is never there.
     assert deadline["reference"]["reference_type"] == "AverageRuntimeDeadline"
     assert deadline["reference"]["min_runs"] == 1
     assert deadline["interval"]["__data__"] == 8 * 3600
-    assert deadline["callback"]["__data__"]["path"] == "longreel.dags.notify.late"
+    assert deadline["callback"]["__data__"]["path"] == "longreel.dags.notify.notify_late"
 
 
 def test_runs_start_the_day_after_their_log_day(snapshot: dict) -> None:
@@ -133,7 +133,7 @@ def test_runs_start_the_day_after_their_log_day(snapshot: dict) -> None:
 def test_the_training_dag_is_woken_by_partitions_and_asks_first(snapshot: dict) -> None:
     train = snapshot["longreel_train"]
     assert train["max_active_runs"] == 1
-    assert edges(train) == {"due": ["retrain"], "retrain": []}
+    assert edges(train) == {"should_retrain": ["retrain"], "retrain": []}
 
 
 def test_whatever_is_heavy_is_in_a_pool_that_the_committed_file_makes(snapshot: dict) -> None:
@@ -163,7 +163,7 @@ def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(snapshot
     assert "NullTimetable" in snapshot["longreel_watch"]["schedule"]["__type"]
     assert "PartitionedAtRuntime" in snapshot["longreel_rebuild"]["schedule"]["__type"]
     live = read_dags(tmp_path, LONGREEL_LAST_DAY="", LONGREEL_REBUILD_CRON="0 5 * * *", LONGREEL_HOME="/my home")
-    assert "status --home '/my home' --check" in live["longreel_watch"]["tasks"]["look"]["bash_command"]
+    assert "ops status --home '/my home' --check" in live["longreel_watch"]["tasks"]["check_status"]["bash_command"]
     assert live["longreel_watch"]["schedule"]["__var"]["expression"] == "0 */6 * * *"
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
 
@@ -219,7 +219,7 @@ def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapsho
     asked = read_dags(tmp_path, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
     train = asked["longreel_train"]["tasks"]
     assert {name: task["next"] for name, task in train.items()} == {
-        "due": ["retrain"],
+        "should_retrain": ["retrain"],
         "retrain": ["proposal"],
         "proposal": ["approve"],
         "approve": ["promote"],
@@ -250,7 +250,7 @@ def test_with_a_train_job_the_candidate_is_trained_by_a_task_before_whatever_jud
     switched = {"LONGREEL_TRAIN_JOB": "/no-such-file", "LONGREEL_APPROVAL": "1"}
     read = read_dags(tmp_path, **switched)["longreel_train"]
     assert edges(read) == {
-        "due": ["train"],
+        "should_retrain": ["train"],
         "train": ["retrain"],
         "retrain": ["proposal"],
         "proposal": ["approve"],
@@ -306,11 +306,12 @@ def test_who_asks_for_a_training_is_read_off_the_run_and_its_events(tmp_path: Pa
 
 TOLD = """
 import json
-from longreel.dags.longreel_rebuild import kinds_of
+from longreel.dags.longreel_rebuild import event_kinds
 was, now = {"05": "a", "06": "b", "07": "c"}, {"05": "a", "06": "x", "07": "y"}
 print("ASKED" + json.dumps([
-    kinds_of(was, now, True), kinds_of(was, was, True), kinds_of(was, now | {"08": "d"}, True), kinds_of({}, was, True),
-    kinds_of({"05": "a", "07": "c"}, {"05": "a", "06": "b", "07": "y"}, True), kinds_of(was, now | {"08": "d"}, False),
+    event_kinds(was, now, True), event_kinds(was, was, True), event_kinds(was, now | {"08": "d"}, True),
+    event_kinds({}, was, True), event_kinds({"05": "a", "07": "c"}, {"05": "a", "06": "b", "07": "y"}, True),
+    event_kinds(was, now | {"08": "d"}, False),
 ]))
 """
 
@@ -345,11 +346,11 @@ import asyncio, json, sys, types
 from longreel.dags import notify
 from longreel.dags.notify import WebhookNotifier
 run = types.SimpleNamespace(partition_key="2026-01-09")
-for task in ("retrain", "due"):
+for task in ("retrain", "should_retrain"):
     ti = types.SimpleNamespace(task_id=task, log_url="http://127.0.0.1/log")
     WebhookNotifier("hook", "longreel_train 2026-01-09: " + task)({"ti": ti, "dag_run": run})
 late = {"dag_run": {"dag_id": "longreel_daily", "partition_key": "2026-01-10"}, "deadline": {}}
-asyncio.run(notify.late(context=late))
+asyncio.run(notify.notify_late(context=late))
 """
 
 

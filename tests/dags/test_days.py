@@ -1,7 +1,7 @@
 """Late, unchanged, backfilled and corrected days under a real Airflow: each builds what it has to, and trains nothing.
 
 The policy would train for every day but for one thing: the simulated days lie too far back for `max_data_age_days`. So
-whether a day was asked about at all shows in the reason that `due` gives.
+whether a day was asked about at all shows in the reason that `should_retrain` gives.
 """
 
 import http.server
@@ -37,7 +37,7 @@ CORRECTION = "published again, as it or a day before it was corrected or came la
 
 def step(home: Home, *words: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]],
+        [sys.executable, "-m", "longreel", *words[0].split(), "--home", str(home.path), *words[1:]],
         capture_output=True,
         text=True,
         check=False,
@@ -98,7 +98,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     policy = "[retrain]\nmin_train_days = 1\nmax_data_age_days = 30\n"
     (home.path / CONFIG_FILE).write_text(text[: text.index("[retrain]")] + policy)
     step(home, "simulate", "--days", "4", "--users", "60", "--items", "300")
-    for name in ("ingest", "build-samples"):
+    for name in ("data ingest", "data build-samples"):
         step(home, name, "--start", str(DAYS[0]), "--end", str(DAYS[1]))
     raw_day(home, DAYS[2]).rename(home.path / "later")
     return home
@@ -149,11 +149,11 @@ def published(home: Home) -> dict[date, tuple[str, str]]:
 
 
 def asked_about(airflow: Airflow, day: date, number: int) -> str:
-    """What `due` said in the newest of a day's training runs; nothing was trained in any."""
+    """What `should_retrain` said in the newest of a day's training runs; nothing was trained in any."""
     runs = airflow.ended("longreel_train", number, partition_key=str(day))
     for run in runs:
         assert {name: task["state"] for name, task in airflow.tasks(run).items()}["retrain"] == "skipped"
-    return airflow.log(runs[-1], "due")
+    return airflow.log(runs[-1], "should_retrain")
 
 
 def test_an_unchanged_day_is_left_as_it_is_and_its_event_trains_nothing(home: Home, airflow: Airflow) -> None:
@@ -175,7 +175,7 @@ def test_a_backfill_waits_for_a_day_that_is_not_there_and_asks_for_no_training(
 
     def waiting() -> bool:
         runs = airflow.runs("longreel_daily", partition_key=str(DAYS[2]))
-        return bool(runs) and airflow.tasks(runs[0])["arrived"]["state"] == "up_for_reschedule"
+        return bool(runs) and airflow.tasks(runs[0])["check_arrival"]["state"] == "up_for_reschedule"
 
     airflow.until(waiting, "the third day waits")
     late = f"longreel_daily {DAYS[2]}: not done by its deadline"
@@ -232,7 +232,7 @@ def test_where_nothing_has_changed_a_rebuild_skips_and_a_person_is_told_why_noth
     assert {task["state"] for task in tasks.values()} == {"skipped"}
     (run,) = airflow.ended("longreel_train", 1, run_type="manual")
     assert airflow.tasks(run)["retrain"]["state"] == "skipped"
-    assert f"{TOO_OLD}. (force trains all the same)" in airflow.log(run, "due")
+    assert f"{TOO_OLD}. (force trains all the same)" in airflow.log(run, "should_retrain")
     assert published(home) == before
 
 

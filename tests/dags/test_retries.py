@@ -13,7 +13,7 @@ from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityE
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED, AGAIN = "failed", "up_for_retry"
-LOCAL, SPARK, LOOK = ("longreel_train", "retrain"), ("longreel_daily", "ingest"), ("longreel_daily", "arrived")
+LOCAL, SPARK, LOOK = ("longreel_train", "retrain"), ("longreel_daily", "ingest"), ("longreel_daily", "check_arrival")
 CASES = [  # a task, the command that its step is, what becomes of the task
     (*LOCAL, f"exit {LongreelError.exit_code}", FAILED),
     (*LOCAL, f"exit {QualityError.exit_code}", FAILED),

@@ -8,50 +8,84 @@ from pathlib import Path
 
 import pytest
 
-from longreel.cli import STEPS, main
+from longreel.cli import COMMANDS, GROUPS, main
 from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import end_session, free_port, session_members
 from longreel.init import write_config
 from longreel.lake.home import Home
 
 
-def test_help_lists_every_step_and_loads_no_heavy_library() -> None:
+def test_help_lists_every_command_and_loads_no_heavy_library() -> None:
     heavy = {"torch", "pyspark", "mlflow", "airflow", "kfp"}
     code = f"import sys; from longreel.cli import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert all(step in shown for step in STEPS)
+    assert all(f"  {command} " in shown for command in COMMANDS)
     codes = [line.split()[0] for line in shown.partition("exit codes:")[2].splitlines() if line.startswith("  ")]
     assert codes == ["0", "1", "2", "3", "4", "5", "99", "130", "143"]
     assert shown.strip().endswith("[]")
 
 
-def test_unknown_step(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ingets"]) == 2
-    assert "unknown step 'ingets'" in capsys.readouterr().err
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_help_of_a_group_lists_its_commands_and_the_exit_codes(
+    group: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([group, "--help"]) == 0
+    shown = capsys.readouterr().out
+    listed = [line.split("  ")[1] for line in shown.partition("exit codes:")[0].splitlines() if line.startswith("  ")]
+    assert listed == [command for command in COMMANDS if command.startswith(f"{group} ")]
+    assert "  99   SKIP" in shown
+    assert main([group]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        ("ingets", "longreel data ingest"),
+        ("ingest --date 2026-01-05", "longreel data ingest"),
+        ("data stael", "longreel data stale"),
+        ("model status", "longreel ops status"),
+        ("arrived", "longreel data check-arrival"),
+        ("retrain", "longreel ops retrain"),
+    ],
+)
+def test_a_wrong_command_names_the_nearest(words: str, nearest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert f"did you mean `{nearest}`?" in capsys.readouterr().err
+
+
+def test_a_command_like_no_other_points_to_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["xyzzy"]) == 2
+    assert "unknown command 'xyzzy'; `longreel --help` lists all" in capsys.readouterr().err
     assert main([]) == 2
 
 
-@pytest.mark.parametrize("step", [name for name in STEPS if name not in ("init", "run", "simulate", "ui")])
-def test_every_step_without_a_home_says_so(step: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("init", "run", "simulate", "ui")])
+def test_every_step_without_a_home_says_so(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With no configuration, or no input file, a step ends in exit code 2 and says what is missing."""
     needed = {
-        "arrived": ["--date", "2026-01-05"],
-        "ingest": ["--date", "2026-01-05"],
-        "import-history": ["--through", "2026-01-05"],
-        "build-samples": ["--date", "2026-01-05"],
-        "forget": ["--user", "7"],
-        "train": ["--date", "2026-01-05"],
-        "evaluate": ["--date", "2026-01-05", "--champion"],
-        "decide": ["--candidate", str(tmp_path / "none.json")],
-        "promote": ["--decision", str(tmp_path / "none.json"), "--version", "1"],
-        "score": ["--input", str(tmp_path / "none.parquet"), "--output", str(tmp_path / "out.parquet"), "--champion"],
-        "due": ["--date", "2026-01-05"],
-        "retrain": ["--date", "2026-01-05"],
-        "reproduce": ["0123"],
+        "data check-arrival": ["--date", "2026-01-05"],
+        "data ingest": ["--date", "2026-01-05"],
+        "data import-history": ["--through", "2026-01-05"],
+        "data build-samples": ["--date", "2026-01-05"],
+        "data forget": ["--user", "7"],
+        "model train": ["--date", "2026-01-05"],
+        "model evaluate": ["--date", "2026-01-05", "--champion"],
+        "model decide": ["--candidate", str(tmp_path / "none.json")],
+        "model promote": ["--decision", str(tmp_path / "none.json"), "--version", "1"],
+        "model score": [
+            "--input",
+            str(tmp_path / "none.parquet"),
+            "--output",
+            str(tmp_path / "out.parquet"),
+            "--champion",
+        ],
+        "ops should-retrain": ["--date", "2026-01-05"],
+        "ops retrain": ["--date", "2026-01-05"],
+        "model reproduce": ["0123"],
     }
-    assert main([step, "--home", str(tmp_path / "nowhere"), *needed.get(step, [])]) == 2
-    missing = {"decide": "no report at", "promote": "no decision at", "score": "no request table at"}
-    assert missing.get(step, "`longreel init` writes one") in capsys.readouterr().err
+    assert main([*command.split(), "--home", str(tmp_path / "nowhere"), *needed.get(command, [])]) == 2
+    missing = {"model decide": "no report at", "model promote": "no decision at", "model score": "no request table at"}
+    assert missing.get(command, "`longreel init` writes one") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -70,8 +104,8 @@ def test_what_the_system_refuses_is_told_in_words(
         pytest.skip(f"no {out} on this system")
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
-    assert main(["evaluate", "--home", "home", "--date", "2026-01-05", "--version", "0", "--out", out]) == code
-    assert re.search(f"longreel evaluate: error: {said}", capsys.readouterr().err)
+    assert main(["model", "evaluate", "--home", "home", "--date", "2026-01-05", "--version", "0", "--out", out]) == code
+    assert re.search(f"longreel model evaluate: error: {said}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("where", ["home/longreel.toml", "home"])
@@ -86,12 +120,12 @@ def test_a_home_that_cannot_be_one_is_refused(where: str, tmp_path: Path, capsys
 @pytest.mark.parametrize(
     "words",
     [
-        ["history", "--last", "0"],
-        ["history", "--last", "two"],
-        ["outdated", "--raw-days", "-1"],
-        ["evaluate", "--date", "2026-01-05", "--version", "-1"],
-        ["score", "--input", "i", "--output", "o", "--version", "0"],
-        ["score", "--input", "i", "--output", "o", "--window", "-1"],
+        ["model", "promotions", "--last", "0"],
+        ["model", "promotions", "--last", "two"],
+        ["data", "stale", "--raw-days", "-1"],
+        ["model", "evaluate", "--date", "2026-01-05", "--version", "-1"],
+        ["model", "score", "--input", "i", "--output", "o", "--version", "0"],
+        ["model", "score", "--input", "i", "--output", "o", "--window", "-1"],
         ["run", "--days", "0"],
     ],
 )
@@ -105,15 +139,18 @@ def test_a_number_out_of_range_is_refused(words: list[str], capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("given", ["s3://bucket/lake", "s3:/bucket/lake", "gs://bucket/lake", "lake", "~/lake"])
-@pytest.mark.parametrize("step", ["due", "build-samples", "status"])
+@pytest.mark.parametrize("command", ["ops should-retrain", "data build-samples", "ops status"])
 def test_a_lake_that_is_no_absolute_path_is_refused(
-    step: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = tmp_path / "home"
     assert main(["init", "--home", str(home)]) == 0
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LONGREEL_LAKE", given)
-    assert main([step, "--home", str(home), *([] if step == "status" else ["--date", "2026-01-05"])]) == 2
+    assert (
+        main([*command.split(), "--home", str(home), *([] if command == "ops status" else ["--date", "2026-01-05"])])
+        == 2
+    )
     assert "LONGREEL_LAKE: expected an absolute path that every machine sees" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 

@@ -110,6 +110,8 @@ def test_another_run_adds_a_day_and_judges_it_against_the_champion_though_interr
 
 
 def test_a_day_can_be_looked_at_without_the_scheduler(home: Home) -> None:
-    shown = subprocess.run([*CLI, "status", "--home", str(home.path)], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [*CLI, "ops", "status", "--home", str(home.path)], capture_output=True, text=True, check=True
+    )
     assert "champion" in shown.stdout
     assert Path(home.path / "reports").is_dir()

@@ -1,6 +1,7 @@
 """Every kustomization renders, and what comes out is valid to the last field, pinned, bounded and without rights it
 does not need."""
 
+import argparse
 import importlib
 import json
 import os
@@ -12,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from longreel.cli import STEPS, parser_for
+from longreel.cli import COMMANDS, command_parser, split_command
 from tests.manifests.rendering import (
     CUSTOM,
     DAYS,
@@ -170,7 +171,7 @@ def test_an_overlay_can_name_a_registry_for_every_image(folder: str, tmp_path: P
 
 
 def commands(folder: str) -> Iterator[list[str]]:
-    """Every longreel command line: the step and its options."""
+    """The words of every longreel command line."""
     for application in of_kind(folder, "SparkApplication"):
         assert application["spec"]["mainApplicationFile"] == "local:///opt/longreel/longreel/__main__.py"
         yield application["spec"]["arguments"]
@@ -188,23 +189,30 @@ def commands(folder: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("folder", DAYS)
 def test_every_command_is_one_that_the_program_takes(folder: str) -> None:
     found = list(commands(folder))
-    assert sorted(step for step, *_ in found) == ["build-samples", "ingest", "retrain", "train"]
-    for step, *options in found:
-        module = importlib.import_module(STEPS[step][0])
-        parser = parser_for(step)
-        module.add_arguments(parser)
-        assert parser.parse_args(options).date == "1970-01-01"
+    read = [split_command(words) for words in found]
+    assert sorted(command for command, _ in read) == [
+        "data build-samples",
+        "data ingest",
+        "model train",
+        "ops retrain",
+    ]
+    for command, options in read:
+        assert parser_of(command).parse_args(options).date == "1970-01-01"
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    parser = command_parser(command)
+    importlib.import_module(COMMANDS[command][0]).add_arguments(parser)
+    return parser
 
 
 def test_commands_in_the_docs_are_ones_that_the_program_takes() -> None:
     text = (ROOT / "docs/cluster.md").read_text()
-    found = re.findall(r"-- longreel ([a-z-]+)((?: --?\S+(?: [^\s-]\S*)?)*)", text)
+    found = re.findall(r"-- longreel ((?:[a-z-]+ )?[a-z-]+)((?: --?\S+(?: [^\s-]\S*)?)*)", text)
     assert found
-    for step, options in found:
-        module = importlib.import_module(STEPS[step][0])
-        parser = parser_for(step)
-        module.add_arguments(parser)
-        parser.parse_args(options.split())
+    for words, options in found:
+        command, rest = split_command(words.split())
+        parser_of(command).parse_args([*rest, *options.split()])
 
 
 @pytest.mark.parametrize("folder", STANDING)

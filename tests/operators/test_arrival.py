@@ -12,7 +12,7 @@ from longreel.operators.arrival import RawDaySensor
 
 def looked(exit_code: int, waited: timedelta) -> Any:
     """One look, by a task that first looked some time ago."""
-    sensor = RawDaySensor(task_id="arrived", bash_command=f"exit {exit_code}", timeout=timedelta(hours=2))
+    sensor = RawDaySensor(task_id="check_arrival", bash_command=f"exit {exit_code}", timeout=timedelta(hours=2))
     first = datetime.now(UTC) - waited
     task = SimpleNamespace(get_first_reschedule_date=lambda context: first)
     return sensor.execute({"ti": task, "dag_run": SimpleNamespace(partition_key="2026-01-05")})

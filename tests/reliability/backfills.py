@@ -134,11 +134,11 @@ def _backfilled(stack: Stack, days: list[date], behavior: str, *words: str) -> l
 
 def _built_in_order(home: Home, days: Sequence[date]) -> None:
     """Ingest days by hand, then build the samples of all ingested days anew, oldest first."""
-    step(home, "ingest", "--start", str(days[0]), "--end", str(days[-1]))
+    step(home, "data ingest", "--start", str(days[0]), "--end", str(days[-1]))
     for name in ("samples", "history"):
         shutil.rmtree(Path(home.lake.root) / name, ignore_errors=True)
     known = list(home.lake.days("events"))
-    step(home, "build-samples", "--start", str(known[0]), "--end", str(known[-1]))
+    step(home, "data build-samples", "--start", str(known[0]), "--end", str(known[-1]))
 
 
 def _ended_at_once(stack: Stack, runs: list[dict[str, Any]], rebuilds: list[dict[str, Any]]) -> int:
@@ -162,7 +162,7 @@ def _require_asked_nothing(stack: Stack) -> None:
     asked = [
         run["partition_key"]
         for run in stack.runs(TRAIN)
-        if not any(each in log_of(stack.home, TRAIN, run["dag_run_id"], "due") for each in NOT_ASKED)
+        if not any(each in log_of(stack.home, TRAIN, run["dag_run_id"], "should_retrain") for each in NOT_ASKED)
     ]
     assert sorted(asked) == [str(day) for day in SCHEDULED]
 

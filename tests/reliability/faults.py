@@ -384,8 +384,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
 # Things that go wrong without anything dying
 @fault(
     "two-runs",
-    "a second run of the day in Airflow, `longreel ingest` by hand while the first one ingests, and `longreel retrain` "
-    "by hand while the DAG's trains the same candidate",
+    "a second run of the day in Airflow, `longreel data ingest` by hand while the first one ingests, and "
+    "`longreel ops retrain` by hand while the DAG's trains the same candidate",
     RIGHT,
 )
 def two_runs(world: World, where: Path) -> str:
@@ -394,9 +394,9 @@ def two_runs(world: World, where: Path) -> str:
         stack.first(DAILY, day)
         stack.trigger(DAILY, day)
         until(lambda: live("java", " ingest ", str(home.path)), "an ingest")
-        ingest = by_hand(stack, "ingest", "--date", day)
+        ingest = by_hand(stack, "data ingest", "--date", day)
         until(lambda: list(home.work.glob("train/*/checkpoints/step-*")), "a training", 900)
-        retrain = by_hand(stack, "retrain", "--date", day)
+        retrain = by_hand(stack, "ops retrain", "--date", day)
         told = [each.communicate(timeout=900)[0] for each in (ingest, retrain)]
         stack.quiet()
         runs = stack.runs(DAILY, day)
@@ -417,7 +417,7 @@ def two_runs(world: World, where: Path) -> str:
 def by_hand(stack: Stack, *words: str) -> "subprocess.Popen[str]":
     """`longreel WORDS` beside Airflow, in its environment."""
     return subprocess.Popen(
-        [sys.executable, "-m", "longreel", words[0], "--home", str(stack.home.path), *words[1:]],
+        [sys.executable, "-m", "longreel", *words[0].split(), "--home", str(stack.home.path), *words[1:]],
         env=stack.airflow._environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -466,13 +466,13 @@ def bad_day(world: World, where: Path) -> str:
 )
 def answer_lost(world: World, where: Path) -> str:
     home, day = world.home(where), str(world.day)
-    for name in ("ingest", "build-samples"):
+    for name in ("data ingest", "data build-samples"):
         step(home, name, "--date", day)
     lose = [("model-versions/create", "-ledger"), ("model-versions/create", "model_digest")]
     lose += [("runs/create", "candidate")]
     with mlflow_server(where / "server", f"sqlite:///{where / 'server.db'}") as server:
         with losing(server.url, lose) as proxy:
-            step(home, "retrain", "--date", day, **{TRACKING_VARIABLE: proxy.url})
+            step(home, "ops retrain", "--date", day, **{TRACKING_VARIABLE: proxy.url})
             assert len(proxy.lost) == len(lose)
         ledger = Ledger(home, client_of(home, server.url))
         entries = ledger.entries()

@@ -69,7 +69,7 @@ hold_on_data_warning = false
 
 def step(home: Home, *words: str, **variables: str) -> str:
     """`longreel WORDS` for a home, by hand; its output."""
-    command = [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]]
+    command = [sys.executable, "-m", "longreel", *words[0].split(), "--home", str(home.path), *words[1:]]
     environment = airflow_environment(home, 0, variables)  # threads and libraries as under Airflow: the same bits
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
@@ -144,9 +144,9 @@ def make_world(folder: Path) -> World:
     if not facts.exists():
         shutil.rmtree(folder, ignore_errors=True)
         home = new_home(folder / "whole", 4)
-        for name in ("ingest", "build-samples"):
+        for name in ("data ingest", "data build-samples"):
             step(home, name, "--start", str(FIRST), "--end", str(day))
-        step(home, "train", "--date", str(day))
+        step(home, "model train", "--date", str(day))
         expected = {dataset: home.lake.require(dataset, day).digest for dataset in ("events", "samples")}
         (version,) = registry.versions(client_of(home), registry.model_name(home.config))
         shutil.copytree(home.path, template, ignore=shutil.ignore_patterns("mlflow", "work", "reports", f"date={day}"))

@@ -66,11 +66,11 @@ def write_raw(home: Home, day: date, rows: list[Row]) -> Path:
     return folder
 
 
-def longreel(home: Home, step: str, *words: str) -> int:
-    """Run a step in this process as the command line would."""
+def longreel(home: Home, command: str, *words: str) -> int:
+    """Run a command in this process as the command line would."""
     from longreel.cli import main
 
-    return main([step, "--home", str(home.path), *words])
+    return main([*command.split(), "--home", str(home.path), *words])
 
 
 def event(user: int = 1, item: int = 10, at: int = 0, **more: Any) -> Row:
@@ -105,8 +105,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
-    """`longreel STEP` in a process group of its own."""
-    command = [sys.executable, "-m", "longreel", words[0], "--home", str(home.path), *words[1:]]
+    """A `longreel` command in a process group of its own."""
+    command = [sys.executable, "-m", "longreel", *words[0].split(), "--home", str(home.path), *words[1:]]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)
 

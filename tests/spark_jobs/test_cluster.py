@@ -127,15 +127,15 @@ def digests(home: Home) -> dict[str, tuple[str, int]]:
 def test_a_cluster_gives_the_digests_of_local_mode(spark: Any, cluster: tuple[str, int], tmp_path: Path) -> None:
     master, page = cluster
     span = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
-    steps = [("ingest", *span), ("build-samples", "--date", str(DAYS[-1]))]
-    steps.append(("forget", "--user", "12"))
+    steps = [("data ingest", *span), ("data build-samples", "--date", str(DAYS[-1]))]
+    steps.append(("data forget", "--user", "12"))
     local, remote = (new_home(tmp_path / name, compact_every_days=1) for name in ("local", "cluster"))
     for home in (local, remote):
         write_log(home)
     for step, *words in steps:
         assert longreel(local, step, *words) == 0
         main = str(REPOSITORY / "longreel" / "__main__.py")
-        said = submit(master, tmp_path, main, step, "--home", str(remote.path), *words)
+        said = submit(master, tmp_path, main, *step.split(), "--home", str(remote.path), *words)
         assert DAYS[-1].isoformat() in said
     assert digests(local) == digests(remote)
     ran = [each["name"] for each in state_of(page)["completedapps"] if each["cores"] == 2]

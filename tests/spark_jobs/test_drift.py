@@ -153,7 +153,7 @@ def ordinary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(folder)
     for number in range(3):
         write_raw(home, DAY + timedelta(days=number), raw_day(number))
-    assert longreel(home, "ingest", "--start", str(DAY), "--end", str(TODAY - timedelta(days=1))) == 0
+    assert longreel(home, "data ingest", "--start", str(DAY), "--end", str(TODAY - timedelta(days=1))) == 0
     return home
 
 
@@ -187,11 +187,11 @@ def test_a_day_far_off_is_stopped_and_says_how_to_go_on(
     ordinary: Home, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], said: str
 ) -> None:
     write_raw(ordinary, TODAY, raw_day(3, **changes))
-    assert longreel(ordinary, "ingest", "--date", str(TODAY)) == 4
+    assert longreel(ordinary, "data ingest", "--date", str(TODAY)) == 4
     message = capsys.readouterr().err
     assert said in message
     assert "failed 1 of" in message
-    assert f"longreel ingest --date {TODAY} --accept-drift" in message
+    assert f"longreel data ingest --date {TODAY} --accept-drift" in message
     assert ordinary.lake.manifest("events", TODAY) is None
     summary = json.loads((ordinary.reports / str(TODAY) / "quality-events.json").read_text())
     assert not summary["success"]
@@ -200,7 +200,7 @@ def test_a_day_far_off_is_stopped_and_says_how_to_go_on(
 
 def test_a_day_somewhat_off_is_published_with_a_warning(ordinary: Home, capsys: pytest.CaptureFixture[str]) -> None:
     write_raw(ordinary, TODAY, raw_day(3, events=2_400))
-    assert longreel(ordinary, "ingest", "--date", str(TODAY)) == 0
+    assert longreel(ordinary, "data ingest", "--date", str(TODAY)) == 0
     (warning,) = ordinary.lake.require("events", TODAY).details["warnings"]
     assert warning.startswith("events of the day (median 4,000 of 3 trailing days): expected")
     assert f"warning: {warning}" in capsys.readouterr().out
@@ -208,7 +208,7 @@ def test_a_day_somewhat_off_is_published_with_a_warning(ordinary: Home, capsys: 
     summary = json.loads((ordinary.reports / str(TODAY) / "quality-events.json").read_text())
     assert summary["success"]
     assert summary["warnings"] == [warning]
-    assert longreel(ordinary, "status") == 0
+    assert longreel(ordinary, "ops status") == 0
     assert "warning events 2026-03-05: events of the day" in capsys.readouterr().out
 
 
@@ -217,20 +217,20 @@ def test_an_accepted_day_is_published_as_it_would_be_without_days_before_it(
 ) -> None:
     rows = raw_day(3, events=9_000)
     write_raw(ordinary, TODAY, rows)
-    assert longreel(ordinary, "ingest", "--date", str(TODAY)) == 4
-    assert longreel(ordinary, "status") == 0
+    assert longreel(ordinary, "data ingest", "--date", str(TODAY)) == 4
+    assert longreel(ordinary, "ops status") == 0
     assert "stopped events 2026-03-05: events of the day" in capsys.readouterr().out
-    assert longreel(ordinary, "ingest", "--date", str(TODAY), "--accept-drift") == 0
+    assert longreel(ordinary, "data ingest", "--date", str(TODAY), "--accept-drift") == 0
     manifest = ordinary.lake.require("events", TODAY)
     (warning,) = manifest.details["warnings"]
     assert warning.startswith("accepted: events of the day (median 4,000")
     assert f"warning: {warning}" in capsys.readouterr().out
     assert "[accepted] events of the day" in docs_of(ordinary, TODAY)
-    assert longreel(ordinary, "ingest", "--date", str(TODAY)) == 0  # as a cleared task would
+    assert longreel(ordinary, "data ingest", "--date", str(TODAY)) == 0  # as a cleared task would
 
     alone = make_home("alone")
     write_raw(alone, TODAY, rows)
-    assert longreel(alone, "ingest", "--date", str(TODAY)) == 0
+    assert longreel(alone, "data ingest", "--date", str(TODAY)) == 0
     first = alone.lake.require("events", TODAY)
     assert (first.digest, first.counts) == (manifest.digest, manifest.counts)
 
@@ -241,7 +241,7 @@ def test_a_past_day_is_judged_by_the_days_before_it_again(ordinary: Home) -> Non
     for number in range(1, 4):
         rows = [event(user, user, at=(3 + number) * DAY_MS) for user in range(5)]
         publish_events(ordinary, TODAY + timedelta(days=number), rows)
-    assert longreel(ordinary, "ingest", "--date", str(past), "--force") == 0
+    assert longreel(ordinary, "data ingest", "--date", str(past), "--force") == 0
     assert ordinary.lake.require("events", past) == before
 
 
@@ -250,13 +250,13 @@ def test_samples_whose_histories_requests_or_labels_change_are_stopped(
 ) -> None:
     home, last = make_home(samples="[drift]\nmin_days = 1"), DAY + timedelta(days=1)
     publish_events(home, DAY, user_day(0))
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
-    words = ("build-samples", "--date", str(last))
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
+    words = ("data build-samples", "--date", str(last))
     publish_events(home, last, user_day(1, first_user=1_000, clicks=1))  # nobody who was there before
     assert longreel(home, *words) == 4
     said = capsys.readouterr().err
     assert "history events a user (median 5.0 of 1 trailing days): expected" in said
-    assert f"longreel build-samples --date {last} --accept-drift" in said
+    assert f"longreel data build-samples --date {last} --accept-drift" in said
     publish_events(home, last, user_day(1, requests=20))
     assert longreel(home, *words) == 4
     assert "requests a user (median 5.0 of 1 trailing days): expected" in capsys.readouterr().err

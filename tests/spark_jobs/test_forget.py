@@ -71,10 +71,10 @@ def write(home: Any, log: dict[str, list[Row]]) -> None:
 
 
 def build(home: Any, *force: str) -> None:
-    assert longreel(home, "import-history", "--through", str(THROUGH), *force) == 0
-    assert longreel(home, "ingest", *SPAN, *force) == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH), *force) == 0
+    assert longreel(home, "data ingest", *SPAN, *force) == 0
     for day in DAYS:
-        assert longreel(home, "build-samples", "--date", str(day), "--accept-drift", *force) == 0
+        assert longreel(home, "data build-samples", "--date", str(day), "--accept-drift", *force) == 0
 
 
 def summary(home: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def at_once(original: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """The lake after a forget that nothing disturbed."""
     home = Home(tmp_path_factory.mktemp("at-once") / "home")
     shutil.copytree(original.path, home.path)
-    assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 0
+    assert longreel(home, "data forget", "--user", ANNA, "--user", SEVEN) == 0
     return home
 
 
@@ -146,7 +146,7 @@ def test_the_lake_is_that_of_a_log_without_the_users(
     home, log = built
     raw = contents(home.path / "raw")
     words = [word for user in users for word in ("--user", user)]
-    assert longreel(home, "forget", *words) == 0
+    assert longreel(home, "data forget", *words) == 0
     assert "models are not changed" in capsys.readouterr().out
     assert_gone(home, spark, users)
     assert contents(home.path / "raw") == raw
@@ -169,11 +169,11 @@ def test_the_lake_is_that_of_a_log_without_the_users(
     capsys.readouterr()
     build(home)
     assert capsys.readouterr().out.count("unchanged") == 1 + 2 * len(DAYS)
-    assert longreel(home, "ingest", *SPAN, "--force") == 0
+    assert longreel(home, "data ingest", *SPAN, "--force") == 0
     for day in DAYS:
-        assert longreel(home, "build-samples", "--date", str(day), "--accept-drift", "--force") == 0
+        assert longreel(home, "data build-samples", "--date", str(day), "--accept-drift", "--force") == 0
     assert (summary(home), set(contents(home.path / "lake"))) == (before, files)
-    assert longreel(home, "import-history", "--through", str(THROUGH), "--force") == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH), "--force") == 0
     assert summary(home)[f"history/{THROUGH}"][0] == summary(other)[f"history/{THROUGH}"][0]
     assert_gone(home, spark, users)
 
@@ -198,7 +198,7 @@ def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once
 def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: Any) -> None:
     home, log = built
     before = summary(home)
-    assert longreel(home, "forget", "--user", SEVEN) == 0
+    assert longreel(home, "data forget", "--user", SEVEN) == 0
     (record,) = erasure_requests(home.lake.storage)
     (path,) = (home.path / "lake" / "erasure_requests").glob("*.json")
     assert record.finished
@@ -217,21 +217,21 @@ def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: 
 
 def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: Any, built: Any, capsys: Any) -> None:
     home, log = built
-    assert longreel(home, "forget", "--user", ANNA) == 0
+    assert longreel(home, "data forget", "--user", ANNA) == 0
     tomorrow = DAYS[-1] + timedelta(days=1)
     late = [row(user, item, 4 * DAY_MS + item) for user in (ANNA, "ben") for item in range(3)]
     write_raw(home, tomorrow, [*late, row(ANNA, 9, 4 * DAY_MS, play_ms=-1)])
     write_raw(home, DAYS[0], [*log[str(DAYS[0])], {k: str(v) for k, v in row(ANNA, 77).items()}])  # a corrected day
     capsys.readouterr()
-    assert longreel(home, "ingest", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
+    assert longreel(home, "data ingest", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
     assert "7 rows = 3 events + 0 quarantined + 0 repeats + 4 suppressed" in capsys.readouterr().out
-    assert longreel(home, "build-samples", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
+    assert longreel(home, "data build-samples", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
     assert_gone(home, spark, (ANNA,))
     # A lake that begins with the tombstone: the archive is imported without the user too.
     suppressed = suppression_list(home.lake.storage)
     assert suppressed is not None
     assert len(suppressed.users) == 1
-    assert longreel(home, "import-history", "--through", str(THROUGH), "--force") == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH), "--force") == 0
     counts = home.lake.require("history", THROUGH).counts
     assert counts["suppressed"] == len({json.dumps(each) for each in log["history"] if each["user_id"] == ANNA})
 
@@ -239,18 +239,18 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
 def test_who_is_absent_or_forgotten_already_is_said(spark: Any, built: Any, capsys: Any) -> None:
     home, _ = built
     before = contents(home.path / "lake")
-    assert longreel(home, "forget", "--user", "nobody") == 3
+    assert longreel(home, "data forget", "--user", "nobody") == 3
     assert "user 1 of 1: nothing of theirs is in the lake" in capsys.readouterr().out
     assert {name: data for name, data in contents(home.path / "lake").items() if name in before} == before
-    assert longreel(home, "forget", "--user", ANNA, "--user", "nobody", "--user", "stranger") == 3
+    assert longreel(home, "data forget", "--user", ANNA, "--user", "nobody", "--user", "stranger") == 3
     assert "user 3 of 3" in (said := capsys.readouterr().out)
     assert "user 1 of 3" not in said
     assert "user 2 of 3" not in said  # forgotten before
     before = contents(home.path / "lake")
-    assert longreel(home, "forget", "--user", ANNA) == 0
+    assert longreel(home, "data forget", "--user", ANNA) == 0
     assert "forgotten already" in capsys.readouterr().out
     assert contents(home.path / "lake") == before
-    assert longreel(home, "forget", "--user", " ") == 2
+    assert longreel(home, "data forget", "--user", " ") == 2
     assert "no user id of this source" in capsys.readouterr().err
 
 
@@ -269,13 +269,13 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
             return publish(writer, **about)
 
         patch.setattr(PartitionWriter, "commit", until)
-        assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 2
+        assert longreel(home, "data forget", "--user", ANNA, "--user", SEVEN) == 2
     for dataset in DATASETS:
         for day in home.lake.days(dataset):
             manifest = home.lake.require(dataset, day)
             assert home.lake.read(manifest).num_rows == manifest.rows
     capsys.readouterr()
-    assert longreel(home, "forget", "--user", SEVEN, "--user", ANNA) == 0
+    assert longreel(home, "data forget", "--user", SEVEN, "--user", ANNA) == 0
     assert "going on with what was begun" in capsys.readouterr().out
     assert_gone(home, spark, (ANNA, SEVEN))
     (record,) = erasure_requests(home.lake.storage)
@@ -286,7 +286,7 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
 @pytest.mark.slow
 def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) -> None:
     home, _ = built
-    process = step(home, "forget", "--user", ANNA, "--user", SEVEN)
+    process = step(home, "data forget", "--user", ANNA, "--user", SEVEN)
     wait_for(lambda: any(each.removals for each in erasure_requests(home.lake.storage)), process)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
@@ -295,7 +295,7 @@ def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) 
         for day in home.lake.days(dataset):
             manifest = home.lake.require(dataset, day)
             assert home.lake.read(manifest).num_rows == manifest.rows
-    assert longreel(home, "forget", "--user", ANNA, "--user", SEVEN) == 0
+    assert longreel(home, "data forget", "--user", ANNA, "--user", SEVEN) == 0
     assert_gone(home, spark, (ANNA, SEVEN))
 
 
@@ -306,7 +306,7 @@ def test_a_build_that_was_begun_before_is_not_published(spark: Any, built: Any) 
     old = lake.require("events", day)
     writer = lake.writer("events", day)
     Path(writer.path, "part-0.parquet").write_bytes(Path(lake.paths(old)[0]).read_bytes())
-    assert longreel(home, "forget", "--user", ANNA) == 0
+    assert longreel(home, "data forget", "--user", ANNA) == 0
     with pytest.raises(LongreelError, match="users were erased while events of 2026-03-02 was being built"):
         writer.commit(digest=old.digest, inputs=old.inputs)
     assert not Path(writer.path).exists()

@@ -25,7 +25,7 @@ def test_any_base_gives_the_same_samples_and_a_rebuild_changes_nothing(spark: An
         publish_log(home)
         days = [(day, day) for day in DAYS[2:]] if name == "daily" else [(DAYS[2], DAYS[4])]
         for start, end in days:
-            assert longreel(home, "build-samples", "--start", str(start), "--end", str(end)) == 0
+            assert longreel(home, "data build-samples", "--start", str(start), "--end", str(end)) == 0
         digests.append([home.lake.require("samples", day).digest for day in DAYS[2:]])
         assert list(home.lake.days("history")) == bases
         assert max(len(row["history_item_id"]) for row in published(home, "samples", DAYS[4])) > 5
@@ -33,20 +33,20 @@ def test_any_base_gives_the_same_samples_and_a_rebuild_changes_nothing(spark: An
 
     before = contents(home.path / "lake")
     capsys.readouterr()
-    assert longreel(home, "build-samples", "--date", str(DAYS[4])) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAYS[4])) == 0
     assert "unchanged" in capsys.readouterr().out
-    assert longreel(home, "build-samples", "--date", str(DAYS[4]), "--force") == 0
+    assert longreel(home, "data build-samples", "--date", str(DAYS[4]), "--force") == 0
     assert contents(home.path / "lake") == before
 
 
 def test_a_base_made_from_events_that_changed_is_not_used(spark: Any, make_home: Any) -> None:
     home = make_home(compact_every_days=2)
     publish_log(home)
-    assert longreel(home, "build-samples", "--date", str(DAYS[2])) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAYS[2])) == 0
     assert list(home.lake.days("history")) == [DAYS[1]]
     publish_events(home, DAYS[0], [event(1, 777)])
     assert [one.day for one in stale_partitions(home.lake, ("history",))] == [DAYS[1]]
-    assert longreel(home, "build-samples", "--date", str(DAYS[3])) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAYS[3])) == 0
     assert stale_partitions(home.lake, ("history",)) == []  # and removed
     seen = {item for row in published(home, "samples", DAYS[3]) for item in row["history_item_id"]}
     assert 777 in seen
@@ -56,8 +56,8 @@ def test_a_gap_in_the_log_days_is_named(make_home: Any, capsys: Any) -> None:
     home = make_home()
     for day in (DAYS[0], DAYS[2], DAYS[3]):
         publish_events(home, day, [event()])
-    assert longreel(home, "build-samples", "--date", str(DAYS[3])) == 3
+    assert longreel(home, "data build-samples", "--date", str(DAYS[3])) == 3
     assert f"{DAYS[1]} is not published" in capsys.readouterr().err
-    assert longreel(home, "build-samples", "--date", str(DAYS[4])) == 3
+    assert longreel(home, "data build-samples", "--date", str(DAYS[4])) == 3
     assert f"events of {DAYS[4]}" in capsys.readouterr().err
     assert home.lake.manifest("samples", DAYS[3]) is None

@@ -58,7 +58,7 @@ def test_samples_on_an_archive_equal_plain_python(spark: Any, make_home: Any, se
     write_archive(home, [*old, late, nobody])
     for day, rows in zip(DAYS, logs, strict=True):
         write_raw(home, day, rows)
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
 
     base, archive = home.lake.require("history", THROUGH), events_of(old)
     assert (base.counts["input_rows"], base.counts["events"]) == (82, len(archive))
@@ -70,9 +70,9 @@ def test_samples_on_an_archive_equal_plain_python(spark: Any, make_home: Any, se
     assert list(home.lake.days("events")) == []
 
     words = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
-    assert longreel(home, "ingest", *words) == 0
+    assert longreel(home, "data ingest", *words) == 0
     for start, end in (DAYS[:2], DAYS[2:] * 2):
-        assert longreel(home, "build-samples", "--start", str(start), "--end", str(end)) == 0
+        assert longreel(home, "data build-samples", "--start", str(start), "--end", str(end)) == 0
     assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]  # the archive, and the base compacted onto it
     for number, day in enumerate(DAYS):
         earlier = archive + [each for rows in logs[:number] for each in events_of(rows)]
@@ -89,18 +89,18 @@ def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_
     write_archive(home, [row(item=1, at=-9)])
     for number, day in enumerate(DAYS):
         write_raw(home, day, [row(item=10 + number, at=number * DAY_MS)])
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
-    assert longreel(home, "ingest", "--start", str(DAY), "--end", last) == 0
-    assert longreel(home, "build-samples", "--date", last) == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "data ingest", "--start", str(DAY), "--end", last) == 0
+    assert longreel(home, "data build-samples", "--date", last) == 0
     assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]
     capsys.readouterr()
     # Published days do not stand in the way of the same archive, corrected or not.
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
-    assert longreel(home, "build-samples", "--date", last) == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "data build-samples", "--date", last) == 0
     assert capsys.readouterr().out.count("unchanged") == 2
     write_archive(home, [row(item=2, at=-9)])
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
-    assert longreel(home, "build-samples", "--date", last) == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "data build-samples", "--date", last) == 0
     (sample,) = published(home, "samples", DAYS[-1])
     assert sample["history_item_id"] == [2, 10, 11, 12]
 
@@ -111,21 +111,21 @@ def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_
         ("max_history = 10240", "max_history = 20480", "keeps 10,240 behaviours a user, max_history asks for 20,480"),
     ):
         config.write_text(text.replace(old, new))
-        assert longreel(home, "build-samples", "--date", last) == 2
+        assert longreel(home, "data build-samples", "--date", last) == 2
         message = capsys.readouterr().err
         assert said in message
-        assert f"longreel import-history --through {THROUGH}" in message
+        assert f"longreel data import-history --through {THROUGH}" in message
 
 
 def test_what_an_archive_cannot_be_is_named(make_home: Any, spark: Any, capsys: Any) -> None:
     home = make_home(share=0.4)
     write_raw(home, DAY, [row()])
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 2
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 2
     assert "expected a folder history/" in capsys.readouterr().err
     write_archive(home, [row(item=1, at=-9), row(item=2, at=DAY_MS)])
-    assert longreel(home, "import-history", "--through", str(DAY)) == 2
+    assert longreel(home, "data import-history", "--through", str(DAY)) == 2
     assert f"begins on {DAY}; an archive must end before" in capsys.readouterr().err
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 4
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 4
     assert (
         "(1 future_time; times are milliseconds since 1970 UTC): expected 0 .. 0.4, got 0.5" in capsys.readouterr().err
     )
@@ -133,15 +133,15 @@ def test_what_an_archive_cannot_be_is_named(make_home: Any, spark: Any, capsys: 
     assert not list((home.path / "lake").rglob("*.parquet"))
 
     write_archive(home, [row(item=1, at=-9)])
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
-    assert longreel(home, "import-history", "--through", str(THROUGH - timedelta(days=1))) == 2
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "data import-history", "--through", str(THROUGH - timedelta(days=1))) == 2
     assert f"imported through {THROUGH} already" in capsys.readouterr().err
     write_raw(home, THROUGH, [row(at=-5)])
-    assert longreel(home, "ingest", "--date", str(THROUGH)) == 2
+    assert longreel(home, "data ingest", "--date", str(THROUGH)) == 2
     assert "lies within the imported archive" in capsys.readouterr().err
     write_raw(home, DAYS[1], [row(at=DAY_MS)])
-    assert longreel(home, "ingest", "--date", str(DAYS[1])) == 0
-    assert longreel(home, "build-samples", "--date", str(DAYS[1])) == 3  # the day between base and build
+    assert longreel(home, "data ingest", "--date", str(DAYS[1])) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAYS[1])) == 3  # the day between base and build
     assert f"{DAY} is not published" in capsys.readouterr().err
 
 
@@ -162,13 +162,13 @@ def test_kuairand_history_files_are_an_archive_and_no_log_days(spark: Any, make_
         stream.write(line("2026", -2, 3) + line("20260302", 0, 4))
     (raw / "log_standard.csv").write_text(columns + line("20260302", 5, 6))
     (raw / "video_features_basic.csv").write_text("video_id,author_id,tag\n2,50,12\n")
-    assert longreel(home, "ingest", "--date", str(THROUGH)) == 3  # a day of the archive is no day of the log
-    assert longreel(home, "import-history", "--through", str(THROUGH)) == 0
+    assert longreel(home, "data ingest", "--date", str(THROUGH)) == 3  # a day of the archive is no day of the log
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
     counts = home.lake.require("history", THROUGH).counts
     assert (counts["quarantined_unreadable_date"], counts["quarantined_future_time"]) == (1, 1)
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     assert home.lake.require("events", DAY).counts["input_rows"] == 1
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     (sample,) = published(home, "samples", DAY)
     assert sample["history_item_id"] == [1, 2, 6]
     assert sample["history_author_id"] == [-1, 50, -1]

@@ -51,7 +51,7 @@ def test_every_row_is_an_event_a_quarantined_row_or_an_exact_repeat(spark: Any, 
     bad = [text_row(number, **changes) for number, changes in enumerate(BAD.values())]
     good = [text_row(50 + number, **changes) for number, changes in enumerate(KEPT)]
     write_raw(home, DAY, [*bad, *good, good[0], good[0], bad[0]])
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
 
     counts = home.lake.require("events", DAY).counts
     assert counts["input_rows"] == len(BAD) + len(KEPT) + 3
@@ -71,7 +71,7 @@ def test_every_row_is_an_event_a_quarantined_row_or_an_exact_repeat(spark: Any, 
 def test_a_failing_checkpoint_stops_the_day_and_leaves_a_summary(spark: Any, make_home: Any, capsys: Any) -> None:
     home = make_home(share=0.2)
     write_raw(home, DAY, [row(item=number) for number in range(3)] + [row(user=None)])
-    assert longreel(home, "ingest", "--date", str(DAY)) == 4
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 4
     message = capsys.readouterr().err
     assert "share of rows quarantined (1 missing_user): expected 0 .. 0.2, got 0.25" in message
     summary = json.loads((home.reports / str(DAY) / "quality-events.json").read_text())
@@ -89,21 +89,21 @@ def test_the_same_raw_day_publishes_nothing_new_and_a_corrected_one_does(
     home = make_home()
     rows = [row(user, item, at=user * 7) for user in range(5) for item in range(3)]
     write_raw(home, DAY, rows)
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     before, first = contents(home.path / "lake"), home.lake.require("events", DAY)
     capsys.readouterr()
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     assert "unchanged" in capsys.readouterr().out
-    assert longreel(home, "ingest", "--date", str(DAY), "--force") == 0
+    assert longreel(home, "data ingest", "--date", str(DAY), "--force") == 0
     assert contents(home.path / "lake") == before
 
     write_raw(home, DAY, rows[::-1])  # other bytes, the same rows
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     again = home.lake.require("events", DAY)
     assert (again.digest, again.files) == (first.digest, first.files)
     assert again.inputs != first.inputs
     write_raw(home, DAY, [*rows[1:], rows[0] | {"play_ms": 501}])
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     assert home.lake.require("events", DAY).digest != first.digest
 
 
@@ -111,9 +111,9 @@ def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any,
     home, tomorrow = make_home(), DAY + timedelta(days=1)
     (home.path / "raw" / f"date={DAY}").mkdir(parents=True)
     write_raw(home, tomorrow, [])
-    assert longreel(home, "ingest", "--start", str(DAY), "--end", str(tomorrow)) == 0
+    assert longreel(home, "data ingest", "--start", str(DAY), "--end", str(tomorrow)) == 0
     assert "warning" in capsys.readouterr().out
-    assert longreel(home, "build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
+    assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
     for day in (DAY, tomorrow):
         for dataset in ("events", "users", "quarantine", "samples"):
             manifest = home.lake.require(dataset, day)
@@ -134,7 +134,7 @@ def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any,
 def test_wrong_days_are_refused(make_home: Any, capsys: Any, words: list[str], code: int, said: str) -> None:
     home = make_home()
     write_raw(home, DAY, [row()])
-    assert longreel(home, "ingest", *words) == code
+    assert longreel(home, "data ingest", *words) == code
     assert said in capsys.readouterr().err
 
 
@@ -229,7 +229,7 @@ def nested(folder: Path) -> None:
 def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, said: str) -> None:
     home = make_home()
     damage(write_raw(home, DAY, [row()]))
-    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 2
     assert said in capsys.readouterr().err
 
 
@@ -252,10 +252,10 @@ def test_a_user_table_that_nobody_would_read_is_named(make_home: Any) -> None:
 
 def test_a_wrong_folder_is_named(make_home: Any, capsys: Any) -> None:
     home = make_home(log="nowhere")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 3
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 3
     assert "no raw log at" in capsys.readouterr().err
     (home.path / "nowhere" / "other").mkdir(parents=True)
-    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 2
     assert "no date=YYYY-MM-DD folder" in capsys.readouterr().err
 
 
@@ -306,7 +306,7 @@ def test_arrived_waits_for_what_may_come_and_refuses_what_is_wrong(
 ) -> None:
     home = make_home(kind=kind)
     make(home, home.path / "raw")
-    assert longreel(home, "arrived", "--date", str(DAY)) == code
+    assert longreel(home, "data check-arrival", "--date", str(DAY)) == code
     assert re.search(said.replace("[source]", r"\[source\]"), capsys.readouterr().err)
 
 
@@ -322,7 +322,7 @@ def test_arrived_waits_for_what_may_come_and_refuses_what_is_wrong(
 def test_arrived_of_a_log_with_day_folders(make_home: Any, capsys: Any, make: Any, code: int, said: str) -> None:
     home = make_home()
     make(home, home.path / "raw")
-    assert longreel(home, "arrived", "--date", str(DAY)) == code
+    assert longreel(home, "data check-arrival", "--date", str(DAY)) == code
     assert said in capsys.readouterr().err
 
 
@@ -343,7 +343,7 @@ def test_columns_of_types_that_spark_has_not_and_of_names_that_it_uses_are_read(
         "file_name": ["a.mp4", "b.mp4"],
     }
     pq.write_table(pa.table(columns), write_raw(home, DAY, [row()]) / "log.parquet")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     counts = home.lake.require("events", DAY).counts
     assert (counts["input_rows"], counts["events"], counts["action_click"]) == (2, 2, 1)
 
@@ -354,7 +354,7 @@ def test_a_fraction_that_is_not_a_number_is_a_missing_value(spark: Any, make_hom
     columns = {"user_id": [1.0, nan, 3.0], "item_id": [nan, 2.0, 3.0], "tag": [1.0, 1.0, nan]}
     folder = write_raw(home, DAY, [row()])
     pq.write_table(pa.table(columns | {"time_ms": [MIDNIGHT_MS] * 3}), folder / "log.parquet")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     counts = home.lake.require("events", DAY).counts
     assert (counts["quarantined_missing_user"], counts["quarantined_missing_item"]) == (1, 1)
     assert [(e["user_id"], e["item_id"], e["tag"]) for e in published(home, "events", DAY)] == [(3, 3, -1)]
@@ -365,8 +365,8 @@ def test_brackets_in_the_names_of_files_and_of_the_home_are_no_patterns(spark: A
     folder = write_raw(home, DAY, [row(item=1)])
     (folder / "log.parquet").rename(folder / "log[1].parquet")
     (folder / "more {2}.csv").write_text(f"user_id,item_id,time_ms\n1,2,{MIDNIGHT_MS}\n")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     assert home.lake.require("samples", DAY).counts["targets"] == 2
 
 
@@ -375,7 +375,7 @@ def test_a_file_that_begins_with_a_mark_is_read(spark: Any, make_home: Any) -> N
     write_raw(home, DAY, [row()]).joinpath("more.csv").write_bytes(
         b"\xef\xbb\xbf" + f"user_id,item_id,time_ms\n1,2,{MIDNIGHT_MS}\n".encode()
     )
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     assert home.lake.require("events", DAY).counts["events"] == 2
 
 
@@ -384,7 +384,7 @@ def test_csv_and_parquet_of_one_day_are_read_together(spark: Any, make_home: Any
     folder = write_raw(home, DAY, [row(item=1)])
     (folder / "more.csv").write_text(f"user_id,item_id,time_ms,actions\n1,2,{MIDNIGHT_MS},65\n1,3,{MIDNIGHT_MS},4,9\n")
     (home.path / "raw" / "users.csv").write_text("user_id,city\n1,Riga\n")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 0
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
     assert [(e["item_id"], e["actions"]) for e in published(home, "events", DAY)] == [(1, 1), (2, 65)]
     assert home.lake.require("events", DAY).counts["quarantined_malformed_row"] == 1
     ((_, features),) = ((u["user_id"], u["user_features"]) for u in published(home, "users", DAY))
@@ -397,7 +397,7 @@ def test_without_a_java_the_step_says_how_to_get_one(make_home: Any) -> None:
     """In a process of its own: a Java that runs already would be used."""
     home = make_home()
     write_raw(home, DAY, [row()])
-    command = [sys.executable, "-m", "longreel", "ingest", "--home", str(home.path), "--date", str(DAY)]
+    command = [sys.executable, "-m", "longreel", "data", "ingest", "--home", str(home.path), "--date", str(DAY)]
     ended = subprocess.run(command, env=os.environ | {"JAVA_HOME": "/nowhere"}, capture_output=True, text=True)
     assert ended.returncode == 2
     assert "Spark needs Java 17, and none could be started (JAVA_HOME is /nowhere)" in ended.stderr

@@ -24,13 +24,13 @@ def with_log(make_home: Any, name: str = "home", without: int | None = None) -> 
 
 def build(home: Any, number: int, *more: str) -> int:
     """What a daily run does of a day."""
-    ingested = longreel(home, "ingest", "--date", str(DAYS[number]))
-    return ingested or longreel(home, "build-samples", "--date", str(DAYS[number]), *more)
+    ingested = longreel(home, "data ingest", "--date", str(DAYS[number]))
+    return ingested or longreel(home, "data build-samples", "--date", str(DAYS[number]), *more)
 
 
 def oldest_first(home: Any, first: int, last: int) -> Any:
     """The home with a range ingested and built in order."""
-    for name in ("ingest", "build-samples"):
+    for name in ("data ingest", "data build-samples"):
         assert longreel(home, name, "--start", str(DAYS[first]), "--end", str(DAYS[last])) == 0
     return home
 
@@ -70,7 +70,7 @@ def test_newest_first_with_nothing_before_leaves_stale_what_a_rebuild_then_mends
         assert [one.day for one in stale_partitions(home.lake, ("samples",))] == later
         if later:
             words = ("--start", str(later[0]), "--end", str(later[-1]), "--ingest-missing")
-            assert longreel(home, "build-samples", *words) == 0
+            assert longreel(home, "data build-samples", *words) == 0
     assert stale_partitions(home.lake) == []
     assert digests(home) == digests(expected)
 
@@ -83,13 +83,13 @@ def test_a_range_is_ingested_too_and_what_is_published_is_left_as_it_is(
     write_raw(home, DAYS[0], [row(9, 9, 9)])  # a corrected raw day is not this step's business
     capsys.readouterr()
     words = ("--start", str(DAYS[2]), "--end", str(DAYS[3]), "--ingest-missing")
-    assert longreel(home, "build-samples", *words) == 0
+    assert longreel(home, "data build-samples", *words) == 0
     said = capsys.readouterr().out
     assert [day for day in DAYS if f"events {day}: " in said] == DAYS[1:4]
     assert list(home.lake.days("events")) == DAYS[:4]
     assert list(home.lake.days("samples")) == [DAYS[0], *DAYS[2:4]]
     assert {each["user_id"] for each in published(home, "events", DAYS[0])} == {1, 2, 3}
-    assert longreel(home, "build-samples", *words) == 0
+    assert longreel(home, "data build-samples", *words) == 0
     assert "events" not in capsys.readouterr().out
 
 
@@ -104,7 +104,7 @@ def test_a_raw_day_that_has_not_arrived_is_told_of_as_without_it_and_nothing_aft
     assert f"{DAYS[2]} is not published" in said.err
     assert list(home.lake.days("events")) == [DAYS[0], DAYS[1], DAYS[4]]
     # A range up to the missing day is built as far as it goes.
-    assert longreel(home, "build-samples", "--start", str(DAYS[1]), "--end", str(DAYS[2]), "--ingest-missing") == 3
+    assert longreel(home, "data build-samples", "--start", str(DAYS[1]), "--end", str(DAYS[2]), "--ingest-missing") == 3
     assert list(home.lake.days("samples")) == DAYS[:2]
 
 
@@ -125,7 +125,9 @@ def test_a_day_that_its_checkpoint_stops_stops_the_build(
 def test_processes_that_ingest_the_same_missing_days_at_once_end_with_the_same_rows(spark: Any, make_home: Any) -> None:
     expected, home = oldest_first(with_log(make_home, "oldest-first"), 0, 3), with_log(make_home)
     assert build(home, 0) == 0
-    at_once = [step(home, "build-samples", "--date", str(DAYS[number]), "--ingest-missing") for number in (2, 3, 3)]
+    at_once = [
+        step(home, "data build-samples", "--date", str(DAYS[number]), "--ingest-missing") for number in (2, 3, 3)
+    ]
     assert [process.wait(timeout=300) for process in at_once] == [0, 0, 0]
     assert stale_partitions(home.lake) == []
     # No process was asked for the samples of the second day.

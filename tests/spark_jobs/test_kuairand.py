@@ -55,7 +55,7 @@ def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) 
     home = make_home(kind="kuairand", offset=8)
     write_folder(home)
     days = [DAY + timedelta(days=number) for number in range(4)]
-    assert longreel(home, "ingest", "--start", str(days[0]), "--end", str(days[-1])) == 0
+    assert longreel(home, "data ingest", "--start", str(days[0]), "--end", str(days[-1])) == 0
     counts = [home.lake.require("events", day).counts for day in days]
     assert [c["input_rows"] for c in counts] == [6, 1, 0, 1]
     assert [c["events"] for c in counts] == [2, 1, 0, 0]
@@ -71,7 +71,7 @@ def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) 
     about = home.lake.require("users", DAY).details
     assert len(about["user_features"]) == len(known[0]["user_features"]) == 7
     assert unknown[0]["user_features"] == about["unknown_features"] != known[0]["user_features"]
-    assert longreel(home, "ingest", "--date", str(DAY + timedelta(days=4))) == 3
+    assert longreel(home, "data ingest", "--date", str(DAY + timedelta(days=4))) == 3
 
 
 def test_a_user_described_twice_has_the_same_features_in_any_order(spark: Any, make_home: Any) -> None:
@@ -88,14 +88,14 @@ def test_what_is_missing_is_named(make_home: Any, capsys: Any) -> None:
     home = make_home(kind="kuairand", offset=8)
     raw = write_folder(home)
     (raw / "log_standard_a.csv").write_text(COLUMNS.replace("video_id", "item") + "\n")
-    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 2
     assert "log_standard_a.csv has no column video_id" in capsys.readouterr().err
     (raw / "log_standard_a.csv").unlink()
     (raw / "log_random_b.csv.gz").write_bytes((raw / "log_random_b.csv.gz").read_bytes()[:-20])
-    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 2
     assert "log_random_b.csv.gz cannot be read" in capsys.readouterr().err
     (raw / "log_random_b.csv.gz").unlink()
-    assert longreel(home, "ingest", "--date", str(DAY)) == 2
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 2
     assert "no log_*.csv" in capsys.readouterr().err
 
 
@@ -116,8 +116,8 @@ def test_two_real_weeks_close_and_never_leak(spark: Any, make_home: Any) -> None
     home = make_home(kind="kuairand", offset=8, log=str(REAL), share=0.01)
     days = [date(2022, 4, 25) + timedelta(days=number) for number in range(14)]
     words = ("--start", str(days[0]), "--end", str(days[-1]))
-    assert longreel(home, "ingest", *words) == 0
-    assert longreel(home, "build-samples", *words) == 0
+    assert longreel(home, "data ingest", *words) == 0
+    assert longreel(home, "data build-samples", *words) == 0
     total = {"input_rows": 0, "events": 0, "quarantined": 0, "exact_repeats": 0}
     for day in days:
         counts = home.lake.require("events", day).counts

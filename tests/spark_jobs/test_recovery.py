@@ -27,7 +27,7 @@ def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any
     home = make_home()
     publish_events(home, DAY, [event(user % 50, user, at=user) for user in range(5_000)])
     partition = home.path / "lake" / "samples" / f"date={DAY}"
-    process = step(home, "build-samples", "--date", str(DAY))
+    process = step(home, "data build-samples", "--date", str(DAY))
     wait_for(lambda: list(partition.glob("build-*")), process)
     os.killpg(process.pid, signal.SIGKILL)  # Python and its JVM at once
     assert process.wait() == -signal.SIGKILL
@@ -37,7 +37,7 @@ def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any
 
     (left,) = partition.glob("build-*")
     (left / LEASE_FILE).write_text("1700000000")  # hours later
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     assert sum(len(r["target_item_id"]) for r in published(home, "samples", DAY)) == 5_000
     assert not left.exists()
 
@@ -46,7 +46,7 @@ def test_spark_submit_runs_a_step_and_passes_its_exit_code_on(make_home: Any, tm
     home = make_home()
     write_raw(home, DAY, [row(item=number) for number in range(9)])
     submit = Path(sys.executable).with_name("spark-submit")
-    command = [str(submit), "--master", "local[2]", str(REPOSITORY / "longreel" / "__main__.py"), "ingest"]
+    command = [str(submit), "--master", "local[2]", str(REPOSITORY / "longreel" / "__main__.py"), "data", "ingest"]
     command += ["--home", str(home.path), "--date"]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
     done = subprocess.run([*command, str(DAY)], cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -44,7 +44,7 @@ def test_spark_samples_equal_plain_python(spark: Any, make_home: Any, seed: int,
     logs = [random_day(rng, number, ids=seed <= 2) for number in range(len(DAYS))]
     for day, rows in zip(DAYS, logs, strict=True):
         publish_events(home, day, rows)
-    assert longreel(home, "build-samples", "--start", str(DAYS[0]), "--end", str(DAYS[-1])) == 0
+    assert longreel(home, "data build-samples", "--start", str(DAYS[0]), "--end", str(DAYS[-1])) == 0
 
     config = home.config.samples
     rule = {"max_history": config.max_history, "max_targets": config.max_targets}
@@ -61,7 +61,7 @@ def test_a_request_never_sees_its_own_millisecond_nor_later_ones(spark: Any, mak
     # The first day's log holds an event at 23:59:59.999 and the next day's a request stamped at that very time.
     publish_events(home, DAYS[0], [event(item=1, at=last - 1), event(item=2, at=last)])
     publish_events(home, DAYS[1], [event(item=3, at=last), event(item=4, at=last + 1), event(item=5, at=last + 2)])
-    assert longreel(home, "build-samples", "--date", str(DAYS[1])) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAYS[1])) == 0
     (sample,) = published(home, "samples", DAYS[1])
     assert sample["history_item_id"] == [1, 2, 3, 4, 5]
     assert [t - MIDNIGHT_MS - last for t in sample["request_time_ms"]] == [0, 1, 2]
@@ -71,7 +71,7 @@ def test_a_request_never_sees_its_own_millisecond_nor_later_ones(spark: Any, mak
 def test_users_with_one_event_and_requests_without_history(spark: Any, make_home: Any) -> None:
     home = make_home()
     publish_events(home, DAY, [event(user=1, at=5), event(user=2, at=7, actions=0)])
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     one, two = published(home, "samples", DAY)
     assert (one["history_item_id"], one["request_history_end"], one["target_labels"]) == ([10], [0], [1])
     assert (two["history_item_id"], two["request_history_end"], two["target_labels"]) == ([], [0], [512])
@@ -80,5 +80,5 @@ def test_users_with_one_event_and_requests_without_history(spark: Any, make_home
 def test_a_rule_that_needs_request_ids_refuses_a_day_without(make_home: Any, capsys: Any) -> None:
     home = make_home(samples='request_rule = "request_id"')
     publish_events(home, DAY, [event(request_id="a"), event(item=11)])
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 2
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 2
     assert "1 of 2 events" in capsys.readouterr().err

@@ -222,7 +222,7 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Any) -> N
     with tempfile.TemporaryDirectory() as folder:
         home = make_lake(Path(folder, "home"), log, config, 2)
         last = DAY + timedelta(days=len(log) - 1)
-        assert longreel(home, "build-samples", "--start", str(DAY), "--end", str(last), "--accept-drift") == 0
+        assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(last), "--accept-drift") == 0
         for number in range(len(log)):
             rows = published(home, "samples", DAY + timedelta(days=number))
             found = [{name: value for name, value in each.items() if name != "user_features"} for each in rows]

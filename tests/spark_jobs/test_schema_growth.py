@@ -36,7 +36,7 @@ def test_spark_reads_old_and_new_partitions_together(
     home = make_home()
     lake = home.lake
     publish_events(home, DAY, [event(user, 10 + user) for user in range(3)])
-    assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+    assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     stored = contents(home.path / "lake")
     (old_sample, *_) = published(home, "samples", DAY)
     grow(monkeypatch)
@@ -67,10 +67,10 @@ def test_samples_are_built_over_older_and_newer_events(
     with monkeypatch.context() as patch:
         grow(patch)
         publish_events(home, TOMORROW, [event(1, 11, at=86_400_000, network=5)])
-    assert longreel(home, "build-samples", "--start", str(DAY), "--end", str(TOMORROW)) == 0
+    assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(TOMORROW)) == 0
     assert published(home, "samples", TOMORROW)[0]["history_item_id"] == [10, 11]
     capsys.readouterr()
     with monkeypatch.context() as patch:
         grow(patch)
-        assert longreel(home, "build-samples", "--date", str(DAY)) == 0
+        assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     assert "unchanged" in capsys.readouterr().out

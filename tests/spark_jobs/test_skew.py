@@ -93,7 +93,7 @@ def test_one_busy_user_among_others_changes_nobody_elses_row(spark: Any, make_ho
     alone = [event(99, n, at=day_ms + n) for n in range(5)]
     publish_events(home, DAY, others + busy)
     publish_events(home, tomorrow, alone)  # a day with one user
-    assert longreel(home, "build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
+    assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
     for day, earlier, today in ((DAY, [], others + busy), (tomorrow, others + busy, alone)):
         rows = [{k: v for k, v in each.items() if k != "user_features"} for each in published(home, "samples", day)]
         assert rows == samples_of(earlier, today, max_targets=16)

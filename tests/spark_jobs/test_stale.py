@@ -18,15 +18,15 @@ def write(home: Any, number: int, users: int = 3) -> None:
 def built(home: Any, numbers: range) -> Any:
     for number in numbers:
         write(home, number)
-        for step in ("ingest", "build-samples"):
+        for step in ("data ingest", "data build-samples"):
             assert longreel(home, step, "--date", str(DAYS[number])) == 0
     return home
 
 
 def asked(home: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any] | None:
-    """The range that `outdated` names; None where it has nothing to do."""
+    """The range that `data stale` names; None where it has nothing to do."""
     capsys.readouterr()
-    code = longreel(home, "outdated", *words)
+    code = longreel(home, "data stale", *words)
     said = capsys.readouterr().out.splitlines()
     assert code == (99 if said == ["nothing is outdated"] else 0)
     return None if code else json.loads(said[-1])
@@ -37,18 +37,18 @@ def test_a_day_has_arrived_with_its_folder_or_with_the_file_that_says_so(
 ) -> None:
     home = make_home()
     write(home, 0)
-    assert longreel(home, "arrived", "--date", str(DAYS[0])) == 0
-    assert longreel(home, "arrived", "--date", str(DAYS[1])) == 3
+    assert longreel(home, "data check-arrival", "--date", str(DAYS[0])) == 0
+    assert longreel(home, "data check-arrival", "--date", str(DAYS[1])) == 3
     assert f"has days {DAYS[0]} .. {DAYS[0]}, not {DAYS[1]}" in capsys.readouterr().err
 
     config = home.path / "longreel.toml"
     config.write_text(config.read_text().replace("[source]", '[source]\nready_file = "_SUCCESS"'))
-    assert longreel(home, "arrived", "--date", str(DAYS[0])) == 3
+    assert longreel(home, "data check-arrival", "--date", str(DAYS[0])) == 3
     assert "has no day yet" in (said := capsys.readouterr().err)
     assert "a day has arrived once its folder holds _SUCCESS" in said
-    assert longreel(home, "ingest", "--date", str(DAYS[0])) == 3  # ingest agrees
+    assert longreel(home, "data ingest", "--date", str(DAYS[0])) == 3  # ingest agrees
     (home.path / "raw" / f"date={DAYS[0]}" / "_SUCCESS").touch()
-    assert longreel(home, "arrived", "--date", str(DAYS[0])) == 0
+    assert longreel(home, "data check-arrival", "--date", str(DAYS[0])) == 0
 
 
 def test_naming_a_ready_file_makes_no_published_day_outdated(
@@ -76,7 +76,7 @@ def test_a_corrected_raw_day_is_found_and_the_range_brings_it_and_what_is_made_f
     assert asked(home, capsys, "--start", str(DAYS[2])) is None  # that day is as it was; it is not asked about DAYS[1]
     assert asked(home, capsys, "--raw-days", "1") is None  # the corrected day is further back
 
-    for step in ("ingest", "build-samples"):
+    for step in ("data ingest", "data build-samples"):
         words = ("--start", found["start"], "--end", found["end"], "--no-accept-drift")
         assert longreel(home, step, *words) == 0
     assert asked(home, capsys) is None
@@ -89,7 +89,7 @@ def test_events_that_were_ingested_again_by_hand_leave_stale_samples_to_find(
 ) -> None:
     home = built(make_home(), range(2))
     write(home, 0, users=2)
-    assert longreel(home, "ingest", "--date", str(DAYS[0])) == 0
+    assert longreel(home, "data ingest", "--date", str(DAYS[0])) == 0
     found = asked(home, capsys)
     assert found is not None
     assert (found["start"], found["end"]) == (str(DAYS[0]), str(DAYS[1]))
@@ -106,6 +106,6 @@ def test_days_that_were_never_published_are_asked_for_by_name(
     assert found is not None
     assert (found["start"], found["end"]) == (str(DAYS[1]), str(DAYS[1]))
     assert found["digests"] == {}
-    assert longreel(home, "outdated", "--start", str(DAYS[1]), "--end", str(DAYS[2])) == 3  # has no raw log
+    assert longreel(home, "data stale", "--start", str(DAYS[1]), "--end", str(DAYS[2])) == 3  # has no raw log
     assert f"not {DAYS[2]}" in capsys.readouterr().err
-    assert longreel(home, "outdated", "--end", str(DAYS[2])) == 2
+    assert longreel(home, "data stale", "--end", str(DAYS[2])) == 2
