@@ -53,7 +53,7 @@ def home(make_home: MakeHome) -> Home:
 def test_a_mistake_ends_with_a_message_and_its_exit_code(
     home: Home, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([words[0], "--home", str(home.path), *words[1:]]) == code
+    assert main([*words[:2], "--home", str(home.path), *words[2:]]) == code
     error = capsys.readouterr().err
     assert error.startswith(f"longreel {words[0]} {words[1]}: error: ")
     assert said in error
