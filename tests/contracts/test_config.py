@@ -58,18 +58,18 @@ def test_a_wrong_setting_is_named(text: str, message: str) -> None:
     assert str(refused.value).startswith("longreel.toml")
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "longreel.toml").write_bytes(b"name = '\xb8'")
     with pytest.raises(LongreelError, match=r"longreel\.toml is not valid TOML: it is not UTF-8"):
         load_config(tmp_path / "longreel.toml")
 
 
-def test_whole_numbers_are_fine_where_a_fraction_is_expected() -> None:
+def test_an_integer_may_stand_for_a_float() -> None:
     assert parse_config("[training]\nlearning_rate = 1").training.learning_rate == 1.0
     assert parse_config("[drift]\nvolume = [2, 3.5]").drift.volume == (2.0, 3.5)
 
 
-def test_missing_file_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_error_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(LongreelError, match="longreel init"):
         load_config(tmp_path / "longreel.toml")
 

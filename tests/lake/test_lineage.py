@@ -1,4 +1,4 @@
-"""A changed or late input makes exactly the partitions stale that hold it."""
+"""A changed or late input makes exactly those partitions stale that are made from it."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_nothing_is_stale_after_a_build(tmp_path: Path) -> None:
     assert stale_partitions(full_lake(tmp_path, DAYS)) == []
 
 
-def test_a_corrected_day_makes_it_and_every_later_day_stale_until_rebuilt(tmp_path: Path) -> None:
+def test_a_corrected_day_is_stale_with_every_later_day_until_rebuilt(tmp_path: Path) -> None:
     lake = full_lake(tmp_path, DAYS)
     publish(lake, "events", DAYS[1], "corrected", {"raw": "r2"})
     reason = f"events/{DAYS[1]} was e{DAYS[1]}, is corrected"
@@ -49,21 +49,21 @@ def test_a_corrected_day_makes_it_and_every_later_day_stale_until_rebuilt(tmp_pa
 def test_users_of_a_day_concern_that_day_alone(tmp_path: Path) -> None:
     lake = full_lake(tmp_path, DAYS)
     publish(lake, "users", DAYS[2], "other", {"raw": "r2"})
-    assert [(found.dataset, found.day) for found in stale_partitions(lake)] == [("samples", DAYS[2])]
+    assert [(stale.dataset, stale.day) for stale in stale_partitions(lake)] == [("samples", DAYS[2])]
 
 
 def test_a_day_that_arrives_late_is_named(tmp_path: Path) -> None:
     lake = full_lake(tmp_path, [DAYS[1], DAYS[2]])
     publish(lake, "history", DAYS[1], "h", events_upto(lake, DAYS[1]))
     publish(lake, "events", DAYS[0], "late", {"raw": "r"})
-    assert [(found.dataset, found.day, found.reasons) for found in stale_partitions(lake)] == [
+    assert [(stale.dataset, stale.day, stale.reasons) for stale in stale_partitions(lake)] == [
         ("history", DAYS[1], (f"events/{DAYS[0]} arrived since",)),
         ("samples", DAYS[1], (f"events/{DAYS[0]} arrived since",)),
         ("samples", DAYS[2], (f"events/{DAYS[0]} arrived since",)),
     ]
 
 
-def test_a_rebuild_with_the_same_rows_settles_it(tmp_path: Path) -> None:
+def test_a_rebuild_with_the_same_rows_ends_staleness(tmp_path: Path) -> None:
     """The digest of the samples stays, and so do their files; only what they were made from is brought up to date."""
     lake = full_lake(tmp_path, DAYS)
     before = lake.require("samples", DAYS[3])
@@ -74,17 +74,17 @@ def test_a_rebuild_with_the_same_rows_settles_it(tmp_path: Path) -> None:
     assert (after.digest, after.files) == (before.digest, before.files)
 
 
-def test_an_archive_imported_again_makes_what_was_built_on_it_stale(tmp_path: Path) -> None:
+def test_a_snapshot_imported_again_makes_partitions_built_on_it_stale(tmp_path: Path) -> None:
     lake = full_lake(tmp_path, DAYS[1:2])
-    archive = f"history/{DAYS[0]}"
+    imported = f"history/{DAYS[0]}"
     publish(lake, "history", DAYS[0], "a1", {"raw": "r"})
-    publish(lake, "samples", DAYS[1], "s", lake.require("samples", DAYS[1]).inputs | {archive: "a1"})
+    publish(lake, "samples", DAYS[1], "s", lake.require("samples", DAYS[1]).inputs | {imported: "a1"})
     assert stale_partitions(lake) == []
     publish(lake, "history", DAYS[0], "a2", {"raw": "r2"})
-    assert stale_partitions(lake) == [Stale("samples", DAYS[1], (f"{archive} was a1, is a2",))]
+    assert stale_partitions(lake) == [Stale("samples", DAYS[1], (f"{imported} was a1, is a2",))]
 
 
-def test_an_archive_imported_after_days_were_built_makes_them_and_their_bases_stale(tmp_path: Path) -> None:
+def test_a_snapshot_imported_late_makes_built_days_and_compacted_snapshots_stale(tmp_path: Path) -> None:
     lake = full_lake(tmp_path, DAYS[1:3])
     publish(lake, "history", DAYS[2], "h", events_upto(lake, DAYS[2]))
     publish(lake, "history", DAYS[0], "a", {"raw": "r"})

@@ -1,4 +1,4 @@
-"""A column that came later has its default in older tables, is left aside by older code, and rewrites nothing."""
+"""An added column has its default in older tables, is ignored by older code, and rewrites nothing."""
 
 import json
 from datetime import date, timedelta
@@ -71,7 +71,9 @@ def test_older_partitions_have_the_default_and_stay_as_they_are(
     assert {path: path.read_bytes() for path in stored} == stored
 
 
-def test_older_code_leaves_aside_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_older_code_ignores_columns_and_fields_that_it_does_not_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = Lake(tmp_path)
     with monkeypatch.context() as patch:
         grow(patch)
@@ -81,13 +83,15 @@ def test_older_code_leaves_aside_what_it_does_not_know(tmp_path: Path, monkeypat
     assert lake.read(lake.require("users", NEW_DAY)).to_pylist() == [{"user_id": 3, "user_features": [7]}]
 
 
-def test_a_change_that_is_no_later_column_parts_old_from_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_other_than_an_added_column_separates_old_from_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lake = Lake(tmp_path)
     old = publish(lake, OLD_DAY, OLD_ROWS)
     with monkeypatch.context() as patch:
         grow(patch, version=3)
         patch.setitem(READABLE_SINCE, "users", 3)
-        assert lake.require("users", OLD_DAY) == old  # so that its step can look at it and replace it
+        assert lake.require("users", OLD_DAY) == old  # so its step can read the manifest and replace the partition
         with pytest.raises(LongreelError, match=r"users of 2026-01-05 has schema version 1, but users changed in ver"):
             lake.read(old)
         publish(lake, NEW_DAY, NEW_ROWS)
@@ -97,7 +101,7 @@ def test_a_change_that_is_no_later_column_parts_old_from_new(tmp_path: Path, mon
         lake.require("users", NEW_DAY)
 
 
-def test_a_manifest_from_before_the_field_says_what_its_version_says(tmp_path: Path) -> None:
+def test_a_manifest_without_readable_since_needs_its_schema_version(tmp_path: Path) -> None:
     manifest = publish(Lake(tmp_path), OLD_DAY, OLD_ROWS)
     values = json.loads(manifest.to_json())
     values.pop("readable_since")
@@ -106,7 +110,7 @@ def test_a_manifest_from_before_the_field_says_what_its_version_says(tmp_path: P
         Manifest.from_json(json.dumps(values | {"schema_version": 2}))
 
 
-def test_a_column_without_a_default_is_missed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_column_without_a_default_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     grown = grow(monkeypatch)
     table = pa.table({"user_id": pa.array([1])})
     with pytest.raises(LongreelError, match="the table: column user_features is missing; got user_id"):
@@ -128,7 +132,7 @@ def test_a_column_without_a_default_is_missed_by_name(monkeypatch: pytest.Monkey
         (pa.int32(), AddedColumn(since=2, default="none")),
     ],
 )
-def test_a_declaration_that_cannot_hold_is_refused(
+def test_an_impossible_declaration_is_an_error(
     monkeypatch: pytest.MonkeyPatch, kind: pa.DataType, declared: AddedColumn
 ) -> None:
     monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
