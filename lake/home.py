@@ -1,4 +1,4 @@
-"""The home folder: everything one pipeline owns, and where in it each thing lies."""
+"""The home folder of one pipeline: its configuration, lake, reports and other files."""
 
 import os
 from dataclasses import dataclass
@@ -11,26 +11,28 @@ from longreel.lake.table import Lake
 
 CONFIG_FILE = "longreel.toml"
 POLICY_FILE = "gates.toml"
-TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
+# Environment variables
+HOME_VARIABLE = "LONGREEL_HOME"
+CONFIG_VARIABLE = "LONGREEL_CONFIG"
 LAKE_VARIABLE = "LONGREEL_LAKE"
-ENV_HOME = "LONGREEL_HOME"
+TRACKING_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 @dataclass(frozen=True)
 class Home:
-    """Paths of one pipeline. Environment variables move the parts that a cluster keeps elsewhere."""
+    """Paths of one pipeline. On a cluster, environment variables move some of them out of the folder."""
 
     path: Path
 
     @staticmethod
-    def locate(given: str | None = None) -> "Home":
-        """The folder given, else $LONGREEL_HOME, else .longreel/simulated here."""
-        return Home(Path(given or os.environ.get(ENV_HOME) or ".longreel/simulated").absolute())
+    def locate(folder: str | None = None) -> "Home":
+        """The home in `folder`, else in $LONGREEL_HOME, else in .longreel/simulated of the working directory."""
+        return Home(Path(folder or os.environ.get(HOME_VARIABLE) or ".longreel/simulated").absolute())
 
     @property
     def settings(self) -> Path:
-        """Where configuration and gate policy lie: $LONGREEL_CONFIG where set (a mounted ConfigMap), else here."""
-        return Path(os.environ.get("LONGREEL_CONFIG") or self.path)
+        """The folder of configuration and gate policy: $LONGREEL_CONFIG if set (a mounted ConfigMap), else the home."""
+        return Path(os.environ.get(CONFIG_VARIABLE) or self.path)
 
     @property
     def config(self) -> Config:
@@ -44,38 +46,38 @@ class Home:
 
     @property
     def lake(self) -> Lake:
-        """The lake: $LONGREEL_LAKE where set, else `lake/` here.
+        """The lake: $LONGREEL_LAKE if set, else `lake/` in the home.
 
         Raises:
-            LongreelError: the variable is no absolute path. Spark's tasks, trainings and people write and read the lake
-                by path, so an object store's URL will not do, and a relative path would be another place for each.
+            LongreelError: the variable is not an absolute path. Spark tasks, trainings and people use the lake by path,
+                so an object store's URL does not work, and a relative path would differ between them.
         """
-        given = os.environ.get(LAKE_VARIABLE)
-        if given and not Path(given).is_absolute():
+        path = os.environ.get(LAKE_VARIABLE)
+        if path and not Path(path).is_absolute():
             raise LongreelError(
                 f"{LAKE_VARIABLE}: expected an absolute path that every machine sees, such as a shared volume's "
-                f"/data/lake, got {given!r}" + ("; mount the bucket's data as a volume" if ":/" in given else "")
+                f"/data/lake, got {path!r}" + ("; mount the bucket's data as a volume" if ":/" in path else "")
             )
-        return Lake(given or self.path / "lake")
+        return Lake(path or self.path / "lake")
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's store: $MLFLOW_TRACKING_URI where set, else SQLite here."""
+        """MLflow's store: $MLFLOW_TRACKING_URI if set, else SQLite in the home."""
         return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
 
     def run_page(self, run_id: str) -> str:
-        """Where a run stands on the tracking server; "" where none is named, so that no page can be linked to."""
+        """The page of a run on the tracking server; "" for a store without pages."""
         uri = self.tracking_uri
         return f"{uri.rstrip('/')}/#/runs/{run_id}" if uri.startswith("http") else ""
 
     @property
     def artifacts(self) -> Path:
-        """Where a local MLflow keeps artefacts."""
+        """Artefacts of a local MLflow."""
         return self.path / "mlflow" / "artifacts"
 
     @property
     def log(self) -> Path:
-        """The raw log that the configuration names, relative to this home."""
+        """The raw log that the configuration names; a relative path starts at the home."""
         return (self.path / self.config.source.log).resolve()
 
     @property
@@ -85,7 +87,7 @@ class Home:
 
     @property
     def work(self) -> Path:
-        """Scratch of running trainings: checkpoints that a resumed run continues from."""
+        """Working files of running trainings: checkpoints that a resumed run continues from."""
         return self.path / "work"
 
     @property

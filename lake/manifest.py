@@ -59,7 +59,7 @@ class Manifest:
 
     def says_the_same(self, other: "Manifest") -> bool:
         """Whether two manifests differ at most in which code wrote them, and when."""
-        ours, theirs = ({**asdict(each), "created_at": "", "code_version": ""} for each in (self, other))
+        ours, theirs = ({**asdict(manifest), "created_at": "", "code_version": ""} for manifest in (self, other))
         return ours == theirs
 
     def to_json(self) -> str:

@@ -1,4 +1,4 @@
-"""Storage of a lake: atomic writes, create-once, reads and deletes on a local folder or an object store.
+"""Storage primitives: atomic writes, create-once, reads and deletes on a local folder or an object store.
 
 This is the only module that asks whether a lake is local. A local disk replaces a file in one step by a rename; an
 object store shows an object only once it is complete.

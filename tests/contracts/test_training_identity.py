@@ -23,8 +23,8 @@ def unchanged_by(section: str, kind: type) -> set[str]:
     """The settings of a section that leave the identity as it is."""
     same = training_identity(CONFIG, DATA, None)
     configs = {
-        each.name: replace(CONFIG, **{section: with_another(getattr(CONFIG, section), each.name)})
-        for each in fields(kind)
+        field.name: replace(CONFIG, **{section: with_another(getattr(CONFIG, section), field.name)})
+        for field in fields(kind)
     }
     return {name for name, config in configs.items() if training_identity(config, DATA, None) == same}
 
