@@ -101,14 +101,14 @@ BACKFILLS = {
         "jobs at once",
         "every run and every rebuild that it starts ends well, Spark steps on their first try; after each backfill "
         "events and samples of all days have the digests of a lake built oldest first, and nothing is stale; each "
-        "day's newest asset event tells its digest; about no backfilled or rebuilt day a training was asked for",
+        "day's newest asset event has its digest; no backfilled or rebuilt day caused a training",
         backwards,
     ),
     "backfill-again": Case(
         "backfill-again",
         "4 scheduled days, of which the last fails at the quality checkpoint; then, over all four, `airflow backfill "
-        "create --reprocess-behavior none`; the right raw day and `failed`, twice; `completed --run-backwards "
-        "--max-active-runs 1`",
+        "create --reprocess-behavior none`; then the right raw day, and `failed` twice; then `completed "
+        "--run-backwards --max-active-runs 1`",
         "each backfill makes the runs that its `--dry-run` lists, beside those that are there; then the day is right, "
         "and of the other partitions no manifest has changed",
         again,

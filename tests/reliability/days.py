@@ -56,7 +56,7 @@ DONE = (
 CHECKED = (
     "after each phase: every partition whole, no samples stale; one asset event a day with the published digest; "
     "trained when the policy says and no more often; versions, ledger and alias agree; the correction rewrote the "
-    "day's events, and samples from it on, and nothing else; it asked for no training"
+    "day's events, and samples from it on, and nothing else; it caused no training"
 )
 WEEKS = {
     "days-on-sqlite": Case("days-on-sqlite", f"{DONE}SQLite", CHECKED, lambda _, where: week(where, "sqlite")),

@@ -129,8 +129,8 @@ def scheduler_in_training(world: World, where: Path) -> str:
 
 @fault(
     "takeover-in-spark",
-    "the same, and the Java process stands still (SIGSTOP) until the new scheduler has taken the task over, as a "
-    "build of hours would run on",
+    "the same, and the Java process stands still (SIGSTOP) until the new scheduler has taken the task over, as if the "
+    "build took hours",
     RIGHT,
 )
 def takeover_in_spark(world: World, where: Path) -> str:
@@ -328,7 +328,7 @@ def mlflow_down(world: World, where: Path) -> str:
 @fault(
     "disk-full",
     "the lake's disk (a tmpfs) is full while the day is built, and has room again after the first failure",
-    f"while full nothing new is visible and no build lies about; then {RIGHT}",
+    f"while the disk is full, nothing new is visible and no build remains; then {RIGHT}",
 )
 def disk_full(world: World, where: Path) -> str:
     home, day = world.home(where), str(world.day)
@@ -406,11 +406,12 @@ def two_runs(world: World, where: Path) -> str:
     require_published(world, home.lake)
     require_promoted_once(home, model=world.expected["model"])
     assert "waiting for it to end" in told[1], "the two trainings did not meet"
-    ended = ["well" if each.returncode == 0 else f"with {each.returncode}" for each in (ingest, retrain)]
+    codes = [process.returncode for process in (ingest, retrain)]
     void = sum(entry.void for entry in Ledger(home, client_of(home)).entries())
     return (
-        f"{len(runs)} runs, one after the other; `retrain` of their training runs: {', '.join(states)}; by hand ingest "
-        f"ended {ended[0]}, and retrain, which waited for the other's training, {ended[1]}; void ledger entries: {void}"
+        f"{len(runs)} runs, one after the other; `retrain` of their training runs: {', '.join(states)}; exit codes "
+        f"by hand: ingest {codes[0]}, retrain {codes[1]}, which waited for the other training; void ledger entries: "
+        f"{void}"
     )
 
 
@@ -429,7 +430,7 @@ def by_hand(stack: Stack, *words: str) -> "subprocess.Popen[str]":
     "bad-day",
     "the raw day comes with every tenth row broken, more than the quality limit allows; then the right file "
     "comes and the run is cleared",
-    f"stopped: nothing of the day visible, downstream not run, Data Docs and reasons there; mended: {RIGHT}",
+    f"stopped: nothing of the day visible, downstream not run, Data Docs and reasons there; after the fix: {RIGHT}",
 )
 def bad_day(world: World, where: Path) -> str:
     home, day = world.home(where), str(world.day)
@@ -460,8 +461,8 @@ def bad_day(world: World, where: Path) -> str:
 
 @fault(
     "answer-lost",
-    "the MLflow server does what it is asked, but its answers to the creation of the run, to the candidate's "
-    "registration and to the ledger's entry never come, so that the client asks again (a proxy drops them)",
+    "the MLflow server does what each request says, but a proxy drops its answers to the creation of the run, to the "
+    "candidate's registration and to the ledger's entry, so the client repeats these requests",
     "one run, which is finished; one entry of the ledger counts, the alias on it, the retrain ends well",
 )
 def answer_lost(world: World, where: Path) -> str:

@@ -36,5 +36,5 @@ def test_it_ends_in_the_right_state(name: str, world: World, tmp_path: Path) -> 
 def test_the_page_says_what_is_done_and_checked(name: str) -> None:
     (line,) = [line for line in PAGE.read_text().splitlines() if is_row(CASES[name], line)]
     cells = line.split(" | ")
-    assert line == row(CASES[name], cells[2]), "python -m tests.reliability NAME writes the row anew"
+    assert line == row(CASES[name], cells[2]), "python -m tests.reliability NAME rewrites the row"
     assert cells[2].strip(), "nobody ran it"
