@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 JAVA := JAVA_HOME=$$(bash .ci/java.sh) && export JAVA_HOME
 
-.PHONY: help run test test-slow ui status setup lint types lock pipeline-yaml train-job-yaml clean
+.PHONY: help run test test-slow ui status setup lint types lock reference pipeline-yaml train-job-yaml clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -40,6 +40,9 @@ lint: $(READY) ## format and lint
 
 types: $(READY) ## type-check
 	$(BIN)/mypy
+
+reference: $(READY) ## write docs/reference from the parsers and the configuration
+	$(BIN)/python -m longreel.reference
 
 pipeline-yaml: $(READY) ## compile the KFP pipeline
 	$(BIN)/python -m longreel.components.pipeline
