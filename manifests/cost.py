@@ -1,6 +1,6 @@
-"""What does a day on a cluster cost, on paper? `python manifests/cost.py` writes the tables into docs/cluster.md.
+"""Cost of a day on a cluster, on paper: `python manifests/cost.py` writes the tables into docs/cluster.md.
 
-Measured numbers are read from the benchmarks' results; everything else is an assumption, and stands here.
+Measured numbers are read from the benchmarks' results. Everything else is an assumption, declared here.
 """
 
 import json
@@ -13,20 +13,20 @@ BEGIN, END = "<!-- manifests/cost.py writes from here -->\n", "<!-- to here -->"
 SIZES = {"1 M": 10**6, "100 M": 10**8, "1 B": 10**9}
 HOURS = 3_600.0
 
-# Assumptions about a log, each of a user active on the day.
+# Assumptions about a log, per user who is active on the day.
 IMPRESSIONS = 100
 REQUESTS = 10  # so ten targets each
 HISTORY = 2_000  # events of a history on average; the most is 10,240
-BEHAVIOURS = 30  # of the impressions, those that enter history
-READ = 1_000  # history events that a training window holds on average: a drawn window (mean 2,048), or all there is
+HISTORY_EVENTS = 30  # of the impressions, those that enter history
+WINDOW = 1_000  # history events that a training window holds on average: a drawn window (mean 2,048), or all there is
 
 # Assumptions about speed and size that no benchmark here has measured.
 INGEST_ROWS = 50_000  # a core and second
 SAMPLE_BYTES = 10  # a history event on disk: between the 5.4 of the real log and the 14.7 of the simulated one
 EVENT_BYTES = 15  # an impression in events/, as much again in samples/
-TOGETHER = 0.7  # of N GPUs' speed, where more than one train together
-JUDGE = 3.0  # times the training's tokens a second, without a backward pass
-JUDGED_USERS = 10**6  # [evaluation] max_users
+GPU_SCALING = 0.7  # of N GPUs' speed, if several share a training
+EVALUATION_SPEED = 3.0  # times the training's tokens a second, without a backward pass
+EVALUATED_USERS = 10**6  # [evaluation] max_users
 WINDOWS = (128, 512, 2_048, 4_096, 10_240)
 KEPT_SAMPLES, KEPT_EVENTS = 16, 30  # days
 UNTIL_DONE = 6 * HOURS  # a training is to end within
@@ -59,13 +59,15 @@ def day(users: int, train_days: int) -> dict[str, float]:
     """One day: core hours, GPU hours, GPUs, terabytes and dollars."""
     speed = measured()
     ingest = users * IMPRESSIONS / INGEST_ROWS / HOURS
-    samples = users * (HISTORY + BEHAVIOURS) / speed.events_a_core / HOURS
-    tokens = users * train_days * (REQUESTS * READ + IMPRESSIONS)
+    samples = users * (HISTORY + HISTORY_EVENTS) / speed.events_a_core / HOURS
+    tokens = users * train_days * (REQUESTS * WINDOW + IMPRESSIONS)
     alone = tokens / speed.tokens_a_gpu
-    gpus = 1.0 if alone <= UNTIL_DONE else -(-alone // (TOGETHER * UNTIL_DONE))
-    train = alone / HOURS / (1.0 if gpus == 1 else TOGETHER)
-    judged = min(users, JUDGED_USERS) * (REQUESTS * sum(min(w, HISTORY) for w in WINDOWS) + IMPRESSIONS * len(WINDOWS))
-    judge = 2 * judged / (JUDGE * speed.tokens_a_gpu) / HOURS  # candidate and champion
+    gpus = 1.0 if alone <= UNTIL_DONE else -(-alone // (GPU_SCALING * UNTIL_DONE))
+    train = alone / HOURS / (1.0 if gpus == 1 else GPU_SCALING)
+    evaluated_tokens = min(users, EVALUATED_USERS) * (
+        REQUESTS * sum(min(w, HISTORY) for w in WINDOWS) + IMPRESSIONS * len(WINDOWS)
+    )
+    evaluation = 2 * evaluated_tokens / (EVALUATION_SPEED * speed.tokens_a_gpu) / HOURS  # candidate and champion
     samples_kept = users * KEPT_SAMPLES * (HISTORY * SAMPLE_BYTES + IMPRESSIONS * EVENT_BYTES)
     kept = samples_kept + users * (KEPT_EVENTS * IMPRESSIONS * EVENT_BYTES + 2 * HISTORY * SAMPLE_BYTES)
     return {
@@ -75,12 +77,12 @@ def day(users: int, train_days: int) -> dict[str, float]:
         "training, tokens": tokens,
         "training, GPU hours": train,
         "GPUs to be done in 6 h": gpus,
-        "judging, GPU hours": judge,
+        "evaluation, GPU hours": evaluation,
         "stored, TB": kept / 1e12,
         "Spark, $": (ingest + samples) * CORE_HOUR,
-        "GPUs, $": (train + judge) * GPU_HOUR,
+        "GPUs, $": (train + evaluation) * GPU_HOUR,
         "storage, $": kept / 1e9 * GB_MONTH / 30,
-        "a day, $": (ingest + samples) * CORE_HOUR + (train + judge) * GPU_HOUR + kept / 1e9 * GB_MONTH / 30,
+        "a day, $": (ingest + samples) * CORE_HOUR + (train + evaluation) * GPU_HOUR + kept / 1e9 * GB_MONTH / 30,
     }
 
 

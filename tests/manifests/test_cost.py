@@ -21,16 +21,16 @@ def cost() -> ModuleType:
     return module
 
 
-def test_the_page_s_tables_are_the_written_ones(cost: ModuleType) -> None:
+def test_page_holds_current_tables(cost: ModuleType) -> None:
     text = cost.PAGE.read_text()
     assert text == cost.page(text), "the benchmarks' results have changed: run `python manifests/cost.py`"
 
 
-def test_a_day_s_cost_follows_its_users(cost: ModuleType) -> None:
+def test_cost_of_a_day_follows_its_users(cost: ModuleType) -> None:
     small, large = cost.day(10**8, 1), cost.day(10**9, 1)
     for name in ("ingest, core hours", "samples, core hours", "training, tokens", "stored, TB"):
         assert large[name] == pytest.approx(10 * small[name])
-    assert large["judging, GPU hours"] == small["judging, GPU hours"]  # a sample of users is judged
+    assert large["evaluation, GPU hours"] == small["evaluation, GPU hours"]  # a sample of users is evaluated
 
 
 def test_training_by_hand(cost: ModuleType) -> None:
