@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Decide, write the decision and print its reasons."""
-    from longreel.components.gates.gates import decide
+    from longreel.components.gates.decide import decide
     from longreel.components.reports.summary import decision_table, wide_console
 
     report, champion = EvaluationReport.read(args.candidate), _champion(args.champion)

@@ -1,4 +1,4 @@
-"""The gate policy, which says when a candidate becomes the champion: `gates.toml` in the home folder."""
+"""Gate policy: when a candidate becomes the champion. Read from `gates.toml` in the home folder."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,12 +8,12 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, require
 from longreel.contracts.presets import preset
 
-BETTER_BY = ("auc", "log_loss")
+SUPERIORITY_METRICS = ("auc", "log_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What scoring one request may cost on devices whose name contains `device`; of several, the first one counts."""
+    """Limits on scoring one request, on devices whose name contains `device`; the first matching budget counts."""
 
     device: str = ""
     latency_ms: float = 0.0
@@ -33,14 +33,14 @@ class GatePolicy:
     false_promotion_rate: float = 0.05
     missed_regression_rate: float = 0.05
     false_rejection_rate: float = 0.05
-    looks: int = 1
+    evaluation_days: int = 1
     min_users: int = 100
     min_auc: float = 0.5
     calibration: tuple[float, float] = (0.8, 1.25)
     max_ece: float = 0.05
     max_window_loss: float = 0.002
-    better_by: tuple[str, ...] = BETTER_BY
-    min_gain: float = 0.0
+    superiority_metrics: tuple[str, ...] = SUPERIORITY_METRICS
+    superiority_margin: float = 0.0
     max_auc_loss: float = 0.002
     max_log_loss_rise: float = 0.005
     slice_tolerance: float = 0.01
@@ -51,27 +51,28 @@ class GatePolicy:
     def __post_init__(self) -> None:
         for name in ("false_promotion_rate", "missed_regression_rate", "false_rejection_rate"):
             require(0 < getattr(self, name) < 0.5, f"{name}: expected between 0 and 0.5")
-        require(self.looks >= 1, "looks: expected at least 1")
+        require(self.evaluation_days >= 1, "evaluation_days: expected at least 1")
         require(self.min_users >= 2, "min_users: expected at least 2")
         require(
-            bool(self.better_by) and set(self.better_by) <= set(BETTER_BY),
-            f"better_by: expected some of {', '.join(BETTER_BY)}, got {list(self.better_by)}",
+            bool(self.superiority_metrics) and set(self.superiority_metrics) <= set(SUPERIORITY_METRICS),
+            f"superiority_metrics: expected some of {', '.join(SUPERIORITY_METRICS)}, "
+            f"got {list(self.superiority_metrics)}",
         )
         require(
             len(self.calibration) == 2 and 0 < self.calibration[0] <= 1 <= self.calibration[1],
             "calibration: expected [low, high] with low <= 1 <= high",
         )
-        limits = ("max_window_loss", "min_gain", "max_auc_loss", "max_log_loss_rise", "slice_tolerance")
+        limits = ("max_window_loss", "superiority_margin", "max_auc_loss", "max_log_loss_rise", "slice_tolerance")
         for name in limits:
             require(getattr(self, name) >= 0, f"{name}: expected 0 or more")
 
     @property
     def promotion_level(self) -> float:
-        """One-sided level of a bound that "surely better" asks for: Bonferroni over looks and metrics."""
-        return self.false_promotion_rate / (self.looks * len(self.better_by))
+        """One-sided level of the superiority test: Bonferroni over evaluation days and metrics."""
+        return self.false_promotion_rate / (self.evaluation_days * len(self.superiority_metrics))
 
     def digest(self) -> str:
-        """16 hex digits that change when any setting does; the version's name is one."""
+        """16 hex digits that change with any setting, `version` included."""
         return digest_of(asdict(self))
 
 

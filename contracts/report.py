@@ -1,25 +1,27 @@
-"""What an evaluation says of a model: metrics with intervals, per task, window and slice, on one named data set."""
+"""Evaluation report: a model's metrics with intervals per task, window and slice, on one day of samples."""
 
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from longreel.contracts import serialization
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 
 METRICS = ("auc", "gauc", "log_loss", "calibration", "ece")
-EVERYBODY = "all"  # the slice that holds every target
+ALL_TARGETS = "all"  # the slice of all targets
 DRAW_DIGITS = 8
 
-# What a model's logits are compared with.
+# Reference logits that the evaluated logits are compared with.
 IN_MEMORY = "the model in memory when training ended"
 ONE_ROW = "one row per target"
 ARTEFACT = "the registered artefact"
-CHECKS = (IN_MEMORY, ONE_ROW, ARTEFACT)  # of every candidate
+CHECKS = (IN_MEMORY, ONE_ROW, ARTEFACT)  # required of every candidate
 PRECISION = "float32"  # where the device scores in half precision
 
 
@@ -28,7 +30,7 @@ class Estimate:
     """A number and its user-bootstrap interval; None where it is undefined (one class only, no targets).
 
     `draws` are the bootstrap replicates. Two reports with the same data digest, bootstrap seed and number of draws
-    resampled the same users in the same order, so the difference of their draws is a paired interval.
+    resample the same users in the same order, so the differences of their draws give a paired interval.
     """
 
     value: float | None
@@ -40,19 +42,20 @@ class Estimate:
 UNDEFINED = Estimate(value=None, low=None, high=None)
 
 
-def interval_of(value: float, draws: Any, interval: float) -> Estimate:
-    """A value with the percentile interval of its draws, which are kept."""
+def interval_of(value: float, draws: ArrayLike, interval: float) -> Estimate:
+    """A value with the percentile interval of its draws, and the draws rounded to DRAW_DIGITS."""
     tail = (1 - interval) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    kept = tuple(np.round(np.asarray(draws, np.float64), DRAW_DIGITS).tolist())
-    return Estimate(value=value, low=float(low), high=float(high), draws=kept)
+    replicates = np.asarray(draws, np.float64)
+    low, high = np.quantile(replicates, [tail, 1 - tail])
+    rounded = tuple(np.round(replicates, DRAW_DIGITS).tolist())
+    return Estimate(value=value, low=float(low), high=float(high), draws=rounded)
 
 
 def paired_difference(ours: Estimate, theirs: Estimate, interval: float) -> Estimate:
     """`ours - theirs` with the percentile interval of the paired draws.
 
     Raises:
-        LongreelError: a value is missing, or the numbers of draws differ, so that nothing is paired.
+        LongreelError: a value is missing, or the numbers of draws differ.
     """
     if ours.value is None or theirs.value is None or not ours.draws or len(ours.draws) != len(theirs.draws):
         raise LongreelError(
@@ -63,7 +66,7 @@ def paired_difference(ours: Estimate, theirs: Estimate, interval: float) -> Esti
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One line of the report: a task at an evaluation window, over one slice of the targets."""
+    """One row of the report: a task at an evaluation window, over one slice of the targets."""
 
     task: str
     window: int  # history events visible to a request, at most
@@ -76,25 +79,24 @@ class MetricRow:
     gauc: Estimate  # impression-weighted mean of per-user AUC, over users with both classes
     log_loss: Estimate  # natural log, mean over targets
     calibration: Estimate  # mean prediction over observed rate
-    ece: (
-        Estimate  # expected calibration error: mean |prediction - rate| over bins of equal mass; biased upward by noise
-    )
+    # Expected calibration error: mean |prediction - rate| over bins of equal mass; noise biases it upwards.
+    ece: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowGain:
-    """What reading the longest window instead of the usual one is worth: a paired difference of AUC."""
+    """AUC at the longest window minus AUC at the reference window, paired."""
 
     task: str
     slice: str
-    usual: int  # the ladder's window nearest to the mean training window
+    reference: int  # the evaluation window nearest to the mean training window
     longest: int
     auc: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """Targets with like predictions at the longest window: what was predicted, and what share came true."""
+    """Targets with similar predictions at the longest window: mean prediction and observed rate."""
 
     task: str
     targets: int
@@ -104,7 +106,7 @@ class ReliabilityBin:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringCost:
-    """One request of `events` history events and `candidates` targets, scored over and over on a named device."""
+    """Cost of scoring one request of `events` history events and `candidates` targets on a named device."""
 
     device: str
     events: int
@@ -116,7 +118,7 @@ class ScoringCost:
 
     @property
     def shape(self) -> str:
-        """What was scored, in words."""
+        """The request's size in words."""
         return f"{self.events:,} events x {self.candidates} candidates"
 
 
@@ -131,13 +133,13 @@ class ParityCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether they agree; a difference that is not a number does not."""
+        """Whether the difference is within the tolerance; NaN is not."""
         return self.largest <= self.tolerance
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataQuality:
-    """What the checkpoint said of the day that the model was judged on."""
+    """Result of the data checkpoint of the evaluated day."""
 
     passed: bool
     warnings: tuple[str, ...] = ()
@@ -145,15 +147,15 @@ class DataQuality:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """One model judged on one day of samples."""
+    """One model evaluated on one day of samples."""
 
     date: str
     model_digest: str
-    data_digest: str  # the samples partition's digest, with what was selected of it
+    data_digest: str  # of the samples partition and the selection from it
     config_digest: str
     tasks: tuple[str, ...]
     windows: tuple[int, ...]
-    slices: tuple[str, ...]  # in the order of the report; each has a row for every task and window
+    slices: tuple[str, ...]  # in report order; each has a row for every task and window
     training_mean_window: int
     bootstrap_seed: int
     bootstrap_draws: int
@@ -165,36 +167,42 @@ class EvaluationReport:
     scoring: ScoringCost | None = None
     parity: tuple[ParityCheck, ...] = ()
     quality: DataQuality | None = None
-    policy_digest: str = ""  # the gate policy that stood when it was made
+    policy_digest: str = ""  # of the gate policy in force
     code_version: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def usual_window(self) -> int:
-        """The ladder's window nearest to the mean training window."""
+    def reference_window(self) -> int:
+        """The evaluation window nearest to the mean training window."""
         return min(self.windows, key=lambda w: (abs(w - self.training_mean_window), w))
 
-    def row(self, task: str, window: int, slice: str = EVERYBODY) -> MetricRow:
-        """The line of a task, window and slice.
+    @cached_property
+    def index(self) -> dict[tuple[str, int, str], MetricRow]:
+        """Rows by task, window and slice."""
+        return {(row.task, row.window, row.slice): row for row in self.rows}
+
+    def row(self, task: str, window: int, part: str = ALL_TARGETS) -> MetricRow:
+        """The row of a task and window over the slice `part`.
 
         Raises:
-            LongreelError: the report has no such line.
+            LongreelError: the report has no such row.
         """
-        for row in self.rows:
-            if (row.task, row.window, row.slice) == (task, window, slice):
-                return row
-        raise LongreelError(f"the report of {self.date} has no line for {task} at window {window}, slice {slice}")
+        try:
+            return self.index[task, window, part]
+        except KeyError:
+            message = f"the report of {self.date} has no row for {task} at window {window}, slice {part}"
+            raise LongreelError(message) from None
 
-    def auc_gain(self, over: "EvaluationReport", task: str, window: int, slice: str = EVERYBODY) -> Estimate:
+    def auc_gain(self, over: "EvaluationReport", task: str, window: int, part: str = ALL_TARGETS) -> Estimate:
         """This model's AUC minus another's on the same data, paired; UNDEFINED where one of them has none."""
         try:
-            ours, theirs = (report.row(task, window, slice).auc for report in (self, over))
+            ours, theirs = (report.row(task, window, part).auc for report in (self, over))
             return paired_difference(ours, theirs, self.interval)
         except LongreelError:
             return UNDEFINED
 
     def to_json(self) -> str:
-        """The report as it is stored: JSON, the draws of an estimate as one string of numbers."""
+        """The report as it is stored: JSON, with an estimate's draws as one string of numbers."""
         return json.dumps(_pack(asdict(self)), indent=1)
 
     @staticmethod
@@ -216,7 +224,7 @@ class EvaluationReport:
         return serialization.read(EvaluationReport.from_json, path, "report", "model evaluate")
 
     def digest(self) -> str:
-        """Digest of what was found, not of how fast: cost and the last bits of parity differ between runs."""
+        """Digest of the metrics, without scoring cost and consistency checks, whose numbers differ between runs."""
         values = asdict(self)
         for name in ("scoring", "parity"):
             values.pop(name)
@@ -226,10 +234,10 @@ class EvaluationReport:
 def _pack(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: " ".join(map(repr, v)) if k == "draws" else _pack(v) for k, v in value.items()}
-    return [_pack(each) for each in value] if isinstance(value, list | tuple) else value
+    return [_pack(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _unpack(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: [float(x) for x in v.split()] if k == "draws" else _unpack(v) for k, v in value.items()}
-    return [_unpack(each) for each in value] if isinstance(value, list) else value
+    return [_unpack(item) for item in value] if isinstance(value, list) else value

@@ -13,7 +13,7 @@ from benchmarks.extrapolation.judge import DRAWS, SHORT_HISTORY, interval
 from benchmarks.extrapolation.runner import draws_path, read_results
 
 Floats = NDArray[np.float64]
-EVERYBODY, LONG_USERS, SHORT_USERS = "all", f"history>={LONG}", f"history<{SHORT_HISTORY}"
+ALL_TARGETS, LONG_USERS, SHORT_USERS = "all", f"history>={LONG}", f"history<{SHORT_HISTORY}"
 CAPACITIES = ("S", "M", "L")
 BEND = 0.001  # AUC that doubling the window must bring to be worth it
 
@@ -88,7 +88,7 @@ class Group:
         values = [line[name] for line in self.lines if line.get(name) is not None]
         return float(np.mean(values)) if values else float("nan")
 
-    def values(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> list[float]:
+    def values(self, metric: str, task: str, window: int, of: str = ALL_TARGETS) -> list[float]:
         """Each seed's metric at a window over a slice."""
         wanted = (task, window, of)
         return [
@@ -96,11 +96,11 @@ class Group:
             for line in self.lines
         ]
 
-    def value(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> float:
+    def value(self, metric: str, task: str, window: int, of: str = ALL_TARGETS) -> float:
         """Their mean; no replicate is read."""
         return float(np.mean(self.values(metric, task, window, of)))
 
-    def estimate(self, metric: str, task: str, window: int, of: str = EVERYBODY) -> Estimate:
+    def estimate(self, metric: str, task: str, window: int, of: str = ALL_TARGETS) -> Estimate:
         """A metric at a window over a slice; without replicates where a line's are not beside the results file."""
         value = self.value(metric, task, window, of)
         files = [draws_path(self.out, line["key"]) for line in self.lines]
@@ -122,7 +122,7 @@ class Group:
         return rng.integers(0, number, (number, replicates))
 
 
-def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc", of: str = EVERYBODY) -> Estimate:
+def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc", of: str = ALL_TARGETS) -> Estimate:
     """A group's metric minus another's, over the seeds that both have been run with; over all where there are none."""
     seeds = [{line["cell"]["seed"] for line in each.lines} for each in (group, base)]
     common = seeds[0] & seeds[1] or seeds[0] | seeds[1]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.extrapolation.cells import BASE
 from benchmarks.extrapolation.findings import (
-    EVERYBODY,
+    ALL_TARGETS,
     LONG_USERS,
     Findings,
     Group,
@@ -39,13 +39,13 @@ def draw_all(findings: Findings, out: Path) -> Iterator[Path]:
             continue
         task = groups[0].tasks[0]
         samplings = [g for g in findings.of(name, "stca") if is_sampling(g)]
-        for of, suffix in ((EVERYBODY, ""), (LONG_USERS, "-long-users")):
+        for of, suffix in ((ALL_TARGETS, ""), (LONG_USERS, "-long-users")):
             having = [g for g in samplings if of in g.slices]
             if len(having) > 1:
                 yield by_window(having, findings, name, task, of, out / f"{name}-windows{suffix}.png")
         readers = best_of_readers(groups, findings.method(name), task)
         if len(readers) > 1:
-            yield by_window(readers, findings, name, task, EVERYBODY, out / f"{name}-readers.png")
+            yield by_window(readers, findings, name, task, ALL_TARGETS, out / f"{name}-readers.png")
         drawn = [g for g in samplings if g.lines[0]["windows"]]
         if drawn:
             yield drawn_windows(drawn, out / f"{name}-drawn-windows.png")
@@ -152,7 +152,7 @@ def _seeds(group: Group) -> str:
 
 
 def _who(of: str) -> str:
-    return "all users" if of == EVERYBODY else of.replace("history>=", "users with at least ") + " events"
+    return "all users" if of == ALL_TARGETS else of.replace("history>=", "users with at least ") + " events"
 
 
 def drawn_windows(groups: list[Group], path: Path) -> Path:

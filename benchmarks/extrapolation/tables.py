@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.extrapolation.cells import BASE, LONG, SHORT
 from benchmarks.extrapolation.findings import (
-    EVERYBODY,
+    ALL_TARGETS,
     LONG_USERS,
     SHORT_USERS,
     Findings,
@@ -48,7 +48,7 @@ def metric_table(groups: list[Group], metric: str, task: str, of: str) -> Iterat
         rows.append([group.name, str(len(group.lines)), *cells, *cost])
     if rows:
         about = groups[0].slices[of]
-        who = "all users" if of == EVERYBODY else of
+        who = "all users" if of == ALL_TARGETS else of
         yield f"{NAMES[metric]}, {task}, {who} ({about['targets']:,} targets of {about['users']:,} users):\n"
     header = ["reader, training windows", "seeds", *(f"{w:,}" for w in windows), "training tokens", "seconds"]
     yield from table(header, rows)
@@ -60,7 +60,7 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
     for group in filter(is_sampling, findings.of(name, "stca")):
         windows = group.windows
         short = SHORT if SHORT in windows and windows[-1] > SHORT else windows[-2]
-        for of in (EVERYBODY, LONG_USERS):
+        for of in (ALL_TARGETS, LONG_USERS):
             if of in group.slices:
                 first, last = (group.estimate("auc", task, w, of) for w in (short, windows[-1]))
                 losses = [group.estimate("log_loss", task, w, of) for w in (short, windows[-1])]
@@ -114,7 +114,7 @@ def ablation_table(findings: Findings, name: str, task: str) -> Iterator[str]:
         return
     longest = base.windows[-1]
     windows = list(dict.fromkeys(w for w in (SHORT, longest) if w in base.windows))
-    slices = [of for of in (EVERYBODY, LONG_USERS) if of in base.slices] if len(windows) > 1 else []
+    slices = [of for of in (ALL_TARGETS, LONG_USERS) if of in base.slices] if len(windows) > 1 else []
     rows = []
     for group in [base, *changed]:
         values = ["" if group is base else gain(group, base, task, window).text(True) for window in windows]
@@ -191,7 +191,7 @@ def page(findings: Findings) -> Iterator[str]:
             shown = [g for g in groups if g.cell["suite"] in ("extrapolation", "comparators", "controls")]
             shown += [g for g in groups if g.cell["training"] == BASE and g not in shown]
             for metric in NAMES:
-                for of in (EVERYBODY, LONG_USERS) if metric == "auc" else (EVERYBODY,):
+                for of in (ALL_TARGETS, LONG_USERS) if metric == "auc" else (ALL_TARGETS,):
                     yield from metric_table(shown, metric, task, of)
             for of in (SHORT_USERS, "new items", "new users"):
                 yield from metric_table([g for g in shown if g.cell["reader"] == "stca"], "auc", task, of)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 from benchmarks.gates.world import Day, Model, Truth, evaluate, truth
-from longreel.components.gates.gates import decide
-from longreel.contracts.decision import Decision, Gate
+from longreel.components.gates.decide import decide
+from longreel.contracts.decision import Decision, GateResult
 from longreel.contracts.policy import Budget, GatePolicy
 from longreel.contracts.report import EvaluationReport
 
@@ -170,7 +170,7 @@ class NoiseCount:
     kin: float
     of: int
     gates: int
-    better: int  # passed the gate `champion/better`, whatever the others said
+    better: int  # passed the gate `champion/superiority`, whatever the others said
     at_least: int
     margin: int
 
@@ -183,7 +183,7 @@ def noise(users: int, kin: float, tries: int) -> NoiseCount:
         ours, theirs = (evaluate(Model(f"{who}{n}", 0.9, kin=kin), day) for who in ("candidate", "champion"))
         decision = decide(ours, theirs, POLICY)
         promoted += decision.outcome == "promote"
-        better += next(g for g in decision.gates if g.name == "champion/better").verdict == "pass"
+        better += next(g for g in decision.gates if g.name == "champion/superiority").verdict == "pass"
         naive += at_least(ours, theirs, None) == "promote"
         margins += margin(ours, theirs, None) == "promote"
     return NoiseCount(users, kin, tries, promoted, better, naive, margins)
@@ -196,7 +196,7 @@ class SettledCount:
     users: int
     gain: float  # the truth's, in AUC
     of: int
-    held: int  # by `champion/better`, with a number
+    held: int  # by `champion/superiority`, with a number
     median: float  # of the numbers: times the day's users
     tried: int  # asked for no more than MOST_USERS
     settled: int  # and were surely better on a day of so many
@@ -209,17 +209,17 @@ def settling(users: int, error: float, tries: int) -> SettledCount:
     asked: list[float] = []
     tried = settled = 0
 
-    def better(n: int, seed: int, number: int) -> Gate:
+    def better(n: int, seed: int, number: int) -> GateResult:
         day = Day(str(FIRST + timedelta(days=n)), seed, number)
         pair = [evaluate(replace(model, name=f"{model.name}{seed}"), day) for model in (ours, theirs)]
-        return next(g for g in decide(pair[0], pair[1], POLICY).gates if g.name == "champion/better")
+        return next(g for g in decide(pair[0], pair[1], POLICY).gates if g.name == "champion/superiority")
 
     for n in range(tries):
         gate = better(n, 90_000 + n, users)
-        if gate.verdict != "hold" or gate.more_data is None:
+        if gate.verdict != "hold" or gate.required_sample_factor is None:
             continue
-        asked.append(gate.more_data)
-        wanted = round(gate.more_data * users)
+        asked.append(gate.required_sample_factor)
+        wanted = round(gate.required_sample_factor * users)
         if wanted <= MOST_USERS:
             tried += 1
             settled += better(n, 95_000 + n, wanted).verdict == "pass"

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from benchmarks.gates.quarter import MOST_USERS, NoiseCount, SettledCount, Step, worth
-from longreel.components.gates.compare import POWER
+from longreel.components.gates.difference import POWER
 from longreel.contracts.policy import GatePolicy
 
 COLOURS = {"promote": "#2da44e", "hold": "#bf8700", "reject": "#cf222e"}
@@ -110,7 +110,7 @@ def _rules(walks: dict[str, list[Step]]) -> list[str]:
 
 def _noise(counts: list[NoiseCount]) -> list[str]:
     lines = [
-        "| users a day | kin | candidates | by the gates | by `champion/better` alone | by >= | by >= + .002 |",
+        "| users a day | kin | candidates | by the gates | by `champion/superiority` alone | by >= | by >= + .002 |",
         "| --- " * 7 + "|",
     ]
     for c in counts:
@@ -147,7 +147,7 @@ def _reasons(steps: list[Step]) -> list[str]:
         quiet = s.planned.event == "retrained, no better" and s.outcome == "hold"
         if quiet or s.decision is None:
             continue
-        better = [g.reason for g in s.decision.gates if g.name == "champion/better"]
+        better = [g.reason for g in s.decision.gates if g.name == "champion/superiority"]
         reason = (better or s.decision.reasons)[0] if s.outcome == "promote" else s.decision.reasons[0]
         short = textwrap.shorten(reason, 200, placeholder=" ...")
         lines.append(f"| {n} | {s.planned.event} | {s.should} | {s.outcome} | {short} |")

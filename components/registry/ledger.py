@@ -102,7 +102,7 @@ class Ledger:
         if decision.outcome != "promote":
             raise LongreelError(f"the decision is to {decision.outcome}, not to promote: {' '.join(decision.reasons)}")
         _require_same_model(decision, version)
-        self._require_early_look(decision, version)
+        self._require_evaluation_day(decision, version)
         moves = [e for e in self.entries() if e.moves]
         done = next((e for e in moves if (e.to_version, e.decision) == (version.version, decision.digest())), None)
         if done is not None:
@@ -166,14 +166,14 @@ class Ledger:
         registry.fetch(self.client, self.model, target)
         return self._move("rollback", current, target, None, reason or "rolled back by hand")
 
-    def _require_early_look(self, decision: Decision, version: Version) -> None:
-        """A candidate judged day after day is promoted by luck in the end; the policy says how often it may be."""
-        looks = (date.fromisoformat(decision.date) - version.evaluated_day).days + 1
-        if looks > decision.looks:
+    def _require_evaluation_day(self, decision: Decision, version: Version) -> None:
+        """A candidate evaluated on many days is promoted by chance in the end; the policy limits the days."""
+        days = (date.fromisoformat(decision.date) - version.evaluated_day).days + 1
+        if days > decision.evaluation_days:
             raise LongreelError(
-                f"version {version.version} was made to be judged on {version.evaluated_day} and the policy lets it be "
-                f"judged on {decision.looks} day(s), this decision is of {decision.date}; train a new candidate, or "
-                "raise `looks` in gates.toml, which asks for surer evidence each time"
+                f"version {version.version} was trained to be evaluated on {version.evaluated_day}, the policy allows "
+                f"{decision.evaluation_days} evaluation day(s), and this decision is of {decision.date}; train a new "
+                "candidate, or raise `evaluation_days` in gates.toml, which requires stronger evidence on each day"
             )
 
     def _end(self) -> int | None:

@@ -225,7 +225,7 @@ def headline(decision: Decision) -> str:
     if decision.outcome != "promote":
         told, more = decision.reasons[:HEADLINE_REASONS], len(decision.reasons) - HEADLINE_REASONS
         return " ".join(told) + (f" And {more} more." if more > 0 else "")
-    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/better")]
+    compared = [gate.reason for gate in decision.gates if gate.name in ("champion", "champion/superiority")]
     return " ".join(compared) or " ".join(decision.reasons)
 
 
@@ -235,7 +235,7 @@ def _story(name: str, version: Version, decision: Decision, experiment: str) -> 
     card = f"#/experiments/{experiment}/runs/{version.run_id}/artifacts/run_card.html"
     told = [g for g in decision.gates if g.reason not in said and (g.verdict in STOPPING or g.group == "champion")]
     lines = [f"- {g.verdict}: {g.reason}" for g in sorted(told, key=lambda gate: VERDICTS.index(gate.verdict))]
-    lines += [f"- {decision.unjudged}"] * bool(decision.unjudged)
+    lines += [f"- {decision.not_evaluated}"] * bool(decision.not_evaluated)
     where = (
         f"Version {version.version} of {name}, judged on {decision.date}. The [run card]({card}) has all "
         f"{len(decision.gates)} gates; `longreel model reproduce {version.run_id}` trains it again."

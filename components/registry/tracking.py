@@ -30,7 +30,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
 from longreel.contracts.errors import LongreelError, TransientError
-from longreel.contracts.report import EVERYBODY, METRICS, EvaluationReport
+from longreel.contracts.report import ALL_TARGETS, METRICS, EvaluationReport
 from longreel.lake.home import TRACKING_VARIABLE, Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
@@ -318,7 +318,7 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> N
     `auc/click` at the longest window, which sorts and compares in the table of runs."""
     at, longest, metrics = int(time.time() * 1000), report.windows[-1], []
     for row in report.rows:
-        if row.slice != EVERYBODY:
+        if row.slice != ALL_TARGETS:
             continue
         for metric in METRICS:
             estimate = getattr(row, metric)

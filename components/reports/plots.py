@@ -7,14 +7,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from longreel.contracts.decision import STOPPING, VERDICTS, Decision, Gate
-from longreel.contracts.report import EVERYBODY, Estimate, EvaluationReport
+from longreel.contracts.decision import STOPPING, VERDICTS, Decision, GateResult
+from longreel.contracts.report import ALL_TARGETS, Estimate, EvaluationReport
 from longreel.model.data.windows import Distribution
 
 PLOTS = "plots"  # the folder in an MLflow run
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
 BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
-COLOUR = {"pass": BETTER, "unjudged": "#d1d9e0", "hold": UNSURE, "fail": WORSE}
+COLOUR = {"pass": BETTER, "not_evaluated": "#d1d9e0", "hold": UNSURE, "fail": WORSE}
 
 
 def write_plots(
@@ -178,11 +178,11 @@ def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Fi
 
 def gain_by_history(report: EvaluationReport) -> Figure:
     """Who gains from reading more than training did in the mean? By how much history a user has."""
-    longest, usual = report.windows[-1], report.usual_window
+    longest, usual = report.windows[-1], report.reference_window
     title = f"AUC on {report.date}: reading {longest:,} instead of {usual:,} events, by history length"
     figure, axes = _panels(report, title)
     for axis, task in zip(axes, report.tasks, strict=True):
-        names = [name for name in report.slices if name == EVERYBODY or name.startswith("history")]
+        names = [name for name in report.slices if name == ALL_TARGETS or name.startswith("history")]
         found = {g.slice: g.auc for g in report.window_gains if g.task == task}
         gains = {name: found[name] for name in names if name in found}
         _forest(axis, gains, {name: report.row(task, longest, name).users for name in gains})
@@ -207,7 +207,7 @@ def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> No
 
 def gate_waterfall(decision: Decision) -> Figure:
     """Which gates did the candidate pass, where was it stopped, and by what?"""
-    groups: dict[str, list[Gate]] = {}
+    groups: dict[str, list[GateResult]] = {}
     for gate in decision.gates:
         groups.setdefault(gate.group, []).append(gate)
     steps = len(groups)
@@ -228,9 +228,9 @@ def gate_waterfall(decision: Decision) -> Figure:
     return figure
 
 
-def _verdicts(gates: list[Gate], width: int) -> str:
+def _verdicts(gates: list[GateResult], width: int) -> str:
     """How many gates of a group ended how, and the first reason that stopped the candidate, on two lines."""
-    counts = [f"{n} {v}" for v in VERDICTS if (n := sum(gate.verdict == v for gate in gates))]
+    counts = [f"{n} {v.replace('_', ' ')}" for v in VERDICTS if (n := sum(gate.verdict == v for gate in gates))]
     stopped = [gate.reason for verdict in STOPPING for gate in gates if gate.verdict == verdict]
     if not stopped:
         return ", ".join(counts)

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from longreel.contracts.decision import STOPPING, Decision
-from longreel.contracts.report import EVERYBODY, METRICS, Estimate, EvaluationReport
+from longreel.contracts.report import ALL_TARGETS, METRICS, Estimate, EvaluationReport
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:1080px;margin:32px auto;padding:0 20px}
@@ -16,7 +16,7 @@ table{border-collapse:collapse;font-size:13px;width:100%}
 th,td{padding:5px 9px;border-bottom:1px solid #e6eaef;text-align:left;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}small,.dim{color:#656d76}
 .tag{display:inline-block;border-radius:12px;padding:2px 12px;color:#fff;font-weight:600;font-size:13px}
-.unjudged{background:#656d76}.promote,.pass{background:#1a7f37}.hold{background:#9a6700}.reject,.fail{background:#cf222e}
+.not_evaluated{background:#656d76}.promote,.pass{background:#1a7f37}.hold{background:#9a6700}.reject,.fail{background:#cf222e}
 img{max-width:100%;margin:8px 0}code{background:#f2f4f6;padding:1px 5px;border-radius:4px}
 ul{margin:8px 0;padding-left:22px}
 details summary{cursor:pointer;color:#0969da;margin:8px 0}.better{color:#1a7f37}.worse{color:#cf222e}
@@ -74,7 +74,7 @@ def _people(report: EvaluationReport) -> str:
 
 
 def _tag(word: str) -> str:
-    return f'<span class="tag {escape(word)}">{escape(word)}</span>'
+    return f'<span class="tag {escape(word)}">{escape(word.replace("_", " "))}</span>'
 
 
 def _headline(decision: Decision) -> list[str]:
@@ -82,13 +82,13 @@ def _headline(decision: Decision) -> list[str]:
         more = len(decision.reasons) - MOST_REASONS
         return [*decision.reasons[:MOST_REASONS], *([f"and {more} more, under Every gate."] if more > 0 else [])]
     compared = [g.reason for g in decision.gates if g.group == "champion"][:3]
-    return [*compared, *filter(None, [decision.unjudged])]
+    return [*compared, *filter(None, [decision.not_evaluated])]
 
 
 def _waiting(decision: Decision, report: EvaluationReport) -> str:
     if decision.outcome != "hold":
         return ""
-    users, factor = report.row(report.tasks[0], report.windows[-1]).users, decision.more_data
+    users, factor = report.row(report.tasks[0], report.windows[-1]).users, decision.required_sample_factor
     enough = "" if factor is None else f"About {factor:.1f} times this day's {users:,} users would settle it. "
     then = "The champion stays, and the next candidate is judged on a day of its own."
     looks = (
@@ -151,7 +151,7 @@ def _slices(report: EvaluationReport, champion: EvaluationReport | None) -> str:
     for task in report.tasks:
         for name in report.slices:
             row = report.row(task, window, name)
-            if name == EVERYBODY or not row.users:
+            if name == ALL_TARGETS or not row.users:
                 continue
             cells = [f"{row.users:,}", f"{row.targets:,}", _number(row.auc), _number(row.log_loss)]
             if champion is not None:

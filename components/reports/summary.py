@@ -19,7 +19,12 @@ TOGETHER = {
     "windows": "Long windows do no sure harm",
     "slice": "No sure loss in",
 }  # gates that say little one by one where they passed
-VERDICTS = {"pass": "[green]pass[/]", "hold": "[yellow]hold[/]", "fail": "[red]fail[/]", "unjudged": "unjudged"}
+VERDICTS = {
+    "pass": "[green]pass[/]",
+    "hold": "[yellow]hold[/]",
+    "fail": "[red]fail[/]",
+    "not_evaluated": "not evaluated",
+}
 
 
 def _interval(estimate: Estimate, digits: int = 4) -> str:
@@ -62,7 +67,7 @@ def _gain(gain: Estimate) -> str:
 
 
 def decision_table(decision: Decision) -> Table:
-    """Every gate of a decision with its sentence; slices and tasks that passed share a line, as do unjudged ones."""
+    """Every gate of a decision with its reason; what passed or was not evaluated shares rows."""
     table = Table(title=f"Decision on {decision.date}: {MARKS[decision.outcome]}", title_justify="left")
     table.add_column("gate", no_wrap=True)
     table.add_column("verdict")
@@ -71,12 +76,12 @@ def decision_table(decision: Decision) -> Table:
     for gate in decision.gates:
         if gate.verdict == "pass" and gate.group in TOGETHER:
             passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
-        elif gate.verdict != "unjudged":
+        elif gate.verdict != "not_evaluated":
             table.add_row(gate.name, VERDICTS[gate.verdict], escape(gate.reason))
     for group, names in passed.items():
         table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
-    if decision.unjudged:
-        table.add_row("", VERDICTS["unjudged"], decision.unjudged)
+    if decision.not_evaluated:
+        table.add_row("", VERDICTS["not_evaluated"], decision.not_evaluated)
     return table
 
 

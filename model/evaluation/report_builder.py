@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import (
-    EVERYBODY,
+    ALL_TARGETS,
     METRICS,
     UNDEFINED,
     Estimate,
@@ -42,7 +42,7 @@ class JudgedDay:
     def slices(self) -> dict[str, Mask]:
         """Which targets [T] are in which slice; slices that hold nothing today are there too."""
         length = self.history[self.user]
-        found = {EVERYBODY: np.ones(len(self.user), bool), "new users": length == 0, "returning users": length > 0}
+        found = {ALL_TARGETS: np.ones(len(self.user), bool), "new users": length == 0, "returning users": length > 0}
         bounds = [0, *HISTORY_BOUNDS]
         for low, high in zip(bounds, [*HISTORY_BOUNDS, None], strict=True):
             if high is None:
@@ -79,8 +79,8 @@ class Judge:
             order = np.argsort(scores, kind="stable")
             whole = TaskScores(scores[order], self.day.labels[order, column] > 0, self.day.user[order])
             for name, chosen in slices.items():
-                kept = METRICS if name == EVERYBODY else SLICE_METRICS if keep_draws else ()
-                part = whole if name == EVERYBODY else whole.where(chosen[order])
+                kept = METRICS if name == ALL_TARGETS else SLICE_METRICS if keep_draws else ()
+                part = whole if name == ALL_TARGETS else whole.where(chosen[order])
                 made.append(self._row(part, task, window, name, chosen, kept))
         return made
 
@@ -128,22 +128,22 @@ class Judge:
 
 
 def window_gains(
-    rows: Sequence[MetricRow], windows: tuple[int, ...], usual: int, interval: float
+    rows: Sequence[MetricRow], windows: tuple[int, ...], reference: int, interval: float
 ) -> tuple[WindowGain, ...]:
-    """What the longest window gives over the usual one, for every task and slice where both are defined."""
+    """What the longest window gives over the reference one, for every task and slice where both are defined."""
     longest, found = windows[-1], {(row.task, row.slice, row.window): row.auc for row in rows}
-    if usual == longest:
+    if reference == longest:
         return ()
     gains = []
     for task, name, window in found:
         if window != longest:
             continue
         try:
-            gain = paired_difference(found[task, name, longest], found[task, name, usual], interval)
+            gain = paired_difference(found[task, name, longest], found[task, name, reference], interval)
         except LongreelError:  # undefined in this slice
             continue
-        kept = gain if name == EVERYBODY else Estimate(value=gain.value, low=gain.low, high=gain.high)
-        gains.append(WindowGain(task=task, slice=name, usual=usual, longest=longest, auc=kept))
+        kept = gain if name == ALL_TARGETS else Estimate(value=gain.value, low=gain.low, high=gain.high)
+        gains.append(WindowGain(task=task, slice=name, reference=reference, longest=longest, auc=kept))
     return tuple(gains)
 
 

@@ -9,7 +9,7 @@ from benchmarks.gates import quarter, world
 from benchmarks.gates.quarter import POLICY, Planned, Step, auc, noise, plan, settling, should, walk
 from benchmarks.gates.results import write
 from benchmarks.gates.world import Day, Model, evaluate
-from longreel.components.gates.gates import decide
+from longreel.components.gates.decide import decide
 
 USERS = 600
 FAULTS = {
@@ -46,7 +46,7 @@ def test_the_plan_is_ninety_days_with_every_event(plans: list[Planned]) -> None:
 
 
 def test_gates_stop_every_planted_fault_and_say_which(plans: list[Planned]) -> None:
-    """Each against a champion of its own recipe without the fault."""
+    """Each against a champion with the same settings and without the fault."""
     why = {17: "slice/auc/history<32", 24: "champion/auc", 33: "data", 35: "complete", 38: "calibration", 44: "windows"}
     why |= {50: "cost", 78: "calibration"}
     for n, event in FAULTS.items():

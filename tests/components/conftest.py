@@ -14,7 +14,7 @@ import pytest
 
 from longreel.components.registry import registry, tracking
 from longreel.components.registry.registry import Version
-from longreel.contracts.decision import Decision, Gate
+from longreel.contracts.decision import Decision, GateResult
 from longreel.contracts.digests import digest_of
 from longreel.contracts.report import (
     CHECKS,
@@ -271,14 +271,14 @@ def promotion(candidate: Version, champion: Version | None) -> Decision:
     """A decision to promote one over the other."""
     return Decision(
         outcome="promote",
-        gates=(Gate(name="champion/auc", verdict="pass", reason="It is better."),),
+        gates=(GateResult(name="champion/auc", verdict="pass", reason="It is better."),),
         date="2026-01-03",
         candidate_digest=candidate.model_digest,
         champion_digest=None if champion is None else champion.model_digest,
         data_digest="data",
         policy_version="1",
         policy_digest="policy",
-        looks=1,
+        evaluation_days=1,
         candidate_report="report",
         champion_report=None,
     )

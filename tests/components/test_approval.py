@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from longreel.components.gates.gates import decide
+from longreel.components.gates.decide import decide
 from longreel.components.registry.ledger import Ledger
 from longreel.components.reports.record import record_judgement
 from longreel.components.retrain import _report

@@ -20,7 +20,7 @@ import pytest
 
 from longreel.cli import main
 from longreel.components.evaluate import evaluate_version
-from longreel.components.gates.gates import decide
+from longreel.components.gates.decide import decide
 from longreel.components.registry import registry, tracking
 from longreel.components.registry.ledger import Ledger
 from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement

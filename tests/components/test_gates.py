@@ -1,4 +1,4 @@
-"""Every outcome of the gates, from reports whose truth is known."""
+"""Gates: every outcome, from reports whose truth is known."""
 
 import dataclasses
 import math
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longreel.components.gates.compare import POWER, Difference
-from longreel.components.gates.gates import decide
-from longreel.contracts.decision import STOPPING, Decision, Gate
+from longreel.components.gates.decide import decide
+from longreel.components.gates.difference import POWER, Difference
+from longreel.contracts.decision import STOPPING, Decision, GateResult
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.policy import Budget, GatePolicy
 from longreel.contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, WindowGain, paired_difference
@@ -21,7 +21,7 @@ Report = Callable[..., EvaluationReport]
 POLICY = GatePolicy()
 
 
-def gate(decision: Decision, name: str) -> Gate:
+def gate(decision: Decision, name: str) -> GateResult:
     return next(g for g in decision.gates if g.name == name)
 
 
@@ -42,10 +42,10 @@ def with_estimate(
     return dataclasses.replace(report, rows=rows)
 
 
-# No champion, and a champion that is beaten
+# No champion, and a worse champion
 
 
-def test_without_a_champion_the_floors_alone_promote(report: Report) -> None:
+def test_without_a_champion_the_absolute_gates_alone_promote(report: Report) -> None:
     decision = decide(report(), None, POLICY)
     assert decision.outcome == "promote"
     assert decision.champion_digest is None
@@ -58,14 +58,14 @@ def test_a_clear_gain_is_promoted_though_the_two_intervals_overlap(report: Repor
     assert ours.low < theirs.high  # type: ignore[operator]  # unpaired, this gain could not be told from noise
     decision = decide(candidate, champion, POLICY)
     assert decision.outcome == "promote"
-    assert "AUC of click is 0.0040 better" in gate(decision, "champion/better").reason
+    assert "AUC of click is 0.0040 better" in gate(decision, "champion/superiority").reason
 
 
-def test_better_log_loss_promotes_where_auc_is_surely_no_worse(report: Report) -> None:
+def test_better_log_loss_promotes_where_a_loss_of_auc_is_ruled_out(report: Report) -> None:
     decision = decide(report(log_loss=0.48), report(model="champion", own_noise=0.0001), POLICY)
     assert decision.outcome == "promote"
-    assert "by log loss" in gate(decision, "champion/better").reason
-    only_auc = dataclasses.replace(POLICY, better_by=("auc",))
+    assert "by log loss" in gate(decision, "champion/superiority").reason
+    only_auc = dataclasses.replace(POLICY, superiority_metrics=("auc",))
     assert decide(report(log_loss=0.48), report(model="champion"), only_auc).outcome == "hold"
 
 
@@ -77,55 +77,57 @@ def test_better_log_loss_does_not_pay_for_a_worse_auc(report: Report) -> None:
         for row in report(-0.004).rows
     )
     decision = decide(dataclasses.replace(report(-0.004), rows=rows), report(model="champion"), POLICY)
-    assert gate(decision, "champion/better").verdict == "pass"
+    assert gate(decision, "champion/superiority").verdict == "pass"
     assert decision.outcome != "promote"
     assert "champion/auc/click" in not_passed(decision)
 
 
-# Ties, losses and how much more data
+# Ties, losses and required sample sizes
 
 
-def test_a_tie_within_noise_is_held_and_says_what_would_settle_it(report: Report) -> None:
+def test_a_tie_within_noise_is_held_and_names_the_required_sample_size(report: Report) -> None:
     decision = decide(report(0.001), report(model="champion"), POLICY)
     assert decision.outcome == "hold"
-    better = gate(decision, "champion/better")
+    better = gate(decision, "champion/superiority")
     assert better.verdict == "hold"
-    assert "If the difference stays, about" in better.reason
-    assert better.more_data is not None
-    users = 200 * better.more_data
-    assert f"({users:,.0f}) settle it 80% of the time" in better.reason
-    assert decision.more_data == better.more_data
+    assert "If the difference holds, about" in better.reason
+    assert better.required_sample_factor is not None
+    users = 200 * better.required_sample_factor
+    assert f"({users:,.0f}) resolve it 80% of the time" in better.reason
+    assert decision.required_sample_factor == better.required_sample_factor
 
 
-def test_a_candidate_that_is_behind_is_not_told_to_wait_for_data(report: Report) -> None:
-    better = gate(decide(report(-0.0005), report(model="champion"), POLICY), "champion/better")
+def test_a_candidate_that_is_behind_names_no_required_sample_size(report: Report) -> None:
+    better = gate(decide(report(-0.0005), report(model="champion"), POLICY), "champion/superiority")
     assert better.verdict == "hold"
-    assert better.more_data is None
-    assert "more data of the kind would not make it so" in better.reason
+    assert better.required_sample_factor is None
+    assert "more users would not change that" in better.reason
 
 
 @pytest.mark.parametrize(("loss", "side"), [(-0.006, "passes"), (-0.014, "fails")])
-def test_a_protected_slice_asks_for_what_its_own_side_needs(report: Report, loss: float, side: str) -> None:
-    """A loss that seems tolerable waits to be proved so, one that does not waits to be surely beyond the tolerance."""
+def test_the_required_sample_of_a_protected_slice_depends_on_its_side_of_the_tolerance(
+    report: Report, loss: float, side: str
+) -> None:
+    """Within the tolerance the pass is what lacks evidence, beyond it the failure."""
     noisy = {"own_noise": 0.004}
     candidate = report(0.02, by_slice={"history<32": loss - 0.02}, **noisy)
     decision = decide(candidate, report(model="champion", **noisy), POLICY)
     held = gate(decision, "slice/auc/history<32")
     assert held.verdict == "hold"
-    assert held.more_data is not None
+    assert held.required_sample_factor is not None
     ours, theirs = (r.row("click", 512, "history<32") for r in (candidate, report(model="champion", **noisy)))
     gain = Difference.of(ours.auc, theirs.auc, ours.users)
     places = 3 * len(candidate.tasks) + 2 * (len(candidate.slices) - 1)
     level = POLICY.missed_regression_rate if side == "passes" else POLICY.false_rejection_rate / places
-    assert held.more_data == gain.more_data(-POLICY.slice_tolerance, level)
-    assert held.more_data > 1
+    assert held.required_sample_factor == gain.required_sample_factor(-POLICY.slice_tolerance, level)
+    assert held.required_sample_factor > 1
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.01])
-def test_the_data_a_hold_asks_for_settles_it_as_often_as_it_says(gain: float) -> None:
-    """Users of known spread, drawn anew 400 times; two hundred of them leave it open."""
+def test_the_required_sample_resolves_a_hold_with_the_stated_power(gain: float) -> None:
+    """Users of known spread, drawn 400 times; two hundred of them leave the comparison open."""
     spread, level, few, limit = 0.1, 0.025, 200, gain - 0.01
-    factor = Difference(value=gain, sd=spread / math.sqrt(few), users=few).more_data(limit, level)
+    factor = Difference(value=gain, sd=spread / math.sqrt(few), users=few).required_sample_factor(limit, level)
     assert factor == pytest.approx((1.96 + 0.8416) ** 2 / 2, rel=1e-3)  # the gap is sqrt(2) standard deviations
     assert factor is not None
     users, rng, settled = round(factor * few), np.random.default_rng(5), 0
@@ -137,8 +139,8 @@ def test_the_data_a_hold_asks_for_settles_it_as_often_as_it_says(gain: float) ->
     assert settled / 400 == pytest.approx(POWER, abs=0.05)  # 2.5 standard deviations
 
 
-def test_on_the_limit_itself_no_data_decides() -> None:
-    assert Difference(value=0.002, sd=0.004, users=100).more_data(0.002, 0.025) is None
+def test_a_difference_on_the_limit_has_no_required_sample_size() -> None:
+    assert Difference(value=0.002, sd=0.004, users=100).required_sample_factor(0.002, 0.025) is None
 
 
 def test_a_clear_loss_is_rejected(report: Report) -> None:
@@ -153,32 +155,32 @@ def test_a_loss_within_tolerance_is_held_not_rejected(report: Report) -> None:
 
 def test_a_log_loss_rise_rejects_a_candidate_with_a_better_auc(report: Report) -> None:
     decision = decide(report(0.02, log_loss=0.55), report(model="champion"), POLICY)
-    assert gate(decision, "champion/better").verdict == "pass"
+    assert gate(decision, "champion/superiority").verdict == "pass"
     assert gate(decision, "champion/log_loss/like").verdict == "fail"
     assert decision.outcome == "reject"
 
 
-def test_the_champion_judged_against_itself_is_held(report: Report) -> None:
+def test_the_champion_compared_with_itself_is_held(report: Report) -> None:
     decision = decide(report(), report(), POLICY)
     assert decision.outcome == "hold"
     assert "champion itself" in decision.reasons[0]
 
 
-def test_too_few_users_decide_nothing(report: Report) -> None:
+def test_too_few_users_hold_the_candidate(report: Report) -> None:
     careful = dataclasses.replace(POLICY, min_users=1_000)
     decision = decide(report(0.05), report(model="champion"), careful)
     assert decision.outcome == "hold"
-    assert gate(decision, "champion/better").more_data == 5
+    assert gate(decision, "champion/superiority").required_sample_factor == 5
     assert "fewer users than the 1,000" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("few", [{}, {"calibration": 9.0}, {"by_window": (-0.4, -0.4, -0.4)}], ids=str)
-def test_too_few_users_make_no_first_champion_and_reject_nobody(report: Report, few: dict[str, Any]) -> None:
+def test_too_few_users_make_no_first_champion_and_reject_no_candidate(report: Report, few: dict[str, Any]) -> None:
     decision = decide(report(**few), None, dataclasses.replace(POLICY, min_users=1_000))
     assert decision.outcome == "hold"
-    assert not_passed(decision) == {"floor": "hold"}
-    assert decision.more_data == 5
-    assert "calibration/click" in decision.unjudged
+    assert not_passed(decision) == {"min_auc": "hold"}
+    assert decision.required_sample_factor == 5
+    assert "calibration/click" in decision.not_evaluated
 
 
 # Slices
@@ -193,7 +195,7 @@ def test_a_slice_that_regresses_rejects_a_candidate_that_is_better_on_the_whole(
         assert f"in slice {name}" in decision.reasons[0]
 
 
-def test_a_loss_in_a_protected_slice_must_be_ruled_out_where_other_slices_are_watched(report: Report) -> None:
+def test_a_loss_in_a_protected_slice_must_be_ruled_out_and_is_only_a_guardrail_in_other_slices(report: Report) -> None:
     champion = report(model="champion")
     loss = -0.01 - 0.0095  # within the tolerance, but not surely
     assert not_passed(decide(report(0.01, by_slice={"history<32": loss}), champion, POLICY)) == {
@@ -202,12 +204,12 @@ def test_a_loss_in_a_protected_slice_must_be_ruled_out_where_other_slices_are_wa
     assert decide(report(0.01, by_slice={"history>=32": loss}), champion, POLICY).outcome == "promote"
 
 
-def test_a_slice_that_is_only_watched_stops_nobody_by_a_loss_that_may_be_noise(report: Report) -> None:
+def test_a_guardrail_does_not_stop_a_candidate_for_a_loss_that_may_be_noise(report: Report) -> None:
     champion = report(model="champion", own_noise=0.004)
     seen = report(0.02, own_noise=0.004, by_slice={"history>=32": -0.02 - 0.012})  # two standard deviations
     decision = decide(seen, champion, POLICY)
     assert decision.outcome == "promote"
-    assert "not surely a loss" in gate(decision, "slice/auc/history>=32").reason
+    assert "not a significant loss" in gate(decision, "slice/auc/history>=32").reason
     sure = report(0.02, own_noise=0.0015, by_slice={"history>=32": -0.02 - 0.012})
     assert not_passed(decide(sure, report(model="champion", own_noise=0.0015), POLICY)) == {
         "slice/auc/history>=32": "hold"
@@ -219,12 +221,12 @@ def test_a_missing_slice_rejects(report: Report) -> None:
     rows = tuple(r for r in whole.rows if (r.task, r.window, r.slice) != ("like", 128, "new users"))
     decision = decide(dataclasses.replace(whole, rows=rows), None, POLICY)
     assert decision.outcome == "reject"
-    assert "no line for like at window 128, slice new users" in decision.reasons[0]
+    assert "no row for like at window 128, slice new users" in decision.reasons[0]
 
 
 def test_a_slice_that_only_the_champion_has_or_that_the_policy_names_rejects(report: Report) -> None:
     whole = report(0.01)
-    for name, said in (("surface 0", "which the champion's report"), ("history<32", "which the policy looks at")):
+    for name, said in (("surface 0", "which the champion's report"), ("history<32", "which the policy requires")):
         rows = tuple(r for r in whole.rows if r.slice != name)
         less = dataclasses.replace(whole, rows=rows, slices=tuple(s for s in whole.slices if s != name))
         decision = decide(less, report(model="champion"), POLICY)
@@ -232,7 +234,7 @@ def test_a_slice_that_only_the_champion_has_or_that_the_policy_names_rejects(rep
         assert f"lacks the slice {name}, {said}" in decision.reasons[0]
 
 
-def test_a_slice_nobody_is_in_today_is_named_and_not_judged(report: Report) -> None:
+def test_an_empty_slice_is_named_and_not_evaluated(report: Report) -> None:
     nothing = Estimate(value=None, low=None, high=None)
 
     def emptied(whole: EvaluationReport) -> EvaluationReport:
@@ -244,11 +246,11 @@ def test_a_slice_nobody_is_in_today_is_named_and_not_judged(report: Report) -> N
     decision = decide(emptied(report(0.01)), emptied(report(model="champion")), POLICY)
     assert decision.outcome == "promote"
     empty = gate(decision, "slice/new users")
-    assert (empty.verdict, "was not judged: 0 users" in empty.reason) == ("unjudged", True)
-    assert "slice/new users" in decision.unjudged
+    assert (empty.verdict, "was not evaluated: 0 users" in empty.reason) == ("not_evaluated", True)
+    assert "slice/new users" in decision.not_evaluated
     stopped = decide(emptied(report(-0.01)), emptied(report(model="champion")), POLICY)
     assert stopped.outcome == "reject"
-    assert not any("not judged" in reason for reason in stopped.reasons)
+    assert not any("not evaluated" in reason for reason in stopped.reasons)
 
 
 def with_users(whole: EvaluationReport, name: str, users: int) -> EvaluationReport:
@@ -257,16 +259,16 @@ def with_users(whole: EvaluationReport, name: str, users: int) -> EvaluationRepo
     return dataclasses.replace(whole, rows=rows)
 
 
-def test_a_slice_of_few_users_stops_nobody_and_is_called_unjudged_protected_or_not(report: Report) -> None:
-    """Of 99 users neither a loss nor its absence is believed, and nobody is told that it was proved."""
+def test_a_slice_of_few_users_is_not_evaluated_protected_or_not(report: Report) -> None:
+    """99 users prove neither a loss nor its absence."""
     ours = with_users(report(0.01, by_slice={"history<32": -0.2}), "history<32", 99)
     ours = dataclasses.replace(ours, window_gains=tuple(_window_loss(g) for g in ours.window_gains))
     decision = decide(ours, report(model="champion"), POLICY)
     assert decision.outcome == "promote"
-    unjudged = {g.name for g in decision.gates if g.verdict == "unjudged"}
-    assert unjudged == {"slice/history<32", "windows/click/history<32"}
-    assert all(name in decision.unjudged for name in unjudged)
-    assert "which the policy protects, was not judged: 99 users" in gate(decision, "slice/history<32").reason
+    names = {g.name for g in decision.gates if g.verdict == "not_evaluated"}
+    assert names == {"slice/history<32", "windows/click/history<32"}
+    assert all(name in decision.not_evaluated for name in names)
+    assert "which the policy protects, was not evaluated: 99 users" in gate(decision, "slice/history<32").reason
     enough = with_users(ours, "history<32", 100)
     assert decide(enough, report(model="champion"), POLICY).outcome == "reject"
 
@@ -276,16 +278,16 @@ def _window_loss(gain: WindowGain) -> WindowGain:
     return dataclasses.replace(gain, auc=lost) if gain.slice == "history<32" else gain
 
 
-def test_a_model_that_tells_users_apart_and_their_items_less_rejects(report: Report) -> None:
-    """AUC over everybody rises where a model knows who clicks much; what a user sees is ordered by GAUC."""
+def test_a_model_that_separates_users_better_and_their_items_worse_is_rejected(report: Report) -> None:
+    """AUC over all users rises if a model knows who clicks much; GAUC measures the order within a user."""
     ours = report(0.01)
     worse = [dataclasses.replace(r, gauc=o.gauc) for r, o in zip(ours.rows, report(-0.01).rows, strict=True)]
     decision = decide(dataclasses.replace(ours, rows=tuple(worse)), report(model="champion"), POLICY)
-    assert gate(decision, "champion/better").verdict == "pass"
+    assert gate(decision, "champion/superiority").verdict == "pass"
     assert not_passed(decision) == {"champion/gauc/click": "fail", "champion/gauc/like": "fail"}
 
 
-def test_a_slice_whose_rates_are_wrong_rejects_though_it_is_ranked_well(report: Report) -> None:
+def test_a_slice_with_wrong_rates_rejects_though_it_is_ranked_well(report: Report) -> None:
     ours = report(0.01)
     wrong = [
         dataclasses.replace(r, log_loss=o.log_loss) if r.slice == "new users" else r
@@ -295,7 +297,7 @@ def test_a_slice_whose_rates_are_wrong_rejects_though_it_is_ranked_well(report: 
     assert not_passed(decision) == {"slice/log_loss/new users": "fail"}
 
 
-# Windows, calibration, cost, data, parity
+# Windows, calibration, cost, data, consistency
 
 
 def test_a_long_window_that_costs_accuracy_rejects(report: Report) -> None:
@@ -305,14 +307,17 @@ def test_a_long_window_that_costs_accuracy_rejects(report: Report) -> None:
     assert decide(report(windows=(32, 128), by_window=(0.0, 0.02)), None, POLICY).outcome == "promote"
 
 
-def test_a_window_gain_that_is_undefined_is_called_unjudged(report: Report) -> None:
-    """Of a task with so few positives that a replicate has none, say."""
+def test_an_undefined_window_gain_is_not_evaluated(report: Report) -> None:
+    """For example, of a task with so few positives that a replicate has none."""
     whole = report()
     missing = {("like", "all"), ("click", "new users")}
     known = tuple(g for g in whole.window_gains if (g.task, g.slice) not in missing)
     decision = decide(dataclasses.replace(whole, window_gains=known), None, POLICY)
     assert decision.outcome == "promote"
-    assert {g.name for g in decision.gates if g.verdict == "unjudged"} == {"windows/like", "windows/click/new users"}
+    assert {g.name for g in decision.gates if g.verdict == "not_evaluated"} == {
+        "windows/like",
+        "windows/click/new users",
+    }
 
 
 def test_a_long_window_that_costs_one_slice_accuracy_rejects(report: Report) -> None:
@@ -336,38 +341,38 @@ def test_calibration_out_of_bounds(report: Report, ratio: float, outcome: str) -
 def test_calibration_error_out_of_bounds(report: Report, ece: float, outcome: str) -> None:
     decision = decide(report(ece=ece), None, POLICY)
     assert decision.outcome == outcome
-    assert (outcome == "promote") != ("the calibration error" in gate(decision, "calibration/like").reason)
+    assert (outcome == "promote") != (
+        ": the expected calibration error is" in gate(decision, "calibration/like").reason
+    )
 
 
-def test_rates_that_are_wrong_are_told_beside_the_champions_of_the_same_day(report: Report) -> None:
-    """Whether it is the model or the day that changed."""
+def test_wrong_rates_are_shown_beside_the_champions_of_the_same_day(report: Report) -> None:
+    """They show whether the model or the day changed."""
     decision = decide(report(0.01, calibration=1.4), report(model="champion", calibration=1.39), POLICY)
     reason = gate(decision, "calibration/click").reason
-    assert "the rate surely outside. On the same day the champion's are 1.390" in reason
+    assert "the predicted over observed rate is outside. The champion's values on the same day are 1.390" in reason
 
 
 @pytest.mark.parametrize(("auc", "outcome"), [(0.0, "promote"), (-0.21, "hold"), (-0.25, "reject")])
-def test_a_floor_that_is_not_surely_passed(report: Report, auc: float, outcome: str) -> None:
+def test_auc_near_or_below_its_minimum(report: Report, auc: float, outcome: str) -> None:
     assert decide(report(auc), None, POLICY).outcome == outcome
 
 
 @pytest.mark.parametrize(
     ("budget", "outcome", "said"),
     [
-        (Budget(device="H200", latency_ms=2.1, memory_mib=1_000), "promote", "are allowed on H200"),
-        (Budget(device="H200", latency_ms=1.95, memory_mib=1_000), "hold", "measure again"),
+        (Budget(device="H200", latency_ms=2.1, memory_mib=1_000), "promote", "allowed up to 2.1 ms"),
+        (Budget(device="H200", latency_ms=1.95, memory_mib=1_000), "hold", "Repeat the measurement"),
         (Budget(device="H200", latency_ms=1.5, memory_mib=1_000), "reject", "2.0 ms"),
         (Budget(device="H200", latency_ms=2.1, memory_mib=800), "reject", "900 MiB"),
         (
             Budget(device="H100", latency_ms=9.0, memory_mib=9_000),
             "hold",
-            "no budget for that device, only for H100: add one",
+            "no budget for NVIDIA H200, only for H100: add one",
         ),
     ],
 )
-def test_the_cost_on_the_named_device_is_held_to_its_budget(
-    report: Report, budget: Budget, outcome: str, said: str
-) -> None:
+def test_the_cost_on_a_device_must_fit_its_budget(report: Report, budget: Budget, outcome: str, said: str) -> None:
     decision = decide(report(), None, dataclasses.replace(POLICY, budgets=(budget,)))
     assert decision.outcome == outcome
     assert said in gate(decision, "cost").reason
@@ -382,7 +387,7 @@ def test_of_several_budgets_the_first_that_fits_the_device_counts(report: Report
     assert decide(report(), None, dataclasses.replace(POLICY, budgets=(wide, exact))).outcome == "reject"
 
 
-def test_a_day_that_was_warned_of_promotes_nobody_unless_the_policy_says_so(report: Report) -> None:
+def test_a_data_warning_holds_unless_the_policy_allows_it(report: Report) -> None:
     warned = report(quality=DataQuality(passed=True, warnings=("like rate: got [0.2]",)))
     assert not_passed(decide(warned, None, POLICY)) == {"data": "hold"}
     assert "like rate" in gate(decide(warned, None, POLICY), "data").reason
@@ -395,26 +400,26 @@ def test_a_day_that_was_warned_of_promotes_nobody_unless_the_policy_says_so(repo
 def test_logits_that_do_not_agree_reject(report: Report, largest: float) -> None:
     whole = report()
     broken = dataclasses.replace(whole, parity=(dataclasses.replace(whole.parity[0], largest=largest),))
-    assert not_passed(decide(broken, None, POLICY)) == {"parity": "fail"}
+    assert not_passed(decide(broken, None, POLICY)) == {"consistency": "fail"}
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_logits_that_were_not_compared_hold_and_say_what_to_do(report: Report, name: str) -> None:
+def test_logits_that_were_not_compared_hold_with_advice(report: Report, name: str) -> None:
     whole = report()
     less = dataclasses.replace(whole, parity=tuple(check for check in whole.parity if check.name != name))
     decision = decide(less, None, POLICY)
-    assert not_passed(decision) == {"parity": "hold"}
-    assert f"not compared with {name}: judge a registered version" in decision.reasons[0]
+    assert not_passed(decision) == {"consistency": "hold"}
+    assert f"not compared with {name}: evaluate a registered version" in decision.reasons[0]
 
 
 @pytest.mark.parametrize("missing", [{"scoring": None}, {"parity": ()}, {"quality": None}, {"window_gains": ()}])
-def test_a_report_that_leaves_something_out_rejects(report: Report, missing: dict[str, object]) -> None:
+def test_an_incomplete_report_rejects(report: Report, missing: dict[str, object]) -> None:
     decision = decide(report(**missing), None, POLICY)
     assert decision.outcome == "reject"
-    assert "it does not say" in decision.reasons[0]
+    assert "it lacks" in decision.reasons[0]
 
 
-# Numbers that are none, and reports that do not fit
+# Numbers that are not finite, and reports that do not fit
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -441,7 +446,7 @@ def test_an_undefined_gate_metric_rejects_and_another_task_is_only_mentioned(rep
 
 
 def test_log_loss_that_is_undefined_though_there_are_targets_rejects(report: Report) -> None:
-    """What a logit that is not a number leaves behind."""
+    """As a NaN logit leaves it."""
     undefined = Estimate(value=None, low=None, high=None)
     decision = decide(with_estimate(report(), "like", 32, "log_loss", undefined, "surface 0"), None, POLICY)
     assert decision.outcome == "reject"
@@ -479,7 +484,7 @@ def test_the_same_arguments_give_the_same_decision_and_another_policy_another(re
     assert first == again
     assert first.digest() == again.digest()
     assert Decision.from_json(first.to_json()) == first
-    stricter = decide(report(0.003), report(model="champion"), dataclasses.replace(POLICY, min_gain=0.01))
+    stricter = decide(report(0.003), report(model="champion"), dataclasses.replace(POLICY, superiority_margin=0.01))
     assert (first.outcome, stricter.outcome) == ("promote", "hold")
     assert stricter.policy_digest != first.policy_digest
     renamed = decide(report(0.003), report(model="champion"), dataclasses.replace(POLICY, version="2"))
@@ -492,7 +497,7 @@ def test_cost_that_changes_no_verdict_does_not_change_a_decisions_digest(report:
     assert decide(slow, None, POLICY).digest() == decide(report(), None, POLICY).digest()
 
 
-def test_reasons_are_those_that_stopped_it_failures_first(report: Report) -> None:
+def test_reasons_are_of_the_gates_that_stopped_it_failures_first(report: Report) -> None:
     decision = decide(report(-0.01, calibration=1.255), report(model="champion"), POLICY)
     stopped = not_passed(decision)
     assert decision.outcome == "reject"
@@ -501,7 +506,7 @@ def test_reasons_are_those_that_stopped_it_failures_first(report: Report) -> Non
     assert verdicts == sorted(verdicts, key=lambda v: v != "fail")
 
 
-# The statistics under it
+# Statistics
 
 
 def test_the_paired_interval_is_that_of_the_differences() -> None:

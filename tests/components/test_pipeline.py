@@ -147,7 +147,7 @@ def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, cap
     assert names == {"report.json", "champion_report.json", "decision.json", "run_card.html", "plots", "summary.json"}
     said = capfd.readouterr().out
     assert "Decision on 2026-01-04" in said
-    assert "champion/better" in said
+    assert "champion/superiority" in said
     champion = Ledger(home).champion()
     assert champion is not None
     assert champion.version == second["champion_after"]

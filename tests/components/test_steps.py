@@ -88,7 +88,7 @@ def test_decide_writes_the_decision_beside_the_candidates_report(
     words = ["--candidate", str(tmp_path / "ours.json"), "--champion", str(tmp_path / "theirs.json")]
     assert main(["model", "decide", "--home", str(home.path), *words]) == 0
     assert json.loads((tmp_path / "decision.json").read_text())["outcome"] == "promote"
-    assert "champion/better" in capsys.readouterr().out
+    assert "champion/superiority" in capsys.readouterr().out
     (tmp_path / "ours.json").write_text("{}")
     assert main(["model", "decide", "--home", str(home.path), *words]) == 2
     assert "not an evaluation report" in capsys.readouterr().err
@@ -113,7 +113,7 @@ def test_the_ladder_fits_a_log_line_and_shows_every_window(report: Report) -> No
 
 
 def make_decision(report: Report):  # type: ignore[no-untyped-def]
-    from longreel.components.gates.gates import decide
+    from longreel.components.gates.decide import decide
     from longreel.contracts.policy import GatePolicy
 
     return decide(report(0.004), report(model="champion"), GatePolicy())
@@ -136,7 +136,7 @@ def test_plots_are_drawn_with_and_without_a_champion_and_with_undefined_numbers(
 
 
 def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> None:
-    from longreel.components.gates.gates import decide
+    from longreel.components.gates.decide import decide
     from longreel.components.reports.plots import COLOUR, gate_waterfall
     from longreel.contracts.policy import GatePolicy
 
@@ -151,7 +151,7 @@ def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> 
 
 
 def test_a_candidate_that_failed_a_dozen_gates_has_a_short_headline(report: Report) -> None:
-    from longreel.components.gates.gates import decide
+    from longreel.components.gates.decide import decide
     from longreel.components.registry.registry import HEADLINE_REASONS, headline
     from longreel.contracts.policy import GatePolicy
 
@@ -173,7 +173,7 @@ def test_a_run_says_which_airflow_run_asked_for_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Report, tmp_path: Path) -> None:
-    from longreel.components.gates.gates import decide
+    from longreel.components.gates.decide import decide
     from longreel.contracts.policy import GatePolicy
 
     candidate, champion = report(0.001, by_slice={"history<32": -0.04}), report(model="champion")

@@ -14,7 +14,7 @@ from longreel.lake.home import Home
 SHIPPED = parse_policy(preset("gates"))
 
 
-def test_the_shipped_policy_says_every_setting_with_its_default_and_has_budgets() -> None:
+def test_the_shipped_policy_has_every_setting_with_its_default_and_budgets() -> None:
     assert replace(GatePolicy(), budgets=SHIPPED.budgets) == SHIPPED
     for name in GatePolicy.__dataclass_fields__:
         assert f"\n{name} = " in preset("gates"), name
@@ -34,7 +34,7 @@ def test_the_shipped_policy_has_a_budget_for_the_devices_people_have(device: str
 
 
 @pytest.mark.parametrize("source", ["simulated", "kuairand", "generic"])
-def test_the_shipped_policy_judges_a_task_of_every_preset(source: str) -> None:
+def test_the_shipped_gate_task_is_a_task_of_every_preset(source: str) -> None:
     assert GatePolicy().task in parse_config(preset(source)).tasks
 
 
@@ -50,8 +50,8 @@ def test_a_home_without_a_policy_file_has_the_shipped_one(tmp_path: Path) -> Non
     [
         ("min_ack = 1", "unknown setting 'min_ack'"),
         ("false_promotion_rate = 0", "expected between 0 and 0.5"),
-        ("looks = 0", "looks: expected at least 1"),
-        ("better_by = ['gauc']", "better_by: expected some of auc, log_loss"),
+        ("evaluation_days = 0", "evaluation_days: expected at least 1"),
+        ("superiority_metrics = ['gauc']", "superiority_metrics: expected some of auc, log_loss"),
         ("calibration = [1.1, 1.2]", "low <= 1 <= high"),
         ("slice_tolerance = -0.1", "slice_tolerance: expected 0 or more"),
         ("budgets = [{device = 'H200', latency_ms = 1.0}]", "budget of H200: expected positive limits"),
@@ -59,7 +59,7 @@ def test_a_home_without_a_policy_file_has_the_shipped_one(tmp_path: Path) -> Non
         ("budgets = {device = 'H200'}", "budgets expected sections"),
         ("budgets = [1]", "budgets expected sections"),
         ("budgets = [{device = 1, latency_ms = 1, memory_mib = 1}]", "device expected a text"),
-        ("better_by = [1]", "better_by, in its list, expected a text"),
+        ("superiority_metrics = [1]", "superiority_metrics, in its list, expected a text"),
         ("task = ", "not valid TOML"),
     ],
 )
@@ -74,6 +74,6 @@ def test_any_change_changes_the_digest_and_the_file_alone_decides(tmp_path: Path
     assert load_policy(tmp_path / "none.toml").digest() == SHIPPED.digest()
 
 
-def test_looks_and_metrics_share_the_promised_rate() -> None:
-    assert parse_policy("better_by = ['auc']").promotion_level == 0.05
-    assert parse_policy("looks = 5").promotion_level == pytest.approx(0.005)
+def test_evaluation_days_and_metrics_share_the_promotion_rate() -> None:
+    assert parse_policy("superiority_metrics = ['auc']").promotion_level == 0.05
+    assert parse_policy("evaluation_days = 5").promotion_level == pytest.approx(0.005)

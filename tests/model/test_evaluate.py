@@ -92,7 +92,7 @@ def test_the_gain_of_a_long_window_is_the_paired_difference_of_its_lines(report:
     gains = {(g.task, g.slice): g for g in report.window_gains}
     assert {"all", "returning users"} <= {s for _, s in gains}
     gain = gains["click", "all"]
-    assert (gain.usual, gain.longest) == (report.usual_window, report.windows[-1]) == (32, 64)
+    assert (gain.reference, gain.longest) == (report.reference_window, report.windows[-1]) == (32, 64)
     long, usual = report.row("click", 64).auc, report.row("click", 32).auc
     assert gain.auc.value == pytest.approx(long.value - usual.value)  # type: ignore[operator]
     np.testing.assert_allclose(gain.auc.draws, np.subtract(long.draws, usual.draws), atol=1e-7)

@@ -80,7 +80,7 @@ def test_submits_once_watches_and_collects(
 
 def judged_by_pods(home: Home, register: Any, report: Any, inputs_digest: str) -> None:
     """What the run's pods leave in MLflow."""
-    from longreel.components.gates.gates import decide
+    from longreel.components.gates.decide import decide
 
     version = register(home)
     client = tracking.open_store(home)

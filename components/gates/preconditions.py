@@ -1,0 +1,133 @@
+"""Preconditions of a decision: usable reports, valid data, consistent logits, a champion to compare with."""
+
+import math
+from collections.abc import Iterator
+
+from longreel.components.gates.gate import DECISIVE
+from longreel.contracts.decision import GateResult
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.policy import GatePolicy
+from longreel.contracts.report import ALL_TARGETS, CHECKS, METRICS, EvaluationReport, MetricRow
+
+MAX_PROBLEMS = 3  # of a report, in its reason
+COMPARABLE = ("date", "data_digest", "bootstrap_seed", "bootstrap_draws", "interval", "windows", "tasks")
+
+
+def require_comparable(candidate: EvaluationReport, champion: EvaluationReport) -> None:
+    """Raises LongreelError where the champion's report is of other data, another seed or other windows."""
+    for name in COMPARABLE:
+        ours, theirs = getattr(candidate, name), getattr(champion, name)
+        if ours != theirs:
+            raise LongreelError(
+                f"the champion's report is stale: its {name} is {theirs}, the candidate's is {ours}; "
+                f"evaluate the champion again on {candidate.date} (`longreel model evaluate --champion`)"
+            )
+
+
+def complete(report: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> GateResult:
+    """Every task, window and slice has a row, every number is finite, and nothing that a gate needs is missing."""
+    problems = list(_problems(report, policy))
+    missing = set() if champion is None else set(champion.slices) - set(report.slices)
+    problems += [f"it lacks the slice {name}, which the champion's report of the same data has" for name in missing]
+    if problems:
+        more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        advice = "Evaluate the candidate again; if that does not help, check train/loss of its run."
+        reason = f"The report is not usable: {'; '.join(problems[:MAX_PROBLEMS])}{more}. {advice}"
+        return GateResult(name="complete", verdict="fail", reason=reason)
+    undefined = [t for t in report.tasks if report.row(t, report.windows[-1]).auc.value is None]
+    remark = f" AUC of {', '.join(undefined)} is undefined on this day and was not evaluated." if undefined else ""
+    size = f"{len(report.tasks)} tasks x {len(report.windows)} windows x {len(report.slices)} slices"
+    return GateResult(name="complete", verdict="pass", reason=f"The report is complete: {size}, all finite.{remark}")
+
+
+def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
+    if policy.task not in report.tasks or not report.windows:
+        yield f"it has no row for the gate task {policy.task}"
+        return
+    for name in (ALL_TARGETS, *policy.protected_slices):
+        if name not in report.slices:
+            yield f"it lacks the slice {name}, which the policy requires"
+    for name in ("scoring", "parity", "quality"):
+        if not getattr(report, name):
+            yield f"it lacks {name}"
+    for task in report.tasks:
+        for window in report.windows:
+            for name in report.slices:
+                row = report.index.get((task, window, name))
+                if row is None:
+                    yield f"no row for {task} at window {window}, slice {name}"
+                else:
+                    yield from _row_problems(row)
+    decisive = report.index.get((policy.task, report.windows[-1], ALL_TARGETS))
+    for metric in DECISIVE if decisive is not None else ():
+        estimate = getattr(decisive, metric)
+        if estimate.value is None or len(estimate.draws) != report.bootstrap_draws:
+            yield f"{metric} of {policy.task}, which decides, is undefined or lacks draws"
+    gains = {(gain.task, gain.slice) for gain in report.window_gains}
+    if report.reference_window != report.windows[-1] and (policy.task, ALL_TARGETS) not in gains:
+        yield "it lacks the gain of the longest window"
+
+
+def _row_problems(row: MetricRow) -> Iterator[str]:
+    place = f"of {row.task} at window {row.window}, slice {row.slice}"
+    for metric in METRICS:
+        estimate = getattr(row, metric)
+        numbers = [x for x in (estimate.value, estimate.low, estimate.high, *estimate.draws) if x is not None]
+        if not all(math.isfinite(x) for x in numbers):
+            yield f"{metric} {place} is not finite"
+    if row.targets and row.log_loss.value is None:  # defined for any target, unless its logit is NaN
+        yield f"log_loss {place} is not finite"
+
+
+def data(report: EvaluationReport, policy: GatePolicy) -> GateResult:
+    """The evaluated day passed its data checkpoint."""
+    quality = report.quality
+    if quality is None or not quality.passed:
+        advice = f"`longreel ops status` and reports/{report.date} show the checks; evaluate on a valid day."
+        reason = f"The samples of {report.date} did not pass their checkpoint. {advice}"
+        return GateResult(name="data", verdict="fail", reason=reason)
+    passed = f"The samples of {report.date} passed their checkpoint"
+    if not quality.warnings:
+        return GateResult(name="data", verdict="pass", reason=f"{passed} without a warning.")
+    passed += f" with {len(quality.warnings)} warning(s), first: {quality.warnings[0]}"
+    if policy.hold_on_data_warning:
+        reason = f"{passed}. The next candidate is evaluated on another day."
+        return GateResult(name="data", verdict="hold", reason=reason)
+    return GateResult(name="data", verdict="pass", reason=f"{passed}.")
+
+
+def consistency(report: EvaluationReport) -> GateResult:
+    """All ways to compute a request's logits agree."""
+    for check in report.parity:
+        if not check.passed:
+            reason = (
+                f"Logits differ by up to {check.largest:.2g} between the model and {check.name}, tolerated are "
+                f"{check.tolerance:.2g} ({check.logits:,} compared): serving would differ from this evaluation."
+            )
+            return GateResult(name="consistency", verdict="fail", reason=reason)
+    names = {check.name for check in report.parity}
+    if missing := [name for name in CHECKS if name not in names]:
+        reason = (
+            f"The model's logits were not compared with {' and '.join(missing)}: evaluate a registered version "
+            "(`longreel model evaluate --version`) that this version of the code has trained."
+        )
+        return GateResult(name="consistency", verdict="hold", reason=reason)
+    differences = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.parity)
+    return GateResult(name="consistency", verdict="pass", reason=f"Logits agree: {differences}.")
+
+
+def champion_available(
+    candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy
+) -> GateResult | None:
+    """The result that replaces the comparison with the champion; None where they can be compared."""
+    if champion is None:
+        reason = "There is no champion yet; the absolute gates alone decide."
+        return GateResult(name="champion", verdict="pass", reason=reason)
+    if candidate.model_digest == champion.model_digest:
+        reason = f"The candidate is the champion itself (model digest {candidate.model_digest}); nothing would change."
+        return GateResult(name="champion", verdict="hold", reason=reason)
+    problem = next(_problems(champion, policy), None)
+    if problem is not None:
+        reason = f"The champion's own report is not usable ({problem}); evaluate it again, or roll it back."
+        return GateResult(name="champion", verdict="hold", reason=reason)
+    return None
