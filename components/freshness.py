@@ -1,4 +1,4 @@
-"""Is a new samples partition worth a training run? A pure function of what is published and what was trained."""
+"""Freshness policy: whether a new samples partition is worth a training, a pure function of the published days."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,68 +9,73 @@ from longreel.contracts.errors import LongreelError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
-    """The policy's answer, with a full sentence why."""
+class RetrainAnswer:
+    """The policy's answer and its reason, a full sentence."""
 
     is_due: bool
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Known:
-    """What the policy looks at.
+class FreshnessState:
+    """The facts that the policy reads.
 
-    published: every day with samples. last_judged: the newest day on which a decided candidate was judged; None before
-    the first. watermark: the newest day that the champion was trained on; None without a champion. warned: the days of
-    which a checkpoint warned. today: by the clock of the log's days.
+    published: every day with samples. last_evaluated: the newest day on which a decided candidate was evaluated; None
+    before the first. watermark: the newest day that the champion was trained on; None without a champion. warned: the
+    days that a checkpoint warned about. today: in the time zone of the log's days.
     """
 
     published: frozenset[date]
     today: date
-    last_judged: date | None = None
+    last_evaluated: date | None = None
     watermark: date | None = None
     warned: frozenset[date] = field(default_factory=frozenset)
 
+    def days_before(self, day: date) -> int:
+        """The number of published days before `day`."""
+        return sum(1 for other in self.published if other < day)
 
-def due(day: date, known: Known, policy: RetrainPolicy) -> Due:
-    """Does the policy ask for a candidate judged on `day`, the partition that has just been published?"""
-    against = next(_against(day, known, policy), None)
-    if against is not None:
-        return Due(is_due=False, reason=against)
-    if known.last_judged is None:
-        before = sum(1 for other in known.published if other < day)
-        return Due(is_due=True, reason=f"No candidate was ever judged, and {before} days lie before {day}.")
-    new = sum(1 for other in known.published if known.last_judged < other <= day)
-    counted = f"{new} new published day{'s' * (new != 1)} since {known.last_judged}; the policy wants"
+
+def should_retrain(day: date, state: FreshnessState, policy: RetrainPolicy) -> RetrainAnswer:
+    """Whether the policy asks for a candidate evaluated on `day`, the partition that was just published."""
+    objection = next(_objections(day, state, policy), None)
+    if objection is not None:
+        return RetrainAnswer(is_due=False, reason=objection)
+    if state.last_evaluated is None:
+        earlier = state.days_before(day)
+        return RetrainAnswer(
+            is_due=True, reason=f"No candidate was ever evaluated, and {earlier} days lie before {day}."
+        )
+    new = sum(1 for other in state.published if state.last_evaluated < other <= day)
+    count = f"{new} new published day{'s' * (new != 1)} since {state.last_evaluated}; the policy wants"
     if new >= policy.every_new_days:
-        return Due(is_due=True, reason=f"{counted} {policy.every_new_days}.")
-    for sooner in (_old_champion, _warned):
-        if reason := sooner(day, known, policy):
-            return Due(is_due=True, reason=reason)
-    return Due(is_due=False, reason=f"{counted} {policy.every_new_days}.")
+        return RetrainAnswer(is_due=True, reason=f"{count} {policy.every_new_days}.")
+    for early_reason in (_old_champion, _warned_day):
+        if reason := early_reason(day, state, policy):
+            return RetrainAnswer(is_due=True, reason=reason)
+    return RetrainAnswer(is_due=False, reason=f"{count} {policy.every_new_days}.")
 
 
-def require_young(day: date, today: date, policy: RetrainPolicy) -> None:
-    """Raises LongreelError where a day is too old to train for."""
-    if said := _too_old(day, today, policy):
+def require_recent(day: date, today: date, policy: RetrainPolicy) -> None:
+    """Raises LongreelError if a day is too old to train for."""
+    if objection := _too_old(day, today, policy):
         raise LongreelError(
-            f"{said} Publish newer days (`longreel ops status` says what is missing), or train on old data knowingly: "
-            f"longreel ops retrain --date {day} --force"
+            f"{objection} Publish newer days (`longreel ops status` lists what is missing). To train on old data "
+            f"anyway: longreel ops retrain --date {day} --force"
         )
 
 
-def _against(day: date, known: Known, policy: RetrainPolicy) -> Iterator[str]:
-    """Why nothing is to be trained for a day, whatever else holds."""
-    if day not in known.published:
+def _objections(day: date, state: FreshnessState, policy: RetrainPolicy) -> Iterator[str]:
+    """Reasons against a training for a day, whatever else holds."""
+    if day not in state.published:
         yield f"The samples of {day} are not published."
-    before = sum(1 for other in known.published if other < day)
-    if before < policy.min_train_days:
-        yield f"{before} published days lie before {day}; the policy wants {policy.min_train_days} to train on."
-    if known.last_judged is not None and day <= known.last_judged:
-        yield f"{day} is no newer than {known.last_judged}, the last judged day (a rebuild or a backfill)."
-    if said := _too_old(day, known.today, policy):
-        yield said
-    newest = max(known.published, default=day)
+    if (earlier := state.days_before(day)) < policy.min_train_days:
+        yield f"{earlier} published days lie before {day}; the policy wants {policy.min_train_days} to train on."
+    if state.last_evaluated is not None and day <= state.last_evaluated:
+        yield f"{day} is no newer than {state.last_evaluated}, the last evaluated day (a rebuild or a backfill)."
+    if objection := _too_old(day, state.today, policy):
+        yield objection
+    newest = max(state.published, default=day)
     if day < newest and not policy.replay:
         yield f"Newer days than {day} are published; only the newest, {newest}, is trained for."
 
@@ -82,20 +87,20 @@ def _too_old(day: date, today: date, policy: RetrainPolicy) -> str:
     return f"{day} lies {age} days back; [retrain] max_data_age_days allows {policy.max_data_age_days}."
 
 
-def _old_champion(day: date, known: Known, policy: RetrainPolicy) -> str:
-    if known.watermark is None or not policy.max_champion_age_days:
+def _old_champion(day: date, state: FreshnessState, policy: RetrainPolicy) -> str:
+    if state.watermark is None or not policy.max_champion_age_days:
         return ""
-    age = (day - known.watermark).days
+    age = (day - state.watermark).days
     if age <= policy.max_champion_age_days:
         return ""
-    through = f"The champion was trained through {known.watermark}, {age} days before {day}"
+    through = f"The champion was trained through {state.watermark}, {age} days before {day}"
     return f"{through}; the policy allows {policy.max_champion_age_days}."
 
 
-def _warned(day: date, known: Known, policy: RetrainPolicy) -> str:
-    """A candidate judged on a day was trained on those before it. A warned day is no good day to be judged on, so it
-    counts from the next day on, which trains on it."""
-    if not policy.on_warning or known.last_judged is None:
+def _warned_day(day: date, state: FreshnessState, policy: RetrainPolicy) -> str:
+    """A candidate trains on the days before its evaluation day. A warned day is a poor day to evaluate on, so it counts
+    from the next day on, whose candidate trains on it."""
+    if not policy.on_warning or state.last_evaluated is None:
         return ""
-    days = sorted(other for other in known.warned if known.last_judged <= other < day)
-    return f"The quality checkpoints warned of {days[0]}, which no candidate was trained on yet." if days else ""
+    days = sorted(other for other in state.warned if state.last_evaluated <= other < day)
+    return f"The quality checkpoints warned about {days[0]}, which no candidate was trained on yet." if days else ""

@@ -1,8 +1,8 @@
 """One experiment as a Kubeflow pipeline: train -> evaluate candidate and champion -> decide -> promote.
 
-Two editions of one definition, both compiled and committed (`python -m longreel.components.pipeline`):
+Two editions of one definition, both compiled and committed (`make pipeline-yaml`):
 - pipeline.yaml, lightweight components, which `kfp.local` runs on one machine (retrain.py);
-- pipeline-cluster.yaml, container components with resources, volumes and retries, which a KFP server runs (server.py).
+- pipeline-cluster.yaml, container components with resources, volumes and retries, for a KFP server (kfp_server.py).
 A component is one command of the command line (call.py). `inputs_digest` names data, settings and code, so that KFP's
 cache follows content.
 """
@@ -18,7 +18,7 @@ from longreel.components.call import CLUSTER_YAML, HOME_PATH, IMAGE
 YAML = Path(__file__).with_name("pipeline.yaml")
 Component = Callable[..., Any]  # gives a PipelineTask
 
-# What manifests/base calls the things that a step's pod mounts and reads.
+# Names in manifests/base of what a step's pod mounts and reads.
 HOME_CLAIM = "home"
 LAKE_CLAIM, LAKE_PATH = "lake", "/data"
 SETTINGS, SETTINGS_PATH = "longreel-config", "/etc/longreel"
@@ -27,14 +27,14 @@ USER = 10001
 
 
 def train(home: str, date: str, trigger: str, inputs_digest: str, version: dsl.OutputPath(int)):  # type: ignore
-    """Train the candidate for a day on the days before it; register it; gives its version."""
+    """Train the candidate for a day on the days before it, register it and return its version."""
     from longreel.components.call import call
 
     return call("model train", "--home", home, "--date", date, "--trigger", trigger, "--version-out", version)
 
 
 def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):  # type: ignore
-    """Judge a registered version on a day; version 0 stands for "no champion yet" and gives an empty report."""
+    """Evaluate a registered version on a day; version 0 means "no champion yet" and gives an empty report."""
     from longreel.components.call import call
 
     return call("model evaluate", "--home", home, "--date", date, "--version", version, "--out", report.path)
@@ -49,7 +49,7 @@ def decide(  # type: ignore[no-untyped-def]
     decision: dsl.Output[dsl.Artifact],
     outcome: dsl.OutputPath(str),  # type: ignore
 ):
-    """Judge the reports by the gates, and record evidence and decision; gives promote, hold or reject."""
+    """Decide by the gates, record evidence and decision, and return promote, hold or reject."""
     from longreel.components.call import call
 
     reports = ("--candidate", candidate.path, "--champion", champion.path)
@@ -58,7 +58,7 @@ def decide(  # type: ignore[no-untyped-def]
 
 
 def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):  # type: ignore
-    """Make the version the champion, if the decision says so and no person is to approve it first."""
+    """Make the version the champion, if the decision says so and no approval is pending."""
     from longreel.components.call import call
 
     candidate = ("--version", version, "--decision", decision.path)
@@ -73,11 +73,11 @@ class Retrained(NamedTuple):
 
 
 def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Callable[..., None]) -> Component:
-    """The pipeline of the four functions above, each made a component by `component`; `place` says what it needs."""
+    """The pipeline of the four functions above; `component` makes each a component, `place` sets its resources."""
     train_, evaluate_, decide_, promote_ = (component(step) for step in (train, evaluate, decide, promote))
 
     @dsl.pipeline(
-        name="longreel-retrain", description="Train, judge on a fresh day, decide, and promote what is better."
+        name="longreel-retrain", description="Train, evaluate on a new day, decide, and promote what is better."
     )
     def retrain_pipeline(
         home: str, date: str, trigger: str, inputs_digest: str, champion: int, waits_for_approval: bool = False
@@ -86,40 +86,40 @@ def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Calla
         trained = train_(home=home, date=date, trigger=trigger, inputs_digest=inputs_digest)
         place(trained, "train", cpu=8, memory_gib=64, gpus=1)
         version = trained.outputs["version"]
-        judged = evaluate_(home=home, date=date, version=version, inputs_digest=inputs_digest)
-        place(judged, "evaluate candidate", cpu=8, memory_gib=64, gpus=1)
-        rival = evaluate_(home=home, date=date, version=champion, inputs_digest=inputs_digest)
-        place(rival, "evaluate champion", cpu=8, memory_gib=64, gpus=1)
-        made = decide_(
+        candidate_report = evaluate_(home=home, date=date, version=version, inputs_digest=inputs_digest)
+        place(candidate_report, "evaluate candidate", cpu=8, memory_gib=64, gpus=1)
+        champion_report = evaluate_(home=home, date=date, version=champion, inputs_digest=inputs_digest)
+        place(champion_report, "evaluate champion", cpu=8, memory_gib=64, gpus=1)
+        decided = decide_(
             home=home,
             version=version,
             inputs_digest=inputs_digest,
-            candidate=judged.outputs["report"],
-            champion=rival.outputs["report"],
+            candidate=candidate_report.outputs["report"],
+            champion=champion_report.outputs["report"],
         )
-        place(made, "decide", cpu=2, memory_gib=4)
-        made.set_caching_options(False)  # it writes to MLflow, as does promote
-        # always there, and heeds the decision: kfp.local takes a condition on an output not named Output for false
-        moved = promote_(
-            home=home, version=version, decision=made.outputs["decision"], waits_for_approval=waits_for_approval
+        place(decided, "decide", cpu=2, memory_gib=4)
+        decided.set_caching_options(False)  # it writes to MLflow, as does promote
+        # unconditional, reads the decision: kfp.local takes a condition on an output not named Output for false
+        promoted = promote_(
+            home=home, version=version, decision=decided.outputs["decision"], waits_for_approval=waits_for_approval
         )
-        place(moved, "promote", cpu=1, memory_gib=2)
-        moved.set_caching_options(False)
-        return Retrained(version, made.outputs["outcome"])
+        place(promoted, "promote", cpu=1, memory_gib=2)
+        promoted.set_caching_options(False)
+        return Retrained(version, decided.outputs["outcome"])
 
     return retrain_pipeline  # type: ignore[no-any-return]
 
 
-def _here(task: Any, name: str, **_: int) -> None:
-    """What a step needs on one machine: a name for the log."""
+def _on_this_machine(task: Any, name: str, **_: int) -> None:
+    """A step's settings on one machine: a name for the log."""
     task.set_display_name(name)
 
 
 def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0) -> None:
-    """What a step needs in a cluster: resources, the volumes and settings of manifests/base, and a second try.
+    """A step's settings in a cluster: resources, the volumes and settings of manifests/base, and retries.
 
-    KFP cannot say everything that manifests/base asks of a pod. Privilege escalation is the namespace's to enforce
-    (`pod-security.kubernetes.io/enforce: restricted`); a read-only root file system nothing here enforces.
+    KFP cannot express all that manifests/base requires of a pod. The namespace forbids privilege escalation
+    (`pod-security.kubernetes.io/enforce: restricted`); nothing here enforces a read-only root file system.
     """
     from kfp import kubernetes
 
@@ -129,23 +129,23 @@ def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0)
     if gpus:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(gpus)
         kubernetes.empty_dir_mount(task, "shm", "/dev/shm", medium="Memory", size_limit=f"{memory_gib // 4}Gi")
-    task.set_retry(num_retries=2, backoff_duration="60s", backoff_factor=2.0)  # training goes on from its checkpoint
+    task.set_retry(num_retries=2, backoff_duration="60s", backoff_factor=2.0)  # training continues from its checkpoint
     task.set_env_variable("HOME", "/tmp").set_env_variable("LONGREEL_CONFIG", SETTINGS_PATH)
-    task.set_env_variable("LONGREEL_ACTOR", "kubeflow pipeline")  # who, in the ledger
+    task.set_env_variable("LONGREEL_ACTOR", "kubeflow pipeline")  # the actor in the ledger
     kubernetes.use_config_map_as_env(task, ENVIRONMENT, {name: name for name in VARIABLES})
     kubernetes.use_config_map_as_volume(task, SETTINGS, SETTINGS_PATH)
     kubernetes.mount_pvc(task, HOME_CLAIM, HOME_PATH)
     kubernetes.mount_pvc(task, LAKE_CLAIM, LAKE_PATH)
     kubernetes.empty_dir_mount(task, "tmp", "/tmp", size_limit="20Gi")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
-    kubernetes.add_pod_label(task, "app.kubernetes.io/name", "longreel-evaluate")  # the network's rules go by it
+    kubernetes.add_pod_label(task, "app.kubernetes.io/name", "longreel-evaluate")  # the network policies select by it
 
 
 def _lightweight(step: Callable[..., Any]) -> Component:
     return dsl.component(step, base_image=IMAGE, install_kfp_package=False)
 
 
-retrain_pipeline = _pipeline(_lightweight, _here)
+retrain_pipeline = _pipeline(_lightweight, _on_this_machine)
 
 
 def compile_to(path: Path) -> None:

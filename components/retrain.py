@@ -1,8 +1,8 @@
-"""The step `retrain`: one candidate for DATE, from training to promotion, as one KFP pipeline run, here or on a server.
+"""Command `ops retrain`: one candidate for a day, from training to promotion, as one KFP pipeline run.
 
-Killed at any moment, the next call goes on: training from its last checkpoint, everything after it from its start.
-Ends with `reports/DATE/`: report.json, champion_report.json, decision.json, run_card.html, plots/ and, last,
-summary.json.
+The run is local or on a server. After a kill at any moment the next call continues: training from its last checkpoint,
+every later step from its start. Writes `reports/DATE/`: report.json, champion_report.json, decision.json,
+run_card.html, plots/ and, last, summary.json.
 """
 
 import argparse
@@ -34,28 +34,28 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What the pipeline is run with."""
+class RetrainPlan:
+    """The inputs of a pipeline run."""
 
     inputs_digest: str
-    champion: int  # the version to compare with; 0 where there is none
-    done: int = 0  # the version that is made of these very inputs and was promoted over that one; 0: not yet
+    champion: int  # the version to compare with; 0: none
+    done: int = 0  # the version with these inputs that was promoted over it; 0: not yet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel ops retrain`."""
-    parser.add_argument("--date", required=True, help="YYYY-MM-DD: judge on this day, train on those before it")
+    parser.add_argument("--date", required=True, help="YYYY-MM-DD: evaluate on this day, train on those before it")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it runs; a tag of the MLflow run")
     parser.add_argument(
         "--no-promote", action="store_true", help="leave promotion to `longreel model promote --date DATE`"
     )
     parser.add_argument(
-        "--force", action="store_true", help="train though DATE lies further back than [retrain] max_data_age_days"
+        "--force", action="store_true", help="train even if DATE is older than [retrain] max_data_age_days allows"
     )
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Run the pipeline and print what came out."""
+    """Run the pipeline and print the result."""
     from longreel.components.reports.summary import print_summary
 
     day = parse_day(args.date)
@@ -64,28 +64,28 @@ def run(args: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def plan(home: Home, day: date, *, force: bool = False) -> Plan:
-    """Check what can be checked before anything is trained.
+def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
+    """Check the preconditions of a training and return its inputs.
 
-    A champion that is made of the very same inputs is what this plan has led to, in a call that was killed before it
-    could say so or is still at work: it is not judged against itself, but is what the plan comes to again.
+    A champion with the same inputs is the result of an earlier call for this plan, which was killed before it reported
+    it or is still running. It is not evaluated against itself; the plan returns it as `done`.
 
     Raises:
         DataNotReadyError: `day` is not published, or too few days are before it.
-        LongreelError: the champion was trained on `day` or later, so it cannot be judged there; or `day` is older than
-            `[retrain] max_data_age_days` allows.
+        LongreelError: the champion was trained on `day` or later, so it cannot be evaluated there; or `day` is older
+            than `[retrain] max_data_age_days` allows.
     """
     from longreel.components.decide import INPUTS_TAG
     from longreel.components.evaluate import require_unseen
-    from longreel.components.freshness import require_young
+    from longreel.components.freshness import require_recent
     from longreel.components.registry import tracking
     from longreel.components.registry.ledger import Ledger
     from longreel.components.should_retrain import today
 
     config, lake = home.config, home.lake
     if not force:
-        require_young(day, today(config), config.retrain)
-    judged_on = lake.require("samples", day)
+        require_recent(day, today(config), config.retrain)
+    evaluated_day = lake.require("samples", day)
     days = training_days(list(lake.days("samples")), day, config)
     client = tracking.open_store(home)
     tracking.experiment_id(home, client)
@@ -93,31 +93,31 @@ def plan(home: Home, day: date, *, force: bool = False) -> Plan:
     champion = ledger.champion()
     if champion is not None:
         require_unseen(champion.data_watermark, day, f"the champion (version {champion.version})")
-    digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): judged_on.digest}
+    digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): evaluated_day.digest}
     inputs = digest_of({"samples": digests, "config": config.digest(), "code": tracking.git_sha()})
     if champion is None:
-        return Plan(inputs, 0)
+        return RetrainPlan(inputs, 0)
     if champion.tags.get(INPUTS_TAG) == inputs:
-        return Plan(inputs, ledger.before(champion) or 0, done=champion.version)
-    return Plan(inputs, champion.version)
+        return RetrainPlan(inputs, ledger.before(champion) or 0, done=champion.version)
+    return RetrainPlan(inputs, champion.version)
 
 
 def retrain(
     home: Home, day: date, *, trigger: str = "manual", promote: bool = True, force: bool = False
 ) -> dict[str, Any]:
-    """Train, evaluate, decide and, where asked to, promote for one day; returns what summary.json holds.
+    """Train, evaluate, decide and, with `promote`, promote for one day; returns the content of summary.json.
 
-    Runs here, or on the pipeline server that the environment names (server.py).
+    Runs here, or on the pipeline server that the environment names (kfp_server.py).
 
     Raises:
         LongreelError: see `plan`.
-        TransientError: a step of the pipeline failed, and its output says how.
+        TransientError: a step of the pipeline failed; its output gives the reason.
     """
     from longreel.components.kfp_server import PipelineServer
 
     server, planned = PipelineServer.configured(), plan(home, day, force=force)
     if planned.done:
-        log.info("version %d is made of inputs %s and is the champion already", planned.done, planned.inputs_digest)
+        log.info("version %d has inputs %s and is the champion already", planned.done, planned.inputs_digest)
         return _report(home, day, planned.done, trigger, planned.champion, 0.0)
     if server is not None:
         run = submit(server, home, day, planned, trigger=trigger, promote=promote)
@@ -129,73 +129,80 @@ def retrain(
     return _report(home, day, version, trigger, planned.champion, time.monotonic() - started)
 
 
-def _arguments(home: str, day: date, planned: Plan, trigger: str, promote: bool) -> dict[str, Any]:
-    """What the pipeline is called with."""
+def _arguments(home: str, day: date, planned: RetrainPlan, trigger: str, promote: bool) -> dict[str, Any]:
+    """The arguments of the pipeline."""
     values = {"home": home, "date": str(day), "trigger": trigger, "waits_for_approval": not promote}
     return values | {"inputs_digest": planned.inputs_digest, "champion": planned.champion}
 
 
-def _run_here(home: Home, day: date, planned: Plan, trigger: str, promote: bool) -> int:
-    """Run the pipeline on this machine; gives the candidate's version."""
+def _run_here(home: Home, day: date, planned: RetrainPlan, trigger: str, promote: bool) -> int:
+    """Run the pipeline on this machine and return the candidate's version."""
     from kfp import local
 
     from longreel.components.pipeline import retrain_pipeline
 
     root = home.work / "kfp" / f"{day}-{time.strftime('%Y%m%dT%H%M%S')}"
-    with _children_end_with_us():
-        warnings.filterwarnings("ignore", "Task .* settings .*have no effect")  # names for a cluster's graph
+    with _ending_children():
+        warnings.filterwarnings("ignore", "Task .* settings .*have no effect")  # display names for a cluster
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
         try:
-            done: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
+            pipeline_run: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
         except RuntimeError as error:
-            said = re.sub(r"\x1b\[\d*m", "", str(error))
-            raise TransientError(f"the pipeline for {day} failed; the step's output is above. {said}") from error
+            cause = re.sub(r"\x1b\[\d*m", "", str(error))
+            raise TransientError(f"the pipeline for {day} failed; the step's output is above. {cause}") from error
     shutil.rmtree(root, ignore_errors=True)
-    return int(done.outputs["version"])
+    return int(pipeline_run.outputs["version"])
 
 
 def submit(
-    server: "PipelineServer", home: Home, day: date, planned: Plan, *, trigger: str, promote: bool, asked_by: str = ""
+    server: "PipelineServer",
+    home: Home,
+    day: date,
+    planned: RetrainPlan,
+    *,
+    trigger: str,
+    promote: bool,
+    requester: str = "",
 ) -> "Run":
-    """The pipeline run for a day on a server: the one that is there already, else a new one.
+    """The pipeline run for a day on a server: an existing one, or a new one.
 
-    Two requests are the same if they come from the same place (`asked_by`, say an Airflow run), are for the same data,
-    settings and code, and compare with the same champion.
+    Two requests are the same if they have the same requester (for example an Airflow run), data, settings, code and
+    champion.
     """
     from longreel.components.call import CLUSTER_YAML, HOME_PATH
 
     arguments = _arguments(HOME_PATH, day, planned, trigger, promote)
-    return server.submit(run_name(home, day, arguments, asked_by), CLUSTER_YAML, arguments)
+    return server.submit(run_name(home, day, arguments, requester), CLUSTER_YAML, arguments)
 
 
-def run_name(home: Home, day: date, arguments: dict[str, Any], asked_by: str) -> str:
-    """A run's name: readable, and the same for the same request only."""
-    return f"{home.config.name} {day} {digest_of({**arguments, 'asked_by': asked_by})}"
+def run_name(home: Home, day: date, arguments: dict[str, Any], requester: str) -> str:
+    """The name of a run: readable, and unique to the request."""
+    return f"{home.config.name} {day} {digest_of({**arguments, 'requester': requester})}"
 
 
 def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
-    """Bring what an ended run has made into `reports/DATE/`; returns what summary.json holds.
+    """Bring the results of an ended run into `reports/DATE/`; returns the content of summary.json.
 
     Raises:
         TransientError: the run did not succeed.
         LongreelError: no version carries its inputs' digest.
     """
     from longreel.components.decide import INPUTS_TAG
-    from longreel.components.kfp_server import age_s, failed
+    from longreel.components.kfp_server import age_s, failure_message
     from longreel.components.registry import registry
     from longreel.components.registry.ledger import Ledger
 
     if not run.succeeded:
-        raise TransientError(failed(run))
-    ledger, wanted = Ledger(home), str(run.parameters["inputs_digest"])
-    made = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == wanted]
-    if not made:
+        raise TransientError(failure_message(run))
+    ledger, inputs = Ledger(home), str(run.parameters["inputs_digest"])
+    versions = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == inputs]
+    if not versions:
         raise LongreelError(
             f"pipeline run {run.run_id} succeeded, but no version of {ledger.model} carries its inputs digest "
-            f"{wanted}; do the run's pods and this process share MLflow ({home.tracking_uri})?"
+            f"{inputs}; do the run's pods and this process share MLflow ({home.tracking_uri})?"
         )
-    asked, seconds = run.parameters, age_s(run.created_at)
-    return _report(home, day, made[-1], str(asked["trigger"]), int(asked["champion"]), seconds)
+    parameters, seconds = run.parameters, age_s(run.created_at)
+    return _report(home, day, versions[-1], str(parameters["trigger"]), int(parameters["champion"]), seconds)
 
 
 def _report(home: Home, day: date, version: int, trigger: str, champion_before: int, seconds: float) -> dict[str, Any]:
@@ -208,18 +215,18 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
     from longreel.contracts.decision import Decision
 
     ledger, folder = Ledger(home), home.reports / str(day)
-    judged = registry.get_version(ledger.client, ledger.model, version)
+    candidate = registry.get_version(ledger.client, ledger.model, version)
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("summary.json", "champion_report.json"):
-        (folder / stale).unlink(missing_ok=True)
-    wanted = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json", record.CARD: record.CARD}
+    for name in ("summary.json", "champion_report.json"):
+        (folder / name).unlink(missing_ok=True)
+    artifacts = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json", record.CARD: record.CARD}
     if champion_before:
-        wanted[record.CHAMPION_REPORT] = "champion_report.json"
+        artifacts[record.CHAMPION_REPORT] = "champion_report.json"
     uri = ledger.client.tracking_uri
-    for artifact, name in wanted.items():
-        found = download_artifacts(run_id=judged.run_id, artifact_path=artifact, tracking_uri=uri)
-        shutil.copyfile(found, folder / name)
-    plots = Path(download_artifacts(run_id=judged.run_id, artifact_path=record.PLOTS, tracking_uri=uri))
+    for artifact, name in artifacts.items():
+        downloaded = download_artifacts(run_id=candidate.run_id, artifact_path=artifact, tracking_uri=uri)
+        shutil.copyfile(downloaded, folder / name)
+    plots = Path(download_artifacts(run_id=candidate.run_id, artifact_path=record.PLOTS, tracking_uri=uri))
     shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
     decision, champion = Decision.read(folder / "decision.json"), ledger.champion()
     summary = {
@@ -227,11 +234,11 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
         "trigger": trigger,
         "model": ledger.model,
         "version": version,
-        "model_digest": judged.model_digest,
-        "train_first_day": judged.tags["train_first_day"],
-        "train_last_day": judged.tags["train_last_day"],
-        "run_id": judged.run_id,
-        "run_name": judged.tags["run_name"],
+        "model_digest": candidate.model_digest,
+        "train_first_day": candidate.tags["train_first_day"],
+        "train_last_day": candidate.tags["train_last_day"],
+        "run_id": candidate.run_id,
+        "run_name": candidate.tags["run_name"],
         "outcome": decision.outcome,
         "decision_digest": decision.digest(),
         "reasons": list(decision.reasons),
@@ -247,8 +254,8 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
 
 
 @contextmanager
-def _children_end_with_us() -> Iterator[None]:
-    """On SIGTERM end the running step too (it saves a checkpoint), where it would go on alone otherwise."""
+def _ending_children() -> Iterator[None]:
+    """On SIGTERM, end the running step too, which saves a checkpoint; otherwise it would continue alone."""
     import psutil
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
-"""The step `status`: where does the pipeline stand? Partitions, freshness, champion, what is due, decisions and ledger.
+"""Command `ops status`: partitions, freshness, champion, the next training, last decisions and promotions.
 
-A line in red is for somebody to act on; with `--check` the exit code is 1 where there is one.
+A red line needs action; with `--check` the exit code is 1 if there is one.
 """
 
 import argparse
@@ -10,13 +10,13 @@ from datetime import date
 from rich.markup import escape
 from rich.table import Table
 
-from longreel.components.freshness import due
+from longreel.components.freshness import should_retrain
 from longreel.components.promotions import ledger_table
 from longreel.components.registry import registry, tracking
 from longreel.components.registry.ledger import Ledger
 from longreel.components.registry.registry import Version
 from longreel.components.reports.summary import MARKS, wide_console
-from longreel.components.should_retrain import known_of, today
+from longreel.components.should_retrain import freshness_state, today
 from longreel.contracts.config import Config
 from longreel.contracts.dates import day_range
 from longreel.contracts.schemas import DATASETS
@@ -33,14 +33,14 @@ RED = "[red]"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel ops status`."""
-    parser.add_argument("--check", action="store_true", help="exit with 1 where something is for somebody to act on")
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a line is red, that is, needs action")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the screen."""
     console, config, lake = wide_console(), home.config, home.lake
     ledger = Ledger(home, tracking.open_store(home, patient=False))
-    known, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
+    versions, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
     days = sorted(lake.days("samples"))
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace, home: Home) -> int:
     lines += [*_erasures(lake), *_quality(home)]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for line in _freshness(home, days, known, champion):
+    for line in _freshness(home, days, versions, champion):
         console.print(line, soft_wrap=True)
-    if known:
-        console.print(_candidates(known[-NEWEST:], champion))
+    if versions:
+        console.print(_candidates(versions[-NEWEST:], champion))
     if entries := ledger.entries():
         console.print(ledger_table(entries[-NEWEST:]))
     return int(args.check and any(line.startswith(RED) for line in lines))
@@ -77,7 +77,7 @@ def _partitions(lake: Lake) -> Table:
 
 
 def _late(config: Config, days: Sequence[date]) -> list[str]:
-    """Whether the newest samples are older than anything that may be trained for."""
+    """A line if the newest samples are too old to train for."""
     limit = config.retrain.max_data_age_days
     if not limit or not days or (age := (today(config) - days[-1]).days) <= limit:
         return []
@@ -93,11 +93,10 @@ def _missing(lake: Lake) -> Iterator[str]:
             yield f"{RED}missing[/] {dataset} of {days}{more}; longreel_rebuild publishes them"
 
 
-def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
-    """What would be built from other inputs now, and the commands that do it. A compacted base that is stale is nothing
-    to act on: nobody reads it."""
+def _stale(lake: Lake, partitions: Sequence[Stale]) -> list[str]:
+    """Stale partitions and the commands that rebuild them. A stale snapshot needs no action: it is not read."""
     lines = []
-    for one in found:
+    for one in partitions:
         why = escape("; ".join(one.reasons))
         if one.dataset != "history":
             lines.append(f"{RED}stale[/] {one.dataset} {one.day}: {why}")
@@ -106,7 +105,7 @@ def _stale(lake: Lake, found: Sequence[Stale]) -> list[str]:
             lines.append(f"{RED}stale[/] imported archive through {one.day}: {why}; {again}")
         else:
             lines.append(f"superseded: history base {one.day}, which is not read; the next build removes it ({why})")
-    if samples := [one.day for one in found if one.dataset == "samples"]:
+    if samples := [one.day for one in partitions if one.dataset == "samples"]:
         lines.append(
             f"rebuild: longreel data build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
         )
@@ -140,7 +139,7 @@ def _erasures(lake: Lake) -> list[str]:
 
 
 def _quality(home: Home) -> list[str]:
-    """What the checkpoints say of the newest days: warnings of published ones, and days that they stopped."""
+    """Warnings of the checkpoints about the newest published days, and the days that they stopped."""
     lines = []
     for dataset in ("events", "samples"):
         for day in list(home.lake.days(dataset))[-NEWEST:]:
@@ -154,7 +153,7 @@ def _quality(home: Home) -> list[str]:
     return lines
 
 
-def _freshness(home: Home, days: list[date], known: list[Version], champion: Version | None) -> list[str]:
+def _freshness(home: Home, days: list[date], versions: list[Version], champion: Version | None) -> list[str]:
     if champion is None:
         lines = ["champion: none yet"]
     else:
@@ -167,19 +166,20 @@ def _freshness(home: Home, days: list[date], known: list[Version], champion: Ver
             lines.append(f"freshness: {behind} published day{'s' * (behind != 1)} it was not trained on")
     if not days:
         return [*lines, "training: not due; no samples are published"]
-    seen = known_of(home, registry.last_judged_day(known), None if champion is None else champion.data_watermark)
-    answer = due(days[-1], seen, home.config.retrain)
+    watermark = None if champion is None else champion.data_watermark
+    state = freshness_state(home, registry.last_judged_day(versions), watermark)
+    answer = should_retrain(days[-1], state, home.config.retrain)
     return [
         *lines,
         f"training for {days[-1]}: {'[bold]due[/]' if answer.is_due else 'not due'}; {escape(answer.reason)}",
     ]
 
 
-def _candidates(known: list[Version], champion: Version | None) -> Table:
+def _candidates(versions: list[Version], champion: Version | None) -> Table:
     table = Table(title="Last candidates", title_justify="left")
-    for name in ("version", "judged on", "trained on", "decision", "reason"):
+    for name in ("version", "evaluated on", "trained on", "decision", "reason"):
         table.add_column(name)
-    for version in known:
+    for version in versions:
         tags = version.tags
         is_champion = champion is not None and champion.version == version.version
         table.add_row(

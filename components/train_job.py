@@ -1,9 +1,9 @@
-"""How does a candidate train on several nodes: by a TrainJob (Kubeflow Trainer), one however often it is asked for.
+"""TrainJobs of Kubeflow Trainer: train a candidate on several nodes, with at most one job for each candidate.
 
-A TrainJob's name is its candidate's. So whoever asks again finds the job that is there; and whether it has done its
-work is seen where everybody looks, in the home and the registry, not by the job alone.
+A TrainJob has the name of its candidate, so a second request finds the existing job. Whether the training is done is
+decided by the home and the registry, not by the job alone.
 
-Talks to the Kubernetes API with the service account of the pod it runs in; outside of a cluster as $KUBECONFIG says.
+Uses the Kubernetes API with the service account of its pod; outside a cluster, with $KUBECONFIG.
 """
 
 import logging
@@ -15,61 +15,61 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
-from longreel.components.kfp_server import TIMEOUT_S, NotThere, asking
+from longreel.components.kfp_server import TIMEOUT_S, ErrorTranslation, NotFoundError
 from longreel.components.train import Candidate, recipe_of, trained
 from longreel.contracts.errors import LongreelError, TransientError, require
 from longreel.lake.home import Home
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 PLACEHOLDER = "1970-01-01"  # stands for the day in manifests/day
-UNDER_WAY, COMPLETE, FAILED, LEAVING, GONE = "under way", "Complete", "Failed", "being deleted", "gone"
-LOOK_EVERY_S = 2.0
-GONE_WITHIN_S = 600  # pods have two minutes to write a checkpoint
+RUNNING, COMPLETE, FAILED, DELETING, DELETED = "running", "Complete", "Failed", "being deleted", "deleted"
+POLL_S = 2.0
+DELETION_TIMEOUT_S = 600  # pods have two minutes to write a checkpoint
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainJob:
-    """A job as the cluster sees it."""
+    """A job as the cluster reports it."""
 
     run_id: str  # namespace/name
     state: str
     created_at: datetime
     uid: str = ""
-    said: str = ""
+    reason: str = ""
 
     @property
     def has_ended(self) -> bool:
-        """Nothing of it works any more."""
-        return self.state in (COMPLETE, FAILED, GONE)
+        """Whether none of its pods runs any more."""
+        return self.state in (COMPLETE, FAILED, DELETED)
 
 
 def manifest(file: Path, day: date, candidate: str, trigger: str, environment: dict[str, str]) -> dict[str, Any]:
-    """The TrainJob of a candidate, after the file that stands for every day's.
+    """The TrainJob of a candidate, from the file that serves as template for every day.
 
     Raises:
         LongreelError: the file is missing, or is not a TrainJob of one day.
     """
     import yaml
 
-    require(file.is_file(), f"LONGREEL_TRAIN_JOB names {file}, and no such file is there; mount longreel-train-job")
+    require(file.is_file(), f"LONGREEL_TRAIN_JOB names {file}, which does not exist; mount longreel-train-job")
     body = yaml.safe_load(file.read_text().replace(PLACEHOLDER, str(day)))
     try:
-        kind, about, trainer = (body["apiVersion"], body["kind"]), body["metadata"], body["spec"]["trainer"]
-        fits = kind == (f"{GROUP}/{VERSION}", "TrainJob") and str(day) in about["name"] and about["namespace"]
+        kind, metadata, trainer = (body["apiVersion"], body["kind"]), body["metadata"], body["spec"]["trainer"]
+        fits = kind == (f"{GROUP}/{VERSION}", "TrainJob") and str(day) in metadata["name"] and metadata["namespace"]
         fits = fits and str(day) in trainer["command"]
     except (TypeError, KeyError):
         fits = False
-    wanted = f"a {GROUP}/{VERSION} TrainJob with a namespace, and {PLACEHOLDER} in its name and its trainer's command"
-    require(fits, f"LONGREEL_TRAIN_JOB: expected in {file} {wanted}; take what `make train-job-yaml` writes")
-    about["name"] = about["name"].replace(str(day), candidate)
-    trainer["command"] += ["--trigger", trigger]  # the last one counts
+    expected = f"a {GROUP}/{VERSION} TrainJob with a namespace, and {PLACEHOLDER} in its name and its trainer's command"
+    require(fits, f"LONGREEL_TRAIN_JOB: expected in {file} {expected}; use the file that `make train-job-yaml` writes")
+    metadata["name"] = metadata["name"].replace(str(day), candidate)
+    trainer["command"] += ["--trigger", trigger]  # argparse uses the last one
     trainer["env"] = trainer.get("env", []) + [{"name": name, "value": value} for name, value in environment.items()]
     return body
 
 
 def run_id_of(body: dict[str, Any]) -> str:
-    """What a job goes by here: namespace/name."""
+    """The id of a job: namespace/name."""
     return f"{body['metadata']['namespace']}/{body['metadata']['name']}"
 
 
@@ -91,147 +91,150 @@ class TrainJobs:
                 ) from error
         self._api = client.CustomObjectsApi(client.ApiClient(settings))
 
-    def submit(self, body: dict[str, Any], made: Callable[[], Candidate | None]) -> TrainJob | Candidate:
-        """The job of this name that is under way, or its candidate where that is made, or a new job.
+    def submit(self, body: dict[str, Any], find_candidate: Callable[[], Candidate | None]) -> TrainJob | Candidate:
+        """The running job of this name, or its candidate if that exists, or a new job.
 
-        One that has ended is deleted; where it has left no candidate, the next one is created when its last pod has
-        stopped.
+        An ended job is deleted. If it left no candidate, a new job is created once its last pod has stopped.
 
         Raises:
             ServerError: the cluster refuses.
             TransientError: it gives no answer, or the old job's pods do not stop.
         """
         run_id = run_id_of(body)
-        give_up = time.monotonic() + GONE_WITHIN_S
-        while time.monotonic() < give_up:
-            job = self.see(run_id)
-            if job.state == UNDER_WAY:
-                log.info("TrainJob %s is there already", run_id)
+        deadline = time.monotonic() + DELETION_TIMEOUT_S
+        while time.monotonic() < deadline:
+            job = self.get_run(run_id)
+            if job.state == RUNNING:
+                log.info("TrainJob %s exists already", run_id)
                 return job
-            candidate = made()  # asked after the look: a job that has ended had left its candidate before
+            candidate = find_candidate()  # after get_run: an ended job had left its candidate before
             if job.state in (COMPLETE, FAILED):
-                log.info("TrainJob %s is %s (%s); deleting it", run_id, job.state, job.said)
+                log.info("TrainJob %s is %s (%s); deleting it", run_id, job.state, job.reason)
                 self._delete(job)
             if candidate is not None:
                 return candidate
-            if job.state == GONE and (created := self._create(body)) is not None:
+            if job.state == DELETED and (created := self._create(body)) is not None:
                 return created
-            time.sleep(LOOK_EVERY_S)
+            time.sleep(POLL_S)
         raise TransientError(
-            f"TrainJob {run_id} is still {job.state} after {GONE_WITHIN_S / 60:.0f} min; see what holds its pods "
+            f"TrainJob {run_id} is still {job.state} after {DELETION_TIMEOUT_S / 60:.0f} min; see what holds its pods "
             f"(`kubectl -n {run_id.partition('/')[0]} get pods`)"
         )
 
-    def see(self, run_id: str) -> TrainJob:
+    def get_run(self, run_id: str) -> TrainJob:
         """A job's present state.
 
         Raises:
-            ServerError: the cluster refuses to say.
-            Unreachable: it gives no answer.
+            ServerError: the cluster refuses.
+            ServerUnavailableError: it gives no answer.
         """
         try:
-            with self._asking(f"look at TrainJob {run_id}"):
-                return _read(self._api.get_namespaced_custom_object(*_place(run_id), _request_timeout=TIMEOUT_S))
-        except NotThere:
-            return TrainJob(run_id=run_id, state=GONE, created_at=datetime.now(UTC))
+            with self._translating(f"get TrainJob {run_id}"):
+                return _parse_job(
+                    self._api.get_namespaced_custom_object(*_api_path(run_id), _request_timeout=TIMEOUT_S)
+                )
+        except NotFoundError:
+            return TrainJob(run_id=run_id, state=DELETED, created_at=datetime.now(UTC))
 
     def terminate(self, run_id: str) -> None:
-        """Delete a job, where it is there; pods that train write a checkpoint and stop."""
-        job = self.see(run_id)
-        if job.state != GONE:
+        """Delete a job, if it exists; its pods write a checkpoint and stop."""
+        job = self.get_run(run_id)
+        if job.state != DELETED:
             self._delete(job)
 
     def collect(self, home: Home, day: date, job: TrainJob) -> Candidate:
-        """The candidate that an ended job has left; the job is deleted then, with its pods.
+        """The candidate of an ended job, which is then deleted with its pods.
 
         Raises:
-            TransientError: the job failed, was deleted, or trained what is not wanted any more.
-            LongreelError: it is complete, and its candidate is not where this process looks.
+            TransientError: the job failed, was deleted, or trained an outdated candidate.
+            LongreelError: the job is complete, but its candidate is not in the home or the registry.
         """
         if job.state != COMPLETE:
-            raise TransientError(_without_end(job))
+            raise TransientError(_failure_message(job))
         recipe = recipe_of(home, day)
         if not job.run_id.endswith(recipe.name):
-            raise TransientError(f"TrainJob {job.run_id} is complete; meanwhile {recipe.name} is what {day} asks for")
+            raise TransientError(f"TrainJob {job.run_id} is complete; meanwhile {day} needs {recipe.name}")
         made = trained(home, recipe)
         if made is None:
             raise LongreelError(
-                f"TrainJob {job.run_id} is complete, and candidate {recipe.name} is not there; do its pods and this "
+                f"TrainJob {job.run_id} is complete, but candidate {recipe.name} is missing; do its pods and this "
                 f"process share the home ({home.path}) and MLflow ({home.tracking_uri})?"
             )
         self._delete(job)
         return made
 
-    def timed_out(self, job: TrainJob, timeout_s: float) -> str:
-        """What is said of a job that took too long."""
+    def timeout_message(self, job: TrainJob, timeout_s: float) -> str:
+        """The error text for a job that took too long."""
         return (
             f"TrainJob {job.run_id} has not ended {timeout_s / 3600:.1f} h after its creation and was deleted; did its "
-            "pods get their nodes? Asked again, training goes on from its last checkpoint"
+            "pods get their nodes? A retry continues training from its last checkpoint"
         )
 
     def _create(self, body: dict[str, Any]) -> TrainJob | None:
-        """The new job; None where somebody was faster."""
+        """The new job; None if another caller created one first."""
         from kubernetes.client import ApiException
 
-        about = body["metadata"]
-        place = (GROUP, VERSION, about["namespace"], PLURAL)
-        with self._asking(f"create TrainJob {about['name']}"):
+        metadata = body["metadata"]
+        place = (GROUP, VERSION, metadata["namespace"], PLURAL)
+        with self._translating(f"create TrainJob {metadata['name']}"):
             try:
-                return _read(self._api.create_namespaced_custom_object(*place, body, _request_timeout=TIMEOUT_S))
+                return _parse_job(self._api.create_namespaced_custom_object(*place, body, _request_timeout=TIMEOUT_S))
             except ApiException as error:
                 if error.status != 409:
                     raise
                 return None
 
     def _delete(self, job: TrainJob) -> None:
-        """Delete this very job, not one that has taken its name meanwhile. It goes when all that it owns has gone."""
+        """Delete this job, not a newer one of the same name. It disappears once everything it owns has."""
         from kubernetes import client
 
         options = client.V1DeleteOptions(
             propagation_policy="Foreground", preconditions=client.V1Preconditions(uid=job.uid)
         )
-        with self._asking(f"delete TrainJob {job.run_id}"):
+        with self._translating(f"delete TrainJob {job.run_id}"):
             try:
-                self._api.delete_namespaced_custom_object(*_place(job.run_id), body=options, _request_timeout=TIMEOUT_S)
+                self._api.delete_namespaced_custom_object(
+                    *_api_path(job.run_id), body=options, _request_timeout=TIMEOUT_S
+                )
             except client.ApiException as error:
                 if error.status not in (404, 409):
                     raise
 
-    def _asking(self, what: str) -> asking:
+    def _translating(self, request: str) -> ErrorTranslation:
         from kubernetes.client import ApiException
 
         where = f"at {self._api.api_client.configuration.host}"
-        return asking(
-            f"{what} {where}", ApiException, missing="is Kubeflow Trainer installed, and the namespace there?"
+        return ErrorTranslation(
+            f"{request} {where}", ApiException, missing="is Kubeflow Trainer installed, and the namespace there?"
         )
 
 
-def _place(run_id: str) -> tuple[str, str, str, str, str]:
-    """Where the API has a job."""
+def _api_path(run_id: str) -> tuple[str, str, str, str, str]:
+    """The arguments that name a job to the API."""
     namespace, _, name = run_id.partition("/")
     return GROUP, VERSION, namespace, PLURAL, name
 
 
-def _read(answer: dict[str, Any]) -> TrainJob:
+def _parse_job(answer: dict[str, Any]) -> TrainJob:
     """A job from the API's answer."""
-    about, conditions = answer["metadata"], answer.get("status", {}).get("conditions", ())
-    ended = [each for each in conditions if each["type"] in (COMPLETE, FAILED) and each["status"] == "True"]
-    state = LEAVING if "deletionTimestamp" in about else ended[-1]["type"] if ended else UNDER_WAY
+    metadata, conditions = answer["metadata"], answer.get("status", {}).get("conditions", ())
+    final = [c for c in conditions if c["type"] in (COMPLETE, FAILED) and c["status"] == "True"]
+    state = DELETING if "deletionTimestamp" in metadata else final[-1]["type"] if final else RUNNING
     return TrainJob(
         run_id=run_id_of(answer),
         state=state,
-        created_at=datetime.fromisoformat(about["creationTimestamp"]),
-        uid=about["uid"],
-        said=f"{ended[-1].get('reason', '')}: {ended[-1].get('message', '')}".strip(": ") if ended else "",
+        created_at=datetime.fromisoformat(metadata["creationTimestamp"]),
+        uid=metadata["uid"],
+        reason=f"{final[-1].get('reason', '')}: {final[-1].get('message', '')}".strip(": ") if final else "",
     )
 
 
-def _without_end(job: TrainJob) -> str:
-    """What is said of a job that left nothing."""
-    if job.state == GONE:
-        return f"TrainJob {job.run_id} was deleted while it trained. The next try creates it anew and goes on"
+def _failure_message(job: TrainJob) -> str:
+    """The error text for a job that left no candidate."""
+    if job.state == DELETED:
+        return f"TrainJob {job.run_id} was deleted while it trained. A retry creates it again and continues"
     namespace, _, name = job.run_id.partition("/")
     logs = f"`kubectl -n {namespace} logs -l jobset.sigs.k8s.io/jobset-name={name}`"
     return (
-        f"TrainJob {job.run_id} failed ({job.said}); its pods say why: {logs}. The next try goes on from the checkpoint"
+        f"TrainJob {job.run_id} failed ({job.reason}); its pods say why: {logs}. A retry continues from the checkpoint"
     )

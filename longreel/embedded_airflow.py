@@ -1,6 +1,6 @@
-"""The embedded Airflow: `airflow standalone` on 127.0.0.1, as a child that is always stopped again.
+"""Embedded Airflow: `airflow standalone` on 127.0.0.1, a child process that always stops with its parent.
 
-Its database is SQLite in the home folder, or what LONGREEL_AIRFLOW_DB names: `postgresql+psycopg://USER@HOST/DATABASE`.
+Its database is SQLite in the home folder, or the one that LONGREEL_AIRFLOW_DB names: `postgresql+psycopg://USER@HOST/DATABASE`.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
         "API__PORT": str(port),
         "API__BASE_URL": url,
         "API__WORKERS": "1",
-        # A scheduler that starts after a crash takes over its predecessor's tasks this soon (seconds).
+        # Seconds after which a scheduler that starts after a crash takes over its predecessor's tasks.
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
         # A scheduler starts tasks before the API server is up; on busy cores a worker would give up, and lose a try.
         "WORKERS__EXECUTION_API_TIMEOUT": "60",
@@ -93,12 +93,12 @@ class EmbeddedAirflow:
 
     def __enter__(self) -> "EmbeddedAirflow":
         self.home.airflow.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.home.airflow / "standalone.lock").open("w")  # given back however this process ends
+        self._lock = (self.home.airflow / "standalone.lock").open("w")  # released however this process ends
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise LongreelError(
-                f"the Airflow of {self.home.path} is at work for another `longreel run` or `longreel ui`; wait for it "
+                f"the Airflow of {self.home.path} is in use by another `longreel run` or `longreel ui`; wait for it "
                 "to end, or stop it with Ctrl-C (`longreel ui --mlflow-only` opens MLflow beside it)"
             ) from error
         self._stop_leftover()
@@ -138,20 +138,20 @@ class EmbeddedAirflow:
         return self._request(f"/api/v2/{path}")
 
     def _make_pools(self) -> None:
-        """Make the pools that the DAGs' tasks run in; one that is there keeps its size."""
-        there = {pool["name"] for pool in self.get("pools?limit=100")["pools"]}
-        for name, about in json.loads(POOLS.read_text()).items():
-            if name in there:
+        """Create the pools of the DAGs' tasks; an existing one keeps its size."""
+        existing = {pool["name"] for pool in self.get("pools?limit=100")["pools"]}
+        for name, pool in json.loads(POOLS.read_text()).items():
+            if name in existing:
                 continue
             try:
-                self._request("/api/v2/pools", json.dumps({"name": name, **about}).encode())
+                self._request("/api/v2/pools", json.dumps({"name": name, **pool}).encode())
             except urllib.error.HTTPError as error:
-                if error.code != 409:  # made by a request whose answer was lost
+                if error.code != 409:  # created by a request whose answer was lost
                     raise
 
     def _request(self, path: str, body: bytes | None = None, tries: int = 6) -> dict[str, Any]:
-        """The answer, asked for again where the server fails: SQLite lets one process write at a time, for a while."""
-        for again in range(tries - 1):
+        """The answer, with retries while the server fails: SQLite lets one process write at a time."""
+        for attempt in range(tries - 1):
             try:
                 return self._request_once(path, body)
             except urllib.error.HTTPError as error:
@@ -159,7 +159,7 @@ class EmbeddedAirflow:
                     raise
             except OSError:  # no connection, or no answer in time
                 pass
-            time.sleep(2**again)
+            time.sleep(2**attempt)
         return self._request_once(path, body)
 
     def _request_once(self, path: str, body: bytes | None) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class EmbeddedAirflow:
         raise LongreelError(f"Airflow was not healthy after {STARTUP_S} s; see {self.log}")
 
     def _stop(self, patience_s: float) -> None:
-        """SIGINT ends it cleanly once idle; whatever is left of its session after that is ended by force."""
+        """Send SIGINT, which ends it cleanly once idle, then end what is left of its session by force."""
         process = self._process
         if process is None:
             return
@@ -205,13 +205,14 @@ class EmbeddedAirflow:
         self._lock.close()
 
     def _stop_leftover(self) -> None:
-        """End an Airflow of this home that a killed `longreel run` left behind. Its number may be another's by now."""
+        """End an Airflow of this home that a killed `longreel run` left, unless another process has its id by now."""
         if not self._pid_file.exists():
             return
         with contextlib.suppress(ValueError):  # nothing was written yet
             leader = int(self._pid_file.read_text())
             if any(
-                _environment_of(each).get("AIRFLOW_HOME") == str(self.home.airflow) for each in session_members(leader)
+                _environment_of(process).get("AIRFLOW_HOME") == str(self.home.airflow)
+                for process in session_members(leader)
             ):
                 end_session(leader)
         self._pid_file.unlink()
@@ -224,7 +225,7 @@ def interruptible() -> None:
 
 
 def _environment_of(process: psutil.Process) -> dict[str, str]:
-    """A process's environment; nothing where it has ended or is another user's."""
+    """The environment of a process; empty if it has ended or belongs to another user."""
     try:
         return process.environ()
     except psutil.Error:
@@ -232,7 +233,7 @@ def _environment_of(process: psutil.Process) -> dict[str, str]:
 
 
 def session_members(leader: int) -> list[psutil.Process]:
-    """Live processes of a session. Tasks make process groups of their own but stay in the session."""
+    """Live processes of a session. Tasks have their own process groups but stay in the session."""
     members = []
     for process in psutil.process_iter():
         try:

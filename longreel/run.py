@@ -1,7 +1,6 @@
-"""`longreel run`: the whole pipeline on one machine. A real Airflow schedules every log day; the result is printed."""
+"""Command `run`: the whole pipeline on one machine, scheduled by a real Airflow; prints the result."""
 
 import argparse
-import importlib
 import os
 import subprocess
 import sys
@@ -22,7 +21,7 @@ FIRST_SIMULATED_DAYS = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the step."""
+    """Command-line options of `longreel run`."""
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
     parser.add_argument(
@@ -31,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Run every log day that the home has not seen yet, then print the newest decision and its numbers."""
+    """Run every log day that the home has not processed yet, then print the newest decision and its numbers."""
+    from longreel.components.reports.summary import print_summary
+
     screen = console()
     if not args.home and "LONGREEL_HOME" not in os.environ:
         home = Home.locate(f".longreel/{args.source}")
@@ -46,17 +47,17 @@ def run(args: argparse.Namespace, home: Home) -> int:
     variables = {"LONGREEL_FIRST_DAY": days[0].isoformat(), "LONGREEL_LAST_DAY": days[-1].isoformat()}
     variables |= spark_variables(home, days[-1])
     failed = bool(todo) and _schedule(home, variables, todo, screen)
-    importlib.import_module("longreel.components.reports.summary").print_summary(home)
-    screen.print("Airflow and MLflow, to look around: [bold]make ui[/] (longreel ui --home " + f"{home.path})")
+    print_summary(home)
+    screen.print("Airflow and MLflow, to explore: [bold]make ui[/] (longreel ui --home " + f"{home.path})")
     return 1 if failed else 0
 
 
 def _prepare(home: Home, args: argparse.Namespace) -> None:
     if not (home.path / CONFIG_FILE).exists():
         write_config(home, args.source, args.log)
-    elif args.log and (asked := Path(args.log).expanduser().resolve()) != home.log:
+    elif args.log and (log := Path(args.log).expanduser().resolve()) != home.log:
         raise LongreelError(
-            f"{home.path} was made for the raw log {home.log}, now {asked} is given; name another home (--home; "
+            f"{home.path} was made for the raw log {home.log}, now {log} is given; name another home (--home; "
             "make run: HOME_DIR=), or correct [source] log in its longreel.toml if the log has moved"
         )
     if args.days is not None and home.config.source.kind != "simulated":
@@ -69,34 +70,36 @@ def _prepare(home: Home, args: argparse.Namespace) -> None:
 
 
 def unfinished_days(home: Home) -> list[date]:
-    """Days of the raw log without samples; where there are none, the last day if its training is still due, as an
-    interrupted run leaves it. None where there is no log yet."""
+    """Days of the raw log without samples. If there are none, the last day if its training is still due, which an
+    interrupted run leaves behind. Empty if there is no log yet."""
+    from longreel.components.should_retrain import policy_answer
+
     days = log_days(home) if home.log.exists() else []
     published = set(home.lake.days("samples"))
     missing = [day for day in days if day not in published]
     if missing or not days:
         return missing
-    return (
-        days[-1:] if importlib.import_module("longreel.components.should_retrain").due_on(home, days[-1]).is_due else []
-    )
+    return days[-1:] if policy_answer(home, days[-1]).is_due else []
 
 
 def log_days(home: Home) -> list[date]:
     """The days of the raw log, oldest first."""
-    days: list[date] = importlib.import_module("longreel.spark_jobs.sources").open_source(home).days()
-    return days
+    from longreel.spark_jobs.sources import open_source
+
+    return open_source(home).days()
 
 
 def spark_variables(home: Home, day: date) -> dict[str, str]:
-    """How spark-submit starts its Java here: SparkSubmitOperator starts it before a step can say how much it reads."""
-    session = importlib.import_module("longreel.spark_jobs.session")
-    source = importlib.import_module("longreel.spark_jobs.sources").open_source(home)
-    is_quick = sum(path.stat().st_size for path in source.files(day)) < session.QUICK_BYTES
-    return {"SPARK_DRIVER_MEMORY": "2g", "SPARK_SUBMIT_OPTS": session.QUICK_JAVA if is_quick else ""}
+    """Settings of spark-submit's Java process, which starts before a command can tell how much it will read."""
+    from longreel.spark_jobs.session import QUICK_BYTES, QUICK_JAVA
+    from longreel.spark_jobs.sources import open_source
+
+    is_quick = sum(path.stat().st_size for path in open_source(home).files(day)) < QUICK_BYTES
+    return {"SPARK_DRIVER_MEMORY": "2g", "SPARK_SUBMIT_OPTS": QUICK_JAVA if is_quick else ""}
 
 
 def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: Console) -> bool:
-    """Let Airflow run the days; True where one failed."""
+    """Let Airflow run the days; True if one failed."""
     screen.print("starting Airflow (scheduler, DAG processor, API server) ...")
     interruptible()
     try:
@@ -106,6 +109,6 @@ def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: C
             print_failures(states, screen)
             screen.print("stopping Airflow ...")
     except KeyboardInterrupt:
-        screen.print("\ninterrupted; Airflow and its tasks were stopped. The next run goes on from here.")
+        screen.print("\ninterrupted; Airflow and its tasks were stopped. The next run continues from here.")
         raise
     return any(state.failed for state in states.values())

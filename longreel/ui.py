@@ -1,7 +1,6 @@
-"""`longreel ui`: Airflow and MLflow of a home, on 127.0.0.1, until Ctrl-C."""
+"""Command `ui`: Airflow and MLflow of a home on 127.0.0.1, until Ctrl-C."""
 
 import argparse
-import importlib
 import os
 import subprocess
 import sys
@@ -19,24 +18,25 @@ MLFLOW_STARTUP_S = 120
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the step."""
+    """Command-line options of `longreel ui`."""
     parser.add_argument("--mlflow-only", action="store_true", help="leave Airflow off")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Start both servers, say where they are, and stop them on Ctrl-C."""
+    """Start both servers, print their addresses, and stop them on Ctrl-C."""
+    from longreel.components.registry.tracking import runs_page
+
     if not (home.path / CONFIG_FILE).exists():
-        raise LongreelError(f"no home at {home.path}; `make run` makes one, --home names another")
+        raise LongreelError(f"no home at {home.path}; `make run` creates one, --home names another")
     screen, port = console(), free_port()
     interruptible()
     mlflow = start_mlflow(home, port)
     try:
         _wait_for(f"http://127.0.0.1:{port}/health", mlflow)
-        pages = importlib.import_module("longreel.components.registry.tracking").runs_page(home)
-        screen.print(f"MLflow:  http://127.0.0.1:{port}/{pages}", highlight=False, soft_wrap=True)
+        screen.print(f"MLflow:  http://127.0.0.1:{port}/{runs_page(home)}", highlight=False, soft_wrap=True)
         if args.mlflow_only:
             return mlflow.wait()
-        with EmbeddedAirflow(home, _seen_days(home)) as airflow:
+        with EmbeddedAirflow(home, _published_days(home)) as airflow:
             screen.print(f"Airflow: {airflow.url}  user admin  password {airflow.password}", highlight=False)
             screen.print("Ctrl-C stops both")
             while airflow.is_running() and mlflow.poll() is None:
@@ -49,15 +49,15 @@ def run(args: argparse.Namespace, home: Home) -> int:
         end_session(mlflow.pid)
 
 
-def _seen_days(home: Home) -> dict[str, str]:
-    """Looking around must not start new days: the schedule ends with the last published one."""
+def _published_days(home: Home) -> dict[str, str]:
+    """Airflow variables that end the schedule with the last published day, so that looking starts no new day."""
     days = list(home.lake.days("samples"))
     first, last = (days[0], days[-1]) if days else (date(2000, 1, 1), date(2000, 1, 1))
     return {"LONGREEL_FIRST_DAY": first.isoformat(), "LONGREEL_LAST_DAY": last.isoformat()}
 
 
 def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
-    """MLflow's server over the home's store, logging to `mlflow/server.log`, in a session of its own."""
+    """MLflow's server over the home's store, logging to `mlflow/server.log`, in its own session."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", str(home.artifacts)]
     (home.path / "mlflow").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What the scheduler is doing: the state of every log day, read over Airflow's REST API, shown as it changes."""
+"""Progress of the scheduler: the state of every log day, from Airflow's REST API, shown as it changes."""
 
 import json
 import sys
@@ -26,8 +26,8 @@ COLUMNS = tuple(task for tasks in DAGS.values() for task in tasks)
 FINISHED = ("success", "failed")
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]–[/]", "skipped": "[dim]not due[/]"}
 POLL_S = 2.0
-PAGE = 100  # runs that Airflow gives at a time, however many are asked for ([api] maximum_page_limit)
-# Lines of Spark, Airflow and libraries that say nothing of the step's own progress.
+PAGE = 100  # the most runs that Airflow returns at a time ([api] maximum_page_limit)
+# Parts of log lines of Spark, Airflow and libraries that do not report the step's own progress.
 NOISE: tuple[str, ...] = (
     "WARN",
     "::",
@@ -57,7 +57,7 @@ NOISE += (
 
 @dataclass
 class TaskState:
-    """One task of one day's run: Airflow's state, seconds run, and where it logs."""
+    """One task of one day's run: Airflow's state, its seconds and its log file."""
 
     state: str = ""
     seconds: float | None = None
@@ -78,20 +78,20 @@ class DayState:
 
     @property
     def finished(self) -> bool:
-        """Both DAGs ran to an end, or the daily one failed and so woke nobody."""
+        """Whether both DAGs ended, or the daily one failed and so started no training."""
         daily = self.runs.get("longreel_daily")
         return daily == "failed" or (daily == "success" and self.runs.get("longreel_train") in FINISHED)
 
     @property
     def failed(self) -> bool:
-        """A run of this day failed."""
+        """Whether a run of this day failed."""
         return "failed" in self.runs.values()
 
 
-def read_days(airflow: EmbeddedAirflow, days: list[date], known: dict[date, DayState]) -> dict[date, DayState]:
-    """The state of every day; days that have finished are not asked for again."""
-    keys = {day.isoformat(): day for day in days if not known[day].finished}
-    states = {day: (DayState() if day.isoformat() in keys else known[day]) for day in days}
+def read_days(airflow: EmbeddedAirflow, days: list[date], previous: dict[date, DayState]) -> dict[date, DayState]:
+    """The state of every day; finished days keep their previous state."""
+    keys = {day.isoformat(): day for day in days if not previous[day].finished}
+    states = {day: (DayState() if day.isoformat() in keys else previous[day]) for day in days}
     for dag, tasks in DAGS.items():
         for run in _runs(airflow, dag):  # a later run of the same day replaces an earlier one
             day = keys.get(run["partition_key"])
@@ -109,12 +109,12 @@ def read_days(airflow: EmbeddedAirflow, days: list[date], known: dict[date, DayS
 
 def _runs(airflow: EmbeddedAirflow, dag: str) -> list[dict[str, Any]]:
     """Every run of a DAG, oldest first."""
-    found: list[dict[str, Any]] = []
+    runs: list[dict[str, Any]] = []
     while True:
-        page = airflow.get(f"dags/{dag}/dagRuns?limit={PAGE}&offset={len(found)}&order_by=run_after")
-        found += page["dag_runs"]
-        if not page["dag_runs"] or len(found) >= page["total_entries"]:
-            return found
+        page = airflow.get(f"dags/{dag}/dagRuns?limit={PAGE}&offset={len(runs)}&order_by=run_after")
+        runs += page["dag_runs"]
+        if not page["dag_runs"] or len(runs) >= page["total_entries"]:
+            return runs
 
 
 def watch(airflow: EmbeddedAirflow, days: list[date], console: Console) -> dict[date, DayState]:
@@ -126,7 +126,7 @@ def watch(airflow: EmbeddedAirflow, days: list[date], console: Console) -> dict[
     states = {day: DayState() for day in days}
     if console.is_terminal:
         with Live(console=console, refresh_per_second=4, transient=False) as live:
-            return _follow(airflow, states, lambda now, _: live.update(day_table(now)))
+            return _follow(airflow, states, lambda current, _: live.update(day_table(current)))
     return _follow(airflow, states, ChangePrinter(console))
 
 
@@ -140,22 +140,22 @@ def _follow(
         if not airflow.is_running():
             raise LongreelError(f"Airflow stopped by itself; its last lines are in {airflow.log}")
         try:
-            now, misses = read_days(airflow, list(states), states), 0
+            current, misses = read_days(airflow, list(states), states), 0
         except (OSError, ValueError) as error:  # busy machines answer late
             misses += 1
             if misses > 30:
                 raise LongreelError(f"Airflow does not answer ({error}); see {airflow.log}") from error
             time.sleep(POLL_S)
             continue
-        show(now, states)
-        states = now
+        show(current, states)
+        states = current
         if all(state.finished for state in states.values()):
             return states
         time.sleep(POLL_S)
 
 
 def day_table(states: dict[date, DayState]) -> Table:
-    """One row a log day, one column a task; below it the last line of what runs now."""
+    """One row for each log day, one column for each task; below it the last log line of each running task."""
     table = Table("log day", *COLUMNS, box=None, pad_edge=False)
     running = []
     for day, state in states.items():
@@ -169,19 +169,19 @@ def day_table(states: dict[date, DayState]) -> Table:
 
 
 class ChangePrinter:
-    """Plain lines where output is no terminal: each task as it ends, and what a running one says when it changes."""
+    """Plain lines if the output is no terminal: each task as it ends, and each new last log line of a running one."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._said: dict[tuple[date, str], str] = {}
+        self._printed: dict[tuple[date, str], str] = {}
 
-    def __call__(self, now: dict[date, DayState], before: dict[date, DayState]) -> None:
-        for day, state in now.items():
+    def __call__(self, current: dict[date, DayState], before: dict[date, DayState]) -> None:
+        for day, state in current.items():
             for name, task in state.tasks.items():
                 old = before[day].tasks.get(name, TaskState()).state
                 line = last_line(task.log) if task.state == "running" and task.log else ""
-                if line and line != self._said.get((day, name)):
-                    self._said[day, name] = line
+                if line and line != self._printed.get((day, name)):
+                    self._printed[day, name] = line
                     self._console.print(
                         f"  {day} {name:13} {line}", highlight=False, markup=False, overflow="ellipsis", no_wrap=True
                     )
@@ -190,7 +190,7 @@ class ChangePrinter:
 
 
 def last_line(log: Path) -> str:
-    """The last message of a step in a task's log (JSON lines); empty where there is none yet."""
+    """The last message of a step in a task's log (JSON lines); empty if there is none yet."""
     try:
         with log.open("rb") as stream:
             stream.seek(0, 2)
@@ -236,5 +236,5 @@ def _log_file(airflow: EmbeddedAirflow, dag: str, run_id: str, task: dict[str, A
 
 
 def console() -> Console:
-    """The terminal, or plain lines of a fixed width where output is a file."""
+    """The terminal, or plain lines of a fixed width if the output is a file."""
     return Console() if sys.stdout.isatty() else Console(width=120, no_color=True)

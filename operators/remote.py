@@ -1,7 +1,7 @@
-"""How does a task wait for what runs elsewhere, without holding a worker, and without ever running it twice?
+"""Deferrable operator and trigger for runs elsewhere, each of which is started at most once.
 
-The operator begins it, or finds what an earlier try began, and defers; a trigger watches; the operator comes back and
-collects. So whatever is killed, and whenever, the next try goes on with what is there.
+The operator starts a run, or finds the one that an earlier try started, and defers. A trigger watches the run. Then the
+operator resumes and collects the result. So a retry after any crash continues with the existing run.
 """
 
 import asyncio
@@ -22,17 +22,22 @@ ANSWER_TIMEOUT_S = 60
 
 
 class Server(Protocol):
-    """Where it runs. What is seen of a run says `has_ended` and `created_at`; errors are components/kfp_server.py's."""
+    """A server of runs, which have `has_ended` and `created_at`. It raises the errors of components/kfp_server.py."""
 
-    def see(self, run_id: str) -> Any: ...
+    def get_run(self, run_id: str) -> Any: ...
 
     def terminate(self, run_id: str) -> None: ...
 
-    def timed_out(self, run: Any, timeout_s: float) -> str: ...
+    def timeout_message(self, run: Any, timeout_s: float) -> str: ...
 
 
-class EndTrigger(BaseTrigger):
-    """Fires once a run has ended, or is `timeout_s` old. A server that does not answer is asked again."""
+class RunCompletionTrigger(BaseTrigger):
+    """Fires once a run has ended or is older than its timeout; polls on while the server does not answer.
+
+    :param run_id: the run
+    :param poll_s: seconds between two polls
+    :param timeout_s: the greatest age of the run in seconds, counted from its creation
+    """
 
     def __init__(self, run_id: str, poll_s: float, timeout_s: float) -> None:
         super().__init__()
@@ -40,53 +45,62 @@ class EndTrigger(BaseTrigger):
 
     @staticmethod
     def server() -> Server:
-        """Whom to ask: as the environment says."""
+        """The server that the environment names."""
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """What is stored while the task is deferred: no address and no token, which the environment has."""
+        """The stored state of the deferred task; address and token stay in the environment."""
         values = {"run_id": self.run_id, "poll_s": self.poll_s, "timeout_s": self.timeout_s}
         return f"{type(self).__module__}.{type(self).__qualname__}", values
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll; each question is asked in a thread, since the clients block."""
-        from longreel.components.kfp_server import Unreachable, age_s
+        """Poll in a thread, because the clients block.
+
+        The event is {"run_id": ..., "status": "ended" | "timeout" | "error", "message": ...}.
+        """
+        from longreel.components.kfp_server import ServerUnavailableError, age_s
 
         while True:
             try:
-                seen = await asyncio.wait_for(
-                    asyncio.to_thread(lambda: self.server().see(self.run_id)), ANSWER_TIMEOUT_S
+                run = await asyncio.wait_for(
+                    asyncio.to_thread(lambda: self.server().get_run(self.run_id)), ANSWER_TIMEOUT_S
                 )
-            except (Unreachable, TimeoutError) as error:
-                self.log.warning("%s; asking again in %.0f s", error, self.poll_s)
+            except (ServerUnavailableError, TimeoutError) as error:
+                self.log.warning("%s; trying again in %.0f s", error, self.poll_s)
             except LongreelError as error:
-                yield TriggerEvent({"run_id": self.run_id, "refused": str(error)})
+                yield self._event("error", str(error))
                 return
             else:
-                if seen.has_ended or age_s(seen.created_at) > self.timeout_s:
-                    yield TriggerEvent({"run_id": self.run_id})
+                if run.has_ended or age_s(run.created_at) > self.timeout_s:
+                    yield self._event("ended" if run.has_ended else "timeout")
                     return
             await asyncio.sleep(self.poll_s)
 
-    async def on_kill(self) -> None:
-        """A person cleared or marked the deferred task: the run goes with it. A restart does not come here.
+    def _event(self, status: str, message: str = "") -> TriggerEvent:
+        return TriggerEvent({"run_id": self.run_id, "status": status, "message": message})
 
-        Nor does a person in the second before a triggerer has taken the trigger up: that run goes on.
+    async def on_kill(self) -> None:
+        """Terminate the run: a person cleared or marked the deferred task. Airflow does not call this on a restart.
+
+        Nor does it in the second before a triggerer has picked the trigger up; then the run continues.
         """
         self.log.info("terminating %s", self.run_id)
         await asyncio.to_thread(lambda: self.server().terminate(self.run_id))
 
 
 class RemoteOperator(BaseOperator):
-    """What tasks for the run's partition that run elsewhere have in common.
+    """Base of the operators that wait for a run elsewhere.
 
-    `home` is the pipeline's home folder as this worker sees it; `trigger` is why (a tag of the MLflow run); `force` is
-    "True" where the day may lie further back than the policy allows. What runs is ended `timeout` after its creation,
-    and when the task is cleared or marked by a person.
+    :param home: the pipeline's home folder as this worker sees it
+    :param day: the log day, a template; by default the run's partition key
+    :param trigger: why the run exists; a tag of the MLflow run
+    :param force: "True" to accept a day that is older than the freshness policy allows
+    :param timeout: the run is terminated this long after its creation
+    :param poll_interval: time between two polls of the server
     """
 
     template_fields = ("day", "home", "trigger", "force")
-    watch: ClassVar[type[EndTrigger]]
+    trigger_class: ClassVar[type[RunCompletionTrigger]]
 
     def __init__(
         self,
@@ -96,45 +110,45 @@ class RemoteOperator(BaseOperator):
         trigger: str = "freshness",
         force: str = "False",
         timeout: timedelta = timedelta(hours=12),
-        poll_every: timedelta = timedelta(seconds=30),
+        poll_interval: timedelta = timedelta(seconds=30),
         **options: Any,
     ) -> None:
         super().__init__(**options)
         self.home, self.day, self.trigger, self.force = home, day, trigger, force
-        self.timeout, self.poll_every = timeout, poll_every
+        self.timeout, self.poll_interval = timeout, poll_interval
         self._run_id = ""
 
     def wait_for(self, context: Any, run_id: str) -> None:
-        """Defer until the run has ended; `collect` is called then."""
+        """Defer until the run has ended; then Airflow calls `collect`."""
         self._run_id = run_id
         context["task_state_store"].set(RUN_KEY, run_id)
-        watch = self.watch(run_id, self.poll_every.total_seconds(), self.timeout.total_seconds())
-        self.defer(trigger=watch, method_name="collect")
+        trigger = self.trigger_class(run_id, self.poll_interval.total_seconds(), self.timeout.total_seconds())
+        self.defer(trigger=trigger, method_name="collect")
 
-    def ended(self, event: dict[str, Any]) -> Any:
-        """The run that a trigger's event tells of.
+    def finished_run(self, event: dict[str, Any]) -> Any:
+        """The run of a trigger's event.
 
         Raises:
-            TransientError: its time is over; it is ended here.
+            TransientError: the run timed out; it is terminated here.
             LongreelError: the server refuses.
         """
         self._run_id = event["run_id"]
-        if event.get("refused"):
-            raise LongreelError(event["refused"])
-        server = self.watch.server()
-        run = server.see(self._run_id)
+        if event["status"] == "error":
+            raise LongreelError(event["message"])
+        server = self.trigger_class.server()
+        run = server.get_run(self._run_id)
         if not run.has_ended:
             server.terminate(self._run_id)
-            raise TransientError(server.timed_out(run, self.timeout.total_seconds()))
+            raise TransientError(server.timeout_message(run, self.timeout.total_seconds()))
         return run
 
     def on_kill(self) -> None:
-        """A person ended the task while it was not deferred: the run goes with it."""
+        """Terminate the run: a person ended the task while it was not deferred."""
         if self._run_id:
-            self.watch.server().terminate(self._run_id)
+            self.trigger_class.server().terminate(self._run_id)
 
-    def parsed(self) -> "tuple[Home, date]":
-        """The home and the day, once their templates are filled in."""
+    def home_and_day(self) -> "tuple[Home, date]":
+        """The home and the day, after templating."""
         from longreel.contracts.dates import parse_day
         from longreel.lake.home import Home
 

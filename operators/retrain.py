@@ -1,18 +1,18 @@
-"""How does Airflow run a retrain on a pipeline server?
+"""Operator that runs the retrain pipeline on a pipeline server.
 
-The run is found again by the id in the task's state store, or by its name, which says who asked for what.
+A retry finds the run by the id in the task's state store, or by its name, which encodes the request.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from longreel.contracts.errors import LongreelError
-from longreel.operators.remote import RUN_KEY, EndTrigger, RemoteOperator
+from longreel.operators.remote import RUN_KEY, RemoteOperator, RunCompletionTrigger
 
 if TYPE_CHECKING:
     from longreel.components.kfp_server import PipelineServer, Run
 
 
-class PipelineRunTrigger(EndTrigger):
+class PipelineRunTrigger(RunCompletionTrigger):
     """Watches a pipeline run."""
 
     @staticmethod
@@ -27,61 +27,66 @@ class PipelineRunTrigger(EndTrigger):
 
 
 class RetrainOperator(RemoteOperator):
-    """Train, judge and promote for the run's partition, by the pipeline server that LONGREEL_KFP_HOST names.
+    """Trains, evaluates and promotes on the pipeline server that LONGREEL_KFP_HOST names.
 
-    With `promote` false a promotion waits for somebody. Returns what summary.json holds.
+    Returns the content of summary.json.
+
+    :param promote: False to leave a promotion to a person
     """
 
-    watch = PipelineRunTrigger
+    trigger_class = PipelineRunTrigger
 
     def __init__(self, *, promote: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.promote = promote
 
     def execute(self, context: Any) -> None:
-        """Submit, or find what an earlier try submitted, and defer.
+        """Submit the run, or find the one that an earlier try submitted, and defer.
 
         Raises:
             LongreelError: the day is not ready, or the server refuses.
         """
-        run = self._known(context) or self._submitted(context)
+        run = self._earlier_run(context) or self._submit(context)
         self.log.info("pipeline run %s (%s): %s", run.run_id, run.name, run.state)
         self.wait_for(context, run.run_id)
 
     def collect(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
-        """Called when the run has ended or its time is over.
+        """Bring the results of the run into the home.
+
+        :param event: see `RunCompletionTrigger.run`
 
         Raises:
-            TransientError: it did not succeed; the message says which step, and why.
+            TransientError: the run did not succeed; the message names the step and the reason.
             LongreelError: the server refuses.
         """
         from longreel.components import retrain
 
-        return retrain.collect(*self.parsed(), self.ended(event))
+        return retrain.collect(*self.home_and_day(), self.finished_run(event))
 
-    def _known(self, context: Any) -> "Run | None":
-        """An earlier try's run, if it goes on, whatever has changed since, or has succeeded with today's inputs."""
-        from longreel.components.kfp_server import NotThere
+    def _earlier_run(self, context: Any) -> "Run | None":
+        """The run of an earlier try, if it is still running, or has succeeded with today's inputs."""
+        from longreel.components.kfp_server import NotFoundError
         from longreel.components.retrain import plan
 
         run_id = context["task_state_store"].get(RUN_KEY)
         if not run_id:
             return None
         try:
-            run = PipelineRunTrigger.server().see(str(run_id))
-        except NotThere:  # somebody deleted it
+            run = PipelineRunTrigger.server().get_run(str(run_id))
+        except NotFoundError:  # deleted by hand
             return None
-        if run.goes_on:
+        if run.is_running:
             self.log.info("reconnecting to pipeline run %s", run.run_id)
             return run
-        if run.succeeded and run.parameters["inputs_digest"] == plan(*self.parsed(), force=True).inputs_digest:
+        if run.succeeded and run.parameters["inputs_digest"] == plan(*self.home_and_day(), force=True).inputs_digest:
             return run
         return None
 
-    def _submitted(self, context: Any) -> "Run":
+    def _submit(self, context: Any) -> "Run":
         from longreel.components.retrain import plan, submit
 
-        (home, day), by = self.parsed(), f"{context['dag_run'].dag_id} {context['dag_run'].run_id}"
+        home, day = self.home_and_day()
+        requester = f"{context['dag_run'].dag_id} {context['dag_run'].run_id}"
         planned = plan(home, day, force=self.force == "True")
         server = PipelineRunTrigger.server()
-        return submit(server, home, day, planned, trigger=self.trigger, promote=self.promote, asked_by=by)
+        return submit(server, home, day, planned, trigger=self.trigger, promote=self.promote, requester=requester)

@@ -129,5 +129,5 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kuberne
         kubeconfig(tmp_path / "kubeconfig", server.url)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        monkeypatch.setattr("longreel.components.train_job.LOOK_EVERY_S", 0.01)
+        monkeypatch.setattr("longreel.components.train_job.POLL_S", 0.01)
         yield server

@@ -25,7 +25,7 @@ from longreel.components.registry import registry, tracking
 from longreel.components.registry.ledger import Ledger
 from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
 from longreel.components.reproduce import _differences
-from longreel.components.should_retrain import due_on
+from longreel.components.should_retrain import policy_answer
 from longreel.components.train import recipe_of, train_candidate
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import ARTEFACT, CHECKS, EvaluationReport
@@ -53,13 +53,13 @@ def judge(home: Home, version: int, day: date) -> str:
 
 def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Path) -> None:
     home = make_home(4)
-    assert due_on(home, DAY).is_due
+    assert policy_answer(home, DAY).is_due
     made = train_candidate(home, DAY, trigger="freshness")
-    assert due_on(home, DAY).is_due  # trained, but not judged: an interrupted retrain is still due
+    assert policy_answer(home, DAY).is_due  # trained, but not judged: an interrupted retrain is still due
     (home.reports / str(DAY)).mkdir(parents=True)
     (home.reports / str(DAY) / "quality-samples.json").write_text('{"success": true}')
     assert judge(home, made.version, DAY) == "promote"
-    assert not due_on(home, DAY).is_due
+    assert not policy_answer(home, DAY).is_due
 
     client = tracking.open_store(home)
     run = client.get_run(made.run_id)

@@ -11,7 +11,7 @@ import yaml
 
 from longreel.cli import main
 from longreel.components.call import CLUSTER_YAML
-from longreel.components.kfp_server import PipelineServer, ServerError, Unreachable
+from longreel.components.kfp_server import PipelineServer, ServerError, ServerUnavailableError
 from longreel.components.registry.ledger import Ledger
 from longreel.components.retrain import plan, retrain, submit
 from longreel.contracts.errors import LongreelError
@@ -90,7 +90,7 @@ def test_another_place_that_asks_gets_a_run_of_its_own(kfp: KfpServer, make_home
     planned = plan(home, day)
 
     def run_id(by: str) -> str:
-        return submit(server, home, day, planned, trigger="manual", promote=True, asked_by=by).run_id
+        return submit(server, home, day, planned, trigger="manual", promote=True, requester=by).run_id
 
     assert run_id("x") == run_id("x") != run_id("y")
 
@@ -98,8 +98,8 @@ def test_another_place_that_asks_gets_a_run_of_its_own(kfp: KfpServer, make_home
 def test_waiting_outlives_a_server_that_is_away(kfp: KfpServer) -> None:
     run_id, server = kfp.add("a"), connected()
     kfp.fail_next = [503, 500]
-    with pytest.raises(Unreachable, match="the database is away"):
-        server.see(run_id)
+    with pytest.raises(ServerUnavailableError, match="the database is away"):
+        server.get_run(run_id)
     kfp.set(run_id, "SUCCEEDED")
     assert server.wait(run_id, poll_s=0.01).succeeded
 
@@ -135,22 +135,22 @@ def test_the_token_is_read_anew_from_its_file_for_each_request(
     run_id, file = kfp.add("a"), tmp_path / "token"
     kfp.token = "first"
     with pytest.raises(ServerError, match=r"401.*no user identity header.*is the token right\?"):
-        connected().see(run_id)
+        connected().get_run(run_id)
     monkeypatch.setenv("LONGREEL_KFP_TOKEN_FILE", str(file))
-    with pytest.raises(ServerError, match="no such file is there"):
+    with pytest.raises(ServerError, match="does not exist"):
         connected()
     file.write_text("first")
     monkeypatch.setenv("LONGREEL_KFP_CA_FILE", str(tmp_path / "ca.crt"))
-    with pytest.raises(ServerError, match=r"LONGREEL_KFP_CA_FILE names .*no such file is there"):
+    with pytest.raises(ServerError, match=r"LONGREEL_KFP_CA_FILE names .*does not exist"):
         connected()
     monkeypatch.delenv("LONGREEL_KFP_CA_FILE")
     server = connected()
-    assert server.see(run_id).goes_on
+    assert server.get_run(run_id).is_running
     kfp.token = "second"
     with pytest.raises(ServerError, match="401"):
-        server.see(run_id)
+        server.get_run(run_id)
     file.write_text("second")
-    assert server.see(run_id).goes_on
+    assert server.get_run(run_id).is_running
 
 
 def test_runs_are_of_the_namespace_that_is_named(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,14 +162,14 @@ def test_runs_are_of_the_namespace_that_is_named(kfp: KfpServer, monkeypatch: py
 
 def test_an_unknown_run_and_no_server_are_told_apart(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServerError, match="404"):
-        connected().see("none")
+        connected().get_run("none")
     server = connected()
     other = KfpServer()
     with serving(other):
         gone = other.url
     server._client._existing_config.host = gone
-    with pytest.raises(Unreachable, match="cannot ask for run none"):
-        server.see("none")
+    with pytest.raises(ServerUnavailableError, match="cannot get run none"):
+        server.get_run("none")
 
 
 @pytest.mark.slow
@@ -207,5 +207,5 @@ def test_a_server_that_takes_the_question_and_says_nothing_is_not_waited_for(mon
     monkeypatch.setattr("longreel.components.kfp_server.TIMEOUT_S", (0.3, 0.3))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = PipelineServer(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        with pytest.raises(Unreachable, match="ask for run"):
-            server.see("a")
+        with pytest.raises(ServerUnavailableError, match="get run"):
+            server.get_run("a")

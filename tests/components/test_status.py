@@ -17,7 +17,7 @@ def test_a_healthy_home_passes_and_says_what_is_due(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ops", "status", "--home", str(make_home(3).path), "--check"]) == 0
-    assert "training for 2026-01-03: due; No candidate was ever judged" in capsys.readouterr().out
+    assert "training for 2026-01-03: due; No candidate was ever evaluated" in capsys.readouterr().out
 
 
 def test_samples_that_are_too_old_are_told_of_where_a_limit_is_set(

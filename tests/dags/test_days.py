@@ -31,8 +31,8 @@ FIRST = date(2026, 1, 5)
 DAYS = [FIRST + timedelta(days=i) for i in range(3)]
 NEW = FIRST + timedelta(days=3)  # its raw log is there, and no run of the daily DAG
 OVER = ("success", "failed")
-BACKFILL, TOO_OLD = "published by a backfill, which trains nothing", "[retrain] max_data_age_days allows 30"
-CORRECTION = "published again, as it or a day before it was corrected or came late, which trains nothing"
+BACKFILL, TOO_OLD = "published by a backfill, which starts no training", "[retrain] max_data_age_days allows 30"
+CORRECTION = "published again, because it or an earlier day was corrected or came late, which starts no training"
 
 
 def step(home: Home, *words: str) -> None:
@@ -232,7 +232,7 @@ def test_where_nothing_has_changed_a_rebuild_skips_and_a_person_is_told_why_noth
     assert {task["state"] for task in tasks.values()} == {"skipped"}
     (run,) = airflow.ended("longreel_train", 1, run_type="manual")
     assert airflow.tasks(run)["retrain"]["state"] == "skipped"
-    assert f"{TOO_OLD}. (force trains all the same)" in airflow.log(run, "should_retrain")
+    assert f"{TOO_OLD}. (--force trains anyway)" in airflow.log(run, "should_retrain")
     assert published(home) == before
 
 

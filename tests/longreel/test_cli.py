@@ -94,7 +94,11 @@ def test_every_step_without_a_home_says_so(command: str, tmp_path: Path, capsys:
         ("/dev/full", 5, "No space left on device.*make room"),
         (".", 2, "Is a directory: .*name another"),
         ("file/report.json", 2, "(Not a directory|File exists): .*name another"),
-        ("/sys/longreel/report.json", 2, "(Operation not permitted|Permission denied|Read-only file system): .*rights"),
+        (
+            "/sys/longreel/report.json",
+            2,
+            "(Operation not permitted|Permission denied|Read-only file system): .*permissions",
+        ),
     ],
 )
 def test_what_the_system_refuses_is_told_in_words(

@@ -87,7 +87,7 @@ def test_the_airflow_of_a_run_at_work_is_not_taken_for_a_leftover(tmp_path: Path
     ):
         (home.airflow / "standalone.pid").write_text(str(process.pid))
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(LongreelError, match="at work for another"):
+        with pytest.raises(LongreelError, match="in use by another"):
             EmbeddedAirflow(home, {}).__enter__()
         assert process.poll() is None
         process.kill()

@@ -84,7 +84,7 @@ def interrupt_at(home: Home, sign: str) -> str:
 
 
 def test_interrupted_in_the_first_day_it_stops_every_process(home: Home) -> None:
-    assert "goes on from here" in interrupt_at(home, "2026-01-05 ingest")
+    assert "continues from here" in interrupt_at(home, "2026-01-05 ingest")
     assert mentions(home) == []
 
 

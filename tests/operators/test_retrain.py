@@ -36,7 +36,7 @@ def context(store: Store | None = None, run: str = "asset_triggered__1") -> dict
 
 def operator(home: Home, **options: Any) -> RetrainOperator:
     """As a worker has it: templates filled in."""
-    values: dict[str, Any] = {"poll_every": timedelta(seconds=0.02)} | options
+    values: dict[str, Any] = {"poll_interval": timedelta(seconds=0.02)} | options
     return RetrainOperator(task_id="retrain", home=str(home.path), day=DAY, **values)
 
 
@@ -59,6 +59,11 @@ def fired(trigger: PipelineRunTrigger) -> dict[str, Any]:
     return asyncio.run(asyncio.wait_for(first(), 20))
 
 
+def ended(run_id: str) -> dict[str, str]:
+    """The event of a run that has ended."""
+    return {"run_id": run_id, "status": "ended", "message": ""}
+
+
 def test_submits_once_watches_and_collects(
     kfp: KfpServer, make_home: MakeHome, register: Callable[..., Any], report: Callable[..., Any]
 ) -> None:
@@ -71,7 +76,7 @@ def test_submits_once_watches_and_collects(
     register(home, 1)  # a later version that this run has not made
     kfp.set(run_id, "SUCCEEDED")
     event = fired(trigger)
-    assert event == {"run_id": run_id}
+    assert event == ended(run_id)
     summary = operator(home).collect(given, event)
     assert (summary["version"], summary["outcome"], summary["trigger"]) == (1, "promote", "freshness")
     assert (home.reports / DAY / "summary.json").is_file()
@@ -153,7 +158,7 @@ def test_the_trigger_outlives_a_server_that_is_away_and_gives_up_on_a_refusal(
     trigger = deferred(operator(home), given)
     kfp.fail_next = [503, 500, 502]
     kfp.set(trigger.run_id, "CANCELED")
-    assert fired(trigger) == {"run_id": trigger.run_id}
+    assert fired(trigger) == ended(trigger.run_id)
     assert not kfp.fail_next
     kfp.token = "somebody else's"
     event = fired(trigger)
@@ -183,7 +188,7 @@ def test_what_is_stored_of_a_trigger_holds_no_address_and_no_token(
     trigger = deferred(operator(make_home(3)), context())
     assert set(trigger.serialize()[1]) == {"run_id", "poll_s", "timeout_s"}
     kfp.set(trigger.run_id, "CANCELED")
-    assert fired(trigger) == {"run_id": trigger.run_id}
+    assert fired(trigger) == ended(trigger.run_id)
 
 
 def test_a_day_that_is_not_ready_submits_nothing(kfp: KfpServer, make_home: MakeHome) -> None:

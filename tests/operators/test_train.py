@@ -28,7 +28,7 @@ from longreel.operators.train import TrainJobTrigger, TrainOperator
 from tests.kfp_server import serving
 from tests.kubernetes_server import KubernetesServer, kubeconfig
 from tests.manifests.rendering import of_kind
-from tests.operators.test_retrain import DAY, context
+from tests.operators.test_retrain import DAY, context, ended
 
 MakeHome = Callable[..., Home]
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,7 @@ MANIFEST = ROOT / "manifests/overlays/prod/train-job.yaml"
 
 def operator(home: Home, **options: Any) -> TrainOperator:
     """As a worker has it: templates filled in."""
-    values: dict[str, Any] = {"poll_every": timedelta(seconds=0.02), "manifest": str(MANIFEST)} | options
+    values: dict[str, Any] = {"poll_interval": timedelta(seconds=0.02), "manifest": str(MANIFEST)} | options
     return TrainOperator(task_id="train", home=str(home.path), day=DAY, **values)
 
 
@@ -143,7 +143,7 @@ def test_a_try_that_dies_between_finding_the_candidate_and_deleting_its_job_leav
     trigger = deferred(operator(home), given)
     made = trained_by_pods(home, register)
     cluster.end(name_of(home), "Complete")
-    seen = TrainJobTrigger.server().see(trigger.run_id)
+    seen = TrainJobTrigger.server().get_run(trigger.run_id)
     cluster.fail_next = [503]
     with pytest.raises(TransientError, match="cannot delete TrainJob"):
         TrainJobTrigger.server().collect(home, date.fromisoformat(DAY), seen)
@@ -186,7 +186,7 @@ def test_a_job_whose_pods_do_not_stop_is_told_of(
     deferred(operator(home), given)
     cluster.end(name_of(home), "Failed")
     cluster.lingers = 10**9
-    monkeypatch.setattr("longreel.components.train_job.GONE_WITHIN_S", 0.5)
+    monkeypatch.setattr("longreel.components.train_job.DELETION_TIMEOUT_S", 0.5)
     with pytest.raises(TransientError, match=r"still being deleted after .*`kubectl -n longreel get pods"):
         operator(home).execute(given)
     assert len(cluster.created) == 1
@@ -199,10 +199,10 @@ def test_a_late_deletion_does_not_hit_the_job_that_took_the_name_meanwhile(
     deferred(operator(home), given)
     cluster.end(name_of(home), "Failed")
     jobs = TrainJobTrigger.server()
-    failed = jobs.see(f"longreel/{name_of(home)}")
+    failed = jobs.get_run(f"longreel/{name_of(home)}")
     deferred(operator(home), given)
     jobs._delete(failed)
-    assert jobs.see(failed.run_id).state == "under way"
+    assert jobs.get_run(failed.run_id).state == "running"
 
 
 def test_a_job_that_somebody_deletes_is_created_anew_by_the_next_try(
@@ -238,7 +238,7 @@ def test_the_trigger_outlives_a_server_that_restarts_and_gives_up_on_a_refusal(
             again.end(name_of(home), "Complete")
             return (await asyncio.wait_for(waits, 20)).payload
 
-    assert asyncio.run(through_a_restart()) == {"run_id": trigger.run_id}
+    assert asyncio.run(through_a_restart()) == ended(trigger.run_id)
     kubeconfig(tmp_path / "kubeconfig", cluster.url)
     cluster.rights = {"somebody else": {"get"}}
     event = fired(trigger)
@@ -270,7 +270,7 @@ def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is
     cluster.end(name_of(home), "Complete")
     publish(home, date(2026, 1, 1), seed=6)
     trained_by_pods(home, register)
-    with pytest.raises(TransientError, match=r"is complete; meanwhile 2026-01-03-\w+ is what 2026-01-03 asks for"):
+    with pytest.raises(TransientError, match=r"is complete; meanwhile 2026-01-03 needs 2026-01-03-\w+"):
         operator(home).collect(given, fired(second))
     operator(home).execute(given)
     assert "deletionTimestamp" in cluster.jobs[second.run_id.removeprefix("longreel/")]["metadata"]
@@ -313,7 +313,7 @@ def test_no_job_is_created_where_the_day_cannot_be_trained_for(cluster: Kubernet
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "no such file is there"),
+        (None, "does not exist"),
         ("kind: Job", "expected in .* a trainer.kubeflow.org/v1alpha1 TrainJob"),
         (MANIFEST.read_text().replace("name: train-1970-01-01", "name: train"), "1970-01-01 in its name"),
         (MANIFEST.read_text().replace('"1970-01-01"', '"2026-01-01"'), "1970-01-01 in its name"),
@@ -356,7 +356,7 @@ def test_in_a_pod_it_asks_the_cluster_s_api_with_the_account_s_token(
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
         monkeypatch.setenv("KUBERNETES_SERVICE_PORT", cluster.url.rpartition(":")[2])
         trigger = deferred(operator(make_home(3)), context())
-        assert TrainJobTrigger.server().see(trigger.run_id).state == "under way"
+        assert TrainJobTrigger.server().get_run(trigger.run_id).state == "running"
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
@@ -399,9 +399,9 @@ def test_what_the_manifests_allow_is_what_the_operator_and_its_trigger_need(
         if end == "Complete":
             trained_by_pods(home, register)
         cluster.end(name_of(home), end)
-        assert fired(trigger) == {"run_id": trigger.run_id}
+        assert fired(trigger) == ended(trigger.run_id)
     asks("spark")
-    assert operator(home).collect(given, {"run_id": trigger.run_id})["version"] == 1
+    assert operator(home).collect(given, ended(trigger.run_id))["version"] == 1
     asks("longreel")
     with pytest.raises(LongreelError, match=r'403.*"longreel" cannot create.*may this account do that\?'):
         TrainJobTrigger.server()._create(cluster.created[0])

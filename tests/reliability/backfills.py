@@ -30,7 +30,7 @@ LOG = [FIRST + timedelta(days=number) for number in range(10)]
 SCHEDULED = LOG[4:6]
 AROUND = LOG[2:8]
 ONE_BY_ONE = ("--run-backwards", "--max-active-runs", "1")
-NOT_ASKED = ("published by a backfill, which trains nothing", "came late, which trains nothing")
+NOT_ASKED = ("published by a backfill, which starts no training", "came late, which starts no training")
 
 
 def again(world: World, where: Path) -> str:
