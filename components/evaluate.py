@@ -89,7 +89,7 @@ def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> Parity
     from longreel.model.evaluation.batch_scoring import day_groups, request_table
     from longreel.model.evaluation.consistency import compared, rounding, served_in
     from longreel.model.evaluation.serving import Scorer
-    from longreel.model.training.device import pick_device
+    from longreel.model.training.device import select_device
 
     table = request_table(home.lake, day_groups(home.lake, day), ARTEFACT_ROWS)
     scorer = Scorer.load(model_dir, home.config.training.device)
@@ -101,7 +101,7 @@ def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> Parity
         return np.log(chance) - np.log1p(-chance)
 
     judged = logits(ours)
-    serving = pick_device("auto")  # where the artefact loads, whatever this evaluation was told to use
+    serving = select_device("auto")  # where the artefact loads, whatever this evaluation was told to use
     return compared(ARTEFACT, judged, logits(served), 2 * rounding(scorer.ranker, judged, served_in(serving)))
 
 

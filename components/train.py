@@ -32,7 +32,7 @@ from longreel.lake.manifest import Manifest
 
 if TYPE_CHECKING:
     from longreel.components.registry.registry import Version
-    from longreel.model.training.distributed import Ranks
+    from longreel.model.training.distributed import DistContext
 
 TRIGGERS = ("freshness", "manual", "backfill", "correction")
 KEPT_FINISHED = 4  # working folders of finished candidates
@@ -77,15 +77,15 @@ def run(args: argparse.Namespace, home: Home) -> int:
     """Train and say which version came of it."""
     day = parse_day(args.date)
     if "WORLD_SIZE" in os.environ:  # torchrun's
-        from longreel.model.training.device import pick_device
-        from longreel.model.training.distributed import joined
+        from longreel.model.training.device import select_device
+        from longreel.model.training.distributed import init_process_group
 
-        with joined(pick_device(home.config.training.device)) as ranks:
-            if not ranks.is_first:
+        with init_process_group(select_device(home.config.training.device)) as ranks:
+            if not ranks.is_main:
                 _train_along(home, ranks)
                 return 0
             made = train_candidate(home, day, trigger=args.trigger, out=args.out, ranks=ranks)
-            ranks.tell(None)  # nothing more to train
+            ranks.broadcast(None)  # nothing more to train
     else:
         made = train_candidate(home, day, trigger=args.trigger, out=args.out)
     if args.version_out is not None:
@@ -113,11 +113,11 @@ def training_days(published: list[date], day: date, config: Config) -> list[date
     return before[-config.training.window_days :]
 
 
-def _train_along(home: Home, ranks: "Ranks") -> None:
+def _train_along(home: Home, ranks: "DistContext") -> None:
     """Take part in what the first process trains, until it says that there is no more."""
     from longreel.model.training.train import train
 
-    while (told := ranks.tell()) is not None:
+    while (told := ranks.broadcast()) is not None:
         days, checkpoints, model, init_from = told
         train(
             home.config,
@@ -130,7 +130,7 @@ def _train_along(home: Home, ranks: "Ranks") -> None:
 
 
 def train_candidate(
-    home: Home, day: date, *, trigger: str = "manual", out: Path | None = None, ranks: "Ranks | None" = None
+    home: Home, day: date, *, trigger: str = "manual", out: Path | None = None, ranks: "DistContext | None" = None
 ) -> Candidate:
     """Train, log and register the candidate for `day`, or find it done.
 
@@ -218,7 +218,7 @@ def trained(home: Home, recipe: Recipe) -> Candidate | None:
     return done if any((v.version, v.model_digest) == (done.version, done.model_digest) for v in known) else None
 
 
-def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | None") -> Candidate:
+def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "DistContext | None") -> Candidate:
     from longreel.components.registry import registry, tracking
     from longreel.components.reports.plots import PLOTS, training_windows
     from longreel.model.training.train import train
@@ -253,7 +253,7 @@ def _train(home: Home, day: date, recipe: Recipe, trigger: str, ranks: "Ranks | 
         )
         if ranks is not None:
             where = [str(folder / "checkpoints"), str(folder / "model"), None if init_from is None else str(init_from)]
-            ranks.tell([[str(each) for each in days], *where])
+            ranks.broadcast([[str(each) for each in days], *where])
         result = train(
             config, home.lake, days, folder / "checkpoints", folder / "model", init_from=init_from, on_step=curves
         )

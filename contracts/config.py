@@ -33,7 +33,6 @@ SWITCHES = (
     "match_month",
     "rankmixer",
 )
-TRAINING_SWITCHES = ("window_growth",)
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
@@ -207,7 +206,7 @@ class TrainingConfig:
     window_mean: int = 2_048
     window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
     # mean window of the training's second half over the first's; window_mean is the mean of both. 1: no curriculum
-    window_growth: float = 1.0
+    window_curriculum: float = 1.0
     learning_rate: float = 1e-3
     table_learning_rate: float = 5e-2
     table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
@@ -219,8 +218,10 @@ class TrainingConfig:
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
     compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
-    graphs: bool = True  # on CUDA: forward and backward replayed as one graph for each shape; not with recompute
-    recompute: bool = False  # run the history side again in the backward pass: longer histories fit, a third slower
+    cuda_graphs: bool = True  # on CUDA, without activation checkpointing: forward and backward as one graph per shape
+    activation_checkpointing: bool = (
+        False  # run the history side again in the backward pass: less memory, a third slower
+    )
 
     def __post_init__(self) -> None:
         for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
@@ -230,11 +231,11 @@ class TrainingConfig:
             "[training] expected window_min < window_mean < window_max, "
             f"got {self.window_min}, {self.window_mean}, {self.window_max}",
         )
-        require(self.window_growth > 0, "[training] window_growth: expected a positive number")
+        require(self.window_curriculum > 0, "[training] window_curriculum: expected a positive number")
         for mean in self.window_means:
             require(
                 self.window_min < mean < self.window_max,
-                f"[training] window_growth = {self.window_growth:g} makes {mean:,.0f} a half's mean window, "
+                f"[training] window_curriculum = {self.window_curriculum:g} makes {mean:,.0f} a half's mean window, "
                 f"expected between window_min and window_max, {self.window_min:,} and {self.window_max:,}",
             )
         for name in ("window_alpha", "learning_rate", "table_learning_rate", "clip_norm"):
@@ -252,14 +253,10 @@ class TrainingConfig:
     @property
     def window_means(self) -> tuple[float, ...]:
         """The mean window of each half of the training; one for all of it where windows do not grow."""
-        if self.window_growth == 1:
+        if self.window_curriculum == 1:
             return (float(self.window_mean),)
-        first = 2 * self.window_mean / (1 + self.window_growth)
-        return first, self.window_growth * first
-
-    def described(self) -> dict[str, Any]:
-        """The settings that name a training, see `_described`."""
-        return _described(self, TRAINING_SWITCHES)
+        first = 2 * self.window_mean / (1 + self.window_curriculum)
+        return first, self.window_curriculum * first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +339,7 @@ class Config:
 
     def digest(self) -> str:
         """16 hex digits that change when any setting does; where the log lies on a machine is not one."""
-        values = self.to_dict() | {"model": self.model.described(), "training": self.training.described()}
+        values = self.to_dict() | {"model": self.model.described()}
         values["source"].pop("log")
         return digest_of(values)
 

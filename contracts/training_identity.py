@@ -1,13 +1,14 @@
 """Identity of a training: tasks, settings, data and start that its result depends on."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from longreel.contracts.config import Config
 from longreel.contracts.digests import digest_of
 
 # Settings of [training] that say how a training runs, not what comes of it. `window_days` chooses the days, which count
 # by their own digests.
-RESULT_NEUTRAL = frozenset({"window_days", "checkpoint_every", "compile", "graphs", "recompute"})
+RESULT_NEUTRAL = frozenset({"window_days", "checkpoint_every", "compile", "cuda_graphs", "activation_checkpointing"})
 
 
 def training_identity(config: Config, data: Mapping[str, str], start_digest: str | None) -> str:
@@ -18,7 +19,7 @@ def training_identity(config: Config, data: Mapping[str, str], start_digest: str
         data: the digest of each training day's samples, by the day.
         start_digest: digest of the model that training starts from; None: from scratch.
     """
-    settings = {name: value for name, value in config.training.described().items() if name not in RESULT_NEUTRAL}
+    settings = {name: value for name, value in asdict(config.training).items() if name not in RESULT_NEUTRAL}
     parts = {
         "tasks": config.tasks,
         "model": config.model.described(),

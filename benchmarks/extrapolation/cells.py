@@ -55,7 +55,7 @@ FULL = Size(
         "learning_rate": 2.5e-4,
         "table_optimizer": "adamw",
         "table_learning_rate": 5e-4,
-        "graphs": True,
+        "cuda_graphs": True,
     },
     ladder=(128, 512, 2_048, 4_096, 10_240),
 )
@@ -108,7 +108,10 @@ class Cell:
         """The product's configuration of this cell, but for `batch_tokens`."""
         training = size.training | self.train | {"seed": self.seed, "device": device, "checkpoint_every": 1_000}
         if self.reader != "stca":
-            training |= {"compile": "off", "graphs": False}  # what is compiled is STCA's own; they wait for the device
+            training |= {
+                "compile": "off",
+                "cuda_graphs": False,
+            }  # what is compiled is STCA's own; they wait for the device
         base = Config()
         return Config(
             name="extrapolation",
@@ -120,7 +123,7 @@ class Cell:
     def fingerprint(self, config: Config, data: str) -> str:
         """Changes with anything that the result depends on, but for the code; a switch at its default is not named."""
         made_from = asdict(self) | {"suite": ""}  # suites share cells
-        settings = [config.tasks, config.model.described(), config.training.described()]
+        settings = [config.tasks, config.model.described(), asdict(config.training)]
         return digest_of([CELLS_VERSION, made_from, settings, data])
 
 
@@ -129,7 +132,7 @@ def samplings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     longest = size.training["window_max"]
     short, long = min(SHORT, longest // 8), min(LONG, longest // 2)
     return {
-        METHOD: {"train": {"window_growth": GROWTH}},
+        METHOD: {"train": {"window_curriculum": GROWTH}},
         BASE: {},
         f"fixed {short}": fixed_at(short),
         f"fixed {long}": fixed_at(long),
@@ -188,13 +191,13 @@ def tunings(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
     Now the shape of the windows: the smaller alpha is, the more of the same tokens lie in whole histories. And when
     long ones come: the more they grow, the later; the last is as long at first as "growing" is at the end.
     """
-    shortest, growing = size.training["window_min"], {"window_growth": GROWTH}
+    shortest, growing = size.training["window_min"], {"window_curriculum": GROWTH}
     return {
         **{f"beta, alpha {alpha:g}": {"train": {"window_alpha": alpha}} for alpha in (0.05, 0.1, 0.5, 1.0)},
         f"windows from {shortest // 4}": {"train": {"window_min": shortest // 4}},
         METHOD: {"train": growing},
-        **{f"{METHOD} {by}": {"train": {"window_growth": float(by)}} for by in (2, 7)},
-        "shrinking": {"train": {"window_growth": 1 / GROWTH}},
+        **{f"{METHOD} {by}": {"train": {"window_curriculum": float(by)}} for by in (2, 7)},
+        "shrinking": {"train": {"window_curriculum": 1 / GROWTH}},
         f"{BASE}, one epoch": {"train": {"epochs": 1}},
         f"{METHOD}, one epoch": {"train": {"epochs": 1, **growing}},
     }

@@ -21,7 +21,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.lake.home import Home
 from longreel.lake.table import Lake
-from longreel.model.data.reader import read_rows, row_groups
+from longreel.model.data.row_groups import read_rows, row_groups
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
 

@@ -14,8 +14,10 @@ from benchmarks.extrapolation.compute import training_flops
 from benchmarks.extrapolation.sample_sets import TRUTH, Sets
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
-from longreel.model.data.reader import TrainingReader, read_rows, row_groups
+from longreel.model.data.reader import TrainingReader
+from longreel.model.data.row_groups import read_rows, row_groups
 from longreel.model.data.samples import SampleRows
+from longreel.model.data.windows import distribution
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,14 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
         config.training,
         make_windows=windows_of(**cell.windows),
     )
-    seen, windows = reader.reads()
+    drawn = reader.drawn_windows()
+    visible, windows = np.minimum(reader.events, drawn), distribution(reader.windows, drawn.ravel())
     asked = np.tile(reader.targets, config.training.epochs)
-    tokens = int(seen.sum() + asked.sum())
+    tokens = int(visible.sum() + asked.sum())
     per_request = tokens / max(1, config.training.epochs * reader.num_requests)
     training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
     config = replace(config, training=training)
-    flops = training_flops(cell.reader, config, seen.ravel(), asked)
+    flops = training_flops(cell.reader, config, visible.ravel(), asked)
     return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, flops, dict(windows))
 
 

@@ -45,7 +45,9 @@ from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import Known, score_rows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import WEIGHTS
-from longreel.model.training.train import StepStats, TrainResult, pick_device, train
+from longreel.model.training.device import select_device
+from longreel.model.training.progress import StepStats
+from longreel.model.training.train import TrainResult, train
 
 SIZES = {"full": FULL, "small": SMALL}
 RESULTS = "results.jsonl"
@@ -158,7 +160,7 @@ class Runner:
             make_ranker=maker(cell),
             make_windows=windows_of(**cell.windows),
         )
-        device = pick_device(config.training.device)
+        device = select_device(config.training.device)
         ranker = maker(cell)(config.model, planned.sets.tasks, rows.user_features.shape[1])
         ranker.load_state_dict(load_file(work / "model" / WEIGHTS))
         ranker.to(device).eval()
@@ -276,7 +278,7 @@ def main() -> None:
     """Run suites."""
     began, args = time.monotonic(), parsed()
     elsewhere = args.plan and args.device != "auto"  # a plan may be made for a device that is not here
-    size, device = SIZES[args.size], args.device if elsewhere else pick_device(args.device).type
+    size, device = SIZES[args.size], args.device if elsewhere else select_device(args.device).type
     if args.ladder:
         size = size.with_ladder(tuple(int(window) for window in args.ladder.split(",")))
     if args.batch_requests:

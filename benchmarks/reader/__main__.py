@@ -1,9 +1,9 @@
-"""How many history tokens a second does one core make ready for training? From real sample files, part by part.
+"""Throughput of reading: history tokens a second that one core prepares for training, part by part.
 
     python -m benchmarks.reader HOME/lake [HOME/lake ...] [--window-mean 2048] [--ranks 1]
 
-CPU time of this process, one thread: decoding (Parquet, checks, joining a pool), packing (a batch's windows out of a
-decoded pool) and looking up (ids to table rows, each row once; on CUDA the device does that). Tokens are history events
+CPU time of this process, one thread: decoding (Parquet, checks, joining a buffer), packing (a batch's windows out of a
+decoded buffer) and looking up (ids to distinct table rows; on CUDA the device does that). Tokens are history events
 that batches hold; the files hold whole user-days, so `used` says how many tokens came of one decoded event.
 """
 
@@ -25,9 +25,10 @@ import torch
 from benchmarks.training.lake import make_lake
 from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.lake.table import Lake
-from longreel.model.data.reader import Position, TrainingReader, read_rows
+from longreel.model.data.reader import ReaderState, TrainingReader
+from longreel.model.data.row_groups import read_rows
 from longreel.model.nn.embeddings import Embeddings
-from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.device_loader import RowLookup
 
 
 class Parts:
@@ -50,50 +51,50 @@ def measure(lake: Lake, training: TrainingConfig, ranks: int, repeats: int) -> d
     reader = TrainingReader(lake, manifests, ("click",), training, ranks=ranks)
     best: dict[str, float] = {}
     tokens = decoded = targets = batches = 0
-    finders = None
+    lookup = None
     for _ in range(repeats):
         parts = Parts()
         tokens = decoded = targets = batches = 0
-        for pool, _, _ in reader._pools(Position()):
+        for buffer, _, _ in reader._buffers_from(ReaderState()):
             with parts.timed("decode"):
-                rows = read_rows(lake, pool.groups)
+                rows = read_rows(lake, buffer.groups)
             decoded += len(rows.history["time_ms"])
-            for first, last in zip(pool.bounds[:-1], pool.bounds[1:], strict=True):
+            for number in range(buffer.num_batches):
                 with parts.timed("pack"):
-                    share = reader._share(rows, pool, slice(first, last), Position())
-                if finders is None:
+                    batch = reader._rank_batch(rows, buffer, number, ReaderState()).batch
+                if lookup is None:
                     embeddings = Embeddings(
                         ModelConfig(item_buckets=1 << 20, author_buckets=1 << 17), rows.user_features.shape[1]
                     )
-                    finders = RowFinders(embeddings, torch.device("cpu"))
+                    lookup = RowLookup(embeddings, torch.device("cpu"))
                 with parts.timed("look up"):
-                    finders(share.batch)
-                tokens += share.batch.num_events
-                targets += share.batch.num_targets
+                    lookup(batch)
+                tokens += batch.num_events
+                targets += batch.num_targets
                 batches += 1
         best = {name: min(value, best.get(name, value)) for name, value in parts.seconds.items()}
     return best | {"tokens": tokens, "decoded": decoded, "targets": targets, "batches": batches}
 
 
-def row(name: str, found: dict[str, float]) -> str:
+def row(name: str, timing: dict[str, float]) -> str:
     """A line of the table."""
-    tokens = found["tokens"]
-    reading = found["decode"] + found["pack"]
+    tokens = timing["tokens"]
+    reading = timing["decode"] + timing["pack"]
 
     def rate(amount: float, seconds: float) -> str:
         return f"{amount / seconds / 1e6:.1f} M"
 
     cells = [
         name,
-        f"{found['batches']:,}",
+        f"{timing['batches']:,}",
         f"{tokens:,}",
-        f"{tokens / found['decoded']:.2f}",
-        rate(found["decoded"], found["decode"]),
-        rate(tokens, found["decode"]),
-        rate(tokens, found["pack"]),
+        f"{tokens / timing['decoded']:.2f}",
+        rate(timing["decoded"], timing["decode"]),
+        rate(tokens, timing["decode"]),
+        rate(tokens, timing["pack"]),
         f"**{rate(tokens, reading)}**",
-        f"{found['decode'] / reading:.0%}",
-        rate(tokens, found["look up"]),
+        f"{timing['decode'] / reading:.0%}",
+        rate(tokens, timing["look up"]),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -105,7 +106,7 @@ def main() -> int:
     parser.add_argument("--window-mean", type=int, default=2_048)
     parser.add_argument("--window-max", type=int, default=10_240)
     parser.add_argument("--batch-tokens", type=int, default=65_536)
-    parser.add_argument("--ranks", type=int, default=1, help="pack the share of the first of so many")
+    parser.add_argument("--ranks", type=int, default=1, help="pack the first rank's part of so many")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -126,10 +127,10 @@ def main() -> int:
             make_lake(made, days=2, users=256, history=args.window_max)
             lakes = [made]
         for path in lakes:
-            found = measure(Lake(path), training, args.ranks, args.repeats)
+            timing = measure(Lake(path), training, args.ranks, args.repeats)
             name = path.name if path.name != "lake" else path.parent.name
-            results[name] = found
-            print(row(name, found), flush=True)
+            results[name] = timing
+            print(row(name, timing), flush=True)
     if args.json is not None:
         args.json.write_text(json.dumps(results, indent=1))
     return 0

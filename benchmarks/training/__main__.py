@@ -28,9 +28,9 @@ from benchmarks.training.longest import longest
 from benchmarks.training.measure import Timing, time_steps
 from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.lake.table import Lake
-from longreel.model.data.reader import decoding_threads, row_groups
+from longreel.model.data.row_groups import num_decode_threads, row_groups
 from longreel.model.training.compile import wants_compile
-from longreel.model.training.device import pick_device, repeatable
+from longreel.model.training.device import deterministic, select_device
 
 TARGETS = 16  # a request, in the lake that this program makes
 
@@ -102,15 +102,15 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
     parser.add_argument("--warmup", type=int, help="steps before the measured ones; default 4, on CUDA 60 for graphs")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
-    parser.add_argument("--recompute", action="store_true")
+    parser.add_argument("--activation_checkpointing", action="store_true")
     parser.add_argument(
-        "--no-graphs", action="store_true", help="on CUDA: launch by launch, see model/training/cuda_graphs.py"
+        "--no-cuda-graphs", action="store_true", help="on CUDA: launch by launch, see model/training/cuda_graphs.py"
     )
     parser.add_argument("--no-longest", action="store_true", help="leave out the longest trainable history")
     parser.add_argument("--json", type=Path, help="write the results here too")
     args = parser.parse_args()
     began = time.perf_counter()
-    device = pick_device(args.device)
+    device = select_device(args.device)
     on_cuda = device.type == "cuda"
     window = args.window_max or (10_240 if on_cuda else 2_048)
     sizes = sizes_for(device, args.width)
@@ -122,19 +122,19 @@ def main() -> int:
         window_max=window,
         device=device.type,
         compile=args.compile,
-        recompute=args.recompute,
-        graphs=not args.no_graphs,
+        activation_checkpointing=args.activation_checkpointing,
+        cuda_graphs=not args.no_cuda_graphs,
     )
     steps = args.steps or (12 if args.quick else 30)
-    warmup = args.warmup or (60 if on_cuda and training.graphs else 4)
+    warmup = args.warmup or (60 if on_cuda and training.cuda_graphs else 4)
     limit = 8.0 if args.quick else 120.0
     name = (
         torch.cuda.get_device_name(device)
         if on_cuda
         else f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
     )
-    print(f"{name}, torch {torch.__version__}, {decoding_threads(device)} decoding threads; {sizes}", flush=True)
-    with repeatable(), tempfile.TemporaryDirectory() as folder:
+    print(f"{name}, torch {torch.__version__}, {num_decode_threads(device)} decoding threads; {sizes}", flush=True)
+    with deterministic(), tempfile.TemporaryDirectory() as folder:
         if args.lake is not None:
             lake = Lake(args.lake)
         else:
@@ -160,7 +160,9 @@ def main() -> int:
         memory = (
             []
             if args.no_longest
-            else [m for r in (False, True) for m in attempt(partial(longest, sizes, device, recompute=r))]
+            else [
+                m for r in (False, True) for m in attempt(partial(longest, sizes, device, activation_checkpointing=r))
+            ]
         )
     print("\n" + table(timings))
     ratio = timings[0].targets_per_s / timings[1].targets_per_s if len(timings) == 2 else None

@@ -33,7 +33,7 @@ from longreel.model.nn.embeddings import (
     play_ratio_bucket,
     position_bucket,
 )
-from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.device_loader import RowLookup
 
 FREE = {"aten.view.default", "aten.detach.default", "aten.t.default", "aten.transpose.int", "aten.select.int"}
 FREE |= {
@@ -134,7 +134,7 @@ def main() -> int:
     config = ModelConfig(width=args.width, heads=8, dropout=0.0)
     batch, cpu = one_request(args.events, 16, torch.device("cpu")), torch.device("cpu")
     before, after = TableAField(config), Embeddings(config, 0)
-    finders = RowFinders(after, cpu)
+    finders = RowLookup(after, cpu)
     ahead = finders(batch)
 
     def once() -> Tensor:

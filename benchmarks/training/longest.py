@@ -8,15 +8,15 @@ from torch import Tensor
 from longreel.contracts.config import ModelConfig
 from longreel.model.data.batch import RequestBatch
 from longreel.model.nn.ranker import Ranker, ranking_loss
-from longreel.model.training.compile import recompute_layers
-from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.compile import checkpoint_activations
+from longreel.model.training.device_loader import RowLookup
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
     """One request of 16 targets, forward and backward."""
 
-    recompute: bool
+    activation_checkpointing: bool
     bytes_per_event: float
     longest: int | None  # events that fit on the device; None on a CPU
     tried: int | None  # of which this many were trained, to see that it is so
@@ -53,7 +53,7 @@ def one_request(events: int, targets: int, device: torch.device) -> RequestBatch
     ).to(device)
 
 
-def _peak_bytes(ranker: Ranker, finders: RowFinders, events: int, device: torch.device) -> float:
+def _peak_bytes(ranker: Ranker, finders: RowLookup, events: int, device: torch.device) -> float:
     """Peak on CUDA; on a CPU what the forward pass keeps, which is most of the peak."""
     ranker.zero_grad()
     batch = finders(one_request(events, 16, device))
@@ -74,18 +74,18 @@ def _peak_bytes(ranker: Ranker, finders: RowFinders, events: int, device: torch.
     return float(torch.cuda.max_memory_allocated(device))
 
 
-def longest(sizes: ModelConfig, device: torch.device, *, recompute: bool, room: float = 0.92) -> Memory:
+def longest(sizes: ModelConfig, device: torch.device, *, activation_checkpointing: bool, room: float = 0.92) -> Memory:
     """Memory an event, from two lengths; on CUDA what then fits in `room` of the card, tried once."""
     ranker = Ranker(sizes, ("click",), 0).to(device).train()
-    finders = RowFinders(ranker.embeddings, device)
-    if recompute:
-        recompute_layers(ranker)
+    finders = RowLookup(ranker.embeddings, device)
+    if activation_checkpointing:
+        checkpoint_activations(ranker)
     short, long = (65_536, 262_144) if device.type == "cuda" else (2_048, 8_192)
     _peak_bytes(ranker, finders, short, device)  # whatever is made once
     low, high = (_peak_bytes(ranker, finders, n, device) for n in (short, long))
     each = (high - low) / (long - short)
     if device.type != "cuda":
-        return Memory(recompute=recompute, bytes_per_event=each, longest=None, tried=None)
+        return Memory(activation_checkpointing=activation_checkpointing, bytes_per_event=each, longest=None, tried=None)
     total = torch.cuda.get_device_properties(device).total_memory
     fits = int((room * total - (low - each * short)) / each) // 1_024 * 1_024
     try:
@@ -94,4 +94,4 @@ def longest(sizes: ModelConfig, device: torch.device, *, recompute: bool, room: 
     except torch.OutOfMemoryError:
         tried = None
     torch.cuda.empty_cache()
-    return Memory(recompute=recompute, bytes_per_event=each, longest=fits, tried=tried)
+    return Memory(activation_checkpointing=activation_checkpointing, bytes_per_event=each, longest=fits, tried=tried)

@@ -1,4 +1,4 @@
-"""What does a whole training step cost? The trainer's own reader, feed, model and optimisers, timed on sample files."""
+"""Whole training steps timed on sample files: the trainer's own reader, device loader, model and optimisers."""
 
 import gc
 import time
@@ -12,16 +12,16 @@ from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.model.data.batch import one_row_per_target
-from longreel.model.data.reader import Share, TrainingReader
+from longreel.model.data.reader import RankBatch, TrainingReader
 from longreel.model.nn.ranker import Ranker
-from longreel.model.training.compile import compile_blocks, recompute_layers, wants_compile
+from longreel.model.training.compile import checkpoint_activations, compile_blocks, wants_compile
 from longreel.model.training.device import peak_memory_mib
-from longreel.model.training.device_loader import feed
-from longreel.model.training.distributed import Ranks
+from longreel.model.training.device_loader import DeviceLoader
+from longreel.model.training.distributed import DistContext
 from longreel.model.training.flops import peak_flops
-from longreel.model.training.loss_monitor import Guard
+from longreel.model.training.loss_monitor import LossMonitor
 from longreel.model.training.prefetch import Prefetcher
-from longreel.model.training.step import Stepper
+from longreel.model.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,19 @@ class Timing:
     tflops: float  # of the algorithm
     mfu: float | None
     peak_memory_mib: float
-    first_step_s: float  # with compilation, and decoding the first pool
+    first_step_s: float  # with compilation, and decoding the first buffer
 
 
-def rows_apart(shares: Iterator[Share]) -> Iterator[Share]:
+def rows_apart(batches: Iterator[RankBatch]) -> Iterator[RankBatch]:
     """Batches in the layout without request-level batching: each target a request with its own copy of the history."""
-    for share in shares:
-        batch = one_row_per_target(share.batch)
+    for rank_batch in batches:
+        batch = one_row_per_target(rank_batch.batch)
         yield replace(
-            share, batch=batch, num_requests=batch.num_requests, num_events=batch.num_events, num_pairs=batch.num_events
+            rank_batch,
+            batch=batch,
+            num_requests=batch.num_requests,
+            num_events=batch.num_events,
+            num_pairs=batch.num_events,
         )
 
 
@@ -67,42 +71,41 @@ def time_steps(
     on_cuda = device.type == "cuda"
     torch.manual_seed(0)
     reader = TrainingReader(lake, manifests, tasks, training, device=device)
-    first = next(iter(reader.shares()))
+    first = next(iter(reader.batches()))
     ranker = Ranker(sizes, tasks, first.batch.user_features.shape[1]).to(device).train()
-    if training.recompute:
-        recompute_layers(ranker)
+    if training.activation_checkpointing:
+        checkpoint_activations(ranker)
     if wants_compile(training, device):
         compile_blocks(ranker)
-    stepper, guard = Stepper(ranker, training, 1_000, Ranks(), device), Guard(device, steps, Path())
+    train_step = TrainStep(ranker, training, 1_000, DistContext(), device)
+    monitor = LossMonitor(device, steps, Path())
     if on_cuda:
         gc.collect()  # what was measured before, whose graphs hold one another
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
-    shares = rows_apart(reader.shares()) if apart else reader.shares()
+    batches = rows_apart(reader.batches()) if apart else reader.batches()
     waited = targets = tokens = flops = 0.0
     done, began, first_step = 0, time.perf_counter(), 0.0
-    with Prefetcher(feed(shares, ranker.embeddings, device, stepper.fill)) as batches:
-        stream = iter(batches)
+    with Prefetcher(DeviceLoader(batches, ranker.embeddings, device, train_step.pad_fields)) as prefetched:
+        stream = iter(prefetched)
         for number in range(warmup + steps):
             if number == warmup:
                 _finish(device)
                 began, waited, targets, tokens, flops = time.perf_counter(), 0.0, 0.0, 0.0, 0.0
             elif number > warmup and time.perf_counter() - began > limit_s:
                 break
-            asked = time.perf_counter()
-            fed = next(stream)
-            waited += time.perf_counter() - asked
-            outcome = stepper.take(fed, number)
-            guard.add(number + 1, outcome.loss, outcome.gradient_norm, fed.share)
-            list(guard.known())
-            targets += fed.share.num_targets
-            tokens += fed.share.num_targets + fed.share.num_events
-            flops += outcome.flops
+            result = train_step.run(next(stream), number)
+            waited += prefetched.last_wait_s
+            monitor.add(result)
+            list(monitor.checked())
+            targets += result.rank_batch.num_targets
+            tokens += result.rank_batch.num_targets + result.rank_batch.num_events
+            flops += result.flops
             done = number + 1 - warmup
             if number == 0:
                 _finish(device)
                 first_step = time.perf_counter() - began
-        list(guard.known(everything=True))
+        list(monitor.checked(drain=True))
         _finish(device)
         seconds = time.perf_counter() - began
     peak = peak_flops(device)

@@ -17,7 +17,7 @@ from benchmarks.training.lake import FIRST_DAY, make_lake
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.latency import measure
 from longreel.model.nn.ranker import Ranker
-from longreel.model.training.device import pick_device
+from longreel.model.training.device import select_device
 
 EVENTS = 10_240
 
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1_024], help="of the rankers")
     args = parser.parse_args()
-    device = pick_device("auto")
+    device = select_device("auto")
     with tempfile.TemporaryDirectory() as folder:
         lake = make_lake(Path(folder), days=1, users=4, history=EVENTS, targets=16)
         rows = SampleRows.from_arrow(lake.read(lake.require("samples", FIRST_DAY)))

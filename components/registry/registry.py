@@ -131,7 +131,7 @@ def _example(model_dir: Path) -> Any:
     """A request to try the model with; invented, because `longreel data forget` does not reach what a version keeps."""
     from longreel.model.training import golden
 
-    found = golden.example(model_dir)
+    found = golden.example_request(model_dir)
     if found is None:
         return None
     import pandas as pd

@@ -107,7 +107,7 @@ def row_gradient(unique: Tensor, values: Tensor, shape: torch.Size | tuple[int, 
     return torch.sparse_coo_tensor(unique[None], values, shape, is_coalesced=True, check_invariants=False)
 
 
-class RowFinder:
+class RowDeduplicator:
     """Finds the distinct rows of a table that some lookups name, without sorting: marks them, then counts the marks.
 
     Costs a pass over the lookups and one over a byte a table row. Not for two threads at once.

@@ -1,208 +1,117 @@
-"""Which requests are in which training batch? Seeded, balanced by tokens, and resumable to the row from two integers.
+"""Training batches in a seeded order, balanced by tokens, resumable at any batch from two integers.
 
-An epoch visits row groups in a seeded order, a pool of them at a time; a pool's requests are shuffled together and cut
-into batches of about `batch_tokens` history events plus targets. A pool is decoded once, however many requests read one
-user-day's history, while the pool before it is being packed. Where windows grow, the pool in the middle of the training
-becomes two, of other requests each.
+An epoch visits row groups in a seeded order, a shuffle buffer of them at a time. The buffer's requests are shuffled
+together and cut into batches of about `batch_tokens` history events plus targets. A buffer is decoded once, while the
+one before it is being packed, however many requests read one user-day's history. With a window curriculum the buffer in
+the middle of the training becomes two, of other requests each.
 
-Batches do not depend on the number of ranks: each rank plans them all and packs its own share of every one. It decodes
-whole pools for that, which is the price of balancing every batch by tokens.
+Batches do not depend on the number of ranks: each rank plans them all and packs its own part of every one. It decodes
+whole buffers for that, which is the price of balancing every batch by tokens.
 """
 
 import heapq
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from longreel.contracts.config import TrainingConfig
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
-from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES
+from longreel.contracts.jagged import Ints, ranges
 from longreel.lake.manifest import Manifest
-from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
-from longreel.model.data.samples import SampleRows, without_request_ids
-from longreel.model.data.windows import Distribution, MakeWindows, WindowSampler, distribution
+from longreel.model.data.row_groups import RowGroup, num_decode_threads, read_rows, row_groups
+from longreel.model.data.samples import SampleRows
+from longreel.model.data.windows import MakeWindows, WindowSampler
 
-POOL_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two pools are in memory at a time
-MAX_THREADS = {"cpu": 8, "cuda": 16}  # that decode; enough for any step yet measured
-_TORCH = {np.int64: torch.int64, np.int32: torch.int32}
+BUFFER_BYTES = 384 << 20  # decoded values shuffled together: large against a batch; two buffers are in memory at a time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Position:
-    """Where reading stands: the next batch to be read."""
+class ReaderState:
+    """The next batch to read."""
 
     epoch: int = 0
     batch: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowGroup:
-    """One Parquet row group of a samples partition, and what its requests are numbered from."""
+class ShapeLimits:
+    """Upper bounds over the batches of an epoch and window phase; requests and targets are an even part for each rank.
 
-    path: str
-    index: int
-    bytes: int  # decoded, about
-    max_events: int  # no more history events than this
-    first_request: int
-    num_requests: int
+    Padding to about these sizes gives batches few shapes (model/training/padding.py).
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class Largest:
-    """What no batch of an epoch is larger than; batches that are to have few shapes are filled up to about this."""
-
-    requests: int = 0  # likewise targets: of a whole batch, spread evenly over the ranks
+    requests: int = 0
     targets: int = 0
     max_history: int = 0
     max_targets: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """One rank's part of a batch, which may be empty, and what every rank knows of the whole batch."""
+class RankBatch:
+    """One rank's part of a batch, possibly without requests, and the sizes of the whole batch."""
 
     batch: RequestBatch
-    position: Position  # after it
-    num_requests: int  # of all ranks, likewise below
+    next_state: ReaderState
+    num_requests: int  # this and the following are sums over all ranks
     num_targets: int
     num_events: int
-    num_pairs: int  # of targets and the events that they read
-    largest: Largest  # of the epoch's batches with windows of the same phase
+    num_pairs: int  # of targets and the events that they attend to
+    limits: ShapeLimits = field(default_factory=ShapeLimits)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Pool:
+class ShuffleBuffer:
+    """Row groups whose requests [P] are shuffled together, and the batches that they are cut into."""
+
     groups: list[RowGroup]
-    requests: Ints  # numbers within the pool, in reading order
-    index: Ints  # numbers within the reader, likewise
-    windows: Ints
-    skip: Ints  # events of each request that are newer than its window
-    bounds: Ints  # batch i reads [bounds[i], bounds[i+1])
-    phase: int = 0  # of the windows, see model/data/windows.py
+    requests: Ints  # [P] ordinals within the buffer, in reading order
+    index: Ints  # [P] ordinals within the reader, in the same order
+    windows: Ints  # [P] events
+    skip: Ints  # [P] events of each request that are newer than its window
+    bounds: Ints  # [batches + 1]: batch i reads requests[bounds[i] : bounds[i+1]]
+    phase: int = 0  # of the window curriculum, see model/data/windows.py
+    limits: ShapeLimits = field(default_factory=ShapeLimits)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of the buffer."""
+        return len(self.bounds) - 1
 
 
-def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup], Ints, Ints]:
-    """All row groups of some partitions, with the visible events and the targets of each of their requests."""
-    groups: list[RowGroup] = []
-    events: list[Ints] = [np.zeros(0, np.int64)]
-    targets: list[Ints] = [np.zeros(0, np.int64)]
-    first = 0
-    for manifest in manifests:
-        for path in lake.paths(manifest):
-            with lake.open_parquet(path) as file:
-                for g in range(file.num_row_groups):
-                    table = file.read_row_group(g, columns=["request_history_end", "request_target_end"])
-                    seen, _ = list_values(table, "request_history_end")
-                    ends, offsets = list_values(table, "request_target_end")
-                    stops = np.asarray(ends, np.int64)
-                    before = np.concatenate([np.zeros(1, np.int64), stops])[:-1]
-                    before[offsets[:-1][offsets[:-1] < len(stops)]] = 0  # each row counts its targets from 0
-                    events.append(np.asarray(seen, np.int64))
-                    targets.append(stops - before)
-                    size, most = _decoded_size(file.metadata.row_group(g))
-                    groups.append(
-                        RowGroup(
-                            path=path,
-                            index=g,
-                            bytes=size,
-                            max_events=most,
-                            first_request=first,
-                            num_requests=len(stops),
-                        )
-                    )
-                    first += len(stops)
-    return groups, np.concatenate(events), np.concatenate(targets)
-
-
-def _decoded_size(meta: pq.RowGroupMetaData) -> tuple[int, int]:
-    """Bytes of a row group once decoded, and its history events; both at most, an empty list counting as a value.
-
-    Parquet's own sizes are of encoded pages, often a fifth of that.
-    """
-    columns = [meta.column(i) for i in range(meta.num_columns)]
-    events = next(c.num_values for c in columns if c.path_in_schema.startswith("history_time_ms."))
-    return sum(8 * int(c.num_values) for c in columns), int(events)
-
-
-def deal(tokens: Ints, ranks: int) -> list[Ints]:
+def balance_by_tokens(tokens: Ints, ranks: int) -> list[Ints]:
     """Split requests over ranks so that their tokens are even: the largest first, each to the rank with the least.
 
-    tokens [B] -> for each rank the numbers of its requests, in the order given. Some are empty where B < ranks.
+    tokens [B] -> for each rank the ordinals of its requests, in the order given. Some are empty where B < ranks.
     """
     if ranks == 1:
         return [np.arange(len(tokens))]
     loads = [(0, rank) for rank in range(ranks)]
-    mine: list[list[int]] = [[] for _ in range(ranks)]
+    by_rank: list[list[int]] = [[] for _ in range(ranks)]
     for request in np.argsort(-tokens, kind="stable").tolist():
         load, rank = heapq.heappop(loads)
-        mine[rank].append(request)
+        by_rank[rank].append(request)
         heapq.heappush(loads, (load + int(tokens[request]), rank))
-    return [np.array(sorted(each), np.int64) for each in mine]
+    return [np.array(sorted(requests), np.int64) for requests in by_rank]
 
 
-def even_pools(groups: Sequence[RowGroup]) -> list[list[RowGroup]]:
-    """Row groups in the order given, in as few pools of about POOL_BYTES as hold them, all about as large."""
+def even_buffers(groups: Sequence[RowGroup]) -> list[list[RowGroup]]:
+    """Row groups in the order given, in as few buffers of about BUFFER_BYTES as hold them, all about as large."""
     sizes = np.array([group.bytes for group in groups], np.int64)
     total = max(1, int(sizes.sum()))
-    pools: list[list[RowGroup]] = [[] for _ in range(-(-total // POOL_BYTES))]
-    for group, place in zip(groups, (np.cumsum(sizes) - sizes / 2) * len(pools) / total, strict=True):
-        pools[min(int(place), len(pools) - 1)].append(group)
-    return [pool for pool in pools if pool]
-
-
-def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, for_card: bool = False) -> SampleRows:
-    """Decode row groups, in the order given.
-
-    `for_card`: every core may decode, columns beside one another, into page-locked memory, from which a card copies.
-    """
-    if not groups:
-        return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
-    if len(groups) == 1:
-        return _read_group(lake, groups[0], for_card)
-    starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
-    # Filled part by part: decoded parts need not all be in memory at once, nor be copied one after another.
-    history = {
-        name: torch.empty(starts[-1], dtype=_TORCH[kind.to_pandas_dtype()], pin_memory=for_card).numpy()
-        for name, kind in HISTORY_FIELDS.items()
-    }
-
-    def decode(group: RowGroup, start: int) -> SampleRows:
-        part = _read_group(lake, group, for_card)
-        for name, values in part.history.items():
-            history[name][start : start + len(values)] = values
-        return replace(part, history={})
-
-    with ThreadPoolExecutor(threads, "decode") as workers:
-        parts = list(workers.map(decode, groups, starts[:-1]))
-    return SampleRows.concat(parts, history, starts[:-1])
-
-
-def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
-    schema = without_request_ids(SAMPLES)
-    with lake.open_parquet(group.path) as file:
-        found = file.read_row_group(
-            group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
-        )
-    return SampleRows.from_arrow(to_schema(found, schema, f"samples in {group.path}"))
-
-
-def decoding_threads(device: torch.device) -> int:
-    """Threads that decode for one rank: on a CPU half of its cores, as the step wants some too, else all but two."""
-    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return max(1, min(MAX_THREADS[device.type], cores // 2 if device.type == "cpu" else cores - 2))
+    buffers: list[list[RowGroup]] = [[] for _ in range(-(-total // BUFFER_BYTES))]
+    for group, place in zip(groups, (np.cumsum(sizes) - sizes / 2) * len(buffers) / total, strict=True):
+        buffers[min(int(place), len(buffers) - 1)].append(group)
+    return [buffer for buffer in buffers if buffer]
 
 
 class TrainingReader:
-    """Batches of a training run over published samples partitions, or one rank's shares of them, on its device."""
+    """Batches of a training run over published samples partitions, or one rank's part of each, on its device."""
 
     def __init__(
         self,
@@ -223,9 +132,8 @@ class TrainingReader:
         if not self.targets.sum():
             days = ", ".join(manifest.date for manifest in manifests)
             raise LongreelError(f"nothing to train on: the samples of {days or 'no day'} hold no targets")
-        self._plans: dict[int, list[_Pool]] = {}  # of the newest epoch asked for
-        self._num_batches: dict[int, int] = {}
-        self._largest: dict[tuple[int, int], Largest] = {}  # of the batches of an epoch and phase
+        self._plans: dict[int, list[ShuffleBuffer]] = {}  # by epoch; only the newest is kept
+        self._num_batches: dict[int, int] = {}  # by epoch
 
     @property
     def num_requests(self) -> int:
@@ -238,13 +146,13 @@ class TrainingReader:
             self._plan(epoch)
         return self._num_batches[epoch]
 
-    def reads(self) -> tuple[Ints, Distribution]:
-        """Events that every request sees in every epoch [epochs, num_requests] int64, and the windows behind them."""
+    def drawn_windows(self) -> Ints:
+        """The window of every request in every epoch: [epochs, num_requests] int64, events."""
         drawn = np.zeros((self.config.epochs, self.num_requests), np.int64)
         for epoch in range(self.config.epochs):
-            for pool in self._plan(epoch):
-                drawn[epoch, pool.index] = pool.windows
-        return np.minimum(self.events, drawn), distribution(self.windows, drawn.ravel())
+            for buffer in self._plan(epoch):
+                drawn[epoch, buffer.index] = buffer.windows
+        return drawn
 
     def first_rows(self) -> SampleRows:
         """The first row group that has targets."""
@@ -255,32 +163,40 @@ class TrainingReader:
         """Observed rate of each task [tasks] in the first rows, to start the logits from."""
         return torch.from_numpy(self.first_rows().task_labels(self.tasks).mean(axis=0))
 
-    def _plan(self, epoch: int) -> list[_Pool]:
+    def batches(self, start: ReaderState | None = None) -> Iterator[RankBatch]:
+        """This rank's parts of the batches from a state to the end of the last epoch.
+
+        Their requests come sorted by visible history: attention over padded histories is faster so.
+        """
+        for buffer, first, state, rows in self._decoded_buffers(start or ReaderState()):
+            for number in range(first, buffer.num_batches):
+                state = self._after(state)
+                yield self._rank_batch(rows, buffer, number, state)
+
+    def _plan(self, epoch: int) -> list[ShuffleBuffer]:
         if epoch not in self._plans:
             rng = np.random.default_rng([self.config.seed, epoch])
             groups = [self.groups[g] for g in rng.permutation(len(self.groups))]
-            pools: list[_Pool] = []
-            before = epoch * self.num_requests
-            for each in even_pools(groups):
-                requests = rng.permutation(sum(group.num_requests for group in each))
-                for phase, part in self._phases(requests, before):
-                    pools.append(self._pool(epoch, phase, each, part))
-                before += len(requests)
-            self._plans = {epoch: pools}
-            self._num_batches[epoch] = sum(len(pool.bounds) - 1 for pool in pools)
-            for phase in range(len(self.windows.phases)):
-                self._largest[epoch, phase] = self._largest_of([pool for pool in pools if pool.phase == phase])
+            buffers: list[ShuffleBuffer] = []
+            read_before = epoch * self.num_requests
+            for some in even_buffers(groups):
+                requests = rng.permutation(sum(group.num_requests for group in some))
+                for phase, part in self._phases(requests, read_before):
+                    buffers.append(self._buffer(epoch, phase, some, part))
+                read_before += len(requests)
+            self._plans = {epoch: self._with_limits(buffers)}
+            self._num_batches[epoch] = sum(buffer.num_batches for buffer in buffers)
         return self._plans[epoch]
 
-    def _phases(self, requests: Ints, before: int) -> Iterator[tuple[int, Ints]]:
-        """A pool's requests by the phase of their windows; the training reads `before` others first."""
+    def _phases(self, requests: Ints, read_before: int) -> Iterator[tuple[int, Ints]]:
+        """A buffer's requests by the phase of their windows; the training reads `read_before` others first."""
         if len(self.windows.phases) == 1:
             yield 0, requests
             return
-        half = min(max(self.config.epochs * self.num_requests // 2 - before, 0), len(requests))
+        half = min(max(self.config.epochs * self.num_requests // 2 - read_before, 0), len(requests))
         yield from ((phase, part) for phase, part in enumerate([requests[:half], requests[half:]]) if len(part))
 
-    def _pool(self, epoch: int, phase: int, groups: list[RowGroup], requests: Ints) -> _Pool:
+    def _buffer(self, epoch: int, phase: int, groups: list[RowGroup], requests: Ints) -> ShuffleBuffer:
         counts = np.array([group.num_requests for group in groups])
         index = ranges(np.array([group.first_request for group in groups]), counts)[requests]
         windows = self.windows.sample(epoch, index, phase)
@@ -290,71 +206,84 @@ class TrainingReader:
         batches = max(1, round(total / self.config.batch_tokens))
         cuts = np.searchsorted(ends, np.arange(1, batches) * (total / batches)) + 1
         bounds = np.unique(np.concatenate([np.zeros(1, np.int64), cuts, [len(ends)]]))
-        return _Pool(
+        return ShuffleBuffer(
             groups=groups, requests=requests, index=index, windows=windows, skip=skip, bounds=bounds, phase=phase
         )
 
-    def _largest_of(self, pools: list[_Pool]) -> Largest:
-        pools = [pool for pool in pools if len(pool.index)]
-        if not pools:
-            return Largest()
-        targets = [self.targets[pool.index] for pool in pools]
-        batches = [np.add.reduceat(each, pool.bounds[:-1]) for each, pool in zip(targets, pools, strict=True)]
-        return Largest(
-            requests=-(-max(int(np.diff(pool.bounds).max()) for pool in pools) // self.ranks),
-            targets=-(-max(int(each.max()) for each in batches) // self.ranks),
-            max_history=max(int(np.minimum(self.events[pool.index], pool.windows).max()) for pool in pools),
-            max_targets=max(int(each.max()) for each in targets),
+    def _with_limits(self, buffers: list[ShuffleBuffer]) -> list[ShuffleBuffer]:
+        """An epoch's buffers, each with the limits of all batches of its phase."""
+        limits = {
+            phase: self._limits([buffer for buffer in buffers if buffer.phase == phase])
+            for phase in {buffer.phase for buffer in buffers}
+        }
+        return [replace(buffer, limits=limits[buffer.phase]) for buffer in buffers]
+
+    def _limits(self, buffers: list[ShuffleBuffer]) -> ShapeLimits:
+        buffers = [buffer for buffer in buffers if len(buffer.index)]
+        if not buffers:
+            return ShapeLimits()
+        targets = [self.targets[buffer.index] for buffer in buffers]
+        by_batch = [np.add.reduceat(t, buffer.bounds[:-1]) for t, buffer in zip(targets, buffers, strict=True)]
+        return ShapeLimits(
+            requests=-(-max(int(np.diff(buffer.bounds).max()) for buffer in buffers) // self.ranks),
+            targets=-(-max(int(t.max()) for t in by_batch) // self.ranks),
+            max_history=max(int(np.minimum(self.events[b.index], b.windows).max()) for b in buffers),
+            max_targets=max(int(t.max()) for t in targets),
         )
 
-    def shares(self, start: Position | None = None) -> Iterator[Share]:
-        """This rank's shares of the batches from a position to the end of the last epoch.
+    def _buffers_from(self, start: ReaderState) -> Iterator[tuple[ShuffleBuffer, int, ReaderState]]:
+        """Buffers from a state on, each with the number of its first batch to read and that batch's state."""
+        for epoch in range(start.epoch, self.config.epochs):
+            before = 0
+            skip = start.batch if epoch == start.epoch else 0
+            for buffer in self._plan(epoch):
+                if skip < before + buffer.num_batches:
+                    first = max(0, skip - before)
+                    yield buffer, first, ReaderState(epoch=epoch, batch=before + first)
+                before += buffer.num_batches
 
-        Requests of a share come sorted by visible history, which attention over padded runs profits from.
-        """
-        with ThreadPoolExecutor(1, "ahead") as ahead:
-            threads = decoding_threads(self.device)
-            coming = self._pools(start or Position())
-            now = next(coming, None)
-            rows = None if now is None else ahead.submit(self._decode, now[0].groups, threads)
-            while now is not None and rows is not None:
-                (pool, first, position), decoded = now, rows.result()
-                now = next(coming, None)
-                rows = None if now is None else ahead.submit(self._decode, now[0].groups, threads)
-                for i in range(first, len(pool.bounds) - 1):
-                    position = replace(position, batch=position.batch + 1)
-                    ended = position.batch == self._num_batches[position.epoch]
-                    after = Position(epoch=position.epoch + 1) if ended else position
-                    share = self._share(decoded, pool, slice(pool.bounds[i], pool.bounds[i + 1]), after)
-                    yield replace(share, largest=self._largest[position.epoch, pool.phase])
+    def _decoded_buffers(
+        self, start: ReaderState
+    ) -> Iterator[tuple[ShuffleBuffer, int, ReaderState, SampleRows | DeviceRows]]:
+        """`_buffers_from` with their rows; the next buffer is decoded while this one is being read."""
+        current: tuple[ShuffleBuffer, int, ReaderState, Future[SampleRows | DeviceRows]] | None = None
+        with ThreadPoolExecutor(1, "decode-ahead") as executor:
+            for buffer, first, state in self._buffers_from(start):
+                following = (buffer, first, state, executor.submit(self._decode, buffer.groups))
+                if current is not None:
+                    yield *current[:3], current[3].result()
+                current = following
+            if current is not None:
+                yield *current[:3], current[3].result()
 
-    def _decode(self, groups: list[RowGroup], threads: int) -> SampleRows | DeviceRows:
-        rows = read_rows(self.lake, groups, threads, for_card=self.device.type == "cuda")
+    def _decode(self, groups: list[RowGroup]) -> SampleRows | DeviceRows:
+        rows = read_rows(self.lake, groups, num_decode_threads(self.device), pin_memory=self.device.type == "cuda")
         return rows if self.device.type == "cpu" else DeviceRows.of(rows, self.device)
 
-    def _pools(self, position: Position) -> Iterator[tuple[_Pool, int, Position]]:
-        """Pools from a position on, each with the number of its first batch to be read and the position of that."""
-        for epoch in range(position.epoch, self.config.epochs):
-            plan, before = self._plan(epoch), 0
-            skip = position.batch if epoch == position.epoch else 0
-            for pool in plan:
-                batches = len(pool.bounds) - 1
-                if skip < before + batches:
-                    first = max(0, skip - before)
-                    yield pool, first, Position(epoch=epoch, batch=before + first)
-                before += batches
+    def _after(self, state: ReaderState) -> ReaderState:
+        """The state once the batch at `state` is read."""
+        ended = state.batch + 1 == self.num_batches(state.epoch)
+        return ReaderState(epoch=state.epoch + 1) if ended else replace(state, batch=state.batch + 1)
 
-    def _share(self, rows: SampleRows | DeviceRows, pool: _Pool, part: slice, position: Position) -> Share:
-        requests, windows, index, skip = pool.requests[part], pool.windows[part], pool.index[part], pool.skip[part]
+    def _rank_batch(
+        self, rows: SampleRows | DeviceRows, buffer: ShuffleBuffer, number: int, next_state: ReaderState
+    ) -> RankBatch:
+        part = slice(buffer.bounds[number], buffer.bounds[number + 1])
+        requests, windows, index, skip = (
+            buffer.requests[part],
+            buffer.windows[part],
+            buffer.index[part],
+            buffer.skip[part],
+        )
         lengths, targets = np.minimum(self.events[index], windows), self.targets[index]
-        mine = deal(lengths + targets, self.ranks)[self.rank]
-        mine = mine[np.argsort(lengths[mine], kind="stable")]
-        return Share(
-            batch=rows.pack(requests[mine], windows[mine], self.tasks, index[mine], skip[mine]),
-            position=position,
+        own = balance_by_tokens(lengths + targets, self.ranks)[self.rank]
+        own = own[np.argsort(lengths[own], kind="stable")]
+        return RankBatch(
+            batch=rows.pack(requests[own], windows[own], self.tasks, index[own], skip[own]),
+            next_state=next_state,
             num_requests=len(requests),
             num_targets=int(targets.sum()),
             num_events=int(lengths.sum()),
             num_pairs=int(lengths @ targets),
-            largest=Largest(),
+            limits=buffer.limits,
         )

@@ -3,7 +3,7 @@
     L = L_min + s (L_max - L_min), s ~ Beta(a, b), mean pinned by b = a (L_max - L_mean) / (L_mean - L_min);
     a small `a` makes it U-shaped: many short windows, some very long. Windows are multiples of 8 events.
 
-A draw is a function of (seed, epoch, request). With a window curriculum (`window_growth`) the second half of the
+A draw is a function of (seed, epoch, request). With a window curriculum (`window_curriculum`) the second half of the
 training's requests has another mean than the first, and both together have L_mean. A half is a phase: 0, then 1;
 without a curriculum there is one phase.
 """

@@ -15,7 +15,7 @@ from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
-from longreel.model.data.reader import RowGroup, read_rows, row_groups
+from longreel.model.data.row_groups import RowGroup, read_rows, row_groups
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.prefetch import Prefetcher

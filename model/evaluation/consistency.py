@@ -19,7 +19,7 @@ from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_batch
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training import golden
-from longreel.model.training.golden import exact_logits
+from longreel.model.training.golden import float32_logits
 
 REQUESTS = 24  # a sample; the slow twin copies a history for every target
 MOST_EVENTS = 2_048  # of a history, for the same reason
@@ -56,10 +56,10 @@ def check_parity(
     kept = golden.read(model_dir)
     if kept is not None:
         asked, said = kept
-        here = exact_logits(ranker, asked, device)
+        here = float32_logits(ranker, asked, device)
         yield compared(IN_MEMORY, here, said, 2 * rounding(ranker, said, torch.float32))
     batch = _sample(rows, min(window, MOST_EVENTS))
-    together, alone = (exact_logits(ranker, each, device) for each in (batch, one_row_per_target(batch)))
+    together, alone = (float32_logits(ranker, each, device) for each in (batch, one_row_per_target(batch)))
     yield compared(ONE_ROW, together, alone, 2 * rounding(ranker, together, torch.float32))
     if (kind := served_in(device)) != torch.float32:
         yield compared(PRECISION, score_batch(ranker, batch, device), together, rounding(ranker, together, kind))

@@ -15,7 +15,7 @@ from longreel.contracts.jagged import Ints
 from longreel.contracts.report import DataQuality, EvaluationReport, MetricRow
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
-from longreel.model.data.reader import RowGroup, read_rows
+from longreel.model.data.row_groups import RowGroup, read_rows
 from longreel.model.data.samples import SampleRows
 from longreel.model.data.windows import splitmix64
 from longreel.model.evaluation.batch_scoring import Known, day_groups, score_day
@@ -25,7 +25,7 @@ from longreel.model.evaluation.latency import measure
 from longreel.model.evaluation.report_builder import Judge, JudgedDay, window_gains
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import load_model, model_digest
-from longreel.model.training.train import pick_device
+from longreel.model.training.device import select_device
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -66,7 +66,7 @@ def evaluate(
         DataNotReadyError: the day is not published.
         LongreelError: there is no whole model in `model_dir`, or the day has no targets.
     """
-    settings, device = config.evaluation, pick_device(config.training.device)
+    settings, device = config.evaluation, select_device(config.training.device)
     manifest = lake.require("samples", day)
     groups = day_groups(lake, day)
     ranker, meta = load_model(model_dir, device)

@@ -16,7 +16,7 @@ from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_rows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import load_model
-from longreel.model.training.train import pick_device
+from longreel.model.training.device import select_device
 
 DEFAULT_WINDOW = 10_240
 
@@ -32,7 +32,7 @@ class Scorer:
     @staticmethod
     def load(model_dir: Path, device: str = "auto") -> "Scorer":
         """Load a model folder, checking its digest; see `longreel.model.training.checkpoint.load_model` for errors."""
-        chosen = pick_device(device)
+        chosen = select_device(device)
         ranker, meta = load_model(model_dir, chosen)
         return Scorer(ranker, meta, chosen)
 

@@ -1,6 +1,6 @@
-"""How is a model kept? Weights as safetensors, everything else as JSON, one content digest over both.
+"""Model folders: weights as safetensors, everything else as JSON, one content digest over both.
 
-Nothing is pickled. A folder appears whole: it is written beside its place, then renamed.
+Nothing is pickled. A folder appears whole: it is written under another name in the same place, then renamed.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.model.nn.ranker import Ranker
 
 WEIGHTS = "weights.safetensors"
-REFERENCE = "reference.safetensors"
+GOLDEN = "golden.safetensors"
 CONFIG = "config.json"
 
 
@@ -37,7 +37,7 @@ def file_sha256(path: Path) -> str:
 def new_folder(final: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `final` when the block ends without an error, replacing what was there.
 
-    A process killed inside leaves `final` as it was, and a `.new-*` folder beside it that means nothing.
+    A process killed inside leaves `final` as it was, and a `.new-*` folder beside it that may be deleted.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".new-{final.name}-", dir=final.parent))
@@ -60,28 +60,28 @@ def new_folder(final: Path) -> Iterator[Path]:
 
 
 def save_model(
-    folder: Path, ranker: Ranker, meta: dict[str, Any], reference: Mapping[str, torch.Tensor] | None = None
+    folder: Path, ranker: Ranker, meta: dict[str, Any], golden: Mapping[str, torch.Tensor] | None = None
 ) -> str:
     """Write a model folder; returns its digest, of weights and description.
 
     Args:
         meta: JSON: data_watermark, digests, training_mean_window ...
-        reference: what the ranker answers now (model/training/golden.py), for whoever judges the folder.
+        golden: requests with the ranker's logits (model/training/golden.py), to check the saved model against.
     """
     with new_folder(folder) as draft:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in ranker.state_dict().items()}
         save_file(weights, draft / WEIGHTS)
-        if reference is not None:
-            save_file({name: values.contiguous() for name, values in reference.items()}, draft / REFERENCE)
-        described = {
+        if golden is not None:
+            save_file({name: values.contiguous() for name, values in golden.items()}, draft / GOLDEN)
+        description = {
             "model": ranker.config.described(),
             "tasks": list(ranker.tasks),
             "num_user_features": ranker.num_user_features,
             "meta": meta,
             "weights_sha256": file_sha256(draft / WEIGHTS),
         }
-        digest = digest_of(described)
-        (draft / CONFIG).write_text(json.dumps(described | {"digest": digest}, indent=1))
+        digest = digest_of(description)
+        (draft / CONFIG).write_text(json.dumps(description | {"digest": digest}, indent=1))
     return digest
 
 
@@ -90,13 +90,13 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise LongreelError(f"no model in {folder}: expected {CONFIG} and {WEIGHTS}; train one first")
     try:
-        described: dict[str, Any] = json.loads(path.read_text())
-        recorded = described.pop("digest")
+        description: dict[str, Any] = json.loads(path.read_text())
+        recorded = description.pop("digest")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LongreelError(f"{path} is not a model description ({error}); train the model again") from error
-    if digest_of(described) != recorded:
+    if digest_of(description) != recorded:
         raise LongreelError(f"{path} was changed after it was saved: its digest is not {recorded}; restore or retrain")
-    return described | {"digest": recorded}
+    return description | {"digest": recorded}
 
 
 def model_digest(folder: Path) -> str:
@@ -105,11 +105,11 @@ def model_digest(folder: Path) -> str:
     Raises:
         LongreelError: no model there, or its weights or description are not what was saved.
     """
-    described = _read_config(folder)
+    description = _read_config(folder)
     weights = folder / WEIGHTS
-    if not weights.is_file() or file_sha256(weights) != described["weights_sha256"]:
+    if not weights.is_file() or file_sha256(weights) != description["weights_sha256"]:
         raise LongreelError(f"{weights} is not the file that was saved with its {CONFIG}; restore or retrain")
-    return str(described["digest"])
+    return str(description["digest"])
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
@@ -119,10 +119,10 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Ranker
         LongreelError: as `model_digest`, or the description is of another version of the model.
     """
     model_digest(folder)
-    described = _read_config(folder)
+    description = _read_config(folder)
     try:
-        ranker = Ranker(ModelConfig(**described["model"]), described["tasks"], described["num_user_features"])
+        ranker = Ranker(ModelConfig(**description["model"]), description["tasks"], description["num_user_features"])
         ranker.load_state_dict(load_file(folder / WEIGHTS))
     except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise LongreelError(f"{folder} does not fit this version of the model ({error}); train it again") from error
-    return ranker.to(device).eval(), described["meta"]
+    return ranker.to(device).eval(), description["meta"]

@@ -1,4 +1,4 @@
-"""How many ids share a row of a hashed table? Counted from the lookups that training made.
+"""Hash collisions: how many ids share a row of a hashed table, counted from training's lookups.
 
 A row remembers the smallest and the largest id that named it, so it is shared where they differ: two order-free
 numbers, which ranks and resumed runs merge exactly. How many ids there were follows from how many rows they fill
@@ -19,25 +19,25 @@ from longreel.model.data.lookup import HashedTable
 
 log = logging.getLogger(__name__)
 
-WARN_SHARE = 0.2  # of the lookups; from here on tell the user to enlarge the table
-ADVISED_SHARE = 0.1  # of the ids, which the size that is then advised leaves sharing a row
+WARN_SHARE = 0.2  # of the lookups; above it, a warning advises a larger table
+ADVISED_SHARE = 0.1  # of the ids that share a row at the advised size
 _SETTINGS = {"item_id": "item_buckets", "author_id": "author_buckets", "tag": "tag_buckets"}
 _NONE_LOW, _NONE_HIGH = torch.iinfo(torch.int64).max, torch.iinfo(torch.int64).min
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collisions:
-    """What one feature's ids did to its rows. Unknown ids have a row to themselves and are left out."""
+    """Collisions of one feature. Unknown ids have their own row and are left out."""
 
     feature: str
     table_rows: int  # that ids hash into
     rows_used: int
-    ids: int  # distinct, estimated; a floor where every row is used
+    ids: int  # distinct, estimated; a lower bound where every row is used
     shared_ids: float  # share of the ids whose row another id uses too
     shared_lookups: float  # share of history events and targets whose row several ids use
 
 
-class RowCensus:
+class CollisionCounter:
     """Counts the lookups of an id table, step by step, on the device that trains."""
 
     def __init__(self, table: HashedTable, device: torch.device) -> None:
@@ -47,7 +47,7 @@ class RowCensus:
         self.lookups = torch.zeros(table.num_rows, dtype=torch.int64, device=device)
 
     def count(self, batch: RequestBatch) -> None:
-        """Take the lookups of a batch, whose distinct rows are known."""
+        """Count the lookups of a batch whose rows were looked up."""
         rows = batch.rows
         assert rows is not None
         assert rows.unique is not None
@@ -64,9 +64,9 @@ class RowCensus:
         return {"low": self.low, "high": self.high, "lookups": self.lookups}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
-        for name, mine in self.tensors().items():
-            mine.copy_(tensors[name])
+        """Restore what `tensors` gave."""
+        for name, tensor in self.tensors().items():
+            tensor.copy_(tensors[name])
 
     def report(self) -> list[Collisions]:
         """One entry a feature."""
@@ -95,30 +95,31 @@ def _linear_count(used: int, rows: int) -> int:
     """Ids that fill `used` of `rows` rows on average: n = ln(1 - used / rows) / ln(1 - 1 / rows)."""
     if used == 0:
         return 0
-    free = max(rows - used, 0.5) / rows  # every row used: a floor instead of infinity
+    free = max(rows - used, 0.5) / rows  # every row used: a lower bound instead of infinity
     return round(math.log(free) / math.log1p(-1 / rows)) if rows > 1 else used
 
 
-def described(found: list[Collisions]) -> dict[str, Any]:
+def as_dict(report: list[Collisions]) -> dict[str, Any]:
     """The report as plain values, by feature."""
-    return {each.feature: asdict(each) for each in found}
+    return {feature.feature: asdict(feature) for feature in report}
 
 
-def warn(found: list[Collisions]) -> list[str]:
-    """Log and return what should be set where too many lookups share rows."""
-    said = []
-    for each in found:
-        if each.shared_lookups <= WARN_SHARE:
+def warn(report: list[Collisions]) -> list[str]:
+    """Log and return the settings to change where too many lookups share rows."""
+    warnings = []
+    for feature in report:
+        if feature.shared_lookups <= WARN_SHARE:
             continue
-        wanted = max(each.ids / -math.log1p(-ADVISED_SHARE), 2 * each.table_rows)  # hot ids may have met by chance
-        rows = 2 ** math.ceil(math.log2(wanted))
-        said.append(
-            f"{each.shared_lookups:.0%} of {each.feature} lookups share a table row with another id "
-            f"(about {each.ids:,} ids in {each.table_rows:,} rows); expected at most {WARN_SHARE:.0%}: "
-            f"set [model] {_SETTINGS[each.feature]} = {rows}"
+        # At least twice the size: the most frequent ids may have collided by chance.
+        advised = max(feature.ids / -math.log1p(-ADVISED_SHARE), 2 * feature.table_rows)
+        rows = 2 ** math.ceil(math.log2(advised))
+        warnings.append(
+            f"{feature.shared_lookups:.0%} of {feature.feature} lookups share a table row with another id "
+            f"(about {feature.ids:,} ids in {feature.table_rows:,} rows); expected at most {WARN_SHARE:.0%}: "
+            f"set [model] {_SETTINGS[feature.feature]} = {rows}"
         )
-        log.warning(said[-1])
-    return said
+        log.warning(warnings[-1])
+    return warnings
 
 
 assert UNKNOWN == -1  # bucket() gives it row 0 of its feature

@@ -1,7 +1,7 @@
-"""How do several processes train one model? Each takes its share of every batch; gradients are summed; all step alike.
+"""Data-parallel training over torchrun's processes: gradients of all ranks summed, the same bits on every rank.
 
-Started by torchrun, which tells each process its rank. Dense gradients are summed in one buffer. A table's gradient is
-a few of its rows: ranks exchange those rows and add them in the order of ranks, so that all get the same bits.
+Each rank takes its part of every batch. Dense gradients are summed in one buffer. A table's gradient is a few of its
+rows: ranks exchange those rows and add them in the order of ranks, so that all get the same bits.
 """
 
 import json
@@ -20,41 +20,41 @@ from longreel.model.data.lookup import row_gradient
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This process among those that train together."""
+class DistContext:
+    """This process's rank, and collectives over all ranks."""
 
     rank: int = 0
     size: int = 1
 
     @property
-    def is_first(self) -> bool:
-        """Whether this process writes files and talks."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs: rank 0."""
         return self.rank == 0
 
-    def together(self, *numbers: int) -> list[list[int]]:
-        """Every rank's numbers, by rank: over the host's network, so that no device is waited for."""
+    def all_gather_ints(self, *numbers: int) -> list[list[int]]:
+        """Every rank's numbers, by rank: over the host's network, without waiting for a device."""
         if self.size == 1:
             return [list(numbers)]
-        mine = torch.tensor(numbers)
-        every = [torch.empty_like(mine) for _ in range(self.size)]
-        dist.all_gather(every, mine)
-        return [each.tolist() for each in every]
+        local = torch.tensor(numbers)
+        gathered = [torch.empty_like(local) for _ in range(self.size)]
+        dist.all_gather(gathered, local)
+        return [tensor.tolist() for tensor in gathered]
 
-    def tell(self, value: Any = None) -> Any:
-        """The first rank's value on all ranks; it must be JSON. Others' is not looked at."""
+    def broadcast(self, value: Any = None) -> Any:
+        """The main rank's value on all ranks; it must be JSON. Other ranks' values are ignored."""
         if self.size == 1:
             return value
-        told = json.dumps(value).encode() if self.is_first else b""
-        (length, *_) = self.together(len(told))[0]
+        message = json.dumps(value).encode() if self.is_main else b""
+        (length, *_) = self.all_gather_ints(len(message))[0]
         buffer = torch.zeros(length, dtype=torch.uint8)
-        if self.is_first:
-            buffer.copy_(torch.frombuffer(bytearray(told), dtype=torch.uint8))
+        if self.is_main:
+            buffer.copy_(torch.frombuffer(bytearray(message), dtype=torch.uint8))
         dist.broadcast(buffer, src=0)
         return json.loads(bytes(buffer.tolist()))
 
-    def wait(self) -> None:
-        """Return once every rank is here."""
-        self.together(0)
+    def barrier(self) -> None:
+        """Return once every rank has called this."""
+        self.all_gather_ints(0)
 
     def sum_gradients(
         self, tables: Sequence[nn.Parameter], rest: Sequence[nn.Parameter], counts: list[list[int]], loss: Tensor
@@ -67,7 +67,7 @@ class Ranks:
         if self.size == 1:
             return loss
         for p in rest:
-            if p.grad is None:  # nothing of this rank's share reached it
+            if p.grad is None:  # nothing of this rank's batch reached it
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([*(p.grad.flatten() for p in rest if p.grad is not None), loss.view(1)])
         dist.all_reduce(flat)
@@ -88,19 +88,19 @@ class Ranks:
         all_rows, all_values = ([torch.empty_like(t) for _ in range(self.size)] for t in (rows, values))
         dist.all_gather(all_rows, rows)
         dist.all_gather(all_values, values)
-        cut = [each[:size] for each, size in zip(all_rows, sizes, strict=True)]
-        unique, places = torch.unique(torch.cat(cut), return_inverse=True)
+        own_rows = [padded[:size] for padded, size in zip(all_rows, sizes, strict=True)]
+        unique, places = torch.unique(torch.cat(own_rows), return_inverse=True)
         total = torch.zeros(len(unique), table.shape[1], device=device)
         for place, part in zip(places.split(sizes), all_values, strict=True):
             total.index_copy_(0, place, total[place] + part[: len(place)])  # a rank's rows are distinct
         table.grad = row_gradient(unique, total, table.shape)
 
-    def merge(self, low: Tensor, high: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Smallest, largest and summed values over ranks."""
+    def reduce_min_max_sum(self, low: Tensor, high: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The smallest of `low`, the largest of `high` and the sum of `counts` over ranks, elementwise."""
         low, high, counts = low.clone(), high.clone(), counts.clone()
         if self.size > 1:
-            for each, how in ((low, dist.ReduceOp.MIN), (high, dist.ReduceOp.MAX), (counts, dist.ReduceOp.SUM)):
-                dist.all_reduce(each, op=how)
+            for tensor, op in ((low, dist.ReduceOp.MIN), (high, dist.ReduceOp.MAX), (counts, dist.ReduceOp.SUM)):
+                dist.all_reduce(tensor, op=op)
         return low, high, counts
 
 
@@ -115,26 +115,28 @@ def local_device(device: torch.device) -> torch.device:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
-    """This process's place among those that torchrun started; alone where it started none.
+def init_process_group(device: torch.device) -> Iterator[DistContext]:
+    """Join the processes that torchrun started, or be the only rank; leaves the group at the end of the block.
 
     Raises:
         LongreelError: there are more processes than CUDA devices on this machine.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield Ranks()
+        yield DistContext()
         return
     if device.type == "cuda":
-        here, have = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-        if here > have:
-            raise LongreelError(f"{here} processes on a machine with {have} CUDA devices; start at most one a device")
+        processes, devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if processes > devices:
+            raise LongreelError(
+                f"{processes} processes on a machine with {devices} CUDA devices; start at most one per device"
+            )
         torch.cuda.set_device(local_device(device))
-    began = not dist.is_initialized()
-    if began:
+    is_owner = not dist.is_initialized()
+    if is_owner:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield DistContext(dist.get_rank(), dist.get_world_size())
     finally:
-        if began:
+        if is_owner:
             dist.destroy_process_group()

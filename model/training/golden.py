@@ -1,8 +1,8 @@
-"""What did the model in memory say when its training ended? Kept beside its weights, and asked again of what was saved.
+"""Golden requests and logits: synthetic requests, kept beside the weights with the logits of the model in memory.
 
-The requests are made up: items that training saw, in an order that nobody saw them, so that trained rows of the tables
-are read and the model's folder holds no person's history. They are scored in float32 whatever the device, so that the
-weights are compared and not the roundings of a device.
+Scoring them again with the saved model shows whether what was saved is what was trained. The requests hold items that
+training saw, in random order: the tables' trained rows are read, and the model folder holds no user's history. They are
+scored in float32 on any device, so that weights are compared and not a device's rounding.
 """
 
 from collections.abc import Iterator
@@ -23,25 +23,25 @@ from longreel.contracts.schemas import REQUEST_TABLE
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
-from longreel.model.training.checkpoint import REFERENCE
+from longreel.model.training.checkpoint import GOLDEN
 
-Sizes = tuple[int, int, int]  # requests, and at most as many events and targets each
-FEW: Sizes = (16, 512, 12)
-ITEMS = 256  # different ones: few, so that targets recur in the histories and attention has something to match
+Sizes = tuple[int, int, int]  # requests, at most that many events of each, and targets of each
+KEPT_SIZES: Sizes = (16, 512, 12)
+ITEMS = 256  # distinct: few, so that targets recur in the histories and attention has something to match
 NOW_MS = 1_750_000_000_000
 OLDEST_S = 365 * 86_400
 
 
-def made_up(rows: SampleRows, seed: int, sizes: Sizes = FEW) -> RequestBatch:
-    """Requests of items and user features that `rows` hold, one without history and one with the longest.
+def make_requests(rows: SampleRows, seed: int, sizes: Sizes = KEPT_SIZES) -> RequestBatch:
+    """Requests with items and user features of `rows`, one without history and one with the longest.
 
-    How many events and targets they have is a function of seed and sizes alone.
+    Their numbers of events and targets are a function of seed and sizes alone.
     """
     rng = np.random.default_rng(seed)
-    requests, most_events, most_targets = sizes
-    lengths = rng.integers(1, most_events, requests)
-    lengths[:2] = 0, most_events
-    counts = rng.integers(1, most_targets + 1, requests)
+    requests, max_events, max_targets = sizes
+    lengths = rng.integers(1, max_events, requests)
+    lengths[:2] = 0, max_events
+    counts = rng.integers(1, max_targets + 1, requests)
     shown = rng.integers(0, len(rows.target["item_id"]), ITEMS)
     starts = offsets_of(lengths)
     events = int(starts[-1])
@@ -58,7 +58,7 @@ def made_up(rows: SampleRows, seed: int, sizes: Sizes = FEW) -> RequestBatch:
     }
     users, features = rows.user_features.shape
     by_feature = [rows.user_features[rng.integers(0, users, requests), column] for column in range(features)]
-    made = SampleRows(
+    golden_rows = SampleRows(
         user_id=np.arange(requests),
         user_features=np.stack(by_feature, axis=1) if features else np.zeros((requests, 0), np.int64),
         history={name: history[name].astype(values.dtype) for name, values in rows.history.items()},
@@ -70,7 +70,7 @@ def made_up(rows: SampleRows, seed: int, sizes: Sizes = FEW) -> RequestBatch:
         history_stop=starts[1:],
         target_offsets=offsets_of(counts),
     )
-    return made.pack(np.arange(requests), most_events)
+    return golden_rows.pack(np.arange(requests), max_events)
 
 
 def _descending(ages: NDArray[np.float64], starts: Ints) -> NDArray[np.float64]:
@@ -79,22 +79,24 @@ def _descending(ages: NDArray[np.float64], starts: Ints) -> NDArray[np.float64]:
     return ages[np.lexsort((-ages, request))]
 
 
-def exact_logits(ranker: Ranker, batch: RequestBatch, device: torch.device) -> NDArray[np.float32]:
-    """Logits [T, tasks] in float32, without dropout and without what torch.compile has made of the blocks."""
+def float32_logits(ranker: Ranker, batch: RequestBatch, device: torch.device) -> NDArray[np.float32]:
+    """Logits [T, tasks] in float32, without dropout and without the compiled blocks."""
     training = ranker.training
     ranker.eval()
-    plain: Any = torch.compiler.set_stance("force_eager")
+    eager: Any = torch.compiler.set_stance("force_eager")
     try:
-        with torch.inference_mode(), plain, _lenient(), torch.autocast(device.type, enabled=False):
+        with torch.inference_mode(), eager, _any_kernel(), torch.autocast(device.type, enabled=False):
             return np.asarray(ranker(batch.to(device)).float().cpu().numpy())
     finally:
         ranker.train(training)
 
 
 @contextmanager
-def _lenient() -> Iterator[None]:
-    """Float32 takes kernels on CUDA that training does not; none of them may end a training at its last step for adding
-    in any order."""
+def _any_kernel() -> Iterator[None]:
+    """Allow kernels without a fixed order of additions.
+
+    Float32 on CUDA takes some that training does not, and they must not fail a training at its last step.
+    """
     strict = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(strict, warn_only=True)
     try:
@@ -103,29 +105,29 @@ def _lenient() -> Iterator[None]:
         torch.use_deterministic_algorithms(strict)
 
 
-def answered(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[str, Tensor]:
-    """A batch and what `ranker` says of it now, as named tensors to be saved."""
+def tensors(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[str, Tensor]:
+    """A batch and its logits by `ranker`, as named tensors to be saved."""
     named = {f"history.{name}": values for name, values in batch.history.items()}
     named |= {f"target.{name}": values for name, values in batch.target.items()}
     for name in ("history_offsets", "history_total", "target_offsets", "request_time_ms", "user_features"):
         named[name] = getattr(batch, name)
-    return named | {"logits": torch.from_numpy(exact_logits(ranker, batch, device))}
+    return named | {"logits": torch.from_numpy(float32_logits(ranker, batch, device))}
 
 
 def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
-    """The batch and the logits that a model's folder keeps; None where it keeps none."""
-    if not (folder / REFERENCE).is_file():
+    """The golden batch and logits [T, tasks] of a model folder; None where it has none."""
+    if not (folder / GOLDEN).is_file():
         return None
-    named = load_file(folder / REFERENCE)
+    named = load_file(folder / GOLDEN)
 
     def fields(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): values for name, values in named.items() if name.startswith(prefix)}
 
-    requests, seen = len(named["request_time_ms"]), named["history_offsets"].diff()
+    requests, lengths = len(named["request_time_ms"]), named["history_offsets"].diff()
     batch = RequestBatch(
         history=fields("history."),
         history_offsets=named["history_offsets"],
-        history_total=named.get("history_total", seen),  # models of before it was known do not read it
+        history_total=named["history_total"],
         target=fields("target."),
         target_offsets=named["target_offsets"],
         labels=torch.zeros(len(named["logits"]), 0),
@@ -133,22 +135,24 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
         user_features=named["user_features"],
         user_id=torch.arange(requests),
         request_index=torch.arange(requests),
-        max_history=int(seen.max()),
+        max_history=int(lengths.max()),
         max_targets=int(named["target_offsets"].diff().max()),
     )
     return batch, named["logits"].numpy()
 
 
-def example(folder: Path) -> pa.Table | None:
-    """One of the made-up requests that a model's folder keeps, as somebody who wants it scored would send it: that with
-    the shortest history that is one. None where the folder keeps none.
+def example_request(folder: Path) -> pa.Table | None:
+    """A golden request of a model folder as a request table to score: that with the shortest history that has an event.
+
+    None where the folder has none.
     """
-    if (kept := read(folder)) is None:
+    golden = read(folder)
+    if golden is None:
         return None
-    batch, _ = kept
+    batch, _ = golden
     lengths = batch.history_offsets.diff()
     chosen = int(torch.where(lengths > 0, lengths, lengths.max() + 1).argmin())
-    (events, number), (targets, asked) = (
+    (events, num_events), (targets, num_targets) = (
         (slice(int(offsets[chosen]), int(offsets[chosen + 1])), int(offsets.diff()[chosen]))
         for offsets in (batch.history_offsets, batch.target_offsets)
     )
@@ -157,8 +161,8 @@ def example(folder: Path) -> pa.Table | None:
         "user_features": batch.user_features[chosen].tolist(),
         "request_id": ["example"],
         "request_time_ms": [int(batch.request_time_ms[chosen])],
-        "request_history_end": [number],
-        "request_target_end": [asked],
+        "request_history_end": [num_events],
+        "request_target_end": [num_targets],
     }
     row |= {f"history_{name}": values[events].tolist() for name, values in batch.history.items()}
     row |= {f"target_{name}": values[targets].tolist() for name, values in batch.target.items()}

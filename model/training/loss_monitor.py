@@ -1,74 +1,57 @@
-"""What was the loss, without the device being waited for? Read a few steps later, and never saved past a bad one.
+"""Deferred check for non-finite losses: read a few steps late, and before any checkpoint is written.
 
-On CUDA the host runs a few steps ahead; reading a loss at once would make it wait at every step. So losses and gradient
-norms are copied on the side and looked at LAG steps later, with what their batch was. Draining before anything is
-written keeps the promise: a loss that is not finite names its batch, and no checkpoint is written after it.
+On CUDA the host runs a few steps ahead; reading a loss at once would make it wait for the device at every step. So the
+monitor reads results LAG steps late. Drained before a checkpoint, it guarantees that a loss that is not finite names
+its own batch and that no checkpoint is written after it.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from longreel.contracts.errors import LongreelError
-from longreel.model.data.reader import Share
+from longreel.model.training.step import StepResult
 
 LAG = {"cuda": 2, "cpu": 0}  # steps; more would let the host run ahead for nothing
 
 
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """A step whose outcome is known."""
-
-    step: int
-    loss: float
-    gradient_norm: float  # before clipping
-    share: Share
-
-
-class Guard:
-    """Holds the outcomes of steps until they can be read for free."""
+class LossMonitor:
+    """Holds step results until they can be read without waiting."""
 
     def __init__(self, device: torch.device, total_steps: int, work_dir: Path) -> None:
         self._lag = LAG[device.type]
-        self._total, self._work_dir = total_steps, work_dir
-        self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None, Share]] = deque()
+        self._total_steps, self._work_dir = total_steps, work_dir
+        self._pending: deque[StepResult] = deque()
 
-    def add(self, step: int, loss: Tensor, gradient_norm: Tensor, share: Share) -> None:
-        """Take the outcome of a step, on the device."""
-        outcome = torch.stack([loss.detach().float(), gradient_norm.detach().float()])
-        event = None
-        if outcome.is_cuda:
-            outcome = torch.empty(2, pin_memory=True).copy_(outcome, non_blocking=True)
-            event = torch.cuda.Event()
-            event.record()
-        self._pending.append((step, outcome, event, share))
+    def add(self, result: StepResult) -> None:
+        """Queue a step for its check."""
+        self._pending.append(result)
 
-    def known(self, everything: bool = False) -> Iterator[Taken]:
-        """Outcomes in order, older than the lag or all of them.
+    def checked(self, drain: bool = False) -> Iterator[StepResult]:
+        """Results in order: those older than the lag, or all of them.
 
         Raises:
             LongreelError: a loss or a gradient is not finite; the message names the batch.
         """
-        while self._pending and (everything or len(self._pending) > self._lag):
-            step, outcome, event, share = self._pending.popleft()
-            if event is not None:
-                event.synchronize()
-            loss, norm = outcome.tolist()
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise LongreelError(self._said(step, loss, norm, share))
-            yield Taken(step=step, loss=loss, gradient_norm=norm, share=share)
+        while self._pending and (drain or len(self._pending) > self._lag):
+            result = self._pending.popleft()
+            if not (math.isfinite(result.loss) and math.isfinite(result.gradient_norm)):
+                raise LongreelError(self._error(result))
+            yield result
 
-    def _said(self, step: int, loss: float, norm: float, share: Share) -> str:
-        batch, index = share.batch, share.batch.request_index
-        named = f"requests {int(index.min())} .. {int(index.max())}" if len(index) else "no requests on this rank"
-        what = f"the loss became {loss}" if not math.isfinite(loss) else f"the gradient's norm became {norm}"
+    def _error(self, result: StepResult) -> str:
+        batch = result.rank_batch.batch
+        index = batch.request_index
+        requests = f"requests {int(index.min())} .. {int(index.max())}" if len(index) else "no requests on this rank"
+        if math.isfinite(result.loss):
+            problem = f"the gradient's norm became {result.gradient_norm}"
+        else:
+            problem = f"the loss became {result.loss}"
         return (
-            f"{what} at step {step} of {self._total}, in a batch of {named} of users {batch.user_id[:5].tolist()} ... "
-            f"({batch.num_requests} requests, {batch.num_targets} targets); the checkpoint before it is kept in "
-            f"{self._work_dir}: lower learning_rate or clip_norm, or look at those rows"
+            f"{problem} at step {result.step} of {self._total_steps}, in a batch of {requests} of users "
+            f"{batch.user_id[:5].tolist()} ... ({batch.num_requests} requests, {batch.num_targets} targets); the "
+            f"checkpoint before it is kept in {self._work_dir}: lower learning_rate or clip_norm, or look at those rows"
         )

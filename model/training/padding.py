@@ -1,7 +1,7 @@
-"""Which shapes do batches have? Few, where it matters: a batch is filled up with requests that nobody made.
+"""Padding of batches to a few shapes, with dummy requests.
 
-A CUDA graph (cuda_graphs.py) replays one shape. Extra requests at the end own the extra events and targets, so that
-nothing that reads a batch need know of them; their weight in the loss is 0, hence every gradient is the batch's own.
+A CUDA graph (cuda_graphs.py) replays one shape. Dummy requests at the end own the padding events and targets, so that
+the model needs no mask for them; their weight in the loss is 0, so every gradient is that of the batch without them.
 """
 
 from dataclasses import dataclass, replace
@@ -12,21 +12,21 @@ from torch import Tensor
 
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.lookup import BatchRows
-from longreel.model.data.reader import Largest
+from longreel.model.data.reader import ShapeLimits
 
-NOTHING_LARGER = Largest()
-FINE, COARSE = 8, 1  # sizes an octave: events are the work; what else there is costs little, so powers of two do
+NO_LIMITS = ShapeLimits()
+FINE, COARSE = 8, 1  # bucket sizes per power of two: fine for events, most of the work; coarse for the rest
 
 
 def round_up(count: int, steps: int) -> int:
-    """The next of `steps` evenly spaced sizes within each power of two: at most a `steps`-th more than asked."""
+    """The next of `steps` evenly spaced sizes within each power of two: at most 1 / `steps` more than `count`."""
     step = max(1, (1 << max(0, count - 1).bit_length()) // (2 * steps))
     return -(-count // step) * step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """All that a launch depends on. A function of the batch alone, so that a resumed run takes the same one."""
+    """Sizes that kernel launches depend on. A function of the batch alone, so that a resumed run pads alike."""
 
     requests: int
     events: int
@@ -37,97 +37,99 @@ class Shape:
     max_targets: int
 
     @staticmethod
-    def of(batch: RequestBatch, largest: Largest) -> "Shape":
-        """The shape that a batch with its rows is filled up to: as large as any of the epoch, but in events and rows,
-        which are the work.
+    def of(batch: RequestBatch, limits: ShapeLimits) -> "Shape":
+        """The shape that a batch with its rows is padded to: its own bucket of events and rows, which are the work, and
+        the limits' bucket of everything else.
         """
-        rows = found_rows(batch)
-        events, targets = round_up(batch.num_events, FINE), round_up(max(batch.num_targets, largest.targets), COARSE)
-        longest, most = (
+        rows = require_rows(batch)
+        events, targets = round_up(batch.num_events, FINE), round_up(max(batch.num_targets, limits.targets), COARSE)
+        max_history, max_targets = (
             1 << max(4, n - 1).bit_length()
-            for n in (max(batch.max_history, largest.max_history), max(batch.max_targets, largest.max_targets))
+            for n in (max(batch.max_history, limits.max_history), max(batch.max_targets, limits.max_targets))
         )
-        extra = max(1, -(-(events - batch.num_events) // longest), -(-(targets - batch.num_targets) // most))
+        dummies = max(
+            1, -(-(events - batch.num_events) // max_history), -(-(targets - batch.num_targets) // max_targets)
+        )
         return Shape(
-            requests=round_up(max(batch.num_requests, largest.requests) + extra, COARSE),
+            requests=round_up(max(batch.num_requests, limits.requests) + dummies, COARSE),
             events=events,
             targets=targets,
             rows=round_up(rows.num_unique, COARSE),
             user_rows=round_up(rows.num_user_unique, COARSE),
-            max_history=longest,
-            max_targets=most,
+            max_history=max_history,
+            max_targets=max_targets,
         )
 
 
-def found_rows(batch: RequestBatch) -> BatchRows:
-    """The batch's rows, which somebody must have found."""
-    assert batch.rows is not None, "fill up batches whose rows are found (model/training/device_loader.py)"
+def require_rows(batch: RequestBatch) -> BatchRows:
+    """The batch's embedding rows, which `device_loader.RowLookup` has looked up."""
+    assert batch.rows is not None, "pad batches whose rows were looked up (model/training/device_loader.py)"
     return batch.rows
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
-    """A batch filled up to a shape, with no more of it than the model reads once rows are found."""
+class PaddedBatch:
+    """A batch padded to a shape, with only those fields that the model reads once rows are looked up."""
 
     shape: Shape
     batch: RequestBatch
-    weights: Tensor  # [targets]: 1 over the number of targets that the loss is a mean of; 0 for those of nobody
+    weights: Tensor  # [targets]: 1 over the number of targets that the loss is a mean of; 0 for dummies
 
     def tensors(self) -> list[Tensor]:
         """Every tensor, always in the same order."""
-        found: list[Tensor] = [self.weights]
-        self.batch.map(lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
-        return found
+        collected: list[Tensor] = [self.weights]
+        self.batch.map(lambda tensor: collected.append(tensor) or tensor)  # type: ignore[func-returns-value]
+        return collected
 
 
-def fill_up(
-    batch: RequestBatch, compared: tuple[str, ...], loss_targets: int, largest: Largest = NOTHING_LARGER
-) -> Filled:
-    """Fill a batch with its rows up to `Shape.of` it.
+def pad_to_bucket(
+    batch: RequestBatch, id_fields: tuple[str, ...], loss_targets: int, limits: ShapeLimits = NO_LIMITS
+) -> PaddedBatch:
+    """Pad a batch with its rows to `Shape.of` it.
 
     Args:
-        compared: the fields whose ids the model compares, see model/nn/id_match.py.
-        loss_targets: how many targets the loss is a mean of, on all ranks.
-        largest: of the epoch's batches; without, shapes are the batch's own and many.
+        id_fields: the fields whose ids the model matches, see model/nn/id_match.py.
+        loss_targets: the number of targets that the loss is a mean of, on all ranks.
+        limits: of the epoch's batches; without, shapes are each batch's own and many.
     """
-    shape, rows = Shape.of(batch, largest), found_rows(batch)
-    kept = {"item_id", *compared}
-    filled = replace(
+    shape, rows = Shape.of(batch, limits), require_rows(batch)
+    kept = {"item_id", *id_fields}
+    padded = replace(
         batch,
-        history={name: grow(batch.history[name], shape.events) for name in sorted(kept)},
-        history_offsets=_more_offsets(batch.history_offsets, batch.num_events, shape.events, shape.requests),
-        history_total=grow(batch.history_total, shape.requests),
-        target={name: grow(batch.target[name], shape.targets) for name in sorted(kept)},
-        target_offsets=_more_offsets(batch.target_offsets, batch.num_targets, shape.targets, shape.requests),
-        labels=grow(batch.labels, shape.targets),
-        request_time_ms=grow(batch.request_time_ms, shape.requests),
-        user_features=grow(batch.user_features, shape.requests),
-        user_id=grow(batch.user_id, shape.requests),
-        request_index=grow(batch.request_index, shape.requests),
+        history={name: pad_rows(batch.history[name], shape.events) for name in sorted(kept)},
+        history_offsets=_pad_offsets(batch.history_offsets, batch.num_events, shape.events, shape.requests),
+        history_total=pad_rows(batch.history_total, shape.requests),
+        target={name: pad_rows(batch.target[name], shape.targets) for name in sorted(kept)},
+        target_offsets=_pad_offsets(batch.target_offsets, batch.num_targets, shape.targets, shape.requests),
+        labels=pad_rows(batch.labels, shape.targets),
+        request_time_ms=pad_rows(batch.request_time_ms, shape.requests),
+        user_features=pad_rows(batch.user_features, shape.requests),
+        user_id=pad_rows(batch.user_id, shape.requests),
+        request_index=pad_rows(batch.request_index, shape.requests),
         max_history=shape.max_history,
         max_targets=shape.max_targets,
         rows=BatchRows(
-            history=grow(rows.history, shape.events),
-            target=grow(rows.target, shape.targets),
-            user=grow(rows.user, shape.requests),
-            history_context=grow(rows.history_context, shape.events),
-            target_context=grow(rows.target_context, shape.targets),
-            match_counts=None if rows.match_counts is None else grow(rows.match_counts, shape.targets),
-            unique=None if rows.unique is None else grow(rows.unique, shape.rows),
-            user_unique=None if rows.user_unique is None else grow(rows.user_unique, shape.user_rows),
+            history=pad_rows(rows.history, shape.events),
+            target=pad_rows(rows.target, shape.targets),
+            user=pad_rows(rows.user, shape.requests),
+            history_context=pad_rows(rows.history_context, shape.events),
+            target_context=pad_rows(rows.target_context, shape.targets),
+            match_counts=None if rows.match_counts is None else pad_rows(rows.match_counts, shape.targets),
+            unique=None if rows.unique is None else pad_rows(rows.unique, shape.rows),
+            user_unique=None if rows.user_unique is None else pad_rows(rows.user_unique, shape.user_rows),
         ),
     )
     real = torch.arange(shape.targets, device=batch.labels.device) < batch.num_targets
-    return Filled(shape=shape, batch=filled, weights=real / max(1, loss_targets))
+    return PaddedBatch(shape=shape, batch=padded, weights=real / max(1, loss_targets))
 
 
-def grow(x: Tensor, length: int) -> Tensor:
-    """[n, ...] -> [length, ...], with zeros behind."""
+def pad_rows(x: Tensor, length: int) -> Tensor:
+    """[n, ...] -> [length, ...], with zeros at the end."""
     return F.pad(x, [0, 0] * (x.ndim - 1) + [0, length - x.shape[0]])
 
 
-def _more_offsets(offsets: Tensor, total: int, new_total: int, requests: int) -> Tensor:
-    """[B+1] -> [requests+1]: what lies behind `total` is dealt evenly to the requests behind."""
-    extra = requests + 1 - offsets.shape[0]
-    dealt = torch.arange(1, extra + 1, device=offsets.device) * (new_total - total) // extra
-    return torch.cat([offsets, total + dealt])
+def _pad_offsets(offsets: Tensor, total: int, new_total: int, requests: int) -> Tensor:
+    """[B+1] -> [requests+1]: the elements from `total` to `new_total` are spread evenly over the dummy requests."""
+    dummies = requests + 1 - offsets.shape[0]
+    ends = torch.arange(1, dummies + 1, device=offsets.device) * (new_total - total) // dummies
+    return torch.cat([offsets, total + ends])

@@ -1,14 +1,15 @@
-"""How does reading run ahead of computing? A bounded queue filled by one background thread."""
+"""Prefetching iterator: a bounded queue filled by one background thread."""
 
 import queue
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_POLL_S = 0.1  # how soon the thread notices that nobody reads any more
+_POLL_S = 0.1  # how soon the thread notices that the reading has ended
 
 
 class Prefetcher(Generic[T]):
@@ -20,6 +21,7 @@ class Prefetcher(Generic[T]):
     def __init__(self, source: Iterable[T], depth: int = 4) -> None:
         self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
         self._stopped = threading.Event()
+        self.last_wait_s = 0.0  # seconds that the reader waited for the newest item
         self._thread = threading.Thread(target=self._fill, args=(source,), name="prefetch", daemon=True)
         self._thread.start()
 
@@ -43,7 +45,9 @@ class Prefetcher(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         while True:
+            began = time.monotonic()
             kind, value = self._queue.get()
+            self.last_wait_s = time.monotonic() - began
             if kind == "end":
                 return
             if kind == "error":

@@ -1,7 +1,7 @@
-"""How is a ranker trained? One epoch or more over published samples, resumable at any time to the same result.
+"""Training of a ranker: one or more epochs over published samples, resumable at any time to the same result.
 
-Under torchrun every process calls `train` with the same arguments; they take shares of the same batches, and the first
-one writes. What one step does stands in model/training/step.py.
+Under torchrun every process calls `train` with the same arguments; each trains on its part of every batch, and the main
+rank writes. A step stands in model/training/step.py.
 """
 
 import logging
@@ -23,38 +23,37 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.training_identity import training_identity
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
-from longreel.model.data.batch import RequestBatch
 from longreel.model.data.reader import TrainingReader
-from longreel.model.data.windows import Distribution, MakeWindows, WindowSampler
+from longreel.model.data.samples import SampleRows
+from longreel.model.data.windows import Distribution, MakeWindows, WindowSampler, distribution
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training import collisions, golden
 from longreel.model.training.checkpoint import load_model, model_digest, save_model
 from longreel.model.training.collisions import Collisions
-from longreel.model.training.compile import compile_blocks, compile_now, recompute_layers, wants_compile
-from longreel.model.training.device import peak_memory_mib, pick_device, repeatable
-from longreel.model.training.device_loader import feed
-from longreel.model.training.distributed import Ranks, joined, local_device
+from longreel.model.training.compile import checkpoint_activations, compile_blocks, compile_now, wants_compile
+from longreel.model.training.device import deterministic, peak_memory_mib, select_device
+from longreel.model.training.device_loader import DeviceLoader
+from longreel.model.training.distributed import DistContext, init_process_group, local_device
 from longreel.model.training.flops import peak_flops
-from longreel.model.training.loss_monitor import Guard, Taken
+from longreel.model.training.loss_monitor import LossMonitor
 from longreel.model.training.optimizer import learning_rate
 from longreel.model.training.prefetch import Prefetcher
-from longreel.model.training.progress import Meter, ProgressPrinter, StepStats
-from longreel.model.training.step import Stepper
-from longreel.model.training.training_state import Progress, load_state, newest_checkpoint, save_state
+from longreel.model.training.progress import ProgressPrinter, StepStats
+from longreel.model.training.step import StepResult, TrainStep
+from longreel.model.training.throughput import Throughput
+from longreel.model.training.training_state import TrainingState, load_state, newest_checkpoint, save_state
 
 log = logging.getLogger(__name__)
 
-__all__ = ["StepStats", "TrainResult", "learning_rate", "pick_device", "train"]
-
-TERMINATED = 143  # 128 + SIGTERM: saved, and to be run again
+TERMINATED = 143  # 128 + SIGTERM: the training is saved, run it again to continue
 CURVE_POINTS = 400
 
-MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]
+MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]  # settings, tasks, user features
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """What a finished training leaves."""
+    """A finished training."""
 
     model_dir: Path
     model_digest: str
@@ -65,26 +64,7 @@ class TrainResult:
     seconds: float
     curve: tuple[tuple[int, float], ...]  # (step, loss of that step's batch)
     collisions: tuple[Collisions, ...]
-    windows: Distribution  # that requests were read with
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Run:
-    """A training's fixed parts."""
-
-    config: Config
-    reader: TrainingReader
-    stepper: Stepper
-    ranks: Ranks
-    device: torch.device
-    total_steps: int
-    fingerprint: str
-    work_dir: Path
-    probe: RequestBatch  # what the finished model is asked, for whoever judges what was saved of it
-
-    @property
-    def ranker(self) -> Ranker:
-        return self.stepper.ranker
+    windows: Distribution  # of the training's requests
 
 
 def train(
@@ -101,16 +81,16 @@ def train(
 ) -> TrainResult:
     """Train on the samples of `days`, and write the model into `out_dir`.
 
-    A `work_dir` with a checkpoint of the same run (settings, data, start) is gone on from, whatever the number of ranks
-    that wrote it, and the result is what an uninterrupted run would have given: bit for bit on a CPU and as many ranks.
-    SIGTERM to any rank saves and ends all with 143.
+    A `work_dir` with a checkpoint of the same run (settings, data, initial model) is resumed, with any number of ranks,
+    and the result is that of an uninterrupted run: bit for bit on a CPU with as many ranks. SIGTERM to any rank saves a
+    checkpoint and ends all ranks with exit status 143.
 
     Args:
-        init_from: a model folder to start from, e.g. the champion's.
+        init_from: the folder of a model to start from, e.g. the champion's.
         on_step: called after every step, on CUDA a few steps later.
-        make_ranker: builds what is trained, from what Ranker takes; another reader of histories to compare with.
-        make_windows: draws the training windows; others to compare with. Neither is part of what names a run: give each
-            a `work_dir` of its own.
+        make_ranker: builds the ranker, from the arguments of `Ranker`; for comparisons with other models.
+        make_windows: draws the training windows; for comparisons with other windows. Neither is part of a run's
+            fingerprint: give each its own `work_dir`.
 
     Raises:
         DataNotReadyError: a day is not published.
@@ -119,211 +99,195 @@ def train(
     if not days:
         raise LongreelError("no days to train on; expected at least one published day before the evaluated one")
     manifests = [lake.require("samples", day) for day in sorted(days)]
-    device = pick_device(config.training.device)
-    with joined(device) as ranks, repeatable(), _sigterm() as terminated:
-        run = _prepare(
-            config,
+    device = select_device(config.training.device)
+    with init_process_group(device) as ranks, deterministic(), _sigterm_event() as terminated:
+        device = local_device(device) if ranks.size > 1 else device
+        reader = TrainingReader(
             lake,
             manifests,
-            work_dir,
-            init_from,
-            make_ranker,
-            make_windows,
-            ranks,
-            local_device(device) if ranks.size > 1 else device,
+            config.tasks,
+            config.training,
+            rank=ranks.rank,
+            ranks=ranks.size,
+            device=device,
+            make_windows=make_windows,
         )
-        progress = _resume(run)
-        with ProgressPrinter("training", silent=not ranks.is_first) as printer:
-            for stats in _steps(run, progress, terminated):
+        run = _Run(config, reader, manifests, work_dir, init_from, make_ranker, ranks, device)
+        run.resume()
+        with ProgressPrinter("training", silent=not ranks.is_main) as printer:
+            for stats in run.steps(terminated):
                 printer.show(stats)
                 if on_step is not None:
                     on_step(stats)
-        return _finish(run, manifests, progress, out_dir, init_from)
+        return run.finish(out_dir)
 
 
-def _prepare(
+class _Run:
+    """A training run: its fixed parts, and its state, which advances step by step."""
+
+    def __init__(
+        self,
+        config: Config,
+        reader: TrainingReader,
+        manifests: list[Manifest],
+        work_dir: Path,
+        init_from: Path | None,
+        make_ranker: MakeRanker,
+        ranks: DistContext,
+        device: torch.device,
+    ) -> None:
+        self.config, self.reader, self.manifests, self.work_dir = config, reader, manifests, work_dir
+        self.ranks, self.device = ranks, device
+        rows = reader.first_rows()
+        self.ranker = _initial_ranker(config, reader, rows, init_from, make_ranker, device)
+        self.init_digest = None if init_from is None else model_digest(init_from)
+        self.golden_requests = golden.make_requests(rows, config.training.seed)
+        self.total_steps = sum(reader.num_batches(epoch) for epoch in range(config.training.epochs))
+        self.train_step = TrainStep(self.ranker, config.training, self.total_steps, ranks, device)
+        self.state = TrainingState()
+
+    @property
+    def fingerprint(self) -> str:
+        """The identity of this run among others."""
+        data = {manifest.date: manifest.digest for manifest in self.manifests}
+        return training_identity(self.config, data, self.init_digest)
+
+    def resume(self) -> None:
+        """Continue from the newest checkpoint, where there is one; the main rank chooses it for all."""
+        newest = newest_checkpoint(self.work_dir, self.fingerprint) if self.ranks.is_main else None
+        name = self.ranks.broadcast(None if newest is None else newest.name)
+        if name is not None:
+            self.state, tensors = load_state(self.work_dir / name, self.ranker)
+            self.train_step.load(tensors)
+
+    def steps(self, terminated: threading.Event) -> Iterator[StepStats]:
+        """Take every remaining step, and checkpoint; yields each step once its loss is known and finite."""
+        state, step = self.state, self.train_step
+        peak = peak_flops(self.device)
+        throughput = Throughput(None if peak is None else peak * self.ranks.size)
+        monitor = LossMonitor(self.device, self.total_steps, self.work_dir)
+        began = time.monotonic() - state.seconds
+        batches = self.reader.batches(state.reader_state)
+        loader = DeviceLoader(batches, self.ranker.embeddings, self.device, step.pad_fields)
+        with Prefetcher(loader) as prefetched:
+            for batch in prefetched:
+                result = step.run(batch, state.step, terminated.is_set())
+                state.advance(result.rank_batch)
+                state.seconds = time.monotonic() - began
+                throughput.add(result, prefetched.last_wait_s)
+                monitor.add(result)
+
+                is_last = state.step == self.total_steps
+                is_due = state.step % self.config.training.checkpoint_every == 0
+                saves = is_last or is_due or result.stop_requested
+                for checked in monitor.checked(drain=saves):  # raises where a loss is not finite
+                    self._record(checked)
+                    yield self._stats(checked, throughput)
+                if saves:
+                    self._save()
+                if result.stop_requested and not is_last:
+                    log.warning("asked to stop: saved step %d in %s; run again to continue", state.step, self.work_dir)
+                    sys.exit(TERMINATED)
+
+    def _record(self, result: StepResult) -> None:
+        """Add a step to the loss curve, which keeps CURVE_POINTS of them."""
+        if result.step % max(1, self.total_steps // CURVE_POINTS) == 0 or result.step == self.total_steps:
+            self.state.curve.append((result.step, result.loss))
+
+    def _stats(self, result: StepResult, throughput: Throughput) -> StepStats:
+        training = self.config.training
+        factor = learning_rate(result.step - 1, self.total_steps, training.warmup_share)
+        return StepStats(
+            step=result.step,
+            total_steps=self.total_steps,
+            loss=result.loss,
+            gradient_norm=result.gradient_norm,
+            lr=factor * training.learning_rate,
+            mean_window=result.rank_batch.num_events / result.rank_batch.num_requests,
+            peak_memory_mib=peak_memory_mib(self.device),
+            **throughput.rates()._asdict(),
+        )
+
+    def _save(self) -> None:
+        tensors = self.train_step.tensors()
+        if self.ranks.is_main:
+            save_state(self.work_dir, self.fingerprint, self.state, self.ranker, tensors)
+        self.ranks.barrier()
+
+    def finish(self, out_dir: Path) -> TrainResult:
+        """Write the model folder; the result, on every rank."""
+        state, found = self.state, self.train_step.collisions()
+        if self.ranks.is_main:
+            collisions.warn(found)
+            meta = self._meta() | {"collisions": collisions.as_dict(found)}
+            save_model(out_dir, self.ranker, meta, golden.tensors(self.ranker, self.golden_requests, self.device))
+        self.ranks.barrier()
+        last = [loss for _, loss in state.curve[-max(1, len(state.curve) // 10) :]]
+        return TrainResult(
+            model_dir=out_dir,
+            model_digest=model_digest(out_dir),
+            steps=state.step,
+            targets=state.targets,
+            history_tokens=state.history_tokens,
+            final_loss=sum(last) / len(last),
+            seconds=state.seconds,
+            curve=tuple(state.curve),
+            collisions=tuple(found),
+            windows=distribution(self.reader.windows, self.reader.drawn_windows().ravel()),
+        )
+
+    def _meta(self) -> dict[str, Any]:
+        return {
+            "data_watermark": self.manifests[-1].date,
+            "days": {manifest.date: manifest.digest for manifest in self.manifests},
+            "config_digest": self.config.digest(),
+            "fingerprint": self.fingerprint,
+            "init_digest": self.init_digest,
+            "training": asdict(self.config.training),
+            "training_mean_window": self.config.training.window_mean,
+            "user_features": self.manifests[-1].details.get("user_features"),
+            "steps": self.state.step,
+            "targets": self.state.targets,
+            "history_tokens": self.state.history_tokens,
+        }
+
+
+def _initial_ranker(
     config: Config,
-    lake: Lake,
-    manifests: list[Manifest],
-    work_dir: Path,
+    reader: TrainingReader,
+    rows: SampleRows,
     init_from: Path | None,
     make_ranker: MakeRanker,
-    make_windows: MakeWindows,
-    ranks: Ranks,
     device: torch.device,
-) -> _Run:
-    settings = config.training
-    reader = TrainingReader(
-        lake,
-        manifests,
-        config.tasks,
-        settings,
-        rank=ranks.rank,
-        ranks=ranks.size,
-        device=device,
-        make_windows=make_windows,
-    )
-    some = reader.first_rows()
-    torch.manual_seed(settings.seed)
-    ranker = make_ranker(config.model, config.tasks, some.user_features.shape[1])
+) -> Ranker:
+    """The ranker before its first step, on its device, compiled as the settings say."""
+    torch.manual_seed(config.training.seed)
+    ranker = make_ranker(config.model, config.tasks, rows.user_features.shape[1])
     if init_from is None:
         ranker.set_prior(reader.label_rates())
     else:
-        ranker = _champion(init_from, ranker)
+        ranker = _same_shape(init_from, ranker)
     ranker.to(device).train()
-    if settings.recompute:
-        recompute_layers(ranker)
-    if wants_compile(settings, device):
+    if config.training.activation_checkpointing:
+        checkpoint_activations(ranker)
+    if wants_compile(config.training, device):
         compile_blocks(ranker)
-        compile_now(ranker, some, device)
-    data = {manifest.date: manifest.digest for manifest in manifests}
-    start = model_digest(init_from) if init_from is not None else None
-    total_steps = sum(reader.num_batches(epoch) for epoch in range(settings.epochs))
-    return _Run(
-        config=config,
-        reader=reader,
-        stepper=Stepper(ranker, settings, total_steps, ranks, device),
-        ranks=ranks,
-        device=device,
-        total_steps=total_steps,
-        fingerprint=training_identity(config, data, start),
-        work_dir=work_dir,
-        probe=golden.made_up(some, settings.seed),
-    )
+        compile_now(ranker, rows, device)
+    return ranker
 
 
-def _champion(folder: Path, wanted: Ranker) -> Ranker:
-    champion, _ = load_model(folder)
-    here, there = ((r.config, r.tasks, r.num_user_features) for r in (wanted, champion))
-    if here != there:
-        raise LongreelError(f"cannot start from {folder}: it was built as {there}, this run asks for {here}")
-    return champion
-
-
-def _resume(run: _Run) -> Progress:
-    """Go on from the newest checkpoint, the same on all ranks; the first one tells which."""
-    found = newest_checkpoint(run.work_dir, run.fingerprint) if run.ranks.is_first else None
-    name = run.ranks.tell(None if found is None else found.name)
-    if name is None:
-        return Progress()
-    progress, state = load_state(run.work_dir / name, run.ranker)
-    run.stepper.load(state)
-    return progress
-
-
-def _save(run: _Run, progress: Progress) -> None:
-    state = run.stepper.tensors()
-    if run.ranks.is_first:
-        save_state(run.work_dir, run.fingerprint, progress, run.ranker, state)
-    run.ranks.wait()
-
-
-def _steps(run: _Run, progress: Progress, terminated: threading.Event) -> Iterator[StepStats]:
-    """Take every remaining step, updating `progress`, and save as often as asked; tell of steps once they are known."""
-    peak = peak_flops(run.device)
-    meter = Meter(None if peak is None else peak * run.ranks.size)
-    guard = Guard(run.device, run.total_steps, run.work_dir)
-    began = time.monotonic() - progress.seconds
-    shares = run.reader.shares(progress.position)
-    with Prefetcher(feed(shares, run.ranker.embeddings, run.device, run.stepper.fill)) as batches:
-        stream = iter(batches)
-        while True:
-            asked = time.monotonic()
-            fed = next(stream, None)
-            waited = time.monotonic() - asked
-            if fed is None:
-                return
-            share = fed.share
-            outcome = run.stepper.take(fed, progress.step, terminated.is_set())
-            progress.step, progress.position = progress.step + 1, share.position
-            progress.targets += share.num_targets
-            progress.history_tokens += share.num_events
-            guard.add(progress.step, outcome.loss, outcome.gradient_norm, share)
-            tokens = share.num_targets + share.num_events
-            meter.add(targets=share.num_targets, tokens=tokens, flops=outcome.flops, waited_s=waited)
-            last = progress.step == run.total_steps
-            due = last or outcome.stop or progress.step % run.config.training.checkpoint_every == 0
-            progress.seconds = time.monotonic() - began
-            for taken in guard.known(everything=due):
-                _note(run, progress, taken)
-                yield _stats(run, taken, meter)
-            if due:  # whatever was not finite has been raised by now
-                _save(run, progress)
-            if outcome.stop and not last:
-                log.warning("asked to stop: saved step %d in %s; run again to go on", progress.step, run.work_dir)
-                sys.exit(TERMINATED)
-
-
-def _note(run: _Run, progress: Progress, taken: Taken) -> None:
-    if taken.step % max(1, run.total_steps // CURVE_POINTS) == 0 or taken.step == run.total_steps:
-        progress.curve.append((taken.step, taken.loss))
-
-
-def _stats(run: _Run, taken: Taken, meter: Meter) -> StepStats:
-    training, rates = run.config.training, meter.rates()
-    factor = learning_rate(taken.step - 1, run.total_steps, training.warmup_share)
-    return StepStats(
-        step=taken.step,
-        total_steps=run.total_steps,
-        loss=taken.loss,
-        gradient_norm=taken.gradient_norm,
-        lr=factor * training.learning_rate,
-        targets_per_s=rates.targets_per_s,
-        tokens_per_s=rates.tokens_per_s,
-        mean_window=taken.share.num_events / taken.share.num_requests,
-        data_wait_share=rates.data_wait_share,
-        flop_utilisation=rates.flop_utilisation,
-        peak_memory_mib=peak_memory_mib(run.device),
-    )
-
-
-def _finish(
-    run: _Run, manifests: list[Manifest], progress: Progress, out_dir: Path, init_from: Path | None
-) -> TrainResult:
-    found = run.stepper.collisions()
-    if run.ranks.is_first:
-        collisions.warn(found)
-        save_model(
-            out_dir,
-            run.ranker,
-            _meta(run, manifests, progress, init_from) | {"collisions": collisions.described(found)},
-            golden.answered(run.ranker, run.probe, run.device),
-        )
-    run.ranks.wait()
-    last = [loss for _, loss in progress.curve[-max(1, len(progress.curve) // 10) :]]
-    return TrainResult(
-        model_dir=out_dir,
-        model_digest=model_digest(out_dir),
-        steps=progress.step,
-        targets=progress.targets,
-        history_tokens=progress.history_tokens,
-        final_loss=sum(last) / len(last),
-        seconds=progress.seconds,
-        curve=tuple(progress.curve),
-        collisions=tuple(found),
-        windows=run.reader.reads()[1],
-    )
-
-
-def _meta(run: _Run, manifests: list[Manifest], progress: Progress, init_from: Path | None) -> dict[str, Any]:
-    return {
-        "data_watermark": manifests[-1].date,
-        "days": {manifest.date: manifest.digest for manifest in manifests},
-        "config_digest": run.config.digest(),
-        "fingerprint": run.fingerprint,
-        "init_digest": model_digest(init_from) if init_from is not None else None,
-        "training": asdict(run.config.training),
-        "training_mean_window": run.config.training.window_mean,
-        "user_features": manifests[-1].details.get("user_features"),
-        "steps": progress.step,
-        "targets": progress.targets,
-        "history_tokens": progress.history_tokens,
-    }
+def _same_shape(folder: Path, ranker: Ranker) -> Ranker:
+    """The saved model of a folder, if it has the shape of `ranker`."""
+    saved, _ = load_model(folder)
+    expected, actual = ((r.config, r.tasks, r.num_user_features) for r in (ranker, saved))
+    if expected != actual:
+        raise LongreelError(f"cannot start from {folder}: it was built as {actual}, this run expects {expected}")
+    return saved
 
 
 @contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; only the main thread can listen."""
+def _sigterm_event() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets; outside the main thread, which alone receives signals, it stays unset."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

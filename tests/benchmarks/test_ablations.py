@@ -36,7 +36,7 @@ def test_what_was_drawn_stands_beside_what_was_configured() -> None:
 def test_windows_that_grow_keep_the_mean_and_a_requests_place_among_them(growth: float) -> None:
     index = np.arange(200_000)
     for shape in ("uniform", "fixed"):
-        sampler = windows_of(shape)(replace(CONFIG, window_growth=growth))
+        sampler = windows_of(shape)(replace(CONFIG, window_curriculum=growth))
         first, second = (sampler.sample(0, index, phase) for phase in (0, 1))
         assert second.mean() == pytest.approx(growth * first.mean(), rel=0.03)
         assert (first.mean() + second.mean()) / 2 == pytest.approx(2_048, rel=0.02)

@@ -14,8 +14,8 @@ from longreel.model.data.batch import RequestBatch
 from longreel.model.data.hashing import bucket
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.embeddings import Embeddings
-from longreel.model.training.collisions import Collisions, RowCensus, warn
-from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.collisions import CollisionCounter, Collisions, warn
+from longreel.model.training.device_loader import RowLookup
 
 CPU = torch.device("cpu")
 
@@ -26,8 +26,8 @@ def batches(sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
     return [rows.pack(np.arange(rows.num_requests), 48) for rows in made]
 
 
-def census_of(embeddings: Embeddings, batches: list[RequestBatch]) -> RowCensus:
-    finders, census = RowFinders(embeddings, CPU), RowCensus(embeddings.ids, CPU)
+def census_of(embeddings: Embeddings, batches: list[RequestBatch]) -> CollisionCounter:
+    finders, census = RowLookup(embeddings, CPU), CollisionCounter(embeddings.ids, CPU)
     for batch in batches:
         census.count(finders(batch))
     return census
@@ -59,7 +59,7 @@ def test_census_does_not_depend_on_order_and_merges_what_ranks_saw(config: Confi
     other = census_of(embeddings, batches[::-1])
     assert whole.report() == other.report()
     one, two = (census_of(embeddings, [batch]) for batch in batches)
-    merged = RowCensus(embeddings.ids, CPU)
+    merged = CollisionCounter(embeddings.ids, CPU)
     merged.load({
         "low": torch.minimum(one.low, two.low),
         "high": torch.maximum(one.high, two.high),

@@ -14,8 +14,8 @@ from longreel.contracts.config import Config
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker, ranking_loss
-from longreel.model.training.compile import compile_blocks, compile_now, recompute_layers, wants_compile
-from longreel.model.training.device_loader import RowFinders
+from longreel.model.training.compile import checkpoint_activations, compile_blocks, compile_now, wants_compile
+from longreel.model.training.device_loader import RowLookup
 
 TASKS = ("click", "like")
 
@@ -24,7 +24,7 @@ TASKS = ("click", "like")
 def batches(config: Config, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
     """Of many shapes: other numbers of requests, events and targets."""
     rows = sample_rows(3)
-    finders = RowFinders(Ranker(config.model, TASKS, 2).embeddings, torch.device("cpu"))
+    finders = RowLookup(Ranker(config.model, TASKS, 2).embeddings, torch.device("cpu"))
     sizes = [(12, 48), (30, 16), (7, 8), (40, 64), (23, 24), (35, 40)]
     return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
 
@@ -98,7 +98,7 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients(
     config: Config, batches: list[RequestBatch], compiled: bool
 ) -> None:
     plain, recomputed = pair(replace(config, model=replace(config.model, identity=())))
-    recompute_layers(recomputed)
+    checkpoint_activations(recomputed)
     assert kept_bytes(recomputed, batches[3]) < 0.75 * kept_bytes(plain, batches[3])
     if compiled:
         compile_blocks(recomputed, backend="aot_eager")

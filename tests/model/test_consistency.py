@@ -83,7 +83,7 @@ def test_a_model_that_was_not_saved_as_it_was_in_memory_fails(
         weight = ranker.get_parameter(name)
         weight.add_(1e-3 * torch.randn_like(weight))
     save_model(tmp_path / "other", ranker, meta)
-    (tmp_path / "other" / "reference.safetensors").write_bytes((model_dir / "reference.safetensors").read_bytes())
+    (tmp_path / "other" / "golden.safetensors").write_bytes((model_dir / "golden.safetensors").read_bytes())
     again, _ = load_model(tmp_path / "other")
     assert verdicts(again, tmp_path / "other", rows) == {IN_MEMORY: False, ONE_ROW: True}
 
@@ -144,7 +144,7 @@ def asked(model_dir: Path) -> RequestBatch:
 def test_half_precision_lies_within_what_rounding_may_do_and_near_it(model_dir: Path, asked: RequestBatch) -> None:
     ranker, _ = load_model(model_dir)
     for batch in (asked, one_row_per_target(asked)):
-        exact = golden.exact_logits(ranker, batch, CPU)
+        exact = golden.float32_logits(ranker, batch, CPU)
         gap, allowed = np.abs(in_bf16(ranker, batch) - exact).max(), rounding(ranker, exact, torch.bfloat16)
         assert allowed / 20 < gap < allowed
         assert allowed < 0.1 * exact.std()
@@ -169,25 +169,25 @@ def test_a_broken_kernel_is_further_off_than_rounding(
 ) -> None:
     """As a fused kernel might be: its softmax too sharp, its norm's weight wrong, a layer lost."""
     ranker, _ = load_model(model_dir)
-    exact = golden.exact_logits(ranker, asked, CPU)
+    exact = golden.float32_logits(ranker, asked, CPU)
     allowed = rounding(ranker, exact, torch.bfloat16)
     with torch.no_grad():
         breaks(ranker)
     assert not compared("", in_bf16(ranker, asked), exact, allowed).passed
 
 
-def test_made_up_requests_are_of_known_items_and_of_nobody(sample_rows: Callable[..., SampleRows]) -> None:
+def test_golden_requests_hold_known_items_and_no_users_history(sample_rows: Callable[..., SampleRows]) -> None:
     rows = sample_rows(3)
-    batch = golden.made_up(rows, 0)
+    batch = golden.make_requests(rows, 0)
     assert set(batch.history["item_id"].tolist()) <= set(rows.target["item_id"].tolist())
     lengths = batch.history_offsets.diff()
-    assert (batch.num_requests, lengths.min(), lengths.max()) == (golden.FEW[0], 0, golden.FEW[1])
+    assert (batch.num_requests, lengths.min(), lengths.max()) == (golden.KEPT_SIZES[0], 0, golden.KEPT_SIZES[1])
     for start, stop in zip(batch.history_offsets[:-1].tolist(), batch.history_offsets[1:].tolist(), strict=True):
         times = batch.history["time_ms"][start:stop]
         assert (times.diff() >= 0).all()
         assert (times < golden.NOW_MS).all()
     theirs = rows.history["time_ms"]
     assert not set(batch.history["time_ms"].tolist()) & set(theirs.tolist())
-    again: dict[str, Tensor] = golden.made_up(rows, 0).history
+    again: dict[str, Tensor] = golden.make_requests(rows, 0).history
     assert all(torch.equal(again[name], values) for name, values in batch.history.items())
-    assert not torch.equal(golden.made_up(rows, 1).history["item_id"][:100], batch.history["item_id"][:100])
+    assert not torch.equal(golden.make_requests(rows, 1).history["item_id"][:100], batch.history["item_id"][:100])

@@ -14,9 +14,9 @@ from longreel.lake.table import Lake
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.cuda_graphs import GraphedBackward, loss_and_gradients, wants_graphs
-from longreel.model.training.device import repeatable
-from longreel.model.training.device_loader import RowFinders
-from longreel.model.training.padding import fill_up
+from longreel.model.training.device import deterministic
+from longreel.model.training.device_loader import RowLookup
+from longreel.model.training.padding import pad_to_bucket
 from longreel.model.training.train import train
 
 TASKS = ("click", "like")
@@ -27,8 +27,8 @@ def test_graphs_are_for_cuda_alone(config: Config) -> None:
     asked = config.training
     assert wants_graphs(asked, torch.device("cuda"))
     assert not wants_graphs(asked, torch.device("cpu"))
-    assert not wants_graphs(replace(asked, recompute=True), torch.device("cuda"))
-    assert not wants_graphs(replace(asked, graphs=False), torch.device("cuda"))
+    assert not wants_graphs(replace(asked, activation_checkpointing=True), torch.device("cuda"))
+    assert not wants_graphs(replace(asked, cuda_graphs=False), torch.device("cuda"))
 
 
 @on_a_gpu
@@ -38,14 +38,14 @@ def test_replays_give_the_gradients_of_launches(
 ) -> None:
     device = torch.device("cuda")
     ranker = Ranker(replace(config.model, match_counts=counted), TASKS, 2).to(device).train()  # with dropout
-    parameters, rows, finders = list(ranker.parameters()), sample_rows(3), RowFinders(ranker.embeddings, device)
+    parameters, rows, finders = list(ranker.parameters()), sample_rows(3), RowLookup(ranker.embeddings, device)
     tables = {id(p) for p in ranker.table_parameters()}
     graphed = GraphedBackward(ranker, [*ranker.table_parameters(), *ranker.dense_parameters()])
     sizes = [(3, 48), (30, 16), (4, 48), (40, 64), (3, 48), (29, 16)]
-    with repeatable():
+    with deterministic():
         for seed, (n, window) in enumerate(sizes):
             batch = finders(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
-            filled = fill_up(batch, config.model.identity, batch.num_targets)
+            filled = pad_to_bucket(batch, config.model.identity, batch.num_targets)
             assert batch.rows is not None
             loss = graphed(filled, batch.rows, seed)
             torch.manual_seed(seed)
@@ -59,14 +59,14 @@ def test_replays_give_the_gradients_of_launches(
                     assert torch.equal(p.grad._indices(), gradient._indices()[:, :rows_of_batch])
                 else:
                     assert torch.equal(p.grad, gradient)
-    assert 0 < len(graphed._recorded) < len(sizes)
+    assert 0 < len(graphed._graphs) < len(sizes)
 
 
 @on_a_gpu
 def test_a_training_by_graphs_repeats_itself_also_after_a_resume(
     config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
-    settings = replace(config, training=replace(config.training, graphs=True, device="cuda", compile="off"))
+    settings = replace(config, training=replace(config.training, cuda_graphs=True, device="cuda", compile="off"))
 
     def stop_at(step: int) -> Callable[[object], None]:
         def look(stats: object) -> None:
@@ -79,7 +79,7 @@ def test_a_training_by_graphs_repeats_itself_also_after_a_resume(
     with pytest.raises(InterruptedError):
         train(settings, lake, days, tmp_path / "b", tmp_path / "b-model", on_step=stop_at(8))
     resumed = train(settings, lake, days, tmp_path / "b", tmp_path / "b-model")
-    eager = replace(settings, training=replace(settings.training, graphs=False))
+    eager = replace(settings, training=replace(settings.training, cuda_graphs=False))
     launched = train(eager, lake, days, tmp_path / "c", tmp_path / "c-model")
     assert whole.model_digest == resumed.model_digest
     assert whole.final_loss == pytest.approx(launched.final_loss, rel=0.02)

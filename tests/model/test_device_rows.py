@@ -12,9 +12,10 @@ from longreel.contracts.errors import LongreelError
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
-from longreel.model.data.reader import Position, TrainingReader
+from longreel.model.data.reader import ReaderState, TrainingReader
+from longreel.model.data.row_groups import read_rows
 from longreel.model.data.samples import SampleRows
-from longreel.model.evaluation.batch_scoring import day_groups, read_rows
+from longreel.model.evaluation.batch_scoring import day_groups
 
 TASKS = ("click", "like")
 DEVICES = [
@@ -78,6 +79,6 @@ def test_a_reader_on_a_card_reads_what_one_on_the_host_reads(lake: Lake, days: l
         TrainingReader(lake, manifests, TASKS, config.training, device=torch.device(device))
         for device in ("cpu", "cuda")
     )
-    for one, other in zip(host.shares(Position(batch=1)), card.shares(Position(batch=1)), strict=True):
-        assert one.position == other.position
+    for one, other in zip(host.batches(ReaderState(batch=1)), card.batches(ReaderState(batch=1)), strict=True):
+        assert one.next_state == other.next_state
         assert_same(one.batch, other.batch)

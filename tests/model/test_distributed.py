@@ -107,7 +107,7 @@ def test_ranks_without_a_request_wait_for_nobody(config: Config, lake: Lake, day
     day = days[:1]
     alone = train(few, lake, day, tmp_path / "work-alone", tmp_path / "model-alone")
     last = TrainingReader(lake, [lake.require("samples", day[0])], few.tasks, few.training, rank=2, ranks=3)
-    assert any(share.batch.num_requests == 0 for share in last.shares())
+    assert any(share.batch.num_requests == 0 for share in last.batches())
     finish(launch(3, few, lake, day, tmp_path / "three"))
     assert_like(alone, tmp_path / "three", 3)
 

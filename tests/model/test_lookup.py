@@ -14,7 +14,7 @@ from longreel.contracts.schemas import HISTORY_FIELDS
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch, segment_ids
 from longreel.model.data.hashing import bucket, mix64
-from longreel.model.data.lookup import RowFinder, gather_rows
+from longreel.model.data.lookup import RowDeduplicator, gather_rows
 from longreel.model.data.reader import TrainingReader
 from longreel.model.nn.context import BITS, _ContextSum, context_sum
 from longreel.model.nn.embeddings import (
@@ -27,7 +27,7 @@ from longreel.model.nn.embeddings import (
     position_bucket,
 )
 from longreel.model.nn.ranker import Ranker, ranking_loss
-from longreel.model.training.device_loader import RowFinders, feed
+from longreel.model.training.device_loader import DeviceLoader, RowLookup
 
 TASKS = ("click", "like")
 
@@ -92,7 +92,7 @@ def test_embeddings_equal_their_slow_twin_in_values_and_gradients(
 ) -> None:
     expected = outcome(embeddings, slow_twin(embeddings, batch))
     if ahead:
-        batch = RowFinders(embeddings, torch.device("cpu"))(batch)
+        batch = RowLookup(embeddings, torch.device("cpu"))(batch)
         assert batch.rows is not None
         assert batch.rows.unique is not None
         assert len(batch.rows.unique) < batch.rows.history.numel() + batch.rows.target.numel()
@@ -128,7 +128,7 @@ def test_product_and_gather_give_the_same_context_sum_and_gradients() -> None:
 
 
 def test_finder_numbers_distinct_rows_in_order() -> None:
-    finder = RowFinder(50, torch.device("cpu"))
+    finder = RowDeduplicator(50, torch.device("cpu"))
     for seed in range(3):  # nothing is left over from the call before
         rng = np.random.default_rng(seed)
         lookups = [rng.integers(0, 50, size) for size in ((9, 3), (4, 3), (0, 3))]
@@ -149,7 +149,7 @@ def test_gradient_of_gathered_rows_holds_those_rows_alone() -> None:
 
 def test_model_gives_the_same_with_rows_found_ahead(config: Config, batch: RequestBatch) -> None:
     ranker = Ranker(config.model, TASKS, 2).eval()
-    ahead = RowFinders(ranker.embeddings, torch.device("cpu"))(batch)
+    ahead = RowLookup(ranker.embeddings, torch.device("cpu"))(batch)
     one, other = ranker(batch), ranker(ahead)
     torch.testing.assert_close(one, other)
     ranking_loss(other, batch.labels).backward()
@@ -166,8 +166,8 @@ def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
     manifests = [lake.require("samples", day) for day in days]
     on_cpu, on_cuda = (
         list(
-            feed(
-                TrainingReader(lake, manifests, TASKS, config.training, device=device).shares(),
+            DeviceLoader(
+                TrainingReader(lake, manifests, TASKS, config.training, device=device).batches(),
                 embeddings.to(device),
                 device,
             )
@@ -175,7 +175,7 @@ def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
         for device in (torch.device("cpu"), cuda)
     )
     for one, other in zip(on_cpu, on_cuda, strict=True):
-        expected, found = one.take(), other.take().to("cpu")
+        expected, found = one.on_current_stream(), other.on_current_stream().to("cpu")
         assert expected.rows is not None
         assert found.rows is not None
         for name in (

@@ -18,8 +18,8 @@ from longreel.model.nn.match_counts import HORIZONS_MS, MatchCounts, horizons_of
 from longreel.model.nn.ranker import Ranker, ranking_loss
 from longreel.model.training.checkpoint import load_model, save_model
 from longreel.model.training.cuda_graphs import loss_and_gradients
-from longreel.model.training.device_loader import RowFinders
-from longreel.model.training.padding import fill_up
+from longreel.model.training.device_loader import RowLookup
+from longreel.model.training.padding import pad_to_bucket
 
 TASKS = ("click", "like")
 HOUR = 3_600_000
@@ -216,12 +216,12 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(
 ) -> None:
     ranker, rows = made(counting, dropout=0.0).train(), sample_rows(3)
     for n, window in ((3, 48), (30, 16), (1, 64)):
-        batch = RowFinders(ranker.embeddings, CPU)(rows.pack(np.arange(3, 3 + n), window, TASKS))
+        batch = RowLookup(ranker.embeddings, CPU)(rows.pack(np.arange(3, 3 + n), window, TASKS))
         batch = replace(batch, labels=batch.labels.double())
         ranker.zero_grad()
         loss = ranking_loss(ranker(batch), batch.labels)
         loss.backward()
-        filled = fill_up(batch, ranker.config.identity, batch.num_targets)
+        filled = pad_to_bucket(batch, ranker.config.identity, batch.num_targets)
         assert filled.batch.rows is not None
         assert filled.batch.rows.match_counts is not None
         assert len(filled.batch.rows.match_counts) == filled.shape.targets

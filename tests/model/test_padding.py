@@ -11,12 +11,12 @@ import torch
 from longreel.contracts.config import Config
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.reader import Largest, TrainingReader
+from longreel.model.data.reader import ShapeLimits, TrainingReader
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker, ranking_loss
 from longreel.model.training.cuda_graphs import loss_and_gradients
-from longreel.model.training.device_loader import RowFinders
-from longreel.model.training.padding import Shape, fill_up, round_up
+from longreel.model.training.device_loader import RowLookup
+from longreel.model.training.padding import Shape, pad_to_bucket, round_up
 
 TASKS = ("click", "like")
 
@@ -28,7 +28,7 @@ def ranker(config: Config) -> Ranker:
 
 @pytest.fixture
 def batches(ranker: Ranker, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
-    rows, finders = sample_rows(3), RowFinders(ranker.embeddings, torch.device("cpu"))
+    rows, finders = sample_rows(3), RowLookup(ranker.embeddings, torch.device("cpu"))
     sizes = [(3, 48), (30, 16), (7, 8), (40, 64), (1, 64)]
     return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
 
@@ -44,7 +44,7 @@ def test_sizes_are_rounded_up_a_little_and_to_few_values(steps: int) -> None:
 
 def test_a_filled_batch_is_a_batch_of_its_shape(batches: list[RequestBatch]) -> None:
     for batch in batches:
-        filled, shape = fill_up(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch, Largest())
+        filled, shape = pad_to_bucket(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch, ShapeLimits())
         assert (filled.num_requests, filled.num_events, filled.num_targets) == (
             shape.requests,
             shape.events,
@@ -67,7 +67,7 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
         loss = ranking_loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
         loss.backward()
         found, gradients = loss_and_gradients(
-            ranker, list(ranker.parameters()), fill_up(batch, ranker.config.identity, 2 * batch.num_targets)
+            ranker, list(ranker.parameters()), pad_to_bucket(batch, ranker.config.identity, 2 * batch.num_targets)
         )
         torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=0)
         rows = batch.rows
@@ -90,18 +90,18 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
 def test_batches_of_an_epoch_have_few_shapes(lake: Lake, days: list[date], config: Config, ranker: Ranker) -> None:
     """They differ in what is work alone; and no batch is larger than the largest is said to be."""
     reader = TrainingReader(lake, [lake.require("samples", day) for day in days], TASKS, config.training)
-    finders = RowFinders(ranker.embeddings, torch.device("cpu"))
+    finders = RowLookup(ranker.embeddings, torch.device("cpu"))
     own, shapes, sizes = set(), set(), []
-    for share in reader.shares():
-        if share.position.epoch:
+    for share in reader.batches():
+        if share.next_state.epoch:
             break
-        batch, largest = finders(share.batch), share.largest
+        batch, largest = finders(share.batch), share.limits
         sizes.append((batch.num_requests, batch.num_targets, batch.max_history, batch.max_targets))
         shape = Shape.of(batch, largest)
-        own.add(Shape.of(batch, Largest()))
+        own.add(Shape.of(batch, ShapeLimits()))
         shapes.add(replace(shape, events=0, rows=0, user_rows=0))
         assert (largest.requests, largest.targets) >= (batch.num_requests, batch.num_targets)
-        filled = fill_up(batch, ("item_id",), share.num_targets, largest)
+        filled = pad_to_bucket(batch, ("item_id",), share.num_targets, largest)
         assert filled.shape == shape
         assert filled.batch.num_targets == shape.targets
     assert tuple(map(max, zip(*sizes, strict=True))) == (

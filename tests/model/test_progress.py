@@ -1,11 +1,13 @@
-"""Rates are over the newest steps; a line says what there is to say, and only the first rank speaks."""
+"""Rates are over the newest steps; a line shows what is known, and only the main rank prints."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from longreel.model.training import progress
-from longreel.model.training.progress import RECENT, Meter, ProgressPrinter, StepStats, describe
+from longreel.model.training import throughput
+from longreel.model.training.progress import ProgressPrinter, StepStats, describe
+from longreel.model.training.throughput import RECENT, Throughput
 
 STATS = StepStats(
     step=3,
@@ -21,29 +23,31 @@ STATS = StepStats(
     peak_memory_mib=100.0,
 )
 
+STEP = SimpleNamespace(rank_batch=SimpleNamespace(num_targets=10, num_events=90), flops=1e5)
+
 
 def test_rates_forget_what_is_more_than_the_newest_steps_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    meter = Meter(peak=1e6)
+    monkeypatch.setattr(throughput.time, "monotonic", lambda: now[0])
+    meter = Throughput(peak=1e6)
     for _ in range(5):  # slow ones, as those that compile are
         now[0] += 10.0
-        meter.add(targets=10, tokens=100, flops=1e5, waited_s=5.0)
+        meter.add(STEP, waited_s=5.0)
     assert meter.rates() == (1.0, 10.0, 0.01, 0.5)
     for _ in range(RECENT):
         now[0] += 0.5
-        meter.add(targets=10, tokens=100, flops=1e5, waited_s=0.005)
+        meter.add(STEP, waited_s=0.005)
     assert meter.rates() == pytest.approx((20.0, 200.0, 0.2, 0.01))
-    assert Meter(peak=None).rates().flop_utilisation is None
+    assert Throughput(peak=None).rates().flop_utilisation is None
 
 
 def test_a_line_names_the_utilisation_only_where_the_peak_is_known() -> None:
     assert "MFU" not in describe(STATS)
     assert "MFU 42.0%" in describe(replace(STATS, flop_utilisation=0.42))
-    assert "waiting for data 1.2%" in describe(STATS)
+    assert "data wait 1.2%" in describe(STATS)
 
 
-def test_only_the_first_rank_speaks(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_main_rank_prints(capsys: pytest.CaptureFixture[str]) -> None:
     for silent in (False, True):
         with ProgressPrinter("training", silent=silent) as printer:
             printer.show(STATS)

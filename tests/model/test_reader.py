@@ -17,10 +17,13 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, AddedColumn, added_column
 from longreel.lake.table import Lake
 from longreel.model.data import reader as reader_module
+from longreel.model.data import row_groups as row_groups_module
 from longreel.model.data import samples as samples_module
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.reader import Position, RowGroup, TrainingReader, deal, even_pools
+from longreel.model.data.reader import ReaderState, TrainingReader, balance_by_tokens, even_buffers
+from longreel.model.data.row_groups import RowGroup
 from longreel.model.data.samples import SampleRows
+from longreel.model.data.windows import distribution
 
 TASKS = ("click", "like")
 
@@ -55,14 +58,14 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
     assert len(naive) == reader.num_requests
     for epoch in range(2):
         seen: list[tuple[int, int]] = []
-        for share in reader.shares(Position(epoch=epoch)):
+        for share in reader.batches(ReaderState(epoch=epoch)):
             batch = share.batch
             windows = reader.windows.sample(epoch, batch.request_index.numpy())
             for b in range(batch.num_requests):
                 key = (int(batch.user_id[b]), int(batch.request_time_ms[b]))
                 seen.append(key)
                 _assert_request(batch, b, naive[key], int(windows[b]))
-            if share.position == Position(epoch=epoch + 1):
+            if share.next_state == ReaderState(epoch=epoch + 1):
                 break
         assert sorted(seen) == sorted(naive)
 
@@ -71,14 +74,14 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
 def test_windows_grow_in_the_second_half_of_all_requests(
     lake: Lake, days: list[date], config: Config, epochs: int
 ) -> None:
-    training = replace(config.training, epochs=epochs, window_growth=3.0)
+    training = replace(config.training, epochs=epochs, window_curriculum=3.0)
     manifests = [lake.require("samples", day) for day in days]
     reader = TrainingReader(lake, manifests, TASKS, training)
     half, read = epochs * reader.num_requests // 2, 0
-    shares = list(reader.shares())
+    shares = list(reader.batches())
     stages: list[int] = []
     for share in shares:
-        epoch = share.position.epoch if share.position.batch else share.position.epoch - 1
+        epoch = share.next_state.epoch if share.next_state.batch else share.next_state.epoch - 1
         stage = int(read >= half)
         stages.append(stage)
         read += share.num_requests
@@ -86,17 +89,18 @@ def test_windows_grow_in_the_second_half_of_all_requests(
         index = share.batch.request_index.numpy()
         windows = reader.windows.sample(epoch, index, stage)
         assert (share.batch.history_offsets.diff().numpy() == np.minimum(reader.events[index], windows)).all()
-        assert share.largest.max_history >= share.batch.max_history
-        assert share.largest.requests >= share.num_requests
+        assert share.limits.max_history >= share.batch.max_history
+        assert share.limits.requests >= share.num_requests
     assert read == epochs * reader.num_requests
     assert set(stages) == {0, 1}
-    seen, told = reader.reads()
-    assert seen.sum() == sum(share.num_events for share in shares)
-    assert told["drawn_mean"] == pytest.approx(told["configured_mean"], rel=0.1)
+    drawn = reader.drawn_windows()
+    assert np.minimum(reader.events, drawn).sum() == sum(batch.num_events for batch in shares)
+    windows = distribution(reader.windows, drawn.ravel())
+    assert windows["drawn_mean"] == pytest.approx(windows["configured_mean"], rel=0.1)
     again = TrainingReader(lake, manifests, TASKS, training)
     for at in (0, len(shares) // 2, len(shares) - 2):  # resumed after any batch, it reads the same
-        rest = list(again.shares(shares[at].position))
-        assert [share.position for share in rest] == [share.position for share in shares[at + 1 :]]
+        rest = list(again.batches(shares[at].next_state))
+        assert [share.next_state for share in rest] == [share.next_state for share in shares[at + 1 :]]
         for ours, theirs in zip(rest, shares[at + 1 :], strict=True):
             assert torch.equal(ours.batch.request_index, theirs.batch.request_index)
             assert torch.equal(ours.batch.history_offsets, theirs.batch.history_offsets)
@@ -121,7 +125,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
     manifests = [lake.require("samples", day) for day in days]
     reader = TrainingReader(lake, manifests, TASKS, config.training, make_windows=windows_of(part=part))
     naive, shifted = naive_requests(lake, days), 0
-    for batch in (share.batch for share in reader.shares(Position(epoch=1))):
+    for batch in (share.batch for share in reader.batches(ReaderState(epoch=1))):
         windows = reader.windows.sample(1, batch.request_index.numpy())
         for b in range(batch.num_requests):
             whole = naive[int(batch.user_id[b]), int(batch.request_time_ms[b])]["history"]["time_ms"]
@@ -137,7 +141,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
 
 def test_no_event_at_or_after_its_request(reader: TrainingReader) -> None:
     events = 0
-    for batch in (share.batch for share in reader.shares()):
+    for batch in (share.batch for share in reader.batches()):
         request = torch.repeat_interleave(batch.request_time_ms, batch.history_offsets.diff())
         assert (batch.history["time_ms"] < request).all()
         events += batch.num_events
@@ -154,24 +158,24 @@ def assert_equal(one: RequestBatch, other: RequestBatch) -> None:
 def test_reading_resumes_exactly_from_every_position(
     lake: Lake, days: list[date], config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reader_module, "POOL_BYTES", 150_000)  # several pools an epoch
+    monkeypatch.setattr(reader_module, "BUFFER_BYTES", 150_000)  # several pools an epoch
     manifests = [lake.require("samples", day) for day in days]
     made = [TrainingReader(lake, manifests, TASKS, config.training) for _ in range(2)]
-    whole = list(made[0].shares())
+    whole = list(made[0].batches())
     sizes = [len(pool.bounds) - 1 for pool in made[0]._plan(1)]
     assert len(sizes) > 1
     assert min(sizes) > 1
     assert len(whole) == made[0].num_batches(0) + made[0].num_batches(1)
-    starts = [Position(), *(share.position for share in whole)]
+    starts = [ReaderState(), *(share.next_state for share in whole)]
     for at in range(0, len(whole), 3):
-        for one, other in zip(made[1].shares(starts[at]), whole[at:], strict=True):
-            assert one.position == other.position
+        for one, other in zip(made[1].batches(starts[at]), whole[at:], strict=True):
+            assert one.next_state == other.next_state
             assert_equal(one.batch, other.batch)
-    assert list(made[1].shares(starts[-1])) == []
+    assert list(made[1].batches(starts[-1])) == []
 
 
 def test_batches_are_balanced_by_tokens_and_mix_users(reader: TrainingReader, config: Config) -> None:
-    batches = [share.batch for share in reader.shares()][: reader.num_batches(0)]
+    batches = [share.batch for share in reader.batches()][: reader.num_batches(0)]
     tokens = np.array([batch.num_events + batch.num_targets for batch in batches])
     assert len(batches) > 4
     assert abs(tokens - config.training.batch_tokens).max() < 0.35 * config.training.batch_tokens
@@ -184,7 +188,7 @@ def test_seed_changes_the_order_and_repeats_it(lake: Lake, days: list[date], con
 
     def first(seed: int) -> list[int]:
         made = TrainingReader(lake, manifests, TASKS, replace(config.training, seed=seed))
-        return next(iter(made.shares())).batch.request_index.tolist()
+        return next(iter(made.batches())).batch.request_index.tolist()
 
     assert first(0) == first(0)
     assert sorted(first(0)) != sorted(first(1))
@@ -197,10 +201,10 @@ def test_ranks_share_every_batch_evenly_whatever_their_number(
     manifests = [lake.require("samples", day) for day in days]
     readers = [TrainingReader(lake, manifests, TASKS, config.training, rank=r, ranks=ranks) for r in range(ranks)]
     whole = TrainingReader(lake, manifests, TASKS, config.training)
-    for one, *parts in zip(whole.shares(), *(reader.shares() for reader in readers), strict=True):
+    for one, *parts in zip(whole.batches(), *(reader.batches() for reader in readers), strict=True):
         together = torch.cat([part.batch.request_index for part in parts])
         assert sorted(together.tolist()) == sorted(one.batch.request_index.tolist())
-        assert {part.position for part in parts} == {one.position}
+        assert {part.next_state for part in parts} == {one.next_state}
         assert {(p.num_requests, p.num_targets, p.num_events) for p in parts} == {
             (one.batch.num_requests, one.batch.num_targets, one.batch.num_events)
         }
@@ -211,14 +215,14 @@ def test_ranks_share_every_batch_evenly_whatever_their_number(
 
 
 def test_dealing_gives_the_next_largest_to_whoever_has_least() -> None:
-    parts = deal(np.array([7, 1, 6, 5, 2, 3]), 2)
+    parts = balance_by_tokens(np.array([7, 1, 6, 5, 2, 3]), 2)
     assert [part.tolist() for part in parts] == [[0, 4, 5], [1, 2, 3]]
-    assert [part.tolist() for part in deal(np.array([4]), 3)] == [[0], [], []]
+    assert [part.tolist() for part in balance_by_tokens(np.array([4]), 3)] == [[0], [], []]
 
 
 def test_label_rates_are_those_of_the_data(lake: Lake, days: list[date], reader: TrainingReader) -> None:
     group = reader.groups[0]
-    rows = reader_module.read_rows(lake, [group])
+    rows = row_groups_module.read_rows(lake, [group])
     bits = np.asarray(rows.labels)
     expected = [np.mean((bits & LABELS[task]) > 0) for task in TASKS]
     assert reader.label_rates().tolist() == pytest.approx(expected)
@@ -288,7 +292,7 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
     grown = pa.schema([*SAMPLES, price])
     monkeypatch.setitem(DATASETS, "samples", grown)
     monkeypatch.setitem(TARGET_FIELDS, "price", pa.int64())
-    for module in (reader_module, samples_module):
+    for module in (row_groups_module, samples_module):
         monkeypatch.setattr(module, "SAMPLES", grown)
     for row in made:
         row["target_price"] = [7] * len(row["target_item_id"])  # type: ignore[arg-type]
@@ -296,7 +300,7 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
 
     reader = TrainingReader(lake, [lake.require("samples", day) for day in (old, new)], TASKS, config.training)
     prices: dict[bool, set[int]] = {False: set(), True: set()}
-    for batch in (share.batch for share in reader.shares()):
+    for batch in (share.batch for share in reader.batches()):
         counts = np.diff(batch.target_offsets.numpy())
         for is_new, value in zip(np.repeat(batch.user_id.numpy() >= 900, counts), batch.target["price"], strict=True):
             prices[bool(is_new)].add(int(value))
@@ -309,9 +313,9 @@ def test_pools_are_about_as_large_and_keep_the_order() -> None:
         return RowGroup(path="", index=0, bytes=size << 20, max_events=0, first_request=0, num_requests=1)
 
     for sizes in ([42] * 12, [10] * 5, [500, 1, 1, 1], [1], [383, 2, 383, 2], [0, 0]):
-        pools = even_pools([group(size) for size in sizes])
+        pools = even_buffers([group(size) for size in sizes])
         assert [each.bytes >> 20 for pool in pools for each in pool] == sizes
         held = [sum(each.bytes for each in pool) for pool in pools]
         assert max(held) - min(held) <= 2 * max(sizes) << 20
         assert len(pools) <= -(-sum(sizes) // 384) or len(pools) == 1
-    assert len(even_pools([group(42) for _ in range(12)])) == 2
+    assert len(even_buffers([group(42) for _ in range(12)])) == 2

@@ -22,11 +22,13 @@ from longreel.contracts.config import Config
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.table import Lake
 from longreel.model.evaluation.evaluate import evaluate
-from longreel.model.training import train as train_module
 from longreel.model.training.checkpoint import WEIGHTS, load_model, model_digest
+from longreel.model.training.device import select_device
 from longreel.model.training.loss_monitor import LAG
+from longreel.model.training.optimizer import learning_rate
+from longreel.model.training.progress import StepStats
 from longreel.model.training.step import dropout_seed
-from longreel.model.training.train import StepStats, TrainResult, learning_rate, train
+from longreel.model.training.train import TrainResult, train
 
 
 class StoppedError(Exception):
@@ -252,7 +254,7 @@ def test_missing_day_no_day_and_missing_device_are_errors(config: Config, lake: 
         train(config, lake, [], tmp_path / "w", tmp_path / "m")
     if not torch.cuda.is_available():
         with pytest.raises(LongreelError, match="no CUDA device"):
-            train_module.pick_device("cuda")
+            select_device("cuda")
 
 
 def test_learning_rate_warms_up_and_falls() -> None:

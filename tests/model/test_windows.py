@@ -70,7 +70,7 @@ def test_what_was_drawn_stands_beside_what_was_configured() -> None:
 @pytest.mark.parametrize("growth", [3.0, 1 / 3])
 def test_windows_that_grow_keep_the_mean_and_a_requests_place_among_them(growth: float) -> None:
     index = np.arange(200_000)
-    sampler = WindowSampler(replace(CONFIG, window_growth=growth))
+    sampler = WindowSampler(replace(CONFIG, window_curriculum=growth))
     first, second = (sampler.sample(0, index, phase) for phase in (0, 1))
     assert second.mean() == pytest.approx(growth * first.mean(), rel=0.03)
     assert (first.mean() + second.mean()) / 2 == pytest.approx(2_048, rel=0.02)
@@ -83,4 +83,4 @@ def test_windows_that_grow_keep_the_mean_and_a_requests_place_among_them(growth:
 def test_a_growth_that_leaves_the_windows_bounds_is_refused() -> None:
     for growth, message in ((40.0, "makes 100"), (0.02, "makes 80"), (0.0, "positive"), (-1.0, "positive")):
         with pytest.raises(LongreelError, match=message):
-            replace(CONFIG, window_mean=2_048, window_min=128, window_growth=growth)
+            replace(CONFIG, window_mean=2_048, window_min=128, window_curriculum=growth)

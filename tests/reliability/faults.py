@@ -102,7 +102,7 @@ def both_succeeded(stack: Stack, world: World) -> None:
 def resumed(home: Home, stack: Stack, world: World) -> str:
     """From which step the training went on, as its log says."""
     log = log_of(home, TRAIN, stack.first(TRAIN, str(world.day)), "retrain")
-    places = [line.split("going on from step ")[1].split()[0] for line in log.splitlines() if "going on from" in line]
+    places = [line.split("resuming from step ")[1].split()[0] for line in log.splitlines() if "resuming from" in line]
     assert places, "the training began anew"
     return places[-1]
 

@@ -1,0 +1,123 @@
+"""Row groups of samples partitions: what each holds, and their decoding into flat arrays."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from longreel.contracts.jagged import Ints, list_values, offsets_of
+from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES
+from longreel.lake.manifest import Manifest
+from longreel.lake.schema_evolution import stored_columns, to_schema
+from longreel.lake.table import Lake
+from longreel.model.data.samples import SampleRows, without_request_ids
+
+MAX_DECODE_THREADS = {"cpu": 8, "cuda": 16}  # enough for any step yet measured
+_TORCH = {np.int64: torch.int64, np.int32: torch.int32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowGroup:
+    """One Parquet row group of a samples partition."""
+
+    path: str
+    index: int  # in its file
+    bytes: int  # decoded, an upper bound
+    max_events: int  # an upper bound of its history events
+    first_request: int  # ordinal of its first request among those of all row groups
+    num_requests: int
+
+
+def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup], Ints, Ints]:
+    """All row groups of some partitions, with the visible events [R] and the targets [R] of each of their requests."""
+    groups: list[RowGroup] = []
+    events: list[Ints] = [np.zeros(0, np.int64)]
+    targets: list[Ints] = [np.zeros(0, np.int64)]
+    first = 0
+    for manifest in manifests:
+        for path in lake.paths(manifest):
+            with lake.open_parquet(path) as file:
+                for index in range(file.num_row_groups):
+                    group_events, group_targets = _request_sizes(file, index)
+                    events.append(group_events)
+                    targets.append(group_targets)
+                    size, max_events = _decoded_size(file.metadata.row_group(index))
+                    groups.append(
+                        RowGroup(
+                            path=path,
+                            index=index,
+                            bytes=size,
+                            max_events=max_events,
+                            first_request=first,
+                            num_requests=len(group_events),
+                        )
+                    )
+                    first += len(group_events)
+    return groups, np.concatenate(events), np.concatenate(targets)
+
+
+def _request_sizes(file: pq.ParquetFile, index: int) -> tuple[Ints, Ints]:
+    """Visible events and targets of each request of a row group."""
+    table = file.read_row_group(index, columns=["request_history_end", "request_target_end"])
+    events, _ = list_values(table, "request_history_end")
+    target_ends, offsets = list_values(table, "request_target_end")
+    stops = np.asarray(target_ends, np.int64)
+    starts = np.concatenate([np.zeros(1, np.int64), stops])[:-1]
+    starts[offsets[:-1][offsets[:-1] < len(stops)]] = 0  # each row counts its targets from 0
+    return np.asarray(events, np.int64), stops - starts
+
+
+def _decoded_size(meta: pq.RowGroupMetaData) -> tuple[int, int]:
+    """Bytes of a row group once decoded, and its history events; both at most, an empty list counting as a value.
+
+    Parquet's own sizes are of encoded pages, often a fifth of that.
+    """
+    columns = [meta.column(i) for i in range(meta.num_columns)]
+    events = next(c.num_values for c in columns if c.path_in_schema.startswith("history_time_ms."))
+    return sum(8 * int(c.num_values) for c in columns), int(events)
+
+
+def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, pin_memory: bool = False) -> SampleRows:
+    """Decode row groups, in the order given.
+
+    `pin_memory`: decode into page-locked memory, which a GPU copies from, with every core, columns in parallel.
+    """
+    if not groups:
+        return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
+    if len(groups) == 1:
+        return _read_group(lake, groups[0], pin_memory)
+    starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
+    # Filled part by part: decoded parts need not all be in memory at once, nor be copied one after another.
+    history = {
+        name: torch.empty(starts[-1], dtype=_TORCH[kind.to_pandas_dtype()], pin_memory=pin_memory).numpy()
+        for name, kind in HISTORY_FIELDS.items()
+    }
+
+    def decode(group: RowGroup, start: int) -> SampleRows:
+        part = _read_group(lake, group, pin_memory)
+        for name, values in part.history.items():
+            history[name][start : start + len(values)] = values
+        return replace(part, history={})
+
+    with ThreadPoolExecutor(threads, "decode") as workers:
+        parts = list(workers.map(decode, groups, starts[:-1]))
+    return SampleRows.concat(parts, history, starts[:-1])
+
+
+def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
+    schema = without_request_ids(SAMPLES)
+    with lake.open_parquet(group.path) as file:
+        table = file.read_row_group(
+            group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
+        )
+    return SampleRows.from_arrow(to_schema(table, schema, f"samples in {group.path}"))
+
+
+def num_decode_threads(device: torch.device) -> int:
+    """Threads that decode for one rank: on a CPU half of its cores, as the step wants some too, else all but two."""
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return max(1, min(MAX_DECODE_THREADS[device.type], cores // 2 if device.type == "cpu" else cores - 2))
