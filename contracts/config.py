@@ -218,7 +218,7 @@ class TrainingConfig:
     seed: int = 0
     device: str = "auto"  # auto | cpu | cuda
     compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
-    cuda_graphs: bool = True  # on CUDA, without activation checkpointing: forward and backward as one graph per shape
+    cuda_graphs: bool = True  # on CUDA, without activation_checkpointing: forward and backward as one graph per shape
     activation_checkpointing: bool = (
         False  # run the history side again in the backward pass: less memory, a third slower
     )
