@@ -196,32 +196,50 @@ def _described(section: Any, switches: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """One training run. Windows are drawn per request, see model/data/windows.py; the method's are Beta's."""
+    """[training]: one training run. Each request reads a random number of its newest events, model/data/windows.py."""
 
-    window_days: int = 7  # train on this many log days before the evaluated one
+    window_days: int = 7
+    """Log days to train on, those before the evaluated one."""
     epochs: int = 1
-    batch_tokens: int = 65_536  # history events plus targets in a batch
+    """Passes over the samples."""
+    batch_tokens: int = 65_536
+    """History events plus targets in a batch, about."""
     window_min: int = 64
+    """Shortest training window, in history events."""
     window_max: int = 10_240
+    """Longest training window, in history events."""
     window_mean: int = 2_048
-    window_alpha: float = 0.2  # a; b follows from the pinned mean. Small a: U-shaped, the method's choice
-    # mean window of the training's second half over the first's; window_mean is the mean of both. 1: no curriculum
+    """Mean training window, in history events."""
+    window_alpha: float = 0.2
+    """First parameter of the Beta distribution of windows; the mean fixes the second. Below 1: U-shaped."""
     window_curriculum: float = 1.0
+    """Mean window of the training's second half over that of the first; `window_mean` is that of both. 1: equal."""
     learning_rate: float = 1e-3
+    """Peak rate of all weights but the embedding tables."""
     table_learning_rate: float = 5e-2
-    table_optimizer: str = "rowwise_adagrad"  # or adamw, which reads and writes whole tables every step
+    """Peak rate of the embedding tables."""
+    table_optimizer: Literal["rowwise_adagrad", "adamw"] = "rowwise_adagrad"
+    """Optimiser of the embedding tables; `adamw` reads and writes whole tables at every step."""
     weight_decay: float = 0.01
+    """Weight decay of all weights but the embedding tables."""
     warmup_share: float = 0.05
+    """Share of the steps, below 1, in which the rates rise to their peaks."""
     clip_norm: float = 1.0
-    warm_start: bool = False  # start from the champion and train on the days it has not seen
-    checkpoint_every: int = 200  # steps
+    """Norm that gradients are clipped to."""
+    warm_start: bool = False
+    """Whether training starts from the champion, on the days that it has not seen."""
+    checkpoint_every: int = 200
+    """Steps between two checkpoints."""
     seed: int = 0
-    device: str = "auto"  # auto | cpu | cuda
-    compile: str = "auto"  # auto | on | off: torch.compile of the per-token parts; auto: on CUDA
-    cuda_graphs: bool = True  # on CUDA, without activation_checkpointing: forward and backward as one graph per shape
-    activation_checkpointing: bool = (
-        False  # run the history side again in the backward pass: less memory, a third slower
-    )
+    """Seed of initial weights, order of the data, windows and dropout."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train and evaluate. `auto`: on CUDA, where there is a device."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Whether torch.compile compiles the per-token parts. `auto`: on CUDA."""
+    cuda_graphs: bool = True
+    """Whether CUDA replays forward and backward as one graph per batch shape; not with activation_checkpointing."""
+    activation_checkpointing: bool = False
+    """Whether the backward pass computes the history side's activations again: less memory, a third slower."""
 
     def __post_init__(self) -> None:
         for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
@@ -243,16 +261,10 @@ class TrainingConfig:
         require(self.weight_decay >= 0, "[training] weight_decay: expected 0 or more")
         require(0 <= self.warmup_share < 1, "[training] warmup_share: expected 0 <= warmup_share < 1")
         _require_seed(self.seed, "training")
-        require(
-            self.table_optimizer in ("rowwise_adagrad", "adamw"),
-            "[training] table_optimizer: expected rowwise_adagrad or adamw",
-        )
-        require(self.device in ("auto", "cpu", "cuda"), "[training] device: expected auto, cpu or cuda")
-        require(self.compile in ("auto", "on", "off"), "[training] compile: expected auto, on or off")
 
     @property
     def window_means(self) -> tuple[float, ...]:
-        """The mean window of each half of the training; one for all of it where windows do not grow."""
+        """The mean window of each phase: the halves of the training with a curriculum, else all of it."""
         if self.window_curriculum == 1:
             return (float(self.window_mean),)
         first = 2 * self.window_mean / (1 + self.window_curriculum)
