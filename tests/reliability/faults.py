@@ -166,7 +166,7 @@ def _resume_at(process: psutil.Process, moment: Callable[[], bool]) -> None:
 @fault(
     "takeover-after-promotion",
     "SIGKILL to the scheduler alone once `retrain` has promoted, which stands still (SIGSTOP) from then on until the "
-    "new scheduler has begun it again",
+    "new scheduler has started it again",
     RIGHT,
 )
 def takeover_after_promotion(world: World, where: Path) -> str:
@@ -327,7 +327,7 @@ def mlflow_down(world: World, where: Path) -> str:
 
 @fault(
     "disk-full",
-    "the lake's disk (a tmpfs) is full while the day is built, and has room again after the first failure",
+    "the lake's disk (a tmpfs) is full while the day is built, and has space again after the first failure",
     f"while the disk is full, nothing new is visible and no build remains; then {RIGHT}",
 )
 def disk_full(world: World, where: Path) -> str:
@@ -353,7 +353,7 @@ def disk_full(world: World, where: Path) -> str:
         require_promoted_once(home, model=world.expected["model"])
     assert left == 0, f"{left} builds lay about on a full disk"
     return (
-        f"`ingest` failed with ENOSPC and removed its builds; done {over:.0f} s after there was room, on try {number}"
+        f"`ingest` failed with ENOSPC and removed its builds; done {over:.0f} s after there was space, on try {number}"
     )
 
 
