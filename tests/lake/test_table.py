@@ -140,7 +140,7 @@ def test_an_empty_partition_reads_as_no_rows(tmp_path: Path) -> None:
     assert lake.read(manifest, ["reason"]).column_names == ["reason"]
 
 
-def test_lake_on_an_fsspec_url(tmp_path: Path) -> None:
+def test_a_lake_on_an_fsspec_url() -> None:
     lake = Lake("fsspec+memory://lake-test")
     writer = lake.writer("quarantine", DAY)
     pq.write_table(rows("x"), f"{writer.path}/part-0.parquet", filesystem=lake.filesystem)
