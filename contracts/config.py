@@ -196,50 +196,51 @@ def _described(section: Any, switches: tuple[str, ...]) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """[training]: one training run. Each request reads a random number of its newest events, model/data/windows.py."""
+    """[training]: one training run. Each request gets a window from a Beta distribution, see model/data/windows.py."""
 
     window_days: int = 7
-    """Log days to train on, those before the evaluated one."""
+    """Log days before the evaluated one to train on."""
     epochs: int = 1
-    """Passes over the samples."""
+    """Passes over the training days."""
     batch_tokens: int = 65_536
-    """History events plus targets in a batch, about."""
+    """History events plus targets in a batch, about, over all ranks; raise it with the number of GPUs."""
     window_min: int = 64
     """Shortest training window, in history events."""
     window_max: int = 10_240
     """Longest training window, in history events."""
     window_mean: int = 2_048
-    """Mean training window, in history events."""
+    """Mean training window, in history events: the cost of training follows it."""
     window_alpha: float = 0.2
-    """First parameter of the Beta distribution of windows; the mean fixes the second. Below 1: U-shaped."""
+    """Parameter a of the windows' Beta distribution; b follows from the mean. A small a draws mostly short or long
+    windows."""
     window_curriculum: float = 1.0
-    """Mean window of the training's second half over that of the first; `window_mean` is that of both. 1: equal."""
+    """Mean window of the second half of training over that of the first; window_mean stays the mean of both. 1: off."""
     learning_rate: float = 1e-3
-    """Peak rate of all weights but the embedding tables."""
+    """Peak rate of AdamW, for all weights but the hashed tables; linear warmup, then a cosine to 5 %."""
     table_learning_rate: float = 5e-2
-    """Peak rate of the embedding tables."""
+    """Rate of the hashed tables. Row-wise Adagrad lowers it by itself, so it starts high."""
     table_optimizer: Literal["rowwise_adagrad", "adamw"] = "rowwise_adagrad"
-    """Optimiser of the embedding tables; `adamw` reads and writes whole tables at every step."""
+    """Optimiser of the hashed tables. The default touches only a batch's rows, `adamw` whole tables in every step."""
     weight_decay: float = 0.01
-    """Weight decay of all weights but the embedding tables."""
+    """Weight decay of AdamW; hashed and context tables have none."""
     warmup_share: float = 0.05
-    """Share of the steps, below 1, in which the rates rise to their peaks."""
+    """Share of the steps in which the rates rise to their peak, 0 <= warmup_share < 1."""
     clip_norm: float = 1.0
-    """Norm that gradients are clipped to."""
+    """Norm to which the gradient of all weights together is cut."""
     warm_start: bool = False
-    """Whether training starts from the champion, on the days that it has not seen."""
+    """Whether to start from the champion and train on the days that it has not seen."""
     checkpoint_every: int = 200
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints: what a killed run repeats at most."""
     seed: int = 0
-    """Seed of initial weights, order of the data, windows and dropout."""
+    """Seed of the initial weights, the windows, the order of requests and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train and evaluate. `auto`: on CUDA, where there is a device."""
+    """Where to train and evaluate. `auto`: CUDA if there is a GPU."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """Whether torch.compile compiles the per-token parts. `auto`: on CUDA."""
+    """torch.compile of the parts that treat every token alike. `auto`: on CUDA only."""
     cuda_graphs: bool = True
-    """Whether CUDA replays forward and backward as one graph per batch shape; not with activation_checkpointing."""
+    """Whether CUDA replays forward and backward as one graph per shape; not with activation checkpointing."""
     activation_checkpointing: bool = False
-    """Whether the backward pass computes the history side's activations again: less memory, a third slower."""
+    """Whether the backward pass computes the history side again: longer histories fit, a step takes a third longer."""
 
     def __post_init__(self) -> None:
         for name in ("window_days", "epochs", "batch_tokens", "window_min", "checkpoint_every"):
@@ -264,7 +265,7 @@ class TrainingConfig:
 
     @property
     def window_means(self) -> tuple[float, ...]:
-        """The mean window of each phase: the halves of the training with a curriculum, else all of it."""
+        """The mean window of each half of the training; one mean for both halves without a curriculum."""
         if self.window_curriculum == 1:
             return (float(self.window_mean),)
         first = 2 * self.window_mean / (1 + self.window_curriculum)

@@ -13,11 +13,15 @@ SUPERIORITY_METRICS = ("auc", "log_loss")
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """Limits on scoring one request, on devices whose name contains `device`; the first matching budget counts."""
+    """[[budgets]]: limits on scoring one request of 10,240 events and 128 candidates. The first budget whose `device`
+    is part of the device's name counts; a candidate timed on another device is held."""
 
     device: str = ""
+    """Name of the device, or a part of it."""
     latency_ms: float = 0.0
+    """Milliseconds from the packed batch on the host to logits on the host."""
     memory_mib: float = 0.0
+    """Peak memory, in MiB."""
 
     def __post_init__(self) -> None:
         require(bool(self.device), "budgets: name the device, or a part of its name")
@@ -26,27 +30,48 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class GatePolicy:
-    """The gates' limits and error rates; contracts/presets/gates.toml says what each means, and has budgets too."""
+    """Limits and error rates of the gates. AUC differences are absolute (0.001 is a tenth of a point); log loss is in
+    nats. A difference is significant by the bound of a paired user bootstrap at the level that the error rates allow;
+    docs/decisions/0006-gates-look-at-differences.md gives the reasons."""
 
     version: str = "1"
+    """Your name for this policy; decisions record it."""
     task: str = "click"
+    """The gate task: its AUC or log loss must improve."""
     false_promotion_rate: float = 0.05
+    """How often a candidate that is no better is promoted; shared by evaluation days and metrics."""
     missed_regression_rate: float = 0.05
+    """How often a candidate worse than tolerated in a protected slice passes there (non-inferiority)."""
     false_rejection_rate: float = 0.05
+    """How often a candidate that is worse nowhere is stopped by a comparison; shared by all of them."""
     evaluation_days: int = 1
+    """Days on which one candidate may be evaluated; more days need stronger evidence on each."""
     min_users: int = 100
+    """Users below which the bootstrap is too narrow: a candidate is held, and a slice is reported as not evaluated."""
     min_auc: float = 0.5
+    """Lowest AUC at the longest window, for every champion."""
     calibration: tuple[float, float] = (0.8, 1.25)
+    """Lowest and highest ratio of predicted to observed rate, for every task."""
     max_ece: float = 0.05
+    """Highest expected calibration error, for every task."""
     max_window_loss: float = 0.002
+    """AUC that the longest window may lose against the window nearest to the training mean."""
     superiority_metrics: tuple[str, ...] = SUPERIORITY_METRICS
+    """Metrics of the gate task; a candidate must be significantly better than the champion by at least one."""
     superiority_margin: float = 0.0
+    """How much better: the gain must be larger than this."""
     max_auc_loss: float = 0.002
+    """AUC that the gate task (non-inferiority) and other tasks, and GAUC that every task (guardrails), may lose."""
     max_log_loss_rise: float = 0.005
+    """As `max_auc_loss`, for log loss in nats."""
     slice_tolerance: float = 0.01
+    """AUC that a slice may lose before a significant loss stops the candidate (guardrail)."""
     protected_slices: tuple[str, ...] = ("history<32",)
+    """Slices in which a larger loss must be ruled out (non-inferiority)."""
     budgets: tuple[Budget, ...] = ()
+    """Cost limits by device; gates.toml has some."""
     hold_on_data_warning: bool = True
+    """Whether every candidate is held on a day whose checkpoint gave a warning."""
 
     def __post_init__(self) -> None:
         for name in ("false_promotion_rate", "missed_regression_rate", "false_rejection_rate"):
