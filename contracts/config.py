@@ -20,19 +20,8 @@ from longreel.contracts.errors import LongreelError, require
 
 SourceKind = Literal["simulated", "kuairand", "generic"]
 SOURCES: tuple[SourceKind, ...] = typing.get_args(SourceKind)
-COMPARABLE = ("item_id", "author_id", "tag")  # what target and event both carry, and an attention head can compare
-SWITCHES = (
-    "swiglu",
-    "query_fusion",
-    "time_delta",
-    "position",
-    "window_length",
-    "history_length",
-    "sink",
-    "match_counts",
-    "match_month",
-    "rankmixer",
-)
+IdField = Literal["item_id", "author_id", "tag"]
+ID_FIELDS: tuple[IdField, ...] = typing.get_args(IdField)  # the ids that a target and a history event both have
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
@@ -127,32 +116,36 @@ class DriftPolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The ranker's sizes. `width` d, `heads` h, `layers` M and `expansion` r as in docs/method.md."""
+    """[model]: the ranker's sizes, and what it may look at. docs/method.md has the equations and their letters."""
 
     width: int = 64
+    """d: components of every token; a multiple of `heads` and of `mixer_tokens`."""
     heads: int = 4
+    """h: attention heads of a layer; at least one for each of `id_match_fields`."""
     layers: int = 2
+    """M: layers of target-to-history attention."""
     expansion: int = 2
-    item_buckets: int = 65_536  # rows of the hashed item table; likewise below
+    """r: hidden width of the feed-forward networks over d."""
+    item_buckets: int = 65_536
+    """Rows of the hashed item table. Ids that share a row share an embedding; a training reports how many do."""
     author_buckets: int = 32_768
+    """Rows of the hashed author table."""
     tag_buckets: int = 1_024
+    """Rows of the hashed tag table."""
     user_feature_buckets: int = 4_096
+    """Rows of the hashed table of user features."""
     embedding_width: int = 32
+    """Components of an item, author or tag embedding, before they are fused to a token of `width`."""
     mixer_layers: int = 1
+    """RankMixer layers."""
     mixer_tokens: int = 4
-    query_fusion_norm: bool = True  # LN after query fusion; readers of the paper differ
-    identity: tuple[str, ...] = ("item_id", "author_id")  # fields whose equality heads can see; (): none
+    """Tokens that RankMixer mixes."""
+    id_match_fields: tuple[IdField, ...] = ("item_id", "author_id")
+    """Id fields whose equality attention sees: equal ids of target and event add to the score. []: none."""
     dropout: float = 0.1
-    swiglu: bool = True  # off: a GELU network with as many parameters
-    query_fusion: bool = True  # off: every layer asks with the target alone
-    time_delta: bool = True  # off: no event says how long ago it was
-    position: bool = True  # off: no event says how many came after it
-    window_length: bool = False  # on: the user's token says how many events the request sees
-    history_length: bool = False  # on: and how many it has, also those that a window hides
-    sink: bool = False  # on: heads may read nothing, by a learned score that stands in every softmax
-    match_counts: bool = False  # on: a token says how many events are of the target's item, author, tag, and how recent
-    match_month: bool = False  # on: and how many of the last 30 days, with match_counts
-    rankmixer: bool = True  # off: concatenation and an MLP with as many parameters
+    """Share of components dropped in training, 0 <= dropout < 1."""
+    match_counts: bool = False
+    """A token per target says how many events of the window have its item, author or tag, and how recent they are."""
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "layers", "expansion", "embedding_width", "mixer_layers", "mixer_tokens"):
@@ -165,33 +158,14 @@ class ModelConfig:
             self.width % self.mixer_tokens == 0,
             f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
         )
-        object.__setattr__(self, "identity", tuple(self.identity))  # a list where it comes from JSON
+        fields = tuple(self.id_match_fields)  # a list where it comes from JSON
+        object.__setattr__(self, "id_match_fields", fields)
         require(
-            set(self.identity) <= set(COMPARABLE) and len(set(self.identity)) == len(self.identity) <= self.heads,
-            f"[model] identity: expected some of {', '.join(COMPARABLE)}, each once and no more than heads, "
-            f"got {list(self.identity)}",
+            set(fields) <= set(ID_FIELDS) and len(set(fields)) == len(fields) <= self.heads,
+            f"[model] id_match_fields: expected some of {', '.join(ID_FIELDS)}, each once and no more than heads, "
+            f"got {list(fields)}",
         )
         require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
-        require(self.match_counts or not self.match_month, "[model] match_month = true needs match_counts = true")
-        require(
-            self.query_fusion or self.query_fusion_norm,
-            "[model] query_fusion_norm = false takes the LayerNorm from fused queries, and query_fusion = false leaves "
-            "none: set one of them",
-        )
-
-    def described(self) -> dict[str, Any]:
-        """The settings that name a model, see `_described`."""
-        return _described(self, SWITCHES)
-
-
-def _described(section: Any, switches: tuple[str, ...]) -> dict[str, Any]:
-    """A section's settings; a switch at its default is not among them.
-
-    So a digest stays what it was before a switch existed, and so does what a description from then means.
-    """
-    values = dataclasses.asdict(section)
-    defaults = {each.name: each.default for each in dataclasses.fields(section)}
-    return {name: value for name, value in values.items() if name not in switches or value != defaults[name]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,7 +326,7 @@ class Config:
 
     def digest(self) -> str:
         """16 hex digits that change when any setting does; where the log lies on a machine is not one."""
-        values = self.to_dict() | {"model": self.model.described()}
+        values = self.to_dict()
         values["source"].pop("log")
         return digest_of(values)
 

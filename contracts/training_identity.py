@@ -22,7 +22,7 @@ def training_identity(config: Config, data: Mapping[str, str], start_digest: str
     settings = {name: value for name, value in asdict(config.training).items() if name not in RESULT_NEUTRAL}
     parts = {
         "tasks": config.tasks,
-        "model": config.model.described(),
+        "model": asdict(config.model),
         "training": settings,
         "data": dict(data),
         "start": start_digest,

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from benchmarks.extrapolation.ablations import PARTS_OF_THE_MODEL
 from longreel.contracts.config import Config, ModelConfig
 from longreel.contracts.digests import digest_of
 
@@ -42,9 +43,8 @@ FULL = Size(
         "item_buckets": 1_048_576,  # some 150,000 files: fewer rows would let a third of them share one
         "author_buckets": 262_144,
         "tag_buckets": 16_384,
-        "identity": ("item_id", "author_id", "tag"),
+        "id_match_fields": ("item_id", "author_id", "tag"),
         "match_counts": False,
-        "match_month": False,
         "dropout": 0.2,
     },
     training={
@@ -96,6 +96,7 @@ class Cell:
     model: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
     windows: dict[str, str] = field(default_factory=dict)  # shape and part, where they are not the method's (ablations)
+    without: str = ""  # a part of the model, one of ablations.PARTS_OF_THE_MODEL
 
     @property
     def key(self) -> str:
@@ -121,9 +122,9 @@ class Cell:
         )
 
     def fingerprint(self, config: Config, data: str) -> str:
-        """Changes with anything that the result depends on, but for the code; a switch at its default is not named."""
+        """Changes with anything that the result depends on, but for the code."""
         made_from = asdict(self) | {"suite": ""}  # suites share cells
-        settings = [config.tasks, config.model.described(), asdict(config.training)]
+        settings = [config.tasks, asdict(config.model), asdict(config.training)]
         return digest_of([CELLS_VERSION, made_from, settings, data])
 
 
@@ -145,39 +146,29 @@ def fixed_at(window: int) -> dict[str, Any]:
     return {"windows": {"shape": "fixed"}, "train": {"window_mean": window}}
 
 
-def ablations(size: Size) -> dict[str, dict[str, dict[str, Any]]]:
+def ablations(size: Size) -> dict[str, dict[str, Any]]:
     """What is taken away or changed, one at a time, from BASE."""
     layers = size.model["layers"]
     depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
-    counted, month = bool(size.model.get("match_counts")), bool(size.model.get("match_month"))
-    compared = size.model.get("identity", ModelConfig().identity)
+    counted = bool(size.model.get("match_counts"))
+    compared = size.model.get("id_match_fields", ModelConfig().id_match_fields)
     tags, pair = "tag" in compared, ("item_id", "author_id")
     # a field takes a head at least
     numbers = [n for n in (2, 4, 8, 16) if n != size.model["heads"] and n >= len(compared)]
     heads = {f"heads {n}": {"model": {"heads": n}} for n in numbers}
     adagrad = {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}
     adamw = {"table_optimizer": "adamw", "table_learning_rate": size.training["learning_rate"]}
-    told = bool(size.model.get("history_length"))
     learned = size.training.get("table_optimizer") == "adamw"
     return {
         **depths,
         **heads,
-        "no identity match": {"model": {"identity": ()}},
-        "no SwiGLU": {"model": {"swiglu": False}},
-        "no query fusion": {"model": {"query_fusion": False}},
-        "no norm on fusion": {"model": {"query_fusion_norm": False}},
-        "no time delta": {"model": {"time_delta": False}},
-        "no position": {"model": {"position": False}},
-        "sink": {"model": {"sink": True}},
-        "window length": {"model": {"window_length": True}},
-        "no history length" if told else "history length": {"model": {"history_length": not told}},
-        "no match counts" if counted else "match counts": {
-            "model": {"match_counts": not counted, "match_month": False}
+        "no identity match": {"model": {"id_match_fields": ()}},
+        **{f"no {part}": {"without": part} for part in PARTS_OF_THE_MODEL},
+        "no match counts" if counted else "match counts": {"model": {"match_counts": not counted}},
+        "tags not matched" if tags else "tags matched too": {
+            "model": {"id_match_fields": pair if tags else (*pair, "tag")}
         },
-        "no month" if month else "a month": {"model": {"match_counts": True, "match_month": not month}},
-        "tags not matched" if tags else "tags matched too": {"model": {"identity": pair if tags else (*pair, "tag")}},
         "tables by Adagrad" if learned else "tables by AdamW": {"train": adagrad if learned else adamw},
-        "no RankMixer": {"model": {"rankmixer": False}},
         "uniform windows": {"windows": {"shape": "uniform"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},
         "random part": {"windows": {"part": "random"}},

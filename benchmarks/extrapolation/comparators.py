@@ -1,4 +1,4 @@
-"""What else could read the history? DIN, a SASRec-style Transformer, HSTU and mean pooling, in place of STCA.
+"""Comparators: DIN, a SASRec-style Transformer, HSTU and mean pooling in place of STCA.
 
 Yardsticks: each takes the tensors that STCA takes and gives what STCA gives, so embeddings, RankMixer, heads, batches,
 optimiser and metrics are the product's own. Nothing of the product imports this file.
@@ -10,10 +10,10 @@ optimiser and metrics are the product's own. Nothing of the product imports this
 
 Time and position reach all of them as they reach STCA: through the events' embeddings.
 
-With `match`, which is on by default, equal ids of target and event (the fields of `[model] identity`) are told to each
-of them as they are to STCA, since without it attention hardly learns to recognise them: to DIN as inputs of its MLP, to
-the Transformers as a learned addition to the targets' scores; and how much weight fell on equal ids is handed on beside
-what was read. Otherwise the table would measure that trick and not the architectures.
+With `match`, which is on by default, equal ids of target and event (`[model] id_match_fields`) reach each of them as
+they reach STCA, since without it attention hardly learns to recognise them: DIN as inputs of its MLP, the Transformers
+as a learned addition to the targets' scores; and how much weight fell on equal ids is handed on beside the output.
+Otherwise the table would measure that trick and not the architectures.
 """
 
 import math
@@ -28,7 +28,8 @@ from benchmarks.extrapolation.groups import Group, Packed
 from benchmarks.extrapolation.silu_attention import silu_attention
 from longreel.contracts.config import ModelConfig
 from longreel.model.data.batch import RequestBatch, segment_ids
-from longreel.model.nn.id_match import IdentityMatch
+from longreel.model.nn.attention import Requests
+from longreel.model.nn.id_match import IdMatchBias
 from longreel.model.nn.ranker import Ranker
 
 Reads = tuple[Tensor, Tensor]
@@ -74,7 +75,7 @@ class DIN(nn.Module):
         hidden = max(16, d // 2)
         self.target_part, self.event_part = nn.Linear(2 * d, hidden), nn.Linear(2 * d, hidden, bias=False)
         self.product_part = nn.Linear(d, hidden, bias=False)
-        fields = len(config.identity) * match
+        fields = len(config.id_match_fields) * match
         self.match_part = nn.Linear(fields, hidden, bias=False) if fields else None
         self.score = nn.Linear(hidden, 1)
         nn.init.ones_(
@@ -124,10 +125,10 @@ class CausalLayer(nn.Module):
         self.heads = config.heads
         self.norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
-        ours = IdentityMatch(config)  # heads are shared among the fields, and begin sharp and gentle, as STCA's
-        self.register_buffer("which", ours.which.long(), persistent=False)
+        ours = IdMatchBias(config)  # heads are shared among the fields, and begin sharp and gentle, as STCA's
+        self.register_buffer("which", ours.head_channel.long(), persistent=False)
         self.which: Tensor
-        self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.identity else None
+        self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.id_match_fields else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
         """[H, N, Dh] each -> [H, N, Dh]: every event reads those of its request up to itself."""
@@ -239,7 +240,7 @@ class CausalStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(self.layer(config, match) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        told = config.layers * config.heads if match and config.identity else 0
+        told = config.layers * config.heads if match and config.id_match_fields else 0
         self.out = nn.Linear(config.width + told, config.width) if told else nn.Identity()
 
     def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -290,12 +291,10 @@ class InPlaceOfSTCA(nn.Module):
         self.reader = reader
         self.ids: tuple[Tensor, Tensor] | None = None  # of the batch that is being read
 
-    def forward(
-        self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, *_: object, **__: object
-    ) -> Tensor:
-        """As STCA's; its own codes, attention backends and sizes are of no use here."""
-        packed = Packed(target_offsets, history_offsets, self.ids)
-        out: Tensor = self.reader(target, history, target_offsets, history_offsets, packed)
+    def forward(self, target: Tensor, history: Tensor, requests: Requests, *_: object) -> Tensor:
+        """As STCA's; compared ids and attention backends are STCA's own."""
+        packed = Packed(requests.target_offsets, requests.history_offsets, self.ids)
+        out: Tensor = self.reader(target, history, requests.target_offsets, requests.history_offsets, packed)
         return out
 
 
@@ -306,17 +305,17 @@ class ComparatorRanker(Ranker):
         self, name: str, config: ModelConfig, tasks: tuple[str, ...], features: int, match: bool = True
     ) -> None:
         super().__init__(config, tasks, features)
-        self.match = match and bool(config.identity)
+        self.match = match and bool(config.id_match_fields)
         self.stca = InPlaceOfSTCA(COMPARATORS[name](config, match))  # type: ignore[assignment]
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
         """Logits [T, tasks]."""
         if self.match:
-            wanted, found = (
-                torch.stack([fields[name].long() for name in self.config.identity], dim=1)
+            target_ids, event_ids = (
+                torch.stack([fields[name].long() for name in self.config.id_match_fields], dim=1)
                 for fields in (batch.target, batch.history)
             )
-            self.stca.ids = (wanted, found)
+            self.stca.ids = (target_ids, event_ids)
         try:
             return super().forward(batch, backend)
         finally:

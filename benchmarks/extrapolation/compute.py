@@ -1,7 +1,8 @@
 """Arithmetic of a training, of any comparator, counted from sizes as model/training/flops.py does.
 
 Embeddings, RankMixer and heads are the same for all readers; what is theirs is what they do with events, targets and
-pairs of both.
+pairs of both. An ablation is counted as the full model: what replaces a part has as many weights, and without query
+fusion the few products of W_C are counted too.
 """
 
 import numpy as np

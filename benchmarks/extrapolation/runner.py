@@ -31,7 +31,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from benchmarks.extrapolation import mlflow_log
-from benchmarks.extrapolation.ablations import windows_of
+from benchmarks.extrapolation.ablations import ranker_without, windows_of
 from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, in_order, suite
 from benchmarks.extrapolation.comparators import ComparatorRanker
 from benchmarks.extrapolation.jobs import Queue, run_in_workers
@@ -56,7 +56,9 @@ say = Console(stderr=True, highlight=False).print
 
 def maker(cell: Cell) -> Callable[..., Ranker]:
     """What builds the cell's model."""
-    return Ranker if cell.reader == "stca" else partial(ComparatorRanker, cell.reader, match=cell.match)
+    if cell.reader != "stca":
+        return partial(ComparatorRanker, cell.reader, match=cell.match)
+    return partial(ranker_without, cell.without) if cell.without else Ranker
 
 
 class Runner:

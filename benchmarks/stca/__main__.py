@@ -23,8 +23,8 @@ import torch
 from benchmarks.stca import check, transformer
 from benchmarks.stca.cases import LAYERS, Case, scoring, training
 from benchmarks.stca.timing import by_kernel, ceilings, graphed, median_ms
-from longreel.model.kernels import aside
-from longreel.model.nn import attention, stca
+from longreel.model.kernels import side_stream
+from longreel.model.nn import attention, attention_backends
 
 SIZES = ((256, 8), (1_024, 16))
 GOALS = {
@@ -115,7 +115,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         case = training(width, heads, requests // 2)
         rows.append(row(f"train {size} half the batch", case, graphed(training_step(case)), 3, False))
         torch.cuda.empty_cache()
-        case = training(width, heads, requests, identity=True)
+        case = training(width, heads, requests, id_match=True)
         rows.append(row(f"train {size} ids matched", case, graphed(training_step(case)), 3, True))
         case = training(width, heads, 64 if width == 256 else 16)
         rows.append(row(f"train {size} padded, eager", case, training_step(case, "padded"), 3, False))
@@ -127,7 +127,7 @@ def table(rows: list[dict[str, Any]]) -> None:
         rows.append(row(f"score {size} no graph", case, score(case), 1, False))
         case = scoring(width, heads, m=8)
         rows.append(row(f"score {size} m=8", case, graphed(score(case)), 1, False))
-        case = scoring(width, heads, identity=True)
+        case = scoring(width, heads, id_match=True)
         rows.append(row(f"score {size} ids matched", case, graphed(score(case)), 1, True))
         torch.cuda.empty_cache()
 
@@ -149,18 +149,19 @@ def variants(rows: list[dict[str, Any]]) -> None:
         case = training(width, heads, 256 if width == 256 else 64)
         rows.append(row(f"train d={width} compiled blocks", case, training_step(case, blocks=True), 3, True))
         torch.cuda.empty_cache()
-    before, aside.MAX_EVENTS = aside.MAX_EVENTS, 0
+    max_events, side_stream.MAX_EVENTS = side_stream.MAX_EVENTS, 0
     for width, heads in SIZES:
         case = scoring(width, heads)
         rows.append(row(f"score d={width} one stream", case, graphed(score(case)), 1, True))
         torch.cuda.empty_cache()
-    aside.MAX_EVENTS = before
+    side_stream.MAX_EVENTS = max_events
     case = training(256, 8, 512)
     rows.append(row("train d=256 512 requests", case, graphed(training_step(case)), 3, False))
-    tile, attention.TILE_WIDTH, stca.TILE_WIDTH = attention.TILE_WIDTH, 128, 128
+    tile_width = attention.TILE_WIDTH
+    attention.TILE_WIDTH = attention_backends.TILE_WIDTH = 128
     case = training(256, 8, 256)
     rows.append(row("train d=256 by wide kernels", case, training_step(case), 3, True))
-    attention.TILE_WIDTH = stca.TILE_WIDTH = tile
+    attention.TILE_WIDTH = attention_backends.TILE_WIDTH = tile_width
 
 
 def scaling(width: int, heads: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is measured: the model's sizes, its batches, and the arithmetic and bytes that each case must cost."""
+"""Measured cases: the model's sizes, its batches, and the arithmetic and bytes that each case must cost."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,17 @@ import torch
 from torch import Tensor
 
 from longreel.contracts.config import ModelConfig
+from longreel.model.nn.attention import Requests
 from longreel.model.nn.stca import STCA
 
 LAYERS, EXPANSION = 4, 2
 WINDOW_MIN, WINDOW_MAX, WINDOW_MEAN, ALPHA = 64, 10_240, 2_099, 0.2  # Beta(0.2, 0.8): the mean follows from a and b
 
 
-def config(width: int, heads: int, identity: bool = False) -> ModelConfig:
+def config(width: int, heads: int, id_match: bool = False) -> ModelConfig:
     """The measured model: M = 4, r = 2."""
-    names = ("item_id", "author_id") if identity else ()
-    return ModelConfig(width=width, heads=heads, layers=LAYERS, expansion=EXPANSION, identity=names)
+    names = ("item_id", "author_id") if id_match else ()
+    return ModelConfig(width=width, heads=heads, layers=LAYERS, expansion=EXPANSION, id_match_fields=names)
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Case:
     width: int
     heads: int
     device: str = "cuda"
-    identity: bool = False
+    id_match: bool = False
     seed: int = 0
 
     @property
@@ -56,19 +57,19 @@ class Case:
     def model(self) -> STCA:
         """STCA with float32 master weights, the same for a seed."""
         torch.manual_seed(self.seed)
-        return STCA(config(self.width, self.heads, self.identity)).to(self.device)
+        return STCA(config(self.width, self.heads, self.id_match)).to(self.device)
 
     def inputs(self, grad: bool, dtype: torch.dtype = torch.bfloat16) -> dict[str, object]:
         """Arguments of STCA's forward."""
         generator = torch.Generator(device=self.device).manual_seed(self.seed + 1)
 
         def draw(rows: int) -> Tensor:
-            made = torch.randn(rows, self.width, generator=generator, device=self.device)
-            return made.to(dtype).requires_grad_(grad)
+            values = torch.randn(rows, self.width, generator=generator, device=self.device)
+            return values.to(dtype).requires_grad_(grad)
 
         offsets = [torch.tensor([0, *n], device=self.device).cumsum(0) for n in (self.targets, self.events)]
         ids = None
-        if self.identity:
+        if self.id_match:
             ids = tuple(
                 torch.randint(0, 200, (rows, 2), generator=generator, device=self.device)
                 for rows in (self.num_targets, self.num_events)
@@ -76,11 +77,8 @@ class Case:
         return {
             "target": draw(self.num_targets),
             "history": draw(self.num_events),
-            "target_offsets": offsets[0],
-            "history_offsets": offsets[1],
+            "requests": Requests(offsets[0], offsets[1], max(self.targets), max(self.events)),
             "ids": ids,
-            "max_targets": max(self.targets),
-            "max_history": max(self.events),
         }
 
 
@@ -90,13 +88,13 @@ def beta_windows(requests: int, seed: int = 0) -> list[int]:
     return [int(8 * round(length / 8)) for length in WINDOW_MIN + drawn * (WINDOW_MAX - WINDOW_MIN)]
 
 
-def training(width: int, heads: int, requests: int, m: int = 16, identity: bool = False) -> Case:
+def training(width: int, heads: int, requests: int, m: int = 16, id_match: bool = False) -> Case:
     """A packed training batch with Beta windows."""
-    return Case(beta_windows(requests), [m] * requests, width, heads, identity=identity)
+    return Case(beta_windows(requests), [m] * requests, width, heads, id_match=id_match)
 
 
 def scoring(
-    width: int, heads: int, requests: int = 4, length: int = 10_240, m: int = 128, identity: bool = False
+    width: int, heads: int, requests: int = 4, length: int = 10_240, m: int = 128, id_match: bool = False
 ) -> Case:
     """Requests to score."""
-    return Case([length] * requests, [m] * requests, width, heads, identity=identity)
+    return Case([length] * requests, [m] * requests, width, heads, id_match=id_match)

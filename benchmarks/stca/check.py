@@ -1,4 +1,4 @@
-"""Is it exact? Every backend against float64 on this device, in values and gradients, and the same bits twice."""
+"""Exactness of every backend: against float64 on this device, in values and gradients, and the same bits twice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,17 +31,17 @@ def cases() -> Iterator[tuple[str, Case, str]]:
     """(name, case, backend): ragged, empty, single, odd and long histories; narrow and wide heads; both forms."""
     ragged = ([5, 0, 300, 1, 129, 1_000, 64, 77], [3, 1, 16, 2, 16, 1, 9, 16])
     for width, heads in ((256, 8), (256, 4), (128, 8), (1_024, 16)):
-        for backend in ("packed", "absorbed"):
-            for identity in (False, True):
+        for backend in ("varlen", "absorbed"):
+            for id_match in (False, True):
                 yield (
-                    f"d={width} h={heads} {backend}{' ids' if identity else ''}",
-                    Case(*ragged, width, heads, identity=identity),
+                    f"d={width} h={heads} {backend}{' ids' if id_match else ''}",
+                    Case(*ragged, width, heads, id_match=id_match),
                     backend,
                 )
-    yield "m=1", Case([700, 0, 31], [1, 1, 1], 256, 8, identity=True), "auto"
-    yield "L=10,240 m=16", Case([10_240, 513], [16, 3], 256, 8, identity=True), "absorbed"
-    yield "L=10,240 m=128", Case([10_240, 513], [128, 3], 256, 8, identity=True), "packed"
-    yield "L=10,240 d=1024", Case([10_240, 513], [16, 3], 1_024, 16, identity=True), "absorbed"
+    yield "m=1", Case([700, 0, 31], [1, 1, 1], 256, 8, id_match=True), "auto"
+    yield "L=10,240 m=16", Case([10_240, 513], [16, 3], 256, 8, id_match=True), "absorbed"
+    yield "L=10,240 m=128", Case([10_240, 513], [128, 3], 256, 8, id_match=True), "varlen"
+    yield "L=10,240 d=1024", Case([10_240, 513], [16, 3], 1_024, 16, id_match=True), "absorbed"
 
 
 def run(case: Case, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def _worst(ours: dict[str, Tensor], exact: dict[str, Tensor]) -> tuple[float, st
 
 def check(name: str, case: Case, backend: str) -> Checked:
     """Compare one case."""
-    exact = run(case, "segments", torch.float64)
+    exact = run(case, "reference", torch.float64)
     ours, again = (run(case, backend, torch.bfloat16) for _ in range(2))
     plain = run(case, "padded", torch.bfloat16)
     error, worst = _worst(ours, exact)

@@ -1,4 +1,4 @@
-"""How long does it take? Medians of CUDA events, CUDA graphs for small launches, and where the time goes by kernel."""
+"""Timing: medians of CUDA events, CUDA graphs for small launches, and where the time goes by kernel."""
 
 import statistics
 from collections.abc import Callable

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.stca.cases import EXPANSION, LAYERS
-from longreel.model.nn.stca import SwiGLU
+from longreel.model.nn.layer import SwiGLU
 
 
 class Block(nn.Module):

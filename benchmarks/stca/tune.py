@@ -1,4 +1,4 @@
-"""Which tiles are fastest on this card? Kernel time of every candidate, and the best ones put in place.
+"""The fastest tiles on this card: kernel time of every candidate, and the best ones put in place.
 
     python -m benchmarks.stca --tune
 
@@ -14,17 +14,15 @@ import torch
 
 from benchmarks.stca.cases import Case, scoring, training
 from benchmarks.stca.timing import by_kernel
-from longreel.model.kernels import encode, equal, read, wide
-from longreel.model.kernels.packing import Packing
+from longreel.model.kernels import id_match_bits, swiglu_layernorm, target_attention, wide_target_attention
 
 HALF = torch.bfloat16
 
 
 def _attention(case: Case, heads: int, groups: int, width: int, matched: bool = False) -> Callable[[], Any]:
-    """Forward and backward of `Read` on random tensors; `matched`: with equal ids in the score."""
+    """Forward and backward of `TargetAttention` on random tensors; `matched`: with equal ids in the score."""
     inputs = case.inputs(False)
-    offsets = inputs["target_offsets"], inputs["history_offsets"]
-    packing = Packing(*offsets, max(case.targets), max(case.events))
+    packing = inputs["requests"].packing()
     parts = 1 if groups == 1 else 2
     q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
     kv = torch.randn(case.num_events, parts, groups, width, device="cuda", dtype=HALF, requires_grad=True)
@@ -32,12 +30,12 @@ def _attention(case: Case, heads: int, groups: int, width: int, matched: bool = 
     scale = torch.ones(heads, device="cuda", requires_grad=True) if matched else None
     ids = None
     if matched:
-        found, wanted = (torch.randint(0, 50, (n, 2), device="cuda") for n in (case.num_events, case.num_targets))
-        which = (torch.arange(heads, device="cuda") * 2 // heads).int()
-        ids = equal.EqualIds(equal.find_equal(wanted, found, packing), which)
+        events, targets = (torch.randint(0, 50, (n, 2), device="cuda") for n in (case.num_events, case.num_targets))
+        head_channel = (torch.arange(heads, device="cuda") * 2 // heads).int()
+        ids = id_match_bits.MatchBits(id_match_bits.match_bits(targets, events, packing), head_channel)
 
     def run() -> None:
-        out, _ = read.Read.apply(q, kv, scale, rstd, ids, packing, width**-0.5)
+        out, _ = target_attention.TargetAttention.apply(q, kv, scale, rstd, ids, packing, width**-0.5)
         out.backward(out.detach())
 
     return run
@@ -45,14 +43,12 @@ def _attention(case: Case, heads: int, groups: int, width: int, matched: bool = 
 
 def _wide(case: Case, heads: int, width: int) -> Callable[[], Any]:
     inputs = case.inputs(False)
-    packing = Packing(
-        inputs["target_offsets"], inputs["history_offsets"], max(case.targets), max(case.events)
-    )  # fmt: skip
+    packing = inputs["requests"].packing()
     q = torch.randn(case.num_targets, heads, width, device="cuda", dtype=HALF, requires_grad=True)
     x = torch.randn(case.num_events, width, device="cuda", dtype=HALF, requires_grad=True)
 
     def run() -> None:
-        out, _ = wide.ReadWide.apply(q, x, None, None, packing, 0.125)
+        out, _ = wide_target_attention.WideTargetAttention.apply(q, x, None, None, packing, 0.125)
         out.backward(out.detach())
 
     return run
@@ -64,7 +60,7 @@ def _encoder(width: int, rows: int) -> Callable[[], Any]:
     weights += [torch.randn(width, 2 * width, device="cuda").div_(width**0.5).requires_grad_() for _ in range(4)]
 
     def run() -> None:
-        out = encode.EncodeHistory.apply(x, False, *weights)[:4]
+        out = swiglu_layernorm.EncodeHistory.apply(x, False, *weights)[:4]
         torch.autograd.backward(out, [each.detach() for each in out])
 
     return run
@@ -74,25 +70,25 @@ def _whole_layer(rows: int, kv: bool) -> Callable[[], Any]:
     """One layer at d = 256 without gradients, in one kernel: x^, or keys and values."""
     x, weights = torch.randn(rows, 256, device="cuda", dtype=HALF), torch.randn(1_024, 256, device="cuda", dtype=HALF)
     wo, bias = torch.randn(256, 512, device="cuda", dtype=HALF), torch.zeros(512, device="cuda")
-    w_kv, turned = torch.randn(512, 256, device="cuda", dtype=HALF), encode.by_turns(weights, 512)
+    w_kv, pairs = torch.randn(512, 256, device="cuda", dtype=HALF), swiglu_layernorm.interleaved(weights, 512)
     out, rstd = torch.empty(1, rows, 256, device="cuda", dtype=HALF), torch.empty(1, rows, device="cuda")
 
     def run() -> None:
         if kv:
-            encode.encode_keys_values(x, turned, wo, w_kv, bias)
+            swiglu_layernorm.encode_keys_values(x, pairs, wo, w_kv, bias)
         else:
-            encode.encode_rows(x, turned, wo, out, rstd, 0)
+            swiglu_layernorm.encode_rows(x, pairs, wo, out, rstd, 0)
 
     return run
 
 
-CHOSEN: dict[tuple[str, int, bool, bool], read.Tiles] = {}
+CHOSEN: dict[tuple[str, int, bool, bool], target_attention.Tiles] = {}
 
 
-def _override(kernel: str, original: Callable[..., read.Tiles]) -> Callable[..., read.Tiles]:
-    def choose(width: int, rows: int, matched: bool = False) -> read.Tiles:
-        found = CHOSEN.get((kernel, width, rows > 64, matched))
-        return found or (original(width, rows, matched) if matched else original(width, rows))
+def _override(kernel: str, original: Callable[..., target_attention.Tiles]) -> Callable[..., target_attention.Tiles]:
+    def choose(width: int, rows: int, matched: bool = False) -> target_attention.Tiles:
+        chosen = CHOSEN.get((kernel, width, rows > 64, matched))
+        return chosen or (original(width, rows, matched) if matched else original(width, rows))
 
     return choose
 
@@ -103,53 +99,61 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
     def tiles(
         kernel: str, width: int, many: bool, options: list[tuple[int, ...]], matched: bool = False
     ) -> list[tuple[Any, Callable[[], None]]]:
-        return [(o, partial(CHOSEN.__setitem__, (kernel, width, many, matched), read.Tiles(*o))) for o in options]
+        return [
+            (o, partial(CHOSEN.__setitem__, (kernel, width, many, matched), target_attention.Tiles(*o)))
+            for o in options
+        ]
 
     absorbed = partial(_attention, training(256, 8, 64), 8, 1, 256)
     yield (
         "absorbed d=256",
-        "_read",
+        "_attn_fwd",
         absorbed,
-        tiles("read", 256, True, [(128, 64, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 3)]),
+        tiles("fwd", 256, True, [(128, 64, 8, 2), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 3)]),
     )
     yield (
         "absorbed d=256",
-        "_grad_keys",
+        "_attn_bwd_kv",
         absorbed,
-        tiles("keys", 256, True, [(32, 64, 4, 1), (64, 64, 4, 1), (64, 128, 8, 1), (32, 128, 8, 1)]),
+        tiles("kv", 256, True, [(32, 64, 4, 1), (64, 64, 4, 1), (64, 128, 8, 1), (32, 128, 8, 1)]),
     )
     yield (
         "absorbed d=256",
-        "_grad_queries",
+        "_attn_bwd_q",
         absorbed,
-        tiles("queries", 256, True, [(128, 64, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3)]),
+        tiles("q", 256, True, [(128, 64, 8, 3), (64, 64, 4, 2), (64, 64, 4, 3)]),
     )
     yield (
         "absorbed d=256, ids",
-        "_grad_keys",
+        "_attn_bwd_kv",
         partial(_attention, training(256, 8, 64), 8, 1, 256, matched=True),
-        tiles("keys", 256, True, [(32, 64, 4, 1), (64, 64, 4, 1), (16, 64, 4, 1), (32, 128, 8, 1)], matched=True),
+        tiles("kv", 256, True, [(32, 64, 4, 1), (64, 64, 4, 1), (16, 64, 4, 1), (32, 128, 8, 1)], matched=True),
     )
     for width, heads, model in ((32, 8, 256), (64, 16, 1_024)):
         make = partial(_attention, scoring(model, heads), heads, heads, width)
         yield (
             f"K, V m=128 Dh={width}",
-            "_read",
+            "_attn_fwd",
             make,
             tiles(
-                "read",
+                "fwd",
                 width,
                 True,
                 [(128, 128, 8, 2), (128, 64, 8, 3), (64, 128, 4, 2), (64, 64, 4, 3), (128, 64, 4, 3)],
             ),
         )
     few = partial(_attention, training(1_024, 16, 64), 16, 16, 64)
-    yield "K, V m=16 Dh=64", "_read", few, tiles("read", 64, False, [(16, 128, 4, 3), (16, 64, 4, 3), (16, 128, 4, 2)])
     yield (
         "K, V m=16 Dh=64",
-        "_grad_keys",
+        "_attn_fwd",
         few,
-        tiles("keys", 64, False, [(16, 128, 4, 1), (16, 128, 8, 1), (16, 64, 4, 1)]),
+        tiles("fwd", 64, False, [(16, 128, 4, 3), (16, 64, 4, 3), (16, 128, 4, 2)]),
+    )
+    yield (
+        "K, V m=16 Dh=64",
+        "_attn_bwd_kv",
+        few,
+        tiles("kv", 64, False, [(16, 128, 4, 1), (16, 128, 8, 1), (16, 64, 4, 1)]),
     )
 
     def settings(
@@ -160,23 +164,33 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
     broad = partial(_wide, training(1_024, 16, 64), 16, 1_024)
     yield (
         "absorbed d=1024",
-        "_weights",
+        "_wide_weights",
         broad,
         settings(
-            wide.WEIGHTS, "BM BN BK STAGES num_warps", [(128, 128, 64, 3, 8), (128, 128, 64, 4, 8), (64, 128, 64, 3, 4)]
+            wide_target_attention.WEIGHTS,
+            "BM BN BK STAGES num_warps",
+            [(128, 128, 64, 3, 8), (128, 128, 64, 4, 8), (64, 128, 64, 3, 4)],
         ),
     )
     yield (
         "absorbed d=1024",
-        "_weigh_events",
+        "_wide_weighted_sum",
         broad,
-        settings(wide.WEIGH, "BM BN STAGES num_warps", [(128, 64, 3, 8), (128, 128, 2, 8), (64, 64, 3, 4)]),
+        settings(
+            wide_target_attention.WEIGHTED_SUM,
+            "BM BN STAGES num_warps",
+            [(128, 64, 3, 8), (128, 128, 2, 8), (64, 64, 3, 4)],
+        ),
     )
     yield (
         "absorbed d=1024",
-        "_grad_events",
+        "_wide_bwd_events",
         broad,
-        settings(wide.GRAD_EVENTS, "BM BN STAGES num_warps", [(64, 128, 2, 8), (32, 128, 3, 8), (64, 64, 2, 4)]),
+        settings(
+            wide_target_attention.BWD_EVENTS,
+            "BM BN STAGES num_warps",
+            [(64, 128, 2, 8), (32, 128, 3, 8), (64, 64, 2, 4)],
+        ),
     )
     narrow = partial(_encoder, 256, 131_072)
     yield (
@@ -184,7 +198,7 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
         "_swiglu_grad_rows",
         narrow,
         settings(
-            encode.SWIGLU_GRAD_ROWS,
+            swiglu_layernorm.SWIGLU_GRAD_ROWS,
             "BM BN STAGES num_warps",
             [(128, 32, 3, 8), (128, 16, 3, 8), (128, 16, 4, 8), (64, 16, 3, 4), (64, 16, 4, 4)],
         ),
@@ -196,7 +210,7 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
             "_encode_rows",
             partial(_whole_layer, 40_960, kv),
             settings(
-                encode.ENCODE_ROWS,
+                swiglu_layernorm.ENCODE_ROWS,
                 "BM BN BKV STAGES num_warps",
                 [(64, 16, 32, 3, 4), (64, 16, 32, 4, 4), (64, 16, 64, 3, 4), (64, 16, 64, 2, 4), (128, 16, 32, 4, 8)],
             ),
@@ -205,10 +219,10 @@ def candidates() -> Iterator[tuple[str, str, Callable[[], Callable[[], Any]], li
 
 def tune(say: Callable[[str], None] = print) -> dict[str, dict[str, float]]:
     """Time all candidates, leave the best in place, and return milliseconds by label and setting."""
-    names = {"read_tiles": "read", "grad_keys_tiles": "keys", "grad_queries_tiles": "queries"}
+    names = {"fwd_tiles": "fwd", "bwd_kv_tiles": "kv", "bwd_q_tiles": "q"}
     for name, kernel in names.items():
-        setattr(read, name, _override(kernel, getattr(read, name)))
-    found: dict[str, dict[str, float]] = {}
+        setattr(target_attention, name, _override(kernel, getattr(target_attention, name)))
+    milliseconds: dict[str, dict[str, float]] = {}
     for label, kernel, make, options in candidates():
         run, times = make(), {}
         for setting, put in options:
@@ -219,6 +233,6 @@ def tune(say: Callable[[str], None] = print) -> dict[str, dict[str, float]]:
                 say(f"  {kernel} {setting}: {type(error).__name__}")
         best = min(times, key=lambda key: times[key])
         next(put for setting, put in options if str(setting) == best)()
-        found[f"{label} {kernel}"] = times
+        milliseconds[f"{label} {kernel}"] = times
         say(f"{label:22s} {kernel:18s} best {best}: " + ", ".join(f"{k} {v * 1e3:.0f} us" for k, v in times.items()))
-    return found
+    return milliseconds

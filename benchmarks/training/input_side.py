@@ -25,10 +25,11 @@ from longreel.contracts.config import ModelConfig
 from longreel.model.data.batch import RequestBatch, segment_ids
 from longreel.model.data.hashing import bucket
 from longreel.model.nn.embeddings import (
+    CONTEXT_ROWS,
     CONTEXT_SIZES,
+    CONTEXT_STARTS,
     Embeddings,
     age_bucket,
-    context_rows,
     duration_bucket,
     play_ratio_bucket,
     position_bucket,
@@ -80,8 +81,7 @@ class TableAField(nn.Module):
         d, e = config.width, config.embedding_width
         sizes = {"item_id": config.item_buckets, "author_id": config.author_buckets, "tag": config.tag_buckets}
         self.tables = nn.ModuleDict({name: nn.Embedding(size, e) for name, size in sizes.items()})
-        self.starts, rows = context_rows(config)
-        self.context = nn.EmbeddingBag(rows, d, mode="sum")
+        self.context = nn.EmbeddingBag(CONTEXT_ROWS, d, mode="sum")
         self.fuse, self.actions = nn.Linear(3 * e, d), nn.Linear(len(ACTIONS), d, bias=False)
         self.norm, self.bits = nn.LayerNorm(d), torch.tensor(list(ACTIONS.values()))
 
@@ -97,7 +97,7 @@ class TableAField(nn.Module):
             "age": age_bucket(batch.request_time_ms[request] - fields["time_ms"]),
             "position": position_bucket(newest - torch.arange(batch.num_events)),
         }
-        rows = torch.stack([self.starts[name] + row.long() for name, row in features.items()], dim=1)
+        rows = torch.stack([CONTEXT_STARTS[name] + row.long() for name, row in features.items()], dim=1)
         context = self.context(rows)
         found = [table(bucket(fields[name], table.num_embeddings)) for name, table in self.tables.items()]
         bits = ((fields["actions"][:, None] & self.bits) != 0).to(context.dtype)

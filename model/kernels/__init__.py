@@ -1,4 +1,4 @@
-"""Which fused kernels can run here? Triton is imported on first use only; without it everything has a slow twin."""
+"""Fused kernels in Triton, imported on first use only; each has a reference implementation that runs without Triton."""
 
 import functools
 import importlib.util

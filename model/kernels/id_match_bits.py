@@ -1,4 +1,4 @@
-"""Which events have a target's ids? One bit for each target and compared field, found once for all layers and passes.
+"""Bits that say which events have a target's ids, one for each target and compared field, for all layers and passes.
 
 Bit t % 32 of bits[c, t // 32, h] says whether event h has the id of its request's target t in field c. A score then
 tests a bit, where comparing 64-bit ids of every pair cost a sixth of the kernels' time in each of a dozen passes.
@@ -28,7 +28,7 @@ def _set_bits(
     C: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """All bits of one block of events. Words behind a request's last target stay as they are: no row asks for them."""
+    """All bits of one block of events. Words behind a request's last target stay as they are: no row reads them."""
     b, first = tl.program_id(0), tl.program_id(1) * BN
     t0, h0 = tl.load(target_offsets + b), tl.load(history_offsets + b)
     targets = (tl.load(target_offsets + b + 1) - t0).to(tl.int32)
@@ -40,10 +40,10 @@ def _set_bits(
     for c in tl.static_range(C):
         event = tl.load(event_ids + (h0 + offs_n) * C + c, mask=n_ok, other=-1)
         for t in range(0, targets, 32):
-            wanted = tl.load(target_ids + (t0 + t + offs_t) * C + c, mask=t + offs_t < targets, other=-(2**63))
-            found = tl.where(event[:, None] == wanted[None, :], 1 << offs_t[None, :], 0)
+            target = tl.load(target_ids + (t0 + t + offs_t) * C + c, mask=t + offs_t < targets, other=-(2**63))
+            equal = tl.where(event[:, None] == target[None, :], 1 << offs_t[None, :], 0)
             word = (c * words + t // 32).to(tl.int64) * num_events
-            tl.store(bits + word + h0 + offs_n, tl.sum(found, 1).to(tl.int32), mask=n_ok)
+            tl.store(bits + word + h0 + offs_n, tl.sum(equal, 1).to(tl.int32), mask=n_ok)
 
 
 @triton.jit
@@ -74,9 +74,9 @@ def equal_ids(
     ONE: `channel` is a number, that of all rows.
     """
     if EVENTS_FIRST:
-        found = tl.zeros([event.shape[0], bit.shape[0]], tl.int32)
+        equal = tl.zeros([event.shape[0], bit.shape[0]], tl.int32)
     else:
-        found = tl.zeros([bit.shape[0], event.shape[0]], tl.int32)
+        equal = tl.zeros([bit.shape[0], event.shape[0]], tl.int32)
     for c in tl.static_range(1 if ONE else C):
         for w in tl.static_range(WORDS):
             at = first_word + w
@@ -88,10 +88,10 @@ def equal_ids(
                 plane = c * words + at
             of_event = tl.load(bits + plane.to(tl.int64) * num_events + event, mask=event_ok & (at < words), other=0)
             if EVENTS_FIRST:
-                found |= of_event[:, None] & of_row[None, :]
+                equal |= of_event[:, None] & of_row[None, :]
             else:
-                found |= of_row[:, None] & of_event[None, :]
-    return found != 0
+                equal |= of_row[:, None] & of_event[None, :]
+    return equal != 0
 
 
 def words_of_tile(rows: int, rows_a_target: int) -> int:
@@ -102,11 +102,11 @@ def words_of_tile(rows: int, rows_a_target: int) -> int:
 
 
 @dataclass(frozen=True)
-class EqualIds:
-    """bits [C, words, H] int32 as above, which [N] int32: the field that each head looks at."""
+class MatchBits:
+    """bits [C, words, H] int32 as above, head_channel [N] int32: the field that each head looks at."""
 
     bits: Tensor
-    which: Tensor
+    head_channel: Tensor
 
     @property
     def channels(self) -> int:
@@ -119,7 +119,7 @@ class EqualIds:
         return self.bits.shape[1]
 
 
-def find_equal(target_ids: Tensor, event_ids: Tensor, packing: Packing) -> Tensor:
+def match_bits(target_ids: Tensor, event_ids: Tensor, packing: Packing) -> Tensor:
     """Bits [C, words, H] int32 from ids [T, C] and [H, C] int64."""
     (num_events, channels), requests = event_ids.shape, packing.history_offsets.shape[0] - 1
     words = triton.cdiv(packing.max_targets, 32)

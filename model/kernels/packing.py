@@ -1,4 +1,4 @@
-"""Where do packed requests lie? What every kernel over requests needs to know of a batch."""
+"""Where packed requests begin, as every kernel over requests takes it."""
 
 from dataclasses import dataclass
 

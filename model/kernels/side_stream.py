@@ -1,4 +1,4 @@
-"""What can run beside the encoding of a history? The targets' small kernels, on a stream of their own.
+"""A second CUDA stream for the targets' small kernels, beside the encoding of the history.
 
 In inference the query of layer i + 1 and the encoding of layer i + 1 do not depend on each other. One fills the card,
 the other is a chain of small kernels: side by side the chain costs next to nothing.
@@ -19,16 +19,17 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device, priority=-1)
 
 
-class Aside:
-    """Work done `work` goes to the second stream, after all that is queued so far; `join` makes the first wait for it.
+class SideStream:
+    """Kernels launched inside `work` go to the second stream, after all that is queued so far; `join` makes the first
+    stream wait for it.
 
     Where it is not wanted, cannot be (no CUDA) or would not be safe (autograd), everything stays on one stream.
     """
 
     def __init__(self, events: Tensor, wanted: bool) -> None:
         useful = wanted and events.is_cuda and events.shape[0] <= MAX_EVENTS
-        quiet = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-        self.stream = _stream(events.device) if useful and quiet else None
+        safe = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        self.stream = _stream(events.device) if useful and safe else None
         self.held: list[Tensor] = []
 
     @contextmanager
@@ -47,6 +48,6 @@ class Aside:
             self.held += [tensor for tensor in tensors if tensor is not None]
 
     def join(self) -> None:
-        """What follows on the first stream comes after all the work aside."""
+        """What follows on the first stream comes after all work on the second."""
         if self.stream is not None:
             torch.cuda.current_stream().wait_stream(self.stream)

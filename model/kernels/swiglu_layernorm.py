@@ -1,4 +1,4 @@
-"""How is a history encoded on a GPU? All layers' LN(SwiGLU(X)) with the elementwise work inside the matrix products.
+"""The encoded history on a GPU: all layers' LN(SwiGLU(X)) with the elementwise work inside the matrix products.
 
 Forward, narrow: a layer is one kernel, in inference with its keys and values, so that h, y and x^ are never written.
 Forward, wide: h = (X Wu) silu(X Wv) in one kernel that writes only h (and u and v for the backward pass), then y = h Wo
@@ -81,7 +81,7 @@ def _swiglu(
 
 
 @triton.jit
-def _both(acc, BM: tl.constexpr, BN: tl.constexpr):
+def _deinterleave(acc, BM: tl.constexpr, BN: tl.constexpr):
     """[BM, 2 BN] with eight columns of u and eight of v by turns -> u, v [BM, BN]: each thread has its own already."""
     u, g = tl.split(acc.reshape(BM, BN // 8, 2, 8).permute(0, 1, 3, 2))
     return u.reshape(BM, BN), g.reshape(BM, BN)
@@ -113,17 +113,17 @@ def _encode_rows(
     A block of rows of X and its y stay in registers; every weight of the layer streams by, BN columns of h at a time.
     The product that adds one step's h to y is issued behind the next step's first product, so that the elementwise
     work between runs beside it.
-    w: [layers 2 F, D], `by_turns`; wo: [layers D, F]; out: [layers, row_stride, D]; wkv: [2 D, D]; kv: [rows, 2 D].
+    w: [layers 2 F, D], `interleaved`; wo: [layers D, F]; out: [layers, row_stride, D]; wkv: [2 D, D]; kv: [rows, 2 D].
     """
     layer, row = tl.program_id(0), tl.program_id(1) * BM
     x = _in_registers(x_desc.load([row, 0]))
     y = tl.zeros([BM, D], tl.float32)
-    u, g = _both(tl.dot(x, w_desc.load([layer * 2 * F, 0]).T), BM, BN)
+    u, g = _deinterleave(tl.dot(x, w_desc.load([layer * 2 * F, 0]).T), BM, BN)
     h = u * g * _sigmoid(g)
     for j in tl.range(BN, F, BN, num_stages=STAGES):
         both = tl.dot(x, w_desc.load([layer * 2 * F + 2 * j, 0]).T)
         y = tl.dot(h.to(x.dtype), wo_desc.load([layer * D, j - BN]).T, y)
-        u, g = _both(both, BM, BN)
+        u, g = _deinterleave(both, BM, BN)
         h = u * g * _sigmoid(g)
     y = tl.dot(h.to(x.dtype), wo_desc.load([layer * D, F - BN]).T, y)
     y = y - (tl.sum(y, 1) / D)[:, None]
@@ -193,7 +193,7 @@ def _swiglu_grad_rows(
 ):
     """One layer's h, du, dg from X and dy, with u, v and dh = dy Wo formed on the way.
 
-    w: [2 F, D], `by_turns`; wo: [D, F].
+    w: [2 F, D], `interleaved`; wo: [D, F].
 
     A block of whole rows of X and dy stays on the multiprocessor; COLS columns of weights stream by.
     """
@@ -203,7 +203,7 @@ def _swiglu_grad_rows(
     if DYREG:
         dy = _in_registers(dy)
     for col in tl.range(first, first + COLS, BN, num_stages=STAGES):
-        u, g = _both(tl.dot(x, w_desc.load([2 * col, 0]).T), BM, BN)
+        u, g = _deinterleave(tl.dot(x, w_desc.load([2 * col, 0]).T), BM, BN)
         dh = tl.dot(dy, wo_desc.load([0, col]))
         h, du, dg = _swiglu_parts(u, g, dh)
         h_desc.store([row, col], h.to(h_desc.dtype))
@@ -256,7 +256,7 @@ def is_narrow(width: int) -> bool:
     return width <= FUSED_WIDTH and width & (width - 1) == 0
 
 
-def by_turns(w: Tensor, hidden: int) -> Tensor:
+def interleaved(w: Tensor, hidden: int) -> Tensor:
     """Wu over Wv of each layer [layers 2 F, D] -> the same rows, eight of Wu and eight of Wv by turns.
 
     One product then gives both, and u and v of a column to the same thread.
@@ -287,7 +287,7 @@ def out_norm(h: Tensor, w: Tensor, out: Tensor, rstd: Tensor, start: int) -> Non
 
 
 def encode_rows(x: Tensor, w: Tensor, wo: Tensor, out: Tensor, rstd: Tensor, start: int) -> None:
-    """x [R, D], w [layers 2 F, D] `by_turns`, wo [layers D, F] -> rows from `start` on of out [layers, H, D], rstd."""
+    """x [R, D], w [layers 2 F, D] `interleaved`, wo [layers D, F] -> rows from `start` of out [layers, H, D], rstd."""
     (layers, events, width), hidden, rows = out.shape, wo.shape[1], x.shape[0]
     cut = _encode_tile(width, hidden)
     bm, bn = cut["BM"], cut["BN"]
@@ -299,7 +299,7 @@ def encode_rows(x: Tensor, w: Tensor, wo: Tensor, out: Tensor, rstd: Tensor, sta
 
 
 def encode_keys_values(x: Tensor, w: Tensor, wo: Tensor, w_kv: Tensor, bias: Tensor) -> Tensor:
-    """One layer's x^ W_KV^T + bias [R, 2 D], without x^ itself. w [2 F, D] `by_turns`, wo [D, F], w_kv [2 D, D]."""
+    """One layer's x^ W_KV^T + bias [R, 2 D], without x^ itself. w [2 F, D] `interleaved`, wo [D, F], w_kv [2 D, D]."""
     (rows, width), hidden = x.shape, wo.shape[1]
     cut = _encode_tile(width, hidden)
     bm, bn, bkv, kv = cut["BM"], cut["BN"], cut["BKV"], x.new_empty(rows, 2 * width)
@@ -324,7 +324,7 @@ def norm_grad(dx: Tensor, x: Tensor, rstd: Tensor) -> Tensor:
 
 
 def swiglu_grad(x: Tensor, dy: Tensor, w: Tensor, wo: Tensor, h: Tensor, dug: Tensor) -> None:
-    """One layer: x, dy [R, D], w [2 F, D] `by_turns`, wo [D, F] -> h [R, F] and dug [R, 2 F] are filled."""
+    """One layer: x, dy [R, D], w [2 F, D] `interleaved`, wo [D, F] -> h [R, F] and dug [R, 2 F] are filled."""
     (rows, width), hidden = x.shape, wo.shape[1]
     cut = SWIGLU_GRAD_ROWS | {"BN": _fit(hidden, SWIGLU_GRAD_ROWS["BN"])}
     bm, bn, blocks = cut["BM"], cut["BN"], triton.cdiv(rows, cut["BM"])
@@ -356,12 +356,12 @@ class EncodeHistory(torch.autograd.Function):
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, through_norm: bool, *weights: Tensor
+        ctx: Any, x: Tensor, norm_gradient: bool, *weights: Tensor
     ) -> tuple[Tensor, ...]:
         """X [H, D] half; weights: per layer Wu over Wv [2 F, D], then per layer Wo [D, F].
 
         Returns x^(1) .. x^(M) [H, D], then rstd(1) .. rstd(M) [H] float32, which take no gradient. Where
-        `through_norm`, the gradient that comes back for x^ is taken as already that of y.
+        `norm_gradient`, the gradient that comes back for x^ is taken as already that of y.
         """
         layers = len(weights) // 2
         x = x.contiguous()
@@ -372,7 +372,7 @@ class EncodeHistory(torch.autograd.Function):
         kept = None if is_narrow(width) else x.new_empty(events, w.shape[0])
         _encode(x, w, wo, kept, out, rstd)
         ctx.save_for_backward(x, w, wo, kept, out, rstd)
-        ctx.through_norm, ctx.weight_dtype = through_norm, weights[0].dtype
+        ctx.norm_gradient, ctx.weight_dtype = norm_gradient, weights[0].dtype
         ctx.mark_non_differentiable(*(r := rstd.unbind(0)))
         return (*out.unbind(0), *r)
 
@@ -382,13 +382,13 @@ class EncodeHistory(torch.autograd.Function):
         x, w, wo, kept, out, rstd = ctx.saved_tensors
         (layers, events, width), hidden = out.shape, wo.shape[1]
         dys = [
-            torch.zeros_like(x) if g is None else g if ctx.through_norm else norm_grad(g, out[i], rstd[i])
+            torch.zeros_like(x) if g is None else g if ctx.norm_gradient else norm_grad(g, out[i], rstd[i])
             for i, g in enumerate(grads[:layers])
         ]
         dx = torch.empty_like(x)
         dw = x.new_zeros(w.shape, dtype=torch.float32)
         dwo = x.new_zeros(wo.shape, dtype=torch.float32)
-        turned = by_turns(w, hidden) if kept is None else w
+        w_interleaved = interleaved(w, hidden) if kept is None else w
         chunk = _chunk(events, w)
         dug_all = x.new_empty(min(chunk, events), layers * 2 * hidden)
         h_all = x.new_empty(layers, min(chunk, events), hidden)
@@ -400,7 +400,7 @@ class EncodeHistory(torch.autograd.Function):
                 two, one = slice(i * 2 * hidden, (i + 1) * 2 * hidden), slice(i * width, (i + 1) * width)
                 dy, h = dys[i][rows], h_all[i, :count]
                 if kept is None:
-                    swiglu_grad(part_x, dy, turned[two], wo[one], h, dug[:, two])
+                    swiglu_grad(part_x, dy, w_interleaved[two], wo[one], h, dug[:, two])
                 else:
                     swiglu_grad_kept(kept[rows, two], dy @ wo[one], h, dug[:, two])
                 dwo[one] += weight_grad(dy, h)
@@ -420,7 +420,7 @@ def encode_layer(x: Tensor, w: Tensor, wo: Tensor) -> Tensor:
 
 def _encode(x: Tensor, w: Tensor, wo: Tensor, kept: Tensor | None, out: Tensor, rstd: Tensor) -> None:
     hidden, narrow = wo.shape[1], is_narrow(x.shape[1])
-    w, chunk = (by_turns(w, hidden), MAX_CHUNK) if narrow else (w, _chunk(x.shape[0], w))
+    w, chunk = (interleaved(w, hidden), MAX_CHUNK) if narrow else (w, _chunk(x.shape[0], w))
     for start in range(0, x.shape[0], chunk):
         rows = slice(start, min(x.shape[0], start + chunk))
         if narrow:

@@ -1,4 +1,4 @@
-"""How do targets read packed histories on a GPU? Flash attention with few rows, long keys, and equal ids in the score.
+"""Attention of targets over packed histories on a GPU: flash attention with few rows, long keys, equal ids in scores.
 
 Rows. A request's m targets times the N/G heads that share one of the G key groups are the rows of one matrix, so that
 tensor cores see full tiles: with ordinary keys (G = N) there are m rows a head, with absorbed keys (G = 1, the encoded
@@ -19,14 +19,16 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from longreel.model.kernels.id_match_bits import EqualIds, equal_ids, row_bits, words_of_tile
+from longreel.model.kernels.id_match_bits import MatchBits, equal_ids, row_bits, words_of_tile
 from longreel.model.kernels.packing import SIZES, Packing
+from longreel.model.kernels.request_bounds import request_bounds
 
-PAD = tl.constexpr(128)  # room behind each request's dS, so that whole tiles are stored and read: the keys of a tile
+# Rows behind each request's dS, so that whole tiles are stored and read: the keys of a tile.
+KEY_TILE_PADDING = tl.constexpr(128)
 
 
 @triton.jit
-def _read_tile(
+def _attn_fwd_tile(
     q,
     k_desc,
     v_desc,
@@ -43,9 +45,9 @@ def _read_tile(
     first_word,
     bias,
     factor,
-    top,
+    row_max,
     total,
-    hits,
+    match_sum,
     acc,
     HPG: tl.constexpr,
     D: tl.constexpr,
@@ -67,36 +69,36 @@ def _read_tile(
             bits, num_events, words, event, n_ok, bit, word, channel, first_word, C, WORDS, HPG == 1, False
         )  # fmt: skip
         s += tl.where(eq, bias[:, None], 0.0)
-    new_top = tl.maximum(top, tl.max(s, 1) * factor)
-    p = tl.exp2(s * factor - new_top[:, None])  # one multiply-add an element: the scale is inside
-    keep = tl.exp2(top - new_top)
-    total = total * keep + tl.sum(p, 1)
+    new_max = tl.maximum(row_max, tl.max(s, 1) * factor)
+    p = tl.exp2(s * factor - new_max[:, None])  # one multiply-add an element: the scale is inside
+    rescale = tl.exp2(row_max - new_max)
+    total = total * rescale + tl.sum(p, 1)
     if C > 0:
-        hits = hits * keep + tl.sum(tl.where(eq, p, 0.0), 1)
-    acc = acc * keep[:, None]
+        match_sum = match_sum * rescale + tl.sum(tl.where(eq, p, 0.0), 1)
+    acc = acc * rescale[:, None]
     if SHARED:
         acc = tl.dot(p.to(k.dtype), k, acc)
     else:
         acc = tl.dot(p.to(k.dtype), v_desc.load([h0.to(tl.int32) + n, group * D]), acc)
-    return new_top, total, hits, acc
+    return new_max, total, match_sum, acc
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _read(
+def _attn_fwd(
     q_desc,
     k_desc,
     v_desc,
     target_offsets,
     history_offsets,
     bits,
-    which,
+    head_channel,
     scale,
     out,
     lse,
-    hit,
+    match_weight,
     part,
     part_lse,
-    part_hit,
+    part_match,
     softmax_scale,
     split_keys,
     num_rows,
@@ -116,10 +118,7 @@ def _read(
     HPG: tl.constexpr = N // G
     b, group, split = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
     first_row = tl.program_id(1) // G * BM
-    t0 = tl.load(target_offsets + b)
-    rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * HPG
-    h0 = tl.load(history_offsets + b)
-    length = (tl.load(history_offsets + b + 1) - h0).to(tl.int32)
+    t0, rows, h0, length = request_bounds(target_offsets, history_offsets, b, HPG)
     begin = split * split_keys
     if (first_row >= rows) | ((begin >= length) & (split > 0)):
         return
@@ -129,66 +128,66 @@ def _read(
     head = group * HPG + offs_m % HPG
     if C > 0:
         if HPG == 1:
-            channel = tl.load(which + group)
+            channel = tl.load(head_channel + group)
         else:
-            channel = tl.load(which + head)
+            channel = tl.load(head_channel + head)
         bit, word = row_bits(offs_m // HPG, row_ok)
         first_word = first_row // HPG // 32
         bias = tl.load(scale + head).to(tl.float32) / softmax_scale
     else:
         channel, bit, word, first_word, bias = 0, 0, 0, 0, 0  # no tile looks at them
     q = q_desc.load([(t0 * HPG).to(tl.int32) + first_row, group * D])
-    top = tl.full([BM], -float("inf"), tl.float32)
+    row_max = tl.full([BM], -float("inf"), tl.float32)
     total = tl.zeros([BM], tl.float32)
-    hits = tl.zeros([BM], tl.float32)
+    match_sum = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, D], tl.float32)
     factor = softmax_scale * 1.4426950408889634
-    whole = end - (end - begin) % BN
-    for n in tl.range(begin, whole, BN, num_stages=STAGES):
-        top, total, hits, acc = _read_tile(
+    full_end = end - (end - begin) % BN
+    for n in tl.range(begin, full_end, BN, num_stages=STAGES):
+        row_max, total, match_sum, acc = _attn_fwd_tile(
             q, k_desc, v_desc, h0, n, end, group, bits, num_events, words, bit, word, channel, first_word, bias,
-            factor, top, total, hits, acc, N // G, D, C, WORDS, SHARED, BN, False,
+            factor, row_max, total, match_sum, acc, N // G, D, C, WORDS, SHARED, BN, False,
         )  # fmt: skip
-    if whole < end:
-        top, total, hits, acc = _read_tile(
-            q, k_desc, v_desc, h0, whole, end, group, bits, num_events, words, bit, word, channel, first_word, bias,
-            factor, top, total, hits, acc, N // G, D, C, WORDS, SHARED, BN, True,
+    if full_end < end:
+        row_max, total, match_sum, acc = _attn_fwd_tile(
+            q, k_desc, v_desc, h0, full_end, end, group, bits, num_events, words, bit, word, channel, first_word, bias,
+            factor, row_max, total, match_sum, acc, N // G, D, C, WORDS, SHARED, BN, True,
         )  # fmt: skip
     inverse = tl.where(total > 0, 1 / total, 0.0)
     acc = acc * inverse[:, None]
-    hits = hits * inverse
-    lse2 = tl.where(total > 0, top + tl.log2(total), 0.0)
+    match_sum = match_sum * inverse
+    lse_log2 = tl.where(total > 0, row_max + tl.log2(total), 0.0)
     where = ((t0 * HPG + offs_m) * G + group).to(tl.int64)
     offs_d = tl.arange(0, D)
     if length <= split_keys:
         tl.store(out + where[:, None] * D + offs_d, acc.to(out.dtype.element_ty), mask=row_ok[:, None])
-        tl.store(lse + where, lse2, mask=row_ok)
+        tl.store(lse + where, lse_log2, mask=row_ok)
         if C > 0:
-            tl.store(hit + where, hits, mask=row_ok)
+            tl.store(match_weight + where, match_sum, mask=row_ok)
     else:
         where += split.to(tl.int64) * num_rows
         tl.store(part + where[:, None] * D + offs_d, acc, mask=row_ok[:, None])
-        tl.store(part_lse + where, lse2, mask=row_ok)
+        tl.store(part_lse + where, lse_log2, mask=row_ok)
         if C > 0:
-            tl.store(part_hit + where, hits, mask=row_ok)
+            tl.store(part_match + where, match_sum, mask=row_ok)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _combine(
+def _combine_splits(
     target_offsets,
     history_offsets,
     part,
     part_lse,
-    part_hit,
+    part_match,
     out,
     lse,
-    hit,
+    match_weight,
     split_keys,
     num_rows,
     N: tl.constexpr,
     D: tl.constexpr,
     SUM: tl.constexpr,
-    HIT: tl.constexpr,
+    MATCH: tl.constexpr,
     BR: tl.constexpr,
 ):
     """Splits of each row -> the row, always in the order of the splits: a softmax average, or (SUM) a plain sum."""
@@ -202,35 +201,35 @@ def _combine(
     ok = offs_r < rows
     where = (t0 * N + offs_r).to(tl.int64)
     splits = tl.cdiv(length, split_keys)
-    acc, hits = tl.zeros([BR, D], tl.float32), tl.zeros([BR], tl.float32)
+    acc, match_sum = tl.zeros([BR, D], tl.float32), tl.zeros([BR], tl.float32)
     if SUM:
         for s in range(splits):
             at = where + s * num_rows
             acc += tl.load(part + at[:, None] * D + offs_d, mask=ok[:, None], other=0.0)
-            if HIT:
-                hits += tl.load(part_hit + at, mask=ok, other=0.0)
+            if MATCH:
+                match_sum += tl.load(part_match + at, mask=ok, other=0.0)
     else:
-        top = tl.full([BR], -float("inf"), tl.float32)
+        row_max = tl.full([BR], -float("inf"), tl.float32)
         for s in range(splits):
-            top = tl.maximum(top, tl.load(part_lse + where + s * num_rows, mask=ok, other=0.0))
+            row_max = tl.maximum(row_max, tl.load(part_lse + where + s * num_rows, mask=ok, other=0.0))
         total = tl.zeros([BR], tl.float32)
         for s in range(splits):
             at = where + s * num_rows
-            weight = tl.exp2(tl.load(part_lse + at, mask=ok, other=0.0) - top)
+            weight = tl.exp2(tl.load(part_lse + at, mask=ok, other=0.0) - row_max)
             total += weight
             acc += weight[:, None] * tl.load(part + at[:, None] * D + offs_d, mask=ok[:, None], other=0.0)
-            if HIT:
-                hits += weight * tl.load(part_hit + at, mask=ok, other=0.0)
+            if MATCH:
+                match_sum += weight * tl.load(part_match + at, mask=ok, other=0.0)
         acc = acc / total[:, None]
-        hits = hits / total
-        tl.store(lse + where, top + tl.log2(total), mask=ok)
+        match_sum = match_sum / total
+        tl.store(lse + where, row_max + tl.log2(total), mask=ok)
     tl.store(out + where[:, None] * D + offs_d, acc.to(out.dtype.element_ty), mask=ok[:, None])
-    if HIT:
-        tl.store(hit + where, hits, mask=ok)
+    if MATCH:
+        tl.store(match_weight + where, match_sum, mask=ok)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _grad_keys(
+def _attn_bwd_kv(
     q_desc,
     k_desc,
     v_desc,
@@ -238,11 +237,11 @@ def _grad_keys(
     target_offsets,
     history_offsets,
     bits,
-    which,
+    head_channel,
     scale,
     lse,
     delta,
-    hit_grad,
+    d_match,
     rstd,
     d_kv,
     ds_desc,
@@ -263,16 +262,14 @@ def _grad_keys(
 ):
     """One block of keys over all rows -> dK and dV (or d of the shared keys), and dS for the query gradients.
 
-    dS: [H + B PAD, G max_rows], a request's rows starting at its first event + b PAD; zero past its end.
+    dS: [H + B KEY_TILE_PADDING, G max_rows], a request's rows starting at its first event + b KEY_TILE_PADDING;
+    zero past its end.
 
     NORM: the shared keys are x^ = (y - mean) rstd, and what is written is the gradient of y.
     """
     HPG: tl.constexpr = N // G
     b, group, first = tl.program_id(0), tl.program_id(1), tl.program_id(2) * BN
-    t0 = tl.load(target_offsets + b)
-    rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * HPG
-    h0 = tl.load(history_offsets + b)
-    length = (tl.load(history_offsets + b + 1) - h0).to(tl.int32)
+    t0, rows, h0, length = request_bounds(target_offsets, history_offsets, b, HPG)
     if first >= length:
         return
     offs_m, offs_n = tl.arange(0, BM), tl.arange(0, BN)
@@ -284,7 +281,7 @@ def _grad_keys(
         v = v_desc.load([h0.to(tl.int32) + first, group * D])
         acc_v = tl.zeros([BN, D], tl.float32)
     factor = softmax_scale * 1.4426950408889634
-    along = tl.zeros([BN], tl.float32)  # sum over the width of d x^ times x^, without holding both
+    norm_dot = tl.zeros([BN], tl.float32)  # sum over the width of d x^ times x^, without holding both
     for r in tl.range(0, rows, BM, num_stages=STAGES):
         row = (t0 * HPG).to(tl.int32) + r
         row_ok = r + offs_m < rows
@@ -302,29 +299,29 @@ def _grad_keys(
         if C > 0:
             head = group * HPG + (r + offs_m) % HPG
             if HPG == 1:
-                channel = tl.load(which + group)
+                channel = tl.load(head_channel + group)
             else:
-                channel = tl.load(which + head)
+                channel = tl.load(head_channel + head)
             bit, word = row_bits((r + offs_m) // HPG, row_ok)
             bias = tl.load(scale + head).to(tl.float32) * 1.4426950408889634
             eq = equal_ids(
                 bits, num_events, words, events, n_ok, bit, word, channel, r // HPG // 32, C, WORDS, HPG == 1, True
             )
             s += tl.where(eq, bias[None, :], 0.0)
-            dp += tl.where(eq, tl.load(hit_grad + where, mask=row_ok, other=0.0)[None, :], 0.0)
+            dp += tl.where(eq, tl.load(d_match + where, mask=row_ok, other=0.0)[None, :], 0.0)
         p = tl.where(n_ok[:, None], tl.exp2(s - row_lse[None, :]), 0.0)
         ds = (p * (dp - row_delta[None, :]) * softmax_scale).to(k.dtype)
         acc_k = tl.dot(ds, q, acc_k)
         if SHARED:
             acc_k = tl.dot(p.to(k.dtype), do, acc_k)
             if NORM:
-                along += tl.sum(ds.to(tl.float32) * qk + p * do_k, 1)
+                norm_dot += tl.sum(ds.to(tl.float32) * qk + p * do_k, 1)
         else:
             acc_v = tl.dot(p.to(k.dtype), do, acc_v)
-        ds_desc.store([h0.to(tl.int32) + b * PAD + first, group * max_rows + r], ds)
+        ds_desc.store([h0.to(tl.int32) + b * KEY_TILE_PADDING + first, group * max_rows + r], ds)
     if NORM:
         x = k_desc.load([h0.to(tl.int32) + first, group * D]).to(tl.float32)  # again: registers are short
-        acc_k = acc_k - (tl.sum(acc_k, 1) / D)[:, None] - x * (along / D)[:, None]
+        acc_k = acc_k - (tl.sum(acc_k, 1) / D)[:, None] - x * (norm_dot / D)[:, None]
         acc_k = acc_k * tl.load(rstd + events, mask=n_ok, other=0.0)[:, None]
     at = (events * (G * D if SHARED else 2 * G * D) + group * D)[:, None] + tl.arange(0, D)
     tl.store(d_kv + at, acc_k.to(d_kv.dtype.element_ty), mask=n_ok[:, None])
@@ -333,18 +330,18 @@ def _grad_keys(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _grad_queries(
+def _attn_bwd_q(
     k_desc,
     target_offsets,
     history_offsets,
     bits,
-    which,
+    head_channel,
     ds_desc,
-    hit,
+    match_weight,
     dq,
-    dhit,
+    ds_match,
     part,
-    part_hit,
+    part_match,
     split_keys,
     num_rows,
     max_rows,
@@ -361,15 +358,12 @@ def _grad_queries(
 ):
     """One block of rows over one split of the keys: dQ = dS K, and the sum of dS over equal ids.
 
-    A row's dS add up to 0, so the sum is that of dS ([ids equal] - hit), in which rounding hardly shows.
+    A row's dS add up to 0, so the sum is that of dS ([ids equal] - match_weight), in which rounding hardly shows.
     """
     HPG: tl.constexpr = N // G
     b, group, split = tl.program_id(0), tl.program_id(1) % G, tl.program_id(2)
     first_row = tl.program_id(1) // G * BM
-    t0 = tl.load(target_offsets + b)
-    rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * HPG
-    h0 = tl.load(history_offsets + b)
-    length = (tl.load(history_offsets + b + 1) - h0).to(tl.int32)
+    t0, rows, h0, length = request_bounds(target_offsets, history_offsets, b, HPG)
     begin = split * split_keys
     if (first_row >= rows) | ((begin >= length) & (split > 0)):
         return
@@ -378,17 +372,17 @@ def _grad_queries(
     row_ok = offs_m < rows
     if C > 0:
         if HPG == 1:
-            channel = tl.load(which + group)
+            channel = tl.load(head_channel + group)
         else:
-            channel = tl.load(which + group * HPG + offs_m % HPG)
+            channel = tl.load(head_channel + group * HPG + offs_m % HPG)
         bit, word = row_bits(offs_m // HPG, row_ok)
         first_word = first_row // HPG // 32
-        share = tl.load(hit + (t0 * HPG + offs_m) * G + group, mask=row_ok, other=0.0)
-    acc, hits = tl.zeros([BM, D], tl.float32), tl.zeros([BM], tl.float32)
+        share = tl.load(match_weight + (t0 * HPG + offs_m) * G + group, mask=row_ok, other=0.0)
+    acc, match_sum = tl.zeros([BM, D], tl.float32), tl.zeros([BM], tl.float32)
     for n in tl.range(begin, end, BN, num_stages=STAGES):
         k = k_desc.load([h0.to(tl.int32) + n, group * D])
         n_ok = n + offs_n < end
-        ds = ds_desc.load([h0.to(tl.int32) + b * PAD + n, group * max_rows + first_row])
+        ds = ds_desc.load([h0.to(tl.int32) + b * KEY_TILE_PADDING + n, group * max_rows + first_row])
         acc = tl.dot(ds.T, k, acc)
         if C > 0:
             eq = equal_ids(
@@ -406,18 +400,18 @@ def _grad_queries(
                 HPG == 1,
                 False,
             )
-            hits += tl.sum(ds.T.to(tl.float32) * (tl.where(eq, 1.0, 0.0) - share[:, None]), 1)
+            match_sum += tl.sum(ds.T.to(tl.float32) * (tl.where(eq, 1.0, 0.0) - share[:, None]), 1)
     where = ((t0 * HPG + offs_m) * G + group).to(tl.int64)
     offs_d = tl.arange(0, D)
     if length <= split_keys:
         tl.store(dq + where[:, None] * D + offs_d, acc.to(dq.dtype.element_ty), mask=row_ok[:, None])
         if C > 0:
-            tl.store(dhit + where, hits, mask=row_ok)
+            tl.store(ds_match + where, match_sum, mask=row_ok)
     else:
         where += split.to(tl.int64) * num_rows
         tl.store(part + where[:, None] * D + offs_d, acc, mask=row_ok[:, None])
         if C > 0:
-            tl.store(part_hit + where, hits, mask=row_ok)
+            tl.store(part_match + where, match_sum, mask=row_ok)
 
 
 @dataclass(frozen=True)
@@ -434,8 +428,8 @@ def _power_of_2(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
-def read_tiles(width: int, rows: int) -> Tiles:
-    """Tiles of `_read` for keys of this width and this many rows a group."""
+def fwd_tiles(width: int, rows: int) -> Tiles:
+    """Tiles of `_attn_fwd` for keys of this width and this partials rows a group."""
     if width > 128:
         return Tiles(64, 32, 4, 3) if rows > 64 else Tiles(max(16, _power_of_2(rows)), 64, 4, 2)
     if rows > 64:
@@ -443,16 +437,16 @@ def read_tiles(width: int, rows: int) -> Tiles:
     return Tiles(max(16, _power_of_2(rows)), 128, 4, 3)
 
 
-def grad_keys_tiles(width: int, rows: int, matched: bool = False) -> Tiles:
-    """Tiles of `_grad_keys`. Without loads in flight: two programs share a multiprocessor and hide each other's.
+def bwd_kv_tiles(width: int, rows: int, matched: bool = False) -> Tiles:
+    """Tiles of `_attn_bwd_kv`. Without loads in flight: two programs share a multiprocessor and hide each other's.
 
     With ids, 64 rows of a wide tile need more registers than there are.
     """
     return Tiles(min(32 if matched and width > 128 else 64, max(16, _power_of_2(rows))), 64, 4, 1)
 
 
-def grad_queries_tiles(width: int, rows: int) -> Tiles:
-    """Tiles of `_grad_queries`; its keys must divide those of `_grad_keys`, behind which dS is zero."""
+def bwd_q_tiles(width: int, rows: int) -> Tiles:
+    """Tiles of `_attn_bwd_q`; its keys must divide those of `_attn_bwd_kv`, behind head_channel dS is zero."""
     rows = max(16, _power_of_2(rows))
     return Tiles(min(128, rows), 64, 8 if rows >= 128 else 4, 3)
 
@@ -481,11 +475,11 @@ def _keys_desc(kv: Tensor, part: int, block: int) -> TensorDescriptor:
 
 
 def _ds_desc(ds: Tensor, tiles: Tiles) -> TensorDescriptor:
-    """dS [H + B PAD, G max_rows] in blocks [keys, rows]."""
+    """dS [H + B KEY_TILE_PADDING, G max_rows] in blocks [keys, rows]."""
     return TensorDescriptor(ds, list(ds.shape), [ds.shape[1], 1], [tiles.keys, tiles.rows])
 
 
-class Read(torch.autograd.Function):
+class TargetAttention(torch.autograd.Function):
     """Packed cross attention. See `longreel.model.nn.attention.cross_attention` for the meaning of the arguments."""
 
     @staticmethod
@@ -495,97 +489,99 @@ class Read(torch.autograd.Function):
         kv: Tensor,
         scale: Tensor | None,
         rstd: Tensor | None,
-        ids: EqualIds | None,
+        ids: MatchBits | None,
         packing: Packing,
         softmax_scale: float,
     ) -> tuple[Tensor, Tensor]:
-        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], hits [T, N] float32."""
+        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], match_sum [T, N] float32."""
         q, kv = q.contiguous(), kv.contiguous()
         (T, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
         channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
-        tiles = read_tiles(D, packing.max_targets * N // G)
+        tiles = fwd_tiles(D, packing.max_targets * N // G)
         blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
         split = split_size(H, packing.max_history, blocks * G)
         splits = triton.cdiv(packing.max_history, split)
         out = torch.empty_like(q)
         lse = q.new_empty(T, N, dtype=torch.float32)
-        hit = torch.empty_like(lse) if channels else lse.new_zeros(T, N)
-        many = splits if splits > 1 else 0
-        part = q.new_empty(many, T, N, D, dtype=torch.float32)
-        part_lse, part_hit = lse.new_empty(many, T, N), lse.new_empty(many if channels else 0, T, N)
-        bits, which = (ids.bits, ids.which) if ids is not None else (lse, lse)
-        _read[(B, blocks * G, splits)](
+        match_weight = torch.empty_like(lse) if channels else lse.new_zeros(T, N)
+        partials = splits if splits > 1 else 0
+        part = q.new_empty(partials, T, N, D, dtype=torch.float32)
+        part_lse, part_match = lse.new_empty(partials, T, N), lse.new_empty(partials if channels else 0, T, N)
+        bits, head_channel = (ids.bits, ids.head_channel) if ids is not None else (lse, lse)
+        _attn_fwd[(B, blocks * G, splits)](
             _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
-            packing.target_offsets, packing.history_offsets, bits, which, lse if scale is None else scale,
-            out, lse, hit, part, part_lse, part_hit, softmax_scale, split, T * N, H, words,
+            packing.target_offsets, packing.history_offsets, bits, head_channel, lse if scale is None else scale,
+            out, lse, match_weight, part, part_lse, part_match, softmax_scale, split, T * N, H, words,
             N=N, G=G, D=D, C=channels, WORDS=words_of_tile(tiles.rows, N // G), SHARED=P == 1,
             BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
-        if many:
+        if partials:
             rows = 8
-            _combine[(B, triton.cdiv(packing.max_targets * N, rows))](
-                packing.target_offsets, packing.history_offsets, part, part_lse, part_hit, out, lse, hit, split, T * N,
-                N=N, D=D, SUM=False, HIT=channels > 0, BR=rows, num_warps=4,
+            _combine_splits[(B, triton.cdiv(packing.max_targets * N, rows))](
+                packing.target_offsets, packing.history_offsets, part, part_lse, part_match, out, lse, match_weight,
+                split, T * N, N=N, D=D, SUM=False, MATCH=channels > 0, BR=rows, num_warps=4,
             )  # fmt: skip
-        ctx.save_for_backward(q, kv, scale, rstd, out, lse, hit)
+        ctx.save_for_backward(q, kv, scale, rstd, out, lse, match_weight)
         ctx.ids, ctx.packing, ctx.softmax_scale = ids, packing, softmax_scale
-        return out, hit
+        return out, match_weight
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor, d_hit: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor, d_match_weight: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients of q, kv and scale; that of shared kv goes through the norm where rstd was given."""
-        q, kv, scale, rstd, out, lse, hit = ctx.saved_tensors
+        q, kv, scale, rstd, out, lse, match_weight = ctx.saved_tensors
         ids, packing = ctx.ids, ctx.packing
         (_, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
         channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
         d_out = d_out.to(q.dtype).contiguous()
-        d_hit = torch.zeros_like(hit) if d_hit is None else d_hit.float().contiguous()
-        delta = (d_out.float() * out.float()).sum(-1) + d_hit * hit
-        tiles = grad_keys_tiles(D, packing.max_targets * N // G, matched=channels > 0)
+        d_match_weight = (
+            torch.zeros_like(match_weight) if d_match_weight is None else d_match_weight.float().contiguous()
+        )
+        delta = (d_out.float() * out.float()).sum(-1) + d_match_weight * match_weight
+        tiles = bwd_kv_tiles(D, packing.max_targets * N // G, matched=channels > 0)
         max_rows = triton.cdiv(packing.max_targets * N // G, tiles.rows) * tiles.rows
-        d_kv, ds = torch.empty_like(kv), kv.new_empty(H + B * PAD.value, G * max_rows)
-        bits, which = (ids.bits, ids.which) if ids is not None else (lse, lse)
-        _grad_keys[(B, G, triton.cdiv(packing.max_history, tiles.keys))](
+        d_kv, ds = torch.empty_like(kv), kv.new_empty(H + B * KEY_TILE_PADDING.value, G * max_rows)
+        bits, head_channel = (ids.bits, ids.head_channel) if ids is not None else (lse, lse)
+        _attn_bwd_kv[(B, G, triton.cdiv(packing.max_history, tiles.keys))](
             _rows_desc(q, G, tiles.rows), _keys_desc(kv, 0, tiles.keys), _keys_desc(kv, -1, tiles.keys),
-            _rows_desc(d_out, G, tiles.rows), packing.target_offsets, packing.history_offsets, bits, which,
-            lse if scale is None else scale, lse, delta, d_hit, lse if rstd is None else rstd, d_kv,
+            _rows_desc(d_out, G, tiles.rows), packing.target_offsets, packing.history_offsets, bits, head_channel,
+            lse if scale is None else scale, lse, delta, d_match_weight, lse if rstd is None else rstd, d_kv,
             _ds_desc(ds, tiles),
             ctx.softmax_scale, max_rows, H, words,
             N=N, G=G, D=D, C=channels, WORDS=words_of_tile(tiles.rows, N // G), SHARED=P == 1, NORM=rstd is not None,
             BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
         )  # fmt: skip
-        dq, scores = _query_gradients(q, kv, ids, packing, ds, hit)
-        d_scale = None if scale is None else (scores.sum(0) / ctx.softmax_scale).to(scale.dtype)
+        dq, ds_match = _query_gradients(q, kv, ids, packing, ds, match_weight)
+        d_scale = None if scale is None else (ds_match.sum(0) / ctx.softmax_scale).to(scale.dtype)
         return dq, d_kv, d_scale, None, None, None, None
 
 
 def _query_gradients(
-    q: Tensor, kv: Tensor, ids: EqualIds | None, packing: Packing, ds: Tensor, hit: Tensor
+    q: Tensor, kv: Tensor, ids: MatchBits | None, packing: Packing, ds: Tensor, match_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """dS [H + B PAD, G rows] -> dQ [T, N, D], and the sum of dS over equal ids [T, N]."""
+    """dS [H + B KEY_TILE_PADDING, G rows] -> dQ [T, N, D], and the sum of dS over equal ids [T, N]."""
     (T, N, D), (H, _, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
     channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
     max_rows = ds.shape[1] // G
-    tiles = grad_queries_tiles(D, max_rows)
+    tiles = bwd_q_tiles(D, max_rows)
     blocks = triton.cdiv(packing.max_targets * N // G, tiles.rows)
     split = split_size(H, packing.max_history, blocks * G)
     splits = triton.cdiv(packing.max_history, split)
     dq = torch.empty_like(q)
-    scores = q.new_empty(T, N, dtype=torch.float32)
-    many = splits if splits > 1 else 0
-    part = q.new_empty(many, T, N, D, dtype=torch.float32)
-    part_hit = scores.new_empty(many if channels else 0, T, N)
-    bits, which = (ids.bits, ids.which) if ids is not None else (scores, scores)
-    _grad_queries[(B, blocks * G, splits)](
-        _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, bits, which,
-        _ds_desc(ds, tiles), hit, dq, scores, part, part_hit, split, T * N, max_rows, H, words,
+    ds_match = q.new_empty(T, N, dtype=torch.float32)
+    partials = splits if splits > 1 else 0
+    part = q.new_empty(partials, T, N, D, dtype=torch.float32)
+    part_match = ds_match.new_empty(partials if channels else 0, T, N)
+    bits, head_channel = (ids.bits, ids.head_channel) if ids is not None else (ds_match, ds_match)
+    _attn_bwd_q[(B, blocks * G, splits)](
+        _keys_desc(kv, 0, tiles.keys), packing.target_offsets, packing.history_offsets, bits, head_channel,
+        _ds_desc(ds, tiles), match_weight, dq, ds_match, part, part_match, split, T * N, max_rows, H, words,
         N=N, G=G, D=D, C=channels, WORDS=words_of_tile(tiles.rows, N // G),
         BM=tiles.rows, BN=tiles.keys, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
-    if many:
+    if partials:
         rows = 8
-        _combine[(B, triton.cdiv(packing.max_targets * N, rows))](
-            packing.target_offsets, packing.history_offsets, part, scores, part_hit, dq, scores, scores, split,
-            T * N, N=N, D=D, SUM=True, HIT=channels > 0, BR=rows, num_warps=4,
+        _combine_splits[(B, triton.cdiv(packing.max_targets * N, rows))](
+            packing.target_offsets, packing.history_offsets, part, ds_match, part_match, dq, ds_match, ds_match, split,
+            T * N, N=N, D=D, SUM=True, MATCH=channels > 0, BR=rows, num_warps=4,
         )  # fmt: skip
-    return dq, scores
+    return dq, ds_match

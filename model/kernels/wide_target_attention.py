@@ -1,9 +1,9 @@
-"""How do targets read events too wide for one tile? The same attention with its weights written out, in plain products.
+"""The same attention over events too wide for one tile: its weights written out, in plain products.
 
 For shared keys and values x^ [H, D] with D over 256, queries [T, N, D] (absorbed attention of wide models). Weights are
 m N numbers an event, where K and V would be 2 D: at m = 16, N = 16, D = 1024 an eighth, and no K or V is formed.
-Weights are kept as 2^(s - top), `top` the largest score of the row in the event's block, so that they can be written
-before the row's sum is known; `factor` = 2^(top - lse) makes them softmax. No sums in an order that varies.
+Weights are kept as 2^(s - block_max), the largest score of the row in the event's block, so that they can be written
+before the row's sum is known; `factor` = 2^(block_max - lse) makes them softmax. No sums in an order that varies.
 """
 
 from typing import Any
@@ -14,16 +14,17 @@ import triton.language as tl
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from longreel.model.kernels.id_match_bits import EqualIds, equal_ids, row_bits, words_of_tile
+from longreel.model.kernels.id_match_bits import MatchBits, equal_ids, row_bits, words_of_tile
 from longreel.model.kernels.packing import SIZES, Packing
-from longreel.model.kernels.target_attention import PAD, _combine, split_size
+from longreel.model.kernels.request_bounds import request_bounds
+from longreel.model.kernels.target_attention import KEY_TILE_PADDING, _combine_splits, split_size
 
-BLOCK = PAD.value  # events that share one `top`, and what each request's weights are padded by
+BLOCK = KEY_TILE_PADDING.value  # events that share one `block_max`, and what each request's weights are padded by
 SLICE, SOFTMAX_SLICE = 256, 128  # columns of an output tile; narrower where a second tile waits for its factor
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _weights(
+def _wide_weights(
     q_desc,
     x_desc,
     w_desc,
@@ -32,14 +33,14 @@ def _weights(
     target_offsets,
     history_offsets,
     bits,
-    which,
+    head_channel,
     scale,
-    top,
+    block_max,
     sums,
-    hits,
+    match_sum,
     lse,
     delta,
-    hit_grad,
+    d_match,
     softmax_scale,
     num_rows,
     num_events,
@@ -54,16 +55,13 @@ def _weights(
     BK: tl.constexpr,
     STAGES: tl.constexpr,
 ):
-    """A tile of x^ q^T [BN events, BM rows]: forward, weights (w), their top, sum and part on equal ids.
+    """A tile of x^ q^T [BN events, BM rows]: forward, weights (w), their block_max, sum and part on equal ids.
 
     GRAD: q is dO and w holds the forward's weights; written are p, their softmax, and dS.
     """
     b, block = tl.program_id(0), tl.program_id(2)
     first_row, first = tl.program_id(1) * BM, block * BN
-    t0 = tl.load(target_offsets + b)
-    rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
-    h0 = tl.load(history_offsets + b)
-    length = (tl.load(history_offsets + b + 1) - h0).to(tl.int32)
+    t0, rows, h0, length = request_bounds(target_offsets, history_offsets, b, N)
     if (first >= length) | (first_row >= rows):
         return
     acc = tl.zeros([BN, BM], tl.float32)
@@ -74,7 +72,7 @@ def _weights(
     row_ok, n_ok = offs_m < rows, first + offs_n < length
     where = t0 * N + offs_m
     if C > 0:
-        channel = tl.load(which + offs_m % N)
+        channel = tl.load(head_channel + offs_m % N)
         bit, word = row_bits(offs_m // N, row_ok)
         equal = equal_ids(
             bits,
@@ -93,11 +91,11 @@ def _weights(
         )
     at = block * num_rows + where
     if GRAD:
-        factor = tl.exp2(tl.load(top + at, mask=row_ok, other=0.0) - tl.load(lse + where, mask=row_ok, other=0.0))
+        factor = tl.exp2(tl.load(block_max + at, mask=row_ok, other=0.0) - tl.load(lse + where, mask=row_ok, other=0.0))
         factor = tl.where(row_ok, factor, 0.0)
         p = w_desc.load([event + b * BN, first_row]).to(tl.float32) * factor[None, :]
         if C > 0:
-            acc += tl.where(equal, tl.load(hit_grad + where, mask=row_ok, other=0.0)[None, :], 0.0)
+            acc += tl.where(equal, tl.load(d_match + where, mask=row_ok, other=0.0)[None, :], 0.0)
         ds = p * (acc - tl.load(delta + where, mask=row_ok, other=0.0)[None, :]) * softmax_scale
         ds = tl.where(row_ok[None, :] & n_ok[:, None], ds, 0.0)
         p = tl.where(row_ok[None, :] & n_ok[:, None], p, 0.0)
@@ -108,30 +106,30 @@ def _weights(
         if C > 0:
             s += tl.where(equal, tl.load(scale + offs_m % N).to(tl.float32)[None, :] * 1.4426950408889634, 0.0)
         s = tl.where(n_ok[:, None], s, -float("inf"))
-        highest = tl.max(s, 0)
-        p = tl.exp2(s - highest[None, :])
+        tile_max = tl.max(s, 0)
+        p = tl.exp2(s - tile_max[None, :])
         w_desc.store([event + b * BN, first_row], p.to(w_desc.dtype))
-        tl.store(top + at, highest, mask=row_ok)
+        tl.store(block_max + at, tile_max, mask=row_ok)
         tl.store(sums + at, tl.sum(p, 0), mask=row_ok)
         if C > 0:
-            tl.store(hits + at, tl.sum(tl.where(equal, p, 0.0), 0), mask=row_ok)
+            tl.store(match_sum + at, tl.sum(tl.where(equal, p, 0.0), 0), mask=row_ok)
 
 
 @triton.jit(do_not_specialize=SIZES)
-def _weigh_events(
+def _wide_weighted_sum(
     x_desc,
     w_desc,
     target_offsets,
     history_offsets,
     bits,
-    which,
-    top,
+    head_channel,
+    block_max,
     lse,
-    hit,
+    match_weight,
     out,
-    hits_out,
+    ds_match_out,
     part,
-    part_hit,
+    part_match,
     split_keys,
     num_rows,
     num_events,
@@ -148,14 +146,11 @@ def _weigh_events(
 ):
     """DT columns of w^T x^ for one block of rows over one split of the events.
 
-    SOFTMAX: w are weights before their factor. Otherwise w is dS, and its sum over equal ids is formed as in `read`.
+    SOFTMAX: w are weights before their factor. Otherwise w is dS, and its sum over equal ids is as in `_attn_bwd_q`.
     """
     b, split = tl.program_id(0), tl.program_id(2)
     column, first_row = tl.program_id(1) % (D // DT) * DT, tl.program_id(1) // (D // DT) * BM
-    t0 = tl.load(target_offsets + b)
-    rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
-    h0 = tl.load(history_offsets + b)
-    length = (tl.load(history_offsets + b + 1) - h0).to(tl.int32)
+    t0, rows, h0, length = request_bounds(target_offsets, history_offsets, b, N)
     begin = split * split_keys
     if (first_row >= rows) | ((begin >= length) & (split > 0)):
         return
@@ -164,18 +159,18 @@ def _weigh_events(
     row_ok = offs_m < rows
     where = (t0 * N + offs_m).to(tl.int64)
     if C > 0:
-        channel = tl.load(which + offs_m % N)
+        channel = tl.load(head_channel + offs_m % N)
         bit, word = row_bits(offs_m // N, row_ok)
         first_word = first_row // N // 32
-        share = tl.load(hit + where, mask=row_ok, other=0.0)
+        share = tl.load(match_weight + where, mask=row_ok, other=0.0)
     if SOFTMAX:
         row_lse = tl.load(lse + where, mask=row_ok, other=0.0)
-    acc, hits = tl.zeros([BM, DT], tl.float32), tl.zeros([BM], tl.float32)
+    acc, match_sum = tl.zeros([BM, DT], tl.float32), tl.zeros([BM], tl.float32)
     for n in tl.range(begin, end, BN, num_stages=STAGES):
         x = x_desc.load([h0.to(tl.int32) + n, column])
         w = w_desc.load([h0.to(tl.int32) + b * 128 + n, first_row])
         if SOFTMAX:
-            factor = tl.exp2(tl.load(top + n // 128 * num_rows + where, mask=row_ok, other=0.0) - row_lse)
+            factor = tl.exp2(tl.load(block_max + n // 128 * num_rows + where, mask=row_ok, other=0.0) - row_lse)
             acc += tl.dot(w.T, x) * factor[:, None]
         else:
             acc = tl.dot(w.T, x, acc)
@@ -196,20 +191,20 @@ def _weigh_events(
                     False,
                     False,
                 )
-                hits += tl.sum(w.T.to(tl.float32) * (tl.where(equal, 1.0, 0.0) - share[:, None]), 1)
+                match_sum += tl.sum(w.T.to(tl.float32) * (tl.where(equal, 1.0, 0.0) - share[:, None]), 1)
     if length <= split_keys:
         tl.store(out + where[:, None] * D + offs_d, acc.to(out.dtype.element_ty), mask=row_ok[:, None])
         if C > 0:
-            tl.store(hits_out + where, hits, mask=row_ok & (column == 0))
+            tl.store(ds_match_out + where, match_sum, mask=row_ok & (column == 0))
     else:
         where += split.to(tl.int64) * num_rows
         tl.store(part + where[:, None] * D + offs_d, acc, mask=row_ok[:, None])
         if C > 0:
-            tl.store(part_hit + where, hits, mask=row_ok & (column == 0))
+            tl.store(part_match + where, match_sum, mask=row_ok & (column == 0))
 
 
 @triton.jit
-def _grad_events(
+def _wide_bwd_events(
     q_desc,
     do_desc,
     p_desc,
@@ -226,10 +221,7 @@ def _grad_events(
 ):
     """DT columns of dx^ = dS q + P dO for one block of events, over all rows of its request."""
     b, column, first = tl.program_id(0), tl.program_id(1) * DT, tl.program_id(2) * BN
-    t0 = tl.load(target_offsets + b)
-    rows = (tl.load(target_offsets + b + 1) - t0).to(tl.int32) * N
-    h0 = tl.load(history_offsets + b)
-    length = (tl.load(history_offsets + b + 1) - h0).to(tl.int32)
+    t0, rows, h0, length = request_bounds(target_offsets, history_offsets, b, N)
     if first >= length:
         return
     acc = tl.zeros([BN, DT], tl.float32)
@@ -243,8 +235,8 @@ def _grad_events(
 
 
 WEIGHTS = {"BM": 64, "BN": BLOCK, "BK": 64, "STAGES": 3, "num_warps": 4}
-WEIGH = {"BM": 128, "BN": 64, "STAGES": 3, "num_warps": 8}
-GRAD_EVENTS = {"BM": 64, "BN": 128, "STAGES": 2, "num_warps": 8}
+WEIGHTED_SUM = {"BM": 128, "BN": 64, "STAGES": 3, "num_warps": 8}
+BWD_EVENTS = {"BM": 64, "BN": 128, "STAGES": 2, "num_warps": 8}
 
 
 def _desc(x: Tensor, rows: int, cols: int) -> TensorDescriptor:
@@ -255,8 +247,8 @@ def _slice(width: int, at_most: int) -> int:
     return min(at_most, width & -width)
 
 
-class ReadWide(torch.autograd.Function):
-    """Packed cross attention over shared wide events; arguments and results as `target_attention.Read`."""
+class WideTargetAttention(torch.autograd.Function):
+    """Packed cross attention over shared wide events; arguments and results as `target_attention.TargetAttention`."""
 
     @staticmethod
     def forward(  # type: ignore[override]
@@ -264,51 +256,56 @@ class ReadWide(torch.autograd.Function):
         q: Tensor,
         x: Tensor,
         scale: Tensor | None,
-        ids: EqualIds | None,
+        ids: MatchBits | None,
         packing: Packing,
         softmax_scale: float,
     ) -> tuple[Tensor, Tensor]:
-        """q [T, N, D], x^ [H, D] -> values [T, N, D], hits [T, N] float32."""
+        """q [T, N, D], x^ [H, D] -> values [T, N, D], weight on equal ids [T, N] float32."""
         q, x = q.contiguous(), x.contiguous()
         (T, N, _), H, B = q.shape, x.shape[0], packing.history_offsets.shape[0] - 1
         blocks = triton.cdiv(packing.max_history, BLOCK)
         max_rows = triton.cdiv(packing.max_targets * N, WEIGHTS["BM"]) * WEIGHTS["BM"]
         w = x.new_empty(H + B * BLOCK, max_rows)
-        top = q.new_full((blocks, T, N), -torch.inf, dtype=torch.float32)
-        sums, hits = torch.zeros_like(top), torch.zeros_like(top) if ids is not None else top[:0]
-        _launch_weights(q, x, w, None, None, ids, packing, scale, softmax_scale, top, sums, hits)
-        highest = top.amax(0)
-        factor = torch.exp2(top - torch.where(highest.isfinite(), highest, 0.0))
+        block_max = q.new_full((blocks, T, N), -torch.inf, dtype=torch.float32)
+        sums, match_sum = torch.zeros_like(block_max), torch.zeros_like(block_max) if ids is not None else block_max[:0]
+        _launch_weights(q, x, w, None, None, ids, packing, scale, softmax_scale, block_max, sums, match_sum)
+        row_max = block_max.amax(0)
+        factor = torch.exp2(block_max - torch.where(row_max.isfinite(), row_max, 0.0))
         total = (sums * factor).sum(0)
-        seen = total > 0
-        lse = torch.where(seen, highest + total.log2(), 0.0)
-        hit = torch.where(seen, (hits * factor).sum(0) / total, 0.0) if ids is not None else torch.zeros_like(lse)
-        out, _ = _weigh(x, w, None, packing, N, T, top, lse, lse)
-        ctx.save_for_backward(q, x, scale, w, top, lse, out, hit)
+        has_history = total > 0
+        lse = torch.where(has_history, row_max + total.log2(), 0.0)
+        match_weight = torch.zeros_like(lse)
+        if ids is not None:
+            match_weight = torch.where(has_history, (match_sum * factor).sum(0) / total, 0.0)
+        out, _ = _weighted_sum(x, w, None, packing, N, T, block_max, lse, lse)
+        ctx.save_for_backward(q, x, scale, w, block_max, lse, out, match_weight)
         ctx.ids, ctx.packing, ctx.softmax_scale = ids, packing, softmax_scale
-        return out, hit
+        return out, match_weight
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor, d_hit: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor, d_match_weight: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """Gradients of q, x^ and scale."""
-        q, x, scale, w, top, lse, out, hit = ctx.saved_tensors
+        q, x, scale, w, block_max, lse, out, match_weight = ctx.saved_tensors
         ids, packing = ctx.ids, ctx.packing
         (T, N, D), B = q.shape, packing.history_offsets.shape[0] - 1
         d_out = d_out.to(q.dtype).contiguous()
-        d_hit = torch.zeros_like(hit) if d_hit is None else d_hit.float().contiguous()
-        delta = (d_out.float() * out.float()).sum(-1) + d_hit * hit
+        d_match_weight = (
+            torch.zeros_like(match_weight) if d_match_weight is None else d_match_weight.float().contiguous()
+        )
+        delta = (d_out.float() * out.float()).sum(-1) + d_match_weight * match_weight
         p, ds, dx = torch.empty_like(w), torch.empty_like(w), torch.empty_like(x)
         _launch_weights(
-            d_out, x, w, p, ds, ids, packing, scale, ctx.softmax_scale, top, top, top, lse, delta, d_hit
+            d_out, x, w, p, ds, ids, packing, scale, ctx.softmax_scale, block_max, block_max, block_max, lse, delta,
+            d_match_weight,
         )  # fmt: skip
-        cut, dt = GRAD_EVENTS, _slice(D, SLICE)
-        _grad_events[(B, D // dt, triton.cdiv(packing.max_history, cut["BN"]))](
+        cut, dt = BWD_EVENTS, _slice(D, SLICE)
+        _wide_bwd_events[(B, D // dt, triton.cdiv(packing.max_history, cut["BN"]))](
             _desc(q.view(T * N, D), cut["BM"], dt), _desc(d_out.view(T * N, D), cut["BM"], dt),
             _desc(p, cut["BN"], cut["BM"]), _desc(ds, cut["BN"], cut["BM"]),
             packing.target_offsets, packing.history_offsets, dx, N=N, D=D, DT=dt, **cut,
         )  # fmt: skip
-        dq, scores = _weigh(x, ds, ids, packing, N, T, None, None, hit)
-        d_scale = None if scale is None else (scores.sum(0) / ctx.softmax_scale).to(scale.dtype)
+        dq, ds_match = _weighted_sum(x, ds, ids, packing, N, T, None, None, match_weight)
+        d_scale = None if scale is None else (ds_match.sum(0) / ctx.softmax_scale).to(scale.dtype)
         return dq, dx, d_scale, None, None, None
 
 
@@ -318,65 +315,66 @@ def _launch_weights(
     w: Tensor,
     p: Tensor | None,
     ds: Tensor | None,
-    ids: EqualIds | None,
+    ids: MatchBits | None,
     packing: Packing,
     scale: Tensor | None,
     softmax_scale: float,
-    top: Tensor,
+    block_max: Tensor,
     sums: Tensor,
-    hits: Tensor,
+    match_sum: Tensor,
     lse: Tensor | None = None,
     delta: Tensor | None = None,
-    d_hit: Tensor | None = None,
+    d_match_weight: Tensor | None = None,
 ) -> None:
     """Forward where p is None, else the gradient."""
     (T, N, D), B, cut = rows.shape, packing.history_offsets.shape[0] - 1, dict(WEIGHTS)
     cut["BK"] = min(cut["BK"], D & -D)
     bm, bn, bk = cut["BM"], cut["BN"], cut["BK"]
-    bits, which = (ids.bits, ids.which) if ids is not None else (top, top)
+    bits, head_channel = (ids.bits, ids.head_channel) if ids is not None else (block_max, block_max)
     channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
-    _weights[(B, w.shape[1] // bm, triton.cdiv(packing.max_history, bn))](
+    _wide_weights[(B, w.shape[1] // bm, triton.cdiv(packing.max_history, bn))](
         _desc(rows.view(T * N, D), bm, bk), _desc(x, bn, bk), _desc(w, bn, bm),
         _desc(w if p is None else p, bn, bm), _desc(w if ds is None else ds, bn, bm),
-        packing.target_offsets, packing.history_offsets, bits, which, top if scale is None else scale,
-        top, sums, hits, top if lse is None else lse, top if delta is None else delta, top if d_hit is None else d_hit,
+        packing.target_offsets, packing.history_offsets, bits, head_channel, block_max if scale is None else scale,
+        block_max, sums, match_sum, block_max if lse is None else lse, block_max if delta is None else delta,
+        block_max if d_match_weight is None else d_match_weight,
         softmax_scale, T * N, x.shape[0], words,
         N=N, D=D, C=channels, WORDS=words_of_tile(bm, N), GRAD=p is not None, **cut,
     )  # fmt: skip
 
 
-def _weigh(
+def _weighted_sum(
     x: Tensor,
     w: Tensor,
-    ids: EqualIds | None,
+    ids: MatchBits | None,
     packing: Packing,
     N: int,
     T: int,
-    top: Tensor | None,
+    block_max: Tensor | None,
     lse: Tensor | None,
-    hit: Tensor,
+    match_weight: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """w [H + B PAD, rows], x^ [H, D] -> w^T x^ [T, N, D], and with ids (w is dS) its sum over equal ids [T, N]."""
+    """w [H + B BLOCK, rows], x^ [H, D] -> w^T x^ [T, N, D], and with ids (w is dS) its sum over equal ids [T, N]."""
     (H, D), B = x.shape, packing.history_offsets.shape[0] - 1
     channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
-    cut, dt = WEIGH, _slice(D, SLICE if top is None else SOFTMAX_SLICE)
+    cut, dt = WEIGHTED_SUM, _slice(D, SLICE if block_max is None else SOFTMAX_SLICE)
     blocks = triton.cdiv(packing.max_targets * N, cut["BM"]) * (D // dt)
     split = split_size(H, packing.max_history, blocks)
     splits = triton.cdiv(packing.max_history, split)
-    many = splits if splits > 1 else 0
-    out, scores = x.new_empty(T, N, D), x.new_empty(T, N, dtype=torch.float32)
-    part = x.new_empty(many, T, N, D, dtype=torch.float32)
-    part_hit = scores.new_empty(many if channels else 0, T, N)
-    bits, which = (ids.bits, ids.which) if ids is not None else (scores, scores)
-    _weigh_events[(B, blocks, splits)](
+    partials = splits if splits > 1 else 0
+    out, ds_match = x.new_empty(T, N, D), x.new_empty(T, N, dtype=torch.float32)
+    part = x.new_empty(partials, T, N, D, dtype=torch.float32)
+    part_match = ds_match.new_empty(partials if channels else 0, T, N)
+    bits, head_channel = (ids.bits, ids.head_channel) if ids is not None else (ds_match, ds_match)
+    _wide_weighted_sum[(B, blocks, splits)](
         _desc(x, cut["BN"], dt), _desc(w, cut["BN"], cut["BM"]), packing.target_offsets, packing.history_offsets,
-        bits, which, scores if top is None else top, scores if lse is None else lse, hit,
-        out, scores, part, part_hit, split, T * N, H, words,
-        N=N, D=D, DT=dt, C=channels, WORDS=words_of_tile(cut["BM"], N), SOFTMAX=top is not None, **cut,
+        bits, head_channel, ds_match if block_max is None else block_max, ds_match if lse is None else lse,
+        match_weight, out, ds_match, part, part_match, split, T * N, H, words,
+        N=N, D=D, DT=dt, C=channels, WORDS=words_of_tile(cut["BM"], N), SOFTMAX=block_max is not None, **cut,
     )  # fmt: skip
-    if many:
-        _combine[(B, triton.cdiv(packing.max_targets * N, 4))](
-            packing.target_offsets, packing.history_offsets, part, scores, part_hit, out, scores, scores, split, T * N,
-            N=N, D=D, SUM=True, HIT=channels > 0, BR=4, num_warps=4,
+    if partials:
+        _combine_splits[(B, triton.cdiv(packing.max_targets * N, 4))](
+            packing.target_offsets, packing.history_offsets, part, ds_match, part_match, out, ds_match, ds_match, split,
+            T * N, N=N, D=D, SUM=True, MATCH=channels > 0, BR=4, num_warps=4,
         )  # fmt: skip
-    return out, scores
+    return out, ds_match

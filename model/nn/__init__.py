@@ -1,1 +1,1 @@
-"""The ranker: embeddings, STCA, attention and RankMixer."""
+"""The network: embeddings, STCA with its attention, match counts, RankMixer, and the ranker that joins them."""

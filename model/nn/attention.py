@@ -1,123 +1,161 @@
-"""How do targets read histories? One call over packed tensors, with interchangeable backends.
+"""Attention of targets over packed histories: the call, and the plan that chooses its form and backend.
 
-`segments` takes one request at a time and is the oracle; `padded` pads runs of similar length and works anywhere;
-`packed` is one fused kernel on CUDA in half precision. All give the same values and gradients up to rounding.
-What they read may be keys and values, or the encoded events themselves ("absorbed": no key or value is ever written);
-`choose_form` says which is cheaper.
+Two forms. `kv`: keys and values are written for every event. `absorbed`: targets attend to the encoded events
+themselves, and their queries and outputs pass through W_K and W_V instead; no key or value is ever written.
+`choose_form` says which is cheaper. Backends: attention_backends.py.
 """
 
 import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from longreel.contracts.errors import LongreelError
+from longreel.model.data.batch import segment_ids
 from longreel.model.kernels import can_run, has_triton
 from longreel.model.kernels.packing import Packing
+from longreel.model.kernels.side_stream import SideStream
+from longreel.model.nn.attention_backends import (
+    TILE_WIDTH,
+    AttentionOutput,
+    IdMatch,
+    compute_dtype,
+    padded_attention,
+    reference_attention,
+    varlen_attention,
+)
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "segments", "padded", "packed", "absorbed")
-RUN_EVENTS = 1_024  # requests are padded together up to this many events: a longer history goes alone, uncopied
+BACKENDS = ("auto", "reference", "padded", "varlen", "absorbed")
 HALVES = (torch.bfloat16, torch.float16)
-
-
-Out = tuple[Tensor, Tensor | None]  # values, and where ids are matched the weight that fell on equal ones
-
-
-class ComparedIds:
-    """target [T, C] and event [H, C] int64, where no target's id equals an event's unless both are known."""
-
-    def __init__(self, target: Tensor, event: Tensor) -> None:
-        self.target, self.event = target, event
-        self._bits: Tensor | None = None
-
-    def bits(self, packing: Packing) -> Tensor:
-        """Which are equal, for the fused kernels (kernels/id_match_bits.py); found at the first layer that asks."""
-        if self._bits is None:
-            from longreel.model.kernels.id_match_bits import find_equal
-
-            self._bits = find_equal(self.target, self.event, packing)
-        return self._bits
-
-
-@dataclass(frozen=True)
-class Match:
-    """Equal ids in the score: head n adds scale[n] where target and event have the same id in channel which[n].
-
-    which [N] int32; scale [N].
-    """
-
-    ids: ComparedIds
-    which: Tensor
-    scale: Tensor
-
-
-def cross_attention(
-    q: Tensor,
-    kv: Tensor,
-    target_offsets: Tensor,
-    history_offsets: Tensor,
-    match: Match | None = None,
-    *,
-    sink: Tensor | None = None,
-    backend: str = "auto",
-    softmax_scale: float | None = None,
-    rstd: Tensor | None = None,
-    max_targets: int | None = None,
-    max_history: int | None = None,
-) -> Out:
-    """softmax(q k^T softmax_scale + match) v within each request: its targets read its history, never each other's.
-
-    Args:
-        q: [T, N, D]. kv: [H, 2, N, D] keys and values, or [H, 1, 1, D] events that are both, for every head.
-        target_offsets: [B+1] int64. history_offsets: [B+1] int64.
-        match: equal ids that heads can see.
-        sink: [N], a score beside those of the events, on which nothing is read (model/nn/sink.py); not for packed.
-        backend: auto | segments | padded | packed; auto takes packed where it can run, else padded.
-        softmax_scale: 1 / sqrt(D) if not given.
-        rstd: [H] float32, for packed and shared kv = (y - mean) rstd: kv's gradient is then handed back as that of y.
-        max_targets, max_history: largest counts of a request, where known (saves asking the device).
-
-    Returns:
-        Values [T, N, D], and with a match the attention weight [T, N] that fell on equal ids; both exactly zero for
-        the targets of a request without history.
-
-    Raises:
-        LongreelError: no such backend, or it cannot run on these tensors.
-    """
-    scale = 1 / math.sqrt(q.shape[-1]) if softmax_scale is None else softmax_scale
-    if backend == "auto":
-        backend = "padded" if why_not_packed(q, compute_dtype(q), q.shape[-1]) else "packed"
-    if backend not in ("segments", "padded", "packed"):
-        raise LongreelError(f"unknown attention backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    if q.shape[0] == 0 or kv.shape[0] == 0:
-        zeros = torch.zeros_like(q) + 0 * (q.sum() + kv.sum())
-        return zeros, None if match is None else zeros[..., 0] + 0 * match.scale
-    if backend == "packed":
-        if sink is not None:
-            raise LongreelError("attention backend packed: a sink is read absorbed only; take auto, absorbed or padded")
-        if reason := why_not_packed(q, compute_dtype(q), q.shape[-1]):
-            raise LongreelError(f"attention backend packed: {reason}; take auto or padded")
-        most_targets = int(target_offsets.diff().max()) if max_targets is None else max_targets
-        most_events = int(history_offsets.diff().max()) if max_history is None else max_history
-        read: Out = _packed(q, kv, target_offsets, history_offsets, match, scale, rstd, most_targets, most_events)
-        return read
-    if rstd is not None:
-        raise LongreelError(f"attention backend {backend} hands back no gradient through a norm; leave rstd out")
-    targets, events = target_offsets.diff().tolist(), history_offsets.diff().tolist()
-    return (_segments if backend == "segments" else _padded)(q, kv, match, sink, scale, targets, events)
-
-
-TILE_WIDTH = 256  # up to here a tile of a kernel holds whole rows
+MAX_WIDTH = 2_048  # of a row that the varlen kernels take
 
 # What a card does, roughly: enough to choose a form by. Units: FLOP/s of plain matrix products, of attention, bytes/s.
 MATRIX_RATE, ATTENTION_RATE, MEMORY_RATE = 600e12, 300e12, 4e12
-MAX_WIDTH = 2_048  # of what the kernels read
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Where packed requests begin: offsets [B+1] int64 each; and the largest counts of a request, where known."""
+
+    target_offsets: Tensor
+    history_offsets: Tensor
+    max_targets: int | None = None
+    max_history: int | None = None
+
+    def packing(self) -> Packing:
+        """The same for the kernels. A count that is not known is read from the device, which waits for it."""
+        most_targets, most_events = (
+            int(offsets.diff().max()) if known is None else known
+            for offsets, known in ((self.target_offsets, self.max_targets), (self.history_offsets, self.max_history))
+        )
+        return Packing(self.target_offsets, self.history_offsets, most_targets, most_events)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folded:
+    """A layer's attention weights with its LayerNorm folded in, used on the targets' side in the absorbed form.
+
+    weight: W_K over W_V [2 D, D] times the norm's weight. constant: what the norm's bias adds to keys and values [2 D].
+    """
+
+    weight: Tensor
+    constant: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPlan:
+    """How every layer of one forward pass attends, decided before the first layer."""
+
+    form: str  # kv | absorbed
+    backend: str  # reference | padded | varlen
+    norm_gradient: bool  # the kernel hands back the gradient of LayerNorm's input instead of its output's
+    requests: Requests
+    softmax_scale: float
+    has_history: Tensor  # [T], 1 where the target's request has events
+    matches: Sequence[IdMatch | None]  # of every layer
+    folded: Sequence[Folded | None]  # of every layer; None in the kv form
+    side_stream: SideStream  # for the targets' small kernels, beside the history's encoding
+
+    def attend(self, layer: int, q: Tensor, kv: Tensor, rstd: Tensor | None) -> AttentionOutput:
+        """Layer's q [T, N, D] and kv [H, P, G, D], rstd [H] -> values [T, N, D], weight on equal ids [T, N]."""
+        self.side_stream.join()
+        values, match_weight = cross_attention(
+            q,
+            kv,
+            self.requests,
+            self.matches[layer],
+            backend=self.backend,
+            softmax_scale=self.softmax_scale,
+            rstd=rstd,
+        )
+        self.side_stream.hold(q, values, match_weight)
+        return values, match_weight
+
+
+def plan_attention(
+    backend: str,
+    target: Tensor,
+    history: Tensor,
+    requests: Requests,
+    matches: Sequence[IdMatch | None],
+    *,
+    heads: int,
+    fold: Callable[[], Sequence[Folded]],
+) -> AttentionPlan:
+    """The plan for targets [T, D] over histories [H, D]; `fold` gives every layer's folded weights.
+
+    Raises:
+        LongreelError: no such backend.
+    """
+    number, width = max(1, requests.history_offsets.shape[0] - 1), history.shape[-1]
+    targets, events = target.shape[0] / number, history.shape[0] / number
+    form, chosen = choose_form_and_backend(backend, history, targets, events, heads)
+    has_history = (requests.history_offsets.diff() > 0)[segment_ids(requests.target_offsets, target.shape[0])]
+    return AttentionPlan(
+        form=form,
+        backend=chosen,
+        norm_gradient=form == "absorbed" and chosen == "varlen" and width <= TILE_WIDTH,
+        requests=requests,
+        softmax_scale=(width // heads) ** -0.5,
+        has_history=has_history.to(target.dtype),
+        matches=matches,
+        folded=fold() if form == "absorbed" else [None] * len(matches),
+        side_stream=SideStream(history, wanted=chosen == "varlen"),
+    )
+
+
+def choose_form_and_backend(backend: str, x: Tensor, targets: float, events: float, heads: int) -> tuple[str, str]:
+    """(form, backend of `cross_attention`) for events x [H, D] and requests of so many targets and events on average.
+
+    `absorbed` asks for that form on whatever backend can run; `varlen` for keys and values in the fused kernel, or the
+    events where it cannot take those.
+
+    Raises:
+        LongreelError: no such backend.
+    """
+    if backend not in BACKENDS:
+        raise LongreelError(f"unknown attention backend {backend!r}; expected one of {', '.join(BACKENDS)}")
+    width = x.shape[-1]
+    row_widths = {"kv": width // heads, "absorbed": width}
+    fused = {form: not varlen_obstacle(x, compute_dtype(x), row_widths[form]) for form in row_widths}
+    if backend == "absorbed":
+        form = "absorbed"
+    elif backend == "auto" and fused["kv"] and fused["absorbed"]:
+        form = choose_form(targets, events, width, heads)
+    elif backend in ("auto", "varlen") and fused["absorbed"] and not fused["kv"]:
+        form = "absorbed"  # heads too narrow for the kernel
+    else:
+        form = "kv"
+    fastest = "varlen" if fused[form] else "padded"
+    chosen = backend if backend in ("reference", "padded", "varlen") else fastest
+    _log_once(form, chosen, backend, width, heads, x.device.type)
+    return form, chosen
 
 
 def choose_form(targets: float, events: float, width: int, heads: int) -> str:
@@ -131,51 +169,61 @@ def choose_form(targets: float, events: float, width: int, heads: int) -> str:
     return "absorbed" if absorbed * events + targets * 4 * width**2 / MATRIX_RATE < written * events else "kv"
 
 
-def plan_attention(
-    backend: str, x: Tensor, targets: float, events: float, heads: int, sink: bool = False
-) -> tuple[str, str]:
-    """(form, backend of `cross_attention`) for events x [H, D] and requests of so many targets and events on average.
+@functools.cache
+def _log_once(form: str, backend: str, requested: str, width: int, heads: int, device: str) -> None:
+    log.info(
+        "attention: form %s, backend %s (asked for %s; d=%d, h=%d, %s)", form, backend, requested, width, heads, device
+    )
 
-    `absorbed` asks for that form on whatever backend can run; `packed` for keys and values in the fused kernel, or the
-    events where it cannot read those.
+
+def cross_attention(
+    q: Tensor,
+    kv: Tensor,
+    requests: Requests,
+    match: IdMatch | None = None,
+    *,
+    backend: str = "auto",
+    softmax_scale: float | None = None,
+    rstd: Tensor | None = None,
+) -> AttentionOutput:
+    """softmax(q k^T softmax_scale + match) v within each request: its targets read its history, never each other's.
+
+    Args:
+        q: [T, N, D]. kv: [H, 2, N, D] keys and values, or [H, 1, 1, D] events that are both, for every head.
+        match: equal ids that heads can see.
+        backend: auto | reference | padded | varlen; auto takes varlen where it can run, else padded.
+        softmax_scale: 1 / sqrt(D) if not given.
+        rstd: [H] float32, for varlen and shared kv = (y - mean) rstd: kv's gradient is then handed back as that of y.
+
+    Returns:
+        Values [T, N, D], and with a match the attention weight [T, N] that fell on equal ids; both exactly zero for
+        the targets of a request without history.
 
     Raises:
-        LongreelError: no such backend.
+        LongreelError: no such backend, or it cannot run on these tensors.
     """
-    if backend not in BACKENDS:
+    scale = 1 / math.sqrt(q.shape[-1]) if softmax_scale is None else softmax_scale
+    if backend == "auto":
+        backend = "padded" if varlen_obstacle(q, compute_dtype(q), q.shape[-1]) else "varlen"
+    if backend not in ("reference", "padded", "varlen"):
         raise LongreelError(f"unknown attention backend {backend!r}; expected one of {', '.join(BACKENDS)}")
-    width = x.shape[-1]
-    fused = {
-        form: not (sink and form == "kv")
-        and not why_not_packed(x, compute_dtype(x), width if form == "absorbed" else width // heads)
-        for form in ("kv", "absorbed")
-    }
-    if backend == "absorbed":
-        form = "absorbed"
-    elif backend == "auto" and fused["kv"] and fused["absorbed"]:
-        form = choose_form(targets, events, width, heads)
-    elif backend in ("auto", "packed") and fused["absorbed"] and not fused["kv"]:
-        form = "absorbed"  # heads too narrow for the kernel, or a sink
-    else:
-        form = "kv"
-    engine = backend if backend in ("segments", "padded", "packed") else "packed" if fused[form] else "padded"
-    _say_once(form, engine, backend, width, heads, x.device.type)
-    return form, engine
+    if q.shape[0] == 0 or kv.shape[0] == 0:
+        zeros = torch.zeros_like(q) + 0 * (q.sum() + kv.sum())
+        return zeros, None if match is None else zeros[..., 0] + 0 * match.scale
+    if backend == "varlen":
+        if obstacle := varlen_obstacle(q, compute_dtype(q), q.shape[-1]):
+            raise LongreelError(f"attention backend varlen: {obstacle}; take auto or padded")
+        output: AttentionOutput = varlen_attention(q, kv, match, scale, requests.packing(), rstd)
+        return output
+    if rstd is not None:
+        raise LongreelError(f"attention backend {backend} hands back no gradient through a norm; leave rstd out")
+    targets, events = (offsets.diff().tolist() for offsets in (requests.target_offsets, requests.history_offsets))
+    attention = reference_attention if backend == "reference" else padded_attention
+    return attention(q, kv, match, scale, targets, events)
 
 
-@functools.cache
-def _say_once(form: str, engine: str, asked: str, width: int, heads: int, device: str) -> None:
-    log.info("attention: %s on %s (asked for %s; d=%d, h=%d, %s)", form, engine, asked, width, heads, device)
-
-
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type that matrix products of x run in: autocast's where it is on."""
-    device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-
-
-def why_not_packed(x: Tensor, dtype: torch.dtype, width: int) -> str:
-    """Why the fused kernel cannot read rows of this width on this tensor's device; empty where it can."""
+def varlen_obstacle(x: Tensor, dtype: torch.dtype, width: int) -> str:
+    """Why the fused kernel cannot take rows of this width on this tensor's device; empty where it can."""
     if not x.is_cuda or dtype not in HALVES:
         return f"expected half precision on CUDA, got {dtype} on {x.device.type}"
     if not has_triton():
@@ -183,150 +231,3 @@ def why_not_packed(x: Tensor, dtype: torch.dtype, width: int) -> str:
     if not (can_run(x) and 16 <= width <= MAX_WIDTH and width & (width - 1) == 0):
         return f"expected heads of a power of two from 16 to {MAX_WIDTH:,} wide, got {width}"
     return ""
-
-
-def _equal(match: Match, targets: slice, events: slice) -> Tensor:
-    """[N, m, L] bool: same id in the head's channel?"""
-    wanted = match.ids.target[targets][:, match.which].T
-    return wanted[:, :, None] == match.ids.event[events][:, match.which].T[:, None, :]
-
-
-def _attend(
-    q: Tensor,
-    kv: Tensor,
-    scale: float,
-    valid: Tensor | None,
-    match: Match | None,
-    sink: Tensor | None,
-    equal: Tensor | None,
-) -> Out:
-    """q [..., m, N, D], kv [..., L, P, G, D], valid [..., 1, 1, L] or None, equal [..., N, m, L] or None."""
-    k, v = (kv[..., part, :, :].transpose(-3, -2) for part in (0, -1))
-    scores = (q.transpose(-3, -2) * scale) @ k.transpose(-1, -2)
-    if match is not None and equal is not None:
-        scores = scores + match.scale[:, None, None] * equal
-    if valid is not None:
-        scores = scores.masked_fill(~valid, -math.inf)
-    if sink is not None:
-        nothing = sink.to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
-        weights = torch.cat([scores, nothing], dim=-1).softmax(-1)[..., :-1]
-    else:
-        weights = scores.softmax(-1)
-    values = (weights.to(v.dtype) @ v).transpose(-3, -2)
-    return values, None if equal is None else (weights * equal).sum(-1).transpose(-1, -2)
-
-
-def _empty(q: Tensor, match: Match | None) -> Out:
-    return torch.zeros_like(q), None if match is None else q.new_zeros(q.shape[:2])
-
-
-def _join(outs: list[Out]) -> Out:
-    values, hits = zip(*outs, strict=True)
-    return torch.cat(values), None if hits[0] is None else torch.cat([h for h in hits if h is not None])
-
-
-def _segments(
-    q: Tensor,
-    kv: Tensor,
-    match: Match | None,
-    sink: Tensor | None,
-    scale: float,
-    targets: list[int],
-    events: list[int],
-) -> Out:
-    outs, t, e = [], 0, 0
-    for m, length in zip(targets, events, strict=True):
-        mine, seen = slice(t, t + m), slice(e, e + length)
-        equal = None if match is None else _equal(match, mine, seen)
-        read = _empty(q[mine], match)
-        outs.append(read if length == 0 else _attend(q[mine], kv[seen], scale, None, match, sink, equal))
-        t, e = t + m, e + length
-    return _join(outs)
-
-
-def _runs(events: list[int]) -> Iterator[tuple[int, int]]:
-    """Consecutive requests [first, last) that are padded together; fewest where batches come sorted by length."""
-    first, longest = 0, 0
-    for b, length in enumerate(events):
-        fits = max(longest, length) * (b - first + 1) <= RUN_EVENTS
-        if b > first and not (fits and (length == 0) == (longest == 0)):
-            yield first, b
-            first, longest = b, 0
-        longest = max(longest, length)
-    yield first, len(events)
-
-
-def _padded(
-    q: Tensor,
-    kv: Tensor,
-    match: Match | None,
-    sink: Tensor | None,
-    scale: float,
-    targets: list[int],
-    events: list[int],
-) -> Out:
-    outs: list[Out] = []
-    t = e = 0
-    for a, b in _runs(events):
-        mine, seen = slice(t, t + sum(targets[a:b])), slice(e, e + sum(events[a:b]))
-        t, e = mine.stop, seen.stop
-        if seen.start == e or mine.start == t:
-            outs.append(_empty(q[mine], match))
-            continue
-        keys_values, valid = _pad(kv[seen], events[a:b])
-        queries, asked = _pad(q[mine], targets[a:b])
-        equal = None
-        if match is not None:
-            wanted = _pad(match.ids.target[mine], targets[a:b])[0][..., match.which].transpose(-1, -2)
-            found = _pad(match.ids.event[seen], events[a:b])[0][..., match.which].transpose(-1, -2)
-            equal = wanted[..., :, None] == found[..., None, :]
-        mask = None if valid is None else valid[:, None, None, :]
-        values, hits = _attend(queries, keys_values, scale, mask, match, sink, equal)
-        if asked is None:
-            outs.append((values.flatten(0, 1), None if hits is None else hits.flatten(0, 1)))
-        else:
-            outs.append((values[asked], None if hits is None else hits[asked]))
-    return _join(outs)
-
-
-def _pad(packed: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | None]:
-    """[sum lengths, ...] -> [b, longest, ...], and [b, longest] bool where elements are real (None: everywhere)."""
-    longest = max(lengths)
-    if min(lengths) == longest:
-        return packed.view(len(lengths), longest, *packed.shape[1:]), None
-    counts = torch.tensor(lengths, device=packed.device)
-    valid = torch.arange(longest, device=packed.device) < counts[:, None]
-    where = valid.flatten().nonzero().squeeze(1)
-    padded = packed.new_zeros(len(lengths) * longest, *packed.shape[1:]).index_copy(0, where, packed)
-    return padded.view(len(lengths), longest, *packed.shape[1:]), valid
-
-
-@torch.compiler.disable
-def _packed(
-    q: Tensor,
-    kv: Tensor,
-    target_offsets: Tensor,
-    history_offsets: Tensor,
-    match: Match | None,
-    scale: float,
-    rstd: Tensor | None,
-    max_targets: int,
-    max_history: int,
-) -> Out:
-    from longreel.model.kernels.id_match_bits import EqualIds
-    from longreel.model.kernels.target_attention import Read
-    from longreel.model.kernels.wide_target_attention import ReadWide
-
-    dtype = compute_dtype(q)
-    packing = Packing(target_offsets, history_offsets, max_targets, max_history)
-    ids = None
-    if match is not None:
-        ids = EqualIds(match.ids.bits(packing), match.which)
-    weight = None if match is None else match.scale
-    if kv.shape[-1] <= TILE_WIDTH:
-        values, hits = Read.apply(q.to(dtype), kv.to(dtype), weight, rstd, ids, packing, scale)
-    elif rstd is None and kv.shape[1:3] == (1, 1):
-        values, hits = ReadWide.apply(q.to(dtype), kv.flatten(1).to(dtype), weight, ids, packing, scale)
-    else:
-        raise LongreelError(f"attention backend packed: rows over {TILE_WIDTH} wide only where events are shared")
-    return values, None if match is None else hits

@@ -1,4 +1,4 @@
-"""How do an event's small features add up? Rows of one small table and the columns of its action bits, summed.
+"""The sum of an event's small features: rows of one small table, and the columns of its action bits.
 
 Millions of events read a few hundred rows. The forward pass gathers, which costs next to nothing; its gradient would be
 as many additions into the same few rows, so on CUDA it is one matrix product with the events' multi-hot rows instead.
@@ -11,7 +11,7 @@ from torch import Tensor
 from longreel.contracts.actions import ACTIONS
 
 BITS = tuple(ACTIONS.values())  # 1, 2, 4, ..
-PATTERNS = 2 * max(BITS)  # every combination of action bits is a row of its own, made from the bits' columns
+PATTERNS = 2 * max(BITS)  # one row for every combination of action bits, made from the bits' columns
 
 
 def context_sum(

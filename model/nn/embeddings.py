@@ -1,4 +1,4 @@
-"""How do ids, times and outcomes become vectors? History events, targets and users, from hashed tables.
+"""Embeddings of history events, targets and users, from hashed tables.
 
 `find_rows` turns a batch's integers into rows of tables, ahead of the step; `target`, `history` and `user` gather and
 fuse them. Nothing here has a table over absolute positions: time since the event and position from the newest event are
@@ -7,6 +7,7 @@ logarithmic buckets, so that they are defined, and mean the same, at any window.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +22,10 @@ from longreel.model.data.lookup import BatchRows, HashedTable
 from longreel.model.nn.context import context_sum
 from longreel.model.nn.match_counts import MatchCounts
 
-# Small features share one table of vectors of the model's width; a feature owns `size` rows from its start on.
-CONTEXT_SIZES = {
-    "surface": 64,
-    "duration": 32,
-    "play_ratio": 32,
-    "age": 96,
-    "position": 48,
-    "window": 48,
-    "history": 48,
-}
-
-
-def context_rows(config: ModelConfig) -> tuple[dict[str, int], int]:
-    """Where the rows of each context feature begin, of those that the model has, and how many rows there are."""
-    has = {"age": config.time_delta, "position": config.position}
-    has |= {"window": config.window_length, "history": config.history_length}
-    starts, total = {}, 0
-    for name, size in CONTEXT_SIZES.items():
-        if has.get(name, True):
-            starts[name], total = total, total + size
-    return starts, total
+# Small features share one table of vectors of the model's width; a feature owns so many of its rows, in this order.
+CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48}
+CONTEXT_ROWS = sum(CONTEXT_SIZES.values())
+CONTEXT_STARTS = dict(zip(CONTEXT_SIZES, accumulate(CONTEXT_SIZES.values(), initial=0), strict=False))
 
 
 def log_bucket(values: Tensor, per_octave: float, size: int) -> Tensor:
@@ -90,8 +74,7 @@ class Embeddings(nn.Module):
         sizes = {"item_id": config.item_buckets, "author_id": config.author_buckets, "tag": config.tag_buckets}
         self.ids = HashedTable(sizes, e)
         self.user_features = HashedTable({"user_feature": config.user_feature_buckets}, d)
-        self.context_starts, rows = context_rows(config)
-        self.context = nn.Parameter(torch.zeros(rows, d))  # an untrained bucket says nothing
+        self.context = nn.Parameter(torch.zeros(CONTEXT_ROWS, d))  # an untrained bucket adds nothing
         self.history_fuse = nn.Linear(len(sizes) * e, d)
         self.target_fuse = nn.Linear(len(sizes) * e, d)
         self.actions = nn.Linear(len(ACTIONS), d, bias=False)
@@ -107,23 +90,23 @@ class Embeddings(nn.Module):
 
     def find_rows(self, batch: RequestBatch) -> BatchRows:
         """Rows of the whole tables that a batch reads. Integers only; no gradient, no weight is read."""
-        came = batch.user_features.shape[1]
-        if came != self.num_user_features:
+        num_features = batch.user_features.shape[1]
+        if num_features != self.num_user_features:
             raise LongreelError(
-                f"user_features: the model was built for {self.num_user_features} a user, got {came}; "
+                f"user_features: the model was built for {self.num_user_features} a user, got {num_features}; "
                 "rebuild the samples with the features of its training, or train a new model"
             )
         return BatchRows(
             history=self.ids.rows(batch.history),
             target=self.ids.rows(batch.target),
             user=self.user_features.field_rows(batch.user_features),
-            history_context=_history_context(batch, self.context_starts),
-            target_context=_target_context(batch.target, self.context_starts),
+            history_context=_history_context(batch),
+            target_context=_target_context(batch.target),
             match_counts=None if self.match_counts is None else self.match_counts.numbers(batch),
         )
 
     def gather(self, batch: RequestBatch) -> Gathered:
-        """The table rows that a batch reads, once for its history and targets; finds them where nobody has yet."""
+        """The table rows that a batch reads, once for its history and targets; finds its rows if need be."""
         rows = batch.rows if batch.rows is not None else self.find_rows(batch)
         ids = self.ids.gather(rows.unique)
         if rows.unique is not None:  # fewer than the lookups: narrowed here once, not at every lookup
@@ -158,20 +141,12 @@ class Embeddings(nn.Module):
         return F.layer_norm(out, out.shape[-1:])
 
     def counts(self, gathered: Gathered) -> Tensor:
-        """What the matching events' numbers say, a token per target: [T, D]; of a model with `match_counts`."""
+        """The match counts' token of every target: [T, D]; of a model with `match_counts`."""
         numbers = gathered.rows.match_counts
         assert self.match_counts is not None
         assert numbers is not None
         out: Tensor = self.match_counts(numbers)
         return out
-
-    def length(self, of: str, events: Tensor) -> Tensor:
-        """What a number of events tells, of a request's `window` or its whole `history`: [B] -> [B, D].
-
-        Three buckets an octave.
-        """
-        rows = self.context_starts[of] + log_bucket(events, 3, CONTEXT_SIZES[of])
-        return F.embedding(rows, self.context)
 
 
 def side_by_side(table: Tensor, places: Tensor) -> Tensor:
@@ -185,32 +160,33 @@ def _compute_type(like: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
 
 
-def _context_rows(features: dict[str, Tensor], starts: dict[str, int]) -> Tensor:
-    """Rows of the context table for the features that it has: each [E] -> [E, features] int32."""
-    return torch.stack([starts[name] + row for name, row in features.items() if name in starts], dim=1).int()
+def _context_rows(features: dict[str, Tensor]) -> Tensor:
+    """Rows of the context table: features of [E] each -> [E, features] int32."""
+    return torch.stack([CONTEXT_STARTS[name] + row for name, row in features.items()], dim=1).int()
 
 
-def _history_context(batch: RequestBatch, starts: dict[str, int]) -> Tensor:
-    """[H, features + 1] int32: a row per context feature, then the event's action bits."""
+def _history_context(batch: RequestBatch) -> Tensor:
+    """[H, features + 1] int32: a row per context feature, in their order, then the event's action bits."""
     fields, total = batch.history, batch.num_events
     lengths = batch.history_offsets.diff()
-    newest, asked = (
-        torch.repeat_interleave(each, lengths, output_size=total)
-        for each in (batch.history_offsets[1:] - 1, batch.request_time_ms)
+    newest, request_time_ms = (
+        torch.repeat_interleave(values, lengths, output_size=total)
+        for values in (batch.history_offsets[1:] - 1, batch.request_time_ms)
     )
     features = {
         "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
         "duration": duration_bucket(fields["duration_ms"]),
         "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
-        "age": age_bucket(asked - fields["time_ms"]),
+        "age": age_bucket(request_time_ms - fields["time_ms"]),
         "position": position_bucket(newest - torch.arange(total, device=newest.device)),
     }
-    return torch.cat([_context_rows(features, starts), fields["actions"][:, None].int()], dim=1)
+    return torch.cat([_context_rows(features), fields["actions"][:, None].int()], dim=1)
 
 
-def _target_context(fields: dict[str, Tensor], starts: dict[str, int]) -> Tensor:
+def _target_context(fields: dict[str, Tensor]) -> Tensor:
+    """[T, features] int32."""
     features = {
         "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
         "duration": duration_bucket(fields["duration_ms"]),
     }
-    return _context_rows(features, starts)
+    return _context_rows(features)

@@ -1,7 +1,7 @@
-"""Is this event about the same item, or the same author, as the target? Attention heads are told, exactly.
+"""Id match: equal ids of a target and an event add a learned amount to an attention head's score.
 
-Attention over learned embeddings alone hardly learns to recognise equality. So every head compares one field of
-target and event: equal ids add a learned amount to its score, and it reports how much of its weight fell on them.
+Attention over learned embeddings alone hardly learns to recognise equality. So every head compares one id field of
+target and event, and reports how much of its weight fell on equal ones.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from longreel.contracts.config import ModelConfig
 from longreel.contracts.schemas import UNKNOWN
-from longreel.model.nn.attention import ComparedIds, Match
+from longreel.model.nn.attention_backends import ComparedIds, IdMatch
 
 # What an equal id adds to an attention score before anything is learned, head by head of a field: a sharp head reads
 # whether the target's item or author occurs in the window and what happened then, a gentle one how often. A field
@@ -22,12 +22,12 @@ def compared_ids(
     target: dict[str, Tensor], history: dict[str, Tensor], names: tuple[str, ...]
 ) -> tuple[Tensor, Tensor]:
     """Packed fields [T] and [H] -> ids to compare [T, C] and [H, C] int64; an unknown id equals nothing."""
-    wanted = torch.stack([target[name].long() for name in names], dim=1)
-    found = torch.stack([history[name].long() for name in names], dim=1)
-    return torch.where(wanted == UNKNOWN, NEVER, wanted), found
+    target_ids = torch.stack([target[name].long() for name in names], dim=1)
+    event_ids = torch.stack([history[name].long() for name in names], dim=1)
+    return torch.where(target_ids == UNKNOWN, NEVER, target_ids), event_ids
 
 
-class IdentityMatch(nn.Module):
+class IdMatchBias(nn.Module):
     """Scores become q k / sqrt(Dh) + scale [id_target == id_event], with a learned scale for each layer and head.
 
     Heads are split evenly among the compared fields, in their order.
@@ -36,13 +36,14 @@ class IdentityMatch(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         heads = torch.arange(config.heads)
-        which = heads * len(config.identity) // config.heads
-        nth_of_field = torch.tensor([int((which[:head] == which[head]).sum()) for head in range(config.heads)])
+        head_channel = heads * len(config.id_match_fields) // config.heads
+        nth_of_field = torch.tensor([int((head_channel[:head] == head_channel[head]).sum()) for head in heads])
         start = torch.tensor(INITIAL_SCALES)[nth_of_field % len(INITIAL_SCALES)]
         self.scale = nn.Parameter(start.repeat(config.layers, 1))
-        self.register_buffer("which", which.int(), persistent=False)
-        self.which: Tensor
+        self.register_buffer("head_channel", head_channel.int(), persistent=False)
+        self.head_channel: Tensor
 
-    def forward(self, layer: int, ids: ComparedIds) -> Match:
-        """What `cross_attention` needs at this layer; `ids` hold what `compared_ids` gives."""
-        return Match(ids, self.which, self.scale[layer])
+    def forward(self, target_ids: Tensor, event_ids: Tensor) -> list[IdMatch]:
+        """What attention compares in every layer, of ids [T, C] and [H, C] that `compared_ids` gives."""
+        ids = ComparedIds(target_ids, event_ids)
+        return [IdMatch(ids, self.head_channel, scale) for scale in self.scale]

@@ -1,4 +1,4 @@
-"""How many events of the window are of the target's item, author or tag, and how long ago was the newest? Exactly.
+"""Match counts: how many events of the window have the target's item, author or tag, and how recent the newest is.
 
 Softmax attention reads a mean over events: twice as many of them alike give the same mean. So what a longer window
 adds, that something occurred forty times and not four, hardly passes it (docs/method.md). Here it is counted.
@@ -8,30 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longreel.contracts.config import COMPARABLE, ModelConfig
+from longreel.contracts.config import ID_FIELDS, ModelConfig
 from longreel.contracts.schemas import UNKNOWN
 from longreel.model.data.batch import RequestBatch, segment_ids
 
 HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
-MONTH_MS = 30 * 86_400_000
 LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
-
-
-def horizons_of(config: ModelConfig) -> tuple[int, ...]:
-    """Milliseconds before the request within which matches are counted."""
-    return (*HORIZONS_MS, MONTH_MS) if config.match_month else HORIZONS_MS
-
-
-def num_numbers(config: ModelConfig) -> int:
-    """Numbers of a target: of each field, in the window, within each horizon, and three of the newest match."""
-    return len(COMPARABLE) * (1 + len(horizons_of(config)) + 3)
+# Of each field: matches in the window and within each horizon, and three numbers of the newest match.
+NUM_NUMBERS = len(ID_FIELDS) * (1 + len(HORIZONS_MS) + 3)
 
 
 class MatchCounts(nn.Module):
-    """A token that a target's numbers make: linear, GELU, linear.
+    """A token made from a target's numbers: linear, GELU, linear.
 
-    Of each field they are: matches in the window and within each horizon; whether there is one, and of the newest its
-    age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where none is.
+    For each id field they are: matches in the window and within each horizon; whether there is one; and of the newest
+    its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where there is none.
 
     Not rows of a table by log buckets, as events' times are: targets are few to learn every bucket from, and with
     buckets a trial (benchmarks/extrapolation) lost what these numbers win.
@@ -40,8 +31,8 @@ class MatchCounts(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         hidden = config.expansion * config.width
-        self.up, self.down = nn.Linear(num_numbers(config), hidden), nn.Linear(hidden, config.width)
-        self.register_buffer("horizons_ms", torch.tensor(horizons_of(config)), persistent=False)
+        self.up, self.down = nn.Linear(NUM_NUMBERS, hidden), nn.Linear(hidden, config.width)
+        self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
         self.horizons_ms: Tensor
 
     def numbers(self, batch: RequestBatch) -> Tensor:
@@ -49,17 +40,18 @@ class MatchCounts(nn.Module):
         request = segment_ids(batch.target_offsets, batch.num_targets)
         first, stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
         starts = torch.cat([first[:, None], horizon_starts(batch, self.horizons_ms)[request]], dim=1)  # [T, 1 + K]
-        asked = batch.request_time_ms[request]
-        times = torch.cat([batch.history["time_ms"], asked])  # one there also where there is no event
+        now = batch.request_time_ms[request]
+        times = torch.cat([batch.history["time_ms"], now])  # has an element also where there is no event
         history, target = (
-            torch.stack([fields[name].long() for name in COMPARABLE]) for fields in (batch.history, batch.target)
+            torch.stack([fields[name].long() for name in ID_FIELDS]) for fields in (batch.history, batch.target)
         )
         counts, newest = matches(history, target, starts, stop)
-        found = (counts[..., 0] > 0).float()
-        age = log2p1((asked - times[newest]) / 1_000) / 8 - 2
+        any_match = (counts[..., 0] > 0).float()
+        age = log2p1((now - times[newest]) / 1_000) / 8 - 2
         after = log2p1(stop - 1 - newest) / 4 - 1
-        each = torch.cat([log2p1(counts) / 4, torch.stack([found, found * age, found * after], dim=-1)], dim=-1)
-        return each.transpose(0, 1).flatten(1)
+        newest_match = torch.stack([any_match, any_match * age, any_match * after], dim=-1)
+        by_field = torch.cat([log2p1(counts) / 4, newest_match], dim=-1)
+        return by_field.transpose(0, 1).flatten(1)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """[T, numbers] -> [T, D]."""
@@ -77,12 +69,12 @@ def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
     request = segment_ids(batch.history_offsets, batch.num_events)
     age = (batch.request_time_ms[request] - batch.history["time_ms"]).clamp(0, LONGEST_MS)
     keys = request * (LONGEST_MS + 1) - age  # increasing, as a request's events are oldest first
-    each = torch.arange(batch.num_requests, device=keys.device)[:, None] * (LONGEST_MS + 1)
-    return torch.searchsorted(keys, each - horizons_ms)
+    zero_age = torch.arange(batch.num_requests, device=keys.device)[:, None] * (LONGEST_MS + 1)
+    return torch.searchsorted(keys, zero_age - horizons_ms)
 
 
 def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
-    """How many events between places have a target's id, and which is the newest? Of several fields at once.
+    """The number of events between places that have a target's id, and the newest of them, for several fields.
 
     Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches count
     them, whatever their number, and the last one is the newest. O((H + T) log(H + T)) a field.
@@ -100,9 +92,9 @@ def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tu
     run = F.pad((ordered[:, 1:] != ordered[:, :-1]).long().cumsum(1), (min(1, ids.shape[1]), 0))
     span = ids.shape[1] + 1
     keys = run * span + places  # increasing, exact: runs and places are both smaller than span
-    wanted = run.gather(1, torch.searchsorted(ordered, target)) * span
+    run_start = run.gather(1, torch.searchsorted(ordered, target)) * span
     bounds = torch.cat([starts, stop[:, None]], dim=1)
-    below = torch.searchsorted(keys, (wanted[..., None] + bounds).flatten(1)).view(*target.shape, bounds.shape[1])
+    below = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1)).view(*target.shape, bounds.shape[1])
     upto = below[..., -1:]
     counts = (upto - below[..., :-1]).masked_fill(target[..., None] == UNKNOWN, 0)
     return counts, places.gather(1, (upto.squeeze(-1) - 1).clamp(min=0))

@@ -1,4 +1,4 @@
-"""What is the whole model? Embeddings, STCA over the history, RankMixer, one logit per task."""
+"""The ranker: embeddings, STCA over the history, RankMixer, one logit per task."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from longreel.contracts.config import ModelConfig
 from longreel.model.data.batch import RequestBatch, segment_ids
+from longreel.model.nn.attention import Requests
 from longreel.model.nn.embeddings import Embeddings
 from longreel.model.nn.id_match import compared_ids
-from longreel.model.nn.rankmixer import PlainMLP, RankMixer
+from longreel.model.nn.rankmixer import RankMixer
 from longreel.model.nn.stca import STCA
 
 
@@ -23,30 +24,18 @@ class Ranker(nn.Module):
         self.embeddings = Embeddings(config, num_user_features)
         self.stca = STCA(config)
         self.dropout = nn.Dropout(config.dropout)
-        self.mixer = (RankMixer if config.rankmixer else PlainMLP)(config, inputs=3 + config.match_counts)
+        self.mixer = RankMixer(config, inputs=3 + config.match_counts)
         self.head = nn.Linear(config.width, len(self.tasks))
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
         """Logits [T, tasks], in the order of the batch's targets and of `tasks`."""
         gathered = self.embeddings.gather(batch)
         target, history = self.embeddings.target(gathered), self.embeddings.history(gathered)
-        names = self.config.identity
-        z = self.stca(
-            target,
-            history,
-            batch.target_offsets,
-            batch.history_offsets,
-            compared_ids(batch.target, batch.history, names) if names else None,
-            max_targets=batch.max_targets,
-            max_history=batch.max_history,
-            backend=backend,
-        )
-        user = self.embeddings.user(gathered)
-        if self.config.window_length:
-            user = user + self.embeddings.length("window", batch.history_offsets.diff())
-        if self.config.history_length:
-            user = user + self.embeddings.length("history", batch.history_total)
-        user = user[segment_ids(batch.target_offsets, batch.num_targets)]
+        names = self.config.id_match_fields
+        ids = compared_ids(batch.target, batch.history, names) if names else None
+        requests = Requests(batch.target_offsets, batch.history_offsets, batch.max_targets, batch.max_history)
+        z = self.stca(target, history, requests, ids, backend)
+        user = self.embeddings.user(gathered)[segment_ids(batch.target_offsets, batch.num_targets)]
         counts = [self.embeddings.counts(gathered)] if self.config.match_counts else []
         mixed = self.mixer(self.dropout(z), user, target, *counts)
         with torch.autocast(mixed.device.type, enabled=False):  # a logit of 5 is rounded by .02 in half precision

@@ -1,4 +1,4 @@
-"""How do the sequence, the user and the candidate meet? RankMixer's token mixing (arXiv 2507.15551), or an MLP."""
+"""RankMixer's token mixing (arXiv 2507.15551) of the sequence, the user and the candidate."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from longreel.contracts.config import ModelConfig
 
 
 class PerTokenFFN(nn.Module):
-    """A two-layer GELU network with weights of its own for every token position."""
+    """A two-layer GELU network with separate weights for every token position."""
 
     def __init__(self, tokens: int, width: int, expansion: int) -> None:
         super().__init__()
@@ -63,23 +63,3 @@ class RankMixer(nn.Module):
             x = layer(x)
         pooled: Tensor = x.mean(dim=1)
         return pooled
-
-
-def mlp_width(config: ModelConfig, inputs: int) -> int:
-    """The hidden width that gives PlainMLP as many weights as RankMixer's matrices have."""
-    tokens, d = config.mixer_tokens, config.width
-    weights = inputs * tokens * d * d + config.mixer_layers * tokens * 2 * config.expansion * d * d
-    return round(weights / ((inputs + 1) * d))
-
-
-class PlainMLP(nn.Sequential):
-    """What stands in RankMixer's place where it is switched off: two layers with GELU on the vectors side by side."""
-
-    def __init__(self, config: ModelConfig, inputs: int) -> None:
-        hidden = mlp_width(config, inputs)
-        super().__init__(nn.Linear(inputs * config.width, hidden), nn.GELU(), nn.Linear(hidden, config.width))
-
-    def forward(self, *vectors: Tensor) -> Tensor:
-        """Vectors [T, D] each -> [T, D]."""
-        out: Tensor = super().forward(torch.cat(vectors, dim=-1))
-        return out

@@ -3,6 +3,7 @@
 Nothing is pickled. A folder appears whole: it is written under another name in the same place, then renamed.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -74,7 +75,7 @@ def save_model(
         if golden is not None:
             save_file({name: values.contiguous() for name, values in golden.items()}, draft / GOLDEN)
         description = {
-            "model": ranker.config.described(),
+            "model": dataclasses.asdict(ranker.config),
             "tasks": list(ranker.tasks),
             "num_user_features": ranker.num_user_features,
             "meta": meta,

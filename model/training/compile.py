@@ -18,7 +18,6 @@ from torch.utils.checkpoint import checkpoint
 from longreel.contracts.config import TrainingConfig
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
-from longreel.model.nn.stca import GELUNetwork, SwiGLU
 from longreel.model.training.device_loader import RowLookup
 from longreel.model.training.golden import Sizes, make_requests
 
@@ -62,7 +61,6 @@ def checkpoint_activations(ranker: Ranker) -> None:
 
     The fused encoder on CUDA decides that by itself (model/kernels/swiglu_layernorm.py) and is left as it is.
     """
-    for layer in ranker.stca.layers:
+    for layer in ranker.stca.all_layers():
         encode = layer.encode
-        assert isinstance(encode, SwiGLU | GELUNetwork)
         encode.forward = partial(checkpoint, encode.forward, use_reentrant=False)  # type: ignore[method-assign]

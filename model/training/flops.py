@@ -8,9 +8,7 @@ import torch
 
 from longreel.contracts.actions import ACTIONS
 from longreel.contracts.config import ModelConfig
-from longreel.model.nn.match_counts import num_numbers
-from longreel.model.nn.rankmixer import mlp_width
-from longreel.model.nn.stca import gelu_width
+from longreel.model.nn.match_counts import NUM_NUMBERS
 
 BACKWARD = 3  # training is three times the forward pass: a product has two gradients
 
@@ -30,8 +28,8 @@ PEAKS = {
 def stca_flops(config: ModelConfig, *, events: int, targets: int, pairs: int) -> float:
     """FLOPs of the stack's forward pass: the events' encoders, K and V, the targets' queries and what they collect."""
     d, r, m = config.width, config.expansion, config.layers
-    glu = 6 * r * d * d if config.swiglu else 4 * d * gelu_width(d, r)  # SwiGLU: d -> 2 r d and r d -> d
-    fused = sum(i + 1 for i in range(1, m)) if config.query_fusion else m - 1  # vectors that W_C of all layers take
+    glu = 6 * r * d * d  # SwiGLU: d -> 2 r d and r d -> d
+    fused = sum(i + 1 for i in range(1, m))  # vectors that W_C of all layers take
     queries = (m + 1) * glu + m * 4 * d * d + 2 * (fused + m + 1) * d * d
     return float(events * m * (glu + 4 * d * d) + targets * queries + pairs * m * 4 * d)
 
@@ -49,9 +47,7 @@ def forward_flops(
     event = fuse + 2 * len(ACTIONS) * d
     inputs = 3 + config.match_counts
     mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * r * d * d
-    if not config.rankmixer:
-        mixer = 2 * (inputs + 1) * d * mlp_width(config, inputs)
-    counts = 2 * r * d * (num_numbers(config) + d) if config.match_counts else 0
+    counts = 2 * r * d * (NUM_NUMBERS + d) if config.match_counts else 0
     target = fuse + mixer + counts + 2 * d * tasks
     stack = stca_flops(config, events=events, targets=targets, pairs=pairs)
     return float(events * event + targets * target + requests * user_features * d) + stack

@@ -85,7 +85,7 @@ class TrainStep:
     @property
     def pad_fields(self) -> tuple[str, ...] | None:
         """The id fields that padded batches keep, where steps need padded batches (device_loader.py); else None."""
-        return None if self._graphed is None else self.ranker.config.identity
+        return None if self._graphed is None else self.ranker.config.id_match_fields
 
     def run(self, device_batch: DeviceBatch, step: int, stop: bool = False) -> StepResult:
         """Give step `step` (0 ..) to the device; `stop` where this rank was asked to stop."""

@@ -1,13 +1,18 @@
-"""Ablations' windows: the distribution asked for, and the part of the history asked for."""
+"""An ablation takes away what it names and nothing else; other training windows have their shape and part."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
-from benchmarks.extrapolation.ablations import PARTS, SHAPES, windows_of
-from longreel.contracts.config import TrainingConfig
+from benchmarks.extrapolation.ablations import PARTS, PARTS_OF_THE_MODEL, SHAPES, ranker_without, windows_of
+from longreel.contracts.config import Config, ModelConfig, TrainingConfig
+from longreel.model.data.batch import RequestBatch
 from longreel.model.data.windows import distribution
+from longreel.model.nn.ranker import Ranker, ranking_loss
 
 CONFIG = TrainingConfig(window_min=64, window_mean=2_048, window_max=10_240, window_alpha=0.2)
 
@@ -57,3 +62,91 @@ def test_a_part_lies_within_the_history_and_is_recomputed_alike() -> None:
     assert drawn.sum() == pytest.approx(spare.sum() / 2, rel=0.05)
     again = windows_of(part="random")(CONFIG).skip(1, index[99:], visible[99:], windows[99:])
     assert (again == drawn[99:]).all()
+
+
+def build(config: Config, part: str = "") -> Ranker:
+    """In float64, without dropout, and with every zero-initialised weight moved off zero; `part` taken away."""
+    torch.manual_seed(0)
+    sizes = config.model, ("click", "like"), 2
+    ranker = (ranker_without(part, *sizes) if part else Ranker(*sizes)).double().eval()
+    with torch.no_grad():
+        for parameter in ranker.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return ranker
+
+
+@pytest.mark.parametrize("part", PARTS_OF_THE_MODEL)
+def test_a_model_without_a_part_learns_with_every_weight_and_alike_on_every_backend(
+    config: Config, batch: RequestBatch, part: str
+) -> None:
+    ranker = build(config, part)
+    logits = ranker(batch)
+    ranking_loss(logits, batch.labels).backward()
+    assert [name for name, p in ranker.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert not torch.allclose(logits, build(config)(batch))
+    for backend in ("reference", "absorbed"):
+        torch.testing.assert_close(ranker(batch, backend), logits, rtol=1e-9, atol=1e-11)
+
+
+def test_without_time_delta_no_time_matters(config: Config, batch: RequestBatch) -> None:
+    earlier = replace(batch, history=batch.history | {"time_ms": batch.history["time_ms"] - 86_400_000})
+    later = replace(batch, request_time_ms=batch.request_time_ms + 3_600_000)
+    full, without = build(config), build(config, "time delta")
+    for changed in (earlier, later):
+        assert not torch.allclose(full(batch), full(changed))
+        assert torch.equal(without(batch), without(changed))
+
+
+def test_without_position_the_order_of_events_does_not_matter(config: Config, batch: RequestBatch) -> None:
+    order = torch.cat([torch.arange(a, b).flip(0) for a, b in pairwise(batch.history_offsets.tolist())])
+    backwards = replace(batch, history={name: values[order] for name, values in batch.history.items()})
+    full, without = build(config), build(config, "position")
+    assert not torch.allclose(full(batch), full(backwards))
+    torch.testing.assert_close(without(batch), without(backwards), rtol=1e-9, atol=1e-11)
+
+
+def test_without_query_fusion_no_layer_hears_of_another(config: Config, batch: RequestBatch) -> None:
+    """What the first layer read changes nothing that the second one reads."""
+    for part in ("", "query fusion"):
+        ranker, queries = build(config, part), list[Tensor]()
+        ranker.stca.layers[1].query.register_forward_hook(lambda _, inputs, __, into=queries: into.append(inputs[0]))
+        ranker(batch)
+        with torch.no_grad():
+            ranker.stca.layers[0].out.weight.mul_(2)
+        ranker(batch)
+        assert torch.equal(*queries) == (part != "")
+
+
+def test_without_its_norm_a_fused_query_is_the_network_alone(config: Config) -> None:
+    (fusion,) = build(config, "norm on fusion").stca.fusions
+    x = torch.randn(5, 2 * config.model.width, dtype=torch.float64)
+    torch.testing.assert_close(fusion(x), fusion[1](fusion[0](x)))
+
+
+@pytest.mark.parametrize("part", ["SwiGLU", "RankMixer"])
+def test_what_replaces_a_part_has_as_many_weights(part: str) -> None:
+    arguments = ModelConfig(), ("click",), 2
+    full, without = (
+        sum(p.numel() for p in ranker.dense_parameters())
+        for ranker in (Ranker(*arguments), ranker_without(part, *arguments))
+    )
+    assert without == pytest.approx(full, rel=0.02)
+    assert without != full or part == "SwiGLU"
+
+
+def test_gelu_networks_stand_wherever_swiglu_did(config: Config) -> None:
+    names = {type(module).__name__ for module in build(config, "SwiGLU").modules()}
+    assert "SwiGLU" not in names
+    network = build(config, "SwiGLU").stca.layers[0].encode
+    x = torch.randn(5, config.model.width, dtype=torch.float64)
+    hidden = x @ network[0].weight.T
+    torch.testing.assert_close(network(x), (hidden * (1 + torch.erf(hidden / 2**0.5)) / 2) @ network[2].weight.T)
+
+
+def test_rankmixers_replacement_is_two_layers_on_the_vectors_side_by_side(config: Config) -> None:
+    mlp = build(config, "RankMixer").mixer
+    z, user, target = torch.randn(3, 5, config.model.width, dtype=torch.float64)
+    vectors = zip(z, user, target, strict=True)
+    hidden = torch.stack([mlp[0].weight @ torch.cat(three) for three in vectors]) + mlp[0].bias
+    expected = (hidden * (1 + torch.erf(hidden / 2**0.5)) / 2) @ mlp[2].weight.T + mlp[2].bias
+    torch.testing.assert_close(mlp(z, user, target), expected)

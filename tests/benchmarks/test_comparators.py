@@ -95,7 +95,7 @@ def test_a_later_event_changes_nothing_before_it(stack: type[CausalStack]) -> No
 @pytest.mark.parametrize("name", ["din", "sasrec", "hstu"])
 def test_equal_ids_of_every_configured_field_are_told(name: str) -> None:
     torch.manual_seed(0)
-    module = COMPARATORS[name](replace(CONFIG, identity=("item_id", "author_id", "tag")), True)
+    module = COMPARATORS[name](replace(CONFIG, id_match_fields=("item_id", "author_id", "tag")), True)
     target, history, packed = inputs()
     assert packed.ids is not None
     outs = []

@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.extrapolation.comparators import COMPARATORS, InPlaceOfSTCA
 from benchmarks.extrapolation.compute import reader_flops, training_flops
 from longreel.contracts.config import Config, ModelConfig
+from longreel.model.nn.attention import Requests
 from longreel.model.training.flops import training_flops as product_flops
 
 EVENTS, TARGETS = 24, 5
@@ -15,11 +16,11 @@ EVENTS, TARGETS = 24, 5
 
 @pytest.mark.parametrize("reader", COMPARATORS)
 def test_counts_are_those_of_the_modules(reader: str) -> None:
-    config = ModelConfig(width=32, heads=4, layers=2, expansion=2, dropout=0.0, identity=())
+    config = ModelConfig(width=32, heads=4, layers=2, expansion=2, dropout=0.0, id_match_fields=())
     module = InPlaceOfSTCA(COMPARATORS[reader](config, False))
-    inputs = (torch.randn(TARGETS, 32), torch.randn(EVENTS, 32), torch.tensor([0, TARGETS]), torch.tensor([0, EVENTS]))
+    requests = Requests(torch.tensor([0, TARGETS]), torch.tensor([0, EVENTS]))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*inputs)
+        module(torch.randn(TARGETS, 32), torch.randn(EVENTS, 32), requests)
     found = reader_flops(reader, config, np.array([EVENTS]), np.array([TARGETS]))
     past, pair = EVENTS * (EVENTS + 1) // 2, config.layers * 4 * config.width
     if reader == "sasrec":  # the counter knows nothing of the fused kernel on a CPU

@@ -236,12 +236,12 @@ def test_every_cell_of_every_suite_is_a_configuration_and_its_own(size: Size) ->
     assert len(named) == len(cells) > 60
 
 
-def test_a_new_switch_at_its_default_and_settings_of_no_training_make_no_new_cell() -> None:
+def test_settings_of_no_training_make_no_new_cell_and_an_ablation_does() -> None:
     config = STCA.config(TINY, ("click",), "cpu")
     named = STCA.fingerprint(config, "data")
     assert named == STCA.fingerprint(replace(config, retrain=replace(config.retrain, min_train_days=9)), "data")
-    assert named == STCA.fingerprint(replace(config, model=replace(config.model, swiglu=True)), "data")
-    assert named != STCA.fingerprint(replace(config, model=replace(config.model, swiglu=False)), "data")
+    assert named != replace(STCA, without="SwiGLU").fingerprint(config, "data")
+    assert named != STCA.fingerprint(replace(config, model=replace(config.model, layers=4)), "data")
 
 
 def test_the_main_table_comes_first_then_every_suite_once() -> None:
@@ -312,7 +312,7 @@ def test_merged_results_are_those_made_elsewhere_once(sets: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_cells_in_processes_of_their_own_give_what_they_give_one_by_one(sets: Path, tmp_path: Path) -> None:
-    cells = [STCA, replace(STCA, reader="mean"), replace(STCA, seed=1, model={"identity": ()})]
+    cells = [STCA, replace(STCA, reader="mean"), replace(STCA, seed=1, model={"id_match_fields": ()})]
     one, two = runner_of(sets, tmp_path / "one"), runner_of(sets, tmp_path / "two")
     one.run(planned(one, *cells))
     assert two.run(planned(two, *cells), jobs=2) == []

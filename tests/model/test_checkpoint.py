@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from longreel.contracts.config import SWITCHES, Config
+from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
@@ -35,16 +35,12 @@ def test_reloaded_equals_in_memory(ranker: Ranker, saved: Path, sample_rows: Cal
     assert torch.equal(again(batch), ranker(batch))
 
 
-@pytest.mark.parametrize("name", SWITCHES)
-def test_a_turned_switch_comes_back(
-    name: str, config: Config, tmp_path: Path, sample_rows: Callable[..., SampleRows]
-) -> None:
-    added_to = {"match_counts": True} if name == "match_month" else {}
-    turned = replace(config.model, **added_to, **{name: not getattr(config.model, name)})
-    ranker = Ranker(turned, ("click", "like"), 2).eval()
+def test_settings_come_back(config: Config, tmp_path: Path, sample_rows: Callable[..., SampleRows]) -> None:
+    changed = replace(config.model, match_counts=True, id_match_fields=("tag",), mixer_layers=2, dropout=0.3)
+    ranker = Ranker(changed, ("click", "like"), 2).eval()
     save_model(tmp_path / "model", ranker, {})
     again, _ = load_model(tmp_path / "model")
-    assert again.config == turned
+    assert again.config == changed
     batch = sample_rows(1).pack(np.arange(10), 64)
     assert torch.equal(again(batch), ranker(batch))
 

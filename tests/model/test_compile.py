@@ -97,7 +97,7 @@ def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
 def test_recomputed_layers_keep_less_and_give_the_same_gradients(
     config: Config, batches: list[RequestBatch], compiled: bool
 ) -> None:
-    plain, recomputed = pair(replace(config, model=replace(config.model, identity=())))
+    plain, recomputed = pair(replace(config, model=replace(config.model, id_match_fields=())))
     checkpoint_activations(recomputed)
     assert kept_bytes(recomputed, batches[3]) < 0.75 * kept_bytes(plain, batches[3])
     if compiled:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,10 +103,11 @@ def test_training_keeps_word_of_the_model_in_memory_not_of_the_saved_one(
 
 
 def test_targets_of_a_request_that_see_each_other_fail(model_dir: Path, rows: SampleRows) -> None:
-    def leak(_: object, given: tuple[Tensor, ...], z: Tensor) -> Tensor:
-        request = segment_ids(given[2], len(z))
-        sums = torch.zeros(len(given[2]) - 1, z.shape[1]).index_add(0, request, z)
-        return z + 0.01 * (sums / given[2].diff()[:, None].clamp(min=1))[request]
+    def leak(_: object, inputs: tuple[Any, ...], z: Tensor) -> Tensor:
+        offsets = inputs[2].target_offsets
+        request = segment_ids(offsets, len(z))
+        sums = torch.zeros(len(offsets) - 1, z.shape[1]).index_add(0, request, z)
+        return z + 0.01 * (sums / offsets.diff()[:, None].clamp(min=1))[request]
 
     ranker, _ = load_model(model_dir)
     ranker.stca.register_forward_hook(leak)

@@ -45,7 +45,7 @@ def test_replays_give_the_gradients_of_launches(
     with deterministic():
         for seed, (n, window) in enumerate(sizes):
             batch = finders(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
-            filled = pad_to_bucket(batch, config.model.identity, batch.num_targets)
+            filled = pad_to_bucket(batch, config.model.id_match_fields, batch.num_targets)
             assert batch.rows is not None
             loss = graphed(filled, batch.rows, seed)
             torch.manual_seed(seed)

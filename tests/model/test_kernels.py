@@ -14,7 +14,8 @@ from torch import Tensor
 
 from longreel.model.kernels import has_triton
 from longreel.model.kernels.packing import Packing
-from longreel.model.nn.attention import ComparedIds, Match, cross_attention
+from longreel.model.nn.attention import Requests, cross_attention
+from longreel.model.nn.attention_backends import ComparedIds, IdMatch
 
 ON_CUDA = torch.cuda.is_available()
 INTERPRETED = not ON_CUDA and os.environ.get("TRITON_INTERPRET") == "1"
@@ -63,68 +64,68 @@ def plain_encoder(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
 def test_encoder_equals_layer_norm_of_swiglu(
     monkeypatch: pytest.MonkeyPatch, events: int, width: int, keeps: bool, chunk: int | None
 ) -> None:
-    from longreel.model.kernels import encode
+    from longreel.model.kernels import swiglu_layernorm
 
     if keeps:
-        monkeypatch.setattr(encode, "FUSED_WIDTH", 16)
+        monkeypatch.setattr(swiglu_layernorm, "FUSED_WIDTH", 16)
     if chunk is not None:
-        monkeypatch.setattr(encode, "_chunk", lambda *_: chunk)
+        monkeypatch.setattr(swiglu_layernorm, "_chunk", lambda *_: chunk)
     x = draw(events, width)
     weights = [draw(4 * width, width, seed=i).float() / width**0.5 for i in (1, 2)]
     weights += [draw(width, 2 * width, seed=i).float() / width**0.5 for i in (3, 4)]
     exact = encoded(x.double(), [w.double() for w in weights], plain_encoder)
 
     def fused(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
-        return list(encode.EncodeHistory.apply(x, False, *weights)[:2])
+        return list(swiglu_layernorm.EncodeHistory.apply(x, False, *weights)[:2])
 
     ours = encoded(x, weights, fused)
     agree(ours, exact)
     assert all(torch.equal(a, b) for a, b in zip(ours, encoded(x, weights, fused), strict=True))
-    layers = [encode.encode_layer(x, weights[i], weights[2 + i]) for i in (0, 1)]
+    layers = [swiglu_layernorm.encode_layer(x, weights[i], weights[2 + i]) for i in (0, 1)]
     agree(layers, exact[:2])
 
 
 @pytest.mark.parametrize("events", [1, 130, 300])
 @pytest.mark.parametrize(("width", "hidden"), [(16, 16), (32, 64), (64, 128)])
 def test_a_layer_in_one_kernel_gives_events_or_keys_and_values(events: int, width: int, hidden: int) -> None:
-    from longreel.model.kernels import encode
+    from longreel.model.kernels import swiglu_layernorm
 
     x = draw(events, width)
     w = draw(2 * 2 * hidden, width, seed=1) / width**0.5  # two layers
     wo = draw(2 * width, hidden, seed=2) / hidden**0.5
     w_kv, bias = draw(2 * width, width, seed=3) / width**0.5, draw(2 * width, seed=4)
     out, rstd = x.new_full((2, events + 5, width), 7.0), torch.full((2, events + 5), 7.0, device=DEVICE)
-    turned = encode.by_turns(w, hidden)
-    encode.encode_rows(x, turned, wo, out, rstd, 5)
+    pairs = swiglu_layernorm.interleaved(w, hidden)
+    swiglu_layernorm.encode_rows(x, pairs, wo, out, rstd, 5)
     for layer in (0, 1):
         up, gate = w.double().chunk(2)[layer].chunk(2)
         y = (x.double() @ up.T * F.silu(x.double() @ gate.T)) @ wo.double().chunk(2)[layer].T
         exact = F.layer_norm(y, (width,))
-        agree([out[layer, 5:], rstd[layer, 5:]], [exact, 1 / (y.var(-1, correction=0) + encode.EPS).sqrt()])
+        agree([out[layer, 5:], rstd[layer, 5:]], [exact, 1 / (y.var(-1, correction=0) + swiglu_layernorm.EPS).sqrt()])
     assert (out[:, :5] == 7).all()
     assert (rstd[:, :5] == 7).all()
     exact = F.linear(out[0, 5:].double(), w_kv.double(), bias.double())
-    agree([encode.encode_keys_values(x, turned[: 2 * hidden], wo[:width], w_kv, bias)], [exact])
+    agree([swiglu_layernorm.encode_keys_values(x, pairs[: 2 * hidden], wo[:width], w_kv, bias)], [exact])
 
 
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
 @pytest.mark.parametrize(("form", "width"), [("kv", 16), ("shared", 16), ("shared", 32), ("wide", 64)])
 @pytest.mark.parametrize("counts", LENGTHS.values(), ids=LENGTHS)
-def test_attention_kernels_equal_segments(
+def test_attention_kernels_equal_the_reference(
     monkeypatch: pytest.MonkeyPatch, counts: tuple[list[int], list[int]], form: str, width: int, matched: bool
 ) -> None:
-    from longreel.model.kernels import read, wide
-    from longreel.model.kernels.id_match_bits import EqualIds, find_equal
+    from longreel.model.kernels import target_attention, wide_target_attention
+    from longreel.model.kernels.id_match_bits import MatchBits, match_bits
 
-    for module in (read, wide):  # so that these short histories are split too
+    for module in (target_attention, wide_target_attention):  # so that these short histories are split too
         monkeypatch.setattr(module, "split_size", lambda *_: 128)
-    monkeypatch.setattr(wide, "SLICE", 32)
+    monkeypatch.setattr(wide_target_attention, "SLICE", 32)
     heads, (targets, events) = 4, counts
     q = draw(sum(targets), heads, width)
     kv = draw(sum(events), *((2, heads) if form == "kv" else (1, 1)), width, seed=1)
     at = [torch.tensor([0, *n]).cumsum(0).to(DEVICE) for n in counts]
     ids = [torch.randint(0, 4, (n, 2), generator=torch.Generator().manual_seed(2)).to(DEVICE) for n in map(sum, counts)]
-    which = torch.tensor([0, 1, 0, 1], dtype=torch.int32, device=DEVICE)
+    head_channel = torch.tensor([0, 1, 0, 1], dtype=torch.int32, device=DEVICE)
     scale = torch.tensor([0.5, 1.0, 2.0, 3.0], device=DEVICE)
 
     def gradients(dtype: torch.dtype, fused: bool) -> list[Tensor]:
@@ -133,20 +134,26 @@ def test_attention_kernels_equal_segments(
             leaves.append(scale.to(torch.float64 if dtype == torch.float64 else torch.float32).requires_grad_())
         if fused:
             packing = Packing(at[0], at[1], max(targets), max(events))
-            match = EqualIds(find_equal(*ids, packing), which) if matched else None
+            match = MatchBits(match_bits(*ids, packing), head_channel) if matched else None
             weight = leaves[2] if matched else None
             if form == "wide":
-                out, hits = wide.ReadWide.apply(leaves[0], leaves[1].flatten(1), weight, match, packing, 0.2)
+                out, match_weight = wide_target_attention.WideTargetAttention.apply(
+                    leaves[0], leaves[1].flatten(1), weight, match, packing, 0.2
+                )
             else:
-                out, hits = read.Read.apply(leaves[0], leaves[1], weight, None, match, packing, 0.2)
+                out, match_weight = target_attention.TargetAttention.apply(
+                    leaves[0], leaves[1], weight, None, match, packing, 0.2
+                )
         else:
-            same = Match(ComparedIds(*ids), which, leaves[2]) if matched else None
-            out, hits = cross_attention(*leaves[:2], *at, same, backend="segments", softmax_scale=0.2)
+            same = IdMatch(ComparedIds(*ids), head_channel, leaves[2]) if matched else None
+            out, match_weight = cross_attention(
+                *leaves[:2], Requests(*at), same, backend="reference", softmax_scale=0.2
+            )
         loss = (out * draw(*out.shape, seed=3).to(out.dtype)).sum()
         if matched:
-            loss = loss + (hits * draw(*hits.shape, seed=4).to(hits.dtype)).sum()
+            loss = loss + (match_weight * draw(*match_weight.shape, seed=4).to(match_weight.dtype)).sum()
         loss.backward()
-        return [out.detach(), *([hits.detach()] if matched else []), *(leaf.grad for leaf in leaves)]  # type: ignore
+        return [out.detach(), *([match_weight.detach()] if matched else []), *(leaf.grad for leaf in leaves)]  # type: ignore
 
     exact, ours = gradients(torch.float64, False), gradients(DTYPE, True)
     agree(ours, exact)
@@ -156,7 +163,7 @@ def test_attention_kernels_equal_segments(
 
 
 def test_gradient_through_the_norm_is_that_of_its_input() -> None:
-    from longreel.model.kernels import read
+    from longreel.model.kernels.target_attention import TargetAttention
 
     y = draw(70, 32).double()
     spread = (y.var(-1, unbiased=False) + 1e-5).rsqrt()
@@ -164,10 +171,10 @@ def test_gradient_through_the_norm_is_that_of_its_input() -> None:
     q, at = draw(5, 4, 32, seed=1), [torch.tensor([0, n], device=DEVICE) for n in (5, 70)]
     leaf = y.clone().requires_grad_()
     normed = F.layer_norm(leaf, (32,))[:, None, None]
-    exact, _ = cross_attention(q.double(), normed, *at, backend="segments", softmax_scale=0.2)
+    exact, _ = cross_attention(q.double(), normed, Requests(*at), backend="reference", softmax_scale=0.2)
     weight = draw(5, 4, 32, seed=2)
     (exact * weight.double()).sum().backward()
     kv = x[:, None, None].clone().requires_grad_()
-    out, _ = read.Read.apply(q, kv, None, spread.float(), None, Packing(at[0], at[1], 5, 70), 0.2)
+    out, _ = TargetAttention.apply(q, kv, None, spread.float(), None, Packing(at[0], at[1], 5, 70), 0.2)
     (out * weight).sum().backward()
     agree([kv.grad[:, 0, 0]], [leaf.grad])  # type: ignore[index, list-item]

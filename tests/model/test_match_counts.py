@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from longreel.contracts.config import COMPARABLE, Config
+from longreel.contracts.config import ID_FIELDS, Config
 from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS, UNKNOWN
 from longreel.model.data.batch import RequestBatch, one_row_per_target
 from longreel.model.data.samples import SampleRows
-from longreel.model.nn.match_counts import HORIZONS_MS, MatchCounts, horizons_of, log2p1, num_numbers
+from longreel.model.nn.embeddings import CONTEXT_STARTS
+from longreel.model.nn.match_counts import HORIZONS_MS, NUM_NUMBERS, MatchCounts, log2p1
 from longreel.model.nn.ranker import Ranker, ranking_loss
 from longreel.model.training.checkpoint import load_model, save_model
 from longreel.model.training.cuda_graphs import loss_and_gradients
@@ -60,7 +61,7 @@ def random_batch(seed: int) -> RequestBatch:
     )
 
 
-def counted_slowly(batch: RequestBatch, horizons: tuple[int, ...] = HORIZONS_MS) -> Tensor:
+def counted_slowly(batch: RequestBatch) -> Tensor:
     """Numbers [T, numbers], from one look at every event of every target's request."""
     rows = []
     for request in range(batch.num_requests):
@@ -68,16 +69,16 @@ def counted_slowly(batch: RequestBatch, horizons: tuple[int, ...] = HORIZONS_MS)
         asked = int(batch.request_time_ms[request])
         for target in range(*batch.target_offsets[request : request + 2].tolist()):
             row: list[float] = []
-            for name in COMPARABLE:
+            for name in ID_FIELDS:
                 wanted = int(batch.target[name][target])
                 places = [e for e in range(first, stop) if int(batch.history[name][e]) == wanted != UNKNOWN]
                 ages = [asked - int(batch.history["time_ms"][e]) for e in places]
-                counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in horizons)]
+                counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in HORIZONS_MS)]
                 row += [math.log2(1 + n) / 4 for n in counts]
                 row += [1, math.log2(1 + ages[-1] / 1_000) / 8 - 2] if places else [0, 0]
                 row += [math.log2(stop - places[-1]) / 4 - 1] if places else [0]
             rows.append(row)
-    return torch.tensor(rows).reshape(len(rows), len(COMPARABLE) * (4 + len(horizons)))
+    return torch.tensor(rows).reshape(len(rows), NUM_NUMBERS)
 
 
 @pytest.fixture
@@ -107,21 +108,10 @@ def test_numbers_are_those_of_looking_at_every_event(counting: Config, seed: int
     torch.testing.assert_close(MatchCounts(counting.model).numbers(batch), counted_slowly(batch), rtol=1e-6, atol=1e-6)
 
 
-def test_a_month_is_counted_beside_them(counting: Config) -> None:
-    model = replace(counting.model, match_month=True)
-    for seed in range(20):
-        found, slow = (
-            MatchCounts(model).numbers(random_batch(seed)),
-            counted_slowly(random_batch(seed), horizons_of(model)),
-        )
-        assert found.shape[1] == num_numbers(model) == num_numbers(counting.model) + len(COMPARABLE)
-        torch.testing.assert_close(found, slow, rtol=1e-6, atol=1e-6)
-
-
 def test_the_batches_of_that_comparison_hold_every_case() -> None:
     batches = [random_batch(seed) for seed in range(60)]
     slow = torch.cat([counted_slowly(batch) for batch in batches])
-    by_field = slow.reshape(len(slow), len(COMPARABLE), -1)
+    by_field = slow.reshape(len(slow), len(ID_FIELDS), -1)
     assert all(len(column.unique()) > 2 for column in slow[:, :4].T)  # several counts, not only whether
     for wider in range(3):
         narrower = by_field[..., 1 + (wider - 1) % 3]
@@ -176,7 +166,7 @@ def test_nothing_leaks_from_other_targets_labels_or_other_requests(counting: Con
     ranker = made(counting)
     before = ranker(batch)
     target = {name: values.clone() for name, values in batch.target.items()}
-    for name in COMPARABLE:
+    for name in ID_FIELDS:
         target[name][0] = target[name][1]
     changed = ranker(replace(batch, target=target))
     assert not torch.allclose(changed[0], before[0])
@@ -184,16 +174,16 @@ def test_nothing_leaks_from_other_targets_labels_or_other_requests(counting: Con
     assert torch.equal(ranker(replace(batch, labels=1 - batch.labels)), before)
     history = {name: values.clone() for name, values in batch.history.items()}
     last = int(batch.history_offsets[-2])
-    for name in COMPARABLE:
+    for name in ID_FIELDS:
         history[name][last:] = target[name][0]
     others = slice(0, int(batch.target_offsets[-2]))
     torch.testing.assert_close(ranker(replace(batch, history=history))[others], before[others], rtol=0, atol=1e-12)
 
 
-def test_repeating_the_matching_event_is_told(counting: Config, batch: RequestBatch) -> None:
+def test_repeating_the_matching_event_changes_the_count_alone(counting: Config, batch: RequestBatch) -> None:
     """A window of equal events gives attention the mean that one gives; the count does not."""
     same = {name: values[:1].expand(len(values)).clone() for name, values in batch.history.items()}
-    target = dict(batch.target) | {name: batch.target[name].clone().fill_(int(same[name][0])) for name in COMPARABLE}
+    target = dict(batch.target) | {name: batch.target[name].clone().fill_(int(same[name][0])) for name in ID_FIELDS}
     full = replace(
         batch,
         history=same,
@@ -207,7 +197,9 @@ def test_repeating_the_matching_event_is_told(counting: Config, batch: RequestBa
         history_offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
     )
     for counts in (False, True):
-        ranker = made(counting, position=False, match_counts=counts)
+        ranker = made(counting, match_counts=counts)
+        with torch.no_grad():  # the events then differ in nothing
+            ranker.embeddings.context[CONTEXT_STARTS["position"] :].zero_()
         assert torch.allclose(ranker(full), ranker(one), rtol=1e-9, atol=1e-11) != counts
 
 
@@ -221,7 +213,7 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(
         ranker.zero_grad()
         loss = ranking_loss(ranker(batch), batch.labels)
         loss.backward()
-        filled = pad_to_bucket(batch, ranker.config.identity, batch.num_targets)
+        filled = pad_to_bucket(batch, ranker.config.id_match_fields, batch.num_targets)
         assert filled.batch.rows is not None
         assert filled.batch.rows.match_counts is not None
         assert len(filled.batch.rows.match_counts) == filled.shape.targets

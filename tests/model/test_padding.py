@@ -67,7 +67,9 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
         loss = ranking_loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
         loss.backward()
         found, gradients = loss_and_gradients(
-            ranker, list(ranker.parameters()), pad_to_bucket(batch, ranker.config.identity, 2 * batch.num_targets)
+            ranker,
+            list(ranker.parameters()),
+            pad_to_bucket(batch, ranker.config.id_match_fields, 2 * batch.num_targets),
         )
         torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=0)
         rows = batch.rows

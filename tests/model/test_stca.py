@@ -1,15 +1,15 @@
 """STCA is what docs/method.md says: an independent float64 re-implementation, one target and one event at a time."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from longreel.contracts.config import Config, ModelConfig
 from longreel.contracts.schemas import UNKNOWN
-from longreel.model.nn.id_match import INITIAL_SCALES, IdentityMatch, compared_ids
+from longreel.model.nn.attention import Requests
+from longreel.model.nn.id_match import INITIAL_SCALES, IdMatchBias, compared_ids
 from longreel.model.nn.stca import STCA
 
 TARGETS, EVENTS = [2, 1, 3], [5, 0, 3]
@@ -20,10 +20,6 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def swiglu(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
-    """SwiGLU; or where the state has the weights of its stand-in, GELU between two matrices."""
-    if f"{name}.0.weight" in state:
-        hidden = state[f"{name}.0.weight"] @ x
-        return state[f"{name}.2.weight"] @ (hidden * (1 + torch.erf(hidden / 2**0.5)) / 2)
     w = state[f"{name}.up_gate.weight"]
     u, v = w[: len(w) // 2] @ x, w[len(w) // 2 :] @ x
     return state[f"{name}.out.weight"] @ (u * v / (1 + torch.exp(-v)))
@@ -49,16 +45,12 @@ def reference(state: dict[str, Tensor], sizes: ModelConfig, x_t: Tensor, x: Tens
         parts, matches = [], []
         for j in range(heads):
             part = slice(j * head, (j + 1) * head)
-            keys = encoded
-            if sizes.sink:  # keys are made without the norm's bias, which else falls out of the softmax
-                keys = [event - state[f"{name}.encode_norm.bias"] for event in encoded]
-            scores = [(wq @ q)[part] @ (wkv[:d] @ key)[part] / head**0.5 for key in keys]
+            scores = [(wq @ q)[part] @ (wkv[:d] @ event)[part] / head**0.5 for event in encoded]
             if ids is not None:
                 kind = 0 if j < (heads + 1) // 2 else 1
                 equal = [float(ids[0][kind] == ids[1][e, kind]) for e in range(len(x))]
-                scores = [s + state["identity.scale"][i, j] * e for s, e in zip(scores, equal, strict=True)]
-            nothing = torch.exp(state[f"{name}.sink"][j]) if sizes.sink else torch.zeros((), dtype=x.dtype)
-            total = sum((torch.exp(s) for s in scores), nothing)
+                scores = [s + state["id_match.scale"][i, j] * e for s, e in zip(scores, equal, strict=True)]
+            total = sum((torch.exp(s) for s in scores), torch.zeros((), dtype=x.dtype))
             read = torch.zeros(head, dtype=x.dtype)
             for s, event in zip(scores, encoded, strict=True):
                 read = read + torch.exp(s) / total * (wkv[d:] @ event)[part]
@@ -69,15 +61,12 @@ def reference(state: dict[str, Tensor], sizes: ModelConfig, x_t: Tensor, x: Tens
         flat = torch.cat([*parts, torch.stack(matches)]) if ids is not None else torch.cat(parts)
         outputs.append(state[f"{name}.out.weight"] @ flat)
         if i + 1 < layers:
-            asked_from = torch.cat([*outputs, x_t]) if sizes.query_fusion else x_t
-            q = swiglu(state[f"fusions.{i}.0.weight"] @ asked_from, state, f"fusions.{i}.1")
-            if sizes.query_fusion_norm:
-                q = layer_norm(q, state[f"fusions.{i}.2.weight"], state[f"fusions.{i}.2.bias"])
+            q = swiglu(state[f"fusions.{i}.0.weight"] @ torch.cat([*outputs, x_t]), state, f"fusions.{i}.1")
+            q = layer_norm(q, state[f"fusions.{i}.2.weight"], state[f"fusions.{i}.2.bias"])
     return swiglu(state["collect.weight"] @ torch.cat([*outputs, x_t]), state, "collect_glu")
 
 
 def assert_equals_the_equations(sizes: ModelConfig, backend: str) -> None:
-    identity = sizes.identity
     stca = STCA(sizes).double()
     with torch.no_grad():
         for parameter in stca.parameters():
@@ -87,18 +76,18 @@ def assert_equals_the_equations(sizes: ModelConfig, backend: str) -> None:
     history = torch.randn(sum(EVENTS), sizes.width, dtype=torch.float64, requires_grad=True)
     history_again = history.detach().clone().requires_grad_()
     ids = None
-    if identity:
+    if sizes.id_match_fields:
         drawn = torch.randint(0, 4, (sum(TARGETS) + sum(EVENTS), 2))
         ids = (drawn[: sum(TARGETS)], drawn[sum(TARGETS) :])
     to, ho = (torch.tensor([0, *counts]).cumsum(0) for counts in (TARGETS, EVENTS))
 
-    z = stca(target, history, to, ho, ids, backend=backend)
+    z = stca(target, history, Requests(to, ho), ids, backend)
     expected = []
     for b, m in enumerate(TARGETS):
         for t in range(int(to[b]), int(to[b]) + m):
-            seen = slice(int(ho[b]), int(ho[b + 1]))
-            pair = (ids[0][t], ids[1][seen]) if ids else None
-            expected.append(reference(state, sizes, target[t], history_again[seen], pair))
+            window = slice(int(ho[b]), int(ho[b + 1]))
+            pair = (ids[0][t], ids[1][window]) if ids else None
+            expected.append(reference(state, sizes, target[t], history_again[window], pair))
     z_expected = torch.stack(expected)
     torch.testing.assert_close(z, z_expected, rtol=1e-10, atol=1e-12)
 
@@ -110,91 +99,38 @@ def assert_equals_the_equations(sizes: ModelConfig, backend: str) -> None:
         torch.testing.assert_close(parameter.grad, state[name].grad, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("backend", ["auto", "absorbed"])
-@pytest.mark.parametrize("identity", [(), ("item_id", "author_id")], ids=["", "matched"])
-@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("backend", ["auto", "reference", "absorbed"])
+@pytest.mark.parametrize("id_match_fields", [(), ("item_id", "author_id")], ids=["", "matched"])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_stca_equals_the_equations_in_values_and_gradients(
-    config: Config, layers: int, norm: bool, identity: tuple[str, ...], backend: str
+    config: Config, layers: int, id_match_fields: tuple[str, ...], backend: str
 ) -> None:
-    sizes = replace(config.model, layers=layers, query_fusion_norm=norm, identity=identity)
-    assert_equals_the_equations(sizes, backend)
-
-
-@pytest.mark.parametrize("backend", ["segments", "padded", "absorbed"])
-@pytest.mark.parametrize(
-    "switch",
-    [{"swiglu": False}, {"query_fusion": False}, {"sink": True}, {"sink": True, "identity": ()}],
-    ids=["no SwiGLU", "no query fusion", "sink", "sink, unmatched"],
-)
-def test_every_switch_equals_its_equations(config: Config, switch: dict[str, Any], backend: str) -> None:
-    assert_equals_the_equations(replace(config.model, layers=3, **switch), backend)
-
-
-@pytest.mark.parametrize("backend", ["padded", "absorbed"])
-def test_a_sink_that_takes_everything_leaves_nothing_and_one_out_of_reach_changes_nothing(
-    config: Config, backend: str
-) -> None:
-    plain, sunk = STCA(config.model).double(), STCA(replace(config.model, sink=True)).double()
-    sunk.load_state_dict(plain.state_dict(), strict=False)
-    target, history = (torch.randn(sum(n), 16, dtype=torch.float64) for n in (TARGETS, EVENTS))
-    ids = tuple(torch.randint(0, 4, (sum(n), 2)) for n in (TARGETS, EVENTS))
-    at = [torch.tensor([0, *counts]).cumsum(0) for counts in (TARGETS, EVENTS)]
-    unread = plain(target, history[:0], at[0], torch.zeros_like(at[1]), (ids[0], ids[1][:0]))
-    for score, expected in ((-40.0, plain(target, history, *at, ids)), (40.0, unread)):
-        for layer in sunk.layers:
-            nn.init.constant_(layer.sink, score)
-        torch.testing.assert_close(sunk(target, history, *at, ids, backend=backend), expected, rtol=1e-9, atol=1e-9)
-    assert not torch.allclose(plain(target, history, *at, ids), unread)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="the packed backend needs CUDA")
-@pytest.mark.parametrize("width", [64, 512])
-def test_a_sink_in_the_fused_kernels_equals_float64_to_bf16_rounding(config: Config, width: int) -> None:
-    sizes = replace(config.model, width=width, heads=4, sink=True)
-    target, history = (torch.randn(sum(n), width, device="cuda") for n in (TARGETS, EVENTS))
-    ids = tuple(torch.randint(0, 4, (sum(n), 2), device="cuda") for n in (TARGETS, EVENTS))
-    at = [torch.tensor([0, *counts], device="cuda").cumsum(0) for counts in (TARGETS, EVENTS)]
-    exact = STCA(sizes).double().cuda()
-    with torch.no_grad():
-        for layer in exact.layers:
-            layer.sink.normal_()
-    fused = STCA(sizes).cuda()
-    fused.load_state_dict(exact.state_dict())
-    z = exact(target.double(), history.double(), *at, ids, backend="segments")
-    with torch.autocast("cuda", torch.bfloat16):
-        ours = fused(target, history, *at, ids, backend="packed")
-    weight = torch.randn_like(z)
-    (z * weight).sum().backward()
-    (ours * weight).sum().backward()
-    assert (ours - z).norm() <= 0.02 * z.norm()
-    for (name, p), q in zip(exact.named_parameters(), fused.parameters(), strict=True):
-        assert (q.grad - p.grad).norm() <= 0.05 * p.grad.norm(), name
+    assert_equals_the_equations(replace(config.model, layers=layers, id_match_fields=id_match_fields), backend)
 
 
 def test_unknown_ids_match_nothing_and_heads_are_split_among_the_fields(config: Config) -> None:
     target = {"item_id": torch.tensor([5, UNKNOWN]), "tag": torch.tensor([UNKNOWN, 7], dtype=torch.int32)}
     history = {"item_id": torch.tensor([5, UNKNOWN, 6]), "tag": torch.tensor([7, UNKNOWN, 7], dtype=torch.int32)}
-    wanted, found = compared_ids(target, history, ("item_id", "tag"))
-    equal = wanted[:, None] == found
+    target_ids, event_ids = compared_ids(target, history, ("item_id", "tag"))
+    equal = target_ids[:, None] == event_ids
     assert equal[..., 0].tolist() == [[True, False, False], [False, False, False]]
     assert equal[..., 1].tolist() == [[False, False, False], [True, False, True]]
-    made = IdentityMatch(replace(config.model, width=40, heads=5, identity=("item_id", "tag")))
-    assert made.which.tolist() == [0, 0, 0, 1, 1]
+    bias = IdMatchBias(replace(config.model, width=40, heads=5, id_match_fields=("item_id", "tag")))
+    assert bias.head_channel.tolist() == [0, 0, 0, 1, 1]
     sharp, gentle = INITIAL_SCALES
-    assert made.scale[0].tolist() == [sharp, gentle, sharp, sharp, gentle]
+    assert bias.scale[0].tolist() == [sharp, gentle, sharp, sharp, gentle]
 
 
 def test_folded_weights_follow_their_parameters(config: Config) -> None:
-    stca = STCA(replace(config.model, identity=())).double()
+    stca = STCA(replace(config.model, id_match_fields=())).double()
     target, history = torch.randn(3, 16, dtype=torch.float64), torch.randn(7, 16, dtype=torch.float64)
-    at = torch.tensor([0, 3]), torch.tensor([0, 7])
+    requests = Requests(torch.tensor([0, 3]), torch.tensor([0, 7]))
     with torch.inference_mode():
-        before = stca(target, history, *at)
-        assert torch.equal(before, stca(target, history, *at))
+        before = stca(target, history, requests)
+        assert torch.equal(before, stca(target, history, requests))
     with torch.no_grad():
         stca.layers[0].key_value.weight.mul_(2)
         stca.layers[1].encode_norm.bias.add_(1)
-        after = stca(target, history, *at)
+        after = stca(target, history, requests)
     assert not torch.allclose(before, after)
-    torch.testing.assert_close(after, stca(target, history, *at).detach())
+    torch.testing.assert_close(after, stca(target, history, requests).detach())
