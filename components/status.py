@@ -102,9 +102,10 @@ def _stale(lake: Lake, partitions: Sequence[Stale]) -> list[str]:
             lines.append(f"{RED}stale[/] {one.dataset} {one.day}: {why}")
         elif is_imported(lake.require("history", one.day)):
             again = f"remove these days, or import again: longreel data import-history --through {one.day}"
-            lines.append(f"{RED}stale[/] imported archive through {one.day}: {why}; {again}")
+            lines.append(f"{RED}stale[/] bootstrap snapshot through {one.day}: {why}; {again}")
         else:
-            lines.append(f"superseded: history base {one.day}, which is not read; the next build removes it ({why})")
+            unread = f"history snapshot {one.day}, which is not read; the next build removes it ({why})"
+            lines.append(f"superseded: {unread}")
     if samples := [one.day for one in partitions if one.dataset == "samples"]:
         lines.append(
             f"rebuild: longreel data build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"

@@ -41,7 +41,7 @@ class SourceConfig:
     """A file such as _SUCCESS that marks a day's folder as complete. Empty: no such file. Unused by kuairand."""
     utc_offset_hours: float = 0.0
     """Hours from UTC of the clock whose midnight ends a log day, -14 .. 14."""
-    behaviour: tuple[str, ...] = ENGAGEMENT
+    history_actions: tuple[str, ...] = ENGAGEMENT
     """An impression with any of these actions enters the history. Default: every action but `hate`."""
     max_lateness_hours: float = 24.0
     """Hours before the log day's midnight that a row's time may lie; older rows are quarantined."""
@@ -49,8 +49,8 @@ class SourceConfig:
     """Share of quarantined rows, 0 .. 1, above which a day stops: a changed format breaks more rows than chance."""
 
     def __post_init__(self) -> None:
-        require(bool(self.behaviour), "[source] behaviour: name at least one action")
-        action_mask(self.behaviour)
+        require(bool(self.history_actions), "[source] history_actions: name at least one action")
+        action_mask(self.history_actions)
         require(abs(self.utc_offset_hours) <= 14, "[source] utc_offset_hours: expected -14 .. 14")
         require(0 <= self.max_lateness_hours < math.inf, "[source] max_lateness_hours: expected 0 or a number of hours")
         require(0 <= self.max_quarantined_share <= 1, "[source] max_quarantined_share: expected 0 .. 1")

@@ -160,7 +160,7 @@ class EvaluationReport:
     bootstrap_seed: int
     bootstrap_draws: int
     interval: float
-    longest_history: int  # behaviours before the latest request of any user, as seen by it
+    longest_history: int  # history events before the latest request of any user, as seen by it
     rows: tuple[MetricRow, ...]
     window_gains: tuple[WindowGain, ...] = ()
     reliability: tuple[ReliabilityBin, ...] = ()

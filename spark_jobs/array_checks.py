@@ -1,4 +1,4 @@
-"""What does a file of lists hold, and which promises does it break? Read back from the file, apart from the builder."""
+"""Statistics of sample and history files, and the rules that they break, read back independently of the builder."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -15,16 +15,16 @@ from longreel.spark_jobs.array_digest import digest_sums
 from longreel.spark_jobs.array_io import row_groups
 from longreel.spark_jobs.buckets import bucket_of
 
-Facts = dict[str, Any]
+Stats = dict[str, Any]
 
 ALL_LABELS = sum(LABELS.values())
 
-# What a count of rows that break a promise is called.
-BROKEN_SAMPLES = {
+# Name of a count of violations -> what it counts.
+SAMPLE_VIOLATIONS = {
     "misplaced": "users in another bucket's file",
-    "repeated_users": "users with two rows",
+    "duplicate_users": "users with two rows",
     "leaking": "requests that see an event at or after their own time",
-    "blind": "requests that miss an older event",
+    "missing_events": "requests that miss an older event",
     "unsorted_history": "users whose history is not in time order",
     "unsorted_requests": "users whose requests are not in time order",
     "unequal_history": "users with history lists of unequal length",
@@ -32,17 +32,17 @@ BROKEN_SAMPLES = {
     "unequal_targets": "users whose requests and targets do not match",
     "empty_requests": "requests without targets",
     "unknown_labels": "targets with labels of unknown bits",
-    "odd_features": "users without all their features",
+    "wrong_features": "users without all their features",
 }
-BROKEN_HISTORY = {name: BROKEN_SAMPLES[name] for name in ("misplaced", "repeated_users")} | {
-    "unsorted_history": BROKEN_SAMPLES["unsorted_history"],
-    "unequal_history": BROKEN_SAMPLES["unequal_history"],
+HISTORY_VIOLATIONS = {name: SAMPLE_VIOLATIONS[name] for name in ("misplaced", "duplicate_users")} | {
+    "unsorted_history": SAMPLE_VIOLATIONS["unsorted_history"],
+    "unequal_history": SAMPLE_VIOLATIONS["unequal_history"],
 }
 
 
-def combined(parts: Iterable[Facts]) -> Facts:
-    """Facts of several files together: counts and digest sums added, extremes kept, schemas that differ listed."""
-    total: Facts = {}
+def combine(parts: Iterable[Stats]) -> Stats:
+    """Stats of several files together: counts and digest sums added, extremes kept, differing schemas listed."""
+    total: Stats = {}
     for part in parts:
         for name, value in part.items():
             if name not in total:
@@ -56,76 +56,76 @@ def combined(parts: Iterable[Facts]) -> Facts:
     return total
 
 
-def sample_facts(lake: Lake, path: str | None, bucket: int, buckets: int, features: int) -> Facts:
-    """Counts of a samples file, of every promise in BROKEN_SAMPLES those that break it, and its digest sums."""
-    return _file_facts(lake, path, bucket, buckets, lambda table: _sample_facts(table, features))
+def sample_stats(lake: Lake, path: str | None, bucket: int, buckets: int, features: int) -> Stats:
+    """Counts of a samples file, SAMPLE_VIOLATIONS included, and its digest sums; {} without a file."""
+    return _file_stats(lake, path, bucket, buckets, lambda table: _sample_stats(table, features))
 
 
-def history_facts(lake: Lake, path: str | None, bucket: int, buckets: int) -> Facts:
-    """Counts of a base's file, of every promise in BROKEN_HISTORY those that break it, and its digest sums."""
-    return _file_facts(lake, path, bucket, buckets, _history_facts)
+def history_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> Stats:
+    """Counts of a snapshot's file, HISTORY_VIOLATIONS included, and its digest sums; {} without a file."""
+    return _file_stats(lake, path, bucket, buckets, _history_stats)
 
 
-def _file_facts(
-    lake: Lake, path: str | None, bucket: int, buckets: int, facts_of: Callable[[pa.Table], Facts]
-) -> Facts:
+def _file_stats(
+    lake: Lake, path: str | None, bucket: int, buckets: int, stats_of: Callable[[pa.Table], Stats]
+) -> Stats:
     if path is None:
         return {}
-    found = {"schema": schema_text(pq.read_schema(path, filesystem=lake.filesystem))}
     users: list[Ints] = []
 
-    def facts() -> Iterator[Facts]:
+    def group_stats() -> Iterator[Stats]:
         for table in row_groups(lake, path):
             users.append(table.column("user_id").to_numpy())
-            found = facts_of(table)
-            whole = not any(value for name, value in found.items() if name.startswith("unequal_"))
-            yield found | (digest_sums(table) if whole else {})
+            stats = stats_of(table)
+            has_equal_lists = not any(value for name, value in stats.items() if name.startswith("unequal_"))
+            yield stats | (digest_sums(table) if has_equal_lists else {})
 
-    found |= combined(facts())
+    total = combine(group_stats())
     ids = np.concatenate(users)
-    return found | {
+    return total | {
+        "schema": schema_text(pq.read_schema(path, filesystem=lake.filesystem)),
         "users": len(ids),
         "misplaced": int((bucket_of(ids, buckets) != bucket).sum()),
-        "repeated_users": len(ids) - len(np.unique(ids)),
+        "duplicate_users": len(ids) - len(np.unique(ids)),
     }
 
 
-def _history_facts(table: pa.Table) -> Facts:
+def _history_stats(table: pa.Table) -> Stats:
     values, offsets = list_values(table, "history_time_ms")
     times, lengths = np.asarray(values.to_numpy(), np.int64), np.diff(offsets)
-    filled = bool(len(times))
+    extremes = {"min_history_ms": int(times.min()), "max_history_ms": int(times.max())} if len(times) else {}
     return {
         "history_events": len(times),
         "max_history": int(lengths.max(initial=0)),
-        **({"min_history_ms": int(times.min()), "max_history_ms": int(times.max())} if filled else {}),
+        **extremes,
         "unsorted_history": _unsorted(times, offsets),
         "unequal_history": _unequal(table, lengths, [f"history_{name}" for name in HISTORY_FIELDS]),
     }
 
 
-def _sample_facts(table: pa.Table, features: int) -> Facts:
+def _sample_stats(table: pa.Table, features: int) -> Stats:
     values, history = list_values(table, "history_time_ms")
-    seen = np.asarray(values.to_numpy(), np.int64)
-    times, request = (_numbers(table, "request_time_ms"), list_values(table, "request_time_ms")[1])
+    history_ms = np.asarray(values.to_numpy(), np.int64)
+    times, request = _numbers(table, "request_time_ms"), list_values(table, "request_time_ms")[1]
     ends, stops = _numbers(table, "request_history_end"), _numbers(table, "request_target_end")
     target, feature = list_values(table, "target_labels")[1], list_values(table, "user_features")[1]
     labels = _numbers(table, "target_labels")
     per_row = np.diff(request)
     unequal = _unequal(table, per_row, ["request_id", "request_history_end", "request_target_end"])
-    facts = _history_facts(table)
+    stats = _history_stats(table)
     for name in ("min_history_ms", "max_history_ms"):
-        facts.pop(name, None)
-    facts |= {
+        stats.pop(name, None)
+    stats |= {
         "requests": len(times),
         "targets": len(labels),
         "unsorted_requests": _unsorted(times, request),
         "unequal_requests": unequal,
         "unknown_labels": int((labels & ~ALL_LABELS != 0).sum()),
-        "odd_features": int((np.diff(feature) != features).sum()),
+        "wrong_features": int((np.diff(feature) != features).sum()),
     }
-    facts |= {f"label_{name}": int((labels & bit != 0).sum()) for name, bit in LABELS.items()}
-    if unequal:  # nothing below can be told
-        return facts | dict.fromkeys(("leaking", "blind", "empty_requests", "max_request_targets"), 0)
+    stats |= {f"label_{name}": int((labels & bit != 0).sum()) for name, bit in LABELS.items()}
+    if unequal:  # nothing below can be computed
+        return stats | dict.fromkeys(("leaking", "missing_events", "empty_requests", "max_request_targets"), 0)
     row = np.repeat(np.arange(len(per_row)), per_row)
     first = np.ones(len(times), bool)
     first[1:] = np.diff(row) != 0
@@ -136,16 +136,16 @@ def _sample_facts(table: pa.Table, features: int) -> Facts:
     length = np.diff(history)[row]
     inside = (ends >= 0) & (ends <= length)
     at = history[row] + np.clip(ends, 0, length)
-    padded = np.concatenate([seen, np.zeros(1, np.int64)])
+    padded = np.concatenate([history_ms, np.zeros(1, np.int64)])
     leaking = ~inside | ((ends > 0) & (padded[at - 1] >= times))
-    blind = inside & (ends < length) & (padded[at] < times)
-    ragged = _unequal(table, np.diff(target), [f"target_{name}" for name in TARGET_FIELDS])
-    return facts | {
+    missing = inside & (ends < length) & (padded[at] < times)
+    unequal_targets = _unequal(table, np.diff(target), [f"target_{name}" for name in TARGET_FIELDS])
+    return stats | {
         "leaking": int(leaking.sum()),
-        "blind": int(blind.sum()),
+        "missing_events": int(missing.sum()),
         "empty_requests": int((sizes <= 0).sum()),
         "max_request_targets": int(sizes.max(initial=0)),
-        "unequal_targets": max(ragged, int((closed != np.diff(target)).sum())),
+        "unequal_targets": max(unequal_targets, int((closed != np.diff(target)).sum())),
     }
 
 
@@ -163,6 +163,6 @@ def _unequal(table: pa.Table, lengths: Ints, names: list[str]) -> int:
 
 def _unsorted(times: Ints, offsets: Ints) -> int:
     """Rows in whose list of times one is less than the one before it."""
-    falls = np.flatnonzero(np.diff(times) < 0) + 1
-    begins = np.isin(falls, offsets)
-    return len(np.unique(np.searchsorted(offsets, falls[~begins], "right")))
+    drops = np.flatnonzero(np.diff(times) < 0) + 1
+    is_row_start = np.isin(drops, offsets)
+    return len(np.unique(np.searchsorted(offsets, drops[~is_row_start], "right")))

@@ -1,6 +1,6 @@
-"""What are the rows of a dataset of lists, in two sums that depend on neither their order nor the files that hold them?
+"""Content digest of array datasets (samples, history): two sums that depend on neither row order nor file layout.
 
-The twin, for tables read back from files, of what `digest` computes inside Spark while it writes. A row's hash is
+For tables read back from files, as `row_digest` is for rows inside Spark. A row's hash is
 multilinear: every value times an odd number of its column, and its place in the list times another, summed and mixed
 per element, then per list group, then per row (mixing as in SplitMix64's finaliser, Steele, Lea and Flood 2014).
 """
@@ -38,9 +38,9 @@ def mix(values: Words) -> Words:
 
 def _sums(values: Words, offsets: Ints) -> Words:
     """Of each list, the sum of its values, modulo 2^64."""
-    upto = np.zeros(len(values) + 1, np.uint64)
-    np.cumsum(values, out=upto[1:])
-    return np.asarray(upto[offsets[1:]] - upto[offsets[:-1]])
+    running = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(values, out=running[1:])
+    return np.asarray(running[offsets[1:]] - running[offsets[:-1]])
 
 
 def _places(offsets: Ints) -> Words:
@@ -60,7 +60,7 @@ def _words(values: pa.Array) -> Words:
 
 
 def row_hashes(table: pa.Table) -> Words:
-    """64 bits of each row [rows]. Lists of one group (`history_...`) have to be equally long, see `list_checks`."""
+    """64 bits of each row [rows]. Lists of one group (`history_...`) have to be equally long, see `array_checks`."""
     total = np.zeros(table.num_rows, np.uint64)
     groups: dict[str, tuple[Words, Ints]] = {}
     with np.errstate(over="ignore"):
@@ -80,14 +80,14 @@ def row_hashes(table: pa.Table) -> Words:
 
 
 def digest_sums(table: pa.Table) -> dict[str, int]:
-    """Sums over rows that `digest_from` turns into the digest; those of several tables add up (modulo 2^64)."""
+    """Sums over rows that `digest_from_sums` turns into the digest; those of several tables add up (modulo 2^64)."""
     rows = row_hashes(table)
     with np.errstate(over="ignore"):
         second = mix(rows ^ _odd("#second"))
         return {"digest_rows": len(rows), "digest_1": int(rows.sum()), "digest_2": int(second.sum())}
 
 
-def digest_from(sums: dict[str, int]) -> str:
+def digest_from_sums(sums: dict[str, int]) -> str:
     """The digest, from the summed `digest_sums` of every table; {} stands for no rows."""
     names = ("digest_rows", "digest_1", "digest_2")
     return digest_of({name: sums.get(name, 0) % 2**64 for name in names})

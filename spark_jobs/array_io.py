@@ -1,4 +1,4 @@
-"""How are datasets of lists written, and read bucket by bucket? With pyarrow, a row group at a time.
+"""Reading and writing of array datasets with pyarrow, bucket by bucket and a row group at a time.
 
 Encodings were chosen by measurement (benchmarks/samples): times are kept as differences, what repeats as a dictionary.
 """
@@ -38,8 +38,8 @@ def write_bucket(writer: PartitionWriter, bucket: int, tables: Iterable[pa.Table
 
 
 def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) -> str | None:
-    """Write tables of a dataset as the row groups of a file. Without rows there is no file; written again by a second
-    attempt of a task, it is replaced.
+    """Write tables of a dataset as the row groups of a file. Without rows there is no file; a second attempt of a
+    task replaces the file of the first.
 
     Returns:
         The path, or None.
@@ -82,12 +82,12 @@ def read_bucket(
     columns: list[str],
     among: Callable[[Ints], NDArray[np.bool_]] | None = None,
 ) -> Iterator[pa.Table]:
-    """The rows of a partition's users of bucket `bucket` of `buckets`, with `among` of some of them, row group by row
-    group. Row groups without any are skipped after a look at their user ids."""
+    """The rows of a partition's users of bucket `bucket` of `buckets`, row group by row group; with `among`, of the
+    users that it selects. Of row groups without such users only the user ids are read."""
     schema = DATASETS[manifest.dataset]
     schema = pa.schema([schema.field(name) for name in columns])
-    wanted = {item.path for item in files_of(manifest, bucket, buckets)}
-    paths = [p for p, item in zip(lake.paths(manifest), manifest.files, strict=True) if item.path in wanted]
+    bucket_files = {item.path for item in files_of(manifest, bucket, buckets)}
+    paths = [p for p, item in zip(lake.paths(manifest), manifest.files, strict=True) if item.path in bucket_files]
     for path in paths:
         with pq.ParquetFile(path, filesystem=lake.filesystem) as file:
             for number in range(file.num_row_groups):

@@ -1,7 +1,7 @@
-"""Is there an imported archive of older events in the lake, and which log days does it stand for?
+"""The bootstrap snapshot: an imported history snapshot of everything before the log's first day.
 
-An imported archive is a history base without events partitions: everything up to and including its day. Compacted
-bases lie after it, so it is the oldest of a lake's bases.
+It has no events partitions; it stands for every log day up to and including its own. Compacted snapshots lie after it,
+so it is the oldest snapshot of a lake.
 """
 
 from datetime import date
@@ -12,26 +12,26 @@ from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 
 
-def archive_input(archive: Manifest) -> dict[str, str]:
-    """How partitions made from an imported archive name it among their inputs."""
-    return {f"history/{archive.date}": archive.digest}
+def bootstrap_input(bootstrap: Manifest) -> dict[str, str]:
+    """How partitions made from a bootstrap snapshot name it among their inputs."""
+    return {f"history/{bootstrap.date}": bootstrap.digest}
 
 
-def imported_archive(lake: Lake, before: date | None = None) -> Manifest | None:
-    """The imported archive, where the lake has one (that ends before a day)."""
+def find_bootstrap(lake: Lake, before: date | None = None) -> Manifest | None:
+    """The lake's bootstrap snapshot, if there is one (that ends before a day)."""
     oldest = next(lake.days("history"), None)
     if oldest is None or (before is not None and oldest >= before):
         return None
-    base = lake.require("history", oldest)
-    return base if is_imported(base) else None
+    snapshot = lake.require("history", oldest)
+    return snapshot if is_imported(snapshot) else None
 
 
-def require_after_archive(lake: Lake, day: date) -> None:
-    """Raises LongreelError where a log day lies within the imported archive, which stands for it already."""
-    archive = imported_archive(lake)
-    if archive is not None and day.isoformat() <= archive.date:
+def require_after_bootstrap(lake: Lake, day: date) -> None:
+    """Raises LongreelError where the bootstrap snapshot already stands for a log day."""
+    bootstrap = find_bootstrap(lake)
+    if bootstrap is not None and day.isoformat() <= bootstrap.date:
         raise LongreelError(
-            f"{day} lies within the imported archive, which stands for every log day up to {archive.date}; "
-            f"to ingest such days, remove {archive.dataset}/date={archive.date} from the lake and import the archive "
-            "through an earlier day"
+            f"{day} lies within the bootstrap snapshot, which stands for every log day up to {bootstrap.date}; "
+            f"to ingest such days, remove {bootstrap.dataset}/date={bootstrap.date} from the lake and import the "
+            "older history through an earlier day"
         )

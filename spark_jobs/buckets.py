@@ -1,4 +1,4 @@
-"""Which bucket of a partition does a user belong to? The same for every partition, so that they join without a shuffle.
+"""User buckets: the same hash in every partition, so that partitions join without a shuffle.
 
 A bucket is the low bits of Spark's own hash of the user id (Murmur3, seed 42), so what Spark writes after
 `repartition(K, "user_id")` has one bucket a file for K a power of two. Buckets nest: bucket b of K holds the buckets
@@ -44,7 +44,7 @@ def bucket_of(users: Ints, buckets: int) -> Ints:
 
 
 def num_buckets(rows: int, rows_a_bucket: int) -> int:
-    """The least power of two that leaves a bucket about so many rows."""
+    """The least power of two that leaves a bucket about `rows_a_bucket` rows."""
     return 1 << max(0, math.ceil(math.log2(max(1, rows / rows_a_bucket))))
 
 

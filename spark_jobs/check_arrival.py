@@ -4,8 +4,8 @@ import argparse
 
 from longreel.contracts.dates import parse_day
 from longreel.lake.home import Home
-from longreel.spark_jobs.days import say
-from longreel.spark_jobs.ingest import require_raw
+from longreel.spark_jobs.days import log_progress
+from longreel.spark_jobs.ingest import require_raw_day
 from longreel.spark_jobs.sources import open_source
 
 
@@ -15,11 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
-    """Say that the day is there.
+    """Print that the day is there.
 
     Raises:
         DataNotReadyError: it is not; the message says which days are.
     """
     day = parse_day(args.date)
-    require_raw(open_source(home), day)
-    say("raw log", day, "arrived")
+    require_raw_day(open_source(home), day)
+    log_progress("raw log", day, "arrived")

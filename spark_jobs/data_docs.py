@@ -1,7 +1,7 @@
-"""What do Data Docs call the data? A validation page that names its asset.
+"""Data Docs pages that name the validated data.
 
-Great Expectations 1.24 looks for the name in the batch's specification, where data sources of its present kind do not
-put it, and prints "Data asset: None"; its index page reads the right place. Great Expectations loads this by its name.
+Great Expectations 1.24 looks for the name in the batch's specification, where its current data sources do not put it,
+and prints "Data asset: None"; its index page reads the right place. Great Expectations imports this class by name.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from great_expectations.render.renderer.page_renderer import ValidationResultsPa
 
 
 class NamedValidationPage(ValidationResultsPageRenderer):
-    """The page of one validation, with the name of what was validated."""
+    """The page of one validation, with the name of the validated data."""
 
     def render(self, validation_results: Any, suite_parameters: Any = None) -> Any:
         """Render the page."""

@@ -1,4 +1,4 @@
-"""Which days is a step asked to do, and how does it say what it did?"""
+"""The days that a step works on, its progress lines, and a Spark session that starts on first use."""
 
 import argparse
 import time
@@ -20,7 +20,7 @@ def add_day_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", help="the log day, YYYY-MM-DD")
     parser.add_argument("--start", help="first log day of a range")
     parser.add_argument("--end", help="last log day of a range, inclusive")
-    parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
+    parser.add_argument("--force", action="store_true", help="build again even where the inputs have not changed")
     parser.add_argument(
         "--accept-drift",
         action=argparse.BooleanOptionalAction,
@@ -29,11 +29,11 @@ def add_day_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def days_asked(args: argparse.Namespace) -> list[date]:
+def requested_days(args: argparse.Namespace) -> list[date]:
     """The days of --date or --start .. --end, oldest first.
 
     Raises:
-        LongreelError: neither or both were given, or they are not days.
+        LongreelError: neither or both were given, or they are no days.
     """
     if args.date and not (args.start or args.end):
         return [parse_day(args.date)]
@@ -51,29 +51,29 @@ def code_version() -> str:
 
 
 def is_unchanged(published: Manifest | None, inputs: Mapping[str, str], force: bool) -> bool:
-    """Whether a partition was already made from these very inputs."""
+    """Whether a partition was already made from exactly these inputs."""
     return not force and published is not None and published.inputs == dict(inputs)
 
 
-def say(dataset: str, day: date, what: str, since: float | None = None) -> None:
-    """One progress line: what happened to a day, and how long it took since a `time.monotonic()`."""
-    took = "" if since is None else f" in {time.monotonic() - since:.1f} s"
-    print(f"{dataset} {day}: {what}{took}", flush=True)
+def log_progress(dataset: str, day: date, message: str, started: float | None = None) -> None:
+    """Print one line about a day, with the seconds since `started` (a `time.monotonic()`)."""
+    seconds = "" if started is None else f" in {time.monotonic() - started:.1f} s"
+    print(f"{dataset} {day}: {message}{seconds}", flush=True)
 
 
 class LazySession:
-    """A Spark session that starts when it is first needed: a run with nothing to do never pays for one."""
+    """A Spark session that starts when it is first needed: a run with nothing to do never starts one."""
 
     def __init__(self, app: str) -> None:
         self._app = app
         self._session: SparkSession | None = None
 
     def __call__(self, input_bytes: int = 0) -> "SparkSession":
-        """The session; the first call starts it, set up for so much input."""
+        """The session; the first call starts it, sized for `input_bytes`."""
         if self._session is None:
-            from longreel.spark_jobs.quality import warm_up
+            from longreel.spark_jobs.quality import preload_great_expectations
             from longreel.spark_jobs.session import spark_session
 
-            warm_up()
+            preload_great_expectations()
             self._session = spark_session(self._app, input_bytes=input_bytes)
         return self._session

@@ -1,20 +1,20 @@
-"""Is a log day like the days before it? Warn and stop limits around the trailing median of each measure.
+"""Drift of a log day from the days before it: warn and stop limits around the trailing median of each measure.
 
-A measure is a count over an exposure: likes over impressions, history events over users, events over one day. It is
-noticed where neither the tolerated ratio nor chance explains it. With m the median of the trailing days' rates, n the
-exposure today and r a level of `DriftPolicy`, the rate must lie in
+A measure is a count over an exposure: likes over impressions, history events over users, events over one day. A check
+fails where neither the tolerated ratio nor chance explains the rate. With m the median of the trailing days' rates, n
+the exposure today and r a level of `DriftPolicy`, the rate must lie in
 
     min(m / r, m - sqrt(2 m v))  ..  max(m r, m + sqrt(2 m v) + 2 v / 3)        v = L c (1 / n + 1 / trailing exposure)
 
-The terms of v are how far a rate strays by chance, so a small day needs a wilder rate to be noticed: by Bernstein's
+The terms of v are how far a rate deviates by chance, so a small day needs a larger deviation to fail: by Bernstein's
 inequality (Boucheron, Lugosi and Massart, Concentration Inequalities, 2013, section 2.8) a count of independent events
 with expectation e lies above e + sqrt(2 e L) + 2 L / 3, or below e - sqrt(2 e L), with probability at most exp(-L)
-each; here exp(-L) is 1 in 1,000. The second part of v is the median's own uncertainty. What comes in clumps, as a
-user's events do, strays by clumps of the mean size c, or by as much more as the trailing days themselves stray: c is
-at least their dispersion (Pearson's, as in quasi-Poisson regression), widened as Student's t widens a deviation that
-few days were there to tell. On a real log of 35 users a day that stops 3 % of the days instead of 24 %.
+each; here exp(-L) is 1 in 1,000. The second part of v is the median's own uncertainty. Overdispersed counts, as
+of a user's events, deviate in units of the mean cluster size c, or as much more as the trailing days themselves do: c
+is at least their dispersion (Pearson's, as in quasi-Poisson regression), widened as Student's t widens a deviation
+estimated from few days. On a real log of 35 users a day that stops 3 % of the days instead of 24 %.
 
-Only partitions of days before the day are looked at, so a day that is built again is judged as it was. Trailing days
+Only partitions of days before the day are read, so a rebuilt day gets the same verdict. Trailing days
 without rows, or published before a count was kept, are left out.
 """
 
@@ -33,7 +33,7 @@ from longreel.lake.table import Lake
 from longreel.spark_jobs.quality import Between, Level
 
 CHANCE = math.log(1_000)  # L: by chance alone, one day in a thousand at most strays further on a side
-NORMAL = NormalDist().inv_cdf(1 - math.exp(-CHANCE))  # deviations that chance exceeds as rarely, in standard units
+NORMAL = NormalDist().inv_cdf(1 - math.exp(-CHANCE))  # the deviation that chance exceeds as rarely, in standard units
 NEW_ITEM_EVENTS = "new_item_events"  # in a manifest's details, since it depends on other days
 
 
@@ -50,7 +50,7 @@ class Measure:
     today: tuple[float, float]
     past: tuple[tuple[float, float], ...]
     levels: tuple[float, float]
-    clump: float = 1.0
+    overdispersion_unit: float = 1.0
     kind: Literal["ratio", "growing", "share"] = "ratio"
 
     @property
@@ -63,26 +63,26 @@ class Measure:
         """The trailing days' rates."""
         return [count / exposure for count, exposure in self.past]
 
-    def is_judged(self, min_days: int) -> bool:
-        """Whether enough trailing days have it, and there is something to judge."""
+    def is_checked(self, min_days: int) -> bool:
+        """Whether enough trailing days have it, and there is something to check."""
         return len(self.past) >= min_days and bool(self.today[1]) and bool(self.today[0] or any(self.rates))
 
     @property
     def dispersion(self) -> float:
-        """By how many clumps at once the trailing days stray from their median, as far as so few days can tell."""
+        """Pearson dispersion of the trailing days about their median, widened for how few they are."""
         middle, freedom = median(self.rates), len(self.past) - 2
         if not middle or freedom < 1:
             return 1.0
-        strays = sorted((count - middle * exposure) ** 2 / (middle * exposure) for count, exposure in self.past)
-        return sum(strays[:-1]) / freedom * (student_t(freedom) / NORMAL) ** 2  # one odd day hides nothing after it
+        squares = sorted((count - middle * exposure) ** 2 / (middle * exposure) for count, exposure in self.past)
+        return sum(squares[:-1]) / freedom * (student_t(freedom) / NORMAL) ** 2  # without the most deviant day
 
     def limits(self, level: float) -> tuple[float | None, float]:
-        """Lowest and highest rate that a level allows; None where even no event at all is no surprise."""
+        """Lowest and highest rate that a level allows; None where no event at all would be within chance."""
         middle, highest = median(self.rates), max(self.rates)
         top = highest if self.kind == "growing" else middle
         chance = (
             CHANCE
-            * max(self.clump, self.dispersion)
+            * max(self.overdispersion_unit, self.dispersion)
             * (1 / self.today[1] + 1 / sum(exposure for _, exposure in self.past))
         )
         high = max(
@@ -93,13 +93,13 @@ class Measure:
         return (low if low > 0 else None), high
 
     def checks(self, remedy: str, accepted: bool) -> Iterator[Between]:
-        """The check that warns and the one that stops. A median of zero has no ratios: what appears only warns."""
-        told = f"{self.what} (median {short(median(self.rates)):,} of {len(self.past)} trailing days)"
+        """The check that warns and the one that stops. A median of zero has no ratios, so it only warns."""
+        meaning = f"{self.what} (median {short(median(self.rates)):,} of {len(self.past)} trailing days)"
         levels: tuple[Level, Level] = ("warn", "accepted" if accepted else "stop")
         for level, ratio in zip(levels, self.levels, strict=True):
             if level == "warn" or self.kind == "share" or median(self.rates):
                 low, high = self.limits(ratio)
-                yield Between(self.column, None if low is None else short(low), short(high), told, level, remedy)
+                yield Between(self.column, None if low is None else short(low), short(high), meaning, level, remedy)
 
 
 def student_t(freedom: int) -> float:
@@ -116,14 +116,14 @@ def short(value: float) -> float:
 def trailing_days(lake: Lake, dataset: str, day: date, policy: DriftPolicy) -> list[Manifest]:
     """The published partitions with rows of the log days that a day is compared with, oldest first."""
     days = (day - timedelta(days=number) for number in range(policy.days, 0, -1))
-    found = (lake.manifest(dataset, each) for each in days)
-    return [manifest for manifest in found if manifest is not None and manifest.rows]
+    manifests = (lake.manifest(dataset, trailing) for trailing in days)
+    return [manifest for manifest in manifests if manifest is not None and manifest.rows]
 
 
 class Drift(NamedTuple):
     """What a checkpoint needs of a day's drift: the measured rates, and the checks on them."""
 
-    facts: dict[str, float]
+    stats: dict[str, float]
     checks: list[Between]
 
 
@@ -137,30 +137,30 @@ def event_drift(
     accepted: bool = False,
 ) -> Drift:
     """A day's events against `past`, its `trailing_days`. Where drift is accepted, none of it stops the day."""
-    return _judge(policy, event_measures(counts, new_item_events, past, policy), "data ingest", day, accepted)
+    return _drift(policy, event_measures(counts, new_item_events, past, policy), "data ingest", day, accepted)
 
 
 def sample_drift(home: Home, day: date, counts: dict[str, int], *, accepted: bool = False) -> Drift:
     """A day's samples against its trailing days. Where drift is accepted, none of it stops the day."""
     policy = home.config.drift
     past = trailing_days(home.lake, "samples", day, policy)
-    return _judge(policy, sample_measures(counts, past, policy), "data build-samples", day, accepted)
+    return _drift(policy, sample_measures(counts, past, policy), "data build-samples", day, accepted)
 
 
-def _judge(policy: DriftPolicy, measures: list[Measure], step: str, day: date, accepted: bool) -> Drift:
-    """Facts and checks of the measures that enough trailing days have, and of which there is something to judge."""
-    judged = [measure for measure in measures if measure.is_judged(policy.min_days)]
-    remedy = f"mend the day; where it is right as it is, longreel {step} --date {day} --accept-drift publishes it"
-    facts = {measure.column: float(f"{measure.value:.6g}") for measure in judged}
-    return Drift(facts, [check for measure in judged for check in measure.checks(remedy, accepted)])
+def _drift(policy: DriftPolicy, measures: list[Measure], step: str, day: date, accepted: bool) -> Drift:
+    """Stats and checks of the measures that can be checked."""
+    checked = [measure for measure in measures if measure.is_checked(policy.min_days)]
+    remedy = f"correct the day, or publish it as it is: longreel {step} --date {day} --accept-drift"
+    stats = {measure.column: float(f"{measure.value:.6g}") for measure in checked}
+    return Drift(stats, [check for measure in checked for check in measure.checks(remedy, accepted)])
 
 
 def event_measures(
     counts: dict[str, int], new_item_events: int | None, past: list[Manifest], policy: DriftPolicy
 ) -> list[Measure]:
-    """What is measured of a day's events: volume, users, the rate of every action, impressions on new items."""
+    """Measures of a day's events: volume, users, the rate of every action, impressions on new items."""
     events, users = counts["events"], counts["users"]
-    each_user = [m.rows / m.counts["users"] for m in past if m.counts.get("users")]
+    events_a_user = [m.rows / m.counts["users"] for m in past if m.counts.get("users")]
     measures = [
         Measure(
             column="events_a_day",
@@ -168,7 +168,7 @@ def event_measures(
             today=(events, 1),
             past=tuple((manifest.rows, 1) for manifest in past),
             levels=policy.volume,
-            clump=median(each_user or [1.0]),
+            overdispersion_unit=median(events_a_user or [1.0]),
         ),
         Measure(
             column="users_a_day",
@@ -193,9 +193,9 @@ def event_measures(
 
 
 def sample_measures(counts: dict[str, int], past: list[Manifest], policy: DriftPolicy) -> list[Measure]:
-    """What is measured of a day's samples: requests and history events a user, the rate of every label."""
-    requests = _each_user("requests", counts, past)
-    history = _each_user("history_events", counts, past)
+    """Measures of a day's samples: requests and history events a user, the rate of every label."""
+    requests = _per_user("requests", counts, past)
+    history = _per_user("history_events", counts, past)
     measures = [
         Measure(column="requests_a_user", what="requests a user", levels=policy.volume, **requests),
         Measure(
@@ -206,11 +206,11 @@ def sample_measures(counts: dict[str, int], past: list[Manifest], policy: DriftP
     return measures + _label_rates("label", tuple(LABELS), counts, counts["targets"], targets, policy)
 
 
-def _each_user(name: str, counts: dict[str, int], past: list[Manifest]) -> dict[str, Any]:
-    """A count over users, in clumps of what a user has."""
+def _per_user(name: str, counts: dict[str, int], past: list[Manifest]) -> dict[str, Any]:
+    """A count over users; its overdispersion unit is a user's mean count."""
     days = tuple((m.counts[name], m.counts["users"]) for m in past if m.counts.keys() >= {name, "users"})
-    clump = median([count / users for count, users in days] or [1.0])
-    return {"today": (counts[name], counts["users"]), "past": days, "clump": max(1.0, clump)}
+    mean_count = median([count / users for count, users in days] or [1.0])
+    return {"today": (counts[name], counts["users"]), "past": days, "overdispersion_unit": max(1.0, mean_count)}
 
 
 def _label_rates(

@@ -1,13 +1,13 @@
-"""`longreel data forget`: users out of every partition of the lake, for good, with a record of counts.
+"""`longreel data forget`: erases users from every partition of the lake, with a record of counts.
 
-Events, users, quarantine, history bases and samples that hold rows of theirs are published again without those, as if
-the log had never had them; the builds that did hold them are deleted at once. Partitions made from these name the new
-digests among their inputs, so nothing downstream is stale or built again. Raw files are not touched: the record keeps
+Events, users, quarantine, history snapshots and samples that hold rows of the users are published again without them,
+as if the log had never had them; the builds that did hold them are deleted at once. Partitions made from these name
+the new digests among their inputs, so nothing downstream becomes stale. Raw files are not touched: the record keeps
 the users' salted hashes, and ingest and import-history leave their rows out from then on.
 
-Killed halfway, every partition is readable, and the same call goes on to the end. Other steps that are at work
-meanwhile cannot commit what they began before (`lake.table.PartitionWriter`); one that reads a deleted build fails, and
-is run again. Models that were trained on such samples stay as they are.
+Killed halfway, every partition is readable, and the same call completes the work. Other steps that are running
+meanwhile cannot commit what they began before (`lake.table.PartitionWriter`); a step that reads a deleted build fails
+and must be run again. Models that were trained on such samples stay as they are.
 """
 
 import argparse
@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import TYPE_CHECKING
 
 import numpy as np
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.jagged import Ints
@@ -38,64 +39,69 @@ from longreel.lake.maintenance import delete_unreferenced
 from longreel.lake.manifest import Manifest
 from longreel.lake.storage import utc_stamp
 from longreel.lake.table import Lake, PartitionWriter, discard_on_error
-from longreel.spark_jobs.bootstrap_snapshot import imported_archive
-from longreel.spark_jobs.build_samples import run_tasks
-from longreel.spark_jobs.days import LazySession, code_version, say
-from longreel.spark_jobs.history import bytes_of
-from longreel.spark_jobs.removal import find_rows, removal_tasks
-from longreel.spark_jobs.row_counts import account_after
+from longreel.spark_jobs.array_checks import Stats
+from longreel.spark_jobs.bootstrap_snapshot import find_bootstrap
+from longreel.spark_jobs.bucket_tasks import run_tasks
+from longreel.spark_jobs.days import LazySession, code_version, log_progress
+from longreel.spark_jobs.erasure_files import erasure_tasks, find_rows
+from longreel.spark_jobs.erasure_manifests import (
+    RewrittenPartition,
+    parse_user_ids,
+    quarantine_with_users,
+    quarantine_without,
+    rewritten_array_partition,
+    rewritten_flat_partition,
+    stats_by_day,
+)
+from longreel.spark_jobs.history import partition_bytes
+from longreel.spark_jobs.row_counts import counts_after_erasure
 from longreel.spark_jobs.sources import Source, source_class
 from longreel.spark_jobs.vacuum import vacuum
 
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from longreel.spark_jobs.republish import Rebuilt
-
 ORDER = ("quarantine", "users", "events", "history", "samples")  # a partition comes after what it is made from
-STRETCH = 64  # partitions that are staged together: for so long their builds lie beside the published ones
-LOOKS = 3  # times that the lake is looked through, until nothing of the users is found
+PARTITIONS_PER_JOB = 64  # staged together: until all are published, their builds lie beside the published ones
+MAX_SCANS = 3  # scans of the whole lake, until one finds no rows of the users
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `longreel data forget`."""
-    told = "a user's id as the raw log spells it; may be given several times"
-    parser.add_argument("--user", action="append", required=True, metavar="ID", help=told)
+    text = "a user's id as the raw log spells it; may be given several times"
+    parser.add_argument("--user", action="append", required=True, metavar="ID", help=text)
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Forget the users named."""
+    """Erase the named users."""
     vacuum(home.lake)
     return forget(home, args.user, LazySession("longreel data forget"))
 
 
 def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:
-    """Remove users, named as the raw log spells them, from the lake.
+    """Erase users, named as the raw log spells them, from the lake.
 
     Returns:
-        0, or 3 where nothing of one of the users was there. Rows that come later are left out all the same.
+        0, or 3 where the lake had no rows of one of the users. Rows that come later are left out all the same.
 
     Raises:
         LongreelError: a text is no user id of this source; or other steps keep publishing rows of the users.
     """
-    from longreel.spark_jobs.republish import user_ids
-
-    began, lake, source = time.monotonic(), home.lake, source_class(home.config.source.kind)
-    spark = session(sum(bytes_of(each) for dataset in ORDER for each in _published(lake, dataset)))
-    users = dict.fromkeys(user_ids(spark, source, texts))
+    started, lake, source = time.monotonic(), home.lake, source_class(home.config.source.kind)
+    spark = session(sum(partition_bytes(manifest) for dataset in ORDER for manifest in _published(lake, dataset)))
+    users = dict.fromkeys(parse_user_ids(spark, source, texts))
     salt = lake_salt(lake.storage)
-    before = {user for record in erasure_requests(lake.storage) if record.finished for user in record.users}
-    work = _Work(home=home, source=source, spark=spark, users=np.array(sorted(users), np.int64), salt=salt)
-    if work.hashes <= before and not any(list(work.held(dataset)) for dataset in ORDER):
-        print("forgotten already, and nothing of theirs has come back")
+    erased_before = {user for record in erasure_requests(lake.storage) if record.finished for user in record.users}
+    erasure = ErasureRun(home=home, source=source, spark=spark, users=np.array(sorted(users), np.int64), salt=salt)
+    if erasure.hashes <= erased_before and not any(list(erasure.affected(dataset)) for dataset in ORDER):
+        print("erased already, and no rows of theirs have come back")
         return 0
-    record = work.remove_all(_record_of(lake, work.hashes))
+    record = erasure.erase_all(_open_record(lake, erasure.hashes))
     record = replace(record, finished=utc_stamp())
     write_request(lake.storage, record)
-    _tell(lake, record, began)
-    absent = [n for n, user in enumerate(users, 1) if user_hash(salt, user) not in {*record.users_with_rows, *before}]
+    _print_record(lake, record, started)
+    absent = [
+        n for n, user in enumerate(users, 1) if user_hash(salt, user) not in {*record.users_with_rows, *erased_before}
+    ]
     for number in absent:  # not by id: what is printed may be kept in a log
-        print(f"user {number} of {len(users)}: nothing of theirs is in the lake; rows that come are left out")
+        print(f"user {number} of {len(users)}: the lake has no rows of this user; rows that come are left out")
     return DataNotReadyError.exit_code if absent else 0
 
 
@@ -103,83 +109,74 @@ def _published(lake: Lake, dataset: str) -> Iterator[Manifest]:
     return (lake.require(dataset, day) for day in lake.days(dataset))
 
 
-def _record_of(lake: Lake, users: set[str]) -> ErasureRequest:
-    """The record of an unfinished request for these users, or a new one, written before anything is looked for: what
-    is published from now on was begun with the users known as forgotten, or is refused."""
+def _open_record(lake: Lake, users: set[str]) -> ErasureRequest:
+    """The record of an unfinished request for these users, or a new one, written before the lake is scanned: any build
+    that is published from now on either left the users out, or is rejected."""
     for record in erasure_requests(lake.storage):
         if record.finished is None and set(record.users) == users:
-            print(f"going on with what was begun at {record.began}")
+            print(f"resuming the request of {record.began}")
             return record
     write_request(lake.storage, record := new_request(users))
     return record
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
-    """Removing some users from one lake."""
+class ErasureRun:
+    """The erasure of some users from one lake."""
 
     home: Home
     source: type[Source]
-    spark: "SparkSession"
+    spark: SparkSession
     users: Ints  # increasing
     salt: str
 
     @property
     def hashes(self) -> set[str]:
-        """What records call the users."""
+        """The users as records name them."""
         return {user_hash(self.salt, user) for user in self.users.tolist()}
 
-    def held(self, dataset: str) -> Iterator[tuple[Manifest, Ints]]:
+    def affected(self, dataset: str) -> Iterator[tuple[Manifest, Ints]]:
         """The partitions of a dataset with rows of the users, and how many of each user."""
         manifests = list(_published(self.home.lake, dataset))
         if dataset != "quarantine":
             yield from find_rows(self.home.lake, manifests, self.users)
         elif manifests:
-            yield from self._refused(manifests)
+            yield from self._affected_quarantine(manifests)
 
-    def _refused(self, manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, Ints]]:
-        from pyspark.sql import functions as F
-
-        from longreel.spark_jobs.republish import refused
-
-        theirs = refused(self.spark, self.home.lake, self.source, manifests).where(
-            F.col("user_id").isin(*self.users.tolist())
-        )
+    def _affected_quarantine(self, manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, Ints]]:
+        rows = quarantine_with_users(self.spark, self.home.lake, self.source, manifests)
+        rows = rows.where(F.col("user_id").isin(*self.users.tolist()))
         counts: dict[str, Ints] = {}
-        for group in theirs.groupBy("day", "user_id").count().collect():
-            rows = counts.setdefault(group["day"], np.zeros(len(self.users), np.int64))
-            rows[np.searchsorted(self.users, group["user_id"])] += group["count"]
+        for group in rows.groupBy("day", "user_id").count().collect():
+            day_counts = counts.setdefault(group["day"], np.zeros(len(self.users), np.int64))
+            day_counts[np.searchsorted(self.users, group["user_id"])] += group["count"]
         yield from ((manifest, counts[manifest.date]) for manifest in manifests if manifest.date in counts)
 
-    def remove_all(self, record: ErasureRequest) -> ErasureRequest:
-        """Remove the users until nothing of theirs is found, and bring to date what was made from the old partitions.
+    def erase_all(self, record: ErasureRequest) -> ErasureRequest:
+        """Erase the users until a scan finds no rows of theirs, then update what was made from the old partitions.
 
         Raises:
-            LongreelError: other steps keep publishing rows of theirs.
+            LongreelError: other steps keep publishing rows of the users.
         """
-        for _ in range(LOOKS):
+        for _ in range(MAX_SCANS):
             before = record
             for dataset in ORDER:
-                record = self._remove(record, dataset)
+                affected = list(self.affected(dataset))
+                for first in range(0, len(affected), PARTITIONS_PER_JOB):
+                    record = self._erase(record, affected[first : first + PARTITIONS_PER_JOB])
             if record is before:
-                return _settle(self.home.lake, record)
+                return _update_references(self.home.lake, record)
         raise LongreelError("other steps keep publishing rows of these users; stop them, then run forget again")
 
-    def _remove(self, record: ErasureRequest, dataset: str) -> ErasureRequest:
-        held = list(self.held(dataset))
-        for first in range(0, len(held), STRETCH):
-            record = self._remove_stretch(record, held[first : first + STRETCH])
-        return record
-
-    def _remove_stretch(self, record: ErasureRequest, held: Sequence[tuple[Manifest, Ints]]) -> ErasureRequest:
+    def _erase(self, record: ErasureRequest, affected: Sequence[tuple[Manifest, Ints]]) -> ErasureRequest:
         """Publish some partitions of a dataset without the users, and delete the builds that had them."""
         lake = self.home.lake
-        manifests = [manifest for manifest, _ in held]
-        writers = [lake.writer(each.dataset, date.fromisoformat(each.date)) for each in manifests]
+        manifests = [manifest for manifest, _ in affected]
+        writers = [lake.writer(manifest.dataset, date.fromisoformat(manifest.date)) for manifest in manifests]
         with discard_on_error(*writers):
-            seen = self._write(manifests, writers)
-            for (manifest, rows), writer in zip(held, writers, strict=True):
-                new = self._rebuilt(manifest, writer, seen)
+            stats = self._write(manifests, writers)
+            for (manifest, rows), writer in zip(affected, writers, strict=True):
+                new = self._rewritten(manifest, writer, stats.get(manifest.date, {}))
                 if new.rows != manifest.rows - rows.sum():
                     raise LongreelError(
                         f"{manifest.dataset} of {manifest.date} has {manifest.rows:,} rows, {rows.sum():,} of them of "
@@ -192,53 +189,47 @@ class _Work:
                     before=manifest.digest,
                     after=new.digest,
                 )
-                record = record.with_removal(
-                    removal, (user_hash(self.salt, each) for each in self.users[rows > 0].tolist())
-                )
+                present = (user_hash(self.salt, user) for user in self.users[rows > 0].tolist())
+                record = record.with_removal(removal, present)
                 write_request(lake.storage, record)
                 new.commit(manifest, record.updated_inputs(manifest.inputs), code_version())
                 deleted = delete_unreferenced(lake, writer.dataset, writer.day, utc_stamp())
                 record = replace(record, builds_deleted=record.builds_deleted + deleted)
-                say(
-                    writer.dataset, writer.day, f"{rows.sum():,} of {manifest.rows:,} rows removed, digest {new.digest}"
-                )
+                removed = f"{rows.sum():,} of {manifest.rows:,} rows removed"
+                log_progress(writer.dataset, writer.day, f"{removed}, digest {new.digest}")
         return record
 
-    def _write(self, manifests: Sequence[Manifest], writers: Sequence[PartitionWriter]) -> dict[str, dict[str, int]]:
-        """Stage the partitions without the users; returns what was found in them, by day."""
-        from longreel.spark_jobs.republish import flat_facts
-
+    def _write(self, manifests: Sequence[Manifest], writers: Sequence[PartitionWriter]) -> dict[str, Stats]:
+        """Stage the partitions without the users; returns the stats of the staged files, by day."""
         dataset = manifests[0].dataset
-        if dataset == "quarantine":
+        if dataset == "quarantine":  # staged by `_rewritten`
             return {}
         pairs = zip(manifests, writers, strict=True)
-        tasks = [task for each, writer in pairs for task in removal_tasks(self.home.lake, each, writer, self.users)]
-        seen = run_tasks(self.spark, tasks)
-        return seen if dataset in DERIVED else flat_facts(self.spark, dataset, writers)
+        tasks = [task for old, writer in pairs for task in erasure_tasks(self.home.lake, old, writer, self.users)]
+        stats = run_tasks(self.spark, tasks)
+        return stats if dataset in DERIVED else stats_by_day(self.spark, dataset, writers)
 
-    def _rebuilt(self, manifest: Manifest, writer: PartitionWriter, seen: dict[str, dict[str, int]]) -> "Rebuilt":
-        from longreel.spark_jobs import republish
-
+    def _rewritten(self, manifest: Manifest, writer: PartitionWriter, stats: Stats) -> RewrittenPartition:
         if manifest.dataset == "quarantine":
-            rows = republish.refused(self.spark, self.home.lake, self.source, [manifest])
-            return republish.quarantine_without(rows, manifest, writer, self.users)
-        found = seen.get(manifest.date, {})
+            rows = quarantine_with_users(self.spark, self.home.lake, self.source, [manifest])
+            return quarantine_without(rows, manifest, writer, self.users)
         if manifest.dataset in DERIVED:
-            return republish.list_rebuilt(self.home.lake, manifest, writer, found)
-        return republish.flat_rebuilt(self.home, self.spark, manifest, writer, found)
+            return rewritten_array_partition(self.home.lake, manifest, writer, stats)
+        return rewritten_flat_partition(self.home, self.spark, manifest, writer, stats)
 
 
-def _settle(lake: Lake, record: ErasureRequest) -> ErasureRequest:
-    """Bring to date the manifests that name removed rows without having held them: row accounts, inputs of derived
-    partitions; and delete every build begun before the request that is not published."""
-    archive = imported_archive(lake)
-    for day in sorted({each.date for each in record.removals if each.dataset in ("events", "quarantine")}):
-        refused = lake.manifest("quarantine", date.fromisoformat(day))
-        main = archive if archive and archive.date == day else lake.manifest("events", date.fromisoformat(day))
-        if main is None or refused is None or "input_rows" not in main.counts:
+def _update_references(lake: Lake, record: ErasureRequest) -> ErasureRequest:
+    """Update the manifests that name removed rows without having held them: row counts, and inputs of derived
+    partitions; and delete every unpublished build begun before the request."""
+    bootstrap = find_bootstrap(lake)
+    for day in sorted({removal.date for removal in record.removals if removal.dataset in ("events", "quarantine")}):
+        quarantine = lake.manifest("quarantine", date.fromisoformat(day))
+        is_bootstrap = bootstrap is not None and bootstrap.date == day
+        main = bootstrap if is_bootstrap else lake.manifest("events", date.fromisoformat(day))
+        if main is None or quarantine is None or "input_rows" not in main.counts:
             continue
-        counts = account_after(main.counts, main.counts["events"], refused)
-        for manifest in (main, refused):
+        counts = counts_after_erasure(main.counts, main.counts["events"], quarantine)
+        for manifest in (main, quarantine):
             if manifest.counts != counts:
                 lake.rewrite_manifest(replace(manifest, counts=counts))
     relinked, deleted = record.relinked, record.builds_deleted
@@ -249,19 +240,19 @@ def _settle(lake: Lake, record: ErasureRequest) -> ErasureRequest:
                 lake.rewrite_manifest(replace(manifest, inputs=inputs))
                 relinked += 1
     for dataset in DATASETS:
-        for each in lake.folders(dataset):
-            deleted += delete_unreferenced(lake, dataset, each, record.began)
+        for folder_day in lake.folders(dataset):
+            deleted += delete_unreferenced(lake, dataset, folder_day, record.began)
     return replace(record, relinked=relinked, builds_deleted=deleted)
 
 
-def _tell(lake: Lake, record: ErasureRequest, began: float) -> None:
+def _print_record(lake: Lake, record: ErasureRequest, started: float) -> None:
     for dataset, (partitions, rows) in record.totals().items():
         print(f"{dataset}: {rows:,} rows removed from {partitions:,} partitions")
     print(f"{record.relinked:,} more partitions name the new inputs, {record.builds_deleted:,} old builds were deleted")
-    print(f"record: {request_path(lake.storage, record.name)}, in {time.monotonic() - began:.1f} s")
-    days = [each.date for each in record.removals if each.dataset == "samples"]
+    print(f"record: {request_path(lake.storage, record.name)}, in {time.monotonic() - started:.1f} s")
+    days = [removal.date for removal in record.removals if removal.dataset == "samples"]
     if days:
         print(
-            f"models are not changed: those trained on samples of {days[0]} .. {days[-1]} saw these users, "
-            "until a training on the samples as they are now replaces them"
+            f"models are not changed: those trained on samples of {days[0]} .. {days[-1]} used these users' events; "
+            "train again on the samples as they are now to replace them"
         )

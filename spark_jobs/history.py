@@ -1,6 +1,6 @@
-"""Where is what each user had done before a log day? In a compacted base and the daily deltas after it.
+"""The history before a log day: a compacted snapshot, and the daily increments after it.
 
-What is there is the same whatever the base: history of a row on D = newest `max_history` behaviours of the log days
+The history is the same whatever the snapshot: for a row on D the newest `max_history` history events of the log days
 before D, ordered by time and then by every other field, so that ties fall the same way in any build.
 """
 
@@ -13,116 +13,116 @@ from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.lineage import is_imported
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
-from longreel.spark_jobs.bootstrap_snapshot import archive_input, imported_archive
+from longreel.spark_jobs.bootstrap_snapshot import bootstrap_input, find_bootstrap
 
 
 @dataclass(frozen=True)
 class HistorySource:
-    """Where the history before a log day comes from: `base` (or None) and the events of the days after it, in order."""
+    """Where the history before a log day comes from: a snapshot (or None) and the events of the days after it, in
+    order."""
 
-    base: Manifest | None
-    deltas: tuple[Manifest, ...]
+    snapshot: Manifest | None
+    increments: tuple[Manifest, ...]
 
-    def days(self) -> dict[str, str]:
-        """Every log day that the history is made of, with its events' digest, and the imported archive where there is
-        one: the same for any compacted base."""
-        return (_folded(self.base) if self.base else {}) | {
-            f"events/{manifest.date}": manifest.digest for manifest in self.deltas
-        }
+    def inputs(self) -> dict[str, str]:
+        """Every log day in the history with its events' digest, and the bootstrap snapshot if there is one: the same
+        for any compacted snapshot."""
+        days = {f"events/{increment.date}": increment.digest for increment in self.increments}
+        return (_snapshot_inputs(self.snapshot) if self.snapshot else {}) | days
 
-    @property
-    def span(self) -> int:
-        """Log days read one by one."""
-        return len(self.deltas)
+    def max_events(self) -> int:
+        """Upper bound of the history events read."""
+        stored = self.snapshot.counts["history_events"] if self.snapshot else 0
+        return stored + sum(increment.rows for increment in self.increments)
 
-    def most_events(self) -> int:
-        """Behaviours read, at most."""
-        return (self.base.counts["history_events"] if self.base else 0) + sum(delta.rows for delta in self.deltas)
-
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Size of the files read."""
-        return sum(bytes_of(manifest) for manifest in (self.base, *self.deltas) if manifest)
+        return sum(partition_bytes(manifest) for manifest in (self.snapshot, *self.increments) if manifest)
 
 
-def bytes_of(manifest: Manifest) -> int:
+def partition_bytes(manifest: Manifest) -> int:
     """Size of a partition's files."""
     return sum(item.bytes for item in manifest.files)
 
 
-def _folded(base: Manifest) -> dict[str, str]:
-    """What a base stands for: the events of log days, and the imported archive (which stands for itself)."""
-    if is_imported(base):
-        return archive_input(base)
-    return {name: value for name, value in base.inputs.items() if name.startswith(("events/", "history/"))}
+def _snapshot_inputs(snapshot: Manifest) -> dict[str, str]:
+    """What a snapshot stands for: the events of log days, and the bootstrap snapshot (which stands for itself)."""
+    if is_imported(snapshot):
+        return bootstrap_input(snapshot)
+    return {name: value for name, value in snapshot.inputs.items() if name.startswith(("events/", "history/"))}
 
 
 def history_settings(config: Config) -> dict[str, str]:
-    """What a history base depends on besides events."""
-    return {"behaviour": ",".join(sorted(config.source.behaviour))}
+    """What a history snapshot depends on besides events."""
+    return {"history_actions": ",".join(sorted(config.source.history_actions))}
 
 
 def find_history(lake: Lake, config: Config, day: date) -> HistorySource:
-    """The newest usable base before a log day, and the deltas between.
+    """The newest usable snapshot before a log day, and the increments since.
 
-    A base is usable while it was folded from the events and the archive that are published now, for the same
-    behaviours, and keeps at least `max_history` of them.
+    A snapshot is usable while it was compacted from the events and the bootstrap snapshot that are published now, for
+    the same history actions, and keeps at least `max_history` events a user.
 
     Raises:
-        DataNotReadyError: a log day between the base, or the first published day, and `day` is not published.
-        LongreelError: there is an imported archive, but not for these settings; without it samples would lack it.
+        DataNotReadyError: a log day between the snapshot, or the first published day, and `day` is not published.
+        LongreelError: there is a bootstrap snapshot, but not for these settings; samples would lack it.
     """
-    base, first, manifests = _beginning(lake, config, day)
-    return HistorySource(base, _every_day(first, day, manifests))
+    snapshot, first, manifests = _find_snapshot(lake, config, day)
+    return HistorySource(snapshot, _increments(first, day, manifests))
 
 
 def missing_days(lake: Lake, config: Config, day: date) -> list[date]:
     """The log days before a day whose events its samples need and that are not published, oldest first.
 
-    They lie between the base, or the first published day, and `day`. Days before the first published one are none of
-    them: that one is where the lake's log begins.
+    They lie between the snapshot, or the first published day, and `day`. Days before the first published one are not
+    among them: that one is where the lake's log begins.
 
     Raises:
         LongreelError: as `find_history`.
     """
-    _, first, manifests = _beginning(lake, config, day)
-    return [wanted for wanted in _days_between(first, day) if wanted not in manifests]
+    _, first, manifests = _find_snapshot(lake, config, day)
+    return [needed for needed in _days_between(first, day) if needed not in manifests]
 
 
-def _beginning(lake: Lake, config: Config, day: date) -> tuple[Manifest | None, date, dict[date, Manifest]]:
-    """The newest usable base before a log day, the first day that is read after it, and all published days before."""
+def _find_snapshot(lake: Lake, config: Config, day: date) -> tuple[Manifest | None, date, dict[date, Manifest]]:
+    """The newest usable snapshot before a log day, the first day that is read after it, and all published days before
+    the log day."""
     manifests = {d: lake.require("events", d) for d in lake.days("events") if d < day}
-    archive = imported_archive(lake, before=day)
-    inputs = {f"events/{d}": m.digest for d, m in manifests.items()} | (archive_input(archive) if archive else {})
-    for base_day in sorted((d for d in lake.days("history") if d < day), reverse=True):
-        base = lake.require("history", base_day)
-        if not _misfit(base, config) and _is_current(base, inputs):
-            return base, base_day + timedelta(days=1), manifests
-    if archive:
-        why = _misfit(archive, config) or "the lake has events of its days"
+    bootstrap = find_bootstrap(lake, before=day)
+    inputs = {f"events/{d}": m.digest for d, m in manifests.items()} | (bootstrap_input(bootstrap) if bootstrap else {})
+    for snapshot_day in sorted((d for d in lake.days("history") if d < day), reverse=True):
+        snapshot = lake.require("history", snapshot_day)
+        if not _settings_mismatch(snapshot, config) and _is_current(snapshot, inputs):
+            return snapshot, snapshot_day + timedelta(days=1), manifests
+    if bootstrap:
+        reason = _settings_mismatch(bootstrap, config) or "the lake has events of its days"
         raise LongreelError(
-            f"the archive imported through {archive.date} cannot be used: {why}; "
-            f"run `longreel data import-history --through {archive.date}` again"
+            f"the bootstrap snapshot through {bootstrap.date} cannot be used: {reason}; "
+            f"run `longreel data import-history --through {bootstrap.date}` again"
         )
     return None, min(manifests, default=day), manifests
 
 
-def _misfit(base: Manifest, config: Config) -> str | None:
-    """Why a base does not fit the settings, or None."""
-    wanted, came = history_settings(config), base.details["settings"]
-    if came != wanted:
-        return f"it holds behaviour {came['behaviour']}, the settings ask for {wanted['behaviour']}"
-    kept, most = base.counts["max_history"], config.samples.max_history
-    return f"it keeps {kept:,} behaviours a user, max_history asks for {most:,}" if kept < most else None
+def _settings_mismatch(snapshot: Manifest, config: Config) -> str | None:
+    """Why a snapshot does not fit the settings, or None."""
+    expected, stored = history_settings(config), snapshot.details["settings"]
+    if stored != expected:
+        return (
+            f"its history actions are {stored['history_actions']}, the settings ask for {expected['history_actions']}"
+        )
+    kept, needed = snapshot.counts["max_history"], config.samples.max_history
+    return f"it keeps {kept:,} events a user, max_history asks for {needed:,}" if kept < needed else None
 
 
-def _is_current(base: Manifest, inputs: Mapping[str, str]) -> bool:
-    """Whether a base was folded from what is published now.
+def _is_current(snapshot: Manifest, inputs: Mapping[str, str]) -> bool:
+    """Whether a snapshot was compacted from what is published now.
 
-    Days older than the base may have been removed from the lake; those that are there must be the ones folded, and
-    none may have arrived since. `inputs` are named `<dataset>/<day>`, so days of a name compare as text.
+    Days older than the snapshot may have been removed from the lake; those that are there must be the ones compacted,
+    and none may have arrived since. `inputs` are named `<dataset>/<day>`, so days of a name compare as text.
     """
-    folded = _folded(base)
-    return all(folded.get(name) == value for name, value in inputs.items() if name.split("/")[1] <= base.date)
+    compacted = _snapshot_inputs(snapshot)
+    older = {name: value for name, value in inputs.items() if name.split("/")[1] <= snapshot.date}
+    return all(compacted.get(name) == value for name, value in older.items())
 
 
 def _days_between(first: date, day: date) -> list[date]:
@@ -130,13 +130,14 @@ def _days_between(first: date, day: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((day - first).days)]
 
 
-def _every_day(first: date, day: date, manifests: dict[date, Manifest]) -> tuple[Manifest, ...]:
-    found = []
-    for wanted in _days_between(first, day):
-        if wanted not in manifests:
+def _increments(first: date, day: date, manifests: dict[date, Manifest]) -> tuple[Manifest, ...]:
+    """The events of every log day from the first up to and without `day`."""
+    increments = []
+    for needed in _days_between(first, day):
+        if needed not in manifests:
             raise DataNotReadyError(
-                f"samples of {day} need events of every log day before it, but {wanted} is not published; "
-                f"run `longreel data ingest --date {wanted}`, or build with --ingest-missing once its raw log arrived"
+                f"samples of {day} need events of every log day before it, but {needed} is not published; "
+                f"run `longreel data ingest --date {needed}`, or build with --ingest-missing once its raw log arrived"
             )
-        found.append(manifests[wanted])
-    return tuple(found)
+        increments.append(manifests[needed])
+    return tuple(increments)

@@ -1,16 +1,20 @@
-"""`longreel data import-history`: an archive of older events -> the first history base, without a partition per day.
+"""`longreel data import-history`: older history -> the bootstrap snapshot, without a partition per day.
 
-    archive rows = events + quarantined rows + exact repeats + suppressed rows
-    events       = behaviours kept + behaviours beyond a user's newest `max_history` + other events
+    input rows = events + quarantined rows + exact duplicates + suppressed rows
+    events     = history events kept + history events beyond a user's newest `max_history` + other events
 
-The archive stands for every log day up to and including `through`, so the log's days begin after it.
+The snapshot stands for every log day up to and including `through`, so the log's days begin after it.
 """
 
 import argparse
 import json
 import time
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from longreel.contracts.actions import action_mask
 from longreel.contracts.dates import parse_day
@@ -18,141 +22,173 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import HISTORY_FIELDS
 from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
+from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter, discard_on_error
-from longreel.spark_jobs.bootstrap_snapshot import imported_archive
-from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, say
-from longreel.spark_jobs.ingest import INGEST_VERSION, distinct_rows, quarantine_of, settings_digest
-from longreel.spark_jobs.row_counts import account_of, require_closed, told
-from longreel.spark_jobs.sources import Source, damage_named, open_source
+from longreel.spark_jobs.array_checks import Stats, combine
+from longreel.spark_jobs.array_digest import digest_from_sums
+from longreel.spark_jobs.bootstrap_snapshot import find_bootstrap
+from longreel.spark_jobs.bucket_tasks import CompactRows
+from longreel.spark_jobs.buckets import num_buckets
+from longreel.spark_jobs.day_bounds import log_day_bounds_ms
+from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, log_progress
+from longreel.spark_jobs.history import history_settings
+from longreel.spark_jobs.history_checks import check_snapshot
+from longreel.spark_jobs.ingest import INGEST_VERSION, source_settings_digest
+from longreel.spark_jobs.row_counts import check_balanced, count_rows, format_counts
+from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
+from longreel.spark_jobs.suppression import mark_suppressed
+from longreel.spark_jobs.tables import write_staged
 from longreel.spark_jobs.vacuum import vacuum
+from longreel.spark_jobs.validate import distinct_rows, quarantined_rows, validate_rows
 
-if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
-
-BUCKET_BEHAVIOURS = 2_000_000  # behaviours that a task holds, about
+EVENTS_PER_BUCKET = 2_000_000  # history events that a task holds, about
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `longreel data import-history`."""
-    parser.add_argument("--through", required=True, help="last log day that the archive stands for, YYYY-MM-DD")
-    parser.add_argument("--force", action="store_true", help="do it again even where the inputs have not changed")
+    parser.add_argument("--through", required=True, help="last log day that the snapshot stands for, YYYY-MM-DD")
+    parser.add_argument("--force", action="store_true", help="import again even where the inputs have not changed")
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
-    """Import the archive."""
+    """Import the older history."""
     through = parse_day(args.through)
     vacuum(home.lake)
     import_history(home, open_source(home), through, LazySession("longreel data import-history"), force=args.force)
 
 
-def require_room(lake: Lake, source: Source, through: date) -> None:
-    """Raises LongreelError where the log or the lake has days that the archive would stand for too."""
-    archive = imported_archive(lake)
-    if archive is not None and archive.date != through.isoformat():
+def require_before_log(lake: Lake, source: Source, through: date) -> None:
+    """Raises LongreelError where the log or the lake has days that the snapshot would stand for too."""
+    bootstrap = find_bootstrap(lake)
+    if bootstrap is not None and bootstrap.date != through.isoformat():
         raise LongreelError(
-            f"an archive is imported through {archive.date} already; import through that day again, or remove "
-            f"{archive.dataset}/date={archive.date} from the lake first"
+            f"older history is imported through {bootstrap.date} already; import through that day again, or remove "
+            f"{bootstrap.dataset}/date={bootstrap.date} from the lake first"
         )
     for dataset in ("events", "history"):
         oldest = next(lake.days(dataset), None)
         if oldest is not None and (oldest < through or (dataset == "events" and oldest == through)):
-            raise LongreelError(f"the lake has {dataset} of {oldest}; an archive through {through} must end before")
+            raise LongreelError(f"the lake has {dataset} of {oldest}; a snapshot through {through} must end before")
     first = next(iter(source.days()), None)
     if first is not None and first <= through:
-        raise LongreelError(f"the log in {source.root} begins on {first}; an archive must end before, not on {through}")
+        raise LongreelError(
+            f"the log in {source.root} begins on {first}; older history must end before, not on {through}"
+        )
 
 
 def import_history(home: Home, source: Source, through: date, session: LazySession, *, force: bool = False) -> None:
-    """Publish the archive as the history base of `through`; does nothing where the same inputs are published already.
+    """Publish the older history as the snapshot of `through`; does nothing where the same inputs are published already.
 
     Raises:
-        LongreelError: the log has no archive, or days that the archive would stand for.
+        LongreelError: the log has no older history, or days that the snapshot would stand for.
         QualityError: the checkpoint failed; what was published before stays.
     """
-    began = time.monotonic()
-    if not source.archive_files():
+    started = time.monotonic()
+    if not source.bootstrap_files():
         raise LongreelError(
-            f"no archive in {source.root}; expected a folder history/ beside the date= folders, or for kuairand files "
-            "log_history*.csv[.gz]"
+            f"no older history in {source.root}; expected a folder history/ beside the date= folders, or for kuairand "
+            "files log_history*.csv[.gz]"
         )
-    require_room(home.lake, source, through)
+    require_before_log(home.lake, source, through)
     inputs = {
-        "raw": source.archive_digest(),
-        "settings": settings_digest(home.config),
-        "behaviour": ",".join(sorted(home.config.source.behaviour)),
+        "raw": source.bootstrap_digest(),
+        "settings": source_settings_digest(home.config),
+        "history_actions": ",".join(sorted(home.config.source.history_actions)),
         "max_history": str(home.config.samples.max_history),
         "ingest": str(INGEST_VERSION),
     }
     if is_unchanged(home.lake.manifest("history", through), inputs, force):
-        say("history", through, "unchanged")
+        log_progress("history", through, "unchanged")
         return
     writers = {name: home.lake.writer(name, through) for name in ("quarantine", "history")}
-    with discard_on_error(*writers.values()), damage_named(source.archive_files()):
-        _build(home, source, through, session, inputs, writers, began)
+    with discard_on_error(*writers.values()), name_damaged_file(source.bootstrap_files()):
+        spark = session(sum(path.stat().st_size for path in source.bootstrap_files()))
+        task = ImportRun(home=home, source=source, through=through, spark=spark, writers=writers, inputs=inputs)
+        staged = task.write(task.validate(task.parse()))
+        manifest = task.publish(staged, task.check(staged))
+    counts = manifest.counts
+    kept = f"{counts['history_events']:,} of {counts['history_events_read']:,} history events kept"
+    users = f"{counts['users']:,} users, digest {manifest.digest}"
+    log_progress("history", through, f"{format_counts(counts)}; {kept}, {users}", started)
 
 
-def write_base(
-    behaviours: "DataFrame", writer: PartitionWriter, through: date, buckets: int, max_history: int
-) -> dict[str, Any]:
-    """Write the history base of behaviours (rows of `user_id` and HISTORY_FIELDS), one task a bucket of users.
+@dataclass(frozen=True, kw_only=True)
+class StagedSnapshot:
+    """The staged, not yet published, snapshot and its quarantine."""
 
-    Returns:
-        What the files were found to hold when they were read back.
-    """
-    from longreel.spark_jobs.array_checks import combined
-    from longreel.spark_jobs.bucket_tasks import FoldBehaviours
-
-    task = FoldBehaviours(writer=writer, day=through, buckets=buckets, max_history=max_history)
-    found = behaviours.repartition(buckets, "user_id").mapInArrow(task.run, "facts STRING").collect()
-    return combined(json.loads(row["facts"]) for row in found)
+    counts: dict[str, int]
+    buckets: int
+    stats: Stats  # of the snapshot's files, read back
+    quarantine_digest: str
 
 
-def _build(
-    home: Home,
-    source: Source,
-    through: date,
-    session: LazySession,
-    inputs: dict[str, str],
-    writers: dict[str, PartitionWriter],
-    began: float,
-) -> None:
-    from pyspark.sql import functions as F
+@dataclass(frozen=True, kw_only=True)
+class ImportRun:
+    """Older history on its way into the lake."""
 
-    from longreel.spark_jobs.array_digest import digest_from
-    from longreel.spark_jobs.buckets import num_buckets
-    from longreel.spark_jobs.history import history_settings
-    from longreel.spark_jobs.history_checks import check_base
-    from longreel.spark_jobs.suppression import with_suppressed
-    from longreel.spark_jobs.tables import in_schema, write_staged
-    from longreel.spark_jobs.validate import judge, log_day_bounds_ms
+    home: Home
+    source: Source
+    through: date
+    spark: SparkSession
+    writers: dict[str, PartitionWriter]
+    inputs: dict[str, str]
 
-    config = home.config
-    spark = session(sum(path.stat().st_size for path in source.archive_files()))
-    mask, most = action_mask(config.source.behaviour), config.samples.max_history
-    rows = source.standard(distinct_rows(source.archive_rows(spark)))
-    bounds_ms = (0, log_day_bounds_ms(through, config.source)[1])  # of any age since 1970
-    judged = with_suppressed(
-        judge(rows, bounds_ms, source.hashes_text_ids), suppression_list(home.lake.storage)
-    ).persist()
-    events, counts = judged.where("reason IS NULL"), account_of(judged)
-    behaviours = events.where(F.col("actions").bitwiseAND(F.lit(mask)) != 0).select("user_id", *HISTORY_FIELDS)
-    each = behaviours.groupBy("user_id").agg(F.count(F.lit(1)).alias("all"))
-    least = F.least("all", F.lit(most))
-    sums = [F.coalesce(F.sum(value), F.lit(0)) for value in ("all", least)]
-    size = each.agg(F.count(F.lit(1)), *sums).collect()[0]
-    counts |= {"users": size[0], "behaviours": size[1], "history_events": size[2], "max_history": most}
-    buckets = num_buckets(counts["behaviours"], BUCKET_BEHAVIOURS)
-    found = write_base(behaviours, writers["history"], through, buckets, most)
-    counts["longest"] = found.get("max_history", 0)
-    refused_digest, refused = write_staged(
-        in_schema(quarantine_of(judged), "quarantine"), writers["quarantine"], sort=["reason", "row"]
-    )
-    judged.unpersist()
-    require_closed(counts, counts["events"], refused["digest_rows"], through)
-    quality = check_base(home, through, found, counts)
-    about: dict[str, Any] = {"inputs": inputs, "counts": counts, "code_version": code_version()}
-    writers["quarantine"].commit(digest=refused_digest, **about)
-    details = {"settings": history_settings(config), "quality": f"{len(quality['checks'])} checks passed"}
-    manifest = writers["history"].commit(digest=digest_from(found), buckets=buckets, details=details, **about)
-    kept = f"{counts['history_events']:,} of {counts['behaviours']:,} behaviours kept, {counts['users']:,} users"
-    say("history", through, f"{told(counts)}; {kept}, digest {manifest.digest}", began)
+    def parse(self) -> DataFrame:
+        """The distinct raw rows, with RAW_COLUMNS as text."""
+        return self.source.standard(distinct_rows(self.source.bootstrap_rows(self.spark)))
+
+    def validate(self, rows: DataFrame) -> DataFrame:
+        """The rows with the columns of events, and the `reason` why a row is no event, or null."""
+        bounds_ms = (0, log_day_bounds_ms(self.through, self.home.config.source)[1])  # of any age since 1970
+        validated = validate_rows(rows, bounds_ms, self.source.hashes_text_ids)
+        return mark_suppressed(validated, suppression_list(self.home.lake.storage))
+
+    def write(self, validated: DataFrame) -> StagedSnapshot:
+        """Stage the snapshot and the quarantine.
+
+        Raises:
+            LongreelError: the rows written do not add up to the rows read.
+        """
+        validated = validated.persist()
+        limit, mask = self.home.config.samples.max_history, action_mask(self.home.config.source.history_actions)
+        events = validated.where("reason IS NULL").where(F.col("actions").bitwiseAND(F.lit(mask)) != 0)
+        events = events.select("user_id", *HISTORY_FIELDS)
+        counts = count_rows(validated) | _history_counts(events, limit) | {"max_history": limit}
+        buckets = num_buckets(counts["history_events_read"], EVENTS_PER_BUCKET)
+        task = CompactRows(writer=self.writers["history"], day=self.through, buckets=buckets, max_history=limit)
+        rows = events.repartition(buckets, "user_id").mapInArrow(task.run, "stats STRING").collect()
+        stats = combine(json.loads(row["stats"]) for row in rows)
+        quarantine_digest, quarantine = write_staged(
+            quarantined_rows(validated), self.writers["quarantine"], sort=["reason", "row"]
+        )
+        validated.unpersist()
+        check_balanced(counts, counts["events"], quarantine["digest_rows"], self.through)
+        counts["longest_history"] = stats.get("max_history", 0)
+        return StagedSnapshot(counts=counts, buckets=buckets, stats=stats, quarantine_digest=quarantine_digest)
+
+    def check(self, staged: StagedSnapshot) -> dict[str, Any]:
+        """Run the checkpoint of the staged snapshot; returns the details for the manifest.
+
+        Raises:
+            QualityError: a check failed.
+        """
+        quality = check_snapshot(self.home, self.through, staged.stats, staged.counts)
+        return {
+            "settings": history_settings(self.home.config),
+            "quality": f"{len(quality['checks'])} checks passed",
+        }
+
+    def publish(self, staged: StagedSnapshot, details: dict[str, Any]) -> Manifest:
+        """Publish the quarantine and, last, the snapshot; returns the snapshot's manifest."""
+        common: dict[str, Any] = {"inputs": self.inputs, "counts": staged.counts, "code_version": code_version()}
+        self.writers["quarantine"].commit(digest=staged.quarantine_digest, **common)
+        digest = digest_from_sums(staged.stats)
+        return self.writers["history"].commit(digest=digest, buckets=staged.buckets, details=details, **common)
+
+
+def _history_counts(events: DataFrame, limit: int) -> dict[str, int]:
+    """Users, history events read, and those that the newest `limit` a user leave."""
+    per_user = events.groupBy("user_id").agg(F.count(F.lit(1)).alias("read"))
+    sums = [F.coalesce(F.sum(value), F.lit(0)) for value in ("read", F.least("read", F.lit(limit)))]
+    users, read, kept = per_user.agg(F.count(F.lit(1)), *sums).collect()[0]
+    return {"users": users, "history_events_read": read, "history_events": kept}

@@ -1,4 +1,4 @@
-"""How many items does a day show, and how many of its impressions fall on items that no trailing day has?"""
+"""Item counts of a day: distinct items, and impressions on items that no trailing day has."""
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -16,10 +16,10 @@ def count_items(
     Reads one column of the trailing days.
     """
     shown = read_files(spark, "events", [writer.path]).groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
-    seen = read_partitions(spark, lake, "events", past).select("item_id").distinct().withColumn("seen", F.lit(1))
-    found = (
-        shown.join(seen, "item_id", "left")
-        .agg(F.count(F.lit(1)).alias("items"), F.sum(F.when(F.col("seen").isNull(), F.col("events"))).alias("new"))
+    old = read_partitions(spark, lake, "events", past).select("item_id").distinct().withColumn("is_old", F.lit(1))
+    totals = (
+        shown.join(old, "item_id", "left")
+        .agg(F.count(F.lit(1)).alias("items"), F.sum(F.when(F.col("is_old").isNull(), F.col("events"))).alias("new"))
         .collect()[0]
     )
-    return int(found["items"]), (int(found["new"] or 0) if past else None)
+    return int(totals["items"]), (int(totals["new"] or 0) if past else None)

@@ -1,10 +1,10 @@
-"""Does a staged partition keep its promises? A Great Expectations checkpoint over scalars computed from it.
+"""Great Expectations checkpoints of staged partitions, over scalars computed from them.
 
-Great Expectations reads the data once per expectation and cannot look into lists, so Spark reduces the partition to
-one row of scalars in one pass, and the expectations judge that row. Data Docs and a JSON summary land in the reports.
+Great Expectations reads the data once per expectation and cannot read lists, so Spark reduces the partition to one row
+of scalars in one pass, and the expectations check that row. Data Docs and a JSON summary are written to the reports.
 
-A failed check of level `stop` stops the day. One of level `warn` is said and recorded, and so is one of level
-`accepted`, which would have stopped the day had the user not asked to go on.
+A failed check of level `stop` stops the day. A failed check of level `warn` is printed and recorded, and so is one of
+level `accepted`, which would have stopped the day without `--accept-drift`.
 """
 
 import importlib
@@ -26,8 +26,8 @@ SEVERITY: dict[Level, str] = {"stop": "critical", "warn": "warning", "accepted":
 
 @dataclass(frozen=True)
 class Between:
-    """A scalar must lie in [low, high]; None leaves a side open. `meaning` is what a reader of the report sees, and
-    `remedy` how to go on where it does not."""
+    """A scalar must lie in [low, high]; None leaves a side open. `meaning` is what a reader of the report sees,
+    `remedy` what to do when the check fails."""
 
     column: str
     low: float | None
@@ -51,8 +51,8 @@ class Equal:
 Check = Between | Equal
 
 
-def warm_up() -> threading.Thread:
-    """Start importing Great Expectations, which takes seconds, while Spark is at work."""
+def preload_great_expectations() -> threading.Thread:
+    """Start importing Great Expectations, which takes seconds, while Spark works."""
     _quiet()
     thread = threading.Thread(target=importlib.import_module, args=("great_expectations",), daemon=True)
     thread.start()
@@ -67,38 +67,38 @@ def _quiet() -> None:
 
 
 def holds(check: Check, value: Any) -> bool:
-    """Whether a scalar is as a check wants it."""
+    """Whether a scalar passes a check."""
     if isinstance(check, Equal):
         return bool(value == check.value)
     return (check.low is None or value >= check.low) and (check.high is None or value <= check.high)
 
 
 def check(
-    reports: Path, day: date, dataset: str, facts: Mapping[str, Any], checks: list[Check], *, brief: bool = False
+    reports: Path, day: date, dataset: str, stats: Mapping[str, Any], checks: list[Check], *, brief: bool = False
 ) -> dict[str, Any]:
     """Run a dataset's checks for a day.
 
     Args:
-        facts: one value for each checked column.
+        stats: one value for each checked column.
         brief: no Data Docs for a day that is not stopped; a checkpoint takes half a second, and a range has many days.
 
     Returns:
-        What was checked and observed, as written to `<reports>/<day>/quality-<dataset>.json`: a sentence for each
+        The summary that is written to `<reports>/<day>/quality-<dataset>.json`: a sentence for each
         failed check of level `stop` in `failures`, and in `warnings` for each column that failed one of another level.
 
     Raises:
         QualityError: a check of level `stop` failed; nothing of the day may be published.
     """
-    unknown = [check.column for check in checks if facts[check.column] is None]
+    unknown = [check.column for check in checks if stats[check.column] is None]
     if unknown:  # Great Expectations lets nulls pass
         raise ValueError(f"no value to check for {', '.join(unknown)}")
     folder = reports / day.isoformat()
     folder.mkdir(parents=True, exist_ok=True)
     docs = folder / "data-docs" / dataset
-    passed = [holds(check, facts[check.column]) for check in checks]
-    if not brief or any(each.level == "stop" and not ok for each, ok in zip(checks, passed, strict=True)):
-        passed = _run_checkpoint(dataset, day, facts, checks, docs)
-    results = [_result(each, facts[each.column], success) for each, success in zip(checks, passed, strict=True)]
+    passed = [holds(check, stats[check.column]) for check in checks]
+    if not brief or any(check.level == "stop" and not ok for check, ok in zip(checks, passed, strict=True)):
+        passed = _run_checkpoint(dataset, day, stats, checks, docs)
+    results = [_result(check, stats[check.column], ok) for check, ok in zip(checks, passed, strict=True)]
     failed = [result for result in results if not result["success"] and result["level"] == "stop"]
     failures = [_sentence(result) for result in failed]
     summary = {
@@ -108,7 +108,7 @@ def check(
         "failures": failures,
         "warnings": _warnings(results),
         "checks": results,
-        "facts": dict(facts),
+        "stats": dict(stats),
     }
     draft = folder / f".quality-{dataset}.{os.getpid()}"
     draft.write_text(json.dumps(summary, indent=1))
@@ -124,7 +124,7 @@ def check(
 
 
 def verdict(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest's details keep of a checkpoint that let the day pass: `quality`, and `warnings` where any."""
+    """What a manifest's details keep of a passed checkpoint: `quality`, and `warnings` if there are any."""
     passed = f"{sum(result['success'] for result in summary['checks'])} checks passed"
     warnings = summary["warnings"]
     return {"quality": f"{passed}, {len(warnings)} warned", "warnings": warnings} if warnings else {"quality": passed}
@@ -135,22 +135,28 @@ def _sentence(result: Mapping[str, Any]) -> str:
 
 
 def _warnings(results: list[dict[str, Any]]) -> list[str]:
-    """One line a column: where a check was accepted, the narrower one that warns says nothing more."""
+    """One line a column: an accepted check replaces the narrower one that warns."""
     lines: dict[str, str] = {}
-    for level, said in (("warn", ""), ("accepted", "accepted: ")):
+    for level, prefix in (("warn", ""), ("accepted", "accepted: ")):
         failed = (result for result in results if result["level"] == level and not result["success"])
-        lines |= {result["column"]: f"{said}{_sentence(result)}" for result in failed}
+        lines |= {result["column"]: f"{prefix}{_sentence(result)}" for result in failed}
     return list(lines.values())
 
 
 def _result(check: Check, observed: Any, success: bool) -> dict[str, Any]:
     """A check as the summary keeps it."""
-    about = {"column": check.column, "meaning": check.meaning, "expected": _expected(check), "observed": observed}
-    return about | {"level": check.level, "success": success}
+    return {
+        "column": check.column,
+        "meaning": check.meaning,
+        "expected": _expected(check),
+        "observed": observed,
+        "level": check.level,
+        "success": success,
+    }
 
 
-def _run_checkpoint(dataset: str, day: date, facts: Mapping[str, Any], checks: list[Check], docs: Path) -> list[bool]:
-    """Whether each check passed, by Great Expectations, and the Data Docs of that."""
+def _run_checkpoint(dataset: str, day: date, stats: Mapping[str, Any], checks: list[Check], docs: Path) -> list[bool]:
+    """Whether each check passed, by Great Expectations; writes its Data Docs."""
     _quiet()
     import great_expectations as gx
     import pandas as pd
@@ -181,7 +187,7 @@ def _run_checkpoint(dataset: str, day: date, facts: Mapping[str, Any], checks: l
             result_format="COMPLETE",
         )
     )
-    frame = {"dataframe": pd.DataFrame([dict(facts)])}
+    frame = {"dataframe": pd.DataFrame([dict(stats)])}
     outcome = checkpoint.run(batch_parameters=frame, run_id=RunIdentifier(run_name=day.isoformat()))
     (run,) = outcome.run_results.values()
     success: dict[int, bool] = {}
@@ -192,13 +198,17 @@ def _run_checkpoint(dataset: str, day: date, facts: Mapping[str, Any], checks: l
 
 
 def _expectation(gx: Any, number: int, check: Check) -> Any:
-    """A check as an expectation. Two of one column differ in level, and results come in any order: `meta` tells them
-    apart. Data Docs show a description but no severity, so it begins with the level where that is not `stop`."""
-    told = check.meaning if check.level == "stop" else f"[{check.level}] {check.meaning}"
-    about = {"column": check.column, "description": told, "severity": SEVERITY[check.level], "meta": {"check": number}}
+    """A check as an expectation. Two of one column differ in level, and results come in any order: `meta`
+    identifies them. Data Docs show a description but no severity, so it begins with the level unless that is `stop`."""
+    common = {
+        "column": check.column,
+        "description": check.meaning if check.level == "stop" else f"[{check.level}] {check.meaning}",
+        "severity": SEVERITY[check.level],
+        "meta": {"check": number},
+    }
     if isinstance(check, Equal):
-        return gx.expectations.ExpectColumnValuesToBeInSet(value_set=[check.value], **about)
-    return gx.expectations.ExpectColumnValuesToBeBetween(min_value=check.low, max_value=check.high, **about)
+        return gx.expectations.ExpectColumnValuesToBeInSet(value_set=[check.value], **common)
+    return gx.expectations.ExpectColumnValuesToBeBetween(min_value=check.low, max_value=check.high, **common)
 
 
 def _expected(check: Check) -> str:

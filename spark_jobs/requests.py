@@ -1,4 +1,4 @@
-"""Which impressions were asked for together? Requests by rule, each with its time, its targets and its split.
+"""Requests: which impressions were requested together, by rule, and how large requests are split.
 
     request_id     the id that the source gives; every row must have one
     delivery_time  rows of one user with the same time_ms
@@ -30,17 +30,17 @@ class Requests:
     target_counts: Ints  # [R]
 
 
-def find_requests(user_id: Ints, time_ms: Ints, given: pa.Array, row: Ints, settings: SamplesConfig) -> Requests:
+def find_requests(user_id: Ints, time_ms: Ints, request_id: pa.Array, row: Ints, settings: SamplesConfig) -> Requests:
     """The requests of impressions [N] ordered by user and time.
 
     Args:
-        given: the source's request ids, strings or null.
+        request_id: the source's ids, strings or null.
         row: the user's row, 0 for the first user, increasing.
     """
     rule = settings.request_rule
-    by_id = rule == "request_id" or (rule == "auto" and given.null_count < len(given))
+    by_id = rule == "request_id" or (rule == "auto" and request_id.null_count < len(request_id))
     if by_id:
-        first, request, ids = _by_id(user_id, time_ms, given, row)
+        first, request, ids = _by_id(user_id, time_ms, request_id, row)
     else:
         first, request = _by_time(time_ms, row, settings.gap_ms if rule == "gap" else 0)
         ids = generated_ids(user_id[first], time_ms[first])
@@ -59,7 +59,7 @@ def find_requests(user_id: Ints, time_ms: Ints, given: pa.Array, row: Ints, sett
 
 
 def generated_ids(user_id: Ints, time_ms: Ints) -> pa.Array:
-    """The ids of requests that the source gives none."""
+    """Ids of the requests that have none in the source."""
     return pc.binary_join_element_wise(pa.array(user_id).cast("string"), pa.array(time_ms).cast("string"), "@")
 
 
@@ -70,10 +70,10 @@ def _by_time(time_ms: Ints, row: Ints, pause_ms: int) -> tuple[Ints, Ints]:
     return np.flatnonzero(begins), np.cumsum(begins) - 1
 
 
-def _by_id(user_id: Ints, time_ms: Ints, given: pa.Array, row: Ints) -> tuple[Ints, Ints, pa.Array]:
+def _by_id(user_id: Ints, time_ms: Ints, request_id: pa.Array, row: Ints) -> tuple[Ints, Ints, pa.Array]:
     """As `_by_time`, and the ids; requests in order of user, time and id."""
-    missing = np.flatnonzero(np.asarray(given.is_null()))
-    filled = pc.replace_with_mask(given, given.is_null(), generated_ids(user_id[missing], time_ms[missing]))
+    missing = np.flatnonzero(np.asarray(request_id.is_null()))
+    filled = pc.replace_with_mask(request_id, request_id.is_null(), generated_ids(user_id[missing], time_ms[missing]))
     coded = filled.dictionary_encode()
     codes = np.asarray(coded.indices, np.int64)
     _, first, request = np.unique(row * len(coded.dictionary) + codes, return_index=True, return_inverse=True)
@@ -89,7 +89,7 @@ def _by_id(user_id: Ints, time_ms: Ints, given: pa.Array, row: Ints) -> tuple[In
 
 
 def resolved_rule(settings: SamplesConfig, rows: int, rows_with_id: int) -> str:
-    """The rule as a reader of the manifest should know it: what `auto` came to on this day."""
+    """The rule that the manifest names: what `auto` resolved to on this day."""
     if settings.request_rule != "auto":
         return f"gap {settings.gap_ms} ms" if settings.request_rule == "gap" else settings.request_rule
     if rows_with_id == rows:

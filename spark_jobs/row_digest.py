@@ -1,4 +1,4 @@
-"""What a partition's rows are, in 16 hex digits that depend on neither their order nor the files that hold them."""
+"""Content digest of rows in Spark: 16 hex digits that depend on neither row order nor file layout."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def row_hash(frame: DataFrame, salt: int) -> Column:
 
 
 def digest_columns(frame: DataFrame) -> list[Column]:
-    """Aggregates that `digest_from` turns into the digest. Sums of 32-bit halves cannot overflow below 2^31 rows."""
+    """Aggregates for `digest_from_aggregates`. Sums of 32-bit halves cannot overflow below 2^31 rows."""
     aggregates = [F.count(F.lit(1)).alias("digest_rows")]
     for salt in (1, 2):
         value = row_hash(frame, salt)
@@ -32,12 +32,12 @@ def digest_columns(frame: DataFrame) -> list[Column]:
     return aggregates
 
 
-def digest_from(observed: dict[str, Any]) -> str:
+def digest_from_aggregates(observed: dict[str, Any]) -> str:
     """The digest, from the collected values of `digest_columns`."""
     return digest_of({name: int(value or 0) for name, value in observed.items() if name.startswith("digest_")})
 
 
-def observed_digest(frame: DataFrame, *more: Column) -> tuple[DataFrame, Observation]:
+def observe_digest(frame: DataFrame, *more: Column) -> tuple[DataFrame, Observation]:
     """A frame that computes its digest, and other aggregates, while it is written."""
-    seen = Observation()
-    return frame.observe(seen, *digest_columns(frame), *more), seen
+    observation = Observation()
+    return frame.observe(observation, *digest_columns(frame), *more), observation

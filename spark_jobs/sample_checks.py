@@ -1,4 +1,4 @@
-"""What must hold for a day's samples before anyone trains on them? Above all: no request sees its own time or later."""
+"""Checks of a day's samples before they are published; above all, no request sees its own time or later."""
 
 from datetime import date
 from typing import Any
@@ -7,7 +7,7 @@ from longreel.contracts.actions import LABELS
 from longreel.contracts.schemas import SAMPLES, schema_text
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
-from longreel.spark_jobs.array_checks import BROKEN_SAMPLES, Facts
+from longreel.spark_jobs.array_checks import SAMPLE_VIOLATIONS, Stats
 from longreel.spark_jobs.drift import sample_drift
 from longreel.spark_jobs.quality import Between, Check, Equal, check
 
@@ -15,9 +15,9 @@ COUNTS = ("users", "requests", "targets", "history_events", "max_history", "max_
 
 
 def check_samples(
-    home: Home, day: date, events: Manifest, found: Facts, *, accept_drift: bool = False, brief: bool = False
+    home: Home, day: date, events: Manifest, built: Stats, *, accept_drift: bool = False, brief: bool = False
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Run the checkpoint of a day's staged samples on what was found when their files were read back; see
+    """Run the checkpoint of a day's staged samples on `built`, the stats of their files, read back; see
     `quality.check` for `brief`.
 
     Returns:
@@ -26,22 +26,22 @@ def check_samples(
     Raises:
         QualityError: a check failed, or the day is unlike the days before it and that is not accepted.
     """
-    counted = (*COUNTS, *BROKEN_SAMPLES, *(f"label_{name}" for name in LABELS))
-    facts = {"schema": schema_text(SAMPLES)} | dict.fromkeys(counted, 0) | found
+    counted = (*COUNTS, *SAMPLE_VIOLATIONS, *(f"label_{name}" for name in LABELS))
+    stats = {"schema": schema_text(SAMPLES)} | dict.fromkeys(counted, 0) | built
     checks: list[Check] = [
         Equal("schema", schema_text(SAMPLES), "columns and types"),
         Equal("users", events.counts["users"], "one row for every user of the day's events"),
         Equal("targets", events.rows, "targets add up to the day's events"),
         Between("max_request_targets", 0, home.config.samples.max_targets, "targets of a request"),
-        *(Equal(name, 0, meaning) for name, meaning in BROKEN_SAMPLES.items()),
+        *(Equal(name, 0, meaning) for name, meaning in SAMPLE_VIOLATIONS.items()),
     ]
-    facts = {name: value for name, value in facts.items() if not name.startswith("digest_")}
-    counts = counts_of(facts)
+    stats = {name: value for name, value in stats.items() if not name.startswith("digest_")}
+    counts = counts_of(stats)
     drift = sample_drift(home, day, counts, accepted=accept_drift)
-    summary = check(home.reports, day, "samples", facts | drift.facts, [*checks, *drift.checks], brief=brief)
+    summary = check(home.reports, day, "samples", stats | drift.stats, [*checks, *drift.checks], brief=brief)
     return summary, counts
 
 
-def counts_of(found: Facts) -> dict[str, int]:
-    """What a manifest counts of the samples that were found; {} stands for none."""
-    return {name: int(found.get(name, 0)) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}
+def counts_of(stats: Stats) -> dict[str, int]:
+    """The manifest's counts, from the stats of the files; {} stands for no samples."""
+    return {name: int(stats.get(name, 0)) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}

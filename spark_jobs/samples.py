@@ -1,11 +1,10 @@
-"""Events and history -> one row per user and day: the history once, the requests that see a part of it each.
+"""Samples of a log day, one row per user: the history once, and requests that each see a part of it.
 
-    history      the user's past (newest `max_history` behaviours of earlier log days) and the day's own behaviours,
-                 by time
+    history      by time: the newest `max_history` history events of earlier log days, and those of the day itself
     history_end  how many of those are strictly older than the request, in milliseconds
 
-A log day's rows may be stamped before its midnight, so the past can hold events that are not older than a request:
-what a request sees is decided by time alone, never by the partition.
+A log day's rows may be stamped before its midnight, so the past can hold events that are not older than a request.
+Time alone decides what a request sees, never the partition.
 """
 
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from longreel.contracts.config import SamplesConfig
 from longreel.contracts.jagged import Ints, offsets_of, ranges
 from longreel.contracts.schemas import SAMPLES, TARGET_FIELDS
 from longreel.spark_jobs.requests import Requests, find_requests
-from longreel.spark_jobs.user_histories import DTYPES, FIELDS, Columns, Runs, Timeline, newest
+from longreel.spark_jobs.user_histories import DTYPES, FIELDS, Columns, Segments, UserHistories, keep_last
 
 ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, about; a user's row is never divided
 ROW_EVENTS = 8  # what a row weighs beside its events: the offsets of its lists, its request ids
@@ -41,18 +40,18 @@ class DayEvents:
         """Rows of EVENTS in any order."""
         user = np.asarray(table.column("user_id").to_numpy(), np.int64)
         columns = {name: np.asarray(table.column(name).to_numpy(), kind) for name, kind in DTYPES.items()}
-        given = table.column("request_id").combine_chunks()
-        given = given.chunk(0) if isinstance(given, pa.ChunkedArray) else given
+        request_id = table.column("request_id").combine_chunks()
+        request_id = request_id.chunk(0) if isinstance(request_id, pa.ChunkedArray) else request_id
         if not _is_ordered(user, columns):
             order = np.lexsort([*(columns[name] for name in reversed(FIELDS)), user])
-            user, given = user[order], given.take(pa.array(order))
+            user, request_id = user[order], request_id.take(pa.array(order))
             columns = {name: values[order] for name, values in columns.items()}
-        return DayEvents(user_id=user, columns=columns, request_id=given)
+        return DayEvents(user_id=user, columns=columns, request_id=request_id)
 
-    def behaviour(self, mask: int) -> tuple[Ints, Columns]:
-        """Users and fields of the events that are behaviour: any of the actions in `mask`."""
-        which = np.flatnonzero(self.columns["actions"] & mask)
-        return self.user_id[which], {name: values[which] for name, values in self.columns.items()}
+    def history_events(self, mask: int) -> tuple[Ints, Columns]:
+        """Users and fields of the history events: events with any of the actions in `mask`."""
+        rows = np.flatnonzero(self.columns["actions"] & mask)
+        return self.user_id[rows], {name: values[rows] for name, values in self.columns.items()}
 
 
 def _is_ordered(user: Ints, columns: Columns) -> bool:
@@ -67,7 +66,7 @@ def _is_ordered(user: Ints, columns: Columns) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class UserFeatures:
-    """The hashed features [n, F] of users [n], increasing; `unknown` [F] stands for everybody else."""
+    """The hashed features [n, F] of users [n], increasing; `unknown` [F] are those of all other users."""
 
     user_id: Ints
     features: Ints
@@ -75,34 +74,34 @@ class UserFeatures:
 
     def of(self, users: Ints) -> Ints:
         """Features of `users` [m], flat: [m * F]."""
-        found = np.tile(self.unknown, (len(users), 1))
+        features = np.tile(self.unknown, (len(users), 1))
         if len(self.user_id):
             place = np.minimum(np.searchsorted(self.user_id, users), len(self.user_id) - 1)
-            known = self.user_id[place] == users
-            found[known] = self.features[place[known]]
-        return found.reshape(-1)
+            is_described = self.user_id[place] == users
+            features[is_described] = self.features[place[is_described]]
+        return features.reshape(-1)
 
 
-def runs_by_user(users: Ints, start: int) -> Runs:
-    """Behaviours stored from `start` on, of users in increasing order, as one run a user."""
+def segments_by_user(users: Ints, start: int) -> Segments:
+    """History events stored from `start` on, of users in increasing order, as one segment a user."""
     begins = np.flatnonzero(np.diff(users, prepend=users[:1] - 1))
-    return Runs(users[begins], start + begins, np.diff(begins, append=len(users)))
+    return Segments(users[begins], start + begins, np.diff(begins, append=len(users)))
 
 
-def add_day(timeline: Timeline, day: DayEvents, mask: int) -> None:
-    """Take a day's behaviours into the users' histories."""
-    users, behaviours = day.behaviour(mask)
-    timeline.append(runs_by_user(users, timeline.store(behaviours)))
+def add_day(histories: UserHistories, day: DayEvents, mask: int) -> None:
+    """Take a day's history events into the users' histories."""
+    users, events = day.history_events(mask)
+    histories.append(segments_by_user(users, histories.store(events)))
 
 
 def sample_tables(
-    day: DayEvents, timeline: Timeline, features: UserFeatures, settings: SamplesConfig, mask: int
+    day: DayEvents, histories: UserHistories, features: UserFeatures, settings: SamplesConfig, mask: int
 ) -> Iterator[pa.Table]:
     """The samples of a log day for the users of one bucket.
 
     Args:
-        timeline: what these users did before the day; when all tables have been taken, the day's behaviours too.
-        mask: which actions make an event behaviour.
+        histories: what these users did before the day; once all tables have been taken, the day's history events too.
+        mask: which actions make an event a history event.
 
     Yields:
         Tables in schema SAMPLES of about ROW_GROUP_EVENTS history events and targets, rows by user.
@@ -111,20 +110,20 @@ def sample_tables(
     users, events = day.user_id[begins], np.diff(begins, append=len(day.user_id))
     row = np.repeat(np.arange(len(users)), events)
     requests = find_requests(day.user_id, day.columns["time_ms"], day.request_id, row, settings)
-    own_users, behaviours = day.behaviour(mask)
-    own = runs_by_user(own_users, timeline.store(behaviours))
-    past = newest(timeline.runs_of(users), timeline.max_history, len(users))
-    mine = Runs(np.searchsorted(users, own.owner), own.starts, own.lengths)
+    own_users, own_events = day.history_events(mask)
+    own = segments_by_user(own_users, histories.store(own_events))
+    past = keep_last(histories.segments_of(users), histories.max_history, len(users))
+    own_rows = Segments(np.searchsorted(users, own.owner), own.starts, own.lengths)
     size = events + ROW_EVENTS
-    for runs in (past, mine):
-        size += np.bincount(runs.owner, runs.lengths, len(users)).astype(np.int64)
+    for segments in (past, own_rows):
+        size += np.bincount(segments.owner, segments.lengths, len(users)).astype(np.int64)
     request_at, event_at = np.searchsorted(requests.row, np.arange(len(users) + 1)), offsets_of(events)
     for first, last in _chunks(size):
         chunk = _Chunk(
-            timeline=timeline,
+            histories=histories,
             rows=last - first,
             past=past.of_rows(first, last),
-            own=mine.of_rows(first, last),
+            own=own_rows.of_rows(first, last),
             request_row=requests.row[request_at[first] : request_at[last]] - first,
             request_time_ms=requests.time_ms[request_at[first] : request_at[last]],
         )
@@ -139,7 +138,7 @@ def sample_tables(
             },
             schema=SAMPLES,
         )
-    timeline.append(own)
+    histories.append(own)
 
 
 def _chunks(size: Ints) -> Iterator[tuple[int, int]]:
@@ -157,48 +156,48 @@ def lists(values: NDArray[Any] | pa.Array, lengths: Ints) -> pa.ListArray:
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
-    """Some rows of a day, numbered from 0: what their users did before it and on it, and what they were shown when."""
+    """Some rows of a day, numbered from 0: their users' past, history events of the day, and requests."""
 
-    timeline: Timeline
+    histories: UserHistories
     rows: int
-    past: Runs
-    own: Runs
+    past: Segments
+    own: Segments
     request_row: Ints
     request_time_ms: Ints
 
     @cached_property
     def merged(self) -> tuple[Ints, Ints]:
-        """Past and own behaviours in order: how many a row has, and their places in the pool."""
-        return self.timeline.merged(self.past, self.own, self.rows)
+        """Past and own history events in order: how many a row has, and their places in the pool."""
+        return self.histories.merged(self.past, self.own, self.rows)
 
     def history(self) -> dict[str, pa.Array]:
         """The history columns."""
         lengths, places = self.merged
-        return {f"history_{name}": lists(self.timeline.column(name)[places], lengths) for name in FIELDS}
+        return {f"history_{name}": lists(self.histories.column(name)[places], lengths) for name in FIELDS}
 
-    def requests(self, requests: Requests, which: slice) -> dict[str, pa.Array]:
+    def requests(self, requests: Requests, rows: slice) -> dict[str, pa.Array]:
         """The request columns."""
         counts = np.bincount(self.request_row, minlength=self.rows).astype(np.int64)
-        upto = np.cumsum(requests.target_counts[which])
-        before = np.concatenate([np.zeros(1, np.int64), upto])[offsets_of(counts)[:-1]]
+        target_end = np.cumsum(requests.target_counts[rows])
+        before = np.concatenate([np.zeros(1, np.int64), target_end])[offsets_of(counts)[:-1]]
         columns = {
-            "id": requests.ids[which],
+            "id": requests.ids[rows],
             "time_ms": self.request_time_ms,
             "history_end": self._history_end().astype(np.int32),
-            "target_end": (upto - before[self.request_row]).astype(np.int32),
+            "target_end": (target_end - before[self.request_row]).astype(np.int32),
         }
         return {f"request_{name}": lists(values, counts) for name, values in columns.items()}
 
     def _history_end(self) -> Ints:
-        """Behaviours strictly older than each request: all of the past and the own ones before it; counted one by one
-        where the past reaches into the day."""
+        """History events strictly older than each request: all of the past and the day's before it; counted one by
+        one where the past reaches into the day."""
         past = np.bincount(self.past.owner, self.past.lengths, self.rows).astype(np.int64)
         own = np.bincount(self.own.owner, self.own.lengths, self.rows).astype(np.int64)
         end = past[self.request_row] + self._older(ranges(self.own.starts, self.own.lengths), own)
         newest_ms = np.full(self.rows, np.iinfo(np.int64).min)
-        final = np.flatnonzero(np.diff(self.past.owner, append=self.rows))  # of each row the last run
+        final = np.flatnonzero(np.diff(self.past.owner, append=self.rows))  # of each row the last segment
         last = self.past.take(final)
-        newest_ms[last.owner] = self.timeline.column("time_ms")[last.starts + last.lengths - 1]
+        newest_ms[last.owner] = self.histories.column("time_ms")[last.starts + last.lengths - 1]
         reaches = newest_ms[self.request_row] >= self.request_time_ms
         if not reaches.any():
             return end
@@ -206,19 +205,19 @@ class _Chunk:
         return np.where(reaches, self._older(places, lengths), end)
 
     def _older(self, places: Ints, lengths: Ints) -> Ints:
-        """Of the behaviours at `places`, `lengths` a row and by time, how many are older than each request."""
+        """Of the history events at `places`, `lengths` a row and by time, how many are older than each request."""
         if not len(self.request_time_ms):
             return np.zeros(0, np.int64)
         low, high = int(self.request_time_ms.min()) - 1, int(self.request_time_ms.max())
-        step = high - low + 1  # rows and times as one number: times beyond the requests' need not be told apart
-        times = np.clip(self.timeline.column("time_ms")[places], low, high) - low
+        step = high - low + 1  # rows and times as one number; times outside the requests' range may be clipped
+        times = np.clip(self.histories.column("time_ms")[places], low, high) - low
         keys = np.repeat(np.arange(self.rows) * step, lengths) + times
-        found = np.searchsorted(keys, self.request_row * step + self.request_time_ms - low)
-        return np.asarray(found - offsets_of(lengths)[self.request_row])
+        older = np.searchsorted(keys, self.request_row * step + self.request_time_ms - low)
+        return np.asarray(older - offsets_of(lengths)[self.request_row])
 
 
-def _targets(day: DayEvents, which: Ints, counts: Ints) -> dict[str, pa.Array]:
-    values = {name: day.columns[name][which] for name in FIELDS}
+def _targets(day: DayEvents, rows: Ints, counts: Ints) -> dict[str, pa.Array]:
+    values = {name: day.columns[name][rows] for name in FIELDS}
     columns = {name: values[name] for name in TARGET_FIELDS}
     columns["labels"] = labels(values["actions"], values["play_ms"], values["duration_ms"])
     return {f"target_{name}": lists(column, counts) for name, column in columns.items()}

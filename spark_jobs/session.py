@@ -1,7 +1,7 @@
-"""How a step gets its Spark session: local by default, or the one that spark-submit was told to use.
+"""The Spark session of a step: local by default, or on the master given to spark-submit.
 
-The driver's own code is shipped to the workers: they need Python with numpy and pyarrow and nothing of this project,
-and always run what the driver runs.
+The driver ships its own code to the workers: they need Python with numpy and pyarrow and nothing of this project, and
+always run what the driver runs.
 """
 
 import atexit
@@ -43,6 +43,7 @@ LOCAL = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "32",  # adaptive execution merges what is small
 }
+_shipped_to = ""  # the Spark application that has the code
 SHIPPED = ("contracts", "lake", "spark_jobs")  # what tasks import
 QUICK = {
     "spark.driver.extraJavaOptions": QUICK_JAVA,
@@ -80,9 +81,9 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
-        given = f"JAVA_HOME is {os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "JAVA_HOME is not set"
+        java_home = f"JAVA_HOME is {os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "JAVA_HOME is not set"
         raise LongreelError(
-            f"Spark needs Java 17, and none could be started ({given}); its output is above. "
+            f"Spark needs Java 17, and none could be started ({java_home}); its output is above. "
             "`export JAVA_HOME=$(bash .ci/java.sh)` finds or installs one"
         ) from error
     _ship_code(session)
@@ -90,7 +91,7 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
 
 
 def _submitted_master() -> str | None:
-    """The master that spark-submit was told to use, None where there is no spark-submit."""
+    """The master given to spark-submit, None without spark-submit."""
     if "PYSPARK_GATEWAY_PORT" not in os.environ:
         return None
     from pyspark import SparkConf, SparkContext
@@ -100,10 +101,13 @@ def _submitted_master() -> str | None:
 
 
 def _ship_code(session: "SparkSession") -> None:
-    """Give the Python workers this checkout's or installation's modules, in front of any that are installed there."""
-    root = Path(longreel.__file__).parent
-    if not (root / "spark_jobs").is_dir():  # run from an archive, which spark-submit has shipped
+    """Give the Python workers this checkout's or installation's modules, in front of any that are installed there;
+    once for a Spark application, whatever the number of its sessions."""
+    global _shipped_to
+    root, application = Path(longreel.__file__).parent, session.sparkContext.applicationId
+    if application == _shipped_to or not (root / "spark_jobs").is_dir():  # the latter: run from a shipped archive
         return
+    _shipped_to = application
     folder = tempfile.mkdtemp(prefix="longreel-code-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the driver serves the file for as long as it runs
     archive = Path(folder) / "longreel.zip"

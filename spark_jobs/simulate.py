@@ -1,13 +1,13 @@
-"""`longreel simulate`: writes days of a simulated raw log in the generic format, for trying the pipeline without data.
+"""`longreel simulate`: days of a simulated raw log in the generic format, for trying the pipeline without data.
 
-    <home>/raw/simulation.json                 what the log was made with; later days go on with it
+    <home>/raw/simulation.json                 the log's settings; later days continue with them
     <home>/raw/users.parquet                   categorical user features
-    <home>/raw/history/2025-12.parquet         with --archive-days: older behaviours, for `longreel data import-history`
+    <home>/raw/history/2025-12.parquet         with --bootstrap-days: older history, for `longreel data import-history`
     <home>/raw/date=2026-01-05/log.parquet     one row per impression
     <home>/truth/date=2026-01-05/truth.parquet the probability that every label was drawn with, row by row
 
-Nothing of the pipeline reads truth/: it is what a model is measured against (benchmarks/extrapolation/oracle.py).
-A day depends on the settings and its date alone, so any day can be made again. NumPy and pyarrow, no Spark.
+Nothing of the pipeline reads truth/: models are measured against it (benchmarks/extrapolation/oracle.py).
+A day depends on the settings and its date alone, so any day can be simulated again. NumPy and pyarrow, no Spark.
 """
 
 import argparse
@@ -35,13 +35,13 @@ SETTINGS = "simulation.json"
 LOG = "log.parquet"
 TRUTH = "truth"
 SIMULATION_VERSION = 2
-ABOUT = {
+SETTING_HELP = {
     "start": "first day of a new log",
     "users": "users of a new log on its first day",
     "items": "items of a new log on its first day",
     "seed": "seed of a new log",
     "activity": "impressions a day of a new log's median user",
-    "interests": "lasting interests of a user of a new log: the more, the longer the histories that pay",
+    "interests": "lasting interests of a user of a new log; more of them make longer histories useful",
     "user_growth": "users that join a new log every day, as a share of --users",
     "item_growth": "items that join a new log every day, as a share of --items",
 }
@@ -50,18 +50,20 @@ ABOUT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `longreel simulate`."""
     parser.add_argument("--days", type=int, default=1, help="days to append after the last one present (default 1)")
-    parser.add_argument("--archive-days", type=int, help="days before a new log's first, as one archive of behaviours")
+    parser.add_argument(
+        "--bootstrap-days", type=int, help="days before a new log's first, as older history for import-history"
+    )
     defaults = WorldSettings()
-    for name, about in ABOUT.items():
+    for name, text in SETTING_HELP.items():
         default = getattr(defaults, name)
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), help=f"{about} (default {default})")
+        parser.add_argument(option, type=type(default), help=f"{text} (default {default})")
     parser.add_argument(
         "--no-long-range",
         dest="long_range",
         action="store_const",
         const=False,
-        help="a control: nothing that a user of a new log likes outlives a session, so long windows tell nothing",
+        help="a control: nothing that a user of a new log likes outlives a session, so long windows have no signal",
     )
 
 
@@ -77,35 +79,35 @@ def raw_folder(home: Home) -> Path:
     return home.log
 
 
-def settings_of(folder: Path, asked: dict[str, Any]) -> WorldSettings:
-    """The log's settings: those it was begun with, or the ones asked for where it is new.
+def settings_of(folder: Path, options: dict[str, Any]) -> WorldSettings:
+    """The log's settings: those it was started with, or for a new log the options.
 
     Raises:
-        LongreelError: what is asked differs from what the log was begun with, or is out of range.
+        LongreelError: an option differs from what the log was started with, or is out of range.
     """
-    given = {name: value for name, value in asked.items() if value is not None}
-    wanted = WorldSettings(**given)
+    options = {name: value for name, value in options.items() if value is not None}
+    new = WorldSettings(**options)
     path = folder / SETTINGS
     if not path.exists():
-        return wanted
-    known = read_json(path, "restore it, or simulate into another home")
-    for name, value in (given | {"version": SIMULATION_VERSION}).items():
-        if known.get(name) != value:
+        return new
+    stored = read_json(path, "restore it, or simulate into another home")
+    for name, value in (options | {"version": SIMULATION_VERSION}).items():
+        if stored.get(name) != value:
             raise LongreelError(
-                f"{folder} was simulated with {name}={known.get(name)}, now asked for {value}; "
+                f"{folder} was simulated with {name}={stored.get(name)}, not {value}; "
                 f"leave --{name.replace('_', '-')} out, or simulate into another home"
             )
-    known.pop("version")
-    return WorldSettings(**known)
+    stored.pop("version")
+    return WorldSettings(**stored)
 
 
 def days_present(folder: Path) -> list[date]:
-    """The days of the log so far, oldest first. One that was killed before its file was whole is none of them."""
+    """The days of the log so far, oldest first; only those whose file is complete."""
     return sorted(parse_day(path.parent.name.removeprefix("date=")) for path in folder.glob(f"date=*/{LOG}"))
 
 
 def write_table(table: pa.Table, path: Path) -> None:
-    """Write a Parquet file that is either whole or absent."""
+    """Write a Parquet file that is either complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     pq.write_table(table, draft, compression="zstd")
@@ -121,40 +123,40 @@ def begin(folder: Path, settings: WorldSettings) -> World:
     return world
 
 
-def write_archive(world: World, folder: Path, days: int) -> None:
-    """The behaviours of the days before the log's first, a file a month; other impressions are left out."""
+def write_bootstrap(world: World, folder: Path, days: int) -> None:
+    """Write the history events of the days before the log's first, a file a month, without other impressions."""
     first = parse_day(world.settings.start)
     before = day_range(first - timedelta(days=days), first - timedelta(days=1))
-    total, began = 0, time.monotonic()
+    total, started = 0, time.monotonic()
     for month, group in groupby(before, key=lambda day: f"{day:%Y-%m}"):
         tables = []
         for day in group:
-            seen = simulate_day(world, day)
-            tables.append(raw_rows(world, seen, np.flatnonzero(seen.is_behaviour)))
+            impressions = simulate_day(world, day)
+            tables.append(raw_rows(world, impressions, np.flatnonzero(impressions.is_history_event)))
         table = pa.concat_tables(tables)
         total += table.num_rows
         write_table(table, folder / "history" / f"{month}.parquet")
-        print(f"simulated archive {month}: {total:,} behaviours in {time.monotonic() - began:.1f} s", flush=True)
+        print(f"older history {month}: {total:,} events in {time.monotonic() - started:.1f} s", flush=True)
     print(f"import it with: longreel data import-history --through {before[-1]}", flush=True)
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
-    """Append `args.days` days, after an archive where a new log is to have one."""
+    """Append `args.days` days; with --bootstrap-days, after older history of a new log."""
     if args.days < 1:
         raise LongreelError(f"--days: expected at least 1, got {args.days}")
     folder = raw_folder(home)
-    asked = {each.name: getattr(args, each.name) for each in fields(WorldSettings)}
+    options = {setting.name: getattr(args, setting.name) for setting in fields(WorldSettings)}
     present = days_present(folder)
     if present and args.start and args.start != present[0].isoformat():
         raise LongreelError(
-            f"the log in {folder} starts on {present[0]}; leave --start out to go on after {present[-1]}"
+            f"the log in {folder} starts on {present[0]}; leave --start out to continue after {present[-1]}"
         )
-    settings = settings_of(folder, asked)
-    if args.archive_days is not None and (present or args.archive_days < 1):
-        raise LongreelError("--archive-days: expected a positive number, and a log without days so far")
+    settings = settings_of(folder, options)
+    if args.bootstrap_days is not None and (present or args.bootstrap_days < 1):
+        raise LongreelError("--bootstrap-days: expected a positive number, and a log without days so far")
     world = begin(folder, settings)
-    if args.archive_days is not None:
-        write_archive(world, folder, args.archive_days)
+    if args.bootstrap_days is not None:
+        write_bootstrap(world, folder, args.bootstrap_days)
     first = present[-1] + timedelta(days=1) if present else parse_day(settings.start)
     yesterday = simulate_day(world, present[-1]) if present else None
     for number in range(args.days):
@@ -162,10 +164,10 @@ def run(args: argparse.Namespace, home: Home) -> None:
 
 
 def _write_day(world: World, day: date, yesterday: Impressions | None, home: Home) -> Impressions:
-    began = time.monotonic()
+    started = time.monotonic()
     today = simulate_day(world, day)
     rows, truth = day_file(world, today, yesterday)
     write_table(truth, home.path / TRUTH / f"date={day}" / "truth.parquet")
     write_table(rows, home.log / f"date={day}" / LOG)
-    print(f"simulated {day}: {rows.num_rows:,} rows in {time.monotonic() - began:.1f} s", flush=True)
+    print(f"simulated {day}: {rows.num_rows:,} rows in {time.monotonic() - started:.1f} s", flush=True)
     return today

@@ -1,6 +1,6 @@
-"""What happens on one simulated day: who comes, what they are shown and what they do with it. NumPy, no loop over rows.
+"""One simulated day: active users, impressions and actions, without a loop over rows.
 
-Every probability that an outcome is drawn with is kept: it is the truth that a model is measured against.
+Every probability that an outcome is drawn with is kept as the truth that a model is measured against.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from longreel.contracts.actions import LABELS, SKIP_MS
 from longreel.spark_jobs.simulated_world import MAX_IMPRESSIONS, TAGS, Bools, Floats, Ints, World
 
 DAY_MS = 86_400_000
-REPEATED_SHARE = 0.001  # rows that the client sent twice, as real logs have them
+DUPLICATE_SHARE = 0.001  # rows that the client sent twice, as real logs have them
 BROKEN_SHARE = 0.0002  # rows that lost their item id on the way
 
 # The logging policy: where an impression comes from, and how often. Without long-range interests, the sources that
@@ -39,7 +39,7 @@ ACTED = ("click", "long_view", *AFTER_CLICK, "hate")  # what a raw row has a col
 
 
 @dataclass(frozen=True)
-class Requests:
+class SimulatedRequests:
     """The day's requests `[R]`, ordered by user and time, and the moods of their sessions `[S]`."""
 
     user: Ints
@@ -71,7 +71,7 @@ class Impressions:
         return self.delivered_ms >= midnight_of(self.day) + DAY_MS
 
     @property
-    def is_behaviour(self) -> Bools:
+    def is_history_event(self) -> Bools:
         """Which rows have an engagement: any action but hate."""
         return np.asarray(np.any([taken for name, taken in self.acted.items() if name != "hate"], axis=0))
 
@@ -81,13 +81,15 @@ def midnight_of(day: date) -> int:
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1_000)
 
 
-def draw_requests(world: World, day: date, rng: np.random.Generator) -> Requests:
+def draw_requests(world: World, day: date, rng: np.random.Generator) -> SimulatedRequests:
     """Sessions of a few requests: a start by time of day, then a request every half minute or so."""
     users = world.users_on(day)
     daily = world.user_daily[:users]
-    comes = rng.random(users) < np.clip(0.55 + 0.1 * np.log1p(daily), 0, 0.98)
-    wanted = daily * rng.lognormal(-0.045, 0.3, users)
-    count = np.where(comes, np.clip(np.ceil(np.minimum(wanted, MAX_IMPRESSIONS) / 8), 1, None), 0).astype(np.int64)
+    is_active = rng.random(users) < np.clip(0.55 + 0.1 * np.log1p(daily), 0, 0.98)
+    impressions = daily * rng.lognormal(-0.045, 0.3, users)
+    count = np.where(is_active, np.clip(np.ceil(np.minimum(impressions, MAX_IMPRESSIONS) / 8), 1, None), 0).astype(
+        np.int64
+    )
     user = np.repeat(np.arange(users), count)
     first = np.repeat(np.cumsum(count) - count, count)
     per_session = 4 + user % 5
@@ -100,7 +102,7 @@ def draw_requests(world: World, day: date, rng: np.random.Generator) -> Requests
     elapsed = np.cumsum(gaps) - np.maximum.accumulate(np.where(new, np.cumsum(gaps), 0))
     time_ms = midnight_of(day) + start[session].astype(np.int64) + elapsed
     order = np.lexsort((session, time_ms, user))
-    return Requests(
+    return SimulatedRequests(
         user=user[order],
         time_ms=time_ms[order],
         session=session[order],
@@ -110,7 +112,7 @@ def draw_requests(world: World, day: date, rng: np.random.Generator) -> Requests
     )
 
 
-class Shelf:
+class WeightedItems:
     """Items grouped by a key, drawn within a group in proportion to their weight."""
 
     def __init__(self, key: Ints, groups: int, weight: Floats) -> None:
@@ -119,21 +121,21 @@ class Shelf:
         self.bounds = np.searchsorted(key[self.order], np.arange(groups + 1))
 
     def draw(self, group: Ints, rng: np.random.Generator) -> Ints:
-        """One item for each wanted group; an empty group gives the next item on the shelf."""
+        """One item of each group [n]; an empty group gives the next item in the order."""
         low, high = self.cumulative[self.bounds[group]], self.cumulative[self.bounds[group + 1]]
         point = low + rng.random(len(group)) * (high - low)
         place = np.searchsorted(self.cumulative, point, side="right") - 1
         return self.order[np.clip(place, 0, len(self.order) - 1)]
 
 
-def draw_items(world: World, day: date, requests: Requests, row: Ints, rng: np.random.Generator) -> Ints:
+def draw_items(world: World, day: date, requests: SimulatedRequests, row: Ints, rng: np.random.Generator) -> Ints:
     """The item of each impression, by the logging policy; `row` names its request."""
     items = world.items_on(day)
     fashion = np.random.default_rng([world.settings.seed, 4, day.toordinal() // 7]).lognormal(0, 0.7, items)
     weight = world.item_weight[:items] * fashion * (1 + 3 * np.exp(-world.item_age(day) / 2))
-    by_tag = Shelf(world.item_tag[:items], TAGS, weight)
-    by_author = Shelf(world.item_author[:items], world.authors, weight)
-    everything = Shelf(np.zeros(items, np.int64), 1, weight)
+    by_tag = WeightedItems(world.item_tag[:items], TAGS, weight)
+    by_author = WeightedItems(world.item_author[:items], world.authors, weight)
+    everything = WeightedItems(np.zeros(items, np.int64), 1, weight)
     drifting, periodic = world.drifting_authors(day), world.periodic_authors(day)
     odds = SOURCE_ODDS if world.settings.long_range else SHORT_ODDS
     source = np.searchsorted(np.cumsum(odds)[:-1], rng.random(len(row)), side="right")
@@ -158,12 +160,14 @@ def draw_items(world: World, day: date, requests: Requests, row: Ints, rng: np.r
 
 
 def _any_of(table: Ints, rows: Ints, rng: np.random.Generator) -> Ints:
-    """One column of each wanted row of a table."""
+    """A random column of each of the `rows` of a table."""
     return np.asarray(table[rows, rng.integers(0, table.shape[1], len(rows))])
 
 
-def appeal_of(world: World, day: date, requests: Requests, row: Ints, item: Ints) -> tuple[Floats, Bools, Bools]:
-    """How much each impression appeals to its user, as a logit, and whether a personal and a lasting interest does."""
+def appeal_of(
+    world: World, day: date, requests: SimulatedRequests, row: Ints, item: Ints
+) -> tuple[Floats, Bools, Bools]:
+    """Appeal of each impression to its user, as a logit; whether a personal, and whether a lasting interest matches."""
     user, session, author, tag = (
         requests.user[row],
         requests.session[row],
@@ -193,29 +197,30 @@ def sigmoid(x: Floats) -> Floats:
 def probabilities(appeal: Floats, personal: Bools, lasting: Bools) -> tuple[dict[str, Floats], dict[str, Floats]]:
     """The true probability of every label, and of long views and other actions given a click."""
     click = sigmoid(appeal)
-    given = {"long_view": sigmoid(0.8 * appeal + 0.6)}
-    given |= {name: base + more * personal + most * lasting for name, (base, more, most, _, _) in AFTER_CLICK.items()}
-    truth = {"click": click} | {name: click * share for name, share in given.items()}
+    after_click = {"long_view": sigmoid(0.8 * appeal + 0.6)}
+    for name, (base, of_personal, of_lasting, _, _) in AFTER_CLICK.items():
+        after_click[name] = base + of_personal * personal + of_lasting * lasting
+    truth = {"click": click} | {name: click * share for name, share in after_click.items()}
     low, high = PLAY_UNCLICKED_MS
     truth["hate"] = (1 - click) * HATE
     truth["finish"] = truth["long_view"] / 3  # a long view plays 0.6 .. 1.2 of the item, uniformly
     truth["skip"] = (1 - click) * ((SKIP_MS - low + 1) / (high - low))
-    return {name: truth[name] for name in LABELS}, given
+    return {name: truth[name] for name in LABELS}, after_click
 
 
 def simulate_day(world: World, day: date) -> Impressions:
-    """Everything that happens on a day. The same world and day give the same, whatever was simulated before."""
+    """A day's impressions. The same world and day give the same ones, whatever was simulated before."""
     rng = np.random.default_rng([world.settings.seed, 5, day.toordinal()])
     requests = draw_requests(world, day, rng)
     row = np.repeat(np.arange(len(requests.user)), requests.targets)
     item = draw_items(world, day, requests, row, rng)
-    _, once = np.unique(row * len(world.item_tag) + item, return_index=True)  # an item appears once in a request
-    row, item = row[once], item[once]
+    _, first = np.unique(row * len(world.item_tag) + item, return_index=True)  # an item appears once in a request
+    row, item = row[first], item[first]
     appeal, personal, lasting = appeal_of(world, day, requests, row, item)
-    truth, given = probabilities(appeal, personal, lasting)
+    truth, after_click = probabilities(appeal, personal, lasting)
     n = len(row)
     click = rng.random(n) < truth["click"]
-    acted = {"click": click} | {name: click & (rng.random(n) < share) for name, share in given.items()}
+    acted = {"click": click} | {name: click & (rng.random(n) < share) for name, share in after_click.items()}
     acted["hate"] = ~click & (rng.random(n) < HATE)
     delay_s = np.zeros(n)
     for name, (*_, median, spread) in AFTER_CLICK.items():
@@ -237,44 +242,45 @@ def simulate_day(world: World, day: date) -> Impressions:
     )
 
 
-def raw_rows(world: World, seen: Impressions, which: Ints, missing: Bools | None = None) -> pa.Table:
-    """Impressions `which` as rows of the generic format; those in `missing` [n] have lost their item id."""
-    item = seen.item[which]
-    numbers = pc.cast(pa.array(seen.request[which]), pa.string())
+def raw_rows(world: World, impressions: Impressions, rows: Ints, missing: Bools | None = None) -> pa.Table:
+    """Impressions `rows` as rows of the generic format; those in `missing` [n] have lost their item id."""
+    item = impressions.item[rows]
+    numbers = pc.cast(pa.array(impressions.request[rows]), pa.string())
     return pa.table(
         {
-            "user_id": seen.user[which],
+            "user_id": impressions.user[rows],
             "item_id": pa.array(item, mask=missing),
-            "time_ms": seen.time_ms[which],
-            "request_id": pc.binary_join_element_wise(pa.scalar(f"{seen.day:%y%m%d}"), numbers, "-"),
+            "time_ms": impressions.time_ms[rows],
+            "request_id": pc.binary_join_element_wise(pa.scalar(f"{impressions.day:%y%m%d}"), numbers, "-"),
             "author_id": world.item_author[item],
             "tag": world.item_tag[item],
-            "surface": seen.surface[which],
-            "play_ms": seen.play_ms[which],
+            "surface": impressions.surface[rows],
+            "play_ms": impressions.play_ms[rows],
             "duration_ms": world.item_duration_ms[item],
-            **{name: seen.acted[name][which].astype(np.int8) for name in ACTED},
+            **{name: impressions.acted[name][rows].astype(np.int8) for name in ACTED},
         }
     )
 
 
-def truth_rows(seen: Impressions, which: Ints) -> pa.Table:
-    """The true probabilities of impressions `which`, named by user, time and item."""
-    columns = {"user_id": seen.user[which], "time_ms": seen.time_ms[which], "item_id": seen.item[which]}
-    return pa.table(columns | {f"p_{name}": p[which].astype(np.float32) for name, p in seen.truth.items()})
+def truth_rows(impressions: Impressions, rows: Ints) -> pa.Table:
+    """The true probabilities of impressions `rows`, named by user, time and item."""
+    keys = {"user_id": impressions.user, "time_ms": impressions.time_ms, "item_id": impressions.item}
+    columns = {name: values[rows] for name, values in keys.items()}
+    return pa.table(columns | {f"p_{name}": p[rows].astype(np.float32) for name, p in impressions.truth.items()})
 
 
 def day_file(world: World, today: Impressions, yesterday: Impressions | None) -> tuple[pa.Table, pa.Table]:
-    """A log day's raw rows in delivery order and their truth: what happened on it, but for what is delivered late, and
-    what was delivered late of the day before."""
+    """A log day's raw rows in delivery order, and their truth: its impressions except those delivered late, and those
+    of the day before that were delivered late."""
     rng = np.random.default_rng([world.settings.seed, 6, today.day.toordinal()])
-    rows, truth = [], []
+    tables, truth = [], []
     parts = [(today, np.flatnonzero(~today.is_late))]
     if yesterday is not None:
         parts.insert(0, (yesterday, np.flatnonzero(yesterday.is_late)))
-    for seen, which in parts:
-        which = which[np.argsort(seen.delivered_ms[which], kind="stable")]
-        broken = rng.random(len(which)) < BROKEN_SHARE
-        truth.append(truth_rows(seen, which[~broken]))
-        times = 1 + (rng.random(len(which)) < REPEATED_SHARE)
-        rows.append(raw_rows(world, seen, np.repeat(which, times), np.repeat(broken, times)))
-    return pa.concat_tables(rows), pa.concat_tables(truth)
+    for impressions, rows in parts:
+        rows = rows[np.argsort(impressions.delivered_ms[rows], kind="stable")]
+        broken = rng.random(len(rows)) < BROKEN_SHARE
+        truth.append(truth_rows(impressions, rows[~broken]))
+        times = 1 + (rng.random(len(rows)) < DUPLICATE_SHARE)
+        tables.append(raw_rows(world, impressions, np.repeat(rows, times), np.repeat(broken, times)))
+    return pa.concat_tables(tables), pa.concat_tables(truth)

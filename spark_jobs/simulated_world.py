@@ -1,15 +1,15 @@
-"""Who the simulated users are and what they like: the fixed part of the simulated log, made from its settings alone.
+"""Users, items and authors of a simulated log: its fixed part, determined by its settings alone.
 
-What a user likes has four time scales, and what each tells lies in another part of the history:
+What a user likes has four time scales, each visible in another part of the history:
 
     mood       two authors and a tag, for one session            the newest few dozen events
     drifting   authors, each replaced after one to three weeks   days
     periodic   authors, each at its own hours or weekdays        the same hours of days or weeks before
-    lasting    `interests` authors, for ever                     anything: sessions return to them with Zipf-like odds,
+    lasting    `interests` authors, permanently                  anything: sessions return to them with Zipf-like odds,
                                                                  so the rarest recur after thousands of events
 
-Lasting interest k of user u is the author a_u k + b_u mod P, for a prime P of authors. That is exact both ways, so
-neither what a user likes nor whether a user likes an author asks for a table of users by interests.
+Lasting interest k of user u is the author a_u k + b_u mod P, for a prime P of authors. It can be
+inverted exactly, so neither direction needs a table of users by interests.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class WorldSettings:
 
 @dataclass(frozen=True)
 class World:
-    """Users `[U]`, items `[I]` and authors `[P]`, with those who are still to come."""
+    """Users `[U]`, items `[I]` and authors `[P]`, those of later days included."""
 
     settings: WorldSettings
     item_author: Ints
@@ -88,10 +88,10 @@ class World:
         return _grown(self.settings.items, self.settings.item_growth, self.age(day))
 
     def item_age(self, day: date) -> Floats:
-        """Days since each item of the day came, and a large number for those that were there from the start."""
-        came = np.arange(self.items_on(day)) - self.settings.items
+        """Days since each item of the day was added; a large number for the items of the first day."""
+        number = np.arange(self.items_on(day)) - self.settings.items
         daily = max(self.settings.items * self.settings.item_growth, 1e-9)
-        return np.asarray(np.where(came < 0, 1e6, self.age(day) - came / daily))
+        return np.asarray(np.where(number < 0, 1e6, self.age(day) - number / daily))
 
     def age(self, day: date) -> int:
         """Days since the log's first."""
@@ -115,7 +115,7 @@ class World:
         return np.asarray(mix(self.settings.seed, 8, user, item) % np.uint64(3) == 0)
 
     def drifting_authors(self, day: date) -> Ints:
-        """[U, DRIFTING]: each slot has a phase and a length of its own, after which another author takes its place."""
+        """[U, DRIFTING]: each slot has its own phase and length, after which another author takes its place."""
         user, slot = np.arange(self.users_on(day))[:, None], np.arange(DRIFTING)[None, :]
         draw = mix(self.settings.seed, 2, user, slot)
         length = 7 + (draw >> np.uint64(32)) % np.uint64(15)
@@ -201,7 +201,7 @@ def make_world(settings: WorldSettings) -> World:
 
 
 def user_columns(world: World) -> dict[str, list[str] | Ints]:
-    """The user table, those still to come included: id and categorical features."""
+    """The user table, users of later days included: id and categorical features."""
     level = np.digitize(world.user_daily, [10, 30, 100, 300])
     names = np.array(["rare", "low", "middle", "high", "full"])
     return {

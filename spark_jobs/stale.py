@@ -1,12 +1,12 @@
-"""`longreel data stale`: from which day on must the lake be built anew, and why? Needs no Spark.
+"""`longreel data stale`: the days to rebuild, and why. Needs no Spark.
 
-Of the newest days the raw bytes are compared with those that their events were made from: that is how a corrected raw
-day is found. Samples are compared by lineage, all of them. The last line is for longreel_rebuild, as JSON:
+Compares the raw bytes of the newest days with those that their events were made from, which finds corrected raw days,
+and all samples by lineage. The last line is for longreel_rebuild, as JSON:
 
     {"start": "2026-01-06", "end": "2026-01-09", "digests": {"2026-01-06": "9f..", ...}}
 
 Ingesting and building from start to end brings everything up to date, since both leave unchanged days as they are;
-`digests` are those of the samples now. Exit code 99, and no such line, where nothing is to be done.
+`digests` are those of the samples now. Exit code 99, and no such line, where nothing is stale.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
-from longreel.spark_jobs.days import is_unchanged, say
-from longreel.spark_jobs.ingest import inputs_of, require_raw
+from longreel.spark_jobs.days import is_unchanged, log_progress
+from longreel.spark_jobs.ingest import event_inputs, require_raw_day
 from longreel.spark_jobs.sources import Source, open_source
 
 NOTHING = 99  # what an Airflow task takes as "skip"
@@ -28,7 +28,7 @@ NOTHING = 99  # what an Airflow task takes as "skip"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `longreel data stale`."""
-    parser.add_argument("--start", default="", help="first day to look at, YYYY-MM-DD; published or not")
+    parser.add_argument("--start", default="", help="first day to compare, YYYY-MM-DD; published or not")
     parser.add_argument("--end", default="", help="last day (default: the last with samples)")
     parser.add_argument(
         "--raw-days", type=at_least(1), default=7, help="without --start: newest days whose raw log is compared"
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Print what is outdated, and the range that brings it up to date."""
+    """Print what is stale, and the range that brings it up to date."""
     source, published = open_source(home), sorted(home.lake.days("samples"))
     if args.end and not args.start:
         raise LongreelError("--end needs --start: name the first day too")
@@ -46,15 +46,15 @@ def run(args: argparse.Namespace, home: Home) -> int:
         days = day_range(first, last)
     else:
         days = published[-args.raw_days :]
-    found = sorted({*_changed(home, source, days), *_stale(home, days[0] if args.start else None)})
-    if not found:
-        print("nothing is outdated")
+    stale = sorted({*_changed(home, source, days), *_stale(home, days[0] if args.start else None)})
+    if not stale:
+        print("nothing is stale")
         return NOTHING
-    end = max(found[-1], *published) if published else found[-1]
-    for day in day_range(found[0], end):
-        require_raw(source, day)
-    digests = {str(day): home.lake.require("samples", day).digest for day in published if day >= found[0]}
-    print(json.dumps({"start": str(found[0]), "end": str(end), "digests": digests}))
+    end = max(stale[-1], *published) if published else stale[-1]
+    for day in day_range(stale[0], end):
+        require_raw_day(source, day)
+    digests = {str(day): home.lake.require("samples", day).digest for day in published if day >= stale[0]}
+    print(json.dumps({"start": str(stale[0]), "end": str(end), "digests": digests}))
     return 0
 
 
@@ -63,19 +63,19 @@ def _changed(home: Home, source: Source, days: list[date]) -> Iterator[date]:
     for day in days:
         events = home.lake.manifest("events", day)
         if events is None:
-            say("events", day, "not published")
+            log_progress("events", day, "not published")
             yield day
-        elif source.has_day(day) and not is_unchanged(events, inputs_of(home, source, day), force=False):
-            say("events", day, "made from another raw log or with other settings")
+        elif source.has_day(day) and not is_unchanged(events, event_inputs(home, source, day), force=False):
+            log_progress("events", day, "made from another raw log or with other settings")
             yield day
         elif home.lake.manifest("samples", day) is None:
-            say("samples", day, "not published")
+            log_progress("samples", day, "not published")
             yield day
 
 
 def _stale(home: Home, since: date | None) -> Iterator[date]:
-    """The days of samples that lineage says are stale."""
-    for one in stale_partitions(home.lake):
-        if one.dataset == "samples" and (since is None or one.day >= since):
-            say(one.dataset, one.day, "; ".join(one.reasons))
-            yield one.day
+    """The days whose samples are stale by lineage."""
+    for partition in stale_partitions(home.lake):
+        if partition.dataset == "samples" and (since is None or partition.day >= since):
+            log_progress(partition.dataset, partition.day, "; ".join(partition.reasons))
+            yield partition.day

@@ -1,4 +1,4 @@
-"""Which rows are of users whom the lake was told to forget? Ingest and import-history leave them out."""
+"""Suppression of rows of erased users, which ingest and import-history leave out."""
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -7,13 +7,13 @@ from longreel.lake.erasure import SuppressionList
 from longreel.spark_jobs.row_counts import SUPPRESSED
 
 
-def with_suppressed(judged: DataFrame, suppressed: SuppressionList | None) -> DataFrame:
-    """Judged rows, with the reason SUPPRESSED where the user is forgotten.
+def mark_suppressed(validated: DataFrame, suppressed: SuppressionList | None) -> DataFrame:
+    """Validated rows, with the reason SUPPRESSED where the user is on the suppression list.
 
-    The hash is Spark's own, and the set of users is a hash set in the plan: with nobody forgotten nothing is computed.
+    Spark computes the hash, and the list is a hash set in its plan; without a list nothing is computed.
     """
     if suppressed is None:
-        return judged
+        return validated
     hashed = F.sha2(F.concat(F.lit(suppressed.salt), F.col("user_id").cast("string")), 256)
     is_suppressed = F.coalesce(hashed.isin(*sorted(suppressed.users)), F.lit(False))
-    return judged.withColumn("reason", F.when(is_suppressed, SUPPRESSED).otherwise(F.col("reason")))
+    return validated.withColumn("reason", F.when(is_suppressed, SUPPRESSED).otherwise(F.col("reason")))

@@ -1,4 +1,4 @@
-"""How the lake's partitions are read and written by Spark."""
+"""Spark reads and writes of the lake's partitions."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from longreel.contracts.schemas import DATASETS, added_column_of, schema_text
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter
-from longreel.spark_jobs.row_digest import digest_from, observed_digest
+from longreel.spark_jobs.row_digest import digest_from_aggregates, observe_digest
 from longreel.spark_jobs.sources.base import literal
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
@@ -63,10 +63,10 @@ def write_staged(
     Returns:
         The content digest, and what was observed while writing (`digest_rows`, and the aggregates in `more`).
     """
-    watched, seen = observed_digest(frame.repartition(buckets, sort[0]).sortWithinPartitions(*sort), *more)
-    watched.write.mode("append").parquet(writer.path)
-    values: dict[str, Any] = seen.get
-    return digest_from(values), values
+    observed, observation = observe_digest(frame.repartition(buckets, sort[0]).sortWithinPartitions(*sort), *more)
+    observed.write.mode("append").parquet(writer.path)
+    values: dict[str, Any] = observation.get
+    return digest_from_aggregates(values), values
 
 
 def in_schema(frame: DataFrame, dataset: str) -> DataFrame:
@@ -76,7 +76,7 @@ def in_schema(frame: DataFrame, dataset: str) -> DataFrame:
 
 
 def staged_schemas(writer: PartitionWriter) -> str:
-    """`schema_text` of the staged files; of each kind, where they differ."""
+    """`schema_text` of the staged files; every one, where they differ."""
     files = writer.lake.filesystem.get_file_info(pafs.FileSelector(writer.path))
     paths = sorted(str(info.path) for info in files if info.path.endswith(".parquet"))
     return " | ".join(sorted({schema_text(pq.read_schema(p, filesystem=writer.lake.filesystem)) for p in paths}))

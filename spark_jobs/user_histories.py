@@ -1,8 +1,8 @@
-"""What have a bucket's users done so far? Their behaviours in one growing pool, each user's as ordered runs of it.
+"""The histories of a bucket's users: one growing pool of history events, each user's as ordered segments of it.
 
-A run is a stretch of the pool, one user's, ordered by every field of HISTORY_FIELDS, time first. A user's runs follow
-one another in that order too, so that their past is the concatenation of their runs, whatever the days arrived in.
-Memory: 52 bytes a behaviour, 24 a run.
+A segment is a stretch of the pool, one user's, ordered by every field of HISTORY_FIELDS, time first. A user's segments
+follow one another in that order too, so that their past is the concatenation of their segments, whatever the days
+arrived in. Memory: 52 bytes a history event, 24 a segment.
 """
 
 from dataclasses import dataclass
@@ -18,139 +18,142 @@ Columns = dict[str, NDArray[Any]]  # HISTORY_FIELDS in their own types, all of o
 
 FIELDS = tuple(HISTORY_FIELDS)
 DTYPES = {name: np.dtype(kind.to_pandas_dtype()) for name, kind in HISTORY_FIELDS.items()}
-BLOCKS = 16  # added runs are merged into the sorted ones when there are so many blocks of them
-FOLD_AT = 1 << 20  # behaviours added since the last fold, at least, before the pool is folded again
+MAX_BLOCKS = 16  # blocks of added segments, before they are merged into the sorted ones
+COMPACT_AT = 1 << 20  # history events added since the last compaction, at least, before the next one
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Stretches of a pool: `owner` (a user id, or a row number where users were asked for), start and length [n]."""
+class Segments:
+    """Stretches of a pool: `owner` (a user id, or a row number where users were looked up), start and length [n]."""
 
     owner: Ints
     starts: Ints
     lengths: Ints
 
-    def take(self, which: Ints | NDArray[np.bool_]) -> "Runs":
-        """Some of the runs."""
-        return Runs(self.owner[which], self.starts[which], self.lengths[which])
+    def take(self, indices: Ints | NDArray[np.bool_]) -> "Segments":
+        """Some of the segments."""
+        return Segments(self.owner[indices], self.starts[indices], self.lengths[indices])
 
-    def of(self, owners: Ints) -> "Runs":
-        """The runs of `owners`, increasing; they become owners 0, 1 .."""
+    def of(self, owners: Ints) -> "Segments":
+        """The segments of `owners`, increasing; they become owners 0, 1 .."""
         kept = self.take(is_among(self.owner, owners))
-        return Runs(np.searchsorted(owners, kept.owner), kept.starts, kept.lengths)
+        return Segments(np.searchsorted(owners, kept.owner), kept.starts, kept.lengths)
 
-    def of_rows(self, first: int, last: int) -> "Runs":
-        """The runs, sorted by owner, of first <= owner < last; `first` becomes owner 0."""
+    def of_rows(self, first: int, last: int) -> "Segments":
+        """The segments, sorted by owner, of first <= owner < last; `first` becomes owner 0."""
         start, stop = np.searchsorted(self.owner, [first, last])
-        return Runs(self.owner[start:stop] - first, self.starts[start:stop], self.lengths[start:stop])
+        return Segments(self.owner[start:stop] - first, self.starts[start:stop], self.lengths[start:stop])
 
-    def without(self, owners: Ints) -> "Runs":
-        """The runs of nobody in `owners`, increasing."""
+    def without(self, owners: Ints) -> "Segments":
+        """The segments of users outside `owners`, increasing."""
         return self.take(~is_among(self.owner, owners))
 
     def __len__(self) -> int:
         return len(self.owner)
 
 
-def together(parts: list[Runs]) -> Runs:
-    """Runs by owner; an owner's keep the order in which they are given."""
+def merge(parts: list[Segments]) -> Segments:
+    """Segments by owner; an owner's keep the order in which they are given."""
     owner = np.concatenate([part.owner for part in parts]) if parts else np.zeros(0, np.int64)
     order = np.argsort(owner, kind="stable")
     starts, lengths = (
         np.concatenate([getattr(part, name) for part in parts])[order] if parts else np.zeros(0, np.int64)
         for name in ("starts", "lengths")
     )
-    return Runs(owner[order], starts, lengths)
+    return Segments(owner[order], starts, lengths)
 
 
-def newest(runs: Runs, most: int, owners: int) -> Runs:
-    """The runs of rows 0 .. owners - 1, by row, cut to each row's last `most` elements."""
-    total = np.bincount(runs.owner, runs.lengths, owners).astype(np.int64)
-    ends = np.cumsum(runs.lengths) - offsets_of(total)[runs.owner]
-    begin = np.maximum(ends - runs.lengths, np.maximum(total - most, 0)[runs.owner])
+def keep_last(segments: Segments, limit: int, owners: int) -> Segments:
+    """The segments of rows 0 .. owners - 1, by row, cut to each row's last `limit` elements."""
+    total = np.bincount(segments.owner, segments.lengths, owners).astype(np.int64)
+    ends = np.cumsum(segments.lengths) - offsets_of(total)[segments.owner]
+    begin = np.maximum(ends - segments.lengths, np.maximum(total - limit, 0)[segments.owner])
     lengths = np.maximum(ends - begin, 0)
-    return Runs(runs.owner, runs.starts + runs.lengths - lengths, lengths).take(lengths > 0)
+    return Segments(segments.owner, segments.starts + segments.lengths - lengths, lengths).take(lengths > 0)
 
 
-class Timeline:
-    """The behaviours of the users of a bucket, of each at least the newest `max_history`."""
+class UserHistories:
+    """The history events of the users of a bucket, of each user at least the newest `max_history`."""
 
     def __init__(self, max_history: int) -> None:
         self.max_history = max_history
-        self.size = 0  # behaviours in the pool, those that no run names any more included
+        self.size = 0  # history events in the pool, including those that no segment names any more
         self._pool: Columns = {name: np.empty(0, kind) for name, kind in DTYPES.items()}
-        self._runs = together([])
-        self._blocks: list[Runs] = []
-        self._folded = 0
+        self._segments = merge([])
+        self._blocks: list[Segments] = []
+        self._compacted_size = 0
 
     def column(self, name: str) -> NDArray[Any]:
         """A field of the whole pool."""
         return self._pool[name][: self.size]
 
-    def store(self, behaviours: Columns) -> int:
-        """Put behaviours into the pool, owned by nobody yet; returns where they begin."""
-        start, stop = self.size, self.size + len(behaviours[FIELDS[0]])
+    def store(self, events: Columns) -> int:
+        """Put history events into the pool without giving them to users; returns where they begin."""
+        start, stop = self.size, self.size + len(events[FIELDS[0]])
         for name, values in self._pool.items():
             if stop > len(values):
                 grown = np.empty(max(stop, len(values) * 3 // 2), values.dtype)
                 grown[:start] = values[:start]
                 self._pool[name] = grown
-            self._pool[name][start:stop] = behaviours[name]
+            self._pool[name][start:stop] = events[name]
         self.size = stop
         return start
 
-    def load(self, runs: Runs) -> None:
-        """Give stored behaviours to users who have none yet; `owner` are user ids, increasing."""
-        self._blocks.append(runs)
+    def load(self, segments: Segments) -> None:
+        """Give stored history events to users who have none yet; `owner` are user ids, increasing."""
+        self._blocks.append(segments)
 
-    def append(self, own: Runs) -> None:
-        """Give stored behaviours to users, one run each; `owner` are user ids, increasing. Where a user's run begins
-        before their past ends, past and run become one."""
-        numbered = Runs(np.arange(len(own)), own.starts, own.lengths)
-        past = newest(self.runs_of(own.owner), self.max_history, len(own))
-        late = self._late(together([past, numbered]))
-        if len(late):
-            lengths, places = self.merged(past.of(late), numbered.of(late), len(late))
+    def append(self, own: Segments) -> None:
+        """Give stored history events to users, one segment each; `owner` are user ids, increasing. Where a user's
+        segment begins before their past ends, past and segment become one."""
+        numbered = Segments(np.arange(len(own)), own.starts, own.lengths)
+        past = keep_last(self.segments_of(own.owner), self.max_history, len(own))
+        overlapping = self._overlapping(merge([past, numbered]))
+        if len(overlapping):
+            lengths, places = self.merged(past.of(overlapping), numbered.of(overlapping), len(overlapping))
             start = self.store({name: values[places] for name, values in self._pool.items()})
-            whole = Runs(own.owner[late], start + offsets_of(lengths)[:-1], lengths)
-            own, self._runs, *self._blocks = (part.without(whole.owner) for part in (own, self._runs, *self._blocks))
-            self._blocks.append(whole)
+            joined = Segments(own.owner[overlapping], start + offsets_of(lengths)[:-1], lengths)
+            own, self._segments, *self._blocks = (
+                part.without(joined.owner) for part in (own, self._segments, *self._blocks)
+            )
+            self._blocks.append(joined)
         self._blocks.append(own)
 
-    def merged(self, past: Runs, own: Runs, rows: int) -> tuple[Ints, Ints]:
-        """Runs of rows 0 .. rows - 1, first all of `past`, then of `own`, as one ordered list a row: the length of
+    def merged(self, past: Segments, own: Segments, rows: int) -> tuple[Ints, Ints]:
+        """Segments of rows 0 .. rows - 1, first all of `past`, then of `own`, as one ordered list a row: the length of
         each [rows], and the places of all in the pool, row by row."""
-        runs = together([past, own])
-        lengths = np.bincount(runs.owner, runs.lengths, rows).astype(np.int64)
-        places = ranges(runs.starts, runs.lengths)
-        late = self._late(runs)
-        if len(late):
-            where = ranges(offsets_of(lengths)[late], lengths[late])
-            fields = [self._pool[name][places[where]] for name in reversed(FIELDS)]
-            order = np.lexsort([*fields, np.repeat(late, lengths[late])])
-            places[where] = places[where][order]
+        segments = merge([past, own])
+        lengths = np.bincount(segments.owner, segments.lengths, rows).astype(np.int64)
+        places = ranges(segments.starts, segments.lengths)
+        overlapping = self._overlapping(segments)
+        if len(overlapping):
+            indices = ranges(offsets_of(lengths)[overlapping], lengths[overlapping])
+            fields = [self._pool[name][places[indices]] for name in reversed(FIELDS)]
+            order = np.lexsort([*fields, np.repeat(overlapping, lengths[overlapping])])
+            places[indices] = places[indices][order]
         return lengths, places
 
-    def _late(self, runs: Runs) -> Ints:
-        """The owners, increasing, of whose runs one begins before the one in front of it ends."""
-        same = np.flatnonzero(np.diff(runs.owner) == 0)
-        after = self._is_after(runs.starts[same] + runs.lengths[same] - 1, runs.starts[same + 1])
-        return np.unique(runs.owner[same[after]])
+    def _overlapping(self, segments: Segments) -> Ints:
+        """The owners, increasing, of segments that begin before the owner's preceding segment ends."""
+        same = np.flatnonzero(np.diff(segments.owner) == 0)
+        after = self._is_after(segments.starts[same] + segments.lengths[same] - 1, segments.starts[same + 1])
+        return np.unique(segments.owner[same[after]])
 
-    def runs_of(self, users: Ints) -> Runs:
-        """The runs of `users` [n], increasing, in order; `owner` is the place 0 .. n - 1 in `users`."""
-        if len(self._blocks) > BLOCKS:
-            self._runs, self._blocks = together([self._runs, *self._blocks]), []
-        found = []
-        for part in (self._runs, *self._blocks):
+    def segments_of(self, users: Ints) -> Segments:
+        """The segments of `users` [n], increasing, in order; `owner` is the place 0 .. n - 1 in `users`."""
+        if len(self._blocks) > MAX_BLOCKS:
+            self._segments, self._blocks = merge([self._segments, *self._blocks]), []
+        selected = []
+        for part in (self._segments, *self._blocks):
             first = np.searchsorted(part.owner, users, "left")
             counts = np.searchsorted(part.owner, users, "right") - first
-            which = ranges(first, counts)
-            found.append(Runs(np.repeat(np.arange(len(users)), counts), part.starts[which], part.lengths[which]))
-        return together(found)
+            indices = ranges(first, counts)
+            owner = np.repeat(np.arange(len(users)), counts)
+            selected.append(Segments(owner, part.starts[indices], part.lengths[indices]))
+        return merge(selected)
 
     def _is_after(self, a: Ints, b: Ints) -> NDArray[np.bool_]:
-        """Whether the behaviours at `a` [n] of the pool come after those at `b` [n] in the order of all fields."""
+        """Whether the history events at `a` [n] of the pool come after those at `b` [n] in the order of all fields."""
         after, equal = np.zeros(len(a), bool), np.ones(len(a), bool)
         for name in FIELDS:
             left, right = self._pool[name][a], self._pool[name][b]
@@ -161,25 +164,25 @@ class Timeline:
         return after
 
     def users(self) -> Ints:
-        """Every user with a run, increasing."""
-        return np.unique(np.concatenate([self._runs.owner, *(part.owner for part in self._blocks)]))
+        """Every user with a segment, increasing."""
+        return np.unique(np.concatenate([self._segments.owner, *(part.owner for part in self._blocks)]))
 
-    def folded(self) -> tuple[Ints, Ints, Ints]:
-        """Users, the number of behaviours of each, and where those lie in the pool, by user and in order: the newest
-        `max_history` of each."""
+    def compacted(self) -> tuple[Ints, Ints, Ints]:
+        """Users, the number of history events of each, and where those lie in the pool, by user and in order: the
+        newest `max_history` of each."""
         users = self.users()
-        runs = newest(self.runs_of(users), self.max_history, len(users))
-        lengths = np.bincount(runs.owner, runs.lengths, len(users)).astype(np.int64)
-        return users, lengths, ranges(runs.starts, runs.lengths)
+        segments = keep_last(self.segments_of(users), self.max_history, len(users))
+        lengths = np.bincount(segments.owner, segments.lengths, len(users)).astype(np.int64)
+        return users, lengths, ranges(segments.starts, segments.lengths)
 
-    def fold(self) -> None:
-        """Forget what no user's newest `max_history` needs, where enough has been added for that to pay."""
-        if self.size - self._folded < max(FOLD_AT, self._folded):
+    def compact(self) -> None:
+        """Drop what no user's newest `max_history` needs, once enough has been added for that to pay."""
+        if self.size - self._compacted_size < max(COMPACT_AT, self._compacted_size):
             return
-        users, lengths, places = self.folded()
+        users, lengths, places = self.compacted()
         self._pool = {name: values[places] for name, values in self._pool.items()}
-        self.size = self._folded = len(places)
-        self._runs, self._blocks = Runs(users, offsets_of(lengths)[:-1], lengths), []
+        self.size = self._compacted_size = len(places)
+        self._segments, self._blocks = Segments(users, offsets_of(lengths)[:-1], lengths), []
 
 
 def is_among(values: Ints, increasing: Ints) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Which categorical features do the users active on a day have? Each is hashed to 64 bits as xxhash64("name=value")."""
+"""Categorical features of the users active on a day, each hashed to 64 bits as xxhash64("name=value")."""
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,9 +16,9 @@ def user_features(source: Source, spark: SparkSession, hashes_text: bool) -> tup
         return names, read_files(spark, "users", [])
     hashed = [F.xxhash64(F.concat(F.lit(f"{name}="), F.coalesce(F.col(f"`{name}`"), F.lit("")))) for name in names]
     features = F.array(*hashed) if names else F.array().cast("array<bigint>")
-    known = table.select(parsed("user_id", hashes_text).alias("user_id"), features.alias("user_features"))
+    described = table.select(parsed("user_id", hashes_text).alias("user_id"), features.alias("user_features"))
     # A user described twice: the smaller list, so that the choice does not depend on the order of reading.
-    return names, known.where("user_id IS NOT NULL").groupBy("user_id").agg(
+    return names, described.where("user_id IS NOT NULL").groupBy("user_id").agg(
         F.min("user_features").alias("user_features")
     )
 
@@ -39,8 +39,8 @@ def write_users(
     unknown = F.array(*(F.xxhash64(F.lit(f"{name}=")) for name in names)) if names else F.array()
     filled = F.coalesce("user_features", unknown.cast("array<bigint>")).alias("user_features")
     users = active.join(features, "user_id", "left").select("user_id", filled)
-    digest, seen = write_staged(in_schema(users, "users"), writers["users"], buckets=buckets, sort=["user_id"])
-    return digest, int(seen["digest_rows"])
+    digest, observed = write_staged(in_schema(users, "users"), writers["users"], buckets=buckets, sort=["user_id"])
+    return digest, int(observed["digest_rows"])
 
 
 def _staged(spark: SparkSession, writer: PartitionWriter) -> DataFrame:

@@ -7,15 +7,15 @@ published again since. Nothing reads either; `longreel ops status` names both.
 from longreel.lake.lineage import is_imported, stale_partitions
 from longreel.lake.maintenance import remove_orphans
 from longreel.lake.table import Lake
-from longreel.spark_jobs.days import say
+from longreel.spark_jobs.days import log_progress
 
 
 def vacuum(lake: Lake) -> None:
-    """Remove orphaned builds and stale history snapshots; an imported snapshot stays."""
+    """Remove orphaned builds and stale history snapshots; the bootstrap snapshot stays."""
     for path in remove_orphans(lake):
         print(f"removed an orphaned build: {path}", flush=True)
-    for one in stale_partitions(lake, ("history",)):
-        base = lake.require("history", one.day)
-        if not is_imported(base):
-            lake.drop_partition(base)
-            say("history", one.day, f"base removed: {'; '.join(one.reasons)}")
+    for stale in stale_partitions(lake, ("history",)):
+        snapshot = lake.require("history", stale.day)
+        if not is_imported(snapshot):
+            lake.drop_partition(snapshot)
+            log_progress("history", stale.day, f"snapshot removed: {'; '.join(stale.reasons)}")

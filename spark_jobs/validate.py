@@ -1,24 +1,17 @@
-"""Is a raw row an event? Parses the text fields of a source and names the first reason why a row is not one."""
-
-from datetime import date, datetime, timedelta
+"""Validation of raw rows: parses the text fields of a source and names the first reason why a row is no event."""
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from longreel.contracts.actions import ACTIONS
-from longreel.contracts.config import SourceConfig
 from longreel.contracts.schemas import EVENTS, UNKNOWN
+from longreel.spark_jobs.row_counts import SUPPRESSED
+from longreel.spark_jobs.tables import in_schema
 
 ALL_ACTIONS = sum(ACTIONS.values())
 NUMBERS = ("user_id", "item_id", "time_ms", "author_id", "tag", "surface", "play_ms", "duration_ms")
 MISSING = {"user_id": "missing_user", "item_id": "missing_item", "time_ms": "missing_time"}
 DEFAULTS = {"author_id": UNKNOWN, "tag": UNKNOWN, "surface": UNKNOWN, "play_ms": 0, "duration_ms": 0}
-
-
-def log_day_bounds_ms(day: date, source: SourceConfig) -> tuple[int, int]:
-    """First millisecond of a log day on the source's clock, and of the day after."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=source.clock)
-    return tuple(round(at.timestamp() * 1_000) for at in (midnight, midnight + timedelta(days=1)))  # type: ignore[return-value]
 
 
 def blank(text: Column) -> Column:
@@ -62,12 +55,6 @@ def action_bits() -> Column:
     return total
 
 
-def event_bounds_ms(day: date, source: SourceConfig) -> tuple[int, int]:
-    """Earliest time of an event of a log day, late ones included, and the first time that is too late for it."""
-    start_ms, end_ms = log_day_bounds_ms(day, source)
-    return start_ms - round(source.max_lateness_hours * 3_600_000), end_ms
-
-
 def first_reason(bounds_ms: tuple[int, int]) -> Column:
     """The first reason why a row with parsed_* columns is not an event at a time in [first, last), or null."""
     oldest_ms, end_ms = bounds_ms
@@ -85,11 +72,11 @@ def first_reason(bounds_ms: tuple[int, int]) -> Column:
     )
 
 
-def judge(rows: DataFrame, bounds_ms: tuple[int, int], hashes_text: bool) -> DataFrame:
+def validate_rows(rows: DataFrame, bounds_ms: tuple[int, int], hashes_text: bool) -> DataFrame:
     """Raw rows with RAW_COLUMNS as text -> the same rows with the columns of EVENTS and `reason`, null for an event,
     whose time must lie in [first, last) of `bounds_ms`.
 
-    Keeps `row`, `source_file` and `copies` for the quarantine and the row account.
+    Keeps `row`, `source_file` and `copies` for the quarantine and the row counts.
     """
     values = [parsed(name, hashes_text).alias(f"parsed_{name}") for name in NUMBERS]
     # Plain columns, not a struct: the optimizer would repeat a struct's expressions wherever a field is used.
@@ -103,3 +90,16 @@ def judge(rows: DataFrame, bounds_ms: tuple[int, int], hashes_text: bool) -> Dat
         "copies",
         *(filled.get(name, F.col(f"parsed_{name}")).alias(name) for name in EVENTS.names),
     )
+
+
+def distinct_rows(rows: DataFrame) -> DataFrame:
+    """One of each set of rows that are equal in every raw column, with how many `copies` there were."""
+    kept = (F.min("source_file").alias("source_file"), F.min("unreadable").alias("unreadable"))
+    return rows.groupBy("row").agg(F.count(F.lit(1)).alias("copies"), *kept)
+
+
+def quarantined_rows(validated: DataFrame) -> DataFrame:
+    """The rows with a reason, as the quarantine keeps them; none of suppressed users."""
+    rejected = validated.where(F.col("reason") != SUPPRESSED)
+    raw = F.to_json("row", {"ignoreNullFields": "false"}).alias("row")
+    return in_schema(rejected.select("reason", "source_file", raw), "quarantine")

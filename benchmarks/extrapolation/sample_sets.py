@@ -30,12 +30,12 @@ from longreel.contracts.schemas import EVENTS, HISTORY_FIELDS
 from longreel.lake.home import Home
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_io import write_bucket
-from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, runs_by_user, sample_tables
+from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables, segments_by_user
 from longreel.spark_jobs.simulated_day import Impressions, simulate_day, truth_rows
 from longreel.spark_jobs.simulated_world import World, WorldSettings, make_world, mix, user_columns
-from longreel.spark_jobs.user_histories import Columns, Timeline
+from longreel.spark_jobs.user_histories import Columns, UserHistories
 
-ABOUT = "set.json"  # what a set was made from, beside its lake
+ABOUT = "set.json"  # what a set was made from, parallel_to its lake
 TRUTH = "truth.parquet"
 
 
@@ -61,14 +61,14 @@ def publish_period(
     lake: Lake,
     day: date,
     events: pa.Table,
-    timeline: Timeline,
+    histories: UserHistories,
     features: UserFeatures,
     settings: SamplesConfig,
     mask: int,
 ) -> None:
-    """Samples of a whole period as the partition of its last day; the timeline then holds the period's behaviours."""
+    """Samples of a whole period as the partition of its last day; `histories` then hold the period's history events."""
     writer = lake.writer("samples", day)
-    path = write_bucket(writer, 0, sample_tables(DayEvents.of(events), timeline, features, settings, mask))
+    path = write_bucket(writer, 0, sample_tables(DayEvents.of(events), histories, features, settings, mask))
     rows = pq.read_metadata(path).num_rows if path else 0
     digest = digest_of([day.isoformat(), rows, events.num_rows, int(np.asarray(events.column("time_ms")).sum())])
     times = events.column("time_ms").to_numpy()
@@ -81,8 +81,8 @@ def publish_period(
     )
 
 
-def load_archive(lake: Lake, day: date, timeline: Timeline) -> None:
-    """A history base as the timeline's first behaviours."""
+def load_bootstrap(lake: Lake, day: date, histories: UserHistories) -> None:
+    """A history snapshot as the first history events."""
     table = lake.read(lake.require("history", day))
     users = table.column("user_id").to_numpy()
     columns: Columns = {}
@@ -90,29 +90,29 @@ def load_archive(lake: Lake, day: date, timeline: Timeline) -> None:
         values, offsets = list_values(table, f"history_{name}")
         columns[name] = values.to_numpy()
     order = np.argsort(users, kind="stable")
-    runs = runs_by_user(np.repeat(users, np.diff(offsets)), timeline.store(columns))
-    timeline.load(runs.take(np.argsort(runs.owner, kind="stable")))
-    assert len(order) == len(runs) or (np.diff(offsets) == 0).any()
+    segments = segments_by_user(np.repeat(users, np.diff(offsets)), histories.store(columns))
+    histories.load(segments.take(np.argsort(segments.owner, kind="stable")))
+    assert len(order) == len(segments) or (np.diff(offsets) == 0).any()
 
 
 def from_home(home: Home, out: Path, split: date, last: date | None = None) -> Sets:
-    """Train and test sets of a home's ingested days, with its imported archive where it has one.
+    """Train and test sets of a home's ingested days, with its bootstrap snapshot where it has one.
 
     Raises:
         DataNotReadyError: days are missing.
     """
     lake, config = home.lake, home.config
     days = [day for day in lake.days("events") if last is None or day <= last]
-    timeline = Timeline(config.samples.max_history)
+    histories = UserHistories(config.samples.max_history)
     archive = next(lake.days("history"), None)
     if archive is not None and archive < days[0]:
-        load_archive(lake, archive, timeline)
+        load_bootstrap(lake, archive, histories)
     features = _newest_features(lake, days)
     sets = _begin(out, days[days.index(split) - 1], days[-1], config.tasks, {"home": home.config.name})
-    mask = action_mask(config.source.behaviour)
+    mask = action_mask(config.source.history_actions)
     for part, upto in (([d for d in days if d < split], sets.train), ([d for d in days if d >= split], sets.test)):
         tables = [lake.read(lake.require("events", day)) for day in track(part, description=f"events to {upto}")]
-        publish_period(sets.lake, upto, pa.concat_tables(tables), timeline, features, config.samples, mask)
+        publish_period(sets.lake, upto, pa.concat_tables(tables), histories, features, config.samples, mask)
     return sets
 
 
@@ -169,8 +169,8 @@ def from_world(
     world, mask = make_world(settings), action_mask(ENGAGEMENT)
     first = parse_day(settings.start)
     days = day_range(first - timedelta(days=archive_days), first + timedelta(days=train_days + test_days - 1))
-    timeline, features, config = (
-        Timeline(max_history),
+    histories, features, config = (
+        UserHistories(max_history),
         _simulated_features(world),
         SamplesConfig(max_history=max_history),
     )
@@ -181,14 +181,14 @@ def from_world(
     for day in track(days, description=f"simulating into {out.name}"):
         seen = simulate_day(world, day)
         if day < first:
-            behaviours = events_of(world, seen, np.flatnonzero(seen.is_behaviour))
-            add_day(timeline, DayEvents.of(behaviours), mask)
+            earlier = events_of(world, seen, np.flatnonzero(seen.is_history_event))
+            add_day(histories, DayEvents.of(earlier), mask)
             continue
         events.append(events_of(world, seen, np.arange(len(seen.user))))
         if day > sets.train:
             truth.append(truth_rows(seen, np.arange(len(seen.user))))
         if day in (sets.train, sets.test):
-            publish_period(sets.lake, day, pa.concat_tables(events), timeline, features, config, mask)
+            publish_period(sets.lake, day, pa.concat_tables(events), histories, features, config, mask)
             if request_share < 1:
                 keep_requests(sets.lake, day, request_share, settings.seed)
             events = []

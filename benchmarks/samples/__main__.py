@@ -55,8 +55,8 @@ class Bench:
         return Home(folder) if (folder / "lake").exists() else make(folder)
 
     def copy(self, home: Home, name: str, max_history: int, measured: str) -> Home:
-        """Another home over the same events, without samples and compacted bases; as it was left, where what is to be
-        `measured` on it has been."""
+        """Another home over the same events, without samples and compacted snapshots; left as it is where `measured` is
+        among the results already."""
         folder = self.work / name
         if measured in self.results and folder.exists():
             return Home(folder)
@@ -67,8 +67,8 @@ class Bench:
         (folder / CONFIG_FILE).write_text(text + "\n")
         for dataset in ("events", "users"):
             (folder / "lake" / dataset).symlink_to(home.path / "lake" / dataset)
-        for archive in sorted((home.path / "lake" / "history").glob("date=*"))[:1]:
-            shutil.copytree(archive, folder / "lake" / "history" / archive.name)
+        for bootstrap in sorted((home.path / "lake" / "history").glob("date=*"))[:1]:
+            shutil.copytree(bootstrap, folder / "lake" / "history" / bootstrap.name)
         return Home(folder)
 
 

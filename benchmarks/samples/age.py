@@ -1,7 +1,7 @@
 """What does a day's build cost when the log is 16 times older, at the same daily volume?
 
 A log of uniform days in which every history is full (max_history) long before the younger age. Both ages stand
-equally long after their last history base. Days are built one by one in one warm session; medians are compared.
+equally long after their last history snapshot. Days are built one by one in one warm session; medians are compared.
 
     python -m benchmarks.samples.age HOME [--young 16] [--times 16] [--repeat 7]
 """
@@ -18,7 +18,7 @@ from longreel.lake.home import Home
 from longreel.spark_jobs.build_samples import build_days
 from longreel.spark_jobs.days import LazySession
 
-EVERY_DAYS = 7  # days from one history base to the next
+EVERY_DAYS = 7  # days from one history snapshot to the next
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     found: dict[str, object] = {}
     for name, age in (("young", args.young), ("old", old)):
         start = first + timedelta(days=age)
-        build_days(home, [start - timedelta(days=1)], session, force=True, accept_drift=True)  # folds a base when due
+        build_days(home, [start - timedelta(days=1)], session, force=True, accept_drift=True)  # compacts when due
         seconds = []
         for number in range(args.repeat):
             began = time.monotonic()

@@ -1,4 +1,4 @@
-"""How many ordinary days does the drift of samples stop? Every day of a home judged as when it was built."""
+"""How many ordinary days does the drift of samples stop? Every day of a home validated as when it was built."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ class ByChanceAlone(Measure):
 
     @property
     def dispersion(self) -> float:
-        """One clump."""
+        """One overdispersion_unit."""
         return 1.0
 
 
 @dataclass
 class Stopped:
-    """Days judged, and those that a measure stops."""
+    """Days validated, and those that a measure stops."""
 
     days: int = 0
     stopped: int = 0
@@ -30,7 +30,7 @@ def stopped_days(home: Home) -> dict[str, int]:
     for day in home.lake.days("samples"):
         counts = home.lake.require("samples", day).counts
         past = trailing_days(home.lake, "samples", day, policy)
-        measures = [m for m in sample_measures(counts, past, policy) if m.is_judged(policy.min_days)]
+        measures = [m for m in sample_measures(counts, past, policy) if m.is_checked(policy.min_days)]
         found.days += 1
         found.stopped += any(map(_stops, measures))
         found.by_ratio_and_chance_alone += any(_stops(ByChanceAlone(**vars(m))) for m in measures)

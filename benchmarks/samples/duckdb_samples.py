@@ -24,7 +24,7 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
     lake, most = home.lake, home.config.samples.max_history
     source, by_id = find_history(lake, home.config, start), home.config.samples.request_rule == "request_id"
     days = [lake.require("events", day) for day in day_range(start, end)]
-    base = lake.paths(source.base) if source.base else []
+    base = lake.paths(source.snapshot) if source.snapshot else []
     request = "request_id" if by_id else "concat(user_id, '@', time_ms)"
     out.mkdir(parents=True)
     sql = duckdb.connect()
@@ -38,17 +38,17 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
 
     sql.execute(f"CREATE TABLE events AS FROM {events(days)}")
     parts = [f"SELECT user_id, day, {ORDER} FROM events WHERE actions & 1 = 1"]
-    if source.deltas:
-        parts.append(f"SELECT user_id, day, {ORDER} FROM {events(list(source.deltas))} WHERE actions & 1 = 1")
+    if source.increments:
+        parts.append(f"SELECT user_id, day, {ORDER} FROM {events(list(source.increments))} WHERE actions & 1 = 1")
     if base:
         lists = ", ".join(f"unnest(history_{name}) AS {name}" for name in FIELDS)
         parts.append(f"SELECT user_id, DATE '1970-01-01' AS day, {lists} FROM read_parquet({base})")
     sql.execute(
-        "CREATE TABLE behaviours AS SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY day, "
+        "CREATE TABLE history events AS SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY day, "
         f"{ORDER}) AS place FROM ({' UNION ALL '.join(parts)}) WHERE user_id IN (SELECT user_id FROM events)"
     )
     lists = ", ".join(f"list({name} ORDER BY place) AS history_{name}" for name in FIELDS)
-    sql.execute(f"CREATE TABLE histories AS SELECT user_id, {lists} FROM behaviours GROUP BY user_id")
+    sql.execute(f"CREATE TABLE histories AS SELECT user_id, {lists} FROM history events GROUP BY user_id")
     sql.execute(
         f"""
         CREATE TABLE requests AS
@@ -71,7 +71,7 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
                    list(before {ordered}) AS before, list(targets {ordered}) AS request_targets,
                    {", ".join(f"flatten(list({name} {ordered})) AS target_{name}" for name in targets)}
             FROM requests GROUP BY user_id, day),
-          own AS (SELECT user_id, day, count(*) AS n FROM behaviours GROUP BY user_id, day),
+          own AS (SELECT user_id, day, count(*) AS n FROM history events GROUP BY user_id, day),
           counts AS (
             SELECT d.user_id, d.day, coalesce(sum(n) FILTER (o.day < d.day), 0)::INT AS past,
                    coalesce(sum(n), 0)::INT AS last

@@ -31,9 +31,11 @@ def build(home: Home, out: Path, start: date, end: date) -> None:
     spark = spark_session("exploded samples", input_bytes=1 << 40)
     source = find_history(lake, home.config, start)
     days = [lake.require("events", day) for day in day_range(start, end)]
-    past = read_partitions(spark, lake, "events", source.deltas).select("user_id", *FIELDS, F.lit(False).alias("shown"))
-    if source.base:
-        base = read_partitions(spark, lake, "history", [source.base])
+    past = read_partitions(spark, lake, "events", source.increments).select(
+        "user_id", *FIELDS, F.lit(False).alias("shown")
+    )
+    if source.snapshot:
+        base = read_partitions(spark, lake, "history", [source.snapshot])
         zipped = F.explode(F.arrays_zip(*(F.col(f"history_{name}").alias(name) for name in FIELDS))).alias("event")
         old = base.select("user_id", zipped).select("user_id", "event.*", F.lit(False).alias("shown"))
         past = past.union(old.select(past.columns))

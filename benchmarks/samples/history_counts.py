@@ -37,7 +37,7 @@ class RequestLists:
 
 def history_counts(lake: Lake, days: Sequence[date], windows: Sequence[int]) -> dict[str, dict[str, int]]:
     """By window: history events with a copy for each target, for each request, and once a user-day, which holds the
-    window before the day's first request and the day's own behaviours."""
+    window before the day's first request and the day's own history events."""
     total = {str(window): {"target": 0, "request": 0, "user_day": 0} for window in windows}
     columns = ["history_time_ms", "request_history_end", "request_target_end"]
     for day in days:

@@ -19,14 +19,14 @@ from longreel.contracts.jagged import Ints
 from longreel.contracts.schemas import DATASETS, EVENTS, UNKNOWN, USERS
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.lake.table import PartitionWriter
-from longreel.spark_jobs.array_checks import combined, history_facts
-from longreel.spark_jobs.array_digest import digest_from
+from longreel.spark_jobs.array_checks import combine, history_stats
+from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.array_io import write_bucket
-from longreel.spark_jobs.bucket_tasks import base_tables
+from longreel.spark_jobs.bucket_tasks import snapshot_tables
 from longreel.spark_jobs.buckets import bucket_of, num_buckets
 from longreel.spark_jobs.history import history_settings
 from longreel.spark_jobs.samples import DayEvents, add_day
-from longreel.spark_jobs.user_histories import FIELDS, Timeline
+from longreel.spark_jobs.user_histories import FIELDS, UserHistories
 
 CONFIG = """name = "{name}"
 tasks = ["click"]
@@ -34,13 +34,13 @@ tasks = ["click"]
 [source]
 kind = "{kind}"
 log = "."
-behaviour = ["click"]
+history_actions = ["click"]
 
 [samples]
 max_history = {max_history}
 request_rule = "{rule}"
 """
-BUCKET_ROWS = 2_000_000
+ROWS_PER_BUCKET = 2_000_000
 DAY_MS = 86_400_000
 
 
@@ -55,7 +55,7 @@ def new_home(folder: Path, kind: str, max_history: int, rule: str) -> Home:
 def publish(home: Home, day: date, events: pa.Table) -> None:
     """A log day's events, sorted as ingest sorts them, and its users."""
     ids = events.column("user_id").to_numpy()
-    buckets = num_buckets(len(ids), BUCKET_ROWS)
+    buckets = num_buckets(len(ids), ROWS_PER_BUCKET)
     number = bucket_of(ids, buckets)
     keys = [events.column(name).to_numpy() for name in reversed(FIELDS)]
     order = np.lexsort([*keys, ids, number])
@@ -87,25 +87,25 @@ def _write(writer: PartitionWriter, bucket: int, rows: pa.Table) -> None:
     pq.write_table(rows.cast(DATASETS[writer.dataset]), path, compression="zstd", row_group_size=1 << 20)
 
 
-def publish_archive(home: Home, through: date, events: pa.Table) -> None:
-    """Older events as the base that `import-history` would have published."""
+def publish_bootstrap(home: Home, through: date, events: pa.Table) -> None:
+    """Older events as the bootstrap snapshot that `import-history` would publish."""
     config, writer = home.config, home.lake.writer("history", through)
     ids = events.column("user_id").to_numpy()
-    buckets, parts = num_buckets(len(ids), BUCKET_ROWS), []
+    buckets, parts = num_buckets(len(ids), ROWS_PER_BUCKET), []
     for bucket in range(buckets):
-        timeline = Timeline(config.samples.max_history)
+        histories = UserHistories(config.samples.max_history)
         mine = events.filter(pa.array(bucket_of(ids, buckets) == bucket))
-        add_day(timeline, DayEvents.of(mine), sum(ACTIONS.values()))
-        path = write_bucket(writer, bucket, base_tables(timeline, through))
-        parts.append(history_facts(home.lake, path, bucket, buckets))
-    found = combined(parts)
+        add_day(histories, DayEvents.of(mine), sum(ACTIONS.values()))
+        path = write_bucket(writer, bucket, snapshot_tables(histories, through))
+        parts.append(history_stats(home.lake, path, bucket, buckets))
+    found = combine(parts)
     counts = {"history_events": found["history_events"], "max_history": config.samples.max_history}
     about = {"inputs": {"raw": "benchmark"}, "details": {"settings": history_settings(config)}}
-    writer.commit(digest=digest_from(found), buckets=buckets, counts=counts, **about)
+    writer.commit(digest=digest_from_sums(found), buckets=buckets, counts=counts, **about)
 
 
 def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2023, 9, 1)) -> Home:
-    """The real log: what happened before `start` is the archive, the days since are log days."""
+    """The real log: events before `start` are older history, the days since are log days."""
     home = new_home(folder, "kuairand", max_history, "request_id")
     options = pacsv.ConvertOptions(column_types={"date": pa.string(), "request_id": pa.string()})
     columns = ["user_id", "video_id", "date", "time_ms", "tab", *_CLICKS, "play_time_ms", "duration_ms", "request_id"]
@@ -139,7 +139,7 @@ def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2
     names = [f"{d[:4]}-{d[4:6]}-{d[6:]}" for d in coded.dictionary.to_pylist()]
     iso = np.array(names, "datetime64[D]")[np.asarray(coded.indices)]
     old = iso < np.datetime64(start)
-    publish_archive(home, start - timedelta(days=1), events.filter(pa.array(old)))
+    publish_bootstrap(home, start - timedelta(days=1), events.filter(pa.array(old)))
     order = np.argsort(iso, kind="stable")
     first, last = start, iso.max().astype(object)
     for number in track(range((last - first).days + 1), description=f"filetouch -> {folder.name}"):

@@ -30,7 +30,7 @@ tasks = ["click"]
 [source]
 kind = "generic"
 log = "raw"
-behaviour = ["click"]
+history_actions = ["click"]
 """
 
 

@@ -37,7 +37,7 @@ class JudgedDay:
     user: Ints  # [T] ordinal of the user among the sorted ids
     request: Ints  # [T] ordinal of the request
     surface: Ints  # [T]
-    history: Ints  # [U] behaviours before the user's latest request
+    history: Ints  # [U] history events before the user's latest request
 
     def slices(self) -> dict[str, Mask]:
         """Which targets [T] are in which slice; slices that hold nothing today are there too."""

@@ -1,16 +1,16 @@
-"""Where raw rows come from. `open_source` is the only name that other modules need; Spark is imported on first use."""
+"""Sources of raw rows; `open_source` opens the configured one. Spark is imported on first use."""
 
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.home import CONFIG_FILE, Home
-from longreel.spark_jobs.sources.base import Source, damage_named
+from longreel.spark_jobs.sources.base import Source, name_damaged_file
 from longreel.spark_jobs.sources.generic import GenericSource
 from longreel.spark_jobs.sources.kuairand import KuaiRandSource
 
-__all__ = ["Source", "damage_named", "open_source", "source_class"]
+__all__ = ["Source", "name_damaged_file", "open_source", "source_class"]
 
 
 def source_class(kind: str) -> type[Source]:
-    """What reads logs of a kind, `[source] kind` of the configuration."""
+    """The reader of logs of a `[source] kind`."""
     return KuaiRandSource if kind == "kuairand" else GenericSource
 
 
@@ -18,8 +18,8 @@ def open_source(home: Home) -> Source:
     """The source that a home's configuration names.
 
     Raises:
-        LongreelError: no log is configured, or what lies there is none.
-        DataNotReadyError: nothing lies there yet: no folder, or an empty one, as of a volume that is mounted later.
+        LongreelError: no log is configured, or the folder is no log.
+        DataNotReadyError: the folder is missing or empty, as before a volume is mounted.
     """
     settings, log = home.config.source, home.log
     if not settings.log:
@@ -28,8 +28,8 @@ def open_source(home: Home) -> Source:
         )
     if not log.exists() or (log.is_dir() and not any(log.iterdir())):
         hint = "`longreel simulate` writes one" if settings.kind == "simulated" else "mount it, or correct [source] log"
-        there = "an empty folder" if log.exists() else "no such folder"
-        raise DataNotReadyError(f"no raw log at {log} ({settings.kind}) yet: {there}; {hint}")
+        state = "an empty folder" if log.exists() else "no such folder"
+        raise DataNotReadyError(f"no raw log at {log} ({settings.kind}) yet: {state}; {hint}")
     if settings.kind == "kuairand":
         return KuaiRandSource(home.log)
     return GenericSource(home.log, settings.ready_file)

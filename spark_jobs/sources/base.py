@@ -1,4 +1,4 @@
-"""What a source of raw rows must answer, and the columns it answers in."""
+"""The interface of a source of raw rows, its columns, and reading of CSV files."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ from longreel.contracts.errors import LongreelError
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-# A raw row's fields as text, null where the source has none; ingest parses and judges them.
+# A raw row's fields as text, null where the source has none; ingest parses and validates them.
 REQUIRED = ("user_id", "item_id", "time_ms")
 OPTIONAL = ("request_id", "author_id", "tag", "surface", "play_ms", "duration_ms", "actions")
 RAW_COLUMNS = (*REQUIRED, *OPTIONAL, *ACTIONS)
@@ -33,7 +33,7 @@ CSV_SUFFIXES = (".csv", ".csv.gz")
 
 
 class Source(ABC):
-    """A raw log, by log day. Answering `days`, `has_day`, `files` and `digest` needs no Spark."""
+    """A raw log, by log day. `days`, `has_day`, `files` and `digest` need no Spark."""
 
     hashes_text_ids: bool  # ids may be text, then hashed; otherwise text is unparsable
     user_column = "user_id"  # the raw column that names the user
@@ -64,17 +64,17 @@ class Source(ABC):
         row cannot even be dated or split into columns, else null)."""
 
     @abstractmethod
-    def archive_files(self) -> list[Path]:
-        """Every file that the archive of older events is made from, what describes items included; none where the
-        log has no archive."""
+    def bootstrap_files(self) -> list[Path]:
+        """Every file of the older history before the log's first day, items' descriptions included; none where there
+        is no older history."""
 
-    def archive_digest(self) -> str:
-        """As `digest`, of the archive."""
-        return _digest_of_files(self.archive_files())
+    def bootstrap_digest(self) -> str:
+        """As `digest`, of the older history."""
+        return _digest_of_files(self.bootstrap_files())
 
     @abstractmethod
-    def archive_rows(self, spark: "SparkSession") -> "DataFrame":
-        """The archive's rows, as `rows` gives those of a day. The log's days have none of them."""
+    def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
+        """The rows of the older history, as `rows` gives those of a day. The log's days have none of them."""
 
     @abstractmethod
     def standard(self, rows: "DataFrame") -> "DataFrame":
@@ -98,7 +98,7 @@ def header_of(path: Path) -> list[str]:
     """
     opener = gzip.open if path.name.endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as stream:  # a spreadsheet's file may begin with a mark
+        with opener(path, "rt", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
             line = stream.readline()
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise LongreelError(f"{path} cannot be read as CSV: {error}") from error
@@ -117,8 +117,8 @@ def require_distinct(path: Path, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def damage_named(files: Iterable[Path]) -> Iterator[None]:
-    """Where a block that has Spark read these files fails, see whether one of them is damaged, and say which.
+def name_damaged_file(files: Iterable[Path]) -> Iterator[None]:
+    """Name the damaged file, if there is one, when a block that has Spark read these files fails.
 
     Raises:
         LongreelError: a file cannot be read to its end.

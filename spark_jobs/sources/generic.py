@@ -1,4 +1,4 @@
-"""A log of one's own, in the layout that docs/generic-log.md describes: which files a day has."""
+"""The generic source: a log in the layout that docs/generic-log.md describes."""
 
 from datetime import date
 from pathlib import Path
@@ -53,7 +53,7 @@ WIDER = {  # see `_as_read`
 
 class GenericSource(Source):
     """A folder with `date=YYYY-MM-DD/` folders of Parquet or CSV files, and perhaps a user table and a folder
-    `history/` with an archive of older events. Where a `ready_file` is named, a day's folder counts once it has it."""
+    `history/` with older history. With a `ready_file`, a day has arrived once its folder holds that file."""
 
     hashes_text_ids = True
 
@@ -62,10 +62,10 @@ class GenericSource(Source):
         if not root.is_dir():
             raise LongreelError(f"{root} is not a folder; expected one with date=YYYY-MM-DD folders")
         folders = {_day_of(path): path for path in sorted(root.glob("date=*")) if path.is_dir()}
-        if not folders and not (self.archive_files() or self._user_files()):
-            found = ", ".join(sorted(path.name for path in root.iterdir())[:5])
+        if not folders and not (self.bootstrap_files() or self._user_files()):
+            names = ", ".join(sorted(path.name for path in root.iterdir())[:5])
             raise LongreelError(
-                f"no date=YYYY-MM-DD folder in {root}, but {found}; docs/generic-log.md describes the layout: put the "
+                f"no date=YYYY-MM-DD folder in {root}, but {names}; docs/generic-log.md describes the layout: put the "
                 "log into it, or correct [source] log"
             )
         self._days = {day: path for day, path in folders.items() if not ready_file or (path / ready_file).is_file()}
@@ -83,12 +83,12 @@ class GenericSource(Source):
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         return self._rows(spark, self._files(day))
 
-    def archive_files(self) -> list[Path]:
+    def bootstrap_files(self) -> list[Path]:
         folder = self.root / "history"
         return _data_files(folder) if folder.is_dir() else []
 
-    def archive_rows(self, spark: "SparkSession") -> "DataFrame":
-        return self._rows(spark, self.archive_files())
+    def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
+        return self._rows(spark, self.bootstrap_files())
 
     def _rows(self, spark: "SparkSession", files: list[Path]) -> "DataFrame":
         from pyspark.sql import functions as F
@@ -110,11 +110,11 @@ class GenericSource(Source):
     def standard(self, rows: "DataFrame") -> "DataFrame":
         from pyspark.sql import functions as F
 
-        have = rows.schema["row"].dataType.fieldNames()  # type: ignore[attr-defined]
+        raw_columns = rows.schema["row"].dataType.fieldNames()  # type: ignore[attr-defined]
         return rows.select(
             "*",
             *(
-                (F.col(f"row.{name}") if name in have else F.lit(None)).cast("string").alias(name)
+                (F.col(f"row.{name}") if name in raw_columns else F.lit(None)).cast("string").alias(name)
                 for name in RAW_COLUMNS
             ),
         )
@@ -133,9 +133,9 @@ class GenericSource(Source):
         return _data_files(self._days[day])
 
     def _user_files(self) -> list[Path]:
-        there = sorted(self.root.glob("users.*"))
-        _refuse(self.root, [p.name for p in there if _is_overlooked(p)])
-        files = [p for p in there if _is_data(p)]
+        candidates = sorted(self.root.glob("users.*"))
+        _refuse_unread(self.root, [p.name for p in candidates if _has_unread_rows(p)])
+        files = [p for p in candidates if _is_data(p)]
         if len(files) > 1:
             raise LongreelError(f"expected one user table in {self.root}, found {', '.join(p.name for p in files)}")
         for path in files:
@@ -144,16 +144,16 @@ class GenericSource(Source):
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """A folder's data files, checked for the required columns; hidden files are not data, nor are notes beside data.
+    """A folder's data files, checked for the required columns. Hidden files and notes beside data are left out.
 
     Raises:
-        LongreelError: a file has not the columns; or there are folders, files that look like data in another form, or
-            other files alone, where rows would be lost.
+        LongreelError: a file lacks a column; or the folder holds folders, data files of an unsupported format, or only
+            files that are no data: rows would be lost.
     """
-    there = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
-    files = [p for p in there if _is_data(p) and not p.is_dir()]
-    lost = [p.name for p in there if p.is_dir() or _is_overlooked(p)]
-    _refuse(folder, lost or ([] if files else [p.name for p in there]))
+    visible = [p for p in sorted(folder.iterdir()) if not p.name.startswith((".", "_"))]
+    files = [p for p in visible if _is_data(p) and not p.is_dir()]
+    unread = [p.name for p in visible if p.is_dir() or _has_unread_rows(p)]
+    _refuse_unread(folder, unread or ([] if files else [p.name for p in visible]))
     for path in files:
         require_columns(path, columns_of(path), REQUIRED)
     return files
@@ -163,18 +163,17 @@ def _is_data(path: Path) -> bool:
     return path.name.endswith((".parquet", *CSV_SUFFIXES))
 
 
-def _is_overlooked(path: Path) -> bool:
-    """Whether a name is that of rows that nobody reads, be they packed (.csv.zst) or shouted (.CSV); a checksum is
-    none."""
+def _has_unread_rows(path: Path) -> bool:
+    """Whether a name is that of a data file that we cannot read (.csv.zst, .jsonl, .CSV); checksums are not."""
     suffixes = {suffix.lower() for suffix in path.suffixes}
     return not _is_data(path) and bool(suffixes & ROWS) and not suffixes & CHECKSUMS
 
 
-def _refuse(folder: Path, lost: list[str]) -> None:
-    """Raises where rows would be lost."""
-    if lost:
+def _refuse_unread(folder: Path, unread: list[str]) -> None:
+    """Raises LongreelError where rows would be lost."""
+    if unread:
         raise LongreelError(
-            f"{folder} holds {', '.join(lost[:3])}; expected .parquet, .csv or .csv.gz files in the folder itself"
+            f"{folder} holds {', '.join(unread[:3])}; expected .parquet, .csv or .csv.gz files in the folder itself"
         )
 
 
@@ -213,8 +212,8 @@ def _read(spark: "SparkSession", files: list[Path]) -> "DataFrame":
 
 
 def _read_parquet(spark: "SparkSession", files: list[Path]) -> "DataFrame":
-    """Parquet files whose columns may differ. The footers are read here, which spares Spark a job. A fraction that is
-    not a number (NaN), as some writers spell a missing value, is one."""
+    """Parquet files whose columns may differ. The footers are read here, which spares Spark a job. NaN, as
+    some writers spell a missing value, becomes null."""
     from pyspark.sql import functions as F
 
     try:
@@ -252,21 +251,21 @@ def _spark_schema(schema: pa.Schema, folder: Path) -> "StructType":
     columns = StructType()
     for field in schema:
         try:
-            is_known = field.name not in RAW_COLUMNS or any(is_kind(field.type) for is_kind in VALUES)
-            found = from_arrow_schema(pa.schema([field.with_type(_as_read(field.type))])).fields
+            is_readable = field.name not in RAW_COLUMNS or any(is_kind(field.type) for is_kind in VALUES)
+            fields = from_arrow_schema(pa.schema([field.with_type(_as_read(field.type))])).fields
         except PySparkTypeError:
-            is_known = False
-        if not is_known:
+            is_readable = False
+        if not is_readable:
             raise LongreelError(
                 f"column {field.name} of the Parquet files in {folder} is of type {field.type}; expected numbers or "
                 "text, and milliseconds for times"
             )
-        columns.add(found[0])
+        columns.add(fields[0])
     return columns
 
 
 def _as_read(kind: pa.DataType) -> pa.DataType:
-    """The type that Spark is to read a column as; what it has no type for, as the numbers that are stored."""
+    """The type that Spark reads a column as; the stored integers, where Spark has no such type."""
     if pa.types.is_time64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "ns"):
         return pa.int64()
     return pa.int32() if pa.types.is_time32(kind) else WIDER.get(kind, kind)

@@ -1,9 +1,9 @@
-"""KuaiRand's published files, Pure, 1K and 27K alike: what each day's rows are, and which column means what.
+"""The KuaiRand source: the published files of Pure, 1K and 27K, their days and columns.
 
 A row's log day is the published `date` column, which for about 1 % of Pure is not the day of its time stamp. The log
 must have every day from its first to its last; one without rows is an empty day. Lines that have no readable `date`,
-or do not fit the header, belong to the log's first day, where ingest quarantines them. Files log_history*.csv are an
-archive of older events and no part of the log's days.
+or do not fit the header, belong to the log's first day, where ingest quarantines them. Files log_history*.csv are
+older history and not part of the log's days.
 """
 
 from datetime import date, datetime, timedelta
@@ -67,26 +67,26 @@ class KuaiRandSource(Source):
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self.archives = find_csv(root, "log_history")
-        self.logs = [path for path in find_csv(root, "log_") if path not in self.archives]
+        self.older_logs = find_csv(root, "log_history")
+        self.logs = [path for path in find_csv(root, "log_") if path not in self.older_logs]
         self.videos = find_csv(root, "video_features_basic")
-        self.people = find_csv(root, "user_features")
+        self.user_files = find_csv(root, "user_features")
         if not self.logs:
             raise LongreelError(f"no log_*.csv or log_*.csv.gz in {root}; expected KuaiRand's data folder")
-        for path in (*self.logs, *self.archives):
+        for path in (*self.logs, *self.older_logs):
             require_columns(path, header_of(path), ("date", *COLUMNS.values()))
         for path in self.videos:
             require_columns(path, header_of(path), VIDEO_COLUMNS)
-        for path in self.people:
+        for path in self.user_files:
             require_columns(path, header_of(path), ("user_id", *USER_FEATURES))
 
     @cached_property
     def _span(self) -> tuple[date, date]:
         """First and last day of the log."""
-        found: set[str] = set()
+        texts: set[str] = set()
         for path in self.logs:
-            found.update(_dates_in(path))
-        days = sorted(day for text in found if (day := _parse(text)) is not None)
+            texts.update(_dates_in(path))
+        days = sorted(day for text in texts if (day := _parse(text)) is not None)
         if not days:
             raise LongreelError(f"no readable date (YYYYMMDD) in the logs of {self.root}")
         return days[0], days[-1]
@@ -101,7 +101,7 @@ class KuaiRandSource(Source):
 
     def files(self, day: date) -> list[Path]:
         # Files hold many days, so a new file makes every day be read again; the same rows then publish nothing new.
-        return [*self.logs, *self.videos, *self.people]
+        return [*self.logs, *self.videos, *self.user_files]
 
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         from pyspark.sql import functions as F
@@ -114,11 +114,11 @@ class KuaiRandSource(Source):
             unreadable = F.lit(None).cast("string")
         return _as_rows(read_csv(spark, self.logs).where(of_day), unreadable)
 
-    def archive_files(self) -> list[Path]:
-        return [*self.archives, *self.videos] if self.archives else []
+    def bootstrap_files(self) -> list[Path]:
+        return [*self.older_logs, *self.videos] if self.older_logs else []
 
-    def archive_rows(self, spark: "SparkSession") -> "DataFrame":
-        return _as_rows(read_csv(spark, self.archives), _unreadable())
+    def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
+        return _as_rows(read_csv(spark, self.older_logs), _unreadable())
 
     def standard(self, rows: "DataFrame") -> "DataFrame":
         from pyspark.sql import functions as F
@@ -127,22 +127,23 @@ class KuaiRandSource(Source):
         mapped = {ours: F.col(f"row.{theirs}") for ours, theirs in COLUMNS.items()}
         if "request_id" in fields:
             mapped["request_id"] = F.col("row.request_id")
-        known = rows.select("*", *(column.alias(name) for name, column in mapped.items()))
+        standard = rows.select("*", *(column.alias(name) for name, column in mapped.items()))
         if self.videos:
             videos = read_csv(rows.sparkSession, self.videos).select(
                 F.col("video_id").alias("item_id"),
                 "author_id",
                 F.split_part("tag", F.lit(","), F.lit(1)).alias("tag"),  # "12,65": the first is the main one
             )
-            one_each = videos.groupBy("item_id").agg(F.min(F.struct("author_id", "tag")).alias("video"))
-            known = known.join(one_each, "item_id", "left").select("*", "video.author_id", "video.tag").drop("video")
-        missing = [name for name in RAW_COLUMNS if name not in known.columns]
-        return known.select("*", *(F.lit(None).cast("string").alias(name) for name in missing))
+            distinct = videos.groupBy("item_id").agg(F.min(F.struct("author_id", "tag")).alias("video"))
+            standard = standard.join(distinct, "item_id", "left")
+            standard = standard.select("*", "video.author_id", "video.tag").drop("video")
+        missing = [name for name in RAW_COLUMNS if name not in standard.columns]
+        return standard.select("*", *(F.lit(None).cast("string").alias(name) for name in missing))
 
     def users(self, spark: "SparkSession") -> tuple[list[str], "DataFrame | None"]:
-        if not self.people:
+        if not self.user_files:
             return [], None
-        return list(USER_FEATURES), read_csv(spark, self.people).select("user_id", *USER_FEATURES)
+        return list(USER_FEATURES), read_csv(spark, self.user_files).select("user_id", *USER_FEATURES)
 
 
 def _unreadable() -> "Column":
@@ -176,7 +177,7 @@ def _parse(text: str) -> date | None:
 
 def _dates_in(path: Path) -> list[str]:
     """The different texts in the `date` column."""
-    found: set[str] = set()
+    texts: set[str] = set()
     try:
         reader = pacsv.open_csv(
             path,
@@ -184,7 +185,7 @@ def _dates_in(path: Path) -> list[str]:
             convert_options=pacsv.ConvertOptions(include_columns=["date"], column_types={"date": pa.string()}),
         )
         for batch in reader:
-            found.update(text for text in pc.unique(batch.column(0)).to_pylist() if text)
+            texts.update(text for text in pc.unique(batch.column(0)).to_pylist() if text)
     except (pa.ArrowInvalid, OSError) as error:
         raise LongreelError(f"{path} cannot be read to its end: {error}; fetch the file again") from error
-    return sorted(found)
+    return sorted(texts)

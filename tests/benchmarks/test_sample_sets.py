@@ -11,7 +11,7 @@ import pytest
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.oracle import ceiling, day_rows, truth_of
 from benchmarks.extrapolation.sample_sets import Sets, events_of, from_home, from_world
-from benchmarks.samples.logs import new_home, publish, publish_archive
+from benchmarks.samples.logs import new_home, publish, publish_bootstrap
 from longreel.contracts.actions import ACTIONS, action_mask
 from longreel.contracts.jagged import ranges
 from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
@@ -19,7 +19,7 @@ from longreel.model.data.samples import SampleRows
 from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
 from longreel.spark_jobs.simulated_day import simulate_day
 from longreel.spark_jobs.simulated_world import WorldSettings, make_world
-from longreel.spark_jobs.user_histories import Timeline
+from longreel.spark_jobs.user_histories import UserHistories
 
 FIRST = date(2026, 1, 5)
 WORLD = WorldSettings(users=25, items=300, activity=40, interests=20)
@@ -48,17 +48,17 @@ def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: 
     days = [FIRST + timedelta(days=n) for n in range(6)]
     seen = {day: simulate_day(world, day) for day in days}
     tables = {day: events_of(world, each, np.arange(len(each.user))) for day, each in seen.items()}
-    timeline, mask = Timeline(newest), action_mask(["click"])
+    histories, mask = UserHistories(newest), action_mask(["click"])
     if with_archive:
         archived = tables.pop(days[0])
-        publish_archive(home, days[0], archived)
-        add_day(timeline, DayEvents.of(archived), sum(ACTIONS.values()))
+        publish_bootstrap(home, days[0], archived)
+        add_day(histories, DayEvents.of(archived), sum(ACTIONS.values()))
         days = days[1:]
     daily: dict[tuple[int, int], tuple[object, ...]] = {}
     nobody = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0)), unknown=np.zeros(0, np.int64))
     for day in days:
         publish(home, day, tables[day])
-        made = sample_tables(DayEvents.of(tables[day]), timeline, nobody, home.config.samples, mask)
+        made = sample_tables(DayEvents.of(tables[day]), histories, nobody, home.config.samples, mask)
         daily |= described(SampleRows.from_arrow(pa.concat_tables(made)), newest)
     sets = from_home(home, tmp_path / "set", split=days[-2])
     assert (sets.train, sets.test) == (days[-3], days[-1])

@@ -49,20 +49,20 @@ def publish_other(home: Home, dataset: str, day: date, digest: str, inputs: dict
 def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The base is not read, and the next build removes it; an imported archive cannot be made again by a build."""
+    """The snapshot is not read, and the next build removes it; a build cannot make a bootstrap snapshot."""
     home, day = make_home(0), date(2026, 1, 1)
     publish_other(home, "events", day, "e1", {})
     publish_other(home, "history", day, "h1", {f"events/{day}": "e1"})
     publish_other(home, "events", day, "e2", {})
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 0
-    assert f"superseded: history base {day}, which is not read; the next build removes it" in capsys.readouterr().out
+    assert f"superseded: history snapshot {day}, which is not read; the next build removes it" in capsys.readouterr().out
     publish_other(home, "samples", day, "s1", {f"events/{day}": "e1"})
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
     assert f"stale samples {day}: events/{day} was e1, is e2" in capsys.readouterr().out
     publish_other(home, "samples", day, "s1", {f"events/{day}": "e2"})
     publish_other(home, "history", day, "h1", {"raw": "r"})
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
-    assert f"stale imported archive through {day}" in capsys.readouterr().out
+    assert f"stale bootstrap snapshot through {day}" in capsys.readouterr().out
 
 
 def test_orphaned_builds_are_counted_and_need_no_action(

@@ -29,7 +29,7 @@ def test_presets_are_valid(name: str) -> None:
         ("[training]\ntable_optimizer = 'sgd'", "table_optimizer expected one of rowwise_adagrad, adamw, got 'sgd'"),
         ("[training]\ncompile = true", "compile expected one of auto, on, off, got True"),
         ("[samples]\nrequest_rule = 'day'", "request_rule expected one of auto, request_id, delivery_time, gap"),
-        ("[source]\nbehaviour = ['tap']", "unknown action 'tap'"),
+        ("[source]\nhistory_actions = ['tap']", "unknown action 'tap'"),
         ("tasks = ['buy']", "'buy' is not a label"),
         ("[source]\nmax_lateness_hours = -1", "expected 0 or a number of hours"),
         ("[source]\nmax_lateness_hours = inf", "expected 0 or a number of hours"),

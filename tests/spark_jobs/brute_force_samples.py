@@ -1,4 +1,4 @@
-"""The samples of a log day in a few lines of plain Python: the slow twin of spark_jobs/samples.py."""
+"""The samples of a log day in a few lines of plain Python: the reference of spark_jobs/samples.py."""
 
 from collections import defaultdict
 from typing import Any

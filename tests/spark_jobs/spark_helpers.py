@@ -31,7 +31,7 @@ tasks = ["click", "like"]
 kind = "{kind}"
 log = "{log}"
 utc_offset_hours = {offset}
-behaviour = ["click"]
+history_actions = ["click"]
 max_quarantined_share = {share}
 
 [samples]

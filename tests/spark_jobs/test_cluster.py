@@ -140,7 +140,7 @@ def test_a_cluster_gives_the_digests_of_local_mode(spark: Any, cluster: tuple[st
     assert digests(local) == digests(remote)
     ran = [each["name"] for each in state_of(page)["completedapps"] if each["cores"] == 2]
     assert sorted(ran) == sorted(f"longreel {step}" for step, *_ in steps)
-    assert len(digests(local)) == 3 * len(DAYS) + 2  # and one day's samples on a base
+    assert len(digests(local)) == 3 * len(DAYS) + 2  # and one day's samples on a snapshot
 
 
 def test_workers_run_the_code_that_the_driver_ships(cluster: tuple[str, int], tmp_path: Path) -> None:

@@ -28,10 +28,10 @@ def verdicts(counts: dict[str, int], past: list[dict[str, int]], **more: Any) ->
     manifests = [
         Manifest(dataset="events", date="", digest="", rows=each["events"], files=(), counts=each) for each in past
     ]
-    facts, checks = event_drift(POLICY, DAY, counts, more.pop("new_item_events", None), manifests, **more)
+    stats, checks = event_drift(POLICY, DAY, counts, more.pop("new_item_events", None), manifests, **more)
     failed = {}
     for check in checks:  # the check that warns comes first
-        if not (check.low or 0) <= facts[check.column] <= check.high:  # type: ignore[operator]
+        if not (check.low or 0) <= stats[check.column] <= check.high:  # type: ignore[operator]
             failed[check.column] = check.level
     return failed
 
@@ -63,7 +63,7 @@ def test_levels_follow_the_ratio(today: dict[str, int], failed: dict[str, str]) 
     assert verdicts(today, [counts_of()] * 7, accepted=True) == stops_accepted
 
 
-def test_what_could_be_chance_is_let_pass() -> None:
+def test_a_deviation_within_chance_passes() -> None:
     small = [counts_of(events=50, users=20)] * 7
     assert verdicts(counts_of(events=50, users=20, like=0.12), small) == {}  # 6 likes where 1 is usual
     assert verdicts(counts_of(events=25, users=10), small) == {}
@@ -71,7 +71,7 @@ def test_what_could_be_chance_is_let_pass() -> None:
     assert verdicts(counts_of(events=50, users=20, like=0.5), small) == {"like_rate": "stop"}
 
 
-def test_what_strays_from_day_to_day_anyway_is_let_pass() -> None:
+def test_a_measure_that_varies_from_day_to_day_passes() -> None:
     rates = (0.5, 2.0, 0.8, 1.5, 0.6, 1.3, 1.0)  # a log of few users, where one of them makes a day
     restless = [counts_of(like=0.02 * rate) for rate in rates]
     assert verdicts(counts_of(like=0.05), restless) == {}
@@ -86,7 +86,7 @@ def test_a_label_that_was_never_there_only_warns() -> None:
     assert verdicts(counts_of(action_hate=0), past) == {}
 
 
-def test_few_trailing_days_and_days_without_the_counts_judge_nothing() -> None:
+def test_few_trailing_days_and_days_without_the_counts_check_nothing() -> None:
     wild = counts_of(events=90_000, like=0.2)
     assert verdicts(wild, [counts_of()] * 2) == {}
     old = {name: value for name, value in counts_of().items() if name != "action_like"}
@@ -147,7 +147,7 @@ def raw_day(number: int, events: int = 4_000, first_item: int = 0, like: float =
 
 @pytest.fixture(scope="module")
 def ordinary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A home with three ordinary days before TODAY, where two suffice to judge by."""
+    """A home with three ordinary days before TODAY, where two suffice to compare with."""
     folder = tmp_path_factory.mktemp("home")
     (folder / "longreel.toml").write_text('[source]\nkind = "generic"\nlog = "raw"\n[drift]\nmin_days = 2\n')
     home = Home(folder)
@@ -235,7 +235,7 @@ def test_an_accepted_day_is_published_as_it_would_be_without_days_before_it(
     assert (first.digest, first.counts) == (manifest.digest, manifest.counts)
 
 
-def test_a_past_day_is_judged_by_the_days_before_it_again(ordinary: Home) -> None:
+def test_a_past_day_is_compared_with_the_days_before_it_again(ordinary: Home) -> None:
     past = TODAY - timedelta(days=1)
     before = ordinary.lake.require("events", past)
     for number in range(1, 4):

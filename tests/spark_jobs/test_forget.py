@@ -21,7 +21,7 @@ from longreel.lake.erasure import erasure_requests, suppression_list
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
 from longreel.lake.table import Lake, PartitionWriter
-from longreel.spark_jobs.republish import user_ids
+from longreel.spark_jobs.erasure_manifests import parse_user_ids
 from longreel.spark_jobs.sources.generic import GenericSource
 
 DAYS = [DAY + timedelta(days=number) for number in range(4)]
@@ -32,12 +32,16 @@ ANNA, SEVEN = "anna", "7"
 SETTINGS = {"compact_every_days": 2, "max_history": 4}
 OTHERS = ("ben", "8", "9.0")
 AS_BUILT = ("quality", "warnings", "new_item_events")
-OWN_COUNTS = ("input_rows", "exact_repeats", "suppressed")  # a log without the users has other rows, and fewer repeats
+OWN_COUNTS = (
+    "input_rows",
+    "exact_duplicates",
+    "suppressed",
+)  # a log without the users has other rows, and fewer duplicates
 
 
 def random_log(seed: int) -> dict[str, list[Row]]:
-    """Raw rows of an archive and four days, as text: repeats, late and refused rows of everybody; SEVEN alone on a day,
-    ANNA absent from one."""
+    """Raw rows of older history and four days, as text, with duplicate, late and rejected rows of every user; SEVEN is
+    alone on a day, ANNA absent from one."""
     rng, log = random.Random(seed), {}
     for number, name in enumerate(["history", *map(str, DAYS)], -1):
         rows = []
@@ -90,13 +94,14 @@ def summary(home: Any) -> dict[str, Any]:
     return found
 
 
-def shown_bases(found: dict[str, Any]) -> dict[str, Any]:
-    """Without the archive's account of events that its base did not keep: whose they were cannot be told from it."""
-    archive = f"history/{THROUGH}"
-    about = {f"quarantine/{THROUGH}", archive}
-    kept = ("users", "history_events", "longest", "max_history", "quarantined")
+def without_bootstrap_counts(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the counts of events that the bootstrap snapshot did not keep: their users are unknown."""
+    bootstrap = {f"quarantine/{THROUGH}", f"history/{THROUGH}"}
+    kept = ("users", "history_events", "longest_history", "max_history", "quarantined")
     short = {
-        name: (*v[:2], {k: v[2][k] for k in kept if k in v[2]}, *v[3:]) for name, v in found.items() if name in about
+        name: (*v[:2], {k: v[2][k] for k in kept if k in v[2]}, *v[3:])
+        for name, v in found.items()
+        if name in bootstrap
     }
     return found | short
 
@@ -128,7 +133,7 @@ def built(original: Home, tmp_path: Path) -> tuple[Home, dict[str, list[Row]]]:
 
 def assert_gone(home: Any, spark: Any, texts: tuple[str, ...]) -> None:
     """No file in the lake has a row of theirs, published or not, and nothing is stale."""
-    ids = set(user_ids(spark, GenericSource, texts))
+    ids = set(parse_user_ids(spark, GenericSource, texts))
     for path in (home.path / "lake").rglob("*.parquet"):
         table = pq.read_table(path, partitioning=None)
         if "user_id" in table.column_names:
@@ -154,14 +159,14 @@ def test_the_lake_is_that_of_a_log_without_the_users(
     other = make_home("never", **SETTINGS)
     write(other, without(log, users))
     build(other)
-    assert shown_bases(summary(home)) == shown_bases(summary(other))
+    assert without_bootstrap_counts(summary(home)) == without_bootstrap_counts(summary(other))
     for dataset in ("events", "samples"):
         for day in DAYS:
             assert sorted(map(str, published(home, dataset, day))) == sorted(map(str, published(other, dataset, day)))
     for day in DAYS:
         for dataset in ("events", "quarantine"):
             counts = home.lake.require(dataset, day).counts
-            account = (counts[name] for name in ("events", "quarantined", "exact_repeats", "suppressed"))
+            account = (counts[name] for name in ("events", "quarantined", "exact_duplicates", "suppressed"))
             assert counts["input_rows"] == len(log[str(day)]) == sum(account)
 
     # The same raw days again: unchanged, and by force the very same partitions.
@@ -179,7 +184,7 @@ def test_the_lake_is_that_of_a_log_without_the_users(
 
 
 def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once: Home) -> None:
-    ids = dict(zip(OTHERS, user_ids(spark, GenericSource, OTHERS), strict=True))
+    ids = dict(zip(OTHERS, parse_user_ids(spark, GenericSource, OTHERS), strict=True))
     log, past = without(random_log(1), (ANNA, SEVEN)), []
     for name in ("history", *map(str, DAYS)):
         distinct = {json.dumps(each): each for each in log[name] if int(each["play_ms"]) >= 0}.values()
@@ -224,10 +229,10 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
     write_raw(home, DAYS[0], [*log[str(DAYS[0])], {k: str(v) for k, v in row(ANNA, 77).items()}])  # a corrected day
     capsys.readouterr()
     assert longreel(home, "data ingest", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
-    assert "7 rows = 3 events + 0 quarantined + 0 repeats + 4 suppressed" in capsys.readouterr().out
+    assert "7 rows = 3 events + 0 quarantined + 0 exact duplicates + 4 suppressed" in capsys.readouterr().out
     assert longreel(home, "data build-samples", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
     assert_gone(home, spark, (ANNA,))
-    # A lake that begins with the tombstone: the archive is imported without the user too.
+    # The older history is imported without the user too.
     suppressed = suppression_list(home.lake.storage)
     assert suppressed is not None
     assert len(suppressed.users) == 1
@@ -236,19 +241,19 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
     assert counts["suppressed"] == len({json.dumps(each) for each in log["history"] if each["user_id"] == ANNA})
 
 
-def test_who_is_absent_or_forgotten_already_is_said(spark: Any, built: Any, capsys: Any) -> None:
+def test_absent_and_already_erased_users_are_reported(spark: Any, built: Any, capsys: Any) -> None:
     home, _ = built
     before = contents(home.path / "lake")
     assert longreel(home, "data forget", "--user", "nobody") == 3
-    assert "user 1 of 1: nothing of theirs is in the lake" in capsys.readouterr().out
+    assert "user 1 of 1: the lake has no rows of this user" in capsys.readouterr().out
     assert {name: data for name, data in contents(home.path / "lake").items() if name in before} == before
     assert longreel(home, "data forget", "--user", ANNA, "--user", "nobody", "--user", "stranger") == 3
     assert "user 3 of 3" in (said := capsys.readouterr().out)
     assert "user 1 of 3" not in said
-    assert "user 2 of 3" not in said  # forgotten before
+    assert "user 2 of 3" not in said  # erased before
     before = contents(home.path / "lake")
     assert longreel(home, "data forget", "--user", ANNA) == 0
-    assert "forgotten already" in capsys.readouterr().out
+    assert "erased already" in capsys.readouterr().out
     assert contents(home.path / "lake") == before
     assert longreel(home, "data forget", "--user", " ") == 2
     assert "no user id of this source" in capsys.readouterr().err
@@ -276,7 +281,7 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
             assert home.lake.read(manifest).num_rows == manifest.rows
     capsys.readouterr()
     assert longreel(home, "data forget", "--user", SEVEN, "--user", ANNA) == 0
-    assert "going on with what was begun" in capsys.readouterr().out
+    assert "resuming the request of" in capsys.readouterr().out
     assert_gone(home, spark, (ANNA, SEVEN))
     (record,) = erasure_requests(home.lake.storage)
     assert summary(home) == summary(at_once)
@@ -299,7 +304,7 @@ def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) 
     assert_gone(home, spark, (ANNA, SEVEN))
 
 
-def test_a_build_that_was_begun_before_is_not_published(spark: Any, built: Any) -> None:
+def test_a_build_that_was_begun_before_is_not_committed(spark: Any, built: Any) -> None:
     home, _ = built
     lake: Lake = home.lake
     day: date = DAYS[0]

@@ -1,4 +1,4 @@
-"""Bases, deltas and gaps: where history comes from never changes what a day's samples are."""
+"""Snapshots, increments and gaps: samples do not depend on where history is read from."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,16 +18,18 @@ def publish_log(home: Any) -> None:
         publish_events(home, day, [row for row in rows if (row["user_id"] + number) % 3])
 
 
-def test_any_base_gives_the_same_samples_and_a_rebuild_changes_nothing(spark: Any, make_home: Any, capsys: Any) -> None:
+def test_any_snapshot_gives_the_same_samples_and_a_rebuild_changes_nothing(
+    spark: Any, make_home: Any, capsys: Any
+) -> None:
     digests = []
-    for name, every, bases in (("one-job", 100, []), ("one-job-on-a-base", 2, DAYS[1:2]), ("daily", 2, DAYS[1:4:2])):
+    for name, every, snapshots in (("one-job", 100, []), ("on-a-snapshot", 2, DAYS[1:2]), ("daily", 2, DAYS[1:4:2])):
         home = make_home(name, compact_every_days=every, max_history=5)
         publish_log(home)
         days = [(day, day) for day in DAYS[2:]] if name == "daily" else [(DAYS[2], DAYS[4])]
         for start, end in days:
             assert longreel(home, "data build-samples", "--start", str(start), "--end", str(end)) == 0
         digests.append([home.lake.require("samples", day).digest for day in DAYS[2:]])
-        assert list(home.lake.days("history")) == bases
+        assert list(home.lake.days("history")) == snapshots
         assert max(len(row["history_item_id"]) for row in published(home, "samples", DAYS[4])) > 5
     assert digests[0] == digests[1] == digests[2]
 
@@ -39,7 +41,7 @@ def test_any_base_gives_the_same_samples_and_a_rebuild_changes_nothing(spark: An
     assert contents(home.path / "lake") == before
 
 
-def test_a_base_made_from_events_that_changed_is_not_used(spark: Any, make_home: Any) -> None:
+def test_a_snapshot_of_events_that_changed_is_not_used(spark: Any, make_home: Any) -> None:
     home = make_home(compact_every_days=2)
     publish_log(home)
     assert longreel(home, "data build-samples", "--date", str(DAYS[2])) == 0

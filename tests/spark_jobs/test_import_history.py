@@ -1,4 +1,4 @@
-"""An archive of older events as the first base: samples are those of a log that always had its rows."""
+"""Older history as the bootstrap snapshot: samples are those of a log that always had its rows."""
 
 import gzip
 import json
@@ -18,14 +18,14 @@ DAY_MS = 86_400_000
 FAR_BACK_MS = 3_000 * DAY_MS
 
 
-def write_archive(home: Any, rows: list[Row]) -> None:
+def write_bootstrap(home: Any, rows: list[Row]) -> None:
     folder = home.path / "raw" / "history"
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / "old.parquet")
 
 
 def random_rows(rng: random.Random, times: list[int], count: int) -> list[Row]:
-    """Few users, items and times: ties everywhere, some rows equal in every column, some no behaviour."""
+    """Few users, items and times: ties everywhere, some rows equal in every column, some no history event."""
     return [
         row(
             rng.randint(1, 4),
@@ -49,44 +49,47 @@ def events_of(rows: list[Row]) -> list[Row]:
 
 
 @pytest.mark.parametrize(("seed", "most"), [(1, 4), (2, 10_240)])
-def test_samples_on_an_archive_equal_plain_python(spark: Any, make_home: Any, seed: int, most: int) -> None:
+def test_samples_on_a_bootstrap_snapshot_equal_plain_python(spark: Any, make_home: Any, seed: int, most: int) -> None:
     home, rng = make_home(max_history=most, compact_every_days=2), random.Random(seed)
-    # The first day's log holds rows stamped before its midnight, at the very times of the archive's last ones.
+    # The first day's log holds rows stamped before its midnight, at the times of the last older ones.
     old = random_rows(rng, [-FAR_BACK_MS, -DAY_MS, -3, -2, -2, -1], 80)
     logs = [random_rows(rng, [n * DAY_MS + at for at in (-2, -1, 0, 1, 2)], 25) for n in range(len(DAYS))]
     late, nobody = row(item=99, at=0), row(item=99, at=-5) | {"user_id": None}
-    write_archive(home, [*old, late, nobody])
+    write_bootstrap(home, [*old, late, nobody])
     for day, rows in zip(DAYS, logs, strict=True):
         write_raw(home, day, rows)
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
 
-    base, archive = home.lake.require("history", THROUGH), events_of(old)
-    assert (base.counts["input_rows"], base.counts["events"]) == (82, len(archive))
-    assert base.counts["exact_repeats"] == 80 - len(archive) > 0
-    assert (base.counts["quarantined_future_time"], base.counts["quarantined_missing_user"]) == (1, 1)
-    assert base.counts["behaviours"] == sum(each["actions"] for each in archive)
-    refused = {each["reason"]: json.loads(each["row"])["item_id"] for each in published(home, "quarantine", THROUGH)}
-    assert refused == {"future_time": 99, "missing_user": 99}
+    snapshot, older = home.lake.require("history", THROUGH), events_of(old)
+    assert (snapshot.counts["input_rows"], snapshot.counts["events"]) == (82, len(older))
+    assert snapshot.counts["exact_duplicates"] == 80 - len(older) > 0
+    assert (snapshot.counts["quarantined_future_time"], snapshot.counts["quarantined_missing_user"]) == (1, 1)
+    assert snapshot.counts["history_events_read"] == sum(each["actions"] for each in older)
+    rejected = {each["reason"]: json.loads(each["row"])["item_id"] for each in published(home, "quarantine", THROUGH)}
+    assert rejected == {"future_time": 99, "missing_user": 99}
     assert list(home.lake.days("events")) == []
 
     words = ("--start", str(DAYS[0]), "--end", str(DAYS[-1]))
     assert longreel(home, "data ingest", *words) == 0
     for start, end in (DAYS[:2], DAYS[2:] * 2):
         assert longreel(home, "data build-samples", "--start", str(start), "--end", str(end)) == 0
-    assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]  # the archive, and the base compacted onto it
+    assert list(home.lake.days("history")) == [
+        THROUGH,
+        DAYS[1],
+    ]  # the bootstrap snapshot, and a compacted one
     for number, day in enumerate(DAYS):
-        earlier = archive + [each for rows in logs[:number] for each in events_of(rows)]
+        earlier = older + [each for rows in logs[:number] for each in events_of(rows)]
         expected = samples_of(earlier, events_of(logs[number]), max_history=most)
         found = [{k: v for k, v in r.items() if k != "user_features"} for r in published(home, "samples", day)]
         assert found == expected
-        assert home.lake.require("samples", day).inputs[f"history/{THROUGH}"] == base.digest
+        assert home.lake.require("samples", day).inputs[f"history/{THROUGH}"] == snapshot.digest
 
 
-def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_one(
+def test_corrected_older_history_reaches_samples_past_snapshots_compacted_from_the_old_one(
     spark: Any, make_home: Any, capsys: Any
 ) -> None:
     home, last = make_home(compact_every_days=2), str(DAYS[-1])
-    write_archive(home, [row(item=1, at=-9)])
+    write_bootstrap(home, [row(item=1, at=-9)])
     for number, day in enumerate(DAYS):
         write_raw(home, day, [row(item=10 + number, at=number * DAY_MS)])
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
@@ -94,11 +97,11 @@ def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_
     assert longreel(home, "data build-samples", "--date", last) == 0
     assert list(home.lake.days("history")) == [THROUGH, DAYS[1]]
     capsys.readouterr()
-    # Published days do not stand in the way of the same archive, corrected or not.
+    # Published days do not prevent another import of the older history, corrected or not.
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
     assert longreel(home, "data build-samples", "--date", last) == 0
     assert capsys.readouterr().out.count("unchanged") == 2
-    write_archive(home, [row(item=2, at=-9)])
+    write_bootstrap(home, [row(item=2, at=-9)])
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
     assert longreel(home, "data build-samples", "--date", last) == 0
     (sample,) = published(home, "samples", DAYS[-1])
@@ -107,8 +110,16 @@ def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_
     config = home.path / "longreel.toml"
     text = config.read_text()
     for old, new, said in (
-        ('behaviour = ["click"]', 'behaviour = ["like"]', "holds behaviour click, the settings ask for like"),
-        ("max_history = 10240", "max_history = 20480", "keeps 10,240 behaviours a user, max_history asks for 20,480"),
+        (
+            'history_actions = ["click"]',
+            'history_actions = ["like"]',
+            "its history actions are click, the settings ask for like",
+        ),
+        (
+            "max_history = 10240",
+            "max_history = 20480",
+            "it keeps 10,240 events a user, max_history asks for 20,480",
+        ),
     ):
         config.write_text(text.replace(old, new))
         assert longreel(home, "data build-samples", "--date", last) == 2
@@ -117,14 +128,14 @@ def test_a_corrected_archive_reaches_samples_past_the_bases_folded_from_the_old_
         assert f"longreel data import-history --through {THROUGH}" in message
 
 
-def test_what_an_archive_cannot_be_is_named(make_home: Any, spark: Any, capsys: Any) -> None:
+def test_what_older_history_cannot_be_is_named(make_home: Any, spark: Any, capsys: Any) -> None:
     home = make_home(share=0.4)
     write_raw(home, DAY, [row()])
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 2
     assert "expected a folder history/" in capsys.readouterr().err
-    write_archive(home, [row(item=1, at=-9), row(item=2, at=DAY_MS)])
+    write_bootstrap(home, [row(item=1, at=-9), row(item=2, at=DAY_MS)])
     assert longreel(home, "data import-history", "--through", str(DAY)) == 2
-    assert f"begins on {DAY}; an archive must end before" in capsys.readouterr().err
+    assert f"begins on {DAY}; older history must end before" in capsys.readouterr().err
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 4
     assert (
         "(1 future_time; times are milliseconds since 1970 UTC): expected 0 .. 0.4, got 0.5" in capsys.readouterr().err
@@ -132,20 +143,20 @@ def test_what_an_archive_cannot_be_is_named(make_home: Any, spark: Any, capsys: 
     assert list(home.lake.days("history")) == list(home.lake.days("quarantine")) == []
     assert not list((home.path / "lake").rglob("*.parquet"))
 
-    write_archive(home, [row(item=1, at=-9)])
+    write_bootstrap(home, [row(item=1, at=-9)])
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
     assert longreel(home, "data import-history", "--through", str(THROUGH - timedelta(days=1))) == 2
     assert f"imported through {THROUGH} already" in capsys.readouterr().err
     write_raw(home, THROUGH, [row(at=-5)])
     assert longreel(home, "data ingest", "--date", str(THROUGH)) == 2
-    assert "lies within the imported archive" in capsys.readouterr().err
+    assert "lies within the bootstrap snapshot" in capsys.readouterr().err
     write_raw(home, DAYS[1], [row(at=DAY_MS)])
     assert longreel(home, "data ingest", "--date", str(DAYS[1])) == 0
-    assert longreel(home, "data build-samples", "--date", str(DAYS[1])) == 3  # the day between base and build
+    assert longreel(home, "data build-samples", "--date", str(DAYS[1])) == 3  # the day between snapshot and build
     assert f"{DAY} is not published" in capsys.readouterr().err
 
 
-def test_kuairand_history_files_are_an_archive_and_no_log_days(spark: Any, make_home: Any) -> None:
+def test_kuairand_history_files_are_older_history_and_no_log_days(spark: Any, make_home: Any) -> None:
     home = make_home(kind="kuairand")
     raw = home.path / "raw"
     raw.mkdir()
@@ -162,7 +173,7 @@ def test_kuairand_history_files_are_an_archive_and_no_log_days(spark: Any, make_
         stream.write(line("2026", -2, 3) + line("20260302", 0, 4))
     (raw / "log_standard.csv").write_text(columns + line("20260302", 5, 6))
     (raw / "video_features_basic.csv").write_text("video_id,author_id,tag\n2,50,12\n")
-    assert longreel(home, "data ingest", "--date", str(THROUGH)) == 3  # a day of the archive is no day of the log
+    assert longreel(home, "data ingest", "--date", str(THROUGH)) == 3  # a day of the older history is no day of the log
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0
     counts = home.lake.require("history", THROUGH).counts
     assert (counts["quarantined_unreadable_date"], counts["quarantined_future_time"]) == (1, 1)

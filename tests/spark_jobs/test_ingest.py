@@ -46,7 +46,7 @@ def text_row(number: int, **changes: Any) -> dict[str, Any]:
     return {name: str(value) for name, value in base.items()} | changes
 
 
-def test_every_row_is_an_event_a_quarantined_row_or_an_exact_repeat(spark: Any, make_home: Any) -> None:
+def test_every_row_is_an_event_a_quarantined_row_or_an_exact_duplicate(spark: Any, make_home: Any) -> None:
     home = make_home()
     bad = [text_row(number, **changes) for number, changes in enumerate(BAD.values())]
     good = [text_row(50 + number, **changes) for number, changes in enumerate(KEPT)]
@@ -55,12 +55,12 @@ def test_every_row_is_an_event_a_quarantined_row_or_an_exact_repeat(spark: Any, 
 
     counts = home.lake.require("events", DAY).counts
     assert counts["input_rows"] == len(BAD) + len(KEPT) + 3
-    assert (counts["events"], counts["quarantined"], counts["exact_repeats"]) == (len(KEPT), len(BAD), 3)
+    assert (counts["events"], counts["quarantined"], counts["exact_duplicates"]) == (len(KEPT), len(BAD), 3)
     assert {name: counts[f"quarantined_{name}"] for name in BAD} == dict.fromkeys(BAD, 1)
-    refused = {each["reason"]: each for each in published(home, "quarantine", DAY)}
+    rejected = {each["reason"]: each for each in published(home, "quarantine", DAY)}
     for name, raw in zip(BAD, bad, strict=True):
-        assert json.loads(refused[name]["row"]) == raw
-        assert refused[name]["source_file"] == "log.parquet"
+        assert json.loads(rejected[name]["row"]) == raw
+        assert rejected[name]["source_file"] == "log.parquet"
     events = {each["item_id"]: each for each in published(home, "events", DAY)}
     assert events[152]["user_id"] not in (0, None)
     assert (events[152]["play_ms"], events[152]["actions"], events[152]["author_id"]) == (0, 1, -1)
@@ -131,7 +131,7 @@ def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any,
         (["--start", "2026-03-02", "--end", "2026-03-01"], 2, "before it starts"),
     ],
 )
-def test_wrong_days_are_refused(make_home: Any, capsys: Any, words: list[str], code: int, said: str) -> None:
+def test_wrong_days_are_rejected(make_home: Any, capsys: Any, words: list[str], code: int, said: str) -> None:
     home = make_home()
     write_raw(home, DAY, [row()])
     assert longreel(home, "data ingest", *words) == code
@@ -271,7 +271,7 @@ def wrong_folder(home: Home, log: Path) -> None:
     (log / "2026-03-01").mkdir(parents=True)
 
 
-def archive_only(home: Home, log: Path) -> None:
+def bootstrap_only(home: Home, log: Path) -> None:
     (log / "history").mkdir(parents=True)
     pq.write_table(pa.table({"user_id": [1], "item_id": [1], "time_ms": [1]}), log / "history" / "old.parquet")
 
@@ -301,7 +301,7 @@ def no_log_set(home: Home, log: Path) -> None:
         (no_log_set, 2, r"log is not set in .*longreel\.toml"),
     ],
 )
-def test_arrived_waits_for_what_may_come_and_refuses_what_is_wrong(
+def test_arrived_waits_for_a_missing_log_and_rejects_a_wrong_one(
     make_home: Any, capsys: Any, kind: str, make: Any, code: int, said: str
 ) -> None:
     home = make_home(kind=kind)
@@ -314,7 +314,7 @@ def test_arrived_waits_for_what_may_come_and_refuses_what_is_wrong(
     ("make", "code", "said"),
     [
         (other_day, 3, "not 2026-03-02"),
-        (archive_only, 3, "has no day yet, not 2026-03-02"),
+        (bootstrap_only, 3, "has no day yet, not 2026-03-02"),
         (a_file, 2, "is not a folder"),
         (other_spelling, 2, "date=20260302: expected a folder date=YYYY-MM-DD"),
     ],

@@ -1,4 +1,4 @@
-"""`build-samples --ingest-missing`: days may be built in any order, and a day that cannot be ingested is told of."""
+"""`build-samples --ingest-missing`: days may be built in any order, and a day that cannot be ingested is reported."""
 
 from datetime import timedelta
 from typing import Any
@@ -57,11 +57,13 @@ def test_newest_first_after_published_days_gives_what_oldest_first_gives_at_once
         assert sorted(home.lake.days("samples")) == [DAYS[1], *DAYS[number:]]
         assert stale_partitions(home.lake, ("samples",)) == []
     assert digests(home) == digests(expected)
-    assert list(home.lake.days("history"))  # the newest day was built on a base
+    assert list(home.lake.days("history"))  # the newest day was built on a snapshot
 
 
 @pytest.mark.slow
-def test_newest_first_with_nothing_before_leaves_stale_what_a_rebuild_then_mends(spark: Any, make_home: Any) -> None:
+def test_newest_first_with_nothing_before_leaves_stale_samples_that_a_rebuild_corrects(
+    spark: Any, make_home: Any
+) -> None:
     expected, home = oldest_first(with_log(make_home, "oldest-first"), 0, 2), with_log(make_home)
     for number in (2, 1, 0):
         assert build(home, number, "--ingest-missing") == 0
@@ -93,7 +95,7 @@ def test_a_range_is_ingested_too_and_what_is_published_is_left_as_it_is(
     assert "events" not in capsys.readouterr().out
 
 
-def test_a_raw_day_that_has_not_arrived_is_told_of_as_without_it_and_nothing_after_it_is_ingested(
+def test_a_raw_day_that_has_not_arrived_is_reported_and_nothing_after_it_is_ingested(
     spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = with_log(make_home, without=2)

@@ -59,7 +59,7 @@ def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) 
     counts = [home.lake.require("events", day).counts for day in days]
     assert [c["input_rows"] for c in counts] == [6, 1, 0, 1]
     assert [c["events"] for c in counts] == [2, 1, 0, 0]
-    assert counts[0]["exact_repeats"] == 1  # across files
+    assert counts[0]["exact_duplicates"] == 1  # across files
     assert (counts[0]["quarantined_unreadable_date"], counts[0]["quarantined_malformed_row"]) == (2, 1)
     assert counts[3]["quarantined_unparsable_user_id"] == 1
     assert {json.loads(r["row"])["date"] for r in published(home, "quarantine", DAY)} >= {"2022042", "20220231"}
@@ -118,7 +118,7 @@ def test_two_real_weeks_close_and_never_leak(spark: Any, make_home: Any) -> None
     words = ("--start", str(days[0]), "--end", str(days[-1]))
     assert longreel(home, "data ingest", *words) == 0
     assert longreel(home, "data build-samples", *words) == 0
-    total = {"input_rows": 0, "events": 0, "quarantined": 0, "exact_repeats": 0}
+    total = {"input_rows": 0, "events": 0, "quarantined": 0, "exact_duplicates": 0}
     for day in days:
         counts = home.lake.require("events", day).counts
         total = {name: total[name] + counts[name] for name in total}
@@ -127,4 +127,4 @@ def test_two_real_weeks_close_and_never_leak(spark: Any, make_home: Any) -> None
         assert leaks_and_misses(samples) == (0, 0)
         for dataset in ("events", "samples"):  # a holiday and its weekends are ordinary days
             assert "warnings" not in home.lake.require(dataset, day).details
-    assert total == {"input_rows": 228_329, "events": 222_869, "quarantined": 0, "exact_repeats": 5_460}
+    assert total == {"input_rows": 228_329, "events": 222_869, "quarantined": 0, "exact_duplicates": 5_460}

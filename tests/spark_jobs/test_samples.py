@@ -1,4 +1,4 @@
-"""Spark's samples against the plain-Python twin, on small random logs full of ties, late rows and crowded requests."""
+"""Spark's samples against the plain-Python reference, on small random logs full of ties, late rows, large requests."""
 
 import random
 from datetime import timedelta
@@ -77,7 +77,7 @@ def test_users_with_one_event_and_requests_without_history(spark: Any, make_home
     assert (two["history_item_id"], two["request_history_end"], two["target_labels"]) == ([], [0], [512])
 
 
-def test_a_rule_that_needs_request_ids_refuses_a_day_without(make_home: Any, capsys: Any) -> None:
+def test_a_rule_that_needs_request_ids_rejects_a_day_without(make_home: Any, capsys: Any) -> None:
     home = make_home(samples='request_rule = "request_id"')
     publish_events(home, DAY, [event(request_id="a"), event(item=11)])
     assert longreel(home, "data build-samples", "--date", str(DAY)) == 2

@@ -25,13 +25,13 @@ from longreel.lake.home import Home
 from longreel.lake.table import Lake
 from longreel.model.data.samples import SampleRows
 from longreel.spark_jobs import samples as samples_module
-from longreel.spark_jobs.array_checks import BROKEN_HISTORY, BROKEN_SAMPLES, Facts, combined, sample_facts
-from longreel.spark_jobs.array_digest import digest_from
+from longreel.spark_jobs.array_checks import HISTORY_VIOLATIONS, SAMPLE_VIOLATIONS, Stats, combine, sample_stats
+from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.array_io import write_bucket
-from longreel.spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory, Day
+from longreel.spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory, DayBuild
 from longreel.spark_jobs.history import find_history, history_settings
 from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
-from longreel.spark_jobs.user_histories import Timeline
+from longreel.spark_jobs.user_histories import UserHistories
 
 DAY_MS = 86_400_000
 GAP_MS = 3
@@ -110,12 +110,12 @@ def table_of(rows: list[Row]) -> pa.Table:
 
 
 def build_in_memory(log: list[list[Row]], first: int, config: SamplesConfig) -> Iterator[pa.Table]:
-    """Samples of the days from `first` on, the days before it taken into the timeline one by one."""
-    timeline = Timeline(config.max_history)
+    """Samples of the days from `first` on, the days before it taken into the histories one by one."""
+    histories = UserHistories(config.max_history)
     for rows in log[:first]:
-        add_day(timeline, DayEvents.of(table_of(rows)), CLICK)
+        add_day(histories, DayEvents.of(table_of(rows)), CLICK)
     for rows in log[first:]:
-        found = list(sample_tables(DayEvents.of(table_of(rows)), timeline, NOBODY, config, CLICK))
+        found = list(sample_tables(DayEvents.of(table_of(rows)), histories, NOBODY, config, CLICK))
         yield pa.concat_tables(found) if found else SAMPLES.empty_table()
 
 
@@ -141,34 +141,34 @@ def test_rows_may_come_in_any_order(case: Any, data: st.DataObject) -> None:
     assert [table.to_pylist() for table in one] == [table.to_pylist() for table in other]
 
 
-def run_all(tasks: list[Any]) -> dict[str, Facts]:
+def run_all(tasks: list[Any]) -> dict[str, Stats]:
     """What Spark would do with tasks, without Spark."""
-    parts: dict[str, list[Facts]] = {}
+    parts: dict[str, list[Stats]] = {}
     for task in tasks:
-        for day, facts in task.run():
-            parts.setdefault(day, []).append(facts)
-    return {day: combined(facts) for day, facts in parts.items()}
+        for day, stats in task.run():
+            parts.setdefault(day, []).append(stats)
+    return {day: combine(stats) for day, stats in parts.items()}
 
 
 def buckets_of(home: Home, day: date, buckets: int) -> list[Bucket]:
     source, config = find_history(home.lake, home.config, day), home.config.samples
-    about = {"lake_root": home.lake.root, "base": source.base, "deltas": source.deltas}
+    about = {"lake_root": home.lake.root, "snapshot": source.snapshot, "increments": source.increments}
     return [Bucket(number=n, of=buckets, mask=CLICK, max_history=config.max_history, **about) for n in range(buckets)]
 
 
 def compact(home: Home, day: date, buckets: int) -> None:
-    """Publish a history base."""
+    """Publish a history snapshot."""
     source = find_history(home.lake, home.config, day + timedelta(days=1))
     writer = home.lake.writer("history", day)
     tasks = [
         CompactHistory(bucket=b, day=day, writer=writer) for b in buckets_of(home, day + timedelta(days=1), buckets)
     ]
-    facts = run_all(tasks)[day.isoformat()]
-    assert not any(facts.get(name) for name in BROKEN_HISTORY)
-    counts = {"history_events": facts["folded_events"], "max_history": home.config.samples.max_history}
+    stats = run_all(tasks)[day.isoformat()]
+    assert not any(stats.get(name) for name in HISTORY_VIOLATIONS)
+    counts = {"history_events": stats["compacted_events"], "max_history": home.config.samples.max_history}
     details = {"settings": history_settings(home.config)}
     about = {"buckets": buckets, "counts": counts, "details": details}
-    writer.commit(digest=digest_from(facts), inputs=source.days(), **about)
+    writer.commit(digest=digest_from_sums(stats), inputs=source.inputs(), **about)
 
 
 def build_stretch(home: Home, first: int, last: int, buckets: int) -> list[str]:
@@ -176,15 +176,15 @@ def build_stretch(home: Home, first: int, last: int, buckets: int) -> list[str]:
     numbers = [DAY + timedelta(days=number) for number in range(first, last + 1)]
     writers = [home.lake.writer("samples", day) for day in numbers]
     built = tuple(
-        Day(events=home.lake.require("events", day), users=home.lake.require("users", day), writer=writer)
+        DayBuild(events=home.lake.require("events", day), users=home.lake.require("users", day), writer=writer)
         for day, writer in zip(numbers, writers, strict=True)
     )
     config = home.config.samples
     tasks = [BuildSamples(bucket=b, days=built, settings=config) for b in buckets_of(home, numbers[0], buckets)]
     found = run_all(tasks)
-    for facts in found.values():
-        assert not any(facts.get(name) for name in BROKEN_SAMPLES)
-    return [digest_from(found.get(day.isoformat(), {})) for day in numbers]
+    for stats in found.values():
+        assert not any(stats.get(name) for name in SAMPLE_VIOLATIONS)
+    return [digest_from_sums(found.get(day.isoformat(), {})) for day in numbers]
 
 
 def make_lake(folder: Path, log: list[list[Row]], config: SamplesConfig, buckets: int) -> Home:
@@ -198,7 +198,7 @@ def make_lake(folder: Path, log: list[list[Row]], config: SamplesConfig, buckets
 @settings(SAME, max_examples=60)
 @given(case=cases(), data=st.data())
 def test_ranges_compactions_and_buckets_change_no_digest(case: Any, data: st.DataObject) -> None:
-    """Days one by one or together, bases after any days, files and tasks of any number of buckets."""
+    """Days one by one or together, snapshots after any days, files and tasks of any number of buckets."""
     log, config = case
     sizes = st.sampled_from([1, 2, 8])
     with tempfile.TemporaryDirectory() as folder:
@@ -232,10 +232,10 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Any) -> N
 # What must not pass: requests that see an event of their own millisecond, or miss an older one.
 
 
-def facts_of(table: pa.Table, folder: str) -> Facts:
+def stats_of(table: pa.Table, folder: str) -> Stats:
     """What the checkpoint is given of a file with these rows."""
     writer = Lake(folder).writer("samples", DAY)
-    return sample_facts(writer.lake, write_bucket(writer, 0, [table]), 0, 1, 0)
+    return sample_stats(writer.lake, write_bucket(writer, 0, [table]), 0, 1, 0)
 
 
 def with_list(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:
@@ -260,14 +260,14 @@ def test_a_history_end_that_is_off_by_one_is_caught(case: Any, data: st.DataObje
     wrong[which] += shift
     broken = with_list(table, "request_history_end", wrong)
     with tempfile.TemporaryDirectory() as folder:
-        facts = facts_of(broken, folder)
+        stats = stats_of(broken, folder)
     inside = 0 <= wrong[which] <= np.repeat(lengths, per_row)[which]
     if shift > 0 or not inside:
-        assert facts["leaking"] == 1
+        assert stats["leaking"] == 1
         with pytest.raises(LongreelError, match=r"at or after the request|outside the history"):
             SampleRows.from_arrow(broken)
     else:
-        assert facts["blind"] == 1
+        assert stats["missing_events"] == 1
 
 
 @settings(SAME, max_examples=60)
@@ -288,7 +288,7 @@ def test_one_millisecond_too_late_is_caught(case: Any) -> None:
             continue
         changed = pa.Table.from_pylist([each | {"history_time_ms": moved}], schema=SAMPLES)
         with tempfile.TemporaryDirectory() as folder:
-            assert (facts_of(changed, folder)["leaking"] > 0) == leaks
+            assert (stats_of(changed, folder)["leaking"] > 0) == leaks
         if leaks:
             with pytest.raises(LongreelError, match="at or after the request"):
                 SampleRows.from_arrow(changed)
@@ -315,6 +315,6 @@ def test_a_builder_that_sees_its_own_millisecond_fails_every_guard(monkeypatch: 
     assert [plain(table) for table in leaking] != good
     for table in leaking:
         with tempfile.TemporaryDirectory() as folder:
-            assert facts_of(table, folder)["leaking"] > 0
+            assert stats_of(table, folder)["leaking"] > 0
         with pytest.raises(LongreelError, match="at or after the request"):
             SampleRows.from_arrow(table)

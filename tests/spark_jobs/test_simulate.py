@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MONDAY = date(2026, 1, 5)
 
 
-def bytes_of(home: Any) -> dict[str, bytes]:
+def partition_bytes(home: Any) -> dict[str, bytes]:
     folders = (home.path / "raw", home.path / "truth")
     return {str(p.relative_to(home.path)): p.read_bytes() for f in folders for p in sorted(f.rglob("*.parquet"))}
 
@@ -29,9 +29,9 @@ def test_days_are_the_same_however_they_were_asked_for(make_home: Any) -> None:
     assert longreel(once, "simulate", "--days", "3", *small) == 0
     assert longreel(twice, "simulate", "--days", "1", *small) == 0
     assert longreel(twice, "simulate", "--days", "2") == 0
-    assert bytes_of(once) == bytes_of(twice)
-    assert len(bytes_of(once)) == 1 + 2 * 3
-    assert len(set(bytes_of(once).values())) == 1 + 2 * 3
+    assert partition_bytes(once) == partition_bytes(twice)
+    assert len(partition_bytes(once)) == 1 + 2 * 3
+    assert len(set(partition_bytes(once).values())) == 1 + 2 * 3
 
 
 def test_a_day_that_was_killed_before_its_file_was_whole_is_made_again(make_home: Any) -> None:
@@ -50,19 +50,19 @@ def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -
     home = make_home(kind="simulated")
     assert longreel(home, "simulate", "--users", "20", "--items", "50") == 0
     assert longreel(home, "simulate", "--users", "21") == 2
-    assert "users=20, now asked for 21" in capsys.readouterr().err
+    assert "users=20, not 21" in capsys.readouterr().err
     assert longreel(home, "simulate", "--no-long-range") == 2
-    assert "long_range=True, now asked for False" in capsys.readouterr().err
-    assert longreel(home, "simulate", "--archive-days", "3") == 2
+    assert "long_range=True, not False" in capsys.readouterr().err
+    assert longreel(home, "simulate", "--bootstrap-days", "3") == 2
     assert longreel(home, "simulate", "--days", "0") == 2
     assert longreel(make_home("new", kind="simulated"), "simulate", "--activity", "0") == 2
     assert longreel(make_home("other"), "simulate") == 2
     assert "source 'generic'" in capsys.readouterr().err
 
 
-def test_an_archive_holds_the_behaviours_before_the_first_day(make_home: Any) -> None:
+def test_older_history_holds_the_history_events_before_the_first_day(make_home: Any) -> None:
     home = make_home(kind="simulated")
-    assert longreel(home, "simulate", "--archive-days", "40", "--users", "30", "--items", "200") == 0
+    assert longreel(home, "simulate", "--bootstrap-days", "40", "--users", "30", "--items", "200") == 0
     files = sorted((home.path / "raw" / "history").glob("*.parquet"))
     assert [path.stem for path in files] == ["2025-11", "2025-12", "2026-01"]
     times = np.concatenate([pq.read_table(path).column("time_ms").to_numpy() for path in files])

@@ -17,7 +17,7 @@ from longreel.contracts.jagged import list_values
 from longreel.contracts.schemas import EVENTS
 from longreel.spark_jobs import samples as samples_module
 from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
-from longreel.spark_jobs.user_histories import Timeline
+from longreel.spark_jobs.user_histories import UserHistories
 
 NOBODY = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64))
 TARGETS = 512
@@ -59,10 +59,10 @@ def columns(user: np.ndarray, at: np.ndarray) -> dict[str, Any]:
 
 def build(table: pa.Table, most: int, past: pa.Table | None = None) -> Any:
     """The sample tables of a day, as a bucket's task makes them."""
-    timeline, config = Timeline(10_240), SamplesConfig(max_targets=most)
+    histories, config = UserHistories(10_240), SamplesConfig(max_targets=most)
     if past is not None:
-        add_day(timeline, DayEvents.of(past), 1)
-    return sample_tables(DayEvents.of(table), timeline, NOBODY, config, 1)
+        add_day(histories, DayEvents.of(past), 1)
+    return sample_tables(DayEvents.of(table), histories, NOBODY, config, 1)
 
 
 def test_a_user_with_a_quarter_million_events_in_a_day_keeps_all_of_them() -> None:

@@ -28,7 +28,7 @@ def asked(home: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[st
     capsys.readouterr()
     code = longreel(home, "data stale", *words)
     said = capsys.readouterr().out.splitlines()
-    assert code == (99 if said == ["nothing is outdated"] else 0)
+    assert code == (99 if said == ["nothing is stale"] else 0)
     return None if code else json.loads(said[-1])
 
 
@@ -51,7 +51,7 @@ def test_a_day_has_arrived_with_its_folder_or_with_the_file_that_says_so(
     assert longreel(home, "data check-arrival", "--date", str(DAYS[0])) == 0
 
 
-def test_naming_a_ready_file_makes_no_published_day_outdated(
+def test_naming_a_ready_file_makes_no_published_day_stale(
     spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = built(make_home(), range(1))
