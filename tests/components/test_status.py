@@ -55,7 +55,9 @@ def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
     publish_other(home, "history", day, "h1", {f"events/{day}": "e1"})
     publish_other(home, "events", day, "e2", {})
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 0
-    assert f"superseded: history snapshot {day}, which is not read; the next build removes it" in capsys.readouterr().out
+    assert (
+        f"superseded: history snapshot {day}, which is not read; the next build removes it" in capsys.readouterr().out
+    )
     publish_other(home, "samples", day, "s1", {f"events/{day}": "e1"})
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
     assert f"stale samples {day}: events/{day} was e1, is e2" in capsys.readouterr().out

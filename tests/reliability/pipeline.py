@@ -162,8 +162,8 @@ def client_of(home: Home, tracking: str | None = None) -> MlflowClient:
 
 
 def require_whole(lake: Lake) -> None:
-    """Everything that is visible is whole: each file there, each row counted; and no samples are stale. (A history base
-    of events that were corrected since stays, and is not read.)"""
+    """Every visible file is there, every row counted, and no samples are stale. (A history snapshot of events that were
+    corrected since stays, and is not read.)"""
     for dataset in DATASETS:
         for day in lake.days(dataset):
             manifest = lake.require(dataset, day)
