@@ -1,4 +1,4 @@
-# Every command of the project; `make help` lists them. The environment is made on first use.
+# Every command of the project; `make help` lists them. The first use creates the environment.
 VENV ?= .venv
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SOURCE ?= simulated
@@ -24,15 +24,15 @@ test: $(READY) ## lint, types and the default test suite
 	@$(JAVA) && $(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
 
 test-slow: $(READY) ## the tests that run real schedulers and whole pipelines
-	@$(JAVA) && $(BIN)/pytest -q -m slow $(ARGS)
+	@$(JAVA) && $(BIN)/pytest -q -m slow -n 2 --dist loadfile $(ARGS)
 
 ui: $(READY) ## open Airflow and MLflow on 127.0.0.1
 	@$(JAVA) && $(BIN)/longreel ui --home $(HOME_DIR)
 
-status: $(READY) ## partitions, freshness, champion, last decisions
+status: $(READY) ## show partitions, freshness, champion and the last decisions
 	@$(BIN)/longreel ops status --home $(HOME_DIR)
 
-setup: $(READY) ## make the environment and nothing else
+setup: $(READY) ## create the environment and nothing else
 	@$(JAVA)
 
 lint: $(READY) ## format and lint
@@ -47,12 +47,12 @@ reference: $(READY) ## write docs/reference from the parsers and the configurati
 pipeline-yaml: $(READY) ## compile the KFP pipeline
 	$(BIN)/python -m longreel.components.pipeline
 
-train-job-yaml: ## render what the training DAG creates on a cluster out of manifests/**/day
+train-job-yaml: ## render the TrainJobs that the training DAG creates on a cluster
 	@for place in base:day overlays/dev:overlays/dev/day overlays/prod:overlays/prod/day; do \
 	  kubectl kustomize manifests/$${place#*:} | awk -v RS='---\n' -v ORS= '/\nkind: TrainJob\n/' > manifests/$${place%:*}/train-job.yaml; \
 	done
 
-lock: ## resolve pyproject's packages anew into requirements.lock
+lock: ## resolve pyproject's packages into requirements.lock
 	$(PYTHON) .ci/lock.py
 
 clean: ## remove the environment and the embedded homes

@@ -147,7 +147,7 @@ def serving(server: Any, tls: ssl.SSLContext | None = None) -> Iterator[None]:
     if tls is not None:
         http.socket = tls.wrap_socket(http.socket, server_side=True)
     server.url = f"http{'s' * bool(tls)}://127.0.0.1:{http.server_port}"
-    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield

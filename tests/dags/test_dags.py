@@ -4,7 +4,6 @@ import http.server
 import json
 import os
 import shlex
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +14,8 @@ import pytest
 from airflow.timetables.base import TimeRestriction
 from airflow.timetables.trigger import CronPartitionTimetable
 from jinja2 import Template
+
+from tests.airflow_process import AirflowProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,23 +64,20 @@ print("SNAPSHOT" + json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """The DAGs, read in a process with an Airflow home and a home folder that do not exist yet."""
-    return read_dags(tmp_path_factory.mktemp("airflow"))
+def snapshot(airflow_process: AirflowProcess) -> dict:
+    """The DAGs, read with an empty Airflow home and a home folder that does not exist."""
+    return read_dags(airflow_process)
 
 
-def read_dags(folder: Path, **settings: str) -> dict:
+def read_dags(process: AirflowProcess, **settings: str) -> dict:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("LONGREEL_")},
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "LONGREEL_HOME": "/no-such-home",
         "LONGREEL_FIRST_DAY": "2026-01-05",
         "LONGREEL_LAST_DAY": "2026-01-09",
         **settings,
     }
-    command = [sys.executable, "-c", READ, str(ROOT / "dags"), json.dumps(FIELDS)]
-    read = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    read = process.run(READ, str(ROOT / "dags"), json.dumps(FIELDS), environment=environment)
     lines = [line for line in read.stdout.splitlines() if line.startswith("SNAPSHOT")]
     assert lines, read.stdout + read.stderr
     return json.loads(lines[0].removeprefix("SNAPSHOT").replace(sys.executable, "python"))
@@ -113,8 +111,12 @@ def edges(dag: dict) -> dict[str, list[str]]:
     return {name: task["next"] for name, task in dag["tasks"].items()}
 
 
-def test_a_run_waits_for_its_raw_day_without_holding_a_worker_and_is_told_of_when_late(tmp_path: Path) -> None:
-    read = read_dags(tmp_path, LONGREEL_ARRIVAL_HOURS="6", LONGREEL_ARRIVAL_POLL_S="60", LONGREEL_DEADLINE_HOURS="8")
+def test_a_run_waits_for_its_raw_day_without_holding_a_worker_and_is_told_of_when_late(
+    airflow_process: AirflowProcess,
+) -> None:
+    read = read_dags(
+        airflow_process, LONGREEL_ARRIVAL_HOURS="6", LONGREEL_ARRIVAL_POLL_S="60", LONGREEL_DEADLINE_HOURS="8"
+    )
     arrived = read["longreel_daily"]["tasks"]["check_arrival"]
     assert (arrived["mode"], arrived["timeout"], arrived["poke_interval"]) == ("reschedule", 6 * 3600, 60)
     (deadline,) = read["longreel_daily"]["deadline"]
@@ -159,19 +161,23 @@ def test_every_task_has_an_owner_a_timeout_retries_with_backoff_and_a_runbook(sn
             assert task["documented"], name
 
 
-def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(snapshot: dict, tmp_path: Path) -> None:
+def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(
+    snapshot: dict, airflow_process: AirflowProcess
+) -> None:
     assert "NullTimetable" in snapshot["longreel_watch"]["schedule"]["__type"]
     assert "PartitionedAtRuntime" in snapshot["longreel_rebuild"]["schedule"]["__type"]
-    live = read_dags(tmp_path, LONGREEL_LAST_DAY="", LONGREEL_REBUILD_CRON="0 5 * * *", LONGREEL_HOME="/my home")
+    live = read_dags(airflow_process, LONGREEL_LAST_DAY="", LONGREEL_REBUILD_CRON="0 5 * * *", LONGREEL_HOME="/my home")
     assert "ops status --home '/my home' --check" in live["longreel_watch"]["tasks"]["check_status"]["bash_command"]
     assert live["longreel_watch"]["schedule"]["__var"]["expression"] == "0 */6 * * *"
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
 
 
-def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_any_time_zone(tmp_path: Path) -> None:
+def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_any_time_zone(
+    airflow_process: AirflowProcess,
+) -> None:
     days = [f"2026-01-{number:02}" for number in range(5, 10)]
     for cron, zone in (("0 0 * * *", "Asia/Tokyo"), ("0 23 * * *", "America/Los_Angeles")):
-        daily = read_dags(tmp_path, LONGREEL_CRON=cron, LONGREEL_TIMEZONE=zone)["longreel_daily"]
+        daily = read_dags(airflow_process, LONGREEL_CRON=cron, LONGREEL_TIMEZONE=zone)["longreel_daily"]
         timetable = CronPartitionTimetable.deserialize(daily["schedule"]["__var"])
         bounds = TimeRestriction(pendulum.parse(daily["start"]), pendulum.parse(daily["end"]), catchup=True)
         keys, run = [], None
@@ -180,7 +186,9 @@ def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_a
         assert keys == days, (cron, zone)
 
 
-def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_errors(tmp_path: Path) -> None:
+def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_errors(
+    airflow_process: AirflowProcess,
+) -> None:
     """What is shown is the message of what importing the folder raises."""
     for variable, value, expected in (
         ("LONGREEL_FIRST_DAY", "05.01.2026", "a day, YYYY-MM-DD"),
@@ -188,7 +196,7 @@ def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_error
         ("LONGREEL_TIMEZONE", "Mars/Olympus", "a time zone such as Asia/Shanghai"),
     ):
         with pytest.raises(AssertionError, match=f"{variable} is '{value}'; expected {expected}"):
-            read_dags(tmp_path, **{variable: value})
+            read_dags(airflow_process, **{variable: value})
 
 
 def test_no_key_of_a_run_is_more_than_one_word_of_a_command_line(snapshot: dict) -> None:
@@ -214,9 +222,11 @@ def test_days_that_a_build_needs_and_nobody_has_published_are_ingested_by_it(sna
         assert "--ingest-missing" not in tasks["ingest"]["application_args"]
 
 
-def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapshot: dict, tmp_path: Path) -> None:
+def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(
+    snapshot: dict, airflow_process: AirflowProcess
+) -> None:
     assert not any(task["told"] for dag in snapshot.values() for task in dag["tasks"].values())
-    asked = read_dags(tmp_path, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
+    asked = read_dags(airflow_process, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
     train = asked["longreel_train"]["tasks"]
     assert {name: task["next"] for name, task in train.items()} == {
         "should_retrain": ["retrain"],
@@ -232,10 +242,10 @@ def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(snapsho
 
 
 def test_with_a_pipeline_server_the_retrain_is_deferred_and_waits_for_approval_as_before(
-    snapshot: dict, tmp_path: Path
+    snapshot: dict, airflow_process: AirflowProcess
 ) -> None:
     assert snapshot["longreel_train"]["tasks"]["retrain"]["task_type"] == "BashOperator"
-    asked = read_dags(tmp_path, LONGREEL_KFP_HOST="http://127.0.0.1:1", LONGREEL_APPROVAL="1")
+    asked = read_dags(airflow_process, LONGREEL_KFP_HOST="http://127.0.0.1:1", LONGREEL_APPROVAL="1")
     retrain = asked["longreel_train"]["tasks"]["retrain"]
     assert retrain["task_type"] == "RetrainOperator"
     assert retrain["next"] == ["proposal"]
@@ -245,10 +255,10 @@ def test_with_a_pipeline_server_the_retrain_is_deferred_and_waits_for_approval_a
 
 
 def test_with_a_train_job_the_candidate_is_trained_by_a_task_before_whatever_judges_it(
-    snapshot: dict, tmp_path: Path
+    snapshot: dict, airflow_process: AirflowProcess
 ) -> None:
     switched = {"LONGREEL_TRAIN_JOB": "/no-such-file", "LONGREEL_APPROVAL": "1"}
-    read = read_dags(tmp_path, **switched)["longreel_train"]
+    read = read_dags(airflow_process, **switched)["longreel_train"]
     assert edges(read) == {
         "should_retrain": ["train"],
         "train": ["retrain"],
@@ -263,7 +273,7 @@ def test_with_a_train_job_the_candidate_is_trained_by_a_task_before_whatever_jud
     assert train["retries"] > 0
     assert train["timeout"] < train["execution_timeout"]  # the operator gives up first, and ends the job
     assert read["tasks"]["retrain"]["task_type"] == "BashOperator"
-    both = read_dags(tmp_path, LONGREEL_KFP_HOST="http://127.0.0.1:1", **switched)["longreel_train"]
+    both = read_dags(airflow_process, LONGREEL_KFP_HOST="http://127.0.0.1:1", **switched)["longreel_train"]
     assert edges(both) == edges(read)
     assert both["tasks"]["retrain"]["task_type"] == "RetrainOperator"
 
@@ -289,9 +299,9 @@ print("ASKED" + json.dumps([
 """
 
 
-def test_who_asks_for_a_training_is_read_off_the_run_and_its_events(tmp_path: Path) -> None:
+def test_who_asks_for_a_training_is_read_off_the_run_and_its_events(airflow_process: AirflowProcess) -> None:
     """Events of backfills and corrections never ask; one of another kind among them does, as does one by hand."""
-    assert answers(ASKED, tmp_path) == [
+    assert answers(airflow_process, ASKED) == [
         "manual",
         "freshness",
         "backfill",
@@ -317,9 +327,9 @@ print("ASKED" + json.dumps([
 
 
 def test_a_rebuild_asks_about_the_newest_day_that_was_not_there_before_and_about_no_corrected_one(
-    tmp_path: Path,
+    airflow_process: AirflowProcess,
 ) -> None:
-    told = [{each["day"]: each["run_type"] for each in days} for days in answers(TOLD, tmp_path)]
+    told = [{each["day"]: each["run_type"] for each in days} for days in answers(airflow_process, TOLD)]
     assert told == [
         {"06": "correction", "07": "correction"},
         {},
@@ -330,12 +340,9 @@ def test_a_rebuild_asks_about_the_newest_day_that_was_not_there_before_and_about
     ]
 
 
-def answers(script: str, folder: Path) -> list:
-    """What a script that reads the DAGs prints after ASKED, in a process with an Airflow home of its own."""
-    environment = {**os.environ, "AIRFLOW_HOME": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
+def answers(process: AirflowProcess, script: str) -> list:
+    """What a script that reads the DAGs prints after ASKED."""
+    done = process.run(script, environment=os.environ)
     said = [line for line in done.stdout.splitlines() if line.startswith("ASKED")]
     assert said, done.stderr
     return json.loads(said[0].removeprefix("ASKED"))
@@ -354,7 +361,7 @@ asyncio.run(notify.notify_late(context=late))
 """
 
 
-def test_the_webhook_gets_the_decision_its_reasons_and_links(tmp_path: Path) -> None:
+def test_the_webhook_gets_the_decision_its_reasons_and_links(airflow_process: AirflowProcess, tmp_path: Path) -> None:
     got: list[dict] = []
 
     class Hook(http.server.BaseHTTPRequestHandler):
@@ -378,19 +385,16 @@ def test_the_webhook_gets_the_decision_its_reasons_and_links(tmp_path: Path) -> 
     }
     (folder / "summary.json").write_text(json.dumps(summary))
     with http.server.HTTPServer(("127.0.0.1", 0), Hook) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         connection = {"conn_type": "http", "host": "127.0.0.1", "port": server.server_port, "schema": "services/x"}
         environment = {
             **os.environ,
-            "AIRFLOW_HOME": str(tmp_path / "airflow"),
             "LONGREEL_HOME": str(tmp_path / "home"),
             "LONGREEL_NOTIFY_CONN": "hook",
             "AIRFLOW_CONN_HOOK": json.dumps(connection | {"password": "token"}),
             "MLFLOW_TRACKING_URI": "http://mlflow.example",
         }
-        tell = subprocess.run(
-            [sys.executable, "-c", TELL], env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-        )
+        tell = airflow_process.run(TELL, environment=environment)
         server.shutdown()
     assert tell.returncode == 0, tell.stderr
     decided, failed, late = (message["text"] for message in got)

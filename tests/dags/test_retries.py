@@ -3,13 +3,13 @@ own code decides."""
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError, TransientError
+from tests.airflow_process import AirflowProcess
 
 ROOT = Path(__file__).resolve().parents[2]
 FAILED, AGAIN = "failed", "up_for_retry"
@@ -54,7 +54,7 @@ print("STATES" + json.dumps(states))
 
 
 @pytest.fixture(scope="module")
-def states(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def states(airflow_process: AirflowProcess, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """What Airflow makes of each case, all in one process."""
     folder = tmp_path_factory.mktemp("retries")
     script = folder / "step.py"
@@ -62,14 +62,12 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("LONGREEL_")},
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",  # spark-submit
-        "AIRFLOW_HOME": str(folder / "airflow"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[1]"}),
         "LONGREEL_FIRST_DAY": "2026-01-05",
         "PYSPARK_PYTHON": sys.executable,
     }
-    words = [sys.executable, "-c", DECIDE, str(ROOT / "dags"), str(script), json.dumps(CASES)]
-    done = subprocess.run(words, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    arguments = (str(ROOT / "dags"), str(script), json.dumps(CASES))
+    done = airflow_process.run(DECIDE, *arguments, environment=environment)
     said = [line for line in done.stdout.splitlines() if line.startswith("STATES")]
     assert said, done.stdout[-2_000:] + done.stderr[-2_000:]
     return json.loads(said[0].removeprefix("STATES"))

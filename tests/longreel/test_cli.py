@@ -212,7 +212,7 @@ def test_ending_a_session_reaches_children_in_other_process_groups() -> None:
     assert process.stdout is not None
     process.stdout.readline()
     assert len(session_members(process.pid)) == 2
-    end_session(process.pid, grace_s=1)
+    end_session(process.pid, grace_s=0.2)
     assert session_members(process.pid) == []
     process.wait(timeout=10)
 

@@ -47,7 +47,7 @@ def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, monkeypa
             pass
 
     with HTTPServer(("127.0.0.1", 0), Busy) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         airflow = EmbeddedAirflow(Home(tmp_path), {})
         airflow.url, airflow._token = f"http://127.0.0.1:{server.server_port}", "token"
         airflow._make_pools()

@@ -3,8 +3,6 @@ cluster."""
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.airflow_process import AirflowProcess
 from tests.manifests.rendering import (
     KUBERNETES,
     LOCKED_UP,
@@ -135,14 +134,10 @@ def test_no_example_dags_and_no_secret_s_content() -> None:
         assert not list(values_of(VALUES["data"], "metadataConnection"))
 
 
-def test_a_spark_task_is_submitted_to_the_cluster_as_its_driver(tmp_path: Path) -> None:
+def test_a_spark_task_is_submitted_to_the_cluster_as_its_driver(airflow_process: AirflowProcess) -> None:
     (connection,) = values_of(rendered("manifests/overlays/dev"), "AIRFLOW_CONN_SPARK_DEFAULT")
-    environment = os.environ | {
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW_CONN_SPARK_DEFAULT": connection,
-    }
-    done = subprocess.run([sys.executable, "-c", ASK], env=environment, capture_output=True, text=True, check=True)
+    done = airflow_process.run(ASK, environment=os.environ | {"AIRFLOW_CONN_SPARK_DEFAULT": connection})
+    assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()
     assert words[words.index("--master") + 1] == "k8s://https://kubernetes.default.svc"
     assert words[words.index("--deploy-mode") + 1] == "client"

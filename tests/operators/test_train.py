@@ -186,7 +186,7 @@ def test_a_job_whose_pods_do_not_stop_is_told_of(
     deferred(operator(home), given)
     cluster.end(name_of(home), "Failed")
     cluster.lingers = 10**9
-    monkeypatch.setattr("longreel.components.train_job.DELETION_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("longreel.components.train_job.DELETION_TIMEOUT_S", 0.1)
     with pytest.raises(TransientError, match=r"still being deleted after .*`kubectl -n longreel get pods"):
         operator(home).execute(given)
     assert len(cluster.created) == 1
