@@ -1,7 +1,7 @@
-"""One run's configuration: typed sections read from a TOML file, each value checked where it is declared.
+"""Configuration of one pipeline: typed sections of `longreel.toml` in the home folder.
 
-A home folder holds everything one pipeline owns; `longreel.toml` in it is this configuration. Presets for the known
-sources stand in `contracts/presets/` and show every setting that people turn.
+The text under each setting gives its meaning, and `make reference` prints it. The parser (toml.py) checks types; each
+section checks ranges. `contracts/presets/` has a file for each source, with the settings that differ between logs.
 """
 
 import dataclasses

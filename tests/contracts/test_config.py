@@ -1,5 +1,6 @@
 """A configuration is checked where it is declared, and its errors name the setting."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,11 @@ from longreel.contracts.actions import ACTIONS, LABELS, PLAY_LABELS, action_mask
 from longreel.contracts.config import Config, load_config, parse_config
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.policy import Budget, GatePolicy
 from longreel.contracts.presets import preset
+from longreel.reference import meanings
+
+SECTIONS = [field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)]
 
 
 @pytest.mark.parametrize("name", ["simulated", "kuairand", "generic"])
@@ -103,3 +108,9 @@ def test_days() -> None:
             parse_day(other)
     with pytest.raises(LongreelError, match="before it starts"):
         day_range(parse_day("2026-02-02"), parse_day("2026-02-01"))
+
+
+@pytest.mark.parametrize("kind", [Config, *SECTIONS, GatePolicy, Budget])
+def test_every_setting_has_its_meaning_under_it(kind: type) -> None:
+    settings = {field.name for field in dataclasses.fields(kind) if not dataclasses.is_dataclass(field.type)}
+    assert settings == set(meanings(kind))
