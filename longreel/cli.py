@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ui": ("longreel.ui", "open Airflow and MLflow on 127.0.0.1"),
     "data check-arrival": ("longreel.spark_jobs.check_arrival", "say whether a raw log day has arrived (exit 3: no)"),
     "data ingest": ("longreel.spark_jobs.ingest", "turn a raw log day into validated events, users and quarantine"),
-    "data import-history": ("longreel.spark_jobs.import_history", "import an archive of older events as a snapshot"),
+    "data import-history": ("longreel.spark_jobs.import_history", "import older history as the bootstrap snapshot"),
     "data build-samples": ("longreel.spark_jobs.build_samples", "build request-level samples from events and history"),
     "data stale": ("longreel.spark_jobs.stale", "list the days to rebuild because their inputs changed"),
     "data forget": ("longreel.spark_jobs.forget", "remove users from every partition, and keep them out"),

@@ -122,12 +122,13 @@ def build_days(
         QualityError: the checkpoint failed for a day, or it is unlike the days before it and that is not accepted; the
             days before it are published, what was there of it and of later ones stays.
     """
-    home.lake.require("events", days[0])  # the day itself is named before a gap in the days before it
-    history = find_history(home.lake, home.config, days[0])
+    config, lake = home.config, home.lake
+    lake.require("events", days[0])  # the day itself is named before a gap in the days before it
+    history = find_history(lake, config, days[0])
     plans, error = _plan_days(home, days, history, force)
     for job in _jobs(plans):
         if job[0].day != days[0]:  # the job may begin on a newer snapshot
-            history = find_history(home.lake, home.config, job[0].day)
+            history = find_history(lake, config, job[0].day)
         _build(home, job, history, session, accept_drift)
     if error:
         raise error
