@@ -25,6 +25,7 @@ from longreel.components.train import TRIGGERS, training_days
 from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.local_files import write_text_atomic
 from longreel.lake.home import Home
 
 if TYPE_CHECKING:
@@ -247,9 +248,7 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
         "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
         "seconds": round(seconds, 1),
     }
-    draft = folder / "summary.json.draft"
-    draft.write_text(json.dumps(summary, indent=1))
-    draft.replace(folder / "summary.json")
+    write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1))
     return summary
 
 

@@ -25,6 +25,7 @@ from longreel.contracts.config import Config
 from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.contracts.local_files import write_text_atomic
 from longreel.contracts.serialization import read_json
 from longreel.contracts.training_identity import training_identity
 from longreel.lake.home import Home
@@ -287,9 +288,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:
-    draft = path.with_suffix(".draft")
-    draft.write_text(json.dumps(values, indent=1))
-    draft.replace(path)
+    write_text_atomic(path, json.dumps(values, indent=1))
 
 
 def _sweep(home: Home, current: Path) -> None:

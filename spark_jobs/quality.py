@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from longreel.contracts.errors import QualityError
+from longreel.contracts.local_files import write_text_atomic
 
 Level = Literal["stop", "warn", "accepted"]
 SEVERITY: dict[Level, str] = {"stop": "critical", "warn": "warning", "accepted": "info"}  # Great Expectations' words
@@ -110,9 +111,7 @@ def check(
         "checks": results,
         "stats": dict(stats),
     }
-    draft = folder / f".quality-{dataset}.{os.getpid()}"
-    draft.write_text(json.dumps(summary, indent=1))
-    draft.replace(folder / f"quality-{dataset}.json")
+    write_text_atomic(folder / f"quality-{dataset}.json", json.dumps(summary, indent=1))
     if failed:
         remedies = {check.remedy for check, result in zip(checks, results, strict=True) if result in failed}
         raise QualityError(

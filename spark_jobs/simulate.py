@@ -12,7 +12,6 @@ A day depends on the settings and its date alone, so any day can be simulated ag
 
 import argparse
 import json
-import os
 import time
 from dataclasses import asdict, fields
 from datetime import date, timedelta
@@ -26,6 +25,7 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.local_files import replacing
 from longreel.contracts.serialization import read_json
 from longreel.lake.home import Home
 from longreel.spark_jobs.simulated_day import Impressions, day_file, raw_rows, simulate_day
@@ -109,9 +109,8 @@ def days_present(folder: Path) -> list[date]:
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet file that is either complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, draft, compression="zstd")
-    draft.replace(path)
+    with replacing(path) as draft:
+        pq.write_table(table, draft, compression="zstd")
 
 
 def begin(folder: Path, settings: WorldSettings) -> World:
