@@ -1,4 +1,4 @@
-"""`longreel init`: a home folder with a configuration from a preset."""
+"""Command `init`: a home folder with a configuration from a preset, sized for this machine."""
 
 import argparse
 import json
@@ -9,16 +9,17 @@ from longreel.contracts.config import SOURCES, parse_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.presets import preset
 from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
+from longreel.model_size import has_gpu, sized
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of the step."""
+    """Command-line options of `longreel init`."""
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="which preset to start from")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic)")
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
-    """Write `longreel.toml` where there is none; an existing one is kept."""
+    """Write `longreel.toml`, unless there is one already."""
     path = home.path / CONFIG_FILE
     if path.is_dir():
         raise LongreelError(f"{path} is a folder, expected a file or nothing; remove it, or init another --home")
@@ -31,10 +32,10 @@ def run(args: argparse.Namespace, home: Home) -> None:
 
 
 def write_config(home: Home, source: str, log: str | None) -> None:
-    """Write a preset and the gate policy into a home, with the raw log's place filled in.
+    """Write a preset and the gate policy into a home, with the folder of the raw log; print the size it chose, if any.
 
     Raises:
-        LongreelError: the source needs a log and none, or one that is not there, was given.
+        LongreelError: the source needs a log, and none was given or it does not exist.
     """
     text = preset(source)
     if source != "simulated":
@@ -44,6 +45,9 @@ def write_config(home: Home, source: str, log: str | None) -> None:
         if not folder.exists():
             raise LongreelError(f"expected the raw log of source {source} at {folder}, but nothing is there")
         text = re.sub(r'^log = ".*"$', lambda _: f"log = {json.dumps(str(folder))}", text, count=1, flags=re.MULTILINE)
+    if source == "generic":
+        text, choice = sized(text, has_gpu())
+        print(choice)
     parse_config(text, f"preset {source}")
     home.path.mkdir(parents=True, exist_ok=True)
     (home.path / CONFIG_FILE).write_text(text)

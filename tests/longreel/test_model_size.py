@@ -1,0 +1,69 @@
+"""The size of a new home's model follows the machine: the measured recipe with a GPU, a smaller one without."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from longreel import model_size
+from longreel.cli import main
+from longreel.contracts.config import parse_config
+from longreel.contracts.presets import preset
+from longreel.lake.home import Home
+from longreel.model_size import CPU_SIZE, has_gpu, sized
+
+
+def settings(text: str) -> dict[str, str]:
+    return {name: value for name, _, value in (line.partition(" = ") for line in text.splitlines()) if value}
+
+
+def test_with_a_gpu_the_preset_is_the_recipe_as_it_is() -> None:
+    text, line = sized(preset("generic"), gpu=True)
+    assert text == preset("generic")
+    assert "has a GPU" in line
+
+
+def test_without_a_gpu_only_the_named_settings_differ_and_the_configuration_is_valid() -> None:
+    text, line = sized(preset("generic"), gpu=False)
+    before, after = settings(preset("generic")), settings(text)
+    assert {name: after[name] for name in after if after[name] != before[name]} == CPU_SIZE
+    config, recipe = parse_config(text), parse_config(preset("generic"))
+    assert config.model.id_match_fields == recipe.model.id_match_fields  # the shape of the recipe stays
+    assert config.model.width < recipe.model.width
+    assert config.training.window_max < recipe.training.window_max
+    assert "has no GPU" in line
+
+
+@pytest.mark.parametrize(
+    ("listing", "code", "found"), [("GPU 0: NVIDIA H200", 0, True), ("", 0, False), ("", 9, False)]
+)
+def test_a_gpu_is_what_the_driver_lists(
+    listing: str, code: int, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_size, "GPU_DEVICE", tmp_path / "nvidia0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not has_gpu()  # no driver
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listing}'\nexit {code}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    assert has_gpu() is found
+    (tmp_path / "nvidia0").touch()
+    assert has_gpu()
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_init_writes_the_size_and_says_which(
+    gpu: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").mkdir()
+    monkeypatch.setattr("longreel.init.has_gpu", lambda: gpu)
+    words = ["--home", str(tmp_path / "home"), "--source", "generic", "--log", str(tmp_path / "log")]
+    assert main(["init", *words]) == 0
+    line, _ = capsys.readouterr().out.splitlines()
+    assert line == sized(preset("generic"), gpu)[1]
+    assert Home(tmp_path / "home").config.model.layers == (4 if gpu else int(CPU_SIZE["layers"]))
+
+
+def test_the_choice_loads_no_heavy_library() -> None:
+    code = "import sys, longreel.init; longreel.init.has_gpu(); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
