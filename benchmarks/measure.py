@@ -1,4 +1,4 @@
-"""What does a command cost? Seconds, and the memory of all its processes together at the worst moment."""
+"""Cost of a command: seconds, and the greatest memory of all its processes together."""
 
 import subprocess
 import sys

@@ -22,15 +22,15 @@ class Size:
 
     model: dict[str, Any]
     training: dict[str, Any]
-    ladder: tuple[int, ...]
+    eval_windows: tuple[int, ...]
     requests_per_batch: int = 64
 
-    def with_ladder(self, ladder: tuple[int, ...]) -> "Size":
+    def with_eval_windows(self, eval_windows: tuple[int, ...]) -> "Size":
         """Other evaluation windows, the last also the longest trained on; where that is shorter, so is the mean."""
-        mean = min(self.training["window_mean"], max(16, ladder[-1] // 40 * 8))
+        mean = min(self.training["window_mean"], max(16, eval_windows[-1] // 40 * 8))
         shortest = min(self.training["window_min"], max(8, mean // 64 * 8))
-        windows = {"window_min": shortest, "window_mean": mean, "window_max": ladder[-1]}
-        return replace(self, ladder=ladder, training=self.training | windows)
+        windows = {"window_min": shortest, "window_mean": mean, "window_max": eval_windows[-1]}
+        return replace(self, eval_windows=eval_windows, training=self.training | windows)
 
 
 FULL = Size(
@@ -57,7 +57,7 @@ FULL = Size(
         "table_learning_rate": 5e-4,
         "cuda_graphs": True,
     },
-    ladder=(128, 512, 2_048, 4_096, 10_240),
+    eval_windows=(128, 512, 2_048, 4_096, 10_240),
 )
 SMALL = Size(
     model={
@@ -77,7 +77,7 @@ SMALL = Size(
         "window_max": 1_024,
         "learning_rate": 2e-3,
     },
-    ladder=(32, 128, 512, 1_024),
+    eval_windows=(32, 128, 512, 1_024),
     requests_per_batch=32,
 )
 

@@ -1,4 +1,4 @@
-"""Sample sets that must teach nothing: labels dealt out anew, or histories that no request sees."""
+"""Sample sets that must teach nothing: shuffled labels, or histories that no request sees."""
 
 from datetime import date
 

@@ -1,4 +1,4 @@
-"""What would a data scientist compute from a history by hand? Counts and recency of the target's item, author and tag.
+"""Hand-made features of a history: counts and recency of the target's item, author and tag.
 
 Every number is read off sorted (id, place) keys by binary search: no loop over events, targets or requests.
 """

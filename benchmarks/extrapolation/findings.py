@@ -1,4 +1,4 @@
-"""What do the results say? Means over seeds with paired intervals, and the curve of AUC against the window."""
+"""Findings: means over seeds with paired intervals, and the curve of AUC against the window."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.extrapolation.cells import BASE, LONG, METHOD
-from benchmarks.extrapolation.judge import DRAWS, SHORT_HISTORY, interval
+from benchmarks.extrapolation.evaluation import DRAWS, SHORT_HISTORY, interval
 from benchmarks.extrapolation.runner import draws_path, read_results
 
 Floats = NDArray[np.float64]

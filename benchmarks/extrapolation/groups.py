@@ -1,4 +1,4 @@
-"""Which requests are read together? Those of alike length, padded: readers that compare every pair need rectangles."""
+"""Groups of requests of similar length, padded: readers that compare every pair of events need rectangles."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""How do cells share a machine and a time limit? The most important first, several at a time, none that would not end.
+"""Several cells at a time within a time limit: the most important first, none that would not end.
 
 A worker is a process that reads cells, a line of JSON each, and answers each with its line of results. It keeps decoded
 sets and compiled code between cells. The parent alone writes the results file.

@@ -1,4 +1,4 @@
-"""Brings results made elsewhere into a results folder: `python -m benchmarks.extrapolation.merge OUT FROM ...`.
+"""Merge of results from other machines into a results folder: `python -m benchmarks.extrapolation.merge OUT FROM ...`.
 
 FROM is another results folder, or a .tgz of its results.jsonl and draws. A cell that is here already, made from the
 same settings and data, stays as it is.

@@ -1,4 +1,4 @@
-"""Puts results into MLflow, where it is installed: a run per cell, once however often it is asked.
+"""Results in MLflow, where it is installed: one run per cell, however often the program is called.
 
 python -m benchmarks.extrapolation.mlflow_log OUT     for results that came from a machine without MLflow
 """

@@ -1,4 +1,4 @@
-"""What is the best that any model could reach on a simulated day? The metrics of the probabilities it was drawn with.
+"""The ceiling of every model on a simulated day: the metrics of the probabilities that it was drawn with.
 
     python -m benchmarks.extrapolation.oracle HOME --date 2026-01-08     for a home with a simulated log
 

@@ -1,4 +1,4 @@
-"""What will a cell read, and how long will it take? Its training tokens are exact; seconds are estimated from them."""
+"""Plan of a cell: its exact training tokens, and seconds estimated from them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

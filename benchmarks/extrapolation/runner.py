@@ -1,13 +1,13 @@
-"""Runs cells one after the other into a results file: `python -m benchmarks.extrapolation.runner SETS OUT --suite ...`.
+"""Runner of cells into a results file: `python -m benchmarks.extrapolation.runner SETS OUT --suite ...`.
 
     SETS/<set>/                folders made by benchmarks.extrapolation.sample_sets
     OUT/results.jsonl          one line per finished cell
     OUT/draws/<cell>.npz       its bootstrap replicates, for paired differences
     OUT/work/<cell>/           checkpoints of the cell that is running
 
-Cells that are in the results file, made from the same settings and data, are not run again. A killed cell goes on from
-its last checkpoint. `--plan` lists the cells in their order with tokens and estimates, and runs nothing; `--minutes 9`
-begins no cell that would not end in time; `--jobs 3` runs three at a time.
+Cells that are in the results file, made from the same settings and data, are not run again. A killed cell continues
+from its last checkpoint. `--plan` lists the cells in their order with tokens and estimates, and runs nothing.
+`--minutes 9` begins no cell that would not end in time; `--jobs 3` runs three at a time.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from benchmarks.extrapolation import mlflow_log
 from benchmarks.extrapolation.ablations import ranker_without, windows_of
 from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, in_order, suite
 from benchmarks.extrapolation.comparators import ComparatorRanker
+from benchmarks.extrapolation.evaluation import EvalSet, Evaluation
 from benchmarks.extrapolation.jobs import Queue, run_in_workers
-from benchmarks.extrapolation.judge import Judged, Judgement
 from benchmarks.extrapolation.oracle import logits_of, truth_of
 from benchmarks.extrapolation.plan import Clock, Data, Planned, plan
 from benchmarks.extrapolation.trees import tree_logits
@@ -82,26 +82,26 @@ class Runner:
         return todo
 
     def compute(self, planned: Planned) -> dict[str, Any]:
-        """Train, score and judge one cell; its line. Replicates are saved, the line is not."""
+        """Train, score and evaluate one cell; its line. Replicates are saved, the line is not."""
         cell, began = planned.cell, time.monotonic()
         rows = self.data.rows(cell.set, cell.change, "test")
-        judged = Judged.of(rows, self.data.rows(cell.set, cell.change, "train"), planned.sets.tasks)
+        eval_set = EvalSet.of(rows, self.data.rows(cell.set, cell.change, "train"), planned.sets.tasks)
         about: dict[str, Any] = {}
         if cell.reader == "oracle":
             truth = logits_of(truth_of(planned.sets, rows, planned.sets.tasks))
-            judgement = judged.judge(lambda _: truth, self.size.ladder)
+            evaluation = eval_set.evaluate(lambda _: truth, self.size.eval_windows)
         elif cell.reader == "trees":
             trained = self.data.rows(cell.set, cell.change, "train")
             at = partial(tree_logits, trained, rows, planned.sets.tasks, cell.seed)
-            judgement = judged.judge(at, self.size.ladder)
+            evaluation = eval_set.evaluate(at, self.size.eval_windows)
         else:
-            about, judgement = self._train_and_score(planned, rows, judged)
+            about, evaluation = self._train_and_score(planned, rows, eval_set)
         gc.collect()  # graphs hold one another
         torch.cuda.empty_cache()  # the next cell's process may be another one on the same card
-        judgement.save_draws(draws_path(self.out, cell.key))
+        evaluation.save_draws(draws_path(self.out, cell.key))
         line = {"key": cell.key, "fingerprint": planned.fingerprint, "cell": asdict(cell)} | about
         line |= {"windows": planned.windows, "training_flops": planned.flops}
-        return line | {"total_seconds": time.monotonic() - began, "rows": judgement.rows}
+        return line | {"total_seconds": time.monotonic() - began, "rows": evaluation.rows}
 
     def keep(self, line: dict[str, Any]) -> None:
         """Append a cell's line; only then its checkpoints are worth nothing."""
@@ -148,7 +148,9 @@ class Runner:
             say(f"{each.cell.key}: its process died; run again to go on, with fewer --jobs if memory ran out")
         return lost
 
-    def _train_and_score(self, planned: Planned, rows: SampleRows, judged: Judged) -> tuple[dict[str, Any], Judgement]:
+    def _train_and_score(
+        self, planned: Planned, rows: SampleRows, eval_set: EvalSet
+    ) -> tuple[dict[str, Any], Evaluation]:
         cell, config = planned.cell, planned.config
         work = self.out / "work" / cell.key
         seen: deque[StepStats] = deque(maxlen=1)
@@ -167,8 +169,8 @@ class Runner:
         ranker.load_state_dict(load_file(work / "model" / WEIGHTS))
         ranker.to(device).eval()
         scorer, began = Ladder(ranker, rows, device), time.monotonic()
-        judgement = judged.judge(scorer, self.size.ladder)
-        return _about(result, config, ranker, device, time.monotonic() - began, seen), judgement
+        evaluation = eval_set.evaluate(scorer, self.size.eval_windows)
+        return _about(result, config, ranker, device, time.monotonic() - began, seen), evaluation
 
 
 class Ladder:
@@ -266,7 +268,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--suite", action="append", choices=SUITES, help="may be given again; all if not given")
     parser.add_argument("--size", choices=SIZES, default="full")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--ladder", help="evaluation windows, as 512,2048,32768; the last is the longest trained on")
+    parser.add_argument(
+        "--eval-windows", help="evaluation windows, as 512,2048,32768; the last is the longest trained on"
+    )
     parser.add_argument("--batch-requests", type=int, help="requests of a batch, where histories are short")
     parser.add_argument("--only", action="append", help="run cells whose key holds this text; may be given again")
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of its own")
@@ -281,8 +285,8 @@ def main() -> None:
     began, args = time.monotonic(), parsed()
     elsewhere = args.plan and args.device != "auto"  # a plan may be made for a device that is not here
     size, device = SIZES[args.size], args.device if elsewhere else select_device(args.device).type
-    if args.ladder:
-        size = size.with_ladder(tuple(int(window) for window in args.ladder.split(",")))
+    if args.eval_windows:
+        size = size.with_eval_windows(tuple(int(window) for window in args.eval_windows.split(",")))
     if args.batch_requests:
         size = replace(size, requests_per_batch=args.batch_requests)
     suites = args.suite or SUITES

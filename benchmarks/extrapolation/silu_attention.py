@@ -1,4 +1,4 @@
-"""What does an event read of the events before it, in HSTU? Their values, weighed by SiLU and not by softmax."""
+"""HSTU's attention: an event sums the values of the events before it, weighted by SiLU instead of softmax."""
 
 import math
 import os

@@ -1,10 +1,10 @@
-"""How does a GPU compute causal SiLU attention without writing a score? Three kernels, each of which forms them anew.
+"""Three kernels for causal SiLU attention on a GPU; each computes the scores again, so none is written.
 
 A program owns one block of rows of one head of one request and streams the rows that it needs past it: `_read` and
 `_grad_queries` own queries and stream earlier keys, `_grad_keys` owns keys and streams later queries. So every sum has
 one owner and one order: the same bits twice. Only tiles on the diagonal are masked. The grid is one axis, the only one
 that may pass 65,535; the blocks of a head lie next to each other, so that what they stream is in the cache, the longest
-first, so that the card is not left waiting for one of them.
+first, so that the GPU does not wait for one of them.
 
 With s = q k^T / sqrt(Dh) and h = s / 2, SiLU(s) = h + h tanh(h): one special function a score.
 """

@@ -1,4 +1,4 @@
-"""How far do hand-made features get? Gradient-boosted trees (scikit-learn) on counts and recency."""
+"""Gradient-boosted trees (scikit-learn) on hand-made features: counts and recency."""
 
 import numpy as np
 from numpy.typing import NDArray

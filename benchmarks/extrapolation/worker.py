@@ -1,4 +1,4 @@
-"""Runs the cells that it is told, a line of JSON each on its input, and says what it found, a line each on its output.
+"""Worker process: reads cells, one line of JSON each, and writes one line of results for each.
 
 python -m benchmarks.extrapolation.worker SETS OUT SIZE DEVICE     SIZE: JSON of cells.Size; started by the runner
 """

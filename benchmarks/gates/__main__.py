@@ -1,4 +1,4 @@
-"""A simulated quarter and its noise, walked and written down: results.md, quarter.csv and quarter.png.
+"""A simulated quarter of decisions, written into results.md, quarter.csv and quarter.png.
 
 python -m benchmarks.gates [--users 4000] [--noise 200] [--out benchmarks/gates]
 """

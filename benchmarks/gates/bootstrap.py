@@ -1,4 +1,4 @@
-"""What do intervals cost? Seconds and memory of one task at one window over all slices, and the slow twin beside it.
+"""Cost of intervals: seconds and memory of one task at one window over all slices, beside the reference implementation.
 
 python -m benchmarks.gates.bootstrap [--targets 1000000] [--users 100000] [--draws 400]
 """

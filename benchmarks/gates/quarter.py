@@ -1,8 +1,8 @@
-"""What do the gates do over a quarter whose truth is known, and what would simpler rules have done?
+"""Decisions of the gates, and of simpler rules, over a quarter whose truth is known.
 
-Ninety log days, a candidate each, planted events; every rule promotes for itself and lives with its own champion.
-Reports are made by the project's own code from per-target scores (benchmarks/gates/world.py), and judged by the shipped
-policy.
+Ninety log days with one candidate each, and planted events. Every rule promotes on its own and lives with its own
+champion. The product's code makes the reports from per-target scores (benchmarks/gates/world.py), and the shipped
+policy decides.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What does a day's build cost when the log is 16 times older, at the same daily volume?
+"""Cost of a day's build on a log 16 times older, at the same daily volume.
 
 A log of uniform days in which every history is full (max_history) long before the younger age. Both ages stand
 equally long after their last history snapshot. Days are built one by one in one warm session; medians are compared.

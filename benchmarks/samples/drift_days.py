@@ -1,4 +1,4 @@
-"""How many ordinary days does the drift of samples stop? Every day of a home validated as when it was built."""
+"""Ordinary days that the drift check of samples stops: every day of a home validated as when it was built."""
 
 from dataclasses import dataclass
 

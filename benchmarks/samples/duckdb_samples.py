@@ -1,7 +1,8 @@
-"""The same samples by DuckDB, as someone at home in it would write them: each user's history as lists, once, of which
-a user-day takes a slice. No digests, no checks, no manifests. Assumes what the benchmark's logs keep: no late rows.
+"""The same samples by DuckDB, in its own idiom: each user's history as lists, once, of which a user-day takes a slice.
 
-    python -m benchmarks.samples.duckdb_samples HOME OUT START END [--memory 8GB]
+No digests, no checks, no manifests. It relies on the benchmark's logs having no late rows.
+
+   python -m benchmarks.samples.duckdb_samples HOME OUT START END [--memory 8GB]
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Which encoding suits which column of a sample file? Bytes, and time to write and read, column by column.
+"""Encodings of each column of a sample file: bytes, and time to write and read.
 
 python -m benchmarks.samples.encodings HOME [--days 64]
 """

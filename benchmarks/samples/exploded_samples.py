@@ -1,7 +1,7 @@
-"""The same samples the usual way: one row a target in Spark, each with its own copy of the history it sees.
+"""The same samples the usual way: one row per target in Spark, each with its own copy of the history it sees.
 
-What happened is numbered within each user by time, gathered into an array a user, joined to the impressions and
-sliced. Assumes what the benchmark's logs keep: no late rows.
+Events are numbered within each user by time, collected into one array per user, joined to the impressions and sliced.
+This relies on the benchmark's logs having no late rows.
 
     python -m benchmarks.samples.exploded_samples HOME OUT START END
 """

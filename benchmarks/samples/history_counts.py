@@ -1,4 +1,4 @@
-"""How many history events are stored and decoded: one history a target, a request, or a user-day? Read from samples."""
+"""History events stored and decoded with one history per target, request, or user-day, counted from samples."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

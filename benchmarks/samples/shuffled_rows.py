@@ -1,4 +1,4 @@
-"""How many bytes does a target cost on disk, with its own copy of the history, where rows lie in training order?
+"""Bytes on disk per target with its own copy of the history, in training order.
 
 A join leaves a user's rows side by side, where zstd finds each history again in the row before. Rows that are to be
 trained on lie in random order, or in the order of time in which a log day arrived. Both are measured on a sample of

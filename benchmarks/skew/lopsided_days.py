@@ -1,12 +1,11 @@
-"""What do lopsided days cost? Millions of users with one event each, or one user with all of them.
+"""Cost of lopsided days: millions of users with one event each, or one user with all events.
 
     python benchmarks/skew/lopsided_days.py many-users /tmp/many --users 10000000
     python benchmarks/skew/lopsided_days.py one-user /tmp/one --events 250000
 
 Writes a raw day of Parquet, then runs `longreel data ingest` and `longreel data build-samples` as processes
-under the local
-default (a driver of 2 GiB), and prints seconds and the greatest resident memory of the JVM, of the step's Python, and
-of Spark's Python workers together, sampled twice a second.
+under the local default (a driver of 2 GiB). It prints seconds and the greatest resident memory of the JVM, of the
+step's Python, and of Spark's Python workers together, sampled twice a second.
 """
 
 import argparse

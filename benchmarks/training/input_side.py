@@ -1,4 +1,4 @@
-"""What does the input side read and write for each history token? Counted over every operation, before and after.
+"""Bytes that the input side reads and writes per history token, counted over every operation, before and after.
 
     python -m benchmarks.training.input_side [--width 256] [--events 65536]
 

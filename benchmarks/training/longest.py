@@ -1,4 +1,4 @@
-"""How long a history can be trained? Memory that one request's events take, with activations kept or recomputed."""
+"""The longest history that fits: memory of one request's events, with activations kept or recomputed."""
 
 from dataclasses import dataclass
 

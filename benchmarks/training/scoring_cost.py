@@ -1,4 +1,4 @@
-"""What does scoring one request of the longest history cost, from the packed batch on the host to logits on the host?
+"""Cost of scoring one request of the longest history, from the packed batch on the host to logits on the host.
 
     python -m benchmarks.training.scoring_cost [--widths 64 256 1024]
 

@@ -1,8 +1,9 @@
-"""Which optimiser do the hashed tables learn best with? The same steps under each, judged on the day after.
+"""Optimisers of the hashed tables compared: the same steps with each, evaluated on the day after.
 
     python -m benchmarks.training.table_optimizers HOME --days 4 [--seeds 0 1]
 
-HOME is a home folder with published samples, e.g. of `longreel init`, `simulate`, `ingest` and `build-samples`.
+HOME is a home folder with published samples, for example by `longreel init`, `simulate`, `data ingest` and
+`data build-samples`.
 """
 
 import argparse
@@ -23,7 +24,7 @@ RATES = {"adamw": (1e-2, 3e-2), "rowwise_adagrad": (2e-2, 5e-2, 1e-1, 2e-1)}
 
 
 def trial(home: Home, days: list[date], optimizer: str, rate: float, seed: int) -> dict[str, object]:
-    """Train on all days but the last and judge on that one."""
+    """Train on all days but the last and evaluate on that one."""
     chosen = replace(home.config.training, table_optimizer=optimizer, table_learning_rate=rate, seed=seed, device="cpu")
     config: Config = replace(home.config, training=chosen)
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +50,7 @@ def main() -> None:
     """Run every choice and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("home", type=Path)
-    parser.add_argument("--days", type=int, default=4, help="days to train on; the next is judged")
+    parser.add_argument("--days", type=int, default=4, help="days to train on; the next is evaluated on")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rates", type=float, nargs="+", help="table learning rates, for either optimiser")
     parser.add_argument("--json", type=Path, help="write all results here")

@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TINY = Size(
     model=SMALL.model | {"width": 16, "heads": 2, "layers": 1, "embedding_width": 8, "mixer_tokens": 2},
     training=SMALL.training | {"window_min": 8, "window_mean": 24, "window_max": 64},
-    ladder=(8, 16, 32, 64),
+    eval_windows=(8, 16, 32, 64),
     requests_per_batch=16,
 )
 
@@ -105,7 +105,7 @@ def test_a_half_written_line_is_no_result_and_spoils_no_other(tmp_path: Path) ->
 def test_a_killed_run_goes_on_with_the_cells_that_are_left(sets: Path, tmp_path: Path) -> None:
     """Killed in the middle of a cell, the next run keeps what was finished and ends with what an unhurt run gives."""
     words = ["--set", "sim", "--suite", "extrapolation", "--size", "small", "--seeds", "1", "--device", "cpu"]
-    words += ["--ladder", "32,512", "--only", "f"]  # the two fixed windows, and full
+    words += ["--eval-windows", "32,512", "--only", "f"]  # the two fixed windows, and full
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
     def start(out: Path) -> "subprocess.Popen[bytes]":

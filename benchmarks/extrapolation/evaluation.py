@@ -1,4 +1,4 @@
-"""How good are scores of a test set, at each window and for whom? Metrics with user-bootstrap replicates.
+"""Metrics of a test set's scores by window and slice, with user-bootstrap replicates.
 
 The replicates of a test set are the same for every model, so differences between models, windows and seeds are paired.
 """
@@ -24,7 +24,7 @@ SHORT_HISTORY = 128  # users with fewer events are a slice
 
 
 @dataclass(frozen=True)
-class Judged:
+class EvalSet:
     """A test set: labels [targets, tasks], users [targets] as ordinals, and which targets are in which slice."""
 
     labels: NDArray[np.bool_]
@@ -33,8 +33,8 @@ class Judged:
     tasks: tuple[str, ...]
 
     @staticmethod
-    def of(rows: SampleRows, trained: SampleRows, tasks: tuple[str, ...]) -> "Judged":
-        """The slices: everybody, users by their longest history, and what training has never seen."""
+    def of(rows: SampleRows, trained: SampleRows, tasks: tuple[str, ...]) -> "EvalSet":
+        """The slices: all users, users by their longest history, and what training has never seen."""
         request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
         ids, user = np.unique(rows.user_id[rows.request_row[request]], return_inverse=True)
         longest = np.zeros(len(ids), np.int64)
@@ -50,13 +50,13 @@ class Judged:
         }
         labels = rows.task_labels(tasks) > 0
         kept = {name: where for name, where in slices.items() if labels[where].any() and not labels[where].all()}
-        return Judged(labels, user, kept, tasks)
+        return EvalSet(labels, user, kept, tasks)
 
     def weights(self) -> Counts:
         """Bootstrap counts [draws, users]."""
         return bootstrap_weights(int(self.user.max()) + 1, DRAWS, 0)
 
-    def judge(self, logits_at: Callable[[int], NDArray[np.floating[Any]]], windows: tuple[int, ...]) -> "Judgement":
+    def evaluate(self, logits_at: Callable[[int], NDArray[np.floating[Any]]], windows: tuple[int, ...]) -> "Evaluation":
         """Metrics of the logits [targets, tasks] that `logits_at(window)` gives."""
         rows: list[dict[str, Any]] = []
         draws: dict[str, NDArray[np.float32]] = {}
@@ -72,11 +72,11 @@ class Judged:
                         row[metric] = [value, *interval(replicates)]
                         draws[f"{task}|{name}|{window}|{metric}"] = replicates.astype(np.float32)
                     rows.append(row)
-        return Judgement(rows, draws)
+        return Evaluation(rows, draws)
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Evaluation:
     """Rows as the results file keeps them: a metric is [value, low, high]; and the replicates behind them."""
 
     rows: list[dict[str, Any]]
