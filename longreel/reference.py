@@ -17,6 +17,7 @@ from longreel.cli import COMMANDS, EXIT_CODES, GROUPS, command_parser, commands_
 from longreel.contracts.config import SOURCES, Config
 from longreel.contracts.policy import Budget, GatePolicy
 from longreel.contracts.presets import preset
+from longreel.model_size import sized
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 NOTE = "`make reference` writes this page from {}; do not edit it."
@@ -118,11 +119,11 @@ def meanings(kind: type[Any]) -> dict[str, str]:
     """The docstring under each field of a dataclass, on one line."""
     body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for field, text in zip(body.body, body.body[1:], strict=False):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            found[field.target.id] = " ".join(ast.literal_eval(text.value).split())
-    return found
+            texts[field.target.id] = " ".join(ast.literal_eval(text.value).split())
+    return texts
 
 
 def allowed(annotation: Any) -> str:
@@ -145,8 +146,9 @@ def settings(kind: type[Any], presets: dict[str, dict[str, Any]]) -> list[str]:
         if dataclasses.is_dataclass(types[field.name]):
             continue
         default = "" if field.default is dataclasses.MISSING else text_of(field.default)
-        chosen = {name: text_of(values.get(field.name, field.default)) for name, values in presets.items()}
-        others = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value not in ("", default))
+        chosen = {name: text_of(values[field.name]) for name, values in presets.items() if field.name in values}
+        differs = any(value not in ("", default) for value in chosen.values())
+        others = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value) if differs else ""
         rows.append((f"`{field.name}`", texts.get(field.name, ""), allowed(types[field.name]), default, others))
     header = ("setting", "meaning", "values", "default", "presets")
     return table(header, rows) if presets else table(header[:4], [row[:4] for row in rows])
@@ -171,8 +173,13 @@ def sections(presets: dict[str, dict[str, Any]]) -> Iterator[str]:
 def configuration_page() -> str:
     """Every setting of longreel.toml and gates.toml, and the environment variables."""
     presets = {str(name): tomllib.loads(preset(name)) for name in SOURCES}
+    presets["generic without a GPU"] = tomllib.loads(sized(preset("generic"), False)[0])
     lines = ["# Configuration", "", NOTE.format("`contracts/config.py`, `contracts/policy.py` and the presets"), ""]
-    lines += ["A home folder holds `longreel.toml` and `gates.toml`. `longreel init` writes both from a preset.", ""]
+    lines += [
+        "A home folder holds `longreel.toml` and `gates.toml`. `longreel init` writes both from a preset.",
+        "On a machine without a GPU it writes a smaller model for `generic`, see the last column.",
+        "",
+    ]
     lines += ["## longreel.toml", "", *sections(presets), ""]
     lines += ["## gates.toml", "", "The gate policy. A change retrains nothing.", "", *settings(GatePolicy, {}), ""]
     lines += ["### [[budgets]]", "", purpose_of(Budget), "", *settings(Budget, {}), ""]
