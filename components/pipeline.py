@@ -76,9 +76,6 @@ def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Calla
     """The pipeline of the four functions above; `component` makes each a component, `place` sets its resources."""
     train_, evaluate_, decide_, promote_ = (component(step) for step in (train, evaluate, decide, promote))
 
-    @dsl.pipeline(
-        name="longreel-retrain", description="Train, evaluate on a new day, decide, and promote what is better."
-    )
     def retrain_pipeline(
         home: str, date: str, trigger: str, inputs_digest: str, champion: int, waits_for_approval: bool = False
     ) -> Retrained:
@@ -107,7 +104,9 @@ def _pipeline(component: Callable[[Callable[..., Any]], Component], place: Calla
         promoted.set_caching_options(False)
         return Retrained(version, decided.outputs["outcome"])
 
-    return retrain_pipeline  # type: ignore[no-any-return]
+    description = "Train, evaluate on a new day, decide, and promote what is better."
+    pipeline: Component = dsl.pipeline(name="longreel-retrain", description=description)(retrain_pipeline)
+    return pipeline
 
 
 def _on_this_machine(task: Any, name: str, **_: int) -> None:
@@ -142,7 +141,8 @@ def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0)
 
 
 def _lightweight(step: Callable[..., Any]) -> Component:
-    return dsl.component(step, base_image=IMAGE, install_kfp_package=False)
+    component: Component = dsl.component(step, base_image=IMAGE, install_kfp_package=False)
+    return component
 
 
 retrain_pipeline = _pipeline(_lightweight, _on_this_machine)

@@ -213,6 +213,7 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
     from longreel.components.registry import registry
     from longreel.components.registry.ledger import Ledger
     from longreel.components.reports import record
+    from longreel.components.reports.plots import PLOTS
     from longreel.contracts.decision import Decision
 
     ledger, folder = Ledger(home), home.reports / str(day)
@@ -227,7 +228,7 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
     for artifact, name in artifacts.items():
         downloaded = download_artifacts(run_id=candidate.run_id, artifact_path=artifact, tracking_uri=uri)
         shutil.copyfile(downloaded, folder / name)
-    plots = Path(download_artifacts(run_id=candidate.run_id, artifact_path=record.PLOTS, tracking_uri=uri))
+    plots = Path(download_artifacts(run_id=candidate.run_id, artifact_path=PLOTS, tracking_uri=uri))
     shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
     decision, champion = Decision.read(folder / "decision.json"), ledger.champion()
     summary = {

@@ -53,7 +53,7 @@ def manifest(file: Path, day: date, candidate: str, trigger: str, environment: d
     import yaml
 
     require(file.is_file(), f"LONGREEL_TRAIN_JOB names {file}, which does not exist; mount longreel-train-job")
-    body = yaml.safe_load(file.read_text().replace(PLACEHOLDER, str(day)))
+    body: dict[str, Any] = yaml.safe_load(file.read_text().replace(PLACEHOLDER, str(day)))
     try:
         kind, metadata, trainer = (body["apiVersion"], body["kind"]), body["metadata"], body["spec"]["trainer"]
         fits = kind == (f"{GROUP}/{VERSION}", "TrainJob") and str(day) in metadata["name"] and metadata["namespace"]
@@ -154,14 +154,14 @@ class TrainJobs:
         recipe = recipe_of(home, day)
         if not job.run_id.endswith(recipe.name):
             raise TransientError(f"TrainJob {job.run_id} is complete; meanwhile {day} needs {recipe.name}")
-        made = trained(home, recipe)
-        if made is None:
+        candidate = trained(home, recipe)
+        if candidate is None:
             raise LongreelError(
                 f"TrainJob {job.run_id} is complete, but candidate {recipe.name} is missing; do its pods and this "
                 f"process share the home ({home.path}) and MLflow ({home.tracking_uri})?"
             )
         self._delete(job)
-        return made
+        return candidate
 
     def timeout_message(self, job: TrainJob, timeout_s: float) -> str:
         """The error text for a job that took too long."""

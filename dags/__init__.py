@@ -1,1 +1,1 @@
-"""Airflow DAGs: wiring only. What they run are the steps of the command line."""
+"""Airflow DAGs: wiring only; every task runs a command."""

@@ -227,7 +227,7 @@ def interruptible() -> None:
 def _environment_of(process: psutil.Process) -> dict[str, str]:
     """The environment of a process; empty if it has ended or belongs to another user."""
     try:
-        return process.environ()
+        return dict(process.environ())
     except psutil.Error:
         return {}
 

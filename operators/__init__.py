@@ -1,1 +1,1 @@
-"""Airflow operators: what a DAG needs beyond Airflow's own, between the steps and the wiring."""
+"""Airflow operators of the DAGs: arrival sensor, deferrable runs elsewhere, retry policy."""

@@ -40,7 +40,7 @@ class RunCompletionTrigger(BaseTrigger):
     """
 
     def __init__(self, run_id: str, poll_s: float, timeout_s: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.run_id, self.poll_s, self.timeout_s = run_id, poll_s, timeout_s
 
     @staticmethod
@@ -77,7 +77,7 @@ class RunCompletionTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_s)
 
     def _event(self, status: str, message: str = "") -> TriggerEvent:
-        return TriggerEvent({"run_id": self.run_id, "status": status, "message": message})
+        return TriggerEvent({"run_id": self.run_id, "status": status, "message": message})  # type: ignore[no-untyped-call]
 
     async def on_kill(self) -> None:
         """Terminate the run: a person cleared or marked the deferred task. Airflow does not call this on a restart.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What Spark on Kubernetes asks of an image: `driver ARGS...` and `executor`, told the rest by SPARK_* variables.
+# Entry point that Spark on Kubernetes needs in an image: `driver ARGS...` and `executor`, set up by SPARK_* variables.
 set -euo pipefail
 
 case "${1:-}" in
