@@ -10,7 +10,7 @@ from typing import Any
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.report import ARTEFACT, EvaluationReport, ParityCheck
+from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport
 from longreel.lake.home import Home
 
 NO_REPORT = "null"  # stands where a champion's report would, were there a champion
@@ -78,16 +78,18 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
     require_unseen(found.data_watermark, day, f"version {version}")
     folder = registry.fetch(client, name, found)
     report = evaluate_model(home, day, folder)
-    return replace(report, parity=(*report.parity, _artefact_parity(home, day, folder, f"models:/{name}/{version}")))
+    return replace(
+        report, consistency=(*report.consistency, _check_artefact(home, day, folder, f"models:/{name}/{version}"))
+    )
 
 
-def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> ParityCheck:
+def _check_artefact(home: Home, day: date, model_dir: Path, uri: str) -> ConsistencyCheck:
     """What is served under the version's name gives the logits that were judged, on a sample of the day."""
     import mlflow
     import numpy as np
 
     from longreel.model.evaluation.batch_scoring import day_groups, request_table
-    from longreel.model.evaluation.consistency import compared, rounding, served_in
+    from longreel.model.evaluation.consistency import compare, rounding, scoring_precision
     from longreel.model.evaluation.serving import Scorer
     from longreel.model.training.device import select_device
 
@@ -102,7 +104,7 @@ def _artefact_parity(home: Home, day: date, model_dir: Path, uri: str) -> Parity
 
     judged = logits(ours)
     serving = select_device("auto")  # where the artefact loads, whatever this evaluation was told to use
-    return compared(ARTEFACT, judged, logits(served), 2 * rounding(scorer.ranker, judged, served_in(serving)))
+    return compare(ARTEFACT, judged, logits(served), 2 * rounding(scorer.ranker, judged, scoring_precision(serving)))
 
 
 def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:

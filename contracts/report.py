@@ -123,7 +123,7 @@ class ScoringCost:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ParityCheck:
+class ConsistencyCheck:
     """Two ways to the same logits: how far they lay apart, and how far they may."""
 
     name: str
@@ -165,7 +165,7 @@ class EvaluationReport:
     window_gains: tuple[WindowGain, ...] = ()
     reliability: tuple[ReliabilityBin, ...] = ()
     scoring: ScoringCost | None = None
-    parity: tuple[ParityCheck, ...] = ()
+    consistency: tuple[ConsistencyCheck, ...] = ()
     quality: DataQuality | None = None
     policy_digest: str = ""  # of the gate policy in force
     code_version: str = ""
@@ -226,7 +226,7 @@ class EvaluationReport:
     def digest(self) -> str:
         """Digest of the metrics, without scoring cost and consistency checks, whose numbers differ between runs."""
         values = asdict(self)
-        for name in ("scoring", "parity"):
+        for name in ("scoring", "consistency"):
             values.pop(name)
         return digest_of(values)
 

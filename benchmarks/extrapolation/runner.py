@@ -42,7 +42,7 @@ from benchmarks.extrapolation.trees import tree_logits
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.model.data.samples import SampleRows
-from longreel.model.evaluation.batch_scoring import Known, score_rows
+from longreel.model.evaluation.batch_scoring import CachedLogits, score_rows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import WEIGHTS
 from longreel.model.training.device import select_device
@@ -178,12 +178,12 @@ class Ladder:
 
     def __init__(self, ranker: Ranker, rows: SampleRows, device: torch.device) -> None:
         self.ranker, self.rows, self.device = ranker, rows, device
-        self.known: Known | None = None
+        self.cached: CachedLogits | None = None
 
     def __call__(self, window: int) -> NDArray[np.float32]:
         """[targets, tasks]."""
-        logits = score_rows(self.ranker, self.rows, window, self.device, self.known)
-        self.known = Known(window, logits)
+        logits = score_rows(self.ranker, self.rows, window, self.device, self.cached)
+        self.cached = CachedLogits(window, logits)
         return logits
 
 

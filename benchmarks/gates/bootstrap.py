@@ -10,8 +10,9 @@ import time
 import numpy as np
 
 from longreel.model.evaluation.bootstrap import bootstrap_weights, weighted_totals
+from longreel.model.evaluation.eval_set import EvalSet
 from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
-from longreel.model.evaluation.report_builder import Judge, JudgedDay
+from longreel.model.evaluation.report_builder import ReportBuilder
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     truth = rng.normal(-1.5, 1, args.targets) + rng.normal(0, 0.7, args.users)[user]
     labels = rng.random(args.targets) < 1 / (1 + np.exp(-truth))
     logits = (truth + rng.normal(0, 1, args.targets)).astype(np.float32)[:, None]
-    day = JudgedDay(
+    eval_set = EvalSet(
         labels=labels[:, None].astype(np.float32),
         user=user,
         request=np.arange(args.targets) // 8,
@@ -45,8 +46,8 @@ def main() -> None:
     print("| what | time | resident peak so far |\n| --- | --- | --- |")
     timed("the data", lambda: None)
     weights = timed("drawing the users", lambda: bootstrap_weights(args.users, args.draws, 0))
-    judge = Judge(day=day, tasks=("click",), weights=weights, interval=0.95)
-    rows = timed("a task at a window: 5 metrics with intervals, every slice", lambda: judge.rows(logits, 512, True))
+    builder = ReportBuilder(eval_set=eval_set, tasks=("click",), weights=weights, interval=0.95)
+    rows = timed("a task at a window: 5 metrics with intervals, every slice", lambda: builder.rows(logits, 512, True))
     scores = TaskScores.of(logits[:, 0].astype(np.float64), labels, user)
     users, sums = timed("of it: sums per user, one slice", lambda: user_sums(scores))
     totals = timed("of it: replicates, one slice", lambda: weighted_totals(weights, users, sums))

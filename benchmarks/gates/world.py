@@ -11,9 +11,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from longreel.contracts.report import CHECKS, DataQuality, EvaluationReport, ParityCheck, ScoringCost
+from longreel.contracts.report import CHECKS, ConsistencyCheck, DataQuality, EvaluationReport, ScoringCost
 from longreel.model.evaluation.bootstrap import bootstrap_weights
-from longreel.model.evaluation.report_builder import Judge, JudgedDay, window_gains
+from longreel.model.evaluation.eval_set import EvalSet
+from longreel.model.evaluation.report_builder import ReportBuilder, window_gains
 
 Floats = NDArray[np.float64]
 
@@ -60,10 +61,10 @@ class Day:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A day's targets: the true log-odds [T] and what is judged."""
+    """A day's targets: the true log-odds [T] and the evaluation set."""
 
     truth: Floats
-    judged: JudgedDay
+    eval_set: EvalSet
     length: NDArray[np.int64]  # [T] history length of the target's user
 
 
@@ -77,14 +78,14 @@ def draw(day: Day) -> Drawn:
     history[rng.random(day.users) < 0.06] = 0
     truth = -1.2 + rng.normal(0, 0.5, day.users)[user] + rng.normal(0, 1.1, len(user))
     labels = rng.random(len(user)) < 1 / (1 + np.exp(-truth - day.rate))
-    judged = JudgedDay(
+    eval_set = EvalSet(
         labels=labels[:, None].astype(np.float32),
         user=user,
         request=np.arange(len(user)) // 5,
         surface=rng.integers(0, 2, len(user)),
         history=history,
     )
-    return Drawn(truth, judged, history[user])
+    return Drawn(truth, eval_set, history[user])
 
 
 def logits(model: Model, day: Day, window: int) -> Floats:
@@ -117,7 +118,7 @@ def _fit(model: Model, window: int) -> tuple[float, float]:
     """Slope and offset of a logistic fit on a training day of the model's own times, by Newton's method."""
     before = Day("fit", 7, 6_000, drift=model.drift, rate=model.rate)
     clean = Model("fit", model.error, model.drift, model.rate, model.short_error, model.long_error, model.broken)
-    x, y = _raw(clean, before, window), draw(before).judged.labels[:, 0].astype(np.float64)
+    x, y = _raw(clean, before, window), draw(before).eval_set.labels[:, 0].astype(np.float64)
     weights, features = np.array([1.0, 0.0]), np.stack([x, np.ones_like(x)], axis=1)
     for _ in range(25):
         p = 1 / (1 + np.exp(-features @ weights))
@@ -129,10 +130,12 @@ def _fit(model: Model, window: int) -> tuple[float, float]:
 def evaluate(model: Model, day: Day) -> EvaluationReport:
     """The report that the project's own code makes of these logits."""
     drawn = draw(day)
-    judge = Judge(day=drawn.judged, tasks=TASKS, weights=bootstrap_weights(day.users, DRAWS, 0), interval=INTERVAL)
+    builder = ReportBuilder(
+        eval_set=drawn.eval_set, tasks=TASKS, weights=bootstrap_weights(day.users, DRAWS, 0), interval=INTERVAL
+    )
     rows = []
     for window in WINDOWS:
-        rows += judge.rows(logits(model, day, window)[:, None].astype(np.float32), window, keep_draws=True)
+        rows += builder.rows(logits(model, day, window)[:, None].astype(np.float32), window, keep_draws=True)
     return EvaluationReport(
         date=day.name,
         model_digest=model.name,
@@ -140,12 +143,12 @@ def evaluate(model: Model, day: Day) -> EvaluationReport:
         config_digest="simulated",
         tasks=TASKS,
         windows=WINDOWS,
-        slices=tuple(drawn.judged.slices()),
+        slices=tuple(drawn.eval_set.slices()),
         training_mean_window=MEAN_WINDOW,
         bootstrap_seed=0,
         bootstrap_draws=DRAWS,
         interval=INTERVAL,
-        longest_history=int(drawn.judged.history.max()),
+        longest_history=int(drawn.eval_set.history.max()),
         rows=tuple(rows),
         window_gains=window_gains(rows, WINDOWS, MEAN_WINDOW, INTERVAL),
         scoring=ScoringCost(
@@ -157,7 +160,7 @@ def evaluate(model: Model, day: Day) -> EvaluationReport:
             latency_high_ms=1.1 * model.latency_ms,
             peak_memory_mib=900.0,
         ),
-        parity=tuple(ParityCheck(name=name, logits=1, largest=0.0, tolerance=0.0) for name in CHECKS),
+        consistency=tuple(ConsistencyCheck(name=name, logits=1, largest=0.0, tolerance=0.0) for name in CHECKS),
         quality=DataQuality(passed=True, warnings=day.warnings),
     )
 
@@ -176,7 +179,7 @@ def truth(model: Model, drift: float, rate: float) -> Truth:
     """See Truth; `model` is to be a `quality()`."""
     day = Day("truth", 11, TRUE_USERS, drift=drift, rate=rate)
     drawn = draw(day)
-    scores, labels = logits(model, day, WINDOWS[-1]), drawn.judged.labels[:, 0] > 0
+    scores, labels = logits(model, day, WINDOWS[-1]), drawn.eval_set.labels[:, 0] > 0
     loss = np.logaddexp(0, np.where(labels, -scores, scores)).mean()
     short = drawn.length < SHORT
     return Truth(_auc(scores, labels), float(loss), _auc(scores[short], labels[short]))

@@ -47,7 +47,7 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
     for name in (ALL_TARGETS, *policy.protected_slices):
         if name not in report.slices:
             yield f"it lacks the slice {name}, which the policy requires"
-    for name in ("scoring", "parity", "quality"):
+    for name in ("scoring", "consistency", "quality"):
         if not getattr(report, name):
             yield f"it lacks {name}"
     for task in report.tasks:
@@ -98,21 +98,21 @@ def data(report: EvaluationReport, policy: GatePolicy) -> GateResult:
 
 def consistency(report: EvaluationReport) -> GateResult:
     """All ways to compute a request's logits agree."""
-    for check in report.parity:
+    for check in report.consistency:
         if not check.passed:
             reason = (
                 f"Logits differ by up to {check.largest:.2g} between the model and {check.name}, tolerated are "
                 f"{check.tolerance:.2g} ({check.logits:,} compared): serving would differ from this evaluation."
             )
             return GateResult(name="consistency", verdict="fail", reason=reason)
-    names = {check.name for check in report.parity}
+    names = {check.name for check in report.consistency}
     if missing := [name for name in CHECKS if name not in names]:
         reason = (
             f"The model's logits were not compared with {' and '.join(missing)}: evaluate a registered version "
             "(`longreel model evaluate --version`) that this version of the code has trained."
         )
         return GateResult(name="consistency", verdict="hold", reason=reason)
-    differences = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.parity)
+    differences = ", ".join(f"{check.name} ({check.largest:.1g})" for check in report.consistency)
     return GateResult(name="consistency", verdict="pass", reason=f"Logits agree: {differences}.")
 
 

@@ -178,7 +178,7 @@ def _checks(report: EvaluationReport) -> str:
         spread = f"10th to 90th percentile {cost.latency_low_ms:,.1f} .. {cost.latency_high_ms:,.1f} ms"
         said = f"{cost.latency_ms:,.1f} ms ({spread}), {cost.peak_memory_mib:,.0f} MiB on {escape(cost.device)}"
         rows.append([f"scoring {cost.shape}", said])
-    for check in report.parity:
+    for check in report.consistency:
         verdict = "agrees" if check.passed else "<b>differs</b>"
         gap = f"{check.logits:,} logits apart by at most {check.largest:.2g}, allowed {check.tolerance:.2g}"
         rows.append([f"logits: {escape(check.name)}", f"{verdict}; {gap}"])

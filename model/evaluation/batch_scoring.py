@@ -1,4 +1,4 @@
-"""What does a model say of these rows, seen through this window? Logits in the rows' own order."""
+"""Batch scoring: logits of sample rows at a window, in the rows' order."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.prefetch import Prefetcher
 
-BATCH_TOKENS = {"cpu": 16_384, "cuda": 1_048_576}  # a core's cache and a card's memory ask for different sizes
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 1_048_576}  # sized for a core's cache, and for a GPU's memory
 
 
 def token_batches(tokens: Ints, budget: int) -> list[Ints]:
@@ -32,35 +32,35 @@ def token_batches(tokens: Ints, budget: int) -> list[Ints]:
 
 
 @dataclass(frozen=True)
-class Known:
-    """Logits [targets, tasks] of the same rows at a shorter window: whoever has no more history keeps them."""
+class CachedLogits:
+    """Logits [targets, tasks] of the same rows at a shorter window, which requests without more history keep."""
 
     window: int
     logits: NDArray[np.float32]
 
 
 def score_rows(
-    ranker: Ranker, rows: SampleRows, window: int, device: torch.device, known: Known | None = None
+    ranker: Ranker, rows: SampleRows, window: int, device: torch.device, cached: CachedLogits | None = None
 ) -> NDArray[np.float32]:
     """Logits of every target [targets, tasks], each request seeing its newest `window` events."""
     counts, lengths = rows.target_counts, rows.history_lengths
     tokens = np.minimum(lengths, window) + counts
-    if known is None:
-        asked = np.arange(rows.num_requests)
+    if cached is None:
+        to_score = np.arange(rows.num_requests)
         out = np.zeros((int(rows.target_offsets[-1]), len(ranker.tasks)), np.float32)
     else:
-        asked = np.flatnonzero(lengths > known.window)
-        out = known.logits.copy()
+        to_score = np.flatnonzero(lengths > cached.window)
+        out = cached.logits.copy()
 
     def packed() -> Iterator[tuple[Ints, RequestBatch]]:
-        for part in token_batches(tokens[asked], BATCH_TOKENS[device.type]):
-            yield asked[part], packing.pack(asked[part], window)
+        for part in token_batches(tokens[to_score], BATCH_TOKENS[device.type]):
+            yield to_score[part], packing.pack(to_score[part], window)
 
     packing = rows if device.type == "cpu" else DeviceRows.of(rows, device)
     with Prefetcher(packed(), depth=2) as batches:
         for requests, batch in batches:
-            where = ranges(rows.target_offsets[requests], counts[requests])
-            out[where] = score_batch(ranker, batch, device)
+            targets = ranges(rows.target_offsets[requests], counts[requests])
+            out[targets] = score_batch(ranker, batch, device)
     return out
 
 
@@ -77,13 +77,13 @@ def day_groups(lake: Lake, day: date) -> list[RowGroup]:
 
 
 def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int) -> pa.Table:
-    """The first rows of a day as somebody who wants them scored would send them: a request table, without labels."""
+    """The first rows of a day as a request table to be scored, without labels."""
     group = next((g for g in groups if g.num_requests), None)
     if group is None:
         return REQUEST_TABLE.empty_table()
     with lake.open_parquet(group.path) as file:
-        found = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
-    return to_schema(found.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
+        table = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
+    return to_schema(table.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
 
 
 def score_day(
@@ -92,18 +92,18 @@ def score_day(
     groups: Sequence[RowGroup],
     window: int,
     device: torch.device,
-    on_rows: Callable[[SampleRows], SampleRows] = lambda rows: rows,
-    known: Known | None = None,
+    selection: Callable[[SampleRows], SampleRows] = lambda rows: rows,
+    cached: CachedLogits | None = None,
 ) -> NDArray[np.float32]:
     """Logits of a day's targets [targets, tasks] in stored order, decoding one row group at a time.
 
-    `on_rows` may select among each row group's rows; `known` are this call's logits at a shorter window.
+    `selection` may choose among each row group's rows; `cached` are this call's logits at a shorter window.
     """
-    parts, at = [np.zeros((0, len(ranker.tasks)), np.float32)], 0
+    parts, start = [np.zeros((0, len(ranker.tasks)), np.float32)], 0
     for group in groups:
-        rows = on_rows(read_rows(lake, [group]))
-        end = at + int(rows.target_offsets[-1])
-        own = None if known is None else Known(known.window, known.logits[at:end])
-        parts.append(score_rows(ranker, rows, window, device, own))
-        at = end
+        rows = selection(read_rows(lake, [group]))
+        stop = start + int(rows.target_offsets[-1])
+        part = None if cached is None else CachedLogits(cached.window, cached.logits[start:stop])
+        parts.append(score_rows(ranker, rows, window, device, part))
+        start = stop
     return np.concatenate(parts)

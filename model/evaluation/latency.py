@@ -1,4 +1,4 @@
-"""What does scoring one request of the longest history cost on this device: milliseconds and MiB?"""
+"""Cost of scoring one request of the longest history: latency in milliseconds, and peak memory in MiB."""
 
 import resource
 import time
@@ -23,7 +23,7 @@ RUNS = 15
 def measure(ranker: Ranker, rows: SampleRows, request: int, events: int, device: torch.device) -> ScoringCost:
     """Time and memory of scoring `events` history events x CANDIDATES targets, made of one request's own.
 
-    Cost follows the shape, so a shorter history is stretched to the shape that the policy's budgets name.
+    Cost depends on the shape, so a shorter history is stretched to the shape of the policy's budgets.
     """
     batch = stretched(rows.pack(np.array([request]), events), events, CANDIDATES)
     times = []
@@ -67,7 +67,7 @@ def stretched(one: RequestBatch, events: int, candidates: int) -> RequestBatch:
 
 
 def device_name(device: torch.device) -> str:
-    """What budgets are named by: the card's name, or the CPU with its threads."""
+    """The name that budgets match: the GPU's, or the CPU with its number of threads."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"cpu, {torch.get_num_threads()} threads"
@@ -77,7 +77,7 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError):  # elsewhere the peak is that of all the process ever did
+    with suppress(OSError):  # on other systems the peak is that since the process began
         Path("/proc/self/clear_refs").write_text("5")  # Linux: the resident peak counts from here
 
 

@@ -1,8 +1,9 @@
-"""How good is a ranking? AUC, GAUC, log loss, calibration and expected calibration error, from sums per user.
+"""Ranking metrics from sums per user: AUC, GAUC, log loss, calibration and expected calibration error.
 
 `TaskScores` holds a task's scored targets. `user_sums` gives what each user adds to every metric and `metrics_of` turns
 totals of such sums into metrics: totals over all users give the plain values, totals of bootstrap counts the
-replicates. AUC is no function of sums; its replicates are a first-order expansion, with `exact_auc` as slow twin.
+replicates. AUC is no function of sums; its replicates are a first-order expansion, with `exact_auc` as reference
+implementation.
 """
 
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class TaskScores:
         """Area under the ROC curve: the chance that a positive scores above a negative, ties counting one half.
 
         weights [draws, users] -> [draws]; None -> [1]. nan where a replicate has one class only. Costs a pass over all
-        targets for every replicate: the twin that `metrics_of` is tested against.
+        targets for every replicate: the reference that tests compare `metrics_of` with.
         """
         counts = np.ones((1, int(self.user.max(initial=0)) + 1), np.uint8) if weights is None else weights
         positive, negative = self.user[self.labels], self.user[~self.labels]

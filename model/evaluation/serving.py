@@ -1,4 +1,4 @@
-"""What does a served model answer? Probabilities for a table of requests, in the table's order."""
+"""Serving: probabilities for a table of requests, in the table's order."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +32,15 @@ class Scorer:
     @staticmethod
     def load(model_dir: Path, device: str = "auto") -> "Scorer":
         """Load a model folder, checking its digest; see `longreel.model.training.checkpoint.load_model` for errors."""
-        chosen = select_device(device)
-        ranker, meta = load_model(model_dir, chosen)
-        return Scorer(ranker, meta, chosen)
+        selected = select_device(device)
+        ranker, meta = load_model(model_dir, selected)
+        return Scorer(ranker, meta, selected)
 
     def score(self, table: pa.Table, window: int | None = None) -> pa.Table:
         """One row per target, in the table's order: user_id, request_id, item_id, a probability per task.
 
         Args:
-            table: requests with their histories and targets; more columns, such as labels, are not looked at.
+            table: requests with their histories and targets; other columns, such as labels, are ignored.
             window: newest events that a request sees; default 10,240, at any training window.
 
         Raises:

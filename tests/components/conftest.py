@@ -18,11 +18,11 @@ from longreel.contracts.decision import Decision, GateResult
 from longreel.contracts.digests import digest_of
 from longreel.contracts.report import (
     CHECKS,
+    ConsistencyCheck,
     DataQuality,
     Estimate,
     EvaluationReport,
     MetricRow,
-    ParityCheck,
     ScoringCost,
     interval_of,
 )
@@ -170,7 +170,7 @@ SCORING = ScoringCost(
     latency_high_ms=2.2,
     peak_memory_mib=900.0,
 )
-PARITY = tuple(ParityCheck(name=name, logits=100, largest=0.0, tolerance=1e-4) for name in CHECKS)
+CONSISTENCY = tuple(ConsistencyCheck(name=name, logits=100, largest=0.0, tolerance=1e-4) for name in CHECKS)
 
 
 def make_report(
@@ -230,7 +230,7 @@ def make_report(
         "rows": rows,
         "window_gains": window_gains(rows, windows, min(windows, key=lambda w: abs(w - 100)), 0.95),
         "scoring": SCORING,
-        "parity": PARITY,
+        "consistency": CONSISTENCY,
         "quality": DataQuality(passed=True),
     }
     return EvaluationReport(**values | overrides)

@@ -93,8 +93,8 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert (tags["policy_version"], tags["policy_digest"]) == ("1", home.policy.digest())
     assert (tags["config_digest"], tags["git_sha"]) == (home.config.digest(), tracking.git_sha())
     report = EvaluationReport.read(Path(client.download_artifacts(made.run_id, CANDIDATE_REPORT)))
-    assert tuple(check.name for check in report.parity) == CHECKS
-    assert all(check.passed for check in report.parity)
+    assert tuple(check.name for check in report.consistency) == CHECKS
+    assert all(check.passed for check in report.consistency)
     assert (report.policy_digest, report.code_version) == (home.policy.digest(), tracking.git_sha())
     assert (tags["model_digest"], tags["judged_data_digest"]) == (report.model_digest, report.data_digest)
     assert {"all", "new users", "returning users", "history<32"} < set(report.slices)
@@ -193,7 +193,7 @@ def test_an_artefact_that_serves_something_else_than_was_judged_is_rejected(make
     (script,) = home.artifacts.rglob("pyfunc_model.py")
     script.write_text(script.read_text().replace('(params or {}).get("window")', "4"))
     report = evaluate_version(home, DAY, made.version)
-    assert [check.name for check in report.parity if not check.passed] == [ARTEFACT]
+    assert [check.name for check in report.consistency if not check.passed] == [ARTEFACT]
     decision = decide(report, None, home.policy)
     assert decision.outcome == "reject"
     assert "the registered artefact" in decision.reasons[0]

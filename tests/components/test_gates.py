@@ -399,20 +399,20 @@ def test_a_data_warning_holds_unless_the_policy_allows_it(report: Report) -> Non
 @pytest.mark.parametrize("largest", [0.01, float("nan"), float("inf")])
 def test_logits_that_do_not_agree_reject(report: Report, largest: float) -> None:
     whole = report()
-    broken = dataclasses.replace(whole, parity=(dataclasses.replace(whole.parity[0], largest=largest),))
+    broken = dataclasses.replace(whole, consistency=(dataclasses.replace(whole.consistency[0], largest=largest),))
     assert not_passed(decide(broken, None, POLICY)) == {"consistency": "fail"}
 
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_logits_that_were_not_compared_hold_with_advice(report: Report, name: str) -> None:
     whole = report()
-    less = dataclasses.replace(whole, parity=tuple(check for check in whole.parity if check.name != name))
+    less = dataclasses.replace(whole, consistency=tuple(check for check in whole.consistency if check.name != name))
     decision = decide(less, None, POLICY)
     assert not_passed(decision) == {"consistency": "hold"}
     assert f"not compared with {name}: evaluate a registered version" in decision.reasons[0]
 
 
-@pytest.mark.parametrize("missing", [{"scoring": None}, {"parity": ()}, {"quality": None}, {"window_gains": ()}])
+@pytest.mark.parametrize("missing", [{"scoring": None}, {"consistency": ()}, {"quality": None}, {"window_gains": ()}])
 def test_an_incomplete_report_rejects(report: Report, missing: dict[str, object]) -> None:
     decision = decide(report(**missing), None, POLICY)
     assert decision.outcome == "reject"

@@ -17,7 +17,7 @@ from longreel.contracts.report import IN_MEMORY, ONE_ROW, PRECISION
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch, one_row_per_target, segment_ids
 from longreel.model.data.samples import SampleRows
-from longreel.model.evaluation.consistency import check_parity, compared, rounding
+from longreel.model.evaluation.consistency import check_consistency, compare, rounding
 from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training import golden
@@ -44,17 +44,17 @@ def rows(lake: Lake, days: list[date]) -> SampleRows:
 
 
 def verdicts(ranker: Ranker, model_dir: Path, rows: SampleRows) -> dict[str, bool]:
-    return {check.name: check.passed for check in check_parity(ranker, model_dir, rows, 64, CPU)}
+    return {check.name: check.passed for check in check_consistency(ranker, model_dir, rows, 64, CPU)}
 
 
 def test_a_whole_model_passes_and_its_report_says_how_closely(
     model_dir: Path, lake: Lake, days: list[date], learned: Config
 ) -> None:
     report = evaluate(model_dir, lake, days[3], learned)
-    assert [check.name for check in report.parity] == [IN_MEMORY, ONE_ROW]
-    assert all(check.passed and check.logits > 20 for check in report.parity)
-    assert report.parity[0].largest == 0  # the same kernels on the same device
-    assert 0 < report.parity[1].tolerance < 1e-4
+    assert [check.name for check in report.consistency] == [IN_MEMORY, ONE_ROW]
+    assert all(check.passed and check.logits > 20 for check in report.consistency)
+    assert report.consistency[0].largest == 0  # the same kernels on the same device
+    assert 0 < report.consistency[1].tolerance < 1e-4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -67,10 +67,10 @@ def test_on_a_card_half_precision_is_held_to_float32(
     there = replace(learned, model=sizes, training=replace(learned.training, device="cuda", compile="off"))
     made = train(there, lake, days[:2], tmp_path / "work", tmp_path / "model")
     report = evaluate(made.model_dir, lake, days[3], there)
-    found = {check.name: check for check in report.parity}
+    found = {check.name: check for check in report.consistency}
     print({name: (check.largest, check.tolerance) for name, check in found.items()}, report.scoring)
     assert list(found) == [IN_MEMORY, ONE_ROW, PRECISION]
-    assert all(check.passed and check.logits > 20 for check in report.parity)
+    assert all(check.passed and check.logits > 20 for check in report.consistency)
     assert found[PRECISION].largest > 100 * found[ONE_ROW].largest  # bf16 was really in use
 
 
@@ -119,7 +119,7 @@ def test_logits_that_are_no_numbers_or_of_another_shape_fail(model_dir: Path, ro
     with torch.no_grad():
         ranker.head.bias.fill_(torch.nan)
     assert verdicts(ranker, model_dir, rows) == {IN_MEMORY: False, ONE_ROW: False}
-    assert not compared("", np.zeros((3, 2)), np.zeros((4, 2)), 1.0).passed
+    assert not compare("", np.zeros((3, 2)), np.zeros((4, 2)), 1.0).passed
 
 
 def test_a_model_whose_training_kept_no_word_is_not_said_to_agree(
@@ -175,7 +175,7 @@ def test_a_broken_kernel_is_further_off_than_rounding(
     allowed = rounding(ranker, exact, torch.bfloat16)
     with torch.no_grad():
         breaks(ranker)
-    assert not compared("", in_bf16(ranker, asked), exact, allowed).passed
+    assert not compare("", in_bf16(ranker, asked), exact, allowed).passed
 
 
 def test_golden_requests_hold_known_items_and_no_users_history(sample_rows: Callable[..., SampleRows]) -> None:

@@ -13,7 +13,7 @@ from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.report import DataQuality, EvaluationReport
 from longreel.lake.table import Lake
 from longreel.model.data.samples import SampleRows
-from longreel.model.evaluation.batch_scoring import Known, day_groups, score_day, score_rows, token_batches
+from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, score_day, score_rows, token_batches
 from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
 from longreel.model.training.checkpoint import load_model, model_digest
@@ -186,9 +186,9 @@ def test_longer_windows_rescore_only_who_has_more_history(model_dir: Path, lake:
     groups = day_groups(lake, days[3])
     short, long = (score_day(ranker, lake, groups, window, CPU) for window in (8, 64))
     assert np.abs(long - short).max() > 1e-3
-    again = score_day(ranker, lake, groups, 64, CPU, known=Known(8, short))
+    again = score_day(ranker, lake, groups, 64, CPU, cached=CachedLogits(8, short))
     np.testing.assert_allclose(again, long, rtol=1e-4, atol=1e-5)
-    marked = score_day(ranker, lake, groups, 64, CPU, known=Known(8, short + 100))
+    marked = score_day(ranker, lake, groups, 64, CPU, cached=CachedLogits(8, short + 100))
     rows = SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
     kept = np.repeat(rows.history_lengths <= 8, rows.target_counts)
     assert ((marked > 50).all(axis=1) == kept).all()
