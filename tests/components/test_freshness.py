@@ -1,4 +1,4 @@
-"""When the freshness policy asks for a training, and when it refuses one."""
+"""Freshness policy: when a training is due, and when a day is rejected."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +45,7 @@ def test_the_policy_counts_published_days(
     assert said in answer.reason
 
 
-def test_a_day_that_newer_ones_have_overtaken_is_not_trained_for_unless_a_log_is_replayed() -> None:
+def test_only_the_newest_day_is_trained_for_unless_a_log_is_replayed() -> None:
     """Ten days that come at once are one training, for the newest; a replayed log is evaluated day by day."""
     answer = should_retrain(DAYS[5], state(DAYS, DAYS[3]), POLICY)
     assert not answer.is_due
@@ -58,7 +58,7 @@ def test_a_day_that_newer_ones_have_overtaken_is_not_trained_for_unless_a_log_is
     ).is_due  # days after the asked one are not new to it
 
 
-def test_a_champion_that_has_seen_nothing_for_too_long_asks_before_enough_new_days_are_there() -> None:
+def test_an_old_champion_starts_a_training_before_enough_new_days() -> None:
     policy = replace(POLICY, every_new_days=9, max_champion_age_days=4)
     assert not should_retrain(DAYS[6], state(DAYS[:7], DAYS[3], watermark=DAYS[2]), policy).is_due  # 4 days
     answer = should_retrain(DAYS[7], state(DAYS, DAYS[3], watermark=DAYS[2]), policy)
@@ -72,7 +72,7 @@ def test_a_champion_that_has_seen_nothing_for_too_long_asks_before_enough_new_da
     ).is_due  # this day was evaluated already
 
 
-def test_a_warned_day_asks_for_a_training_on_it_once_a_later_day_can_judge_it() -> None:
+def test_a_warned_day_starts_a_training_once_a_later_day_can_evaluate_it() -> None:
     policy = replace(POLICY, every_new_days=9)
 
     def is_due(day: date, last_evaluated: date, warned: date) -> bool:
@@ -99,7 +99,7 @@ def test_nothing_is_trained_on_data_older_than_the_limit() -> None:
     require_recent(DAYS[0], TODAY, POLICY)
 
 
-def test_a_backfill_or_a_correction_asks_for_nothing_and_a_person_is_told_how_to_insist(
+def test_a_backfill_or_a_correction_starts_no_training_and_a_person_can_force_one(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(3)
@@ -115,7 +115,7 @@ def test_a_backfill_or_a_correction_asks_for_nothing_and_a_person_is_told_how_to
     assert main([*words, "--trigger", "manual", "--force"]) == 0
 
 
-def test_a_retrain_on_old_data_is_refused_before_anything_is_trained(
+def test_a_retrain_on_old_data_is_rejected_before_training(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(3)

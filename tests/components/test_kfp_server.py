@@ -84,7 +84,7 @@ def test_of_two_submissions_at_one_moment_the_earlier_run_stays(kfp: KfpServer) 
     assert kfp.terminated == [ours]
 
 
-def test_another_place_that_asks_gets_a_run_of_its_own(kfp: KfpServer, make_home: MakeHome) -> None:
+def test_another_requester_gets_its_own_run(kfp: KfpServer, make_home: MakeHome) -> None:
     home = make_home(3)
     day, server = date(2026, 1, 3), connected()
     planned = plan(home, day)
@@ -95,7 +95,7 @@ def test_another_place_that_asks_gets_a_run_of_its_own(kfp: KfpServer, make_home
     assert run_id("x") == run_id("x") != run_id("y")
 
 
-def test_waiting_outlives_a_server_that_is_away(kfp: KfpServer) -> None:
+def test_waiting_survives_a_server_outage(kfp: KfpServer) -> None:
     run_id, server = kfp.add("a"), connected()
     kfp.fail_next = [503, 500]
     with pytest.raises(ServerUnavailableError, match="the database is away"):
@@ -111,7 +111,7 @@ def test_a_run_that_takes_too_long_is_terminated(kfp: KfpServer) -> None:
     assert kfp.terminated == [run_id]
 
 
-def test_terminating_what_has_ended_asks_nothing(kfp: KfpServer) -> None:
+def test_terminating_an_ended_run_sends_no_request(kfp: KfpServer) -> None:
     run_id = kfp.add("a", "FAILED")
     connected().terminate(run_id)
     assert kfp.terminated == []
@@ -129,7 +129,7 @@ def test_a_failed_run_says_which_step_and_why(kfp: KfpServer, make_home: MakeHom
         retrain(home, date(2026, 1, 3))
 
 
-def test_the_token_is_read_anew_from_its_file_for_each_request(
+def test_the_token_is_read_from_its_file_for_each_request(
     kfp: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id, file = kfp.add("a"), tmp_path / "token"
@@ -153,14 +153,16 @@ def test_the_token_is_read_anew_from_its_file_for_each_request(
     assert server.get_run(run_id).is_running
 
 
-def test_runs_are_of_the_namespace_that_is_named(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_are_in_the_configured_namespace(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     connected().submit("a", CLUSTER_YAML, {})
     monkeypatch.setenv("LONGREEL_KFP_NAMESPACE", "longreel")
     connected().submit("b", CLUSTER_YAML, {})
     assert [each.get("namespace") or "" for each in kfp.experiments.values()] == ["", "longreel"]
 
 
-def test_an_unknown_run_and_no_server_are_told_apart(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_run_and_a_missing_server_are_different_errors(
+    kfp: KfpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ServerError, match="404"):
         connected().get_run("none")
     server = connected()
@@ -203,7 +205,7 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
     assert after.version == champion.version
 
 
-def test_a_server_that_takes_the_question_and_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("longreel.components.kfp_server.TIMEOUT_S", (0.3, 0.3))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         server = PipelineServer(f"http://127.0.0.1:{silent.getsockname()[1]}")

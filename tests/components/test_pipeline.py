@@ -200,7 +200,7 @@ def test_inputs_digest_follows_content(make_home: MakeHome, publish: Callable[..
     assert plan(home, date(2026, 1, 3)).inputs_digest != before.inputs_digest
 
 
-def test_too_few_days_and_an_unpublished_day_are_refused(make_home: MakeHome) -> None:
+def test_too_few_days_and_an_unpublished_day_are_rejected(make_home: MakeHome) -> None:
     home = make_home(3)
     with pytest.raises(DataNotReadyError, match="at least 2 days before"):
         plan(home, date(2026, 1, 2))
@@ -208,7 +208,7 @@ def test_too_few_days_and_an_unpublished_day_are_refused(make_home: MakeHome) ->
         plan(home, date(2026, 2, 1))
 
 
-def test_a_day_the_champion_has_seen_is_refused_before_training(
+def test_a_day_the_champion_was_trained_on_is_rejected_before_training(
     make_home: MakeHome, register: Callable[..., object], promotion: Callable[..., object]
 ) -> None:
     home = make_home(4)
@@ -219,7 +219,7 @@ def test_a_day_the_champion_has_seen_is_refused_before_training(
 
 
 @pytest.mark.slow
-def test_a_retrain_that_was_killed_after_its_promotion_is_found_done(make_home: MakeHome) -> None:
+def test_a_retrain_killed_after_its_promotion_is_found_done(make_home: MakeHome) -> None:
     """A scheduler that died takes the task over while the old try is still at work: the new one begins after the old
     one has promoted, and must not judge the new champion against itself."""
     home, day = make_home(3), date(2026, 1, 3)

@@ -1,4 +1,4 @@
-"""`longreel ops status --check` fails where something is for somebody to act on, and says what."""
+"""`longreel ops status --check`: fails if a line needs action, and prints it."""
 
 import socket
 from collections.abc import Callable
@@ -13,14 +13,14 @@ from longreel.lake.home import CONFIG_FILE, Home
 from longreel.lake.lease import LEASE_FILE
 
 
-def test_a_healthy_home_passes_and_says_what_is_due(
+def test_a_healthy_home_passes_and_prints_the_next_training(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["ops", "status", "--home", str(make_home(3).path), "--check"]) == 0
     assert "training for 2026-01-03: due; No candidate was ever evaluated" in capsys.readouterr().out
 
 
-def test_samples_that_are_too_old_are_told_of_where_a_limit_is_set(
+def test_samples_beyond_the_age_limit_are_red(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A day that never came makes no run that could fail."""
@@ -33,7 +33,7 @@ def test_samples_that_are_too_old_are_told_of_where_a_limit_is_set(
     assert main(["ops", "status", "--home", str(home.path)]) == 0  # a look is no check
 
 
-def test_a_missing_day_is_told_of(
+def test_a_missing_day_is_red(
     make_home: Callable[..., Home], publish: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(2)
@@ -46,7 +46,7 @@ def publish_other(home: Home, dataset: str, day: date, digest: str, inputs: dict
     home.lake.writer(dataset, day).commit(digest=digest, inputs=inputs)
 
 
-def test_stale_samples_are_for_somebody_to_act_on_and_a_superseded_base_is_not(
+def test_stale_samples_are_red_and_a_superseded_snapshot_is_not(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The snapshot is not read, and the next build removes it; a build cannot make a bootstrap snapshot."""
@@ -77,7 +77,7 @@ def test_orphaned_builds_are_counted_and_need_no_action(
     assert "orphaned: 1 build of killed processes; the next ingest removes them" in capsys.readouterr().out
 
 
-def test_a_tracking_server_that_is_away_is_named_after_seconds(
+def test_an_unreachable_tracking_server_is_named_within_seconds(
     make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(1)

@@ -1,4 +1,4 @@
-"""The DAGs as Airflow reads them: they parse alone, and any change of structure shows here."""
+"""DAGs as Airflow parses them, and a snapshot of their structure."""
 
 import http.server
 import json
@@ -90,7 +90,7 @@ def test_any_change_of_structure_shows_in_the_snapshot(snapshot: dict) -> None:
     assert snapshot == json.loads(SNAPSHOT.read_text())
 
 
-def test_the_daily_dag_is_one_chain_that_emits_an_asset_event_and_then_looks_for_what_it_made_stale(
+def test_the_daily_dag_is_one_chain_that_emits_an_asset_event_and_then_checks_for_stale_days(
     snapshot: dict,
 ) -> None:
     daily = snapshot["longreel_daily"]
@@ -111,7 +111,7 @@ def edges(dag: dict) -> dict[str, list[str]]:
     return {name: task["next"] for name, task in dag["tasks"].items()}
 
 
-def test_a_run_waits_for_its_raw_day_without_holding_a_worker_and_is_told_of_when_late(
+def test_a_run_waits_for_its_raw_day_without_holding_a_worker_and_is_reported_when_late(
     airflow_process: AirflowProcess,
 ) -> None:
     read = read_dags(
@@ -132,13 +132,13 @@ def test_runs_start_the_day_after_their_log_day(snapshot: dict) -> None:
     assert snapshot["longreel_daily"]["end"].startswith("2026-01-10")
 
 
-def test_the_training_dag_is_woken_by_partitions_and_asks_first(snapshot: dict) -> None:
+def test_the_training_dag_starts_on_partitions_and_asks_the_policy_first(snapshot: dict) -> None:
     train = snapshot["longreel_train"]
     assert train["max_active_runs"] == 1
     assert edges(train) == {"should_retrain": ["retrain"], "retrain": []}
 
 
-def test_whatever_is_heavy_is_in_a_pool_that_the_committed_file_makes(snapshot: dict) -> None:
+def test_heavy_tasks_are_in_the_pools_of_the_committed_file(snapshot: dict) -> None:
     pools = json.loads((ROOT / "dags" / "pools.json").read_text())
     used = {task["pool"] for dag in snapshot.values() for task in dag["tasks"].values()}
     assert used == {*pools, "default_pool"}
@@ -186,7 +186,7 @@ def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_a
         assert keys == days, (cron, zone)
 
 
-def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_errors(
+def test_an_invalid_setting_is_an_import_error_that_names_it(
     airflow_process: AirflowProcess,
 ) -> None:
     """What is shown is the message of what importing the folder raises."""
@@ -199,7 +199,7 @@ def test_a_setting_that_cannot_be_read_is_named_where_airflow_shows_import_error
             read_dags(airflow_process, **{variable: value})
 
 
-def test_no_key_of_a_run_is_more_than_one_word_of_a_command_line(snapshot: dict) -> None:
+def test_a_partition_key_is_one_word_of_a_command_line(snapshot: dict) -> None:
     key = "2026-01-05'; touch /tmp/more; echo '$(id)"
     asked = {"dag_run": SimpleNamespace(partition_key=key, run_type="manual"), "trigger_of": lambda *_: "manual"}
     asked |= {"params": SimpleNamespace(date=None, start=None, end=None, force=False), "ti": None}
@@ -214,7 +214,7 @@ def test_no_key_of_a_run_is_more_than_one_word_of_a_command_line(snapshot: dict)
     assert set(said.values()) == {key.replace("'", "")}
 
 
-def test_days_that_a_build_needs_and_nobody_has_published_are_ingested_by_it(snapshot: dict) -> None:
+def test_a_build_ingests_the_missing_days_that_it_needs(snapshot: dict) -> None:
     """So days may be backfilled newest first or side by side, and a rebuild may begin after a gap."""
     for dag in ("longreel_daily", "longreel_rebuild"):
         tasks = snapshot[dag]["tasks"]
@@ -222,9 +222,7 @@ def test_days_that_a_build_needs_and_nobody_has_published_are_ingested_by_it(sna
         assert "--ingest-missing" not in tasks["ingest"]["application_args"]
 
 
-def test_a_person_approves_and_a_webhook_is_told_once_that_is_configured(
-    snapshot: dict, airflow_process: AirflowProcess
-) -> None:
+def test_approval_and_notifications_are_off_until_configured(snapshot: dict, airflow_process: AirflowProcess) -> None:
     assert not any(task["told"] for dag in snapshot.values() for task in dag["tasks"].values())
     asked = read_dags(airflow_process, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
     train = asked["longreel_train"]["tasks"]
@@ -254,7 +252,7 @@ def test_with_a_pipeline_server_the_retrain_is_deferred_and_waits_for_approval_a
     assert retrain["retries"] > 0
 
 
-def test_with_a_train_job_the_candidate_is_trained_by_a_task_before_whatever_judges_it(
+def test_with_a_train_job_a_task_trains_the_candidate_before_its_evaluation(
     snapshot: dict, airflow_process: AirflowProcess
 ) -> None:
     switched = {"LONGREEL_TRAIN_JOB": "/no-such-file", "LONGREEL_APPROVAL": "1"}
@@ -299,7 +297,7 @@ print("ASKED" + json.dumps([
 """
 
 
-def test_who_asks_for_a_training_is_read_off_the_run_and_its_events(airflow_process: AirflowProcess) -> None:
+def test_the_trigger_of_a_training_follows_the_run_and_its_events(airflow_process: AirflowProcess) -> None:
     """Events of backfills and corrections never ask; one of another kind among them does, as does one by hand."""
     assert answers(airflow_process, ASKED) == [
         "manual",
@@ -326,7 +324,7 @@ print("ASKED" + json.dumps([
 """
 
 
-def test_a_rebuild_asks_about_the_newest_day_that_was_not_there_before_and_about_no_corrected_one(
+def test_a_rebuild_asks_the_policy_about_the_newest_new_day_and_no_corrected_one(
     airflow_process: AirflowProcess,
 ) -> None:
     told = [{each["day"]: each["run_type"] for each in days} for days in answers(airflow_process, TOLD)]

@@ -1,4 +1,4 @@
-"""Late, unchanged, backfilled and corrected days under a real Airflow: each builds what it has to, and trains nothing.
+"""Late, unchanged, backfilled and corrected days under a real Airflow: each builds what changed and starts no training.
 
 The policy would train for every day but for one thing: the simulated days lie too far back for `max_data_age_days`. So
 whether a day was asked about at all shows in the reason that `should_retrain` gives.
@@ -156,7 +156,7 @@ def asked_about(airflow: Airflow, day: date, number: int) -> str:
     return airflow.log(runs[-1], "should_retrain")
 
 
-def test_an_unchanged_day_is_left_as_it_is_and_its_event_trains_nothing(home: Home, airflow: Airflow) -> None:
+def test_an_unchanged_day_stays_and_its_event_starts_no_training(home: Home, airflow: Airflow) -> None:
     before = published(home)
     (run,) = airflow.ended("longreel_daily", 1, partition_key=str(DAYS[0]))
     for task in ("ingest", "build_samples"):
@@ -165,7 +165,7 @@ def test_an_unchanged_day_is_left_as_it_is_and_its_event_trains_nothing(home: Ho
     assert published(home) == before
 
 
-def test_a_backfill_waits_for_a_day_that_is_not_there_and_asks_for_no_training(
+def test_a_backfill_waits_for_a_missing_day_and_starts_no_training(
     home: Home, airflow: Airflow, told: tuple[int, list[str]]
 ) -> None:
     days = {"from_date": f"{DAYS[1]}T00:00:00Z", "to_date": f"{DAYS[2]}T00:00:00Z"}
@@ -197,7 +197,7 @@ def correct(home: Home, day: date) -> None:
     shutil.move(home.path / "corrected.parquet", path)
 
 
-def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_only_a_new_day_asks(
+def test_a_corrected_day_is_rebuilt_with_its_dependents_and_only_a_new_day_asks_the_policy(
     home: Home, airflow: Airflow
 ) -> None:
     before = published(home)
@@ -222,9 +222,7 @@ def test_a_corrected_day_is_rebuilt_with_what_is_made_from_it_and_only_a_new_day
     assert all(extra["rows"] and extra["users"] and extra["watermark"] == key for key, extra in told.items())
 
 
-def test_where_nothing_has_changed_a_rebuild_skips_and_a_person_is_told_why_nothing_is_trained(
-    home: Home, airflow: Airflow
-) -> None:
+def test_a_rebuild_without_changes_skips_and_a_manual_training_gets_its_reason(home: Home, airflow: Airflow) -> None:
     before = published(home)
     airflow.post("dags/longreel_rebuild/dagRuns", {"logical_date": None, "conf": {"start": str(DAYS[0])}})
     airflow.post("dags/longreel_train/dagRuns", {"logical_date": None, "conf": {"date": str(DAYS[2])}})
@@ -247,7 +245,7 @@ def cleared(airflow: Airflow, first: date, last: date) -> list[dict[str, Any]]:
     return airflow.runs("longreel_rebuild")[known:]
 
 
-def test_a_corrected_day_that_is_cleared_alone_has_the_days_after_it_rebuilt(home: Home, airflow: Airflow) -> None:
+def test_clearing_one_corrected_day_rebuilds_the_days_after_it(home: Home, airflow: Airflow) -> None:
     before = published(home)
     correct(home, DAYS[0])
     (rebuild,) = cleared(airflow, DAYS[0], DAYS[0])
@@ -258,9 +256,7 @@ def test_a_corrected_day_that_is_cleared_alone_has_the_days_after_it_rebuilt(hom
     assert CORRECTION in asked_about(airflow, DAYS[1], 3)
 
 
-def test_days_that_are_cleared_side_by_side_end_up_to_date_in_whatever_order_they_ran(
-    home: Home, airflow: Airflow
-) -> None:
+def test_days_cleared_together_end_up_to_date_in_any_order(home: Home, airflow: Airflow) -> None:
     """Runs that a backfill made heed no order: the last day may be built before the events it holds are corrected."""
     before = published(home)
     correct(home, DAYS[1])

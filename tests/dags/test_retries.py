@@ -1,5 +1,4 @@
-"""What is tried again and what fails at once: the DAGs' own operators run a step that ends with a code, and Airflow's
-own code decides."""
+"""Retries and failures at once: the DAGs' operators run a step that ends with a code, and Airflow's code decides."""
 
 import json
 import os
@@ -74,5 +73,5 @@ def states(airflow_process: AirflowProcess, tmp_path_factory: pytest.TempPathFac
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{task}, {command}" for _, task, command, _ in CASES])
-def test_a_step_is_tried_again_unless_somebody_has_to_mend_something(states: list[str], number: int) -> None:
+def test_a_step_is_retried_unless_the_user_has_to_act(states: list[str], number: int) -> None:
     assert states[number] == CASES[number][-1]

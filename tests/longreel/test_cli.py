@@ -1,4 +1,4 @@
-"""The command line: help without heavy imports, clear errors, exit codes."""
+"""Command line: help without heavy imports, clear errors, exit codes."""
 
 import re
 import socket
@@ -60,7 +60,9 @@ def test_a_command_like_no_other_points_to_the_help(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("init", "run", "simulate", "ui")])
-def test_every_step_without_a_home_says_so(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_without_a_home_names_what_is_missing(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With no configuration, or no input file, a step ends in exit code 2 and says what is missing."""
     needed = {
         "data check-arrival": ["--date", "2026-01-05"],
@@ -101,7 +103,7 @@ def test_every_step_without_a_home_says_so(command: str, tmp_path: Path, capsys:
         ),
     ],
 )
-def test_what_the_system_refuses_is_told_in_words(
+def test_refusals_of_the_operating_system_become_messages(
     out: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if out.startswith("/") and not Path(out).parents[-2].is_dir():
@@ -113,7 +115,7 @@ def test_what_the_system_refuses_is_told_in_words(
 
 
 @pytest.mark.parametrize("where", ["home/longreel.toml", "home"])
-def test_a_home_that_cannot_be_one_is_refused(where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_home_is_rejected(where: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file where the home should be, a folder where its configuration should be."""
     home, place = tmp_path / "home", tmp_path / where
     place.mkdir(parents=True) if place != home else place.touch()
@@ -133,7 +135,7 @@ def test_a_home_that_cannot_be_one_is_refused(where: str, tmp_path: Path, capsys
         ["run", "--days", "0"],
     ],
 )
-def test_a_number_out_of_range_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_number_out_of_range_is_rejected(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
@@ -144,7 +146,7 @@ def test_a_number_out_of_range_is_refused(words: list[str], capsys: pytest.Captu
 
 @pytest.mark.parametrize("given", ["s3://bucket/lake", "s3:/bucket/lake", "gs://bucket/lake", "lake", "~/lake"])
 @pytest.mark.parametrize("command", ["ops should-retrain", "data build-samples", "ops status"])
-def test_a_lake_that_is_no_absolute_path_is_refused(
+def test_a_lake_without_an_absolute_path_is_rejected(
     command: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = tmp_path / "home"
@@ -159,7 +161,9 @@ def test_a_lake_that_is_no_absolute_path_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-def test_run_refuses_what_an_existing_home_would_not_heed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_rejects_options_that_an_existing_home_would_ignore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("log", "other"):
         (tmp_path / name / "date=2026-01-05").mkdir(parents=True)
     home = ["--home", str(tmp_path / "home")]
@@ -170,7 +174,7 @@ def test_run_refuses_what_an_existing_home_would_not_heed(tmp_path: Path, capsys
     assert "--days is for a simulated log" in capsys.readouterr().err
 
 
-def test_init_refuses_a_log_that_is_not_there(tmp_path: Path) -> None:
+def test_init_rejects_a_missing_log(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     with pytest.raises(LongreelError, match="needs its raw log"):
         write_config(home, "kuairand", None)

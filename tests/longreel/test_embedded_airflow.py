@@ -1,4 +1,4 @@
-"""What the embedded Airflow is told by its environment; under a real one: tests/reliability."""
+"""Environment, retries and leftovers of the embedded Airflow; tests/reliability starts a real one."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ URI = "postgresql+psycopg://someone@127.0.0.1/airflow"
 SETTINGS = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC")
 
 
-def test_its_database_is_the_one_that_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_is_the_configured_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in (DATABASE, *SETTINGS):
         monkeypatch.delenv(variable, raising=False)
     assert not set(SETTINGS) & set(airflow_environment(Home(tmp_path), 8080, {}))  # SQLite in AIRFLOW_HOME
@@ -26,7 +26,7 @@ def test_its_database_is_the_one_that_is_named(tmp_path: Path, monkeypatch: pyte
     assert [airflow_environment(Home(tmp_path), 8080, {})[name] for name in SETTINGS] == [URI, URI]
 
 
-def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_retried_while_the_server_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite lets one process write at a time; just after the start there are many."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     answers, posted = [500, 200, 503, 500, 409, 200], []
@@ -57,7 +57,7 @@ def test_a_server_that_fails_for_a_while_is_asked_again(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_a_leftover_airflow_is_ended_and_whoever_has_its_number_now_is_not(is_ours: bool, tmp_path: Path) -> None:
+def test_a_leftover_airflow_is_ended_and_another_process_with_its_id_is_not(is_ours: bool, tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.airflow.mkdir()
     environment = os.environ | {"AIRFLOW_HOME": str(home.airflow if is_ours else tmp_path / "other")}
@@ -69,7 +69,7 @@ def test_a_leftover_airflow_is_ended_and_whoever_has_its_number_now_is_not(is_ou
     assert not (home.airflow / "standalone.pid").exists()
 
 
-def test_an_unwritten_number_of_a_leftover_is_no_obstacle(tmp_path: Path) -> None:
+def test_an_empty_pid_file_is_ignored(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.airflow.mkdir()
     (home.airflow / "standalone.pid").touch()
@@ -77,7 +77,7 @@ def test_an_unwritten_number_of_a_leftover_is_no_obstacle(tmp_path: Path) -> Non
     assert not (home.airflow / "standalone.pid").exists()
 
 
-def test_the_airflow_of_a_run_at_work_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+def test_the_airflow_of_a_running_command_is_no_leftover(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.airflow.mkdir()
     environment = os.environ | {"AIRFLOW_HOME": str(home.airflow)}

@@ -18,7 +18,7 @@ def settings(text: str) -> dict[str, str]:
     return {name: value for name, _, value in (line.partition(" = ") for line in text.splitlines()) if value}
 
 
-def test_with_a_gpu_the_preset_is_the_recipe_as_it_is() -> None:
+def test_with_a_gpu_the_preset_is_unchanged() -> None:
     text, line = sized(preset("generic"), gpu=True)
     assert text == preset("generic")
     assert "has a GPU" in line

@@ -1,4 +1,4 @@
-"""The main job for real: Airflow schedules simulated days, a champion is promoted, Ctrl-C leaves nothing running."""
+"""`longreel run` under a real Airflow: simulated days, a promoted champion, and Ctrl-C that leaves nothing running."""
 
 import os
 import signal
@@ -97,7 +97,7 @@ def test_the_next_run_completes_every_day_and_promotes_a_champion(home: Home) ->
     assert (home.reports / days[-1].isoformat() / "decision.json").exists()
 
 
-def test_another_run_adds_a_day_and_judges_it_against_the_champion_though_interrupted_in_training(home: Home) -> None:
+def test_another_run_adds_a_day_and_compares_with_the_champion_though_interrupted_in_training(home: Home) -> None:
     digests = {day: home.lake.require("samples", day).digest for day in home.lake.days("samples")}
     interrupt_at(home, "2026-01-09 retrain       training")
     assert mentions(home) == []
@@ -109,7 +109,7 @@ def test_another_run_adds_a_day_and_judges_it_against_the_champion_though_interr
     assert (home.reports / "2026-01-09" / "champion_report.json").exists()
 
 
-def test_a_day_can_be_looked_at_without_the_scheduler(home: Home) -> None:
+def test_status_needs_no_scheduler(home: Home) -> None:
     shown = subprocess.run(
         [*CLI, "ops", "status", "--home", str(home.path)], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""What is read of a scheduler's work."""
+"""Progress of a scheduler with hundreds of runs."""
 
 from datetime import date, timedelta
 from pathlib import Path
@@ -27,7 +27,7 @@ class LongAtWork(EmbeddedAirflow):
         return {"dag_runs": runs, "total_entries": len(self.days)}
 
 
-def test_the_newest_day_is_seen_to_end_though_hundreds_of_runs_lie_before_it(tmp_path: Path) -> None:
+def test_the_newest_day_is_found_finished_after_hundreds_of_runs(tmp_path: Path) -> None:
     newest = LongAtWork.days[-1]
     states = read_days(LongAtWork(Home(tmp_path), {}), [newest], {newest: DayState()})
     assert states[newest].finished

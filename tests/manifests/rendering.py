@@ -1,4 +1,4 @@
-"""What the manifests render to, for every test in this folder."""
+"""Rendered manifests, shared by the tests of this folder."""
 
 import re
 import shutil

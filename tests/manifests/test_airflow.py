@@ -50,7 +50,7 @@ def test_every_part_is_bounded_and_locked_up() -> None:
         assert VALUES[part]["logGroomerSidecar"] == {"enabled": False}
 
 
-def test_tasks_and_triggerer_have_a_token_for_kubeflow_pipelines_and_nobody_else_has() -> None:
+def test_only_tasks_and_triggerer_have_a_token_for_kubeflow_pipelines() -> None:
     """As Kubeflow's documentation asks: projected, for its audience, where LONGREEL_KFP_TOKEN_FILE says."""
     holders = {part for part in PARTS if "pipelines-token" in mounted(part)}
     assert holders == {"triggerer", "workers"}

@@ -51,7 +51,7 @@ def test_an_unknown_field_is_noticed(folder: str, kind: str, path: list[str]) ->
     assert read_and_written(item) != item
 
 
-def test_a_value_of_the_wrong_kind_is_refused() -> None:
+def test_a_value_of_the_wrong_kind_is_rejected() -> None:
     from pydantic import ValidationError
 
     item = copy.deepcopy(of_kind("manifests/day", "TrainJob")[0])

@@ -216,7 +216,7 @@ def test_commands_in_the_docs_are_ones_that_the_program_takes() -> None:
 
 
 @pytest.mark.parametrize("folder", STANDING)
-def test_no_role_reaches_further_than_pods_what_belongs_to_them_train_jobs_and_pipeline_runs(folder: str) -> None:
+def test_roles_cover_pods_and_theirs_train_jobs_and_pipeline_runs_only(folder: str) -> None:
     assert not of_kind(folder, "ClusterRole")
     assert not of_kind(folder, "ClusterRoleBinding")
     rights = {item["metadata"]["name"]: item["rules"] for item in of_kind(folder, "Role")}
@@ -236,7 +236,7 @@ def test_no_role_reaches_further_than_pods_what_belongs_to_them_train_jobs_and_p
 
 
 @pytest.mark.parametrize("folder", STANDING)
-def test_nothing_may_talk_unless_a_policy_says_so(folder: str) -> None:
+def test_only_allowed_connections_are_open(folder: str) -> None:
     policies = {item["metadata"]["name"]: item["spec"] for item in of_kind(folder, "NetworkPolicy")}
     assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for name, spec in policies.items():

@@ -1,4 +1,4 @@
-"""The sensor of a raw day: it looks, lets go of the worker, and gives up with a message that says what to do."""
+"""Sensor of a raw day: it checks, releases the worker, and gives up with a message that says what to do."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -18,16 +18,16 @@ def looked(exit_code: int, waited: timedelta) -> Any:
     return sensor.execute({"ti": task, "dag_run": SimpleNamespace(partition_key="2026-01-05")})
 
 
-def test_a_day_that_is_there_lets_the_run_go_on() -> None:
+def test_a_day_that_has_arrived_lets_the_run_continue() -> None:
     looked(0, timedelta(hours=3))
 
 
-def test_a_day_that_is_not_there_yet_is_looked_for_again_without_a_worker() -> None:
+def test_a_missing_day_is_checked_again_without_a_worker() -> None:
     with pytest.raises(AirflowRescheduleException):
         looked(3, timedelta(hours=1))
 
 
-def test_a_day_that_has_not_come_in_time_fails_once_and_says_what_to_do() -> None:
+def test_a_day_that_does_not_arrive_in_time_fails_once_and_says_what_to_do() -> None:
     with pytest.raises(AirflowSensorTimeout, match=r"2026-01-05 has not arrived within 2 h\..*clear this task"):
         looked(3, timedelta(hours=2, seconds=1))
 

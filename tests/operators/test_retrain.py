@@ -1,4 +1,4 @@
-"""The operator and its trigger against a local server with KFP's REST interface: submit, watch, go on, end, cancel."""
+"""Retrain operator and trigger against a local KFP REST server: submit, watch, continue, end, cancel."""
 
 import asyncio
 from collections.abc import Callable
@@ -94,7 +94,7 @@ def judged_by_pods(home: Home, register: Any, report: Any, inputs_digest: str) -
     client.set_model_version_tag("longreel-tiny", str(version.version), INPUTS_TAG, inputs_digest)
 
 
-def test_a_try_after_a_crash_goes_on_with_the_run_that_is_there(kfp: KfpServer, make_home: MakeHome) -> None:
+def test_a_try_after_a_crash_continues_with_the_existing_run(kfp: KfpServer, make_home: MakeHome) -> None:
     """Killed after it deferred (the id is stored), and killed between submitting and storing (the name is found)."""
     home = make_home(3)
     stored = context()
@@ -104,7 +104,7 @@ def test_a_try_after_a_crash_goes_on_with_the_run_that_is_there(kfp: KfpServer, 
     assert len(kfp.runs) == 1
 
 
-def test_a_run_under_way_is_kept_even_if_its_inputs_have_changed(
+def test_a_running_pipeline_is_kept_even_if_its_inputs_have_changed(
     kfp: KfpServer, make_home: MakeHome, publish: Callable[..., None]
 ) -> None:
     """Never two trainings at once: the new data is the next run's."""
@@ -126,7 +126,7 @@ def test_a_try_after_a_failed_or_deleted_run_submits_a_new_one(kfp: KfpServer, m
     assert deferred(operator(home), given).run_id not in (first.run_id, second.run_id)
 
 
-def test_another_airflow_run_for_the_day_has_a_pipeline_run_of_its_own(kfp: KfpServer, make_home: MakeHome) -> None:
+def test_another_airflow_run_for_the_day_has_its_own_pipeline_run(kfp: KfpServer, make_home: MakeHome) -> None:
     home = make_home(3)
     assert deferred(operator(home), context()).run_id != deferred(operator(home), context(run="manual__2")).run_id
 
@@ -140,7 +140,7 @@ def test_a_failed_step_fails_the_task_with_its_reason(kfp: KfpServer, make_home:
         operator(home).collect(given, fired(trigger))
 
 
-def test_a_run_beyond_its_time_is_terminated_and_fails_the_task(kfp: KfpServer, make_home: MakeHome) -> None:
+def test_a_run_beyond_its_timeout_is_terminated_and_fails_the_task(kfp: KfpServer, make_home: MakeHome) -> None:
     """Its time counts from its creation, so a restart does not give it more."""
     home, given = make_home(3), context()
     trigger = deferred(operator(home, timeout=timedelta(hours=2)), given)
@@ -151,9 +151,7 @@ def test_a_run_beyond_its_time_is_terminated_and_fails_the_task(kfp: KfpServer, 
     assert kfp.terminated == [trigger.run_id]
 
 
-def test_the_trigger_outlives_a_server_that_is_away_and_gives_up_on_a_refusal(
-    kfp: KfpServer, make_home: MakeHome
-) -> None:
+def test_the_trigger_survives_a_server_outage_and_gives_up_on_a_refusal(kfp: KfpServer, make_home: MakeHome) -> None:
     home, given = make_home(3), context()
     trigger = deferred(operator(home), given)
     kfp.fail_next = [503, 500, 502]

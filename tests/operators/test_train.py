@@ -98,7 +98,7 @@ def test_creates_one_job_watches_collects_and_leaves_no_job_behind(
     assert len(cluster.created) == 1
 
 
-def test_the_job_is_the_mounted_one_for_this_day_this_candidate_and_this_airflow_run(
+def test_the_job_is_the_mounted_template_for_this_day_candidate_and_airflow_run(
     cluster: KubernetesServer, make_home: MakeHome
 ) -> None:
     """Its name is a DNS label that leaves room for what JobSet appends to it for a pod."""
@@ -116,7 +116,7 @@ def test_the_job_is_the_mounted_one_for_this_day_this_candidate_and_this_airflow
     assert len(job["metadata"]["name"] + "-node-0-99-xxxxx") <= 63
 
 
-def test_a_try_after_a_crash_goes_on_with_the_job_that_is_there(cluster: KubernetesServer, make_home: MakeHome) -> None:
+def test_a_try_after_a_crash_continues_with_the_existing_job(cluster: KubernetesServer, make_home: MakeHome) -> None:
     """Killed after it deferred, and killed between creating and storing; another Airflow run finds it too."""
     home, given = make_home(3), context()
     first = deferred(operator(home), given)
@@ -151,9 +151,7 @@ def test_a_try_that_dies_between_finding_the_candidate_and_deleting_its_job_leav
     assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
 
 
-def test_of_two_that_create_at_one_moment_both_wait_for_the_first_one_s_job(
-    cluster: KubernetesServer, make_home: MakeHome
-) -> None:
+def test_two_that_create_at_once_both_wait_for_the_first_job(cluster: KubernetesServer, make_home: MakeHome) -> None:
     """The second one's creation is answered 409."""
     home = make_home(3)
     cluster.before_create = lambda: deferred(operator(home), context())
@@ -162,7 +160,7 @@ def test_of_two_that_create_at_one_moment_both_wait_for_the_first_one_s_job(
     assert [each.split()[0] for each in cluster.asked].count("create") == 2
 
 
-def test_a_failed_job_fails_the_task_and_is_created_anew_only_once_its_pods_have_gone(
+def test_a_failed_job_fails_the_task_and_is_created_again_once_its_pods_have_stopped(
     cluster: KubernetesServer, make_home: MakeHome
 ) -> None:
     home, given = make_home(3), context()
@@ -179,7 +177,7 @@ def test_a_failed_job_fails_the_task_and_is_created_anew_only_once_its_pods_have
     assert len({job["metadata"]["uid"] for job in cluster.created}) == 2
 
 
-def test_a_job_whose_pods_do_not_stop_is_told_of(
+def test_a_job_whose_pods_do_not_stop_is_reported(
     cluster: KubernetesServer, make_home: MakeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, given = make_home(3), context()
@@ -192,9 +190,7 @@ def test_a_job_whose_pods_do_not_stop_is_told_of(
     assert len(cluster.created) == 1
 
 
-def test_a_late_deletion_does_not_hit_the_job_that_took_the_name_meanwhile(
-    cluster: KubernetesServer, make_home: MakeHome
-) -> None:
+def test_a_late_deletion_spares_a_newer_job_of_the_same_name(cluster: KubernetesServer, make_home: MakeHome) -> None:
     home, given = make_home(3), context()
     deferred(operator(home), given)
     cluster.end(name_of(home), "Failed")
@@ -205,9 +201,7 @@ def test_a_late_deletion_does_not_hit_the_job_that_took_the_name_meanwhile(
     assert jobs.get_run(failed.run_id).state == "running"
 
 
-def test_a_job_that_somebody_deletes_is_created_anew_by_the_next_try(
-    cluster: KubernetesServer, make_home: MakeHome
-) -> None:
+def test_a_job_deleted_by_hand_is_created_again_by_the_next_try(cluster: KubernetesServer, make_home: MakeHome) -> None:
     home, given = make_home(3), context()
     trigger = deferred(operator(home), given)
     del cluster.jobs[name_of(home)]
@@ -218,7 +212,7 @@ def test_a_job_that_somebody_deletes_is_created_anew_by_the_next_try(
     assert len(cluster.created) == 2
 
 
-def test_the_trigger_outlives_a_server_that_restarts_and_gives_up_on_a_refusal(
+def test_the_trigger_survives_a_server_restart_and_gives_up_on_a_refusal(
     cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path
 ) -> None:
     home, given = make_home(3), context()
@@ -246,7 +240,7 @@ def test_the_trigger_outlives_a_server_that_restarts_and_gives_up_on_a_refusal(
         operator(home).collect(given, event)
 
 
-def test_a_job_beyond_its_time_is_deleted_and_fails_the_task(cluster: KubernetesServer, make_home: MakeHome) -> None:
+def test_a_job_beyond_its_timeout_is_deleted_and_fails_the_task(cluster: KubernetesServer, make_home: MakeHome) -> None:
     """Its time counts from its creation, so a restart does not give it more."""
     home, given = make_home(3), context()
     trigger = deferred(operator(home, timeout=timedelta(hours=2)), given)
@@ -257,7 +251,7 @@ def test_a_job_beyond_its_time_is_deleted_and_fails_the_task(cluster: Kubernetes
     assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
 
 
-def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is_wanted(
+def test_a_job_with_outdated_inputs_is_replaced(
     cluster: KubernetesServer, make_home: MakeHome, publish: Callable[..., None], register: Callable[..., Any]
 ) -> None:
     """Samples were corrected between two tries, and while a job trained."""
@@ -277,7 +271,7 @@ def test_a_job_for_other_inputs_than_today_s_leaves_its_nodes_to_the_one_that_is
     assert len(cluster.created) == 2
 
 
-def test_a_complete_job_whose_candidate_is_not_there_names_the_likely_cause_and_trains_anew_when_asked(
+def test_a_complete_job_without_its_candidate_names_the_likely_cause_and_a_retry_trains_again(
     cluster: KubernetesServer, make_home: MakeHome
 ) -> None:
     home, given = make_home(3), context()
@@ -319,7 +313,7 @@ def test_no_job_is_created_where_the_day_cannot_be_trained_for(cluster: Kubernet
         (MANIFEST.read_text().replace('"1970-01-01"', '"2026-01-01"'), "1970-01-01 in its name"),
     ],
 )
-def test_a_manifest_that_is_not_one_day_s_train_job_is_refused(
+def test_a_manifest_other_than_one_day_s_train_job_is_rejected(
     cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, text: str | None, said: str
 ) -> None:
     if text is not None:
@@ -341,7 +335,7 @@ def test_a_cluster_that_cannot_train_says_what_is_missing(
         operator(home).execute(context())
 
 
-def test_in_a_pod_it_asks_the_cluster_s_api_with_the_account_s_token(
+def test_in_a_pod_it_uses_the_cluster_s_api_with_the_account_s_token(
     cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found where Kubernetes, and Airflow's values for the triggerer, put them: address, token, authority."""
@@ -378,7 +372,7 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     return folder / "key", folder / "certificate"
 
 
-def test_what_the_manifests_allow_is_what_the_operator_and_its_trigger_need(
+def test_the_manifests_grant_what_the_operator_and_its_trigger_need(
     cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, register: Callable[..., Any]
 ) -> None:
     """From creation to collection, a failed job and a person's word, by the accounts of Airflow's values."""
@@ -423,7 +417,7 @@ def rights(folder: str) -> dict[str, set[str]]:
 
 
 @pytest.mark.slow
-def test_what_the_job_s_command_trains_is_found_trained_and_judged_by_the_next_task(
+def test_the_next_task_finds_and_evaluates_what_the_job_trained(
     cluster: KubernetesServer, make_home: MakeHome, capfd: pytest.CaptureFixture[str]
 ) -> None:
     home, given = make_home(3), context()

@@ -1,4 +1,4 @@
-"""The operators under a real Airflow: killed, they go on with what is there; a person ends it."""
+"""Operators under a real Airflow: after a kill they continue with the existing run; a person ends it."""
 
 import json
 import time
@@ -54,7 +54,7 @@ def mark_failed(airflow: EmbeddedAirflow, run: str, task: str) -> None:
     asked(airflow, "PATCH", f"{DAG}/dagRuns/{run}/taskInstances/{task}", {"new_state": "failed"})
 
 
-def test_a_killed_airflow_goes_on_with_the_pipeline_run_that_is_there(
+def test_a_killed_airflow_continues_with_the_existing_pipeline_run(
     kfp: KfpServer, make_home: Callable[..., Home], register: Callable[..., Any], report: Callable[..., Any]
 ) -> None:
     home = make_home(3)
@@ -87,7 +87,7 @@ def test_a_killed_airflow_goes_on_with_the_pipeline_run_that_is_there(
     assert json.loads((home.reports / DAY / "summary.json").read_text())["outcome"] == "promote"
 
 
-def test_a_killed_airflow_goes_on_with_the_train_job_that_is_there_and_judges_what_it_made(
+def test_a_killed_airflow_continues_with_the_existing_train_job_and_evaluates_its_candidate(
     cluster: KubernetesServer, make_home: Callable[..., Home], register: Callable[..., Any]
 ) -> None:
     home = make_home(3)

@@ -1,4 +1,4 @@
-"""Which days does a backfill run again, in which order, and how many at once? One row of docs/reliability.md."""
+"""Backfills: which days run again, in which order and how many at once; one row of docs/reliability.md."""
 
 import shutil
 import time

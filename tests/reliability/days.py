@@ -1,4 +1,4 @@
-"""Does a week go by as it should? Scheduled days, an asset-triggered training, a backfill and a corrected day."""
+"""A week of scheduled days with an asset-triggered training, a backfill and a corrected day."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What happens when things break? Each fault on a home of its own under a real Airflow, ended by checks of every store.
+"""Faults under a real Airflow, each in its own home, followed by checks of every store.
 
 The world's fourth day is new: Airflow builds it and trains for it, and meanwhile something is killed, full or wrong.
 A fault returns what happened, in words and measured seconds, for the table of docs/reliability.md.

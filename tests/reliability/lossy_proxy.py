@@ -1,4 +1,4 @@
-"""What if a server did what it was asked, and its answer never came? A proxy that loses chosen answers, once each."""
+"""Proxy that loses chosen answers of a server, once each, after the server has acted."""
 
 import http.client
 import threading

@@ -1,4 +1,4 @@
-"""What do the reliability runs work on, and what must hold of lake, registry and ledger when all is over?
+"""Homes of the reliability runs, and the checks of lake, registry and ledger at their end.
 
 The world is small: 150 users, days of some thousand rows, a training of about half a minute. What a run without faults
 gives is made once, by hand and without Airflow; every faulty run must end with the same digests.

@@ -1,4 +1,4 @@
-"""How are Airflow, PostgreSQL and MLflow started as real processes here, asked over REST, killed and started again?"""
+"""Airflow, PostgreSQL and MLflow as real processes: started, asked over REST, killed and started again."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The page that says what faults did is the one that its commands write: `python -m tests.reliability [NAME ...]`.
+"""One reliability case, and the page that `python -m tests.reliability [NAME ...]` writes.
 
 The cases take minutes each and are run by that command; one of them is a test.
 """
