@@ -20,7 +20,6 @@ LONGREEL_NOTIFY_CONN     see notify.py
 import os
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TypeVar
 from zoneinfo import ZoneInfo
 
@@ -59,7 +58,6 @@ WATCH_CRON = os.environ.get("LONGREEL_WATCH_CRON", "0 */6 * * *")
 APPROVAL = os.environ.get("LONGREEL_APPROVAL") == "1"
 TRAIN_JOB = os.environ.get("LONGREEL_TRAIN_JOB", "")
 KFP_HOST = os.environ.get("LONGREEL_KFP_HOST", "")
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 # From pools.json, which `airflow pools import` and the embedded Airflow read. A task without its pool never starts.
 SPARK_POOL = "longreel_spark"

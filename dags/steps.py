@@ -2,13 +2,15 @@
 
 import sys
 from datetime import timedelta
+from pathlib import Path
 from shlex import quote
 from typing import Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
+import longreel
 from longreel.dags.notify import notifiers
-from longreel.dags.settings import HOME, REPOSITORY, SPARK_POOL
+from longreel.dags.settings import HOME, SPARK_POOL
 from longreel.operators.retries import FailFastOnUserError
 
 
@@ -52,7 +54,7 @@ def spark_step(command: str, minutes: int, doc: str, days: tuple[str, ...] = ("-
     return SparkSubmitOperator(
         task_id=command.rpartition(" ")[2].replace("-", "_"),
         name=f"longreel {command}",
-        application=str(REPOSITORY / "longreel" / "__main__.py"),
+        application=str(Path(longreel.__file__).with_name("__main__.py")),
         application_args=[*command.split(), "--home", HOME, *days],
         execution_timeout=timedelta(minutes=minutes),
         pool=SPARK_POOL,

@@ -24,8 +24,8 @@ import psutil
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-POOLS = REPOSITORY / "dags" / "pools.json"
+DAGS = Path(__file__).with_name("dags").resolve()  # a link in a checkout, a folder in an installation
+POOLS = DAGS / "pools.json"
 STARTUP_S = 180
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
 DATABASE = "LONGREEL_AIRFLOW_DB"
@@ -43,7 +43,7 @@ def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) ->
     """The environment of the embedded Airflow and of every task under it."""
     url = f"http://127.0.0.1:{port}"
     settings = {
-        "CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "CORE__DAGS_FOLDER": str(DAGS),
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__PARALLELISM": "3",

@@ -25,7 +25,7 @@ FIELDS = ("task_type", "owner", "pool", "retries", "retry_delay", "retry_exponen
           "trigger_rule", "bash_command", "application_args", "force", "promote")  # fmt: skip
 
 READ = """
-import json, sys
+import json, os, sys
 from airflow.dag_processing.dagbag import DagBag
 from airflow.serialization.serialized_objects import DagSerialization
 
@@ -51,6 +51,7 @@ for dag in bag.dags.values():
             "next": sorted(task.downstream_task_ids), "documented": bool(task.doc_md),
             "told": bool(task.on_failure_callback), "outlets": [each.name for each in task.outlets] or None,
             "mapped": True if hasattr(task, "partial_kwargs") else None,
+            "application": os.path.isfile(task.application) if hasattr(task, "application") else None,
         }) for task in dag.tasks
     }
     params = {name: each["schema"]["__var"] | {"default": each["default"]} for name, each in stored.get("params", [])}
@@ -220,6 +221,7 @@ def test_a_build_ingests_the_missing_days_that_it_needs(snapshot: dict) -> None:
         tasks = snapshot[dag]["tasks"]
         assert "--ingest-missing" in tasks["build_samples"]["application_args"]
         assert "--ingest-missing" not in tasks["ingest"]["application_args"]
+        assert tasks["ingest"]["application"]  # the file that Spark is to run is there
 
 
 def test_approval_and_notifications_are_off_until_configured(snapshot: dict, airflow_process: AirflowProcess) -> None:

@@ -26,6 +26,12 @@ def test_the_database_is_the_configured_one(tmp_path: Path, monkeypatch: pytest.
     assert [airflow_environment(Home(tmp_path), 8080, {})[name] for name in SETTINGS] == [URI, URI]
 
 
+def test_the_dags_folder_holds_the_dags(tmp_path: Path) -> None:
+    folder = Path(airflow_environment(Home(tmp_path), 8080, {})["AIRFLOW__CORE__DAGS_FOLDER"])
+    assert {path.name for path in folder.glob("longreel_*.py")} > {"longreel_daily.py", "longreel_train.py"}
+    assert (folder / "pools.json").is_file()
+
+
 def test_requests_are_retried_while_the_server_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite lets one process write at a time; just after the start there are many."""
     monkeypatch.setattr("time.sleep", lambda seconds: None)
