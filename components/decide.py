@@ -29,13 +29,13 @@ def run(args: argparse.Namespace, home: Home) -> int:
     report, champion = EvaluationReport.read(args.candidate), _champion(args.champion)
     decision = decide(report, champion, home.policy)
     if args.record is not None:
-        from longreel.components.registry import registry, tracking
-        from longreel.components.reports.record import record_judgement
+        from longreel.components.registry import store, versions
+        from longreel.components.reports.record import log_evaluation
 
-        record_judgement(home, args.record, report, champion, decision)
+        log_evaluation(home, args.record, report, champion, decision)
         if args.inputs_digest is not None:
-            name = registry.model_name(home.config)
-            client = tracking.open_store(home)
+            name = versions.model_name(home.config)
+            client = store.open_store(home)
             client.set_model_version_tag(name, str(args.record), INPUTS_TAG, args.inputs_digest)
     out = args.out or args.candidate.with_name("decision.json")
     for path, text in ((out, decision.to_json()), (args.outcome_out, decision.outcome)):

@@ -71,12 +71,12 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
     Raises:
         LongreelError: there is no such version, its files were changed, or it was trained on `day` or later.
     """
-    from longreel.components.registry import registry, tracking
+    from longreel.components.registry import store, versions
 
-    client, name = tracking.open_store(home), registry.model_name(home.config)
-    found = registry.get_version(client, name, version)
+    client, name = store.open_store(home), versions.model_name(home.config)
+    found = versions.get_version(client, name, version)
     require_unseen(found.data_watermark, day, f"version {version}")
-    folder = registry.fetch(client, name, found)
+    folder = versions.download(client, name, found)
     report = evaluate_model(home, day, folder)
     return replace(
         report, consistency=(*report.consistency, _check_artefact(home, day, folder, f"models:/{name}/{version}"))

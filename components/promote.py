@@ -46,11 +46,11 @@ def run(args: argparse.Namespace, home: Home) -> int:
             f"version {number} waits for a person's approval; `longreel model promote --date {decision.date}` gives it"
         )
         return 0
-    from longreel.components.registry import registry
+    from longreel.components.registry import versions
     from longreel.components.registry.ledger import Ledger
 
     ledger = Ledger(home)
-    version = registry.get_version(ledger.client, ledger.model, number)
+    version = versions.get_version(ledger.client, ledger.model, number)
     if args.answer == "reject":
         entry = ledger.decline(decision, version, args.reason)
         print(f"{ledger.model}: version {number} declined by {entry.who} (ledger entry {entry.sequence}); unchanged")
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 def _proposal(decision: Decision, home: Home) -> str:
     """What is decided and why, on one line, with where to read more: what a person is asked about."""
-    from longreel.components.registry.registry import headline
+    from longreel.components.registry.decision_record import headline
     from longreel.components.reports.record import CARD
 
     folder = home.reports / decision.date

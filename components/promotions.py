@@ -18,18 +18,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the ledger, oldest entry first."""
-    from longreel.components.registry import tracking
+    from longreel.components.registry import store
     from longreel.components.registry.ledger import Ledger
     from longreel.components.reports.summary import wide_console
 
-    ledger = Ledger(home, tracking.open_store(home, patient=False))
+    ledger = Ledger(home, store.open_store(home, patient=False))
     champion, entries = ledger.champion(), ledger.entries()
     console = wide_console()
     if not entries:
-        console.print(f"{ledger.model}: no version was ever promoted")
+        console.print(f"{ledger.model}: no version was promoted yet")
         return 0
     console.print(ledger_table(entries[-args.last :] if args.last else entries))
-    if champion is None:  # all that was proposed was declined
+    if champion is None:  # every proposal was declined
         console.print(f"{ledger.model} has no champion")
     else:
         console.print(f"champion of {ledger.model}: version {champion.version}, model digest {champion.model_digest}")
@@ -44,6 +44,6 @@ def ledger_table(entries: Sequence[Entry]) -> Table:
     for e in entries:
         before = e.from_version or "none"
         moved = f"{before} -> {e.to_version}" if e.action != "decline" else f"{before} stays, not {e.to_version}"
-        action = f"{e.action} [red](void: lost a race)[/]" if e.void else e.action
+        action = f"{e.action} [red](superseded)[/]" if e.superseded else e.action
         table.add_row(str(e.sequence), e.at, escape(e.who), action, moved, e.decision or "–", escape(e.reason))
     return table

@@ -55,17 +55,17 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
         LongreelError: the run registered no model, its data or its start are not there any more as they were, or its
             settings are those of another version of the code.
     """
-    from longreel.components.registry import registry, tracking
+    from longreel.components.registry import store, tracking, versions
     from longreel.model.training.checkpoint import load_model
     from longreel.model.training.train import train
 
-    client, name = tracking.open_store(home), registry.model_name(home.config)
-    known = registry.versions(client, name)
+    client, name = store.open_store(home), versions.model_name(home.config)
+    known = versions.list_versions(client, name)
     version = next((v for v in known if v.run_id == run_id), None)
     if version is None:
         have = ", ".join(f"{v.run_id} (version {v.version})" for v in known[-5:]) or "none"
         raise LongreelError(f"no registered model of {name} comes from run {run_id}; the newest are {have}")
-    was = registry.fetch(client, name, version)
+    was = versions.download(client, name, version)
     ranker, meta = load_model(was)
     days = _same_days(home, meta["days"])
     start = None
@@ -73,7 +73,7 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
         origin = next((v for v in known if v.model_digest == meta["init_digest"]), None)
         if origin is None:
             raise LongreelError(f"run {run_id} started from the model {meta['init_digest']}, which is not registered")
-        start = registry.fetch(client, name, origin)
+        start = versions.download(client, name, origin)
     config = replace(home.config, tasks=ranker.tasks, model=ranker.config, training=_settings(meta["training"], run_id))
     print(f"training run {run_id} again: {days[0]} .. {days[-1]} ({len(days)} days), seed {config.training.seed}")
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from longreel.components.train import TRIGGERS, training_days
+from longreel.components.training.spec import TRIGGERS, training_days
 from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, TransientError
@@ -79,7 +79,7 @@ def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
     from longreel.components.decide import INPUTS_TAG
     from longreel.components.evaluate import require_unseen
     from longreel.components.freshness import require_recent
-    from longreel.components.registry import tracking
+    from longreel.components.registry import store, tracking
     from longreel.components.registry.ledger import Ledger
     from longreel.components.should_retrain import today
 
@@ -88,8 +88,8 @@ def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
         require_recent(day, today(config), config.retrain)
     evaluated_day = lake.require("samples", day)
     days = training_days(list(lake.days("samples")), day, config)
-    client = tracking.open_store(home)
-    tracking.experiment_id(home, client)
+    client = store.open_store(home)
+    store.experiment_id(home, client)
     ledger = Ledger(home, client)
     champion = ledger.champion()
     if champion is not None:
@@ -190,34 +190,35 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     """
     from longreel.components.decide import INPUTS_TAG
     from longreel.components.kfp_server import age_s, failure_message
-    from longreel.components.registry import registry
+    from longreel.components.registry import versions
     from longreel.components.registry.ledger import Ledger
 
     if not run.succeeded:
         raise TransientError(failure_message(run))
     ledger, inputs = Ledger(home), str(run.parameters["inputs_digest"])
-    versions = [v.version for v in registry.versions(ledger.client, ledger.model) if v.tags.get(INPUTS_TAG) == inputs]
-    if not versions:
+    registered = versions.list_versions(ledger.client, ledger.model)
+    numbers = [v.version for v in registered if v.tags.get(INPUTS_TAG) == inputs]
+    if not numbers:
         raise LongreelError(
             f"pipeline run {run.run_id} succeeded, but no version of {ledger.model} carries its inputs digest "
             f"{inputs}; do the run's pods and this process share MLflow ({home.tracking_uri})?"
         )
     parameters, seconds = run.parameters, age_s(run.created_at)
-    return _report(home, day, versions[-1], str(parameters["trigger"]), int(parameters["champion"]), seconds)
+    return _report(home, day, numbers[-1], str(parameters["trigger"]), int(parameters["champion"]), seconds)
 
 
 def _report(home: Home, day: date, version: int, trigger: str, champion_before: int, seconds: float) -> dict[str, Any]:
     """Bring a finished candidate's evidence from MLflow into `reports/DATE/`, summary.json last."""
     from mlflow.artifacts import download_artifacts
 
-    from longreel.components.registry import registry
+    from longreel.components.registry import versions
     from longreel.components.registry.ledger import Ledger
     from longreel.components.reports import record
     from longreel.components.reports.plots import PLOTS
     from longreel.contracts.decision import Decision
 
     ledger, folder = Ledger(home), home.reports / str(day)
-    candidate = registry.get_version(ledger.client, ledger.model, version)
+    candidate = versions.get_version(ledger.client, ledger.model, version)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("summary.json", "champion_report.json"):
         (folder / name).unlink(missing_ok=True)

@@ -27,12 +27,12 @@ def run(args: argparse.Namespace, home: Home) -> int:
     """Score the file."""
     requests = read_requests(args.input)
     from longreel.components.evaluate import champion_version
-    from longreel.components.registry import registry, tracking
+    from longreel.components.registry import store, versions
     from longreel.model.evaluation.serving import Scorer
 
-    client, name = tracking.open_store(home), registry.model_name(home.config)
-    version = registry.get_version(client, name, args.version or champion_version(home))
-    scores = Scorer.load(registry.fetch(client, name, version)).score(requests, args.window)
+    client, name = store.open_store(home), versions.model_name(home.config)
+    version = versions.get_version(client, name, args.version or champion_version(home))
+    scores = Scorer.load(versions.download(client, name, version)).score(requests, args.window)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, args.output)
     print(f"{scores.num_rows:,} targets scored by {name} version {version.version}: {args.output}")

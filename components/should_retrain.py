@@ -4,7 +4,7 @@ import argparse
 from datetime import date, datetime
 
 from longreel.components.freshness import FreshnessState, RetrainAnswer, should_retrain
-from longreel.components.train import TRIGGERS
+from longreel.components.training.spec import TRIGGERS
 from longreel.contracts.config import Config
 from longreel.contracts.dates import parse_day
 from longreel.lake.home import Home
@@ -55,11 +55,11 @@ def policy_answer(home: Home, day: date) -> RetrainAnswer:
     without_registry = should_retrain(day, published, config.retrain)
     if not without_registry.is_due:  # no registry entry turns it into a yes, and opening MLflow takes seconds
         return without_registry
-    from longreel.components.registry import registry
+    from longreel.components.registry import versions
     from longreel.components.registry.ledger import Ledger
 
     ledger = Ledger(home)
-    last_evaluated = registry.last_judged_day(registry.versions(ledger.client, ledger.model))
+    last_evaluated = versions.last_evaluated_day(versions.list_versions(ledger.client, ledger.model))
     champion = ledger.champion()
     state = freshness_state(home, last_evaluated, None if champion is None else champion.data_watermark)
     return should_retrain(day, state, config.retrain)

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from longreel.components.freshness import should_retrain
 from longreel.components.promotions import ledger_table
-from longreel.components.registry import registry, tracking
+from longreel.components.registry import store, versions
 from longreel.components.registry.ledger import Ledger
-from longreel.components.registry.registry import Version
+from longreel.components.registry.versions import Version
 from longreel.components.reports.summary import MARKS, wide_console
 from longreel.components.should_retrain import freshness_state, today
 from longreel.contracts.config import Config
@@ -39,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the screen."""
     console, config, lake = wide_console(), home.config, home.lake
-    ledger = Ledger(home, tracking.open_store(home, patient=False))
-    versions, champion = registry.versions(ledger.client, ledger.model), ledger.champion()
+    ledger = Ledger(home, store.open_store(home, patient=False))
+    registered, champion = versions.list_versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
     console.print(_partitions(lake))
     days = sorted(lake.days("samples"))
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace, home: Home) -> int:
     lines += [*_erasures(lake), *_quality(home)]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for line in _freshness(home, days, versions, champion):
+    for line in _freshness(home, days, registered, champion):
         console.print(line, soft_wrap=True)
-    if versions:
-        console.print(_candidates(versions[-NEWEST:], champion))
+    if registered:
+        console.print(_candidates(registered[-NEWEST:], champion))
     if entries := ledger.entries():
         console.print(ledger_table(entries[-NEWEST:]))
     return int(args.check and any(line.startswith(RED) for line in lines))
@@ -154,7 +154,7 @@ def _quality(home: Home) -> list[str]:
     return lines
 
 
-def _freshness(home: Home, days: list[date], versions: list[Version], champion: Version | None) -> list[str]:
+def _freshness(home: Home, days: list[date], registered: list[Version], champion: Version | None) -> list[str]:
     if champion is None:
         lines = ["champion: none yet"]
     else:
@@ -168,7 +168,7 @@ def _freshness(home: Home, days: list[date], versions: list[Version], champion: 
     if not days:
         return [*lines, "training: not due; no samples are published"]
     watermark = None if champion is None else champion.data_watermark
-    state = freshness_state(home, registry.last_judged_day(versions), watermark)
+    state = freshness_state(home, versions.last_evaluated_day(registered), watermark)
     answer = should_retrain(days[-1], state, home.config.retrain)
     return [
         *lines,
@@ -176,11 +176,11 @@ def _freshness(home: Home, days: list[date], versions: list[Version], champion: 
     ]
 
 
-def _candidates(versions: list[Version], champion: Version | None) -> Table:
+def _candidates(registered: list[Version], champion: Version | None) -> Table:
     table = Table(title="Last candidates", title_justify="left")
     for name in ("version", "evaluated on", "trained on", "decision", "reason"):
         table.add_column(name)
-    for version in versions:
+    for version in registered:
         tags = version.tags
         is_champion = champion is not None and champion.version == version.version
         table.add_row(

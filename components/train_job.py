@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from longreel.components.kfp_server import TIMEOUT_S, ErrorTranslation, NotFoundError
-from longreel.components.train import Candidate, recipe_of, trained
+from longreel.components.training.spec import Candidate, training_spec
 from longreel.contracts.errors import LongreelError, TransientError, require
 from longreel.lake.home import Home
 
@@ -151,13 +151,15 @@ class TrainJobs:
         """
         if job.state != COMPLETE:
             raise TransientError(_failure_message(job))
-        recipe = recipe_of(home, day)
-        if not job.run_id.endswith(recipe.name):
-            raise TransientError(f"TrainJob {job.run_id} is complete; meanwhile {day} needs {recipe.name}")
-        candidate = trained(home, recipe)
+        from longreel.components.training.folder import find_completed
+
+        spec = training_spec(home, day)
+        if not job.run_id.endswith(spec.name):
+            raise TransientError(f"TrainJob {job.run_id} is complete; meanwhile {day} needs {spec.name}")
+        candidate = find_completed(home, spec)
         if candidate is None:
             raise LongreelError(
-                f"TrainJob {job.run_id} is complete, but candidate {recipe.name} is missing; do its pods and this "
+                f"TrainJob {job.run_id} is complete, but candidate {spec.name} is missing; do its pods and this "
                 f"process share the home ({home.path}) and MLflow ({home.tracking_uri})?"
             )
         self._delete(job)

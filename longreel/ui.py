@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Start both servers, print their addresses, and stop them on Ctrl-C."""
-    from longreel.components.registry.tracking import runs_page
+    from longreel.components.registry.store import runs_page
 
     if not (home.path / CONFIG_FILE).exists():
         raise LongreelError(f"no home at {home.path}; `make run` creates one, --home names another")

@@ -47,21 +47,23 @@ class TrainOperator(RemoteOperator):
             LongreelError: the day cannot be trained for, the manifest is wrong, or the cluster refuses.
             TransientError: the cluster does not answer.
         """
-        from longreel.components import train, train_job
+        from longreel.components import train_job
         from longreel.components.registry import tracking
         from longreel.components.retrain import plan
+        from longreel.components.training.folder import find_completed
+        from longreel.components.training.spec import training_spec
 
         home, day = self.home_and_day()
         champion = plan(home, day, force=self.force == "True").done
         if champion:
             self.log.info("version %d has these inputs and is the champion already", champion)
             return None
-        recipe, dag_run = train.recipe_of(home, day), context["dag_run"]
+        spec, dag_run = training_spec(home, day), context["dag_run"]
         requester = dict(zip(tracking.AIRFLOW_NAMES, (dag_run.dag_id, dag_run.run_id), strict=True))
-        body = train_job.manifest(Path(self.manifest), day, recipe.name, self.trigger, requester)
+        body = train_job.manifest(Path(self.manifest), day, spec.name, self.trigger, requester)
         self._end_outdated_job(context, train_job.run_id_of(body))
         self._run_id = train_job.run_id_of(body)
-        result = TrainJobTrigger.server().submit(body, lambda: train.trained(home, recipe))
+        result = TrainJobTrigger.server().submit(body, lambda: find_completed(home, spec))
         if isinstance(result, train_job.TrainJob):
             self.wait_for(context, result.run_id)
         return asdict(result)

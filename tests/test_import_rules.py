@@ -34,7 +34,7 @@ ONLY = {"contracts": {"numpy", "pyarrow"}, "lake": {"numpy", "pyarrow"}, "dags":
 # Packages inside a package, lowest first: each may import those before it.
 LAYERS = {
     "model": ("data", "kernels", "nn", "training", "evaluation"),
-    "components": ("gates", "registry", "reports"),
+    "components": ("gates", "registry", "reports", "training"),
 }
 
 

@@ -1,7 +1,7 @@
-"""The registered model's code: loads the ranker from the artefacts beside it and scores a request table.
+"""Code of the registered model: loads the ranker from the artefacts beside it and scores a request table.
 
-MLflow runs this file by itself when it loads a version, so it imports only what travels with the model
-(`SERVED` in registry.py). Input: columns of `longreel.contracts.schemas.REQUEST_TABLE`, lists as lists or arrays.
+MLflow runs this file by itself when it loads a version, so it imports only what is packed with the model
+(`SERVED` in versions.py). Input: columns of `longreel.contracts.schemas.REQUEST_TABLE`, lists as lists or arrays.
 Output: a row per target with user_id, request_id, item_id and one probability per task.
 """
 
@@ -30,13 +30,13 @@ class RequestScorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defin
             LongreelError: its files are not those that were registered.
         """
         folder = Path(context.artifacts["model"])
-        recorded, found = context.model_config["model_digest"], model_digest(folder)
-        if found != recorded:
-            raise LongreelError(f"the model in {folder} has digest {found}, registered was {recorded}; not loaded")
+        registered, digest = context.model_config["model_digest"], model_digest(folder)
+        if digest != registered:
+            raise LongreelError(f"the model in {folder} has digest {digest}, registered was {registered}; not loaded")
         self._scorer = Scorer.load(folder)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score a request table; `params["window"]` limits the history that a request sees."""
+        """Score a request table; `params["window"]` limits the history events read for a request."""
         if missing := missing_columns(REQUEST_TABLE, model_input.columns):
             raise LongreelError(f"the request table lacks columns {', '.join(missing)}; see contracts/schemas.py")
         schema = pa.schema([field for field in REQUEST_TABLE if field.name in model_input.columns])

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from longreel.components.registry import registry, tracking
-from longreel.components.registry.registry import Version
+from longreel.components.registry import registration, store
+from longreel.components.registry.versions import Version
 from longreel.contracts.decision import Decision, GateResult
 from longreel.contracts.digests import digest_of
 from longreel.contracts.report import (
@@ -256,13 +256,15 @@ def save_tiny_model(home: Home, folder: Path, seed: int = 0, watermark: str = "2
 
 def register_tiny_model(home: Home, seed: int = 0, day: str = "2026-01-03", watermark: str = "2026-01-02") -> Version:
     """An untrained ranker as a registered version, as training would leave it."""
-    client = tracking.open_store(home)
+    client = store.open_store(home)
     folder = home.work / f"model-{seed}"
     save_tiny_model(home, folder, seed, watermark)
-    run = client.create_run(tracking.experiment_id(home, client), run_name=f"{day} train 2 days")
+    run = client.create_run(store.experiment_id(home, client), run_name=f"{day} train 2 days")
     tags = {"evaluated_day": day, "data_watermark": watermark, "train_first_day": "2026-01-01"}
     tags |= {"train_last_day": watermark, "run_name": f"{day} train 2 days"}
-    made = registry.register(home, client, folder, run_id=run.info.run_id, tasks=home.config.tasks, tags=tags)
+    made = registration.register_version(
+        home, client, folder, run_id=run.info.run_id, tasks=home.config.tasks, tags=tags
+    )
     assert mlflow.active_run() is None
     return made
 

@@ -12,7 +12,7 @@ import pytest
 
 from longreel.components.gates.decide import decide
 from longreel.components.registry.ledger import Ledger
-from longreel.components.reports.record import record_judgement
+from longreel.components.reports.record import log_evaluation
 from longreel.components.retrain import _report
 from longreel.contracts.report import EvaluationReport
 from longreel.embedded_airflow import PASSWORDS, EmbeddedAirflow
@@ -85,7 +85,7 @@ def judged(home: Home, register: Callable[..., Any], report: Callable[..., Evalu
     same: dict[str, Any] = {"windows": (8, 64), "by_window": (0.0, 0.01), "date": day}
     ours = report(0.01, model=version.model_digest, **same)
     theirs = None if champion is None else report(model=champion.model_digest, **same)
-    record_judgement(home, version.version, ours, theirs, decide(ours, theirs, home.policy))
+    log_evaluation(home, version.version, ours, theirs, decide(ours, theirs, home.policy))
     before = 0 if champion is None else champion.version
     _report(home, date.fromisoformat(day), version.version, "freshness", before, 0.0)
 

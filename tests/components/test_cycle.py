@@ -21,12 +21,13 @@ import pytest
 from longreel.cli import main
 from longreel.components.evaluate import evaluate_version
 from longreel.components.gates.decide import decide
-from longreel.components.registry import registry, tracking
+from longreel.components.registry import store, tracking, versions
 from longreel.components.registry.ledger import Ledger
-from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, record_judgement
+from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, log_evaluation
 from longreel.components.reproduce import _differences
 from longreel.components.should_retrain import policy_answer
-from longreel.components.train import recipe_of, train_candidate
+from longreel.components.train import train_candidate
+from longreel.components.training.spec import training_spec
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import ARTEFACT, CHECKS, EvaluationReport
 from longreel.contracts.schemas import REQUEST_TABLE
@@ -45,9 +46,9 @@ def judge(home: Home, version: int, day: date) -> str:
     report = evaluate_version(home, day, version)
     against = None if champion is None else evaluate_version(home, day, champion.version)
     decision = decide(report, against, home.policy)
-    record_judgement(home, version, report, against, decision)
+    log_evaluation(home, version, report, against, decision)
     if decision.outcome == "promote":
-        ledger.promote(decision, registry.get_version(ledger.client, ledger.model, version))
+        ledger.promote(decision, versions.get_version(ledger.client, ledger.model, version))
     return decision.outcome
 
 
@@ -61,7 +62,7 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert judge(home, made.version, DAY) == "promote"
     assert not policy_answer(home, DAY).is_due
 
-    client = tracking.open_store(home)
+    client = store.open_store(home)
     run = client.get_run(made.run_id)
     assert run.info.run_name == "2026-01-03 promote, version 1"
     assert run.info.status == "FINISHED"
@@ -89,14 +90,18 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert run.data.tags["data_warnings"] == "0"
 
     tags = run.data.tags
-    assert (tags["role"], tags["trained_on"], tags["judged_on"]) == ("candidate", "2026-01-01 .. 2026-01-02", str(DAY))
+    assert (tags["role"], tags["trained_on"], tags["evaluated_on"]) == (
+        "candidate",
+        "2026-01-01 .. 2026-01-02",
+        str(DAY),
+    )
     assert (tags["policy_version"], tags["policy_digest"]) == ("1", home.policy.digest())
     assert (tags["config_digest"], tags["git_sha"]) == (home.config.digest(), tracking.git_sha())
     report = EvaluationReport.read(Path(client.download_artifacts(made.run_id, CANDIDATE_REPORT)))
     assert tuple(check.name for check in report.consistency) == CHECKS
     assert all(check.passed for check in report.consistency)
     assert (report.policy_digest, report.code_version) == (home.policy.digest(), tracking.git_sha())
-    assert (tags["model_digest"], tags["judged_data_digest"]) == (report.model_digest, report.data_digest)
+    assert (tags["model_digest"], tags["evaluation_data_digest"]) == (report.model_digest, report.data_digest)
     assert {"all", "new users", "returning users", "history<32"} < set(report.slices)
     card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
     assert f"longreel model reproduce {made.run_id}" in card
@@ -107,21 +112,21 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     story = tags["mlflow.note.content"]
     assert story.startswith("promote: There is no champion yet")
     assert f"/runs/{made.run_id}/artifacts/{CARD}" in story
-    assert f"/{run.info.experiment_id}/runs?workflowType=machine_learning" in tracking.runs_page(home)
+    assert f"/{run.info.experiment_id}/runs?workflowType=machine_learning" in store.runs_page(home)
 
-    model = f"models:/{registry.model_name(home.config)}@champion"
+    model = f"models:/{versions.model_name(home.config)}@champion"
     example = mlflow.models.Model.load(model).load_input_example()
     assert len(example["history_item_id"][0]) > 0
     assert "request_id" in example
     people = home.lake.read(home.lake.require("samples", DAY - timedelta(days=1))).to_pylist()  # its last training day
     assert example["user_id"][0] not in {person["user_id"] for person in people}  # whom `forget` would not find here
     assert list(example["history_time_ms"][0]) not in [person["history_time_ms"] for person in people]
-    registered = client.get_model_version(registry.model_name(home.config), str(made.version))
+    registered = client.get_model_version(versions.model_name(home.config), str(made.version))
     assert registered.tags["run_name"] == run.info.run_name
     assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
     requests = home.lake.read(home.lake.require("samples", DAY), REQUEST_TABLE.names)
-    version = registry.get_version(client, registry.model_name(home.config), made.version)
-    expected_scores = Scorer.load(registry.fetch(client, registry.model_name(home.config), version)).score(requests)
+    version = versions.get_version(client, versions.model_name(home.config), made.version)
+    expected_scores = Scorer.load(versions.download(client, versions.model_name(home.config), version)).score(requests)
     loaded = mlflow.pyfunc.load_model(model)
     as_lists = pd.DataFrame(requests.to_pydict())
     assert loaded.predict(as_lists).equals(expected_scores.to_pandas())
@@ -147,8 +152,8 @@ def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
     settings.write_text(settings.read_text().replace("[training]", '[training]\ncompile = "off"\ngraphs = false'))
     assert train_candidate(home, DAY) == first  # the candidate is the training, and so is what checkpoints are named by
     _, meta = load_model(_files(home, first.version))
-    assert recipe_of(home, DAY).name == f"{DAY}-{meta['fingerprint']}"
-    assert len(registry.versions(tracking.open_store(home), "longreel-tiny")) == 1
+    assert training_spec(home, DAY).name == f"{DAY}-{meta['fingerprint']}"
+    assert len(versions.list_versions(store.open_store(home), "longreel-tiny")) == 1
 
 
 def test_a_candidate_that_is_the_champion_is_held_and_keeps_its_story(make_home: MakeHome) -> None:
@@ -156,7 +161,7 @@ def test_a_candidate_that_is_the_champion_is_held_and_keeps_its_story(make_home:
     made = train_candidate(home, DAY)
     assert judge(home, made.version, DAY) == "promote"
     assert judge(home, made.version, DAY) == "hold"
-    version = registry.get_version(tracking.open_store(home), "longreel-tiny", made.version)
+    version = versions.get_version(store.open_store(home), "longreel-tiny", made.version)
     assert version.decision == "promote"
 
 
@@ -165,7 +170,7 @@ def test_a_warm_start_trains_on_days_the_champion_has_not_seen(make_home: MakeHo
     first = train_candidate(home, DAY)
     assert (first.train_first_day, first.train_last_day) == ("2026-01-01", "2026-01-02")  # no champion: from scratch
     ledger = Ledger(home)
-    version = registry.get_version(ledger.client, ledger.model, first.version)
+    version = versions.get_version(ledger.client, ledger.model, first.version)
     report = evaluate_version(home, DAY, first.version)
     promote = replace(decide(report, None, home.policy), outcome="promote")
     ledger.promote(promote, version)
@@ -201,8 +206,8 @@ def test_an_artefact_that_serves_something_else_than_was_judged_is_rejected(make
 
 def run_states(home: Home) -> dict[str, str]:
     """Every MLflow run of the pipeline, with its state."""
-    client = tracking.open_store(home)
-    runs = client.search_runs([tracking.experiment_id(home, client)])
+    client = store.open_store(home)
+    runs = client.search_runs([store.experiment_id(home, client)])
     return {run.info.run_id: run.info.status for run in runs}
 
 
@@ -222,7 +227,7 @@ def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) 
     made = train_candidate(home, DAY)
     assert run_states(home) == {begun: "FINISHED"}
     assert made.run_id == begun
-    client = tracking.open_store(home)
+    client = store.open_store(home)
     steps = [m.step for m in client.get_metric_history(begun, "train/loss")]
     assert max(steps) == client.get_run(begun).data.metrics["train_total/steps"]
 
@@ -231,7 +236,7 @@ DIES = """
 import os, signal, sys
 import mlflow
 from mlflow import MlflowClient
-from longreel.components.registry import registry, tracking
+from longreel.components.registry import store, tracking, versions
 from longreel.cli import main
 
 real = {name}.{method}
@@ -265,7 +270,7 @@ def test_a_training_that_was_killed_in_a_narrow_moment_ends_in_one_finished_run(
     assert list(run_states(home).values()) == states
     made = train_candidate(home, DAY)
     assert run_states(home) == {made.run_id: "FINISHED"}
-    assert [v.version for v in registry.versions(tracking.open_store(home), "longreel-tiny")] == [made.version]
+    assert [v.version for v in versions.list_versions(store.open_store(home), "longreel-tiny")] == [made.version]
 
 
 def test_of_a_run_that_was_created_twice_since_an_answer_was_lost_one_stays(
@@ -285,8 +290,8 @@ def test_of_a_run_that_was_created_twice_since_an_answer_was_lost_one_stays(
 def test_a_killed_training_that_nobody_goes_on_with_is_ended_and_in_time_swept_away(make_home: MakeHome) -> None:
     """Its samples were corrected meanwhile, say; one that a process holds is left alone."""
     home = make_home(3, epochs=1)
-    client = tracking.open_store(home)
-    experiment, begun = tracking.experiment_id(home, client), {}
+    client = store.open_store(home)
+    experiment, begun = store.experiment_id(home, client), {}
     for name in ("left", "old", "held"):
         (home.work / "train" / name / "checkpoints").mkdir(parents=True)
         begun[name] = client.create_run(experiment, tags={tracking.CANDIDATE_TAG: name}).info.run_id
@@ -312,8 +317,8 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     later = DAY + timedelta(days=1)
     second = train_candidate(home, later)
     judge(home, second.version, later)
-    client = tracking.open_store(home)
-    runs = client.search_runs([tracking.experiment_id(home, client)], f"tags.mlflow.parentRunId = '{second.run_id}'")
+    client = store.open_store(home)
+    runs = client.search_runs([store.experiment_id(home, client)], f"tags.mlflow.parentRunId = '{second.run_id}'")
     assert [run.info.run_name for run in runs] == ["2026-01-04 champion, version 1"]
     both = [{f.path for f in client.list_artifacts(r, "plots")} for r in (second.run_id, runs[0].info.run_id)]
     assert both[0] & both[1] == {"plots/reliability.png"}  # what the comparison view shows of both
@@ -329,8 +334,8 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     judge(home, second.version, later)
     data = client.get_run(second.run_id).data
     where = f"tags.mlflow.parentRunId = '{second.run_id}'"
-    same_data = f"{where} and tags.judged_data_digest = '{data.tags['judged_data_digest']}'"
-    (again,) = client.search_runs([tracking.experiment_id(home, client)], same_data)
+    same_data = f"{where} and tags.evaluation_data_digest = '{data.tags['evaluation_data_digest']}'"
+    (again,) = client.search_runs([store.experiment_id(home, client)], same_data)
     gain = client.get_metric_history(second.run_id, "gain_by_window/click")
     assert gain[-1].value == pytest.approx(data.metrics["auc/click"] - again.data.metrics["auc/click"])
 
@@ -358,5 +363,5 @@ def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(
 
 
 def _files(home: Home, version: int) -> Path:
-    client, name = tracking.open_store(home), registry.model_name(home.config)
-    return registry.fetch(client, name, registry.get_version(client, name, version))
+    client, name = store.open_store(home), versions.model_name(home.config)
+    return versions.download(client, name, versions.get_version(client, name, version))

@@ -10,9 +10,9 @@ import mlflow
 import pytest
 
 from longreel.cli import main
-from longreel.components.registry import registry, tracking
+from longreel.components.registry import registration, store, versions
 from longreel.components.registry.ledger import Entry, Ledger
-from longreel.components.registry.registry import Version
+from longreel.components.registry.versions import Version
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import EvaluationReport
 from longreel.lake.home import Home
@@ -33,7 +33,7 @@ def alias_of(ledger: Ledger) -> int | None:
 
 
 def moves(ledger: Ledger) -> list[tuple[str, int | None, int, bool]]:
-    return [(e.action, e.from_version, e.to_version, e.void) for e in ledger.entries()]
+    return [(e.action, e.from_version, e.to_version, e.superseded) for e in ledger.entries()]
 
 
 def test_promotion_moves_the_alias_and_is_written_down(home: Home, register: Register, promotion: Promotion) -> None:
@@ -76,12 +76,12 @@ def test_a_rollback_is_not_undone_by_the_same_promotion_tried_again(
 
 def test_registering_the_same_model_of_a_run_twice_is_one_version(home: Home, register: Register) -> None:
     first = register(home, 1)
-    client = tracking.open_store(home)
-    again = registry.register(
+    client = store.open_store(home)
+    again = registration.register_version(
         home, client, home.work / "model-1", run_id=first.run_id, tasks=home.config.tasks, tags=dict(first.tags)
     )
     assert again.version == first.version
-    assert len(registry.versions(client, registry.model_name(home.config))) == 1
+    assert len(versions.list_versions(client, versions.model_name(home.config))) == 1
 
 
 class AsksTwice(mlflow.MlflowClient):
@@ -95,8 +95,8 @@ class AsksTwice(mlflow.MlflowClient):
 def test_a_promotion_whose_answer_was_lost_counts_once(home: Home, register: Register, promotion: Promotion) -> None:
     first, second = register(home, 1), register(home, 2)
     ledger = Ledger(home, AsksTwice(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri))
-    assert not ledger.promote(promotion(first, None), first).void
-    assert not ledger.promote(promotion(second, first), second).void
+    assert not ledger.promote(promotion(first, None), first).superseded
+    assert not ledger.promote(promotion(second, first), second).superseded
     assert moves(ledger) == [
         ("promote", None, 1, False),
         ("promote", None, 1, True),
@@ -110,9 +110,9 @@ def test_a_promotion_whose_answer_was_lost_counts_once(home: Home, register: Reg
 def test_a_registration_whose_answer_was_lost_is_the_same_version_ever_after(home: Home, register: Register) -> None:
     first = register(home, 1)
     client = AsksTwice(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
-    run = client.create_run(tracking.experiment_id(home, client))
+    run = client.create_run(store.experiment_id(home, client))
     made = [
-        registry.register(
+        registration.register_version(
             home,
             client,
             home.work / "model-1",
@@ -132,10 +132,10 @@ def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Registe
     allowed = promotion(first, None)
     with pytest.raises(LongreelError, match="to hold, not to promote"):
         ledger.promote(dataclasses.replace(allowed, outcome="hold"), first)
-    with pytest.raises(LongreelError, match="name the version that was judged"):
+    with pytest.raises(LongreelError, match="name the version that was evaluated"):
         ledger.promote(allowed, second)
     later = dataclasses.replace(allowed, date="2026-01-05")
-    with pytest.raises(LongreelError, match=r"judged on 1 day\(s\), this decision is of 2026-01-05"):
+    with pytest.raises(LongreelError, match=r"allows 1 evaluation day\(s\), and this decision is of 2026-01-05"):
         ledger.promote(later, first)
     ledger.promote(allowed, first)
     with pytest.raises(LongreelError, match="evaluate and decide again"):
@@ -171,9 +171,9 @@ def test_a_persons_no_is_written_down_and_moves_nothing(home: Home, register: Re
     assert ledger.decline(promotion(second, first), second, "again") == said
     assert alias_of(ledger) == 1
     assert moves(ledger)[1:] == [("promote", None, 1, False), ("decline", 1, 2, False)]
-    declined = registry.get_version(ledger.client, ledger.model, second.version).tags["declined"]
+    declined = versions.get_version(ledger.client, ledger.model, second.version).tags["declined"]
     assert declined == f"by {said.who}: a launch is tomorrow"
-    with pytest.raises(LongreelError, match="name the version that was judged"):
+    with pytest.raises(LongreelError, match="name the version that was evaluated"):
         ledger.decline(promotion(second, first), first)
     ledger.promote(promotion(second, first), second)  # they have thought better of it
     assert ledger.rollback().to_version == 1  # a no is no change to be rolled back
@@ -279,12 +279,12 @@ def test_an_alias_moved_by_hand_is_put_back(home: Home, register: Register, prom
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     ledger.promote(promotion(first, None), first)
     ledger.client.set_registered_model_alias(ledger.model, "champion", str(second.version))
-    assert ledger.champion() == registry.get_version(ledger.client, ledger.model, first.version)
+    assert ledger.champion() == versions.get_version(ledger.client, ledger.model, first.version)
     assert alias_of(ledger) == first.version
 
 
 def artefact_folder(ledger: Ledger, version: Version) -> Path:
-    return registry.fetch(ledger.client, ledger.model, version)
+    return versions.download(ledger.client, ledger.model, version)
 
 
 def test_changed_weights_are_neither_promoted_nor_loaded(home: Home, register: Register, promotion: Promotion) -> None:
@@ -337,16 +337,16 @@ def test_a_report_is_not_recorded_on_another_version(
     (tmp_path / "report.json").write_text(report(model=first.model_digest).to_json())
     words = ["--candidate", str(tmp_path / "report.json"), "--record", str(second.version)]
     assert main(["model", "decide", "--home", str(home.path), *words]) == 2
-    assert "name the version that was judged" in capsys.readouterr().err
-    client = tracking.open_store(home)
-    assert registry.get_version(client, registry.model_name(home.config), second.version).decision == registry.PENDING
+    assert "name the version that was evaluated" in capsys.readouterr().err
+    client = store.open_store(home)
+    assert versions.get_version(client, versions.model_name(home.config), second.version).decision == versions.PENDING
 
 
 def test_an_unknown_version_names_the_known_ones(home: Home, register: Register) -> None:
     register(home, 1)
     ledger = Ledger(home)
     with pytest.raises(LongreelError, match="has no version 7; registered are 1"):
-        registry.get_version(ledger.client, ledger.model, 7)
+        versions.get_version(ledger.client, ledger.model, 7)
 
 
 def test_an_entry_reads_back_as_it_was_written(home: Home, register: Register, promotion: Promotion) -> None:
@@ -365,7 +365,7 @@ def test_history_prints_every_change_with_who_and_why(
 ) -> None:
     words = ["model", "promotions", "--home", str(home.path)]
     assert main(words) == 0
-    assert "no version was ever promoted" in capsys.readouterr().out
+    assert "no version was promoted yet" in capsys.readouterr().out
     monkeypatch.setenv("LONGREEL_ACTOR", "release-bot")
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     ledger.promote(promotion(first, None), first)
@@ -396,15 +396,15 @@ def test_history_shows_what_was_declined_though_nothing_was_promoted(
 def test_two_homes_in_one_process_keep_two_stores(make_home: Callable[..., Home], register: Register) -> None:
     one, other = make_home(name="one"), make_home(name="other")
     register(one, 1)
-    assert [v.version for v in registry.versions(tracking.open_store(one), "longreel-one")] == [1]
-    assert registry.versions(tracking.open_store(other), "longreel-one") == []
+    assert [v.version for v in versions.list_versions(store.open_store(one), "longreel-one")] == [1]
+    assert versions.list_versions(store.open_store(other), "longreel-one") == []
     assert one.tracking_uri != other.tracking_uri
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
 def test_a_store_named_by_the_environment_stays_named(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", home.tracking_uri)
-    tracking.open_store(home)
+    store.open_store(home)
     assert os.environ["MLFLOW_TRACKING_URI"] == home.tracking_uri
 
 

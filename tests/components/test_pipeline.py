@@ -21,7 +21,7 @@ import yaml
 from longreel.cli import COMMANDS, command_parser, main
 from longreel.components.call import CLUSTER_YAML
 from longreel.components.pipeline import YAML, compile_cluster_to, compile_to
-from longreel.components.registry import tracking
+from longreel.components.registry import store
 from longreel.components.registry.ledger import Ledger
 from longreel.components.retrain import plan, retrain
 from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
@@ -187,8 +187,8 @@ def test_a_terminated_retrain_ends_its_step_and_the_next_one_finishes(make_home:
 
 def run_states(home: Home) -> dict[str, str]:
     """Every MLflow run of the pipeline, with its state."""
-    client = tracking.open_store(home)
-    runs = client.search_runs([tracking.experiment_id(home, client)])
+    client = store.open_store(home)
+    runs = client.search_runs([store.experiment_id(home, client)])
     return {run.info.run_id: run.info.status for run in runs}
 
 

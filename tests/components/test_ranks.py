@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from longreel.components.registry import registry, tracking
+from longreel.components.registry import store, versions
 from longreel.lake.home import Home
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,10 +31,10 @@ def test_two_processes_train_one_candidate_and_find_it_done_the_second_time(make
         assert done.returncode == 0, done.stderr[-3_000:]
         said.append(done.stdout)
     assert all(out.count("version 1: digest") == 1 for out in said)
-    client = tracking.open_store(home)
-    (version,) = registry.versions(client, registry.model_name(home.config))
+    client = store.open_store(home)
+    (version,) = versions.list_versions(client, versions.model_name(home.config))
     assert (version.version, date.fromisoformat(str(version.data_watermark))) == (1, date(2026, 1, 2))
-    runs = client.search_runs([tracking.experiment_id(home, client)])
+    runs = client.search_runs([store.experiment_id(home, client)])
     assert len(runs) == 1
     metrics = runs[0].data.metrics
     assert metrics["train/gradient_norm"] > 0

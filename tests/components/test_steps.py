@@ -18,7 +18,7 @@ from longreel.components.reports.plots import write_plots
 from longreel.components.reports.run_card import run_card
 from longreel.components.reports.summary import decision_table, ladder_table, print_summary
 from longreel.components.status import gaps
-from longreel.components.train import training_days
+from longreel.components.training.spec import training_days
 from longreel.contracts.errors import DataNotReadyError
 from longreel.contracts.report import EvaluationReport
 from longreel.lake.erasure import FOLDER, new_request, write_request
@@ -152,7 +152,7 @@ def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> 
 
 def test_a_candidate_that_failed_a_dozen_gates_has_a_short_headline(report: Report) -> None:
     from longreel.components.gates.decide import decide
-    from longreel.components.registry.registry import HEADLINE_REASONS, headline
+    from longreel.components.registry.decision_record import HEADLINE_REASONS, headline
     from longreel.contracts.policy import GatePolicy
 
     decision = decide(report(-0.1), report(model="champion"), GatePolicy())

@@ -13,9 +13,9 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from longreel.components.registry import registry
+from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
-from longreel.components.registry.registry import Version
+from longreel.components.registry.versions import Version
 from longreel.contracts.decision import Decision
 from longreel.lake.home import Home
 
@@ -24,7 +24,7 @@ PROMOTERS = 4
 PROMOTE = """
 import sys, time
 from pathlib import Path
-from longreel.components.registry import registry
+from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
 from longreel.contracts.decision import Decision
 from longreel.contracts.errors import LongreelError
@@ -32,8 +32,8 @@ from longreel.lake.home import Home
 
 ledger = Ledger(Home(Path(sys.argv[1])))
 decision = Decision.from_json(Path(sys.argv[2]).read_text())
-version = registry.get_version(ledger.client, ledger.model, int(sys.argv[3]))
-registry.fetch(ledger.client, ledger.model, version)  # imports what promotion needs, before the race
+version = versions.get_version(ledger.client, ledger.model, int(sys.argv[3]))
+versions.download(ledger.client, ledger.model, version)  # imports what promotion needs, before the race
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -115,7 +115,7 @@ def test_promoters_at_once_end_in_one_consistent_history(
         racer.stdin.flush()
     said = [racer.communicate(timeout=120)[1] for racer in racers]
     ledger = Ledger(home)
-    counting = [entry for entry in ledger.entries() if not entry.void]
+    counting = [entry for entry in ledger.entries() if not entry.superseded]
     assert sum(racer.returncode == 0 for racer in racers) == len(counting) == 1
     assert all("evaluate and decide again" in s for s, racer in zip(said, racers, strict=True) if racer.returncode)
     assert alias_of(ledger) == counting[0].to_version
@@ -137,6 +137,6 @@ def test_the_registry_works_through_a_tracking_server(
     ledger.rollback()
     assert alias_of(ledger) == first.version
     assert [e.action for e in ledger.entries()] == ["promote", "promote", "rollback"]
-    assert registry.fetch(ledger.client, ledger.model, first).is_dir()
+    assert versions.download(ledger.client, ledger.model, first).is_dir()
     mlflow.pyfunc.load_model(f"models:/{ledger.model}@champion")
     assert not home.artifacts.exists()  # the server keeps them

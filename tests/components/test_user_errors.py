@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from longreel.cli import main
-from longreel.components.train import recipe_of
+from longreel.components.training.spec import training_spec
 from longreel.embedded_airflow import free_port
 
 
@@ -28,8 +28,12 @@ def not_a_database(folder: Path) -> str:
             "the MLflow database postgresql+nosuchdriver cannot be used",
         ),
         (not_a_database, 2, "noise.db cannot be used: file is not a database"),
-        (lambda folder: f"http://127.0.0.1:{free_port()}", 5, "gives no answer"),
-        (lambda folder: f"postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/d", 5, "lets nobody in (connection"),
+        (lambda folder: f"http://127.0.0.1:{free_port()}", 5, "does not answer"),
+        (
+            lambda folder: f"postgresql+psycopg://u:secret@127.0.0.1:{free_port()}/d",
+            5,
+            "refuses the connection (connection",
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["model promotions", "ops status"])
@@ -48,7 +52,7 @@ def test_damaged_records_are_named(make_home: Any, capsys: Any) -> None:
     """Files that were cut in half: of a finished training, a retrain, a decision."""
     home = make_home(3)
     words, day = ["--home", str(home.path), "--date", "2026-01-03"], date(2026, 1, 3)
-    done, summary = recipe_of(home, day).folder(home) / "done.json", home.reports / str(day) / "summary.json"
+    done, summary = training_spec(home, day).folder(home) / "done.json", home.reports / str(day) / "summary.json"
     for path in (done, summary):
         path.parent.mkdir(parents=True)
         path.write_text('{"version": 1, "run')

@@ -10,8 +10,8 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
 from longreel.components.decide import INPUTS_TAG
-from longreel.components.registry import tracking
-from longreel.components.reports.record import record_judgement
+from longreel.components.registry import store
+from longreel.components.reports.record import log_evaluation
 from longreel.components.retrain import plan
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.home import Home
@@ -88,9 +88,9 @@ def judged_by_pods(home: Home, register: Any, report: Any, inputs_digest: str) -
     from longreel.components.gates.decide import decide
 
     version = register(home)
-    client = tracking.open_store(home)
+    client = store.open_store(home)
     judged = report(model=version.model_digest, windows=(8, 64), by_window=(0.0, 0.01), date=DAY)
-    record_judgement(home, version.version, judged, None, decide(judged, None, home.policy))
+    log_evaluation(home, version.version, judged, None, decide(judged, None, home.policy))
     client.set_model_version_tag("longreel-tiny", str(version.version), INPUTS_TAG, inputs_digest)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
-from longreel.components.registry import registry, tracking
+from longreel.components.registry import store, tracking, versions
 from longreel.components.retrain import retrain
-from longreel.components.train import Candidate, recipe_of
+from longreel.components.training.spec import Candidate, training_spec
 from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
 from longreel.lake.home import Home
 from longreel.operators.remote import RUN_KEY
@@ -61,12 +61,12 @@ def fired(trigger: TrainJobTrigger) -> dict[str, Any]:
 
 
 def name_of(home: Home) -> str:
-    return f"train-{recipe_of(home, date.fromisoformat(DAY)).name}"
+    return f"train-{training_spec(home, date.fromisoformat(DAY)).name}"
 
 
 def trained_by_pods(home: Home, register: Callable[..., Any]) -> Candidate:
     """What a job's pods leave in the home and in MLflow, without training."""
-    made, recipe = register(home), recipe_of(home, date.fromisoformat(DAY))
+    made, spec = register(home), training_spec(home, date.fromisoformat(DAY))
     done = Candidate(
         version=made.version,
         run_id=made.run_id,
@@ -75,8 +75,8 @@ def trained_by_pods(home: Home, register: Callable[..., Any]) -> Candidate:
         train_first_day="2026-01-01",
         train_last_day="2026-01-02",
     )
-    recipe.folder(home).mkdir(parents=True)
-    (recipe.folder(home) / "done.json").write_text(json.dumps(asdict(done)))
+    spec.folder(home).mkdir(parents=True)
+    (spec.folder(home) / "done.json").write_text(json.dumps(asdict(done)))
     return done
 
 
@@ -427,8 +427,8 @@ def test_the_next_task_finds_and_evaluates_what_the_job_trained(
     summary = retrain(home, date.fromisoformat(DAY), trigger="freshness")
     assert (summary["version"], summary["run_id"]) == (made["version"], made["run_id"])
     assert summary["outcome"] in ("promote", "hold", "reject")
-    client = tracking.open_store(home)
-    assert len(registry.versions(client, registry.model_name(home.config))) == 1
+    client = store.open_store(home)
+    assert len(versions.list_versions(client, versions.model_name(home.config))) == 1
     tags = client.get_run(made["run_id"]).data.tags
     assert (tags[tracking.CANDIDATE_TAG], tags["trigger"]) == (job.removeprefix("train-"), "freshness")
     assert tags[tracking.AIRFLOW_TAG] == "longreel_train/asset_triggered__1"

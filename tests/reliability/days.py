@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from longreel.components.registry import registry
+from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
 from longreel.embedded_airflow import DATABASE
 from longreel.lake.home import TRACKING_VARIABLE, Home
@@ -154,13 +154,13 @@ def _require_champion(home: Home, tracking: str | None, judged: list[date]) -> N
     """Every judged day has one version, the first was promoted, and the alias is where the ledger ends."""
     client = client_of(home, tracking)
     ledger = Ledger(home, client)
-    known, entries = registry.versions(client, ledger.model), ledger.entries()
+    known, entries = versions.list_versions(client, ledger.model), ledger.entries()
     assert [version.evaluated_day for version in known] == judged
     assert all(version.decision in ("promote", "hold", "reject") for version in known)
     promoted = [version.version for version in known if version.decision == "promote"]
     assert [entry.to_version for entry in entries] == promoted
     assert promoted[0] == known[0].version
-    assert not any(entry.void for entry in entries)
+    assert not any(entry.superseded for entry in entries)
     assert int(client.get_model_version_by_alias(ledger.model, "champion").version) == promoted[-1]
     for version in known:
         assert client.get_run(version.run_id).info.status == "FINISHED"

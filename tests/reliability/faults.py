@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from longreel.components.registry import registry
+from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
 from longreel.lake.home import TRACKING_VARIABLE, Home
 from longreel.run import spark_variables
@@ -407,11 +407,11 @@ def two_runs(world: World, where: Path) -> str:
     require_promoted_once(home, model=world.expected["model"])
     assert "waiting for it to end" in told[1], "the two trainings did not meet"
     codes = [process.returncode for process in (ingest, retrain)]
-    void = sum(entry.void for entry in Ledger(home, client_of(home)).entries())
+    superseded = sum(entry.superseded for entry in Ledger(home, client_of(home)).entries())
     return (
         f"{len(runs)} runs, one after the other; `retrain` of their training runs: {', '.join(states)}; exit codes "
-        f"by hand: ingest {codes[0]}, retrain {codes[1]}, which waited for the other training; void ledger entries: "
-        f"{void}"
+        f"by hand: ingest {codes[0]}, retrain {codes[1]}, which waited for the other training; superseded ledger "
+        f"entries: {superseded}"
     )
 
 
@@ -477,10 +477,10 @@ def answer_lost(world: World, where: Path) -> str:
             assert len(proxy.lost) == len(lose)
         ledger = Ledger(home, client_of(home, server.url))
         entries = ledger.entries()
-        (counting,) = [entry for entry in entries if not entry.void]
+        (counting,) = [entry for entry in entries if not entry.superseded]
         assert int(ledger.client.get_model_version_by_alias(ledger.model, "champion").version) == counting.to_version
         summary = json.loads((home.reports / day / "summary.json").read_text())
         assert (summary["outcome"], summary["champion_after"]) == ("promote", counting.to_version)
-        known = [version.decision for version in registry.versions(ledger.client, ledger.model)]
+        known = [version.decision for version in versions.list_versions(ledger.client, ledger.model)]
         assert run_states(home, ledger.client) == {summary["run_id"]: "FINISHED"}
     return f"{len(entries)} entries, 1 counts; versions: {', '.join(known)}"

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
-from longreel.components.registry import registry
+from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
 from longreel.contracts.schemas import DATASETS
 from longreel.embedded_airflow import airflow_environment
@@ -148,7 +148,7 @@ def make_world(folder: Path) -> World:
             step(home, name, "--start", str(FIRST), "--end", str(day))
         step(home, "model train", "--date", str(day))
         expected = {dataset: home.lake.require(dataset, day).digest for dataset in ("events", "samples")}
-        (version,) = registry.versions(client_of(home), registry.model_name(home.config))
+        (version,) = versions.list_versions(client_of(home), versions.model_name(home.config))
         shutil.copytree(home.path, template, ignore=shutil.ignore_patterns("mlflow", "work", "reports", f"date={day}"))
         shutil.copytree(home.log / f"date={day}", template / "raw" / f"date={day}")
         facts.write_text(json.dumps(expected | {"model": version.model_digest}))
@@ -195,8 +195,8 @@ def require_promoted_once(home: Home, tracking: str | None = None, model: str | 
     its files those of a run without faults where `model` names them. Returns the run's id."""
     client = client_of(home, tracking)
     ledger = Ledger(home, client)
-    (version,) = registry.versions(client, ledger.model)
-    (entry,) = [entry for entry in ledger.entries() if not entry.void]
+    (version,) = versions.list_versions(client, ledger.model)
+    (entry,) = [entry for entry in ledger.entries() if not entry.superseded]
     assert (entry.action, entry.from_version, entry.to_version) == ("promote", None, version.version)
     assert int(client.get_model_version_by_alias(ledger.model, "champion").version) == version.version
     assert version.decision == "promote"

@@ -1,0 +1,1 @@
+"""Training of a candidate: its spec, working folder and MLflow run."""
