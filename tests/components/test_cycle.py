@@ -149,7 +149,7 @@ def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
     assert train_candidate(home, DAY) == first
     assert time.monotonic() - started < 2
     settings = home.path / CONFIG_FILE
-    settings.write_text(settings.read_text().replace("[training]", '[training]\ncompile = "off"\ngraphs = false'))
+    settings.write_text(settings.read_text().replace("[training]", '[training]\ncompile = "off"\ncuda_graphs = false'))
     assert train_candidate(home, DAY) == first  # the candidate is the training, and so is what checkpoints are named by
     _, meta = load_model(_files(home, first.version))
     assert training_spec(home, DAY).name == f"{DAY}-{meta['fingerprint']}"
