@@ -1,5 +1,6 @@
 """Small samples partitions, written row by row in plain Python and published as any job would."""
 
+import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -123,13 +124,19 @@ def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
     return rows.pack(np.arange(rows.num_requests), 48, ("click", "like"))
 
 
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    """A lake with four days of samples from FIRST_DAY on."""
-    made = Lake(tmp_path / "lake")
+@pytest.fixture(scope="session")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake with four days of samples from FIRST_DAY on, which all tests share: to be read only."""
+    shared = Lake(tmp_path_factory.mktemp("lake"))
     for offset in range(4):
-        publish(made, FIRST_DAY + timedelta(days=offset), make_rows(offset, users=30))
-    return made
+        publish(shared, FIRST_DAY + timedelta(days=offset), make_rows(offset, users=30))
+    return shared
+
+
+@pytest.fixture
+def own_lake(lake: Lake, tmp_path: Path) -> Lake:
+    """A copy of `lake` that a test may write to."""
+    return Lake(shutil.copytree(lake.root, tmp_path / "lake"))
 
 
 @pytest.fixture
@@ -138,13 +145,13 @@ def publish_rows() -> Callable[..., None]:
     return publish
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def days() -> list[date]:
     """The days of `lake`."""
     return [FIRST_DAY + timedelta(days=offset) for offset in range(4)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Config:
     """Sizes that train in seconds."""
     return Config(
@@ -167,7 +174,11 @@ def config() -> Config:
     )
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
     torch.set_num_threads(1)  # small tensors; two threads would wait for each other on a busy machine
+
+
+@pytest.fixture(autouse=True)
+def _seeded(_one_thread: None) -> None:
     torch.manual_seed(0)

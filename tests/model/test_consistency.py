@@ -27,18 +27,19 @@ from longreel.model.training.train import train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def learned(config: Config) -> Config:
     """Settings by which histories come to matter to the logits."""
     return replace(config, training=replace(config.training, epochs=6, learning_rate=5e-3))
 
 
-@pytest.fixture
-def model_dir(learned: Config, lake: Lake, days: list[date], tmp_path: Path) -> Path:
-    return train(learned, lake, days[:2], tmp_path / "work", tmp_path / "model").model_dir
+@pytest.fixture(scope="module")
+def model_dir(learned: Config, lake: Lake, days: list[date], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("consistency")
+    return train(learned, lake, days[:2], folder / "work", folder / "model").model_dir
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(lake: Lake, days: list[date]) -> SampleRows:
     return SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
 

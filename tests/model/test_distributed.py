@@ -19,6 +19,7 @@ from longreel.lake.table import Lake
 from longreel.model.data.reader import TrainingReader
 from longreel.model.training.checkpoint import WEIGHTS
 from longreel.model.training.train import TrainResult, train
+from tests.model.processes import train_on_ranks
 
 SCRIPT = """
     import json, os, sys
@@ -69,8 +70,8 @@ def finish(process: subprocess.Popen[str]) -> str:
     return errors
 
 
-def results(folder: Path, ranks: int) -> list[list]:
-    return [json.loads((folder / f"result{rank}").read_text()) for rank in range(ranks)]
+def outcomes_in(folder: Path, ranks: int) -> list["Outcome"]:
+    return [tuple(json.loads((folder / f"result{rank}").read_text())) for rank in range(ranks)]
 
 
 @pytest.fixture
@@ -78,25 +79,31 @@ def alone(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> Train
     return train(config, lake, days, tmp_path / "work-alone", tmp_path / "model-alone")
 
 
-def assert_like(alone: TrainResult, folder: Path, ranks: int) -> None:
-    found = results(folder, ranks)
-    assert all(each == found[0] for each in found)
-    curve, _, targets = found[0]
+Outcome = tuple[list[list[float]], str, int]  # curve, model digest, targets
+
+
+def outcomes_of(results: list[TrainResult]) -> list[Outcome]:
+    return [([list(point) for point in r.curve], r.model_digest, r.targets) for r in results]
+
+
+def assert_like(alone: TrainResult, outcomes: list[Outcome], model: Path) -> None:
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    curve, _, targets = outcomes[0]
     assert targets == alone.targets
     assert [step for step, _ in curve] == [step for step, _ in alone.curve]
     torch.testing.assert_close(
         torch.tensor([loss for _, loss in curve]), torch.tensor([loss for _, loss in alone.curve]), rtol=2e-4, atol=2e-5
     )
     weights = load_file(alone.model_dir / WEIGHTS)
-    for name, tensor in load_file(folder / "model" / WEIGHTS).items():
+    for name, tensor in load_file(model / WEIGHTS).items():
         torch.testing.assert_close(tensor, weights[name], rtol=2e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_two_processes_give_the_loss_curve_of_one(
     alone: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
-    finish(launch(2, config, lake, days, tmp_path / "two"))
-    assert_like(alone, tmp_path / "two", 2)
+    results = train_on_ranks(2, config, lake, days, tmp_path / "two")
+    assert_like(alone, outcomes_of(results), tmp_path / "two/model")
     one, two = (json.loads((m / "config.json").read_text())["meta"] for m in (alone.model_dir, tmp_path / "two/model"))
     assert one["collisions"] == two["collisions"]
     assert one["collisions"]["item_id"]["rows_used"] > 50
@@ -107,9 +114,9 @@ def test_ranks_without_a_request_wait_for_nobody(config: Config, lake: Lake, day
     day = days[:1]
     alone = train(few, lake, day, tmp_path / "work-alone", tmp_path / "model-alone")
     last = TrainingReader(lake, [lake.require("samples", day[0])], few.tasks, few.training, rank=2, ranks=3)
-    assert any(share.batch.num_requests == 0 for share in last.batches())
-    finish(launch(3, few, lake, day, tmp_path / "three"))
-    assert_like(alone, tmp_path / "three", 3)
+    assert any(part.batch.num_requests == 0 for part in last.batches())
+    results = train_on_ranks(3, few, lake, day, tmp_path / "three")
+    assert_like(alone, outcomes_of(results), tmp_path / "three/model")
 
 
 @pytest.mark.slow
@@ -131,6 +138,6 @@ def test_a_stop_told_to_one_rank_saves_and_ends_all_and_another_number_goes_on(
     at = int(saved.name.removeprefix("step-"))
     assert 1 <= at < alone.steps
     finish(launch(3, never, lake, days, folder))
-    assert_like(alone, folder, 3)
+    assert_like(alone, outcomes_in(folder, 3), folder / "model")
     resumed = [int(line.split()[1]) for line in (folder / "rank2").read_text().splitlines()]
     assert resumed[0] == at + 1

@@ -1,5 +1,6 @@
 """A report says what the logits say, slice by slice, and pairs its replicates with another model's."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,12 +23,13 @@ from longreel.model.training.train import train
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def model_dir(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> Path:
-    return train(config, lake, days[:2], tmp_path / "work", tmp_path / "model").model_dir
+@pytest.fixture(scope="module")
+def model_dir(config: Config, lake: Lake, days: list[date], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    return train(config, lake, days[:2], folder / "work", folder / "model").model_dir
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def report(model_dir: Path, lake: Lake, days: list[date], config: Config) -> EvaluationReport:
     return evaluate(model_dir, lake, days[3], config)
 
@@ -164,13 +166,13 @@ def test_cost_names_its_shape_and_device_and_progress_is_told(
 
 
 def test_missing_day_and_empty_day_are_errors(
-    model_dir: Path, lake: Lake, days: list[date], config: Config, publish_rows: object
+    model_dir: Path, own_lake: Lake, config: Config, publish_rows: Callable[..., None]
 ) -> None:
     with pytest.raises(DataNotReadyError):
-        evaluate(model_dir, lake, date(2030, 1, 1), config)
-    publish_rows(lake, date(2026, 2, 1), [])  # type: ignore[operator]
+        evaluate(model_dir, own_lake, date(2030, 1, 1), config)
+    publish_rows(own_lake, date(2026, 2, 1), [])
     with pytest.raises(LongreelError, match="hold no targets"):
-        evaluate(model_dir, lake, date(2026, 2, 1), config)
+        evaluate(model_dir, own_lake, date(2026, 2, 1), config)
 
 
 def test_day_scored_by_row_groups_equals_scored_at_once(model_dir: Path, lake: Lake, days: list[date]) -> None:

@@ -198,7 +198,7 @@ def test_seed_changes_the_order_and_repeats_it(lake: Lake, days: list[date], con
 def test_ranks_share_every_batch_evenly_whatever_their_number(
     lake: Lake, days: list[date], config: Config, ranks: int
 ) -> None:
-    manifests = [lake.require("samples", day) for day in days]
+    manifests = [lake.require("samples", day) for day in (days if ranks < 64 else days[:1])]
     readers = [TrainingReader(lake, manifests, TASKS, config.training, rank=r, ranks=ranks) for r in range(ranks)]
     whole = TrainingReader(lake, manifests, TASKS, config.training)
     for one, *parts in zip(whole.batches(), *(reader.batches() for reader in readers), strict=True):
@@ -275,7 +275,7 @@ def test_rows_that_break_the_schema_are_refused(
 
 
 def test_days_from_before_a_column_train_beside_days_that_have_it(
-    lake: Lake,
+    own_lake: Lake,
     days: list[date],
     config: Config,
     rows: Callable[..., list[dict[str, object]]],
@@ -283,7 +283,7 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old, new = days[0], days[-1] + timedelta(days=1)
-    before = lake.require("samples", old)
+    before = own_lake.require("samples", old)
     made = rows(9, first_user=900)
     monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
     price = added_column(
@@ -296,19 +296,19 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
         monkeypatch.setattr(module, "SAMPLES", grown)
     for row in made:
         row["target_price"] = [7] * len(row["target_item_id"])  # type: ignore[arg-type]
-    publish_rows(lake, new, made, schema=grown)
+    publish_rows(own_lake, new, made, schema=grown)
 
-    reader = TrainingReader(lake, [lake.require("samples", day) for day in (old, new)], TASKS, config.training)
+    reader = TrainingReader(own_lake, [own_lake.require("samples", day) for day in (old, new)], TASKS, config.training)
     prices: dict[bool, set[int]] = {False: set(), True: set()}
     for batch in (share.batch for share in reader.batches()):
         counts = np.diff(batch.target_offsets.numpy())
         for is_new, value in zip(np.repeat(batch.user_id.numpy() >= 900, counts), batch.target["price"], strict=True):
             prices[bool(is_new)].add(int(value))
     assert prices == {False: {-5}, True: {7}}
-    assert lake.require("samples", old) == before
+    assert own_lake.require("samples", old) == before
 
 
-def test_pools_are_about_as_large_and_keep_the_order() -> None:
+def test_buffers_are_about_as_large_and_keep_the_order() -> None:
     def group(size: int) -> RowGroup:
         return RowGroup(path="", index=0, bytes=size << 20, max_events=0, first_request=0, num_requests=1)
 

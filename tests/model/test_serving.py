@@ -20,9 +20,10 @@ from longreel.model.training.checkpoint import load_model
 from longreel.model.training.train import train
 
 
-@pytest.fixture
-def model_dir(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> Path:
-    return train(config, lake, days[:1], tmp_path / "work", tmp_path / "model").model_dir
+@pytest.fixture(scope="module")
+def model_dir(config: Config, lake: Lake, days: list[date], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("serving")
+    return train(config, lake, days[:1], folder / "work", folder / "model").model_dir
 
 
 @pytest.fixture

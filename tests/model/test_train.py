@@ -1,15 +1,10 @@
 """A training can be stopped or killed at any time and ends with the same bits."""
 
-import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +24,7 @@ from longreel.model.training.optimizer import learning_rate
 from longreel.model.training.progress import StepStats
 from longreel.model.training.step import dropout_seed
 from longreel.model.training.train import TrainResult, train
+from tests.model.processes import start
 
 
 class StoppedError(Exception):
@@ -43,9 +39,12 @@ def stop_at(step: int) -> Callable[[StepStats], None]:
     return on_step
 
 
-@pytest.fixture
-def uninterrupted(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> TrainResult:
-    return train(config, lake, days, tmp_path / "work-whole", tmp_path / "model-whole")
+@pytest.fixture(scope="module")
+def uninterrupted(
+    config: Config, lake: Lake, days: list[date], tmp_path_factory: pytest.TempPathFactory
+) -> TrainResult:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    return train(config, lake, days, folder / "work", folder / "model")
 
 
 def test_training_reports_what_it_did(uninterrupted: TrainResult, lake: Lake, days: list[date], config: Config) -> None:
@@ -134,43 +133,6 @@ def test_checkpoints_of_another_run_are_not_continued(
     assert "starting afresh" in caplog.text
 
 
-SCRIPT = """
-    import json, sys
-    from datetime import date
-    from pathlib import Path
-    import torch
-    from longreel.contracts.config import Config
-    from longreel.contracts.toml import build_section
-    from longreel.lake.table import Lake
-    from longreel.model.training.train import train
-    torch.set_num_threads(1)
-    config, lake, days, work, out = json.loads(sys.argv[1])
-    def said(stats):
-        print(stats.step, flush=True)
-    days = [date.fromisoformat(day) for day in days]
-    train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
-"""
-
-
-def start(config: Config, lake: Lake, days: list[date], work: Path, out: Path) -> subprocess.Popen[str]:
-    arguments = json.dumps([asdict(config), lake.root, [day.isoformat() for day in days], str(work), str(out)])
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])},
-    )
-
-
-def run_until(process: subprocess.Popen[str], step: int) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= step:
-            return
-    raise AssertionError(f"the training ended before step {step}")
-
-
 def test_sigkill_loses_nothing_that_a_rerun_does_not_bring_back(
     uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
@@ -178,12 +140,11 @@ def test_sigkill_loses_nothing_that_a_rerun_does_not_bring_back(
     often = replace(config, training=replace(config.training, checkpoint_every=1))  # so that kills hit the writing
     whole = train(often, lake, days, tmp_path / "work-often", tmp_path / "model-often")
     for step in (1, 4):
-        process = start(often, lake, days, work, out)
-        run_until(process, step)
+        training = start(often, lake, days, work, out)
+        training.run_until(step)
         time.sleep(0.02 * step)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.returncode == -signal.SIGKILL
+        training.process.kill()
+        assert training.exit_code() == -signal.SIGKILL
         assert not out.exists()
     resumed = train(often, lake, days, work, out)
     assert resumed.model_digest == whole.model_digest
@@ -196,11 +157,10 @@ def test_sigterm_saves_and_exits_with_143(
     uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
     never = replace(config, training=replace(config.training, checkpoint_every=1_000))
-    process = start(never, lake, days, tmp_path / "work", tmp_path / "model")
-    run_until(process, 2)
-    process.send_signal(signal.SIGTERM)
-    process.communicate()
-    assert process.returncode == 143
+    training = start(never, lake, days, tmp_path / "work", tmp_path / "model")
+    training.run_until(2)
+    training.process.terminate()
+    assert training.exit_code() == 143
     saved = list((tmp_path / "work").glob("step-*"))
     assert len(saved) == 1
     assert int(saved[0].name.removeprefix("step-")) >= 2
@@ -266,17 +226,17 @@ def test_learning_rate_warms_up_and_falls() -> None:
 
 def test_learns_authors_that_recur_in_history(
     config: Config,
-    lake: Lake,
+    own_lake: Lake,
     days: list[date],
     tmp_path: Path,
     publish_rows: Callable[..., None],
     rows: Callable[..., list],
 ) -> None:
     for offset, day in enumerate(days):
-        publish_rows(lake, day, rows(offset, users=150), row_group_size=100)
+        publish_rows(own_lake, day, rows(offset, users=150), row_group_size=100)
     longer = replace(config, training=replace(config.training, epochs=6, batch_tokens=2_000, learning_rate=3e-3))
-    train(longer, lake, days[:3], tmp_path / "work", tmp_path / "model")
-    report = evaluate(tmp_path / "model", lake, days[3], longer)
+    train(longer, own_lake, days[:3], tmp_path / "work", tmp_path / "model")
+    report = evaluate(tmp_path / "model", own_lake, days[3], longer)
     assert report.row("click", 64).auc.value > 0.75  # history decides; 0.9 at best, by the 10 % of flipped labels
     assert report.row("click", 64).auc.value > report.row("click", 8).auc.value
     assert abs(report.row("like", 64).auc.value - 0.5) < 0.06  # a coin decides
