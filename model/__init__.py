@@ -1,10 +1,10 @@
-"""The ranker: packed batches, STCA, training, evaluation, scoring. Imports contracts and torch only."""
+"""The ranker: batches, STCA, kernels, training and evaluation."""
 
 import os
 
-# Threads that wait for each other should sleep, not spin: where other programs want the same cores, spinning made
-# training 14 times slower (2 cores, load 7). OpenMP reads this when torch is loaded; what the user has set stays.
+# Set here because OpenMP reads it when torch is loaded. Waiting threads sleep instead of spinning: on cores shared with
+# other programs, spinning made training 14 times slower (2 cores, load 7). The user's own setting stays.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# cuBLAS gives the same bits run after run only with a fixed workspace; it reads this when CUDA is first used.
+# Set here because cuBLAS reads it when CUDA is first used: only a fixed workspace gives the same bits in every run.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

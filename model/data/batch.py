@@ -1,4 +1,4 @@
-"""What does the model see? `RequestBatch`: requests with their histories and targets, packed without padding.
+"""Request batches: requests with their histories and targets, packed without padding.
 
 Legend used in names throughout model/: B requests, H packed history events, T packed targets, D width, N heads.
 """
@@ -21,17 +21,17 @@ class RequestBatch:
 
     history: dict[str, Tensor]  # contracts.schemas.HISTORY_FIELDS, each [H], integer
     history_offsets: Tensor  # [B+1] int64
-    history_total: Tensor  # [B] int64, the events that the request has, of which a window may hide the oldest
+    history_total: Tensor  # [B] int64, events of the whole history, of which a window may hide the oldest
     target: dict[str, Tensor]  # contracts.schemas.TARGET_FIELDS, each [T], integer
     target_offsets: Tensor  # [B+1] int64
-    labels: Tensor  # [T, tasks] float32; [T, 0] where there is nothing to learn from
+    labels: Tensor  # [T, tasks] float32; [T, 0] for scoring
     request_time_ms: Tensor  # [B] int64
     user_features: Tensor  # [B, F] int64
     user_id: Tensor  # [B] int64
-    request_index: Tensor  # [B] int64, the request's ordinal in what it was read from
-    max_history: int  # longest history in the batch: known without asking the device
+    request_index: Tensor  # [B] int64, ordinals of the requests in their reader or table
+    max_history: int  # longest history in the batch, on the host: no wait for the device
     max_targets: int
-    rows: BatchRows | None = None  # the table rows that it reads, where somebody has found them ahead
+    rows: BatchRows | None = None  # its embedding rows, where they were looked up ahead of the step
 
     @property
     def num_requests(self) -> int:
@@ -51,18 +51,18 @@ class RequestBatch:
     def map(self, move: Callable[[Tensor], Tensor]) -> "RequestBatch":
         """The same batch, every tensor moved, always in the same order."""
         moved: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for field in fields(self):
+            value = getattr(self, field.name)
             if isinstance(value, dict):
-                moved[each.name] = {name: move(tensor) for name, tensor in value.items()}
+                moved[field.name] = {name: move(tensor) for name, tensor in value.items()}
             elif isinstance(value, Tensor):
-                moved[each.name] = move(value)
+                moved[field.name] = move(value)
             elif isinstance(value, BatchRows):
-                moved[each.name] = value.map(move)
+                moved[field.name] = value.map(move)
         return replace(self, **moved)
 
     def record_stream(self, stream: torch.cuda.Stream) -> None:
-        """Keep the batch's memory until what `stream` has been given so far is done, whoever made it."""
+        """Keep the batch's memory until the work queued on `stream` so far is done, also if made on another stream."""
 
         def mark(tensor: Tensor) -> Tensor:
             tensor.record_stream(stream)
@@ -76,15 +76,15 @@ class RequestBatch:
 
 
 def segment_ids(offsets: Tensor, total: int) -> Tensor:
-    """Which segment each packed element belongs to. offsets [S+1] -> [total] int64."""
+    """The segment of each packed element. offsets [S+1] -> [total] int64."""
     lengths = offsets[1:] - offsets[:-1]
     return torch.repeat_interleave(torch.arange(lengths.shape[0], device=offsets.device), lengths, output_size=total)
 
 
 def one_row_per_target(batch: RequestBatch) -> RequestBatch:
-    """The slow twin of request-level batching: each target becomes a request with its own copy of the history.
+    """Reference for request-level batching: each target becomes a request with its own copy of the history.
 
-    The model must give the same logits for it, and the same gradients.
+    The model must give the same logits and gradients for both.
     """
     request = segment_ids(batch.target_offsets, batch.num_targets)
     starts, lengths = batch.history_offsets[:-1][request], batch.history_offsets.diff()[request]

@@ -1,8 +1,8 @@
-"""How do batches come together on the device? Decoded rows are copied there once, and each batch is gathered from them.
+"""Sample rows on the device: copied there once, and each batch gathered from them.
 
-A user-day's history crosses to the device once, however many of its requests are read and however much their windows
-share; what crosses for a batch is a few integers a request. Packing on the host (`SampleRows.pack`, the slow twin)
-gathers and sends every request's window instead.
+A user-day's history is copied to the device once, for any number of requests and any overlap of their windows; a batch
+copies a few integers per request. Packing on the host (`SampleRows.pack`, the reference implementation) gathers and
+copies every request's window instead.
 """
 
 import functools
@@ -23,7 +23,7 @@ from longreel.model.data.samples import SampleRows
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRows:
-    """`SampleRows` whose events, targets and labels lie on a device; what there is of requests stays on the host."""
+    """`SampleRows` with events, targets and labels on a device; the requests' arrays stay on the host."""
 
     rows: SampleRows  # without events and targets
     device: torch.device
@@ -33,15 +33,15 @@ class DeviceRows:
 
     @staticmethod
     def of(rows: SampleRows, device: torch.device) -> "DeviceRows":
-        """Copy rows to a device, on a stream for such copies alone: any thread may call this beside a training step."""
-        stream = _copies(device) if device.type == "cuda" else None
-        with torch.cuda.stream(stream):  # None: no stream is set
+        """Copy rows to a device, on a stream for copies only: any thread may call this during a training step."""
+        stream = _copy_stream(device) if device.type == "cuda" else None
+        with torch.cuda.stream(stream):  # None leaves the current stream
             moved = DeviceRows(
                 rows=replace(rows, history={}, target={}),
                 device=device,
-                history={name: _moved(values, device) for name, values in rows.history.items()},
-                target={name: _moved(values, device) for name, values in rows.target.items()},
-                labels=None if rows.labels is None else _moved(rows.labels, device),
+                history={name: _copied(values, device) for name, values in rows.history.items()},
+                target={name: _copied(values, device) for name, values in rows.target.items()},
+                labels=None if rows.labels is None else _copied(rows.labels, device),
             )
         if stream is not None:
             stream.synchronize()
@@ -55,10 +55,10 @@ class DeviceRows:
         index: Ints | None = None,
         skip: Ints | int = 0,
     ) -> RequestBatch:
-        """The batch that `SampleRows.pack` makes of the same arguments, on the device; nothing waits for it."""
+        """The batch of `SampleRows.pack` with the same arguments, on the device; the host does not wait for it."""
         rows, cut = self.rows, self.rows.cut(requests, windows, skip)
         row = rows.request_row[requests]
-        named = np.stack(
+        per_request = np.stack(
             [
                 cut.event_starts,
                 cut.target_starts,
@@ -69,11 +69,11 @@ class DeviceRows:
                 *rows.user_features[row].T,
             ]
         )
-        event_starts, target_starts, total, time, user_id, request_index, *features = self._sent(named).unbind()
-        history_offsets, target_offsets = self._sent(np.stack([offsets_of(cut.events), offsets_of(cut.targets)]))
-        events = _places(event_starts, history_offsets, int(cut.events.sum()))
-        targets = _places(target_starts, target_offsets, int(cut.targets.sum()))
-        self._in_use()
+        event_starts, target_starts, total, time, user_id, request_index, *features = self._send(per_request).unbind()
+        history_offsets, target_offsets = self._send(np.stack([offsets_of(cut.events), offsets_of(cut.targets)]))
+        events = _ranges(event_starts, history_offsets, int(cut.events.sum()))
+        targets = _ranges(target_starts, target_offsets, int(cut.targets.sum()))
+        self._record_stream()
         return RequestBatch(
             history={name: values[events] for name, values in self.history.items()},
             history_offsets=history_offsets,
@@ -89,7 +89,7 @@ class DeviceRows:
             max_targets=int(cut.targets.max(initial=0)),
         )
 
-    def _sent(self, values: Ints) -> Tensor:
+    def _send(self, values: Ints) -> Tensor:
         tensor = torch.from_numpy(values)
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
@@ -97,13 +97,13 @@ class DeviceRows:
         if not tasks:
             return torch.zeros(len(targets), 0, device=self.device)
         if self.labels is None:
-            self.rows.task_labels(tasks)  # says what is missing
+            self.rows.task_labels(tasks)  # raises an error that names the missing column
         assert self.labels is not None
         masks = self.labels[targets]
         return torch.stack([(masks & LABELS[task]) != 0 for task in tasks], 1).float()
 
-    def _in_use(self) -> None:
-        """Keep the memory until what the current stream has been given so far is done, whoever drops the rows."""
+    def _record_stream(self) -> None:
+        """Keep the memory until the current stream's work so far is done, even if the rows are dropped before."""
         if self.device.type == "cuda":
             stream = torch.cuda.current_stream(self.device)
             for tensor in (*self.history.values(), *self.target.values()):
@@ -113,18 +113,18 @@ class DeviceRows:
 
 
 @functools.cache
-def _copies(device: torch.device) -> torch.cuda.Stream:
-    """One for all: of every 32 new streams some is another's, and a graph may be recording on that one."""
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all copies: new streams come from a pool of 32, and a graph may be capturing on a reused one."""
     return torch.cuda.Stream(device)
 
 
-def _moved(values: NDArray[Any], device: torch.device) -> Tensor:
-    if not values.flags.writeable:  # straight from Arrow: small, or a single row group
+def _copied(values: NDArray[Any], device: torch.device) -> Tensor:
+    if not values.flags.writeable:  # memory of Arrow: small, or a single row group
         values = values.copy()
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _places(starts: Tensor, offsets: Tensor, total: int) -> Tensor:
+def _ranges(starts: Tensor, offsets: Tensor, total: int) -> Tensor:
     """`longreel.contracts.jagged.ranges` on the device: starts [B], offsets [B+1] of the ranges' lengths -> [total]."""
     moved = torch.repeat_interleave(starts - offsets[:-1], offsets.diff(), output_size=total)
     return moved + torch.arange(total, device=moved.device)

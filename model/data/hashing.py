@@ -1,4 +1,4 @@
-"""Which table row does an id use? The same one on every machine, device and day."""
+"""Hashing of ids to table rows: the same row on every machine, device and day."""
 
 import torch
 from torch import Tensor

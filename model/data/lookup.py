@@ -1,7 +1,7 @@
-"""Which table rows does a batch read? Found once, ahead of the step, each row once however many events read it.
+"""Embedding rows of a batch: looked up ahead of the step, de-duplicated, and gathered with sparse gradients.
 
-Everything here is integers: ids become rows of hashed tables, times and outcomes rows of a small context table. It runs
-in the thread that reads ahead, on the device that trains; the step itself then only gathers.
+Look-ups are integers: ids become rows of hashed tables, times and outcomes rows of a small context table. They run in
+the thread that reads ahead, on the device that trains; the step itself only gathers.
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from longreel.model.data.hashing import bucket, mix64
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRows:
-    """What a batch reads. With `unique`, `history` and `target` are places in it; without, rows of the whole table."""
+    """Embedding rows of a batch. With `unique`, `history` and `target` index it; else rows of the whole table."""
 
     history: Tensor  # [H, features] int32
     target: Tensor  # [T, features] int32
     user: Tensor  # [B, F] int32
     history_context: Tensor  # [H, features + 1] int32: rows of the context table, then action bits
     target_context: Tensor  # [T, 2] int32
-    match_counts: Tensor | None = None  # [T, numbers] float32, of a model that counts (model/nn/match_counts.py)
+    match_counts: Tensor | None = None  # [T, numbers] float32, for models with match counts (model/nn/match_counts.py)
     unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
-    counts: Tensor | None = None  # [U] int64: how many lookups read each of them
+    counts: Tensor | None = None  # [U] int64: lookups of each
     user_unique: Tensor | None = None  # [V] int64, increasing: rows of the user table
 
     @property
@@ -40,13 +40,13 @@ class BatchRows:
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "BatchRows":
         """The same rows, every tensor moved."""
-        own: dict[str, Tensor | None] = {each.name: getattr(self, each.name) for each in fields(self)}
-        moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in own.items()}
+        tensors: dict[str, Tensor | None] = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
         return replace(self, **moved)
 
 
 class HashedTable(nn.Module):
-    """Vectors of several id features in one matrix: a feature owns as many rows as it was given, hashed within them."""
+    """Vectors of several id features in one matrix: each feature has its own rows, and hashes ids within them."""
 
     def __init__(self, sizes: dict[str, int], width: int, std: float = 0.1) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class HashedTable(nn.Module):
         return bucket(mix64(ids) ^ mix64(field), size).int()
 
     def gather(self, unique: Tensor | None) -> Tensor:
-        """The rows `unique` [U, width], whose gradient comes back as those rows alone; None: the whole table."""
+        """The rows `unique` [U, width], with a gradient of those rows only; None: the whole table."""
         return self.weight if unique is None else gather_rows(self.weight, unique)
 
 
@@ -108,9 +108,9 @@ def row_gradient(unique: Tensor, values: Tensor, shape: torch.Size | tuple[int, 
 
 
 class RowDeduplicator:
-    """Finds the distinct rows of a table that some lookups name, without sorting: marks them, then counts the marks.
+    """Finds the distinct table rows of lookups without sorting: marks rows, then collects the marks.
 
-    Costs a pass over the lookups and one over a byte a table row. Not for two threads at once.
+    Costs a pass over the lookups and one over a byte per table row. Not thread-safe.
     """
 
     def __init__(self, num_rows: int, device: torch.device) -> None:
@@ -120,7 +120,7 @@ class RowDeduplicator:
     def __call__(self, *lookups: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Rows, each of any shape -> distinct rows [U] int64 in increasing order, and the lookups as places in them.
 
-        Waits for the device, which alone knows U.
+        Waits for the device, which computes U.
         """
         for lookup in lookups:
             self._marked.index_fill_(0, lookup.flatten().long(), True)

@@ -1,4 +1,4 @@
-"""How do rows of a samples table become packed batches? List values and offsets, and index arithmetic on them.
+"""Sample rows as flat arrays, and packed batches of them by index arithmetic.
 
 No Python loop runs over events, targets or requests.
 """
@@ -20,7 +20,7 @@ from longreel.model.data.batch import RequestBatch
 
 
 def without_request_ids(schema: pa.Schema) -> pa.Schema:
-    """A schema's columns but the requests' names, which no model reads: strings are slow to decode."""
+    """A schema without the request ids, which no model reads: strings are slow to decode."""
     return pa.schema([field for field in schema if field.name != "request_id"])
 
 
@@ -32,7 +32,7 @@ def _integers(array: pa.Array, name: str) -> Ints:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """What some requests read of the flat arrays, each [B]: where it starts, and how much it is."""
+    """The ranges of the flat arrays that some requests read, as starts [B] and lengths [B]."""
 
     event_starts: Ints
     events: Ints
@@ -119,11 +119,11 @@ class SampleRows:
         )
 
     def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints) -> None:
-        self._refuse(
+        self._reject(
             (self.history_stop < self.history_start) | (self.history_stop > history_offsets[self.request_row + 1]),
             "request_history_end lies outside the history",
         )
-        self._refuse(np.diff(self.target_offsets) < 0, "request_target_end decreases, or passes the row's targets")
+        self._reject(np.diff(self.target_offsets) < 0, "request_target_end decreases, or passes the row's targets")
         counts = np.diff(request_offsets)
         last = request_offsets[1:][counts > 0] - 1
         closes = self.target_offsets[last + 1] == target_offsets[1:][counts > 0]
@@ -133,11 +133,13 @@ class SampleRows:
         earlier = np.flatnonzero(times[1:] < times[:-1]) + 1  # than the event before, which a row's first may be
         if not np.isin(earlier, history_offsets).all():
             raise LongreelError("samples: a history is not ordered by time; rebuild the samples")
-        seen = self.history_stop > self.history_start
-        newest = np.where(seen, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
-        self._refuse(seen & (newest >= self.request_time_ms), "the history holds an event at or after the request")
+        has_history = self.history_stop > self.history_start
+        newest = np.where(has_history, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
+        self._reject(
+            has_history & (newest >= self.request_time_ms), "the history holds an event at or after the request"
+        )
 
-    def _refuse(self, wrong: NDArray[np.bool_], what: str) -> None:
+    def _reject(self, wrong: NDArray[np.bool_], what: str) -> None:
         if wrong.any():
             user = self.user_id[self.request_row[int(np.argmax(wrong))]]
             raise LongreelError(f"samples: {what} ({int(wrong.sum())} requests, first user {user}); rebuild them")
@@ -160,12 +162,12 @@ class SampleRows:
     def task_labels(self, tasks: Sequence[str], where: Ints | slice = slice(None)) -> NDArray[np.float32]:
         """Labels of targets as [.., tasks] of 0 and 1; no columns where the table has no labels."""
         if self.labels is None:
-            raise LongreelError("the table has no column target_labels, which learning and judging need")
+            raise LongreelError("the table has no column target_labels, which training and evaluation need")
         masks = np.array([LABELS[task] for task in tasks], np.int32)
         return np.asarray((self.labels[where][:, None] & masks) != 0, np.float32)
 
     def of_users(self, chosen: Ints) -> "SampleRows":
-        """Only the requests of some users; rows keep their arrays, since nothing else points at them."""
+        """Only the requests of some users; the arrays of events stay whole."""
         kept = np.flatnonzero(np.isin(self.user_id[self.request_row], chosen))
         counts = self.target_counts[kept]
         targets = ranges(self.target_offsets[kept], counts)
@@ -181,8 +183,8 @@ class SampleRows:
         )
 
     def cut(self, requests: Ints, windows: Ints | int, skip: Ints | int = 0) -> "Cut":
-        """Which events and targets `requests` [B] read: their newest `windows` events ([B], or one for all), or those
-        before the newest `skip`.
+        """The events and targets that `requests` [B] read: `windows` events ([B], or one for all) before the newest
+        `skip`.
         """
         stop = self.history_stop[requests] - skip
         lengths = np.minimum(stop - self.history_start[requests], windows)
@@ -201,9 +203,9 @@ class SampleRows:
         index: Ints | None = None,
         skip: Ints | int = 0,
     ) -> RequestBatch:
-        """A batch of `requests` [B] and what `cut` says that they read. model/data/device_rows.py does it on a device.
+        """A batch of `requests` [B] with the events and targets of `cut`. model/data/device_rows.py packs on a device.
 
-        Labels are packed for `tasks`; `index` [B] is what the batch calls its requests, by default their number here.
+        Labels are packed for `tasks`; `index` [B] becomes the batch's `request_index`, by default `requests`.
         """
         cut = self.cut(requests, windows, skip)
         events, targets = ranges(cut.event_starts, cut.events), ranges(cut.target_starts, cut.targets)

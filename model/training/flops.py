@@ -1,4 +1,4 @@
-"""How much arithmetic is a training step, and what share of the device's peak is that? Counted from sizes, not timed.
+"""FLOPs of a training step, counted from its sizes, and peak FLOP/s of devices.
 
 Multiplications and additions of the algorithm in docs/method.md, K and V written once per request; what an
 implementation recomputes or skips does not count. Look-ups, norms and activations are left out.

@@ -1,7 +1,7 @@
-"""How do weights follow their gradients? Row-wise Adagrad on the hashed tables, AdamW on everything else.
+"""Optimisers: row-wise Adagrad on the hashed tables, AdamW on everything else.
 
-A step reads and writes the table rows that its batch looked up, and no others: its cost does not depend on the tables'
-sizes. The accumulator is one number a row (as in FBGEMM's exact row-wise Adagrad; Duchi et al. 2011 with the mean over
+A step reads and writes only the table rows that its batch looked up: its cost does not depend on the tables' sizes. The
+accumulator is one number per row (as in FBGEMM's exact row-wise Adagrad; Duchi et al. 2011 with the mean over
 a row's width), so that optimiser state is a small share of a table.
 """
 
@@ -16,7 +16,7 @@ from longreel.contracts.config import TrainingConfig
 from longreel.model.nn.ranker import Ranker
 
 EPS = 1e-8
-CONTEXT_TIMES = 10.0  # the context table's rate over the other weights': a row of it learns from a part of the events
+CONTEXT_RATE_FACTOR = 10.0  # over the other weights' rate: a row of the context table learns from a part of the events
 FINAL_LR_SHARE = 0.05  # where the cosine ends
 
 
@@ -48,7 +48,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """Take one step from the gradients that are there."""
+        """Take one step; parameters without a gradient stay."""
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -65,46 +65,49 @@ class RowwiseAdagrad(torch.optim.Optimizer):
 
 
 class Optimizers:
-    """A training's two optimisers as one."""
+    """The optimisers of tables and of all other weights as one."""
 
     def __init__(self, ranker: Ranker, config: TrainingConfig, total_steps: int) -> None:
         self.tables, self.rest = list(ranker.table_parameters()), list(ranker.dense_parameters())
         self._rates = (config.table_learning_rate, config.learning_rate)
         self._dense_tables = config.table_optimizer == "adamw"
         schedules = (learning_rate if self._dense_tables else warm_up, learning_rate)
-        self._schedules = [partial(each, total=total_steps, warmup_share=config.warmup_share) for each in schedules]
+        self._schedules = [
+            partial(schedule, total=total_steps, warmup_share=config.warmup_share) for schedule in schedules
+        ]
         on_tables: torch.optim.Optimizer = (
             torch.optim.AdamW(self.tables, lr=config.table_learning_rate, weight_decay=0.0, fused=True)
             if self._dense_tables
             else RowwiseAdagrad(self.tables, config.table_learning_rate)
         )
         context = ranker.embeddings.context
+        others = [p for p in self.rest if p is not context]
         groups = [
-            {"params": [p for p in self.rest if p is not context], "times": 1.0, "weight_decay": config.weight_decay},
-            {"params": [context], "times": CONTEXT_TIMES, "weight_decay": 0.0},
+            {"params": others, "rate_factor": 1.0, "weight_decay": config.weight_decay},
+            {"params": [context], "rate_factor": CONTEXT_RATE_FACTOR, "weight_decay": 0.0},
         ]
         on_rest = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self._both = (on_tables, on_rest)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        """Everything that is trained: tables first."""
+        """All trained parameters: tables first."""
         return [*self.tables, *self.rest]
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Drop all gradients."""
         for p in self.parameters:
             p.grad = None
 
     def step(self, step: int) -> None:
-        """Take step `step` (0 ..) at the rates of its time."""
+        """Take step `step` (0 ..) at its scheduled rates."""
         if self._dense_tables:
             for p in self.tables:
                 if p.grad is not None and p.grad.is_sparse:
                     p.grad = p.grad.to_dense()
         for optimizer, rate, schedule in zip(self._both, self._rates, self._schedules, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = schedule(step) * rate * group.get("times", 1.0)
+                group["lr"] = schedule(step) * rate * group.get("rate_factor", 1.0)
             optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -116,22 +119,22 @@ class Optimizers:
         return named
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `tensors` gave."""
+        """Restore what `tensors` gave."""
         for name, optimizer in zip(("tables", "rest"), self._both, strict=True):
-            described = optimizer.state_dict()
-            described["state"] = {}
+            state = optimizer.state_dict()
+            state["state"] = {}
             for key, value in tensors.items():
-                where, index, slot = key.split(".", 2)
-                if where == name:
-                    described["state"].setdefault(int(index), {})[slot] = value
-            optimizer.load_state_dict(described)
+                owner, index, slot = key.split(".", 2)
+                if owner == name:
+                    state["state"].setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict(state)
 
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
-    """Scale all gradients, sparse ones too, to a global norm of at most `max_norm`; returns the norm that they had.
+    """Scale all gradients, sparse ones too, to a global norm of at most `max_norm`; returns the norm before.
 
-    The norm stays on the device: nothing waits for it.
+    The norm stays on the device: the host does not wait for it.
     """
     parts = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))

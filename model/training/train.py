@@ -216,10 +216,10 @@ class _Run:
 
     def finish(self, out_dir: Path) -> TrainResult:
         """Write the model folder; the result, on every rank."""
-        state, found = self.state, self.train_step.collisions()
+        state, report = self.state, self.train_step.collisions()
         if self.ranks.is_main:
-            collisions.warn(found)
-            meta = self._meta() | {"collisions": collisions.as_dict(found)}
+            collisions.warn(report)
+            meta = self._meta() | {"collisions": collisions.as_dict(report)}
             save_model(out_dir, self.ranker, meta, golden.tensors(self.ranker, self.golden_requests, self.device))
         self.ranks.barrier()
         last = [loss for _, loss in state.curve[-max(1, len(state.curve) // 10) :]]
@@ -232,7 +232,7 @@ class _Run:
             final_loss=sum(last) / len(last),
             seconds=state.seconds,
             curve=tuple(state.curve),
-            collisions=tuple(found),
+            collisions=tuple(report),
             windows=distribution(self.reader.windows, self.reader.drawn_windows().ravel()),
         )
 
