@@ -9,7 +9,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from benchmarks.gates.quarter import POLICY, RULES, Step, noise, plan, settling, walk
+from benchmarks.gates.quarter import POLICY, RULES, Step, noise, plan, resolve_holds, walk
 from benchmarks.gates.results import write
 from benchmarks.gates.world import evaluate
 
@@ -31,7 +31,7 @@ def main() -> None:
     for users, kin in ((1_500, 0.0), (1_500, 0.9), (POLICY.min_users, 0.0)):
         counts.append(noise(users, kin, args.noise))
         print(dataclasses.asdict(counts[-1]), flush=True)
-    waits = [settling(1_500, error, args.noise // 2) for error in (0.8, 0.7)]
+    waits = [resolve_holds(1_500, error, args.noise // 2) for error in (0.8, 0.7)]
     print(*map(dataclasses.asdict, waits), sep="\n", flush=True)
     write(args.out, walks, counts, waits, args.users, POLICY, time.monotonic() - began)
 

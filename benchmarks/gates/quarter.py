@@ -19,7 +19,7 @@ FIRST = date(2026, 1, 1)
 DAYS = 90
 POLICY = replace(GatePolicy(), budgets=(Budget(device="simulated", latency_ms=8.0, memory_mib=1_000),))
 WORTH = 0.001  # AUC, or log loss: a smaller true gain is no reason to change the champion
-MOST_USERS = 12_000  # of a day that a held candidate is judged on again
+MOST_USERS = 12_000  # of a day on which a held candidate is evaluated again
 HARM = 0.01  # AUC that no slice may truly lose: the policy's own tolerance
 
 
@@ -30,11 +30,11 @@ class Planned:
     day: Day
     candidate: Model
     event: str
-    fault: str = ""  # why the candidate must not go live today, whatever its AUC; "" where nothing is wrong with it
+    fault: str = ""  # why the candidate must not go live today, whatever its AUC; "" for a healthy one
 
 
 def plan(users: int) -> list[Planned]:
-    """The quarter. A recipe's improvement stays with every later candidate; each day trains a model anew."""
+    """The quarter. An improvement stays with every later candidate; each day trains a new model."""
     error, plans = 0.9, []
     for n in range(DAYS):
         name = str(FIRST + timedelta(days=n))
@@ -79,22 +79,22 @@ Rule = Callable[[EvaluationReport, EvaluationReport | None, "EvaluationReport | 
 
 
 def gates(ours: EvaluationReport, theirs: EvaluationReport | None, _: EvaluationReport | None) -> str:
-    """The project's own."""
+    """The product's gates."""
     return decide(ours, theirs, POLICY).outcome
 
 
 def at_least(ours: EvaluationReport, theirs: EvaluationReport | None, _: EvaluationReport | None) -> str:
-    """Promote on >=, both judged on the same day."""
+    """Promote on >=, both evaluated on the same day."""
     return "promote" if theirs is None or auc(ours) >= auc(theirs) else "reject"
 
 
 def at_least_recorded(ours: EvaluationReport, _: EvaluationReport | None, then: EvaluationReport | None) -> str:
-    """Promote on >= what the champion had on the day that it was promoted."""
+    """Promote on >= the champion's AUC on the day of its promotion."""
     return "promote" if then is None or auc(ours) >= auc(then) else "reject"
 
 
 def margin(ours: EvaluationReport, theirs: EvaluationReport | None, _: EvaluationReport | None) -> str:
-    """Promote on a gain of .002, both judged on the same day."""
+    """Promote on a gain of .002, both evaluated on the same day."""
     return "promote" if theirs is None or auc(ours) >= auc(theirs) + 0.002 else "reject"
 
 
@@ -113,7 +113,7 @@ RULES: dict[str, Rule] = {
 
 
 def auc(report: EvaluationReport) -> float:
-    """What the simple rules look at."""
+    """The number that the simple rules compare."""
     value = report.row("click", report.windows[-1]).auc.value
     return float("nan") if value is None else value
 
@@ -124,7 +124,7 @@ def worth(model: Model, day: Day) -> Truth:
 
 
 def should(planned: Planned, champion: Model | None) -> str:
-    """What a rule that knew the truth would do: promote what is better by enough, harms no slice and has no fault."""
+    """Outcome of a rule that knew the truth: promote what is better by enough, harms no slice and has no fault."""
     if planned.fault:
         return "keep"
     if champion is None:
@@ -153,12 +153,12 @@ def walk(name: str, plans: list[Planned], report: Callable[[Model, Day], Evaluat
     for planned in plans:
         ours = report(planned.candidate, planned.day)
         theirs = None if champion is None else report(champion, planned.day)
-        outcome, wanted = RULES[name](ours, theirs, recorded), should(planned, champion)
+        outcome, expected = RULES[name](ours, theirs, recorded), should(planned, champion)
         decision = decide(ours, theirs, POLICY) if name == "gates" else None
         if outcome == "promote":
             champion, recorded = planned.candidate, ours
         assert champion is not None
-        steps.append(Step(planned, outcome, wanted, champion, decision))
+        steps.append(Step(planned, outcome, expected, champion, decision))
     return steps
 
 
@@ -170,13 +170,13 @@ class NoiseCount:
     kin: float
     of: int
     gates: int
-    better: int  # passed the gate `champion/superiority`, whatever the others said
+    better: int  # passed the gate `champion/superiority`, whatever the other gates decided
     at_least: int
     margin: int
 
 
 def noise(users: int, kin: float, tries: int) -> NoiseCount:
-    """Candidates of the champion's own quality, each judged on its own day. `kin`: a warm start's shared errors."""
+    """Candidates of the champion's own quality, each evaluated on its own day. `kin`: a warm start's shared errors."""
     promoted = better = naive = margins = 0
     for n in range(tries):
         day = Day(str(FIRST + timedelta(days=n)), 50_000 + n + users, users)
@@ -190,24 +190,24 @@ def noise(users: int, kin: float, tries: int) -> NoiseCount:
 
 
 @dataclass(frozen=True)
-class SettledCount:
-    """Better candidates that were held for lack of data, and what became of those that got what they asked for."""
+class HoldCount:
+    """Better candidates that were held for lack of data, and the outcome of those that got the required sample size."""
 
     users: int
     gain: float  # the truth's, in AUC
     of: int
-    held: int  # by `champion/superiority`, with a number
-    median: float  # of the numbers: times the day's users
-    tried: int  # asked for no more than MOST_USERS
-    settled: int  # and were surely better on a day of so many
+    held: int  # by `champion/superiority`, with a required sample size
+    median: float  # required sample size: times the day's users
+    tried: int  # needed no more than MOST_USERS
+    resolved: int  # and were significantly better on a day with that many
 
 
-def settling(users: int, error: float, tries: int) -> SettledCount:
-    """Judge a candidate with a smaller `error` than the champion's; where it is held, once more on a day with as many
-    users as it was said to need."""
+def resolve_holds(users: int, error: float, tries: int) -> HoldCount:
+    """Evaluate candidates with a smaller `error` than the champion's; a held one again, on a day with the users that it
+    needs."""
     ours, theirs = Model("candidate", error), Model("champion", 0.9)
-    asked: list[float] = []
-    tried = settled = 0
+    factors: list[float] = []
+    tried = resolved = 0
 
     def better(n: int, seed: int, number: int) -> GateResult:
         day = Day(str(FIRST + timedelta(days=n)), seed, number)
@@ -218,11 +218,11 @@ def settling(users: int, error: float, tries: int) -> SettledCount:
         gate = better(n, 90_000 + n, users)
         if gate.verdict != "hold" or gate.required_sample_factor is None:
             continue
-        asked.append(gate.required_sample_factor)
-        wanted = round(gate.required_sample_factor * users)
-        if wanted <= MOST_USERS:
+        factors.append(gate.required_sample_factor)
+        needed = round(gate.required_sample_factor * users)
+        if needed <= MOST_USERS:
             tried += 1
-            settled += better(n, 95_000 + n, wanted).verdict == "pass"
+            resolved += better(n, 95_000 + n, needed).verdict == "pass"
     truths = [worth(model, Day("", 0, users)).auc for model in (ours, theirs)]
-    median = sorted(asked)[len(asked) // 2] if asked else 0.0
-    return SettledCount(users, truths[0] - truths[1], tries, len(asked), median, tried, settled)
+    median = sorted(factors)[len(factors) // 2] if factors else 0.0
+    return HoldCount(users, truths[0] - truths[1], tries, len(factors), median, tried, resolved)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from benchmarks.gates.quarter import MOST_USERS, NoiseCount, SettledCount, Step, worth
+from benchmarks.gates.quarter import MOST_USERS, HoldCount, NoiseCount, Step, worth
 from longreel.components.gates.difference import POWER
 from longreel.contracts.policy import GatePolicy
 
@@ -19,7 +19,7 @@ def write(
     out: Path,
     walks: dict[str, list[Step]],
     counts: list[NoiseCount],
-    waits: list[SettledCount],
+    waits: list[HoldCount],
     users: int,
     policy: GatePolicy,
     seconds: float,
@@ -53,11 +53,11 @@ def write(
         "",
         "## Candidates that are better and are held for lack of data",
         "",
-        f"A hold states the required sample size: how many users decide it {POWER:.0%} of the time if the difference",
-        f"stays as measured. Each candidate that asked for at most {MOST_USERS:,} users was evaluated again on another",
+        f"A hold states the required sample size: how many users resolve it {POWER:.0%} of the time if the difference",
+        f"stays as measured. Each candidate that needs at most {MOST_USERS:,} users was evaluated again on another",
         "day with that many, where the difference is the true one.",
         "",
-        *_settled(waits),
+        *_resolved(waits),
         "",
         "## Why, day by day",
         "",
@@ -125,11 +125,11 @@ def _noise(counts: list[NoiseCount]) -> list[str]:
     return lines
 
 
-def _settled(waits: list[SettledCount]) -> list[str]:
-    lines = ["| users a day | true gain in AUC | candidates | held, with a number | median number | tried | settled |"]
+def _resolved(waits: list[HoldCount]) -> list[str]:
+    lines = ["| users a day | true gain in AUC | candidates | held, with a number | median number | tried | resolved |"]
     lines.append("| --- " * 7 + "|")
     for w in waits:
-        share = f"{w.settled} ({w.settled / w.tried:.0%}{_wilson(w.settled, w.tried)})" if w.tried else "–"
+        share = f"{w.resolved} ({w.resolved / w.tried:.0%}{_wilson(w.resolved, w.tried)})" if w.tried else "–"
         lines.append(f"| {w.users:,} | {w.gain:.4f} | {w.of} | {w.held} | {w.median:.1f} times | {w.tried} | {share} |")
     return lines
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.gates import quarter, world
-from benchmarks.gates.quarter import POLICY, Planned, Step, auc, noise, plan, settling, should, walk
+from benchmarks.gates.quarter import POLICY, Planned, Step, auc, noise, plan, resolve_holds, should, walk
 from benchmarks.gates.results import write
 from benchmarks.gates.world import Day, Model, evaluate
 from longreel.components.gates.decide import decide
@@ -67,7 +67,7 @@ def test_a_walk_promotes_the_first_and_lives_with_its_own_champion(plans: list[P
     assert naive[-1].live.name == "m50"  # too slow, which AUC does not show
     assert all(step.should == "keep" for step in by_gates[2:])
     assert all(step.decision is not None for step in by_gates)
-    write(tmp_path, walks, [noise(USERS, 0.0, 2)], [settling(USERS, 0.5, 2)], USERS, POLICY, 1.0)
+    write(tmp_path, walks, [noise(USERS, 0.0, 2)], [resolve_holds(USERS, 0.5, 2)], USERS, POLICY, 1.0)
     page = (tmp_path / "results.md").read_text()
     assert "| too slow | 1 | 0 | 0 | 0 | 1 | 0 | 0 |" in page
     assert "| broken feature in training | 1 | 0 | 0 | 0 | 1 | 0 | 0 |" in page
