@@ -1,9 +1,13 @@
 """Evaluation of a model on a day it has not seen: metrics by window and slice, scoring cost, consistency checks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from longreel.contracts.config import Config
 from longreel.contracts.digests import digest_of
@@ -56,19 +60,16 @@ def evaluate(
     reference = min(windows, key=lambda w: (abs(w - int(meta["training_mean_window"])), w))
     weights = bootstrap_weights(len(eval_set.history), settings.bootstrap_draws, settings.seed)
     builder = ReportBuilder(eval_set=eval_set, tasks=ranker.tasks, weights=weights, interval=settings.interval)
+    report_progress = on_progress or (lambda *_: None)
     rows: list[MetricRow] = []
-    cached: CachedLogits | None = None
-    for number, window in enumerate(windows):
-        logits = score_day(ranker, lake, groups, window, device, selection, cached)
-        cached = CachedLogits(window, logits)
+    score = partial(score_day, ranker, lake, groups, device=device, selection=selection)
+    for number, (window, logits) in enumerate(_logits_by_window(score, windows)):
         rows += builder.rows(logits, window, keep_draws=window in (reference, windows[-1]))
-        if on_progress is not None:
-            on_progress(f"window {window:,}", number + 1, len(windows) + 1)
+        report_progress(f"window {window:,}", number + 1, len(windows) + 1)
     longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]]))
     cost = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
     consistency = tuple(check_consistency(ranker, model_dir, longest_rows, windows[-1], device))
-    if on_progress is not None:
-        on_progress("scoring cost and consistency", len(windows) + 1, len(windows) + 1)
+    report_progress("scoring cost and consistency", len(windows) + 1, len(windows) + 1)
     return EvaluationReport(
         date=day.isoformat(),
         model_digest=model_digest(model_dir),
@@ -92,6 +93,17 @@ def evaluate(
         code_version=code_version,
         extra=_origin(meta),
     )
+
+
+def _logits_by_window(
+    score: Callable[..., NDArray[np.float32]], windows: Sequence[int]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Logits at increasing windows; a request without more history keeps those of the window before."""
+    cached: CachedLogits | None = None
+    for window in windows:
+        logits = score(window=window, cached=cached)
+        cached = CachedLogits(window, logits)
+        yield window, logits
 
 
 def _quality(manifest: Manifest) -> DataQuality:

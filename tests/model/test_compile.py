@@ -24,19 +24,19 @@ TASKS = ("click", "like")
 def batches(config: Config, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
     """Of many shapes: other numbers of requests, events and targets."""
     rows = sample_rows(3)
-    finders = RowLookup(Ranker(config.model, TASKS, 2).embeddings, torch.device("cpu"))
+    lookup = RowLookup(Ranker(config.model, TASKS, 2).embeddings, torch.device("cpu"))
     sizes = [(12, 48), (30, 16), (7, 8), (40, 64), (23, 24), (35, 40)]
-    return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
+    return [lookup(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
 
 
 def losses_and_gradients(ranker: Ranker, batches: list[RequestBatch]) -> tuple[list[float], dict[str, Tensor]]:
     ranker.zero_grad()
-    found = []
+    losses = []
     for batch in batches:
         loss = ranking_loss(ranker(batch), batch.labels)
         loss.backward()
-        found.append(loss.item())
-    return found, {name: p.grad.to_dense() for name, p in ranker.named_parameters() if p.grad is not None}
+        losses.append(loss.item())
+    return losses, {name: p.grad.to_dense() for name, p in ranker.named_parameters() if p.grad is not None}
 
 
 def assert_like(ranker: Ranker, other: Ranker, batches: list[RequestBatch]) -> None:
@@ -71,26 +71,26 @@ def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Confi
 def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
     config: Config, sample_rows: Callable[..., SampleRows], batches: list[RequestBatch]
 ) -> None:
-    met: list[list[int]] = []
+    sizes_met: list[list[int]] = []
 
     def recorder(module: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-        sizes = [size for each in inputs if isinstance(each, Tensor) for size in each.shape]
-        met.append([size.node.hint if isinstance(size, torch.SymInt) else size for size in sizes])
+        sizes = [size for tensor in inputs if isinstance(tensor, Tensor) for size in tensor.shape]
+        sizes_met.append([size.node.hint if isinstance(size, torch.SymInt) else size for size in sizes])
         return module.forward
 
-    found = []
+    met_by_data = []
     for data, theirs in ((sample_rows(3), batches[:3]), (sample_rows(4), batches[3:])):
         torch._dynamo.reset()
-        met.clear()
+        sizes_met.clear()
         _, ranker = pair(config)
         compile_blocks(ranker, backend=recorder)
         compile_now(ranker, data, torch.device("cpu"))
         assert all(p.grad is None for p in ranker.parameters())
-        found.append(list(met))
+        met_by_data.append(list(sizes_met))
         losses_and_gradients(ranker, theirs)
-        assert met == found[-1], "what is compiled again has met other sizes"
-    assert found[0] == found[1]
-    assert max(size for sizes in found[0] for size in sizes) > 50_000
+        assert sizes_met == met_by_data[-1], "what is compiled again has sizes_met other sizes"
+    assert met_by_data[0] == met_by_data[1]
+    assert max(size for sizes in met_by_data[0] for size in sizes) > 50_000
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -122,5 +122,5 @@ def kept_bytes(ranker: Ranker, batch: RequestBatch) -> int:
 def test_auto_compiles_on_cuda_alone(config: Config) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert [wants_compile(config.training, d) for d in (cpu, cuda)] == [False, True]
-    for said, wanted in (("on", True), ("off", False)):
-        assert wants_compile(replace(config.training, compile=said), cpu) == wanted
+    for setting, expected in (("on", True), ("off", False)):
+        assert wants_compile(replace(config.training, compile=setting), cpu) == expected

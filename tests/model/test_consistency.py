@@ -44,7 +44,7 @@ def rows(lake: Lake, days: list[date]) -> SampleRows:
     return SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
 
 
-def verdicts(ranker: Ranker, model_dir: Path, rows: SampleRows) -> dict[str, bool]:
+def passed_checks(ranker: Ranker, model_dir: Path, rows: SampleRows) -> dict[str, bool]:
     return {check.name: check.passed for check in check_consistency(ranker, model_dir, rows, 64, CPU)}
 
 
@@ -66,13 +66,13 @@ def test_on_a_card_half_precision_is_held_to_float32(
     """Trained there in bf16; a model in memory, and one row for each target, are compared in float32 all the same."""
     sizes = replace(learned.model, width=width, heads=width // 32)
     there = replace(learned, model=sizes, training=replace(learned.training, device="cuda", compile="off"))
-    made = train(there, lake, days[:2], tmp_path / "work", tmp_path / "model")
-    report = evaluate(made.model_dir, lake, days[3], there)
-    found = {check.name: check for check in report.consistency}
-    print({name: (check.largest, check.tolerance) for name, check in found.items()}, report.scoring)
-    assert list(found) == [IN_MEMORY, ONE_ROW, PRECISION]
+    result = train(there, lake, days[:2], tmp_path / "work", tmp_path / "model")
+    report = evaluate(result.model_dir, lake, days[3], there)
+    checks = {check.name: check for check in report.consistency}
+    print({name: (check.largest, check.tolerance) for name, check in checks.items()}, report.scoring)
+    assert list(checks) == [IN_MEMORY, ONE_ROW, PRECISION]
     assert all(check.passed and check.logits > 20 for check in report.consistency)
-    assert found[PRECISION].largest > 100 * found[ONE_ROW].largest  # bf16 was really in use
+    assert checks[PRECISION].largest > 100 * checks[ONE_ROW].largest  # bf16 was really in use
 
 
 @pytest.mark.parametrize("name", ["embeddings.ids.weight", "stca.layers.1.key_value.weight", "head.bias"])
@@ -87,20 +87,20 @@ def test_a_model_that_was_not_saved_as_it_was_in_memory_fails(
     save_model(tmp_path / "other", ranker, meta)
     (tmp_path / "other" / "golden.safetensors").write_bytes((model_dir / "golden.safetensors").read_bytes())
     again, _ = load_model(tmp_path / "other")
-    assert verdicts(again, tmp_path / "other", rows) == {IN_MEMORY: False, ONE_ROW: True}
+    assert passed_checks(again, tmp_path / "other", rows) == {IN_MEMORY: False, ONE_ROW: True}
 
 
-def test_training_keeps_word_of_the_model_in_memory_not_of_the_saved_one(
+def test_golden_logits_are_of_the_model_in_memory_not_of_the_saved_one(
     learned: Config, lake: Lake, days: list[date], tmp_path: Path, rows: SampleRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forgetful(folder: Path, ranker: Ranker, *rest: object) -> str:
+    def save_without_head(folder: Path, ranker: Ranker, *rest: object) -> str:
         saved = Ranker(ranker.config, ranker.tasks, ranker.num_user_features)
         saved.load_state_dict({n: v for n, v in ranker.state_dict().items() if n != "head.weight"}, strict=False)
         return save_model(folder, saved, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("longreel.model.training.train.save_model", forgetful)
+    monkeypatch.setattr("longreel.model.training.train.save_model", save_without_head)
     folder = train(learned, lake, days[:2], tmp_path / "work", tmp_path / "model").model_dir
-    assert verdicts(load_model(folder)[0], folder, rows) == {IN_MEMORY: False, ONE_ROW: True}
+    assert passed_checks(load_model(folder)[0], folder, rows) == {IN_MEMORY: False, ONE_ROW: True}
 
 
 def test_targets_of_a_request_that_see_each_other_fail(model_dir: Path, rows: SampleRows) -> None:
@@ -112,23 +112,23 @@ def test_targets_of_a_request_that_see_each_other_fail(model_dir: Path, rows: Sa
 
     ranker, _ = load_model(model_dir)
     ranker.stca.register_forward_hook(leak)
-    assert verdicts(ranker, model_dir, rows)[ONE_ROW] is False
+    assert passed_checks(ranker, model_dir, rows)[ONE_ROW] is False
 
 
 def test_logits_that_are_no_numbers_or_of_another_shape_fail(model_dir: Path, rows: SampleRows) -> None:
     ranker, _ = load_model(model_dir)
     with torch.no_grad():
         ranker.head.bias.fill_(torch.nan)
-    assert verdicts(ranker, model_dir, rows) == {IN_MEMORY: False, ONE_ROW: False}
+    assert passed_checks(ranker, model_dir, rows) == {IN_MEMORY: False, ONE_ROW: False}
     assert not compare("", np.zeros((3, 2)), np.zeros((4, 2)), 1.0).passed
 
 
-def test_a_model_whose_training_kept_no_word_is_not_said_to_agree(
+def test_a_model_without_golden_logits_passes_no_check_against_memory(
     model_dir: Path, rows: SampleRows, tmp_path: Path
 ) -> None:
     ranker, meta = load_model(model_dir)
     save_model(tmp_path / "bare", ranker, meta)
-    assert verdicts(ranker, tmp_path / "bare", rows) == {ONE_ROW: True}
+    assert passed_checks(ranker, tmp_path / "bare", rows) == {ONE_ROW: True}
 
 
 def in_bf16(ranker: Ranker, batch: RequestBatch) -> NDArray[np.float32]:
@@ -138,15 +138,17 @@ def in_bf16(ranker: Ranker, batch: RequestBatch) -> NDArray[np.float32]:
 
 
 @pytest.fixture
-def asked(model_dir: Path) -> RequestBatch:
-    found = golden.read(model_dir)
-    assert found is not None
-    return found[0]
+def golden_batch(model_dir: Path) -> RequestBatch:
+    kept = golden.read(model_dir)
+    assert kept is not None
+    return kept[0]
 
 
-def test_half_precision_lies_within_what_rounding_may_do_and_near_it(model_dir: Path, asked: RequestBatch) -> None:
+def test_half_precision_lies_within_what_rounding_may_do_and_near_it(
+    model_dir: Path, golden_batch: RequestBatch
+) -> None:
     ranker, _ = load_model(model_dir)
-    for batch in (asked, one_row_per_target(asked)):
+    for batch in (golden_batch, one_row_per_target(golden_batch)):
         exact = golden.float32_logits(ranker, batch, CPU)
         gap, allowed = np.abs(in_bf16(ranker, batch) - exact).max(), rounding(ranker, exact, torch.bfloat16)
         assert allowed / 20 < gap < allowed
@@ -168,15 +170,15 @@ def _last_layer_lost(ranker: Ranker) -> None:
 
 @pytest.mark.parametrize("breaks", [_hotter, _unscaled, _last_layer_lost])
 def test_a_broken_kernel_is_further_off_than_rounding(
-    model_dir: Path, asked: RequestBatch, breaks: Callable[[Ranker], None]
+    model_dir: Path, golden_batch: RequestBatch, breaks: Callable[[Ranker], None]
 ) -> None:
     """As a fused kernel might be: its softmax too sharp, its norm's weight wrong, a layer lost."""
     ranker, _ = load_model(model_dir)
-    exact = golden.float32_logits(ranker, asked, CPU)
+    exact = golden.float32_logits(ranker, golden_batch, CPU)
     allowed = rounding(ranker, exact, torch.bfloat16)
     with torch.no_grad():
         breaks(ranker)
-    assert not compare("", in_bf16(ranker, asked), exact, allowed).passed
+    assert not compare("", in_bf16(ranker, golden_batch), exact, allowed).passed
 
 
 def test_golden_requests_hold_known_items_and_no_users_history(sample_rows: Callable[..., SampleRows]) -> None:

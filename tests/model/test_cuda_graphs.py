@@ -24,11 +24,11 @@ on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUD
 
 
 def test_graphs_are_for_cuda_alone(config: Config) -> None:
-    asked = config.training
-    assert wants_graphs(asked, torch.device("cuda"))
-    assert not wants_graphs(asked, torch.device("cpu"))
-    assert not wants_graphs(replace(asked, activation_checkpointing=True), torch.device("cuda"))
-    assert not wants_graphs(replace(asked, cuda_graphs=False), torch.device("cuda"))
+    training = config.training
+    assert wants_graphs(training, torch.device("cuda"))
+    assert not wants_graphs(training, torch.device("cpu"))
+    assert not wants_graphs(replace(training, activation_checkpointing=True), torch.device("cuda"))
+    assert not wants_graphs(replace(training, cuda_graphs=False), torch.device("cuda"))
 
 
 @on_a_gpu
@@ -38,18 +38,18 @@ def test_replays_give_the_gradients_of_launches(
 ) -> None:
     device = torch.device("cuda")
     ranker = Ranker(replace(config.model, match_counts=counted), TASKS, 2).to(device).train()  # with dropout
-    parameters, rows, finders = list(ranker.parameters()), sample_rows(3), RowLookup(ranker.embeddings, device)
+    parameters, rows, lookup = list(ranker.parameters()), sample_rows(3), RowLookup(ranker.embeddings, device)
     tables = {id(p) for p in ranker.table_parameters()}
     graphed = GraphedBackward(ranker, [*ranker.table_parameters(), *ranker.dense_parameters()])
     sizes = [(3, 48), (30, 16), (4, 48), (40, 64), (3, 48), (29, 16)]
     with deterministic():
         for seed, (n, window) in enumerate(sizes):
-            batch = finders(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
-            filled = pad_to_bucket(batch, config.model.id_match_fields, batch.num_targets)
+            batch = lookup(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
+            padded = pad_to_bucket(batch, config.model.id_match_fields, batch.num_targets)
             assert batch.rows is not None
-            loss = graphed(filled, batch.rows, seed)
+            loss = graphed(padded, batch.rows, seed)
             torch.manual_seed(seed)
-            expected, gradients = loss_and_gradients(ranker, parameters, filled)
+            expected, gradients = loss_and_gradients(ranker, parameters, padded)
             assert torch.equal(loss, expected)
             for p, gradient in zip(parameters, gradients, strict=True):
                 if id(p) in tables:

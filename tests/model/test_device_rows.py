@@ -1,4 +1,4 @@
-"""Rows on a device give the batches that the host packs, request by request and share by share."""
+"""Rows on a device give the batches that the host packs, request by request and batch by batch."""
 
 from dataclasses import fields, replace
 from datetime import date
@@ -31,15 +31,15 @@ def rows(lake: Lake, days: list[date]) -> SampleRows:
 
 def assert_same(one: RequestBatch, other: RequestBatch) -> None:
     """Every tensor, its type too, and every number."""
-    for each in fields(one):
-        expected, found = getattr(one, each.name), getattr(other, each.name)
-        pairs = [(expected[k], found[k]) for k in expected] if isinstance(expected, dict) else [(expected, found)]
+    for field in fields(one):
+        expected, actual = getattr(one, field.name), getattr(other, field.name)
+        pairs = [(expected[k], actual[k]) for k in expected] if isinstance(expected, dict) else [(expected, actual)]
         for a, b in pairs:
             if isinstance(a, torch.Tensor):
-                assert (a.dtype, a.shape) == (b.dtype, b.shape), each.name
-                assert torch.equal(a, b.cpu()), each.name
+                assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
+                assert torch.equal(a, b.cpu()), field.name
             else:
-                assert a == b, each.name
+                assert a == b, field.name
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -31,14 +31,14 @@ SCRIPT = """
     from longreel.lake.table import Lake
     from longreel.model.training.train import train
     torch.set_num_threads(1)
-    config, lake, days, work, out, tell = json.loads(sys.argv[1])
+    config, lake, days, work, out, folder = json.loads(sys.argv[1])
     rank = os.environ["RANK"]
-    def said(stats):
-        with open(f"{tell}/rank{rank}", "a") as lines:
+    def log_step(stats):
+        with open(f"{folder}/rank{rank}", "a") as lines:
             print(os.getpid(), stats.step, flush=True, file=lines)
     days = [date.fromisoformat(day) for day in days]
-    result = train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=said)
-    Path(f"{tell}/result{rank}").write_text(json.dumps([result.curve, result.model_digest, result.targets]))
+    result = train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=log_step)
+    Path(f"{folder}/result{rank}").write_text(json.dumps([result.curve, result.model_digest, result.targets]))
 """
 
 
@@ -109,7 +109,7 @@ def test_two_processes_give_the_loss_curve_of_one(
     assert one["collisions"]["item_id"]["rows_used"] > 50
 
 
-def test_ranks_without_a_request_wait_for_nobody(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> None:
+def test_ranks_without_a_request_train_along(config: Config, lake: Lake, days: list[date], tmp_path: Path) -> None:
     few = replace(config, training=replace(config.training, batch_tokens=16, window_max=32, window_mean=16))
     day = days[:1]
     alone = train(few, lake, day, tmp_path / "work-alone", tmp_path / "model-alone")
@@ -120,16 +120,16 @@ def test_ranks_without_a_request_wait_for_nobody(config: Config, lake: Lake, day
 
 
 @pytest.mark.slow
-def test_a_stop_told_to_one_rank_saves_and_ends_all_and_another_number_goes_on(
+def test_sigterm_to_one_rank_saves_and_ends_all_and_another_number_of_ranks_resumes(
     alone: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
     folder = tmp_path / "two"
     never = replace(config, training=replace(config.training, checkpoint_every=1_000))
     process = launch(2, never, lake, days, folder)
-    told = folder / "rank1"
-    while not told.exists() or not told.read_text().count("\n"):
+    steps = folder / "rank1"
+    while not steps.exists() or not steps.read_text().count("\n"):
         assert process.poll() is None
-    os.kill(int(told.read_text().split()[0]), signal.SIGTERM)  # to the second rank alone
+    os.kill(int(steps.read_text().split()[0]), signal.SIGTERM)  # to the second rank alone
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "exitcode  : 143" in errors

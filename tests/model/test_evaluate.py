@@ -66,7 +66,7 @@ def test_metrics_are_those_of_the_days_logits(
                         assert getattr(row, metric).value == pytest.approx(float(expected[metric][0]), abs=1e-4)
 
 
-def test_ladder_ends_with_the_first_window_that_holds_every_history(report: EvaluationReport) -> None:
+def test_evaluation_windows_end_with_the_first_window_that_holds_every_history(report: EvaluationReport) -> None:
     assert 32 < report.longest_history <= 64
     assert report.windows == (8, 32, 64)
 
@@ -86,8 +86,8 @@ def test_every_slice_has_a_line_and_those_that_gates_compare_keep_replicates(
                 assert metric.low < metric.high
                 if metric is not row.ece:  # which noise only raises
                     assert metric.low <= metric.value <= metric.high
-    usual_and_longest = [bool(report.row("click", window, "history<32").auc.draws) for window in report.windows]
-    assert usual_and_longest == [False, True, True]  # trained on 24 events in the mean: nearest is 32
+    reference_and_longest = [bool(report.row("click", window, "history<32").auc.draws) for window in report.windows]
+    assert reference_and_longest == [False, True, True]  # trained on 24 events in the mean: nearest is 32
 
 
 def test_the_gain_of_a_long_window_is_the_paired_difference_of_its_lines(report: EvaluationReport) -> None:
@@ -95,11 +95,11 @@ def test_the_gain_of_a_long_window_is_the_paired_difference_of_its_lines(report:
     assert {"all", "returning users"} <= {s for _, s in gains}
     gain = gains["click", "all"]
     assert (gain.reference, gain.longest) == (report.reference_window, report.windows[-1]) == (32, 64)
-    long, usual = report.row("click", 64).auc, report.row("click", 32).auc
-    assert gain.auc.value == pytest.approx(long.value - usual.value)  # type: ignore[operator]
-    np.testing.assert_allclose(gain.auc.draws, np.subtract(long.draws, usual.draws), atol=1e-7)
+    long, reference = report.row("click", 64).auc, report.row("click", 32).auc
+    assert gain.auc.value == pytest.approx(long.value - reference.value)  # type: ignore[operator]
+    np.testing.assert_allclose(gain.auc.draws, np.subtract(long.draws, reference.draws), atol=1e-7)
     assert gain.auc.high - gain.auc.low < long.high - long.low  # type: ignore[operator]
-    within = gains["click", "history<32"].auc  # nobody there has more than the usual window to read
+    within = gains["click", "history<32"].auc  # histories there are not longer than the reference window
     assert (within.value, within.low, within.high) == (0, 0, 0)
 
 
@@ -116,10 +116,10 @@ def test_the_report_names_what_it_was_made_from(
     report: EvaluationReport, model_dir: Path, lake: Lake, days: list[date], config: Config
 ) -> None:
     assert report.quality == DataQuality(passed=True, warnings=())
-    told = evaluate(model_dir, lake, days[3], config, policy_digest="p", code_version="c")
-    assert (told.policy_digest, told.code_version, told.config_digest) == ("p", "c", config.digest())
-    assert told.model_digest == model_digest(model_dir)
-    assert told.extra["data_watermark"] == str(days[1])
+    named = evaluate(model_dir, lake, days[3], config, policy_digest="p", code_version="c")
+    assert (named.policy_digest, named.code_version, named.config_digest) == ("p", "c", config.digest())
+    assert named.model_digest == model_digest(model_dir)
+    assert named.extra["data_watermark"] == str(days[1])
 
 
 def test_reports_are_reproducible_and_paired(
@@ -150,19 +150,19 @@ def test_at_most_max_users_chosen_by_hash(
     assert evaluate(model_dir, lake, days[3], few).digest() == small.digest()
 
 
-def test_cost_names_its_shape_and_device_and_progress_is_told(
+def test_cost_names_its_shape_and_device_and_progress_is_reported(
     model_dir: Path, lake: Lake, days: list[date], config: Config
 ) -> None:
-    told: list[tuple[str, int, int]] = []
-    report = evaluate(model_dir, lake, days[3], config, on_progress=lambda *step: told.append(step))
+    progress: list[tuple[str, int, int]] = []
+    report = evaluate(model_dir, lake, days[3], config, on_progress=lambda *step: progress.append(step))
     cost = report.scoring
     assert cost is not None
     assert cost.shape == "128 events x 128 candidates"  # the longest configured window, not the day's longest history
     assert cost.device == "cpu, 1 threads"
     assert 0 < cost.latency_low_ms <= cost.latency_ms <= cost.latency_high_ms
     assert 50 < cost.peak_memory_mib < 20_000
-    assert [done for _, done, _ in told] == [1, 2, 3, 4]
-    assert told[-1][1] == told[-1][2]
+    assert [done for _, done, _ in progress] == [1, 2, 3, 4]
+    assert progress[-1][1] == progress[-1][2]
 
 
 def test_missing_day_and_empty_day_are_errors(

@@ -34,14 +34,14 @@ TASKS = ("click", "like")
 
 @pytest.fixture
 def embeddings(config: Config) -> Embeddings:
-    made = Embeddings(replace(config.model, dropout=0.0), 2).double()
+    embeddings = Embeddings(replace(config.model, dropout=0.0), 2).double()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in embeddings.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
+    return embeddings
 
 
-def slow_twin(emb: Embeddings, batch: RequestBatch) -> tuple[Tensor, Tensor, Tensor]:
+def reference(emb: Embeddings, batch: RequestBatch) -> tuple[Tensor, Tensor, Tensor]:
     """History, target and user vectors feature by feature and table by table: a lookup a field, every token apart."""
 
     def identity(fields: dict[str, Tensor]) -> Tensor:
@@ -77,20 +77,20 @@ def slow_twin(emb: Embeddings, batch: RequestBatch) -> tuple[Tensor, Tensor, Ten
     return history, target, F.layer_norm(users, users.shape[-1:])
 
 
-def outcome(emb: Embeddings, vectors: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def values_and_gradients(emb: Embeddings, vectors: tuple[Tensor, ...]) -> dict[str, Tensor]:
     emb.zero_grad()
     generator = torch.Generator().manual_seed(1)
     loss = sum((v * torch.randn(v.shape, generator=generator, dtype=v.dtype)).sum() for v in vectors)
     loss.backward()  # type: ignore[union-attr]
-    found = dict(zip(("history", "target", "user"), (v.detach() for v in vectors), strict=True))
-    return found | {name: p.grad.to_dense().clone() for name, p in emb.named_parameters() if p.grad is not None}
+    values = dict(zip(("history", "target", "user"), (v.detach() for v in vectors), strict=True))
+    return values | {name: p.grad.to_dense().clone() for name, p in emb.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("ahead", [True, False], ids=["rows found ahead", "whole tables"])
-def test_embeddings_equal_their_slow_twin_in_values_and_gradients(
+@pytest.mark.parametrize("ahead", [True, False], ids=["rows looked up ahead", "whole tables"])
+def test_embeddings_equal_their_reference_in_values_and_gradients(
     embeddings: Embeddings, batch: RequestBatch, ahead: bool
 ) -> None:
-    expected = outcome(embeddings, slow_twin(embeddings, batch))
+    expected = values_and_gradients(embeddings, reference(embeddings, batch))
     if ahead:
         batch = RowLookup(embeddings, torch.device("cpu"))(batch)
         assert batch.rows is not None
@@ -98,10 +98,10 @@ def test_embeddings_equal_their_slow_twin_in_values_and_gradients(
         assert len(batch.rows.unique) < batch.rows.history.numel() + batch.rows.target.numel()
     gathered = embeddings.gather(batch)
     vectors = embeddings.history(gathered), embeddings.target(gathered), embeddings.user(gathered)
-    found = outcome(embeddings, vectors)
-    assert found.keys() == expected.keys()
+    actual = values_and_gradients(embeddings, vectors)
+    assert actual.keys() == expected.keys()
     for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-12, msg=lambda m, n=name: n + m)
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-10, atol=1e-12, msg=lambda m, n=name: n + m)
     assert embeddings.ids.weight.grad is not None
     assert embeddings.ids.weight.grad.is_sparse == ahead
 
@@ -126,12 +126,12 @@ def test_product_and_gather_give_the_same_context_sum_and_gradients() -> None:
     )
 
 
-def test_finder_numbers_distinct_rows_in_order() -> None:
-    finder = RowDeduplicator(50, torch.device("cpu"))
+def test_deduplicator_numbers_distinct_rows_in_order() -> None:
+    deduplicate = RowDeduplicator(50, torch.device("cpu"))
     for seed in range(3):  # nothing is left over from the call before
         rng = np.random.default_rng(seed)
         lookups = [rng.integers(0, 50, size) for size in ((9, 3), (4, 3), (0, 3))]
-        unique, places = finder(*(torch.from_numpy(each).int() for each in lookups))
+        unique, places = deduplicate(*(torch.from_numpy(each).int() for each in lookups))
         assert unique.tolist() == sorted({int(row) for each in lookups for row in each.flatten()})
         for each, place in zip(lookups, places, strict=True):
             assert (unique[place.long()].numpy() == each).all()
@@ -146,7 +146,7 @@ def test_gradient_of_gathered_rows_holds_those_rows_alone() -> None:
     torch.testing.assert_close(table.grad._values(), 2 * table.detach()[unique])
 
 
-def test_model_gives_the_same_with_rows_found_ahead(config: Config, batch: RequestBatch) -> None:
+def test_model_gives_the_same_with_rows_looked_up_ahead(config: Config, batch: RequestBatch) -> None:
     ranker = Ranker(config.model, TASKS, 2).eval()
     ahead = RowLookup(ranker.embeddings, torch.device("cpu"))(batch)
     one, other = ranker(batch), ranker(ahead)
@@ -157,9 +157,7 @@ def test_model_gives_the_same_with_rows_found_ahead(config: Config, batch: Reque
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
-    config: Config, lake: Lake, days: list[date]
-) -> None:
+def test_loading_on_cuda_gives_the_rows_of_the_cpu(config: Config, lake: Lake, days: list[date]) -> None:
     cuda = torch.device("cuda")
     embeddings = Embeddings(config.model, 2)
     manifests = [lake.require("samples", day) for day in days]
@@ -174,9 +172,9 @@ def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
         for device in (torch.device("cpu"), cuda)
     )
     for one, other in zip(on_cpu, on_cuda, strict=True):
-        expected, found = one.on_current_stream(), other.on_current_stream().to("cpu")
+        expected, actual = one.on_current_stream(), other.on_current_stream().to("cpu")
         assert expected.rows is not None
-        assert found.rows is not None
+        assert actual.rows is not None
         for name in (
             "history",
             "target",
@@ -187,4 +185,4 @@ def test_feeding_a_device_beside_its_steps_gives_the_rows_of_the_cpu(
             "counts",
             "user_unique",
         ):
-            assert torch.equal(getattr(expected.rows, name), getattr(found.rows, name)), name
+            assert torch.equal(getattr(expected.rows, name), getattr(actual.rows, name)), name

@@ -70,38 +70,38 @@ def naive_ece(scores: TaskScores) -> float:
 @pytest.mark.parametrize("seed", range(4))
 def test_metrics_equal_naive_formulas(seed: int) -> None:
     scores = make(seed)
-    found = plain(scores)
-    assert found["auc"] == pytest.approx(naive_auc(scores.logits, scores.labels), abs=1e-12)
-    assert scores.exact_auc()[0] == pytest.approx(found["auc"], abs=1e-12)
+    metrics = plain(scores)
+    assert metrics["auc"] == pytest.approx(naive_auc(scores.logits, scores.labels), abs=1e-12)
+    assert scores.exact_auc()[0] == pytest.approx(metrics["auc"], abs=1e-12)
     placed, pairs = scores.placements(), scores.labels.sum() * (~scores.labels).sum()
     for own in (scores.labels, ~scores.labels):  # seen from either side, ties and all
-        assert placed[own].sum() / pairs == pytest.approx(found["auc"], abs=1e-12)
-    assert found["gauc"] == pytest.approx(naive_gauc(scores), abs=1e-12)
-    assert found["log_loss"] == pytest.approx(naive_log_loss(scores))
-    assert found["calibration"] == pytest.approx(naive_calibration(scores))
-    assert found["ece"] == pytest.approx(naive_ece(scores))
+        assert placed[own].sum() / pairs == pytest.approx(metrics["auc"], abs=1e-12)
+    assert metrics["gauc"] == pytest.approx(naive_gauc(scores), abs=1e-12)
+    assert metrics["log_loss"] == pytest.approx(naive_log_loss(scores))
+    assert metrics["calibration"] == pytest.approx(naive_calibration(scores))
+    assert metrics["ece"] == pytest.approx(naive_ece(scores))
 
 
 def test_replicates_equal_repeating_the_users_targets() -> None:
     scores = make(7)
     weights = bootstrap_weights(USERS, 25, seed=3)
     drawn = [repeat(scores, row) for row in weights]
-    found = replicates(scores, weights)
+    metrics = replicates(scores, weights)
     assert scores.exact_auc(weights) == pytest.approx([naive_auc(d.logits, d.labels) for d in drawn], abs=1e-12)
-    assert found["log_loss"] == pytest.approx([naive_log_loss(d) for d in drawn])
-    assert found["calibration"] == pytest.approx([naive_calibration(d) for d in drawn])
+    assert metrics["log_loss"] == pytest.approx([naive_log_loss(d) for d in drawn])
+    assert metrics["calibration"] == pytest.approx([naive_calibration(d) for d in drawn])
     users, per_user, totals = scores.user_auc()
     kept = ~np.isnan(per_user)
     times = weights[:, users]
     expected = [(row * totals * np.nan_to_num(per_user))[kept].sum() / (row * totals)[kept].sum() for row in times]
-    assert found["gauc"] == pytest.approx(expected)
+    assert metrics["gauc"] == pytest.approx(expected)
     gap = np.exp(-np.logaddexp(0, -scores.logits)) - scores.labels
     place = np.arange(120) * ECE_BINS // 120  # bins stay those of the whole
     by_hand = [
         np.abs([(row[scores.user] * gap)[place == b].sum() for b in range(ECE_BINS)]).sum() / row[scores.user].sum()
         for row in weights
     ]
-    assert found["ece"] == pytest.approx(by_hand)
+    assert metrics["ece"] == pytest.approx(by_hand)
 
 
 @pytest.mark.parametrize(("users", "targets"), [(40, 400), (200, 2_000), (1_000, 12_000)])

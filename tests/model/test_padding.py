@@ -1,4 +1,4 @@
-"""A batch that is filled up to a shape gives the loss and the gradients of the batch itself."""
+"""A batch that is padded to a shape gives the loss and the gradients of the batch itself."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,9 +28,9 @@ def ranker(config: Config) -> Ranker:
 
 @pytest.fixture
 def batches(ranker: Ranker, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
-    rows, finders = sample_rows(3), RowLookup(ranker.embeddings, torch.device("cpu"))
+    rows, lookup = sample_rows(3), RowLookup(ranker.embeddings, torch.device("cpu"))
     sizes = [(3, 48), (30, 16), (7, 8), (40, 64), (1, 64)]
-    return [finders(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
+    return [lookup(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
 
 
 @pytest.mark.parametrize("steps", [1, 8])
@@ -42,23 +42,23 @@ def test_sizes_are_rounded_up_a_little_and_to_few_values(steps: int) -> None:
     assert all(round_up(r, steps) == r for r in rounded)
 
 
-def test_a_filled_batch_is_a_batch_of_its_shape(batches: list[RequestBatch]) -> None:
+def test_a_padded_batch_is_a_batch_of_its_shape(batches: list[RequestBatch]) -> None:
     for batch in batches:
-        filled, shape = pad_to_bucket(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch, ShapeLimits())
-        assert (filled.num_requests, filled.num_events, filled.num_targets) == (
+        padded, shape = pad_to_bucket(batch, ("item_id",), batch.num_targets).batch, Shape.of(batch, ShapeLimits())
+        assert (padded.num_requests, padded.num_events, padded.num_targets) == (
             shape.requests,
             shape.events,
             shape.targets,
         )
         for offsets, total, most in (
-            (filled.history_offsets, shape.events, shape.max_history),
-            (filled.target_offsets, shape.targets, shape.max_targets),
+            (padded.history_offsets, shape.events, shape.max_history),
+            (padded.target_offsets, shape.targets, shape.max_targets),
         ):
             assert offsets[-1] == total
             assert 0 <= int(offsets.diff().min()) <= int(offsets.diff().max()) <= most
 
 
-def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker, batches: list[RequestBatch]) -> None:
+def test_a_padded_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker, batches: list[RequestBatch]) -> None:
     ranker.double()
     tables = {id(p) for p in ranker.table_parameters()}
     for batch in batches:
@@ -66,12 +66,12 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
         ranker.zero_grad()
         loss = ranking_loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
         loss.backward()
-        found, gradients = loss_and_gradients(
+        padded_loss, gradients = loss_and_gradients(
             ranker,
             list(ranker.parameters()),
             pad_to_bucket(batch, ranker.config.id_match_fields, 2 * batch.num_targets),
         )
-        torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(padded_loss, loss.detach(), rtol=1e-6, atol=0)
         rows = batch.rows
         assert rows is not None
         own = {
@@ -90,26 +90,26 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
 
 
 def test_batches_of_an_epoch_have_few_shapes(lake: Lake, days: list[date], config: Config, ranker: Ranker) -> None:
-    """They differ in what is work alone; and no batch is larger than the largest is said to be."""
+    """They differ in events and rows alone, which are the work; and no batch exceeds the limits."""
     reader = TrainingReader(lake, [lake.require("samples", day) for day in days], TASKS, config.training)
-    finders = RowLookup(ranker.embeddings, torch.device("cpu"))
+    lookup = RowLookup(ranker.embeddings, torch.device("cpu"))
     own, shapes, sizes = set(), set(), []
-    for share in reader.batches():
-        if share.next_state.epoch:
+    for rank_batch in reader.batches():
+        if rank_batch.next_state.epoch:
             break
-        batch, largest = finders(share.batch), share.limits
+        batch, limits = lookup(rank_batch.batch), rank_batch.limits
         sizes.append((batch.num_requests, batch.num_targets, batch.max_history, batch.max_targets))
-        shape = Shape.of(batch, largest)
+        shape = Shape.of(batch, limits)
         own.add(Shape.of(batch, ShapeLimits()))
         shapes.add(replace(shape, events=0, rows=0, user_rows=0))
-        assert (largest.requests, largest.targets) >= (batch.num_requests, batch.num_targets)
-        filled = pad_to_bucket(batch, ("item_id",), share.num_targets, largest)
-        assert filled.shape == shape
-        assert filled.batch.num_targets == shape.targets
+        assert (limits.requests, limits.targets) >= (batch.num_requests, batch.num_targets)
+        padded = pad_to_bucket(batch, ("item_id",), rank_batch.num_targets, limits)
+        assert padded.shape == shape
+        assert padded.batch.num_targets == shape.targets
     assert tuple(map(max, zip(*sizes, strict=True))) == (
-        largest.requests,
-        largest.targets,
-        largest.max_history,
-        largest.max_targets,
+        limits.requests,
+        limits.targets,
+        limits.max_history,
+        limits.max_targets,
     )
     assert len(own) > len(shapes) <= 2

@@ -35,20 +35,20 @@ def reader(lake: Lake, days: list[date], config: Config) -> TrainingReader:
 
 def naive_requests(lake: Lake, days: list[date]) -> dict[tuple[int, int], dict]:
     """(user, request time) -> what the request is, by plain slicing of the stored rows."""
-    found = {}
+    requests = {}
     for day in days:
         for row in lake.read(lake.require("samples", day)).to_pylist():
             begin = 0
             for r, time in enumerate(row["request_time_ms"]):
                 end, stop = row["request_history_end"][r], row["request_target_end"][r]
-                found[row["user_id"], time] = {
+                requests[row["user_id"], time] = {
                     "history": {name: row[f"history_{name}"][:end] for name in HISTORY_FIELDS},
                     "target": {name: row[f"target_{name}"][begin:stop] for name in TARGET_FIELDS},
                     "labels": row["target_labels"][begin:stop],
                     "user_features": row["user_features"],
                 }
                 begin = stop
-    return found
+    return requests
 
 
 def test_every_request_once_an_epoch_with_exactly_its_window(
@@ -58,14 +58,14 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
     assert len(naive) == reader.num_requests
     for epoch in range(2):
         seen: list[tuple[int, int]] = []
-        for share in reader.batches(ReaderState(epoch=epoch)):
-            batch = share.batch
+        for rank_batch in reader.batches(ReaderState(epoch=epoch)):
+            batch = rank_batch.batch
             windows = reader.windows.sample(epoch, batch.request_index.numpy())
             for b in range(batch.num_requests):
                 key = (int(batch.user_id[b]), int(batch.request_time_ms[b]))
                 seen.append(key)
                 _assert_request(batch, b, naive[key], int(windows[b]))
-            if share.next_state == ReaderState(epoch=epoch + 1):
+            if rank_batch.next_state == ReaderState(epoch=epoch + 1):
                 break
         assert sorted(seen) == sorted(naive)
 
@@ -78,30 +78,32 @@ def test_windows_grow_in_the_second_half_of_all_requests(
     manifests = [lake.require("samples", day) for day in days]
     reader = TrainingReader(lake, manifests, TASKS, training)
     half, read = epochs * reader.num_requests // 2, 0
-    shares = list(reader.batches())
+    rank_batches = list(reader.batches())
     stages: list[int] = []
-    for share in shares:
-        epoch = share.next_state.epoch if share.next_state.batch else share.next_state.epoch - 1
+    for rank_batch in rank_batches:
+        epoch = rank_batch.next_state.epoch if rank_batch.next_state.batch else rank_batch.next_state.epoch - 1
         stage = int(read >= half)
         stages.append(stage)
-        read += share.num_requests
+        read += rank_batch.num_requests
         assert stage or read <= half, "a batch holds windows of both halves"
-        index = share.batch.request_index.numpy()
+        index = rank_batch.batch.request_index.numpy()
         windows = reader.windows.sample(epoch, index, stage)
-        assert (share.batch.history_offsets.diff().numpy() == np.minimum(reader.events[index], windows)).all()
-        assert share.limits.max_history >= share.batch.max_history
-        assert share.limits.requests >= share.num_requests
+        assert (rank_batch.batch.history_offsets.diff().numpy() == np.minimum(reader.events[index], windows)).all()
+        assert rank_batch.limits.max_history >= rank_batch.batch.max_history
+        assert rank_batch.limits.requests >= rank_batch.num_requests
     assert read == epochs * reader.num_requests
     assert set(stages) == {0, 1}
     drawn = reader.drawn_windows()
-    assert np.minimum(reader.events, drawn).sum() == sum(batch.num_events for batch in shares)
+    assert np.minimum(reader.events, drawn).sum() == sum(batch.num_events for batch in rank_batches)
     windows = distribution(reader.windows, drawn.ravel())
     assert windows["drawn_mean"] == pytest.approx(windows["configured_mean"], rel=0.1)
     again = TrainingReader(lake, manifests, TASKS, training)
-    for at in (0, len(shares) // 2, len(shares) - 2):  # resumed after any batch, it reads the same
-        rest = list(again.batches(shares[at].next_state))
-        assert [share.next_state for share in rest] == [share.next_state for share in shares[at + 1 :]]
-        for ours, theirs in zip(rest, shares[at + 1 :], strict=True):
+    for at in (0, len(rank_batches) // 2, len(rank_batches) - 2):  # resumed after any batch, it reads the same
+        rest = list(again.batches(rank_batches[at].next_state))
+        assert [rank_batch.next_state for rank_batch in rest] == [
+            rank_batch.next_state for rank_batch in rank_batches[at + 1 :]
+        ]
+        for ours, theirs in zip(rest, rank_batches[at + 1 :], strict=True):
             assert torch.equal(ours.batch.request_index, theirs.batch.request_index)
             assert torch.equal(ours.batch.history_offsets, theirs.batch.history_offsets)
 
@@ -125,7 +127,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
     manifests = [lake.require("samples", day) for day in days]
     reader = TrainingReader(lake, manifests, TASKS, config.training, make_windows=windows_of(part=part))
     naive, shifted = naive_requests(lake, days), 0
-    for batch in (share.batch for share in reader.batches(ReaderState(epoch=1))):
+    for batch in (rank_batch.batch for rank_batch in reader.batches(ReaderState(epoch=1))):
         windows = reader.windows.sample(1, batch.request_index.numpy())
         for b in range(batch.num_requests):
             whole = naive[int(batch.user_id[b]), int(batch.request_time_ms[b])]["history"]["time_ms"]
@@ -141,7 +143,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
 
 def test_no_event_at_or_after_its_request(reader: TrainingReader) -> None:
     events = 0
-    for batch in (share.batch for share in reader.batches()):
+    for batch in (rank_batch.batch for rank_batch in reader.batches()):
         request = torch.repeat_interleave(batch.request_time_ms, batch.history_offsets.diff())
         assert (batch.history["time_ms"] < request).all()
         events += batch.num_events
@@ -160,22 +162,22 @@ def test_reading_resumes_exactly_from_every_position(
 ) -> None:
     monkeypatch.setattr(reader_module, "BUFFER_BYTES", 150_000)  # several pools an epoch
     manifests = [lake.require("samples", day) for day in days]
-    made = [TrainingReader(lake, manifests, TASKS, config.training) for _ in range(2)]
-    whole = list(made[0].batches())
-    sizes = [len(pool.bounds) - 1 for pool in made[0]._plan(1)]
+    readers = [TrainingReader(lake, manifests, TASKS, config.training) for _ in range(2)]
+    whole = list(readers[0].batches())
+    sizes = [buffer.num_batches for buffer in readers[0]._plan(1)]
     assert len(sizes) > 1
     assert min(sizes) > 1
-    assert len(whole) == made[0].num_batches(0) + made[0].num_batches(1)
-    starts = [ReaderState(), *(share.next_state for share in whole)]
+    assert len(whole) == readers[0].num_batches(0) + readers[0].num_batches(1)
+    starts = [ReaderState(), *(rank_batch.next_state for rank_batch in whole)]
     for at in range(0, len(whole), 3):
-        for one, other in zip(made[1].batches(starts[at]), whole[at:], strict=True):
+        for one, other in zip(readers[1].batches(starts[at]), whole[at:], strict=True):
             assert one.next_state == other.next_state
             assert_equal(one.batch, other.batch)
-    assert list(made[1].batches(starts[-1])) == []
+    assert list(readers[1].batches(starts[-1])) == []
 
 
 def test_batches_are_balanced_by_tokens_and_mix_users(reader: TrainingReader, config: Config) -> None:
-    batches = [share.batch for share in reader.batches()][: reader.num_batches(0)]
+    batches = [rank_batch.batch for rank_batch in reader.batches()][: reader.num_batches(0)]
     tokens = np.array([batch.num_events + batch.num_targets for batch in batches])
     assert len(batches) > 4
     assert abs(tokens - config.training.batch_tokens).max() < 0.35 * config.training.batch_tokens
@@ -187,8 +189,8 @@ def test_seed_changes_the_order_and_repeats_it(lake: Lake, days: list[date], con
     manifests = [lake.require("samples", day) for day in days]
 
     def first(seed: int) -> list[int]:
-        made = TrainingReader(lake, manifests, TASKS, replace(config.training, seed=seed))
-        return next(iter(made.batches())).batch.request_index.tolist()
+        reader = TrainingReader(lake, manifests, TASKS, replace(config.training, seed=seed))
+        return next(iter(reader.batches())).batch.request_index.tolist()
 
     assert first(0) == first(0)
     assert sorted(first(0)) != sorted(first(1))
@@ -214,7 +216,7 @@ def test_ranks_share_every_batch_evenly_whatever_their_number(
     assert any(part.batch.num_requests == 0 for part in parts) == (ranks == 64)
 
 
-def test_dealing_gives_the_next_largest_to_whoever_has_least() -> None:
+def test_balancing_gives_the_next_largest_request_to_the_rank_with_the_least() -> None:
     parts = balance_by_tokens(np.array([7, 1, 6, 5, 2, 3]), 2)
     assert [part.tolist() for part in parts] == [[0, 4, 5], [1, 2, 3]]
     assert [part.tolist() for part in balance_by_tokens(np.array([4]), 3)] == [[0], [], []]
@@ -237,7 +239,7 @@ def test_nothing_to_train_on_is_an_error(
         TrainingReader(empty, [empty.require("samples", days[0])], TASKS, config.training)
 
 
-def test_an_event_at_the_very_time_of_its_request_is_refused(rows: Callable[..., list[dict]]) -> None:
+def test_an_event_at_the_time_of_its_request_is_rejected(rows: Callable[..., list[dict]]) -> None:
     row = next(row for row in rows(5) if row["request_history_end"][0] > 0)
     newest = row["history_time_ms"][row["request_history_end"][0] - 1]
     row["request_time_ms"][0] = newest + 1
@@ -265,7 +267,7 @@ def _broken(rows: list[dict], **changes: Callable[[list], list]) -> pa.Table:
         ({"user_features": lambda v: v[:1]}, "one length for every user"),
     ],
 )
-def test_rows_that_break_the_schema_are_refused(
+def test_rows_that_break_the_schema_are_rejected(
     rows: Callable[..., list[dict]], changes: dict[str, Callable[[list], list]], message: str
 ) -> None:
     made = [row for row in rows(5) if len(row["history_time_ms"]) > 5 and row["request_history_end"][0] > 2]
@@ -300,7 +302,7 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
 
     reader = TrainingReader(own_lake, [own_lake.require("samples", day) for day in (old, new)], TASKS, config.training)
     prices: dict[bool, set[int]] = {False: set(), True: set()}
-    for batch in (share.batch for share in reader.batches()):
+    for batch in (rank_batch.batch for rank_batch in reader.batches()):
         counts = np.diff(batch.target_offsets.numpy())
         for is_new, value in zip(np.repeat(batch.user_id.numpy() >= 900, counts), batch.target["price"], strict=True):
             prices[bool(is_new)].add(int(value))
@@ -313,9 +315,9 @@ def test_buffers_are_about_as_large_and_keep_the_order() -> None:
         return RowGroup(path="", index=0, bytes=size << 20, max_events=0, first_request=0, num_requests=1)
 
     for sizes in ([42] * 12, [10] * 5, [500, 1, 1, 1], [1], [383, 2, 383, 2], [0, 0]):
-        pools = even_buffers([group(size) for size in sizes])
-        assert [each.bytes >> 20 for pool in pools for each in pool] == sizes
-        held = [sum(each.bytes for each in pool) for pool in pools]
+        buffers = even_buffers([group(size) for size in sizes])
+        assert [group.bytes >> 20 for buffer in buffers for group in buffer] == sizes
+        held = [sum(group.bytes for group in buffer) for buffer in buffers]
         assert max(held) - min(held) <= 2 * max(sizes) << 20
-        assert len(pools) <= -(-sum(sizes) // 384) or len(pools) == 1
+        assert len(buffers) <= -(-sum(sizes) // 384) or len(buffers) == 1
     assert len(even_buffers([group(42) for _ in range(12)])) == 2

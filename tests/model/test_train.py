@@ -68,11 +68,11 @@ def test_same_run_gives_the_same_bits(
 
 
 def test_dropout_differs_from_seed_to_seed_rank_to_rank_and_step_to_step() -> None:
-    made = set()
+    draws = set()
     for seed, rank, step in [(0, 0, 0), (1, 0, 0), (2**32 - 1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)]:
         torch.manual_seed(dropout_seed(seed, rank, step))
-        made.add(tuple(torch.rand(4).tolist()))
-    assert len(made) == 6
+        draws.add(tuple(torch.rand(4).tolist()))
+    assert len(draws) == 6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -91,7 +91,7 @@ def test_cuda_gives_the_loss_curve_of_the_cpu(
     on_cuda = replace(plain, training=replace(plain.training, device="cuda", compile=compiled))
     one, two = (train(c, lake, days, tmp_path / f"w{i}", tmp_path / f"m{i}") for i, c in enumerate((plain, on_cuda)))
     assert [step for step, _ in one.curve] == [step for step, _ in two.curve]
-    losses = [torch.tensor([loss for _, loss in each.curve]) for each in (one, two)]
+    losses = [torch.tensor([loss for _, loss in result.curve]) for result in (one, two)]
     torch.testing.assert_close(*losses, rtol=0.03, atol=0.01)  # bf16 against float32
 
 
@@ -133,7 +133,7 @@ def test_checkpoints_of_another_run_are_not_continued(
     assert "starting afresh" in caplog.text
 
 
-def test_sigkill_loses_nothing_that_a_rerun_does_not_bring_back(
+def test_a_rerun_after_sigkill_gives_the_same_model(
     uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
     work, out = tmp_path / "work", tmp_path / "model"
