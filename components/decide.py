@@ -1,4 +1,4 @@
-"""The step `decide`: two report files and the policy in, a decision file out; on request also MLflow's record of it."""
+"""Command `longreel model decide`: a decision file from two reports and the policy, optionally logged to MLflow."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from longreel.contracts.report import EvaluationReport
 from longreel.lake.home import Home
 
-INPUTS_TAG = "inputs_digest"  # of a judged version: by it the front end finds what a pipeline run has made
+INPUTS_TAG = "inputs_digest"  # of a version: links it to the pipeline run that trained it
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--champion", type=Path, help="the champion's report on the same data; none: no champion yet")
     parser.add_argument("--out", type=Path, help="write the decision here (default: decision.json by the candidate's)")
     parser.add_argument("--record", type=int, metavar="VERSION", help="write evidence and decision to its MLflow run")
-    parser.add_argument("--inputs-digest", help="with --record: what the version was made from; a tag of it")
+    parser.add_argument("--inputs-digest", help="with --record: digest of the version's inputs; becomes a tag")
     parser.add_argument("--outcome-out", type=Path, help="write promote, hold or reject to this file")
 
 
@@ -32,10 +32,9 @@ def run(args: argparse.Namespace, home: Home) -> int:
         from longreel.components.registry import store, versions
         from longreel.components.reports.record import log_evaluation
 
-        log_evaluation(home, args.record, report, champion, decision)
+        client, name = store.open_store(home), versions.model_name(home.config)
+        log_evaluation(home, args.record, report, champion, decision, client)
         if args.inputs_digest is not None:
-            name = versions.model_name(home.config)
-            client = store.open_store(home)
             client.set_model_version_tag(name, str(args.record), INPUTS_TAG, args.inputs_digest)
     out = args.out or args.candidate.with_name("decision.json")
     for path, text in ((out, decision.to_json()), (args.outcome_out, decision.outcome)):

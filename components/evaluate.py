@@ -1,4 +1,4 @@
-"""The step `evaluate`: how good is a model on a day it has not seen? Writes the report that gates judge by."""
+"""Command `longreel model evaluate`: the report of a model on a day after its training days."""
 
 import argparse
 import sys
@@ -13,13 +13,13 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport
 from longreel.lake.home import Home
 
-NO_REPORT = "null"  # stands where a champion's report would, were there a champion
-ARTEFACT_ROWS = 16  # user-days that the registered artefact scores again
+NO_REPORT = "null"  # content of the champion's report file where there is no champion
+ARTEFACT_ROWS = 16  # user-days scored with the registered artefact too
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel model evaluate`."""
-    parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to judge on")
+    parser.add_argument("--date", required=True, help="YYYY-MM-DD: the samples day to evaluate on")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="a folder that `longreel model train --out` wrote")
     which.add_argument(
@@ -30,11 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Evaluate, write the report and print the ladder."""
-    from longreel.components.reports.summary import ladder_table, wide_console
+    """Evaluate, write the report and print its windows."""
+    from longreel.components.reports.summary import wide_console, window_table
 
     day = parse_day(args.date)
-    if args.version == 0 and args.out is not None:  # the pipeline's way to say that there is no champion yet
+    if args.version == 0 and args.out is not None:  # the pipeline passes 0 where there is no champion
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(NO_REPORT)
         return 0
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     out = args.out or home.reports / str(day) / f"report-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report.to_json())
-    wide_console().print(ladder_table(report))
+    wide_console().print(window_table(report))
     print(f"report: {out}")
     return 0
 
@@ -66,7 +66,7 @@ def champion_version(home: Home) -> int:
 
 
 def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
-    """Judge a registered version, its files verified.
+    """Evaluate a registered version, after verifying its files.
 
     Raises:
         LongreelError: there is no such version, its files were changed, or it was trained on `day` or later.
@@ -74,9 +74,9 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
     from longreel.components.registry import store, versions
 
     client, name = store.open_store(home), versions.model_name(home.config)
-    found = versions.get_version(client, name, version)
-    require_unseen(found.data_watermark, day, f"version {version}")
-    folder = versions.download(client, name, found)
+    registered = versions.get_version(client, name, version)
+    require_unseen(registered.data_watermark, day, f"version {version}")
+    folder = versions.download(client, name, registered)
     report = evaluate_model(home, day, folder)
     return replace(
         report, consistency=(*report.consistency, _check_artefact(home, day, folder, f"models:/{name}/{version}"))
@@ -84,7 +84,7 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
 
 
 def _check_artefact(home: Home, day: date, model_dir: Path, uri: str) -> ConsistencyCheck:
-    """What is served under the version's name gives the logits that were judged, on a sample of the day."""
+    """Compare the logits of the served artefact with those evaluated, on a sample of the day."""
     import mlflow
     import numpy as np
 
@@ -102,13 +102,15 @@ def _check_artefact(home: Home, day: date, model_dir: Path, uri: str) -> Consist
         chance = scores[list(scorer.ranker.tasks)].to_numpy(np.float64)
         return np.log(chance) - np.log1p(-chance)
 
-    judged = logits(ours)
-    serving = select_device("auto")  # where the artefact loads, whatever this evaluation was told to use
-    return compare(ARTEFACT, judged, logits(served), 2 * rounding(scorer.ranker, judged, scoring_precision(serving)))
+    evaluated = logits(ours)
+    serving = select_device("auto")  # the artefact's device, which the evaluation's setting does not change
+    return compare(
+        ARTEFACT, evaluated, logits(served), 2 * rounding(scorer.ranker, evaluated, scoring_precision(serving))
+    )
 
 
 def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
-    """Judge the model in a folder on a day of samples.
+    """Evaluate the model in a folder on a day of samples.
 
     Raises:
         DataNotReadyError: the day is not published.
@@ -136,14 +138,10 @@ def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
 
 
 def require_unseen(watermark: date, day: date, what: str) -> None:
-    """A model is judged only on days after those it was trained on.
-
-    Raises:
-        LongreelError: it has seen the day.
-    """
+    """Raises LongreelError unless `day` is after the model's last training day `watermark`."""
     if watermark >= day:
         raise LongreelError(
-            f"{what} was trained through {watermark}, so {day} says nothing about it; judge it on a later day"
+            f"{what} was trained through {watermark}, so it cannot be evaluated on {day}; take a later day"
         )
 
 

@@ -1,4 +1,4 @@
-"""The step `promote`: makes a version the champion, if a decision says so, and writes it in the ledger."""
+"""Command `longreel model promote`: makes a version the champion if its decision allows it."""
 
 import argparse
 from pathlib import Path
@@ -9,32 +9,36 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.serialization import read_summary
 from longreel.lake.home import Home
 
-NOT_BETTER = 99  # what an Airflow task takes as "skip"
+NOT_BETTER = 99  # exit code that an Airflow task treats as "skipped"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel model promote`."""
-    parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel ops retrain` judged on this day")
+    parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel ops retrain` evaluated on this day")
     parser.add_argument("--decision", type=Path, help="or a decision (`longreel model decide`)")
     parser.add_argument("--version", type=int, help="... and the registered version that it is about")
-    parser.add_argument("--if-better", action="store_true", help="do nothing, and call it done, on a hold or a reject")
+    parser.add_argument("--if-better", action="store_true", help="on a hold or a reject change nothing and exit with 0")
     parser.add_argument(
-        "--waits-for-approval", type=str.lower, choices=("true", "false"), default="false", help="true: do nothing yet"
+        "--waits-for-approval",
+        type=str.lower,
+        choices=("true", "false"),
+        default="false",
+        help="true: change nothing yet",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and why; exit 99: nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done and why; exit 99: nothing")
     parser.add_argument(
         "--answer",
         type=str.lower,
         choices=("approve", "reject"),
         default="approve",
-        help="of the person asked, whom $LONGREEL_ACTOR names; reject: the champion stays, and the ledger says so",
+        help="of the approver, named by $LONGREEL_ACTOR; reject: the champion stays, and the ledger records it",
     )
-    parser.add_argument("--reason", default="", help="the person's, for the ledger")
+    parser.add_argument("--reason", default="", help="the approver's, for the ledger")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Promote and print the ledger's new line."""
-    decision, number = _asked(args, home)
+    """Promote and print the new ledger entry."""
+    decision, number = _decision_and_version(args, home)
     if args.dry_run:
         print(f"version {number}: {_proposal(decision, home)}")
         return 0 if decision.outcome == "promote" else NOT_BETTER
@@ -62,21 +66,21 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def _proposal(decision: Decision, home: Home) -> str:
-    """What is decided and why, on one line, with where to read more: what a person is asked about."""
+    """Outcome and reasons on one line, with links: the question to the approver."""
     from longreel.components.registry.decision_record import headline
     from longreel.components.reports.record import CARD
 
     folder = home.reports / decision.date
     card, summary = folder / CARD, folder / "summary.json"
-    said = [f"{decision.outcome}.", headline(decision)]
+    parts = [f"{decision.outcome}.", headline(decision)]
     if card.is_file():
-        said.append(f"Run card: {card}")
+        parts.append(f"Run card: {card}")
     if summary.is_file() and (page := home.run_page(read_summary(summary)["run_id"])):
-        said.append(f"MLflow: {page}")
-    return " ".join(said)
+        parts.append(f"MLflow: {page}")
+    return " ".join(parts)
 
 
-def _asked(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:
+def _decision_and_version(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:
     """The decision and the version that the command names."""
     if (args.date is None) == (args.decision is None) or (args.decision is None) != (args.version is None):
         raise LongreelError("name the candidate: --date DAY, or --decision FILE and --version N")

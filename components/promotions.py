@@ -1,4 +1,4 @@
-"""The step `history`: who made which version the champion, when and why? The whole ledger."""
+"""Command `longreel model promotions`: the promotion ledger as a table."""
 
 import argparse
 from collections.abc import Sequence

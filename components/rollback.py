@@ -1,4 +1,4 @@
-"""The step `rollback`: gives the champion alias back to an earlier champion, and writes it in the ledger."""
+"""Command `longreel model rollback`: makes an earlier champion the champion again."""
 
 import argparse
 
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
-    """Roll back and print the ledger's new line."""
+    """Roll back and print the new ledger entry."""
     from longreel.components.registry.ledger import Ledger
 
     ledger = Ledger(home)

@@ -1,4 +1,4 @@
-"""The step `score`: a request table in, a row per target with one probability per task out."""
+"""Command `longreel model score`: a request table in, a row per target with one probability per task out."""
 
 import argparse
 from pathlib import Path
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def read_requests(path: Path) -> pa.Table:
-    """A request table from a Parquet file; further columns, such as labels, are left unread.
+    """A request table from a Parquet file; other columns, such as labels, are ignored.
 
     Raises:
         LongreelError: there is no such file, it is not Parquet, or columns are missing or of another type.
@@ -48,9 +48,9 @@ def read_requests(path: Path) -> pa.Table:
     if not path.is_file():
         raise LongreelError(f"no request table at {path}; expected a Parquet file, see contracts/schemas.py")
     try:
-        found = set(pq.read_schema(path).names)
-        if missing := missing_columns(REQUEST_TABLE, found):
+        names = set(pq.read_schema(path).names)
+        if missing := missing_columns(REQUEST_TABLE, names):
             raise LongreelError(f"{path} lacks columns {', '.join(missing)}; see REQUEST_TABLE in contracts/schemas.py")
-        return to_schema(pq.read_table(path, columns=stored_columns(REQUEST_TABLE, found)), REQUEST_TABLE, str(path))
+        return to_schema(pq.read_table(path, columns=stored_columns(REQUEST_TABLE, names)), REQUEST_TABLE, str(path))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise LongreelError(f"{path} is not a request table: {error}") from error

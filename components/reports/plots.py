@@ -1,4 +1,4 @@
-"""What does a report look like? Figures that answer one question each, drawn without a display."""
+"""Plots of reports and decisions, drawn without a display."""
 
 import textwrap
 from pathlib import Path
@@ -13,8 +13,8 @@ from longreel.model.data.windows import Distribution
 
 PLOTS = "plots"  # the folder in an MLflow run
 CANDIDATE, CHAMPION, GREY = "#1f6feb", "#d1700a", "#8a8f98"
-BETTER, UNSURE, WORSE = "#2da44e", "#bf8700", "#cf222e"
-COLOUR = {"pass": BETTER, "not_evaluated": "#d1d9e0", "hold": UNSURE, "fail": WORSE}
+BETTER, UNCLEAR, WORSE = "#2da44e", "#bf8700", "#cf222e"
+COLOUR = {"pass": BETTER, "not_evaluated": "#d1d9e0", "hold": UNCLEAR, "fail": WORSE}
 
 
 def write_plots(
@@ -45,7 +45,7 @@ def draw_windows(axis: Axes, windows: Distribution) -> None:
 
 
 def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
-    """How long are the histories that training asks for? Windows drawn, beside those configured; `means` of each half
+    """Training windows: those drawn beside those configured; `means` of each half
     of the training where they grow."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -78,18 +78,18 @@ def _legend(figure: Figure, axis: Axes) -> None:
         figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
 
 
-def _ladder(
+def _by_window(
     axis: Axes, report: EvaluationReport, task: str, metric: str, colour: str, label: str, shift: float
 ) -> None:
-    """One model's metric over the windows, with its intervals; `shift` keeps two models' bars from lying on another."""
+    """One model's metric by window, with intervals; `shift` separates the bars of two models."""
     rows = [row for row in report.rows if row.task == task and row.slice == "all"]
-    known = [(row.window, getattr(row, metric)) for row in rows if getattr(row, metric).value is not None]
-    if not known:
+    points = [(row.window, getattr(row, metric)) for row in rows if getattr(row, metric).value is not None]
+    if not points:
         return
-    at = [window * shift for window, _ in known]
-    values = [e.value for _, e in known]
-    below = [max(0.0, e.value - e.low) if e.low is not None else 0.0 for _, e in known]
-    above = [max(0.0, e.high - e.value) if e.high is not None else 0.0 for _, e in known]
+    at = [window * shift for window, _ in points]
+    values = [e.value for _, e in points]
+    below = [max(0.0, e.value - e.low) if e.low is not None else 0.0 for _, e in points]
+    above = [max(0.0, e.high - e.value) if e.high is not None else 0.0 for _, e in points]
     axis.errorbar(at, values, yerr=[below, above], marker="o", ms=4, lw=1.4, capsize=3, color=colour, label=label)
 
 
@@ -105,16 +105,16 @@ def _compare(
 ) -> tuple[Figure, list[Axes]]:
     figure, axes = _panels(candidate, title)
     for axis, task in zip(axes, candidate.tasks, strict=True):
-        _ladder(axis, candidate, task, metric, CANDIDATE, "candidate", 1.0)
+        _by_window(axis, candidate, task, metric, CANDIDATE, "candidate", 1.0)
         if champion is not None and task in champion.tasks:
-            _ladder(axis, champion, task, metric, CHAMPION, "champion", 1.06)
+            _by_window(axis, champion, task, metric, CHAMPION, "champion", 1.06)
         _window_axis(axis, candidate)
     _legend(figure, axes[0])
     return figure, axes
 
 
 def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None) -> Figure:
-    """Does reading more history help, and is the candidate better at every length?"""
+    """AUC of candidate and champion by window."""
     percent = f"{candidate.interval:.0%} user-bootstrap interval"
     figure, axes = _compare(candidate, champion, "auc", f"AUC on {candidate.date} by history window ({percent})")
     for axis in axes:
@@ -124,7 +124,7 @@ def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None
 
 
 def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
-    """Is the candidate surely better? The paired difference, whose interval is what the gates look at."""
+    """AUC of the candidate minus the champion's by window, with the paired interval that the gates use."""
     title = f"AUC on {candidate.date}: candidate minus champion, paired {candidate.interval:.0%} interval"
     figure, axes = _panels(candidate, title)
     for axis, task in zip(axes, candidate.tasks, strict=True):
@@ -141,13 +141,13 @@ def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) 
 
 
 def reliability(report: EvaluationReport) -> Figure:
-    """Do things happen as often as predicted? Observed against predicted rates, in bins of equally many targets."""
+    """Observed against predicted rates, in bins of equally many targets."""
     window = report.windows[-1]
     figure, axes = _panels(report, f"Reliability on {report.date} at {window:,} events, bins of equally many targets")
     for axis, task in zip(axes, report.tasks, strict=True):
         bins = [b for b in report.reliability if b.task == task and b.observed.value is not None]
         most = max([b.predicted for b in bins] + [b.observed.high or 0.0 for b in bins], default=1.0)
-        axis.plot([0, most], [0, most], color=GREY, lw=1, ls=":", label="as often as predicted")
+        axis.plot([0, most], [0, most], color=GREY, lw=1, ls=":", label="observed = predicted")
         for b in bins:
             ends = [b.observed.low or 0.0, b.observed.high or 0.0]
             axis.plot([b.predicted] * 2, ends, color=CANDIDATE, lw=1.4)
@@ -155,8 +155,8 @@ def reliability(report: EvaluationReport) -> Figure:
         axis.plot([b.predicted for b in bins], rates, "o", ms=4, color=CANDIDATE, label="observed")  # type: ignore[arg-type]
         row = report.row(task, window)
         if row.calibration.value is not None and row.ece.value is not None:
-            said = f"predicted / observed {row.calibration.value:.3f}\ncalibration error {row.ece.value:.4f}"
-            axis.text(0.03, 0.97, said, transform=axis.transAxes, va="top", fontsize=8)
+            numbers = f"predicted / observed {row.calibration.value:.3f}\ncalibration error {row.ece.value:.4f}"
+            axis.text(0.03, 0.97, numbers, transform=axis.transAxes, va="top", fontsize=8)
         axis.set_xlabel("predicted rate")
     axes[0].set_ylabel("observed rate")
     _legend(figure, axes[0])
@@ -164,7 +164,7 @@ def reliability(report: EvaluationReport) -> Figure:
 
 
 def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
-    """Who gains from the candidate, and does anybody lose? The paired difference in every slice."""
+    """AUC of the candidate minus the champion's in every slice, paired."""
     title = f"AUC on {candidate.date} by slice: candidate minus champion, paired {candidate.interval:.0%} interval"
     figure, axes = _panels(candidate, title)
     window = candidate.windows[-1]
@@ -177,21 +177,21 @@ def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Fi
 
 
 def gain_by_history(report: EvaluationReport) -> Figure:
-    """Who gains from reading more than training did in the mean? By how much history a user has."""
-    longest, usual = report.windows[-1], report.reference_window
-    title = f"AUC on {report.date}: reading {longest:,} instead of {usual:,} events, by history length"
+    """AUC at the longest window minus the reference window's, by history length."""
+    longest, reference = report.windows[-1], report.reference_window
+    title = f"AUC on {report.date}: reading {longest:,} instead of {reference:,} events, by history length"
     figure, axes = _panels(report, title)
     for axis, task in zip(axes, report.tasks, strict=True):
         names = [name for name in report.slices if name == ALL_TARGETS or name.startswith("history")]
-        found = {g.slice: g.auc for g in report.window_gains if g.task == task}
-        gains = {name: found[name] for name in names if name in found}
+        by_slice = {g.slice: g.auc for g in report.window_gains if g.task == task}
+        gains = {name: by_slice[name] for name in names if name in by_slice}
         _forest(axis, gains, {name: report.row(task, longest, name).users for name in gains})
         axis.set_xlabel("AUC gained")
     return figure
 
 
 def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> None:
-    """One line an interval, against zero."""
+    """One row per interval, against zero."""
     axis.axvline(0.0, color=GREY, lw=1, ls=":")
     for place, gain in enumerate(gains.values()):
         if gain.value is None or gain.low is None or gain.high is None:
@@ -206,7 +206,7 @@ def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> No
 
 
 def gate_waterfall(decision: Decision) -> Figure:
-    """Which gates did the candidate pass, where was it stopped, and by what?"""
+    """Verdicts of each group of gates, with the first reason that stopped the candidate."""
     groups: dict[str, list[GateResult]] = {}
     for gate in decision.gates:
         groups.setdefault(gate.group, []).append(gate)
@@ -221,7 +221,7 @@ def gate_waterfall(decision: Decision) -> Figure:
             left += share
         axis.text(-0.15, place, name, va="center", ha="right", fontsize=10)
         axis.text(place + 1.15, place, _verdicts(gates, 124 - 7 * place), va="center", fontsize=8.5)
-    axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, judged on {decision.date}")
+    axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, evaluated on {decision.date}")
     axis.set_xlim(-1.6, 2.2 * steps)
     axis.set_ylim(steps - 0.4, -0.6)
     axis.axis("off")
@@ -229,7 +229,7 @@ def gate_waterfall(decision: Decision) -> Figure:
 
 
 def _verdicts(gates: list[GateResult], width: int) -> str:
-    """How many gates of a group ended how, and the first reason that stopped the candidate, on two lines."""
+    """A group's verdicts with their counts and its first stopping reason, on up to three lines."""
     counts = [f"{n} {v.replace('_', ' ')}" for v in VERDICTS if (n := sum(gate.verdict == v for gate in gates))]
     stopped = [gate.reason for verdict in STOPPING for gate in gates if gate.verdict == verdict]
     if not stopped:

@@ -27,14 +27,19 @@ QUALITY = "quality"  # data checkpoints: of the evaluated day in full, of the tr
 
 
 def log_evaluation(
-    home: Home, version: int, report: EvaluationReport, champion: EvaluationReport | None, decision: Decision
+    home: Home,
+    version: int,
+    report: EvaluationReport,
+    champion: EvaluationReport | None,
+    decision: Decision,
+    client: MlflowClient | None = None,
 ) -> None:
     """Write a candidate's evidence into its run, and the decision on its version.
 
     Raises:
         LongreelError: the report is about another model than the version.
     """
-    client, name = store.open_store(home), versions.model_name(home.config)
+    client, name = client or store.open_store(home), versions.model_name(home.config)
     candidate = versions.get_version(client, name, version)
     if report.model_digest != candidate.model_digest:
         raise LongreelError(

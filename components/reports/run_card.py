@@ -1,4 +1,4 @@
-"""What would a lead forward about a candidate? One HTML page that needs no other file."""
+"""Run card of a candidate: one HTML page without external files, to forward to a reviewer."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ ul{margin:8px 0;padding-left:22px}
 details summary{cursor:pointer;color:#0969da;margin:8px 0}.better{color:#1a7f37}.worse{color:#cf222e}
 """
 TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "calibration": "pred. / obs.", "ece": "calib. error"}
-MOST_REASONS = 6  # of a candidate that was stopped, above everything else
+MOST_REASONS = 6  # of a candidate that was stopped, at the top of the page
 PLOTS = {
     "gate_waterfall.png": "",
-    "auc_by_window.png": "Does reading more history help, and is the candidate better at every length?",
-    "gain_over_champion.png": "How much better than the champion, and how sure is that?",
-    "gain_by_slice.png": "Who gains, and does anybody lose?",
-    "gain_by_history.png": "Who gains from reading more than training did in the mean?",
-    "reliability.png": "Do things happen as often as predicted?",
+    "auc_by_window.png": "AUC by history window: candidate and champion",
+    "gain_over_champion.png": "AUC gained over the champion, by history window",
+    "gain_by_slice.png": "AUC gained over the champion, by slice",
+    "gain_by_history.png": "AUC gained by the longest window, by history length",
+    "reliability.png": "Reliability: observed against predicted rates",
 }
 
 
@@ -41,34 +41,34 @@ def run_card(
     plots: Sequence[Path],
     settings: Mapping[str, Mapping[str, str]],
 ) -> str:
-    """The page. `facts` are named lines about the run: model, data, code, commands; `settings` named tables of what it
-    was trained and judged with."""
+    """The page. `facts`: named lines on model, data, code and commands; `settings`: named tables of training settings
+    and policy."""
     title = f"{facts.get('model', 'candidate')}: {decision.outcome} on {decision.date}"
     images = {path.name: path for path in plots}
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(facts.get('model', 'candidate'))} {_tag(decision.outcome)}</h1>",
-        f"<p class=dim>judged on the samples of {escape(decision.date)}: {escape(_people(report))}; compared with "
+        f"<p class=dim>evaluated on the samples of {escape(decision.date)}: {escape(_counts(report))}; compared with "
         f"{escape(facts.get('compared with', 'no champion'))}</p>",
         "<ul>" + "".join(f"<li>{escape(reason)}" for reason in _headline(decision)) + "</ul>",
         _waiting(decision, report),
         *[_image(images[name], caption) for name, caption in PLOTS.items() if name in images],
-        "<h2>The window ladder</h2>",
-        _ladder(report, champion),
+        "<h2>Evaluation windows</h2>",
+        _windows(report, champion),
         "<h2>Slices</h2>",
         _slices(report, champion),
-        "<h2>Every gate</h2>",
+        "<h2>All gates</h2>",
         _gates(decision),
         "<h2>Cost and checks</h2>",
         _checks(report),
-        "<h2>Where it comes from</h2>",
+        "<h2>Origin</h2>",
         _facts({**_origin(report, decision), **facts}),
         *[_folded(name, _facts(values)) for name, values in settings.items()],
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def _people(report: EvaluationReport) -> str:
+def _counts(report: EvaluationReport) -> str:
     row = report.row(report.tasks[0], report.windows[-1])
     return f"{row.users:,} users, {row.requests:,} requests, {row.targets:,} targets"
 
@@ -80,7 +80,7 @@ def _tag(word: str) -> str:
 def _headline(decision: Decision) -> list[str]:
     if decision.outcome != "promote":
         more = len(decision.reasons) - MOST_REASONS
-        return [*decision.reasons[:MOST_REASONS], *([f"and {more} more, under Every gate."] if more > 0 else [])]
+        return [*decision.reasons[:MOST_REASONS], *([f"and {more} more, under All gates."] if more > 0 else [])]
     compared = [g.reason for g in decision.gates if g.group == "champion"][:3]
     return [*compared, *filter(None, [decision.not_evaluated])]
 
@@ -89,12 +89,13 @@ def _waiting(decision: Decision, report: EvaluationReport) -> str:
     if decision.outcome != "hold":
         return ""
     users, factor = report.row(report.tasks[0], report.windows[-1]).users, decision.required_sample_factor
-    enough = "" if factor is None else f"About {factor:.1f} times this day's {users:,} users would settle it. "
-    then = "The champion stays, and the next candidate is judged on a day of its own."
-    looks = (
-        "To judge this one on later days too, raise <code>looks</code> in gates.toml, which asks for surer evidence."
+    enough = "" if factor is None else f"About {factor:.1f} times this day's {users:,} users would resolve it. "
+    then = "The champion stays, and the next candidate is evaluated on another day."
+    more_days = (
+        "To evaluate this candidate on later days too, raise <code>evaluation_days</code> in gates.toml, which "
+        "requires stronger evidence on each day."
     )
-    return f"<p><b>What now:</b> {enough}{then} {looks}</p>"
+    return f"<p><b>Next:</b> {enough}{then} {more_days}</p>"
 
 
 def _image(path: Path, caption: str) -> str:
@@ -106,7 +107,7 @@ def _image(path: Path, caption: str) -> str:
 def _number(estimate: Estimate) -> str:
     if estimate.value is None:
         return "–"
-    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:  # one user has no spread
+    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:  # a single user has no interval
         return f"{estimate.value:.4f}"
     return f"{estimate.value:.4f} <small>±{(estimate.high - estimate.low) / 2:.4f}</small>"
 
@@ -114,8 +115,8 @@ def _number(estimate: Estimate) -> str:
 def _gain(gain: Estimate) -> str:
     if gain.value is None or gain.low is None or gain.high is None:
         return "–"
-    kind = "better" if gain.low > 0 else "worse" if gain.high < 0 else "dim"
-    return f"<span class={kind}>{gain.value:+.4f}</span> <small>{gain.low:+.4f} .. {gain.high:+.4f}</small>"
+    style = "better" if gain.low > 0 else "worse" if gain.high < 0 else "dim"
+    return f"<span class={style}>{gain.value:+.4f}</span> <small>{gain.low:+.4f} .. {gain.high:+.4f}</small>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
@@ -128,7 +129,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> st
     return f"<table><tr>{cells('th', head)}</tr>{body}</table>"
 
 
-def _ladder(report: EvaluationReport, champion: EvaluationReport | None) -> str:
+def _windows(report: EvaluationReport, champion: EvaluationReport | None) -> str:
     head = ["task", "window", *TITLES.values(), *(["AUC - champion's"] if champion else [])]
     rows = []
     for task in report.tasks:
@@ -139,9 +140,9 @@ def _ladder(report: EvaluationReport, champion: EvaluationReport | None) -> str:
                 cells.append(_gain(report.auc_gain(champion, task, window)))
             rows.append([escape(task), f"{window:,}", *cells])
     note = (
-        f"<p class=dim>Window: history events read at most. ± half of the {report.interval:.0%} interval over "
+        f"<p class=dim>Window: most history events read. ± half of the {report.interval:.0%} interval over "
         f"{report.bootstrap_draws} resamples of the users; against the champion the interval of the paired difference. "
-        "Pred. / obs.: predicted over observed rate, right at 1.</p>"
+        "Pred. / obs.: predicted over observed rate, ideally 1.</p>"
     )
     return _table(head, rows, 1) + note
 
@@ -165,7 +166,7 @@ def _gates(decision: Decision) -> str:
     rows = [[escape(g.name), _tag(g.verdict), escape(g.reason)] for g in decision.gates]
     stopped = [row for row, gate in zip(rows, decision.gates, strict=True) if gate.verdict in STOPPING]
     every = _folded(f"all {len(rows)} gates", _table(["gate", "verdict", "reason"], rows, 3))
-    return (_table(["gate", "verdict", "reason"], stopped, 3) if stopped else "<p>None stopped it.</p>") + every
+    return (_table(["gate", "verdict", "reason"], stopped, 3) if stopped else "<p>No gate stopped it.</p>") + every
 
 
 def _folded(summary: str, content: str) -> str:
@@ -176,16 +177,16 @@ def _checks(report: EvaluationReport) -> str:
     rows = []
     if (cost := report.scoring) is not None:
         spread = f"10th to 90th percentile {cost.latency_low_ms:,.1f} .. {cost.latency_high_ms:,.1f} ms"
-        said = f"{cost.latency_ms:,.1f} ms ({spread}), {cost.peak_memory_mib:,.0f} MiB on {escape(cost.device)}"
-        rows.append([f"scoring {cost.shape}", said])
+        numbers = f"{cost.latency_ms:,.1f} ms ({spread}), {cost.peak_memory_mib:,.0f} MiB on {escape(cost.device)}"
+        rows.append([f"scoring {cost.shape}", numbers])
     for check in report.consistency:
-        verdict = "agrees" if check.passed else "<b>differs</b>"
-        gap = f"{check.logits:,} logits apart by at most {check.largest:.2g}, allowed {check.tolerance:.2g}"
+        verdict = "consistent" if check.passed else "<b>inconsistent</b>"
+        gap = f"{check.logits:,} logits differ by at most {check.largest:.2g}, tolerated {check.tolerance:.2g}"
         rows.append([f"logits: {escape(check.name)}", f"{verdict}; {gap}"])
     if (quality := report.quality) is not None:
         warnings = "; ".join(map(escape, quality.warnings)) or "no warnings"
         rows.append(["data quality", f"{'passed' if quality.passed else '<b>failed</b>'}; {warnings}"])
-    return _table(["what", "found"], rows, 2)
+    return _table(["check", "result"], rows, 2)
 
 
 def _origin(report: EvaluationReport, decision: Decision) -> dict[str, str]:
@@ -196,7 +197,7 @@ def _origin(report: EvaluationReport, decision: Decision) -> dict[str, str]:
         "gate policy": f"version {decision.policy_version}, digest {decision.policy_digest}",
         "decision digest": decision.digest(),
         "code": report.code_version or "–",
-        "trained through": str(report.extra.get("data_watermark") or "–"),
+        "last training day": str(report.extra.get("data_watermark") or "–"),
         "mean training window": f"{report.training_mean_window:,} events",
     }
 

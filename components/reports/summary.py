@@ -1,4 +1,4 @@
-"""What came out, on one screen: the window ladder, the decision with its reasons, the version and where plots are."""
+"""Summary of a retrain on one screen: windows, the decision with its reasons, the version and its files."""
 
 from datetime import date
 
@@ -12,13 +12,13 @@ from longreel.contracts.report import Estimate, EvaluationReport
 from longreel.contracts.serialization import read_summary
 from longreel.lake.home import Home
 
-LOG_COLUMNS = 130  # where there is no terminal, as in an Airflow task's log
+LOG_COLUMNS = 130  # without a terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
-TOGETHER = {
-    "calibration": "Predicted rates are right",
-    "windows": "Long windows do no sure harm",
-    "slice": "No sure loss in",
-}  # gates that say little one by one where they passed
+GROUPED = {  # gates that share a row where they passed
+    "calibration": "Predicted rates are calibrated",
+    "windows": "Long windows cause no significant loss",
+    "slice": "No significant loss in",
+}
 VERDICTS = {
     "pass": "[green]pass[/]",
     "hold": "[yellow]hold[/]",
@@ -35,11 +35,11 @@ def _interval(estimate: Estimate, digits: int = 4) -> str:
     return f"{estimate.value:.{digits}f} [dim]±{(estimate.high - estimate.low) / 2:.{digits}f}[/]"
 
 
-def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Table:
-    """The window ladder of every task with intervals; with a champion's report, the paired AUC difference too."""
+def window_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Table:
+    """Metrics of every task by window, with intervals; with a champion's report, the paired AUC difference too."""
     level = f"± half of the {report.interval:.0%} user-bootstrap interval"
-    everyone = report.row(report.tasks[0], report.windows[0])
-    counts = f"{everyone.users:,} users, {everyone.requests:,} requests, {everyone.targets:,} targets"
+    totals = report.row(report.tasks[0], report.windows[0])
+    counts = f"{totals.users:,} users, {totals.requests:,} requests, {totals.targets:,} targets"
     table = Table(
         title=f"Model {report.model_digest} on {report.date}: {counts}",
         caption=f"{level}; longest history {report.longest_history:,}; mean training window "
@@ -61,7 +61,7 @@ def ladder_table(report: EvaluationReport, champion: EvaluationReport | None = N
 
 
 def _gain(gain: Estimate) -> str:
-    if gain.value is None:  # another ladder, or undefined on this day
+    if gain.value is None:  # other windows, or undefined on this day
         return "–"
     return f"{gain.value:+.4f} [dim]({gain.low:+.4f} .. {gain.high:+.4f})[/]"
 
@@ -74,47 +74,47 @@ def decision_table(decision: Decision) -> Table:
     table.add_column("reason")
     passed: dict[str, list[str]] = {}
     for gate in decision.gates:
-        if gate.verdict == "pass" and gate.group in TOGETHER:
+        if gate.verdict == "pass" and gate.group in GROUPED:
             passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
         elif gate.verdict != "not_evaluated":
             table.add_row(gate.name, VERDICTS[gate.verdict], escape(gate.reason))
     for group, names in passed.items():
-        table.add_row(group, VERDICTS["pass"], f"{TOGETHER[group]}: {', '.join(names)}.")
+        table.add_row(group, VERDICTS["pass"], f"{GROUPED[group]}: {', '.join(names)}.")
     if decision.not_evaluated:
         table.add_row("", VERDICTS["not_evaluated"], decision.not_evaluated)
     return table
 
 
 def wide_console() -> Console:
-    """A console for these tables: as wide as the terminal, and wide enough for them in a log file."""
+    """A console as wide as the terminal, or LOG_COLUMNS wide in a log file."""
     console = Console()
     return console if console.is_terminal else Console(width=LOG_COLUMNS)
 
 
-def judged_days(home: Home) -> list[date]:
+def evaluated_days(home: Home) -> list[date]:
     """Days with a finished retrain under `reports/`, oldest first."""
-    found = home.reports.glob("*/summary.json") if home.reports.is_dir() else ()
-    return sorted(date.fromisoformat(path.parent.name) for path in found)
+    paths = home.reports.glob("*/summary.json") if home.reports.is_dir() else ()
+    return sorted(date.fromisoformat(path.parent.name) for path in paths)
 
 
 def print_summary(home: Home, day: date | None = None, console: Console | None = None) -> None:
-    """Print what the retrain of `day` ended with; by default the newest one. Says so where there is none."""
+    """Print the result of the retrain of `day`, by default the newest one, or that there is none yet."""
     console = console or wide_console()
-    days = judged_days(home)
+    days = evaluated_days(home)
     if day is None and not days:
         console.print(
-            "No candidate has been judged yet: the freshness policy has not asked for one (`longreel ops status`)."
+            "No candidate has been evaluated yet: the freshness policy has started no training (`longreel ops status`)."
         )
         return
     folder = home.reports / str(day or days[-1])
     if not (folder / "summary.json").is_file():
-        have = f"judged days are {days[0]} .. {days[-1]}" if days else "no day was judged"
+        have = f"evaluated days are {days[0]} .. {days[-1]}" if days else "no day was evaluated"
         raise LongreelError(f"no retrain was finished for {folder.name}; {have}")
     summary = read_summary(folder / "summary.json")
     report = EvaluationReport.read(folder / "report.json")
-    rival = folder / "champion_report.json"
-    champion = EvaluationReport.read(rival) if rival.is_file() else None
-    console.print(ladder_table(report, champion))
+    baseline = folder / "champion_report.json"
+    champion = EvaluationReport.read(baseline) if baseline.is_file() else None
+    console.print(window_table(report, champion))
     console.print(decision_table(Decision.read(folder / "decision.json")))
     before, after = (f"version {v}" if v else "none" for v in (summary["champion_before"], summary["champion_after"]))
     facts = Table.grid(padding=(0, 2))
@@ -122,8 +122,8 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     facts.add_row("champion", f"{before} -> {after}" if before != after else f"{after} (unchanged)")
     facts.add_row("trained on", f"{summary['train_first_day']} .. {summary['train_last_day']} ({summary['trigger']})")
     facts.add_row("MLflow run", f"{summary['run_name']}  ({home.run_page(summary['run_id']) or summary['run_id']})")
-    judged = home.lake.manifest("samples", date.fromisoformat(folder.name))
-    for warning in judged.details.get("warnings", []) if judged else []:
+    manifest = home.lake.manifest("samples", date.fromisoformat(folder.name))
+    for warning in manifest.details.get("warnings", []) if manifest else []:
         facts.add_row("[yellow]data warning[/]", escape(warning))
     facts.add_row("reports", str(folder))
     facts.add_row("plots", str(folder / "plots"))

@@ -16,7 +16,7 @@ from longreel.cli import main
 from longreel.components.registry.tracking import flatten
 from longreel.components.reports.plots import write_plots
 from longreel.components.reports.run_card import run_card
-from longreel.components.reports.summary import decision_table, ladder_table, print_summary
+from longreel.components.reports.summary import decision_table, print_summary, window_table
 from longreel.components.status import gaps
 from longreel.components.training.spec import training_days
 from longreel.contracts.errors import DataNotReadyError
@@ -94,16 +94,16 @@ def test_decide_writes_the_decision_beside_the_candidates_report(
     assert "not an evaluation report" in capsys.readouterr().err
 
 
-def test_training_days_are_the_newest_before_the_judged_one(home: Home) -> None:
+def test_training_days_are_the_newest_before_the_evaluated_one(home: Home) -> None:
     days = [date(2026, 1, d) for d in (1, 2, 4, 5, 6, 7)]
     assert training_days(days, date(2026, 1, 6), home.config) == [date(2026, 1, d) for d in (2, 4, 5)]
     with pytest.raises(DataNotReadyError, match=r"2026-01-01 \.\. 2026-01-01"):
         training_days(days, date(2026, 1, 2), home.config)
 
 
-def test_the_ladder_fits_a_log_line_and_shows_every_window(report: Report) -> None:
+def test_the_window_table_fits_a_log_line_and_shows_every_window(report: Report) -> None:
     console = Console(width=130, record=True)
-    console.print(ladder_table(report(0.004), report(model="champion")))
+    console.print(window_table(report(0.004), report(model="champion")))
     console.print(decision_table(make_decision(report)))
     text = console.export_text()
     assert "…" not in text
@@ -180,7 +180,7 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
     decision = decide(candidate, champion, GatePolicy())
     assert decision.outcome == "reject"
     plots = write_plots(candidate, champion, decision, tmp_path)
-    settings = {"the gate policy": {"slice_tolerance": "0.01"}}
+    settings = {"gate policy": {"slice_tolerance": "0.01"}}
     card = run_card(candidate, champion, decision, {"model": "longreel-<x> version 3"}, plots, settings)
     assert card.count("data:image/png;base64,") == len(plots) == 6
     assert not re.search(r'(src|href)="(?!data:)', card)  # nothing is fetched
@@ -192,10 +192,10 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
     assert "<code>0.01</code>" in card
 
 
-def test_summary_before_any_judgement_says_so(home: Home) -> None:
+def test_summary_before_any_evaluation_says_so(home: Home) -> None:
     console = Console(record=True, width=200)
     print_summary(home, console=console)
-    assert "No candidate has been judged yet" in console.export_text()
+    assert "No candidate has been evaluated yet" in console.export_text()
 
 
 def test_summary_shows_what_the_checkpoint_warned_of(home: Home, report: Report) -> None:
