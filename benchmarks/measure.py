@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import psutil
 
 EVERY_S = 0.1
-REST = 20  # times as long as a look at the memory took, at least: of 7 GB in small pages the kernel needs .15 s for one
+REST = 20  # pause between two readings of the memory, over a reading's own time: one takes .15 s for 7 GB
 MIB = 1 << 20
 
 
@@ -21,22 +21,22 @@ class Cost:
 
     seconds: float
     peak_mib: float
-    failed: str | None = None  # the last line of what a failing command said
+    failed: str | None = None  # the last line of a failing command's output
 
 
 def run(command: Sequence[str], environment: dict[str, str] | None = None) -> Cost:
-    """Run a command to its end, its output kept aside; a failure is part of the result."""
-    with tempfile.TemporaryFile("w+") as said:
+    """Run a command to its end; a failure is part of the result."""
+    with tempfile.TemporaryFile("w+") as output:
         began, peak = time.monotonic(), 0
-        process = psutil.Popen(list(command), stdout=said, stderr=subprocess.STDOUT, env=environment)
+        process = psutil.Popen(list(command), stdout=output, stderr=subprocess.STDOUT, env=environment)
         while process.poll() is None:
-            looked = time.monotonic()
+            reading = time.monotonic()
             peak = max(peak, _memory(process))
             with suppress(psutil.TimeoutExpired):
-                process.wait(max(EVERY_S, REST * (time.monotonic() - looked)))
+                process.wait(max(EVERY_S, REST * (time.monotonic() - reading)))
         seconds = time.monotonic() - began
-        said.seek(0)
-        lines = [line.strip() for line in said if line.strip()]
+        output.seek(0)
+        lines = [line.strip() for line in output if line.strip()]
     failed = (next((line for line in reversed(lines) if "Error" in line), "no output")) if process.returncode else None
     return Cost(seconds=seconds, peak_mib=peak / MIB, failed=failed)
 
@@ -50,9 +50,9 @@ def _memory(process: psutil.Process) -> int:
     """Bytes of a process and its descendants; memory that they share counts once."""
     total = 0
     try:
-        for each in [process, *process.children(recursive=True)]:
+        for member in [process, *process.children(recursive=True)]:
             try:
-                total += each.memory_full_info().pss
+                total += member.memory_full_info().pss
             except psutil.Error:
                 continue
     except psutil.Error:

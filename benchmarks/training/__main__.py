@@ -5,7 +5,7 @@
 
 The trainer's own parts run: decoding, packing, copying and looking up in the background, forward, backward, clipping,
 both optimisers. The other layout gets its copies of a history by a gather in the background thread, from the same
-decoded rows: it is spared the decoding of stored copies that it would need.
+decoded rows, without the decoding of stored copies that it would need.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from typing import TypeVar
 import torch
 
 from benchmarks.training.lake import make_lake
-from benchmarks.training.longest import longest
+from benchmarks.training.longest import Memory, longest
 from benchmarks.training.measure import Timing, time_steps
 from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.lake.table import Lake
@@ -80,18 +80,18 @@ T = TypeVar("T")
 
 
 def attempt(measure: Callable[[], T]) -> list[T]:
-    """What was measured, or nothing where it failed: a machine that is lent once should give the rest all the same."""
+    """One measurement, or none where it failed: the other measurements go on."""
     try:
-        found = measure()
+        result = measure()
     except Exception:
         traceback.print_exc()
         return []
-    print(found, flush=True)
-    return [found]
+    print(result, flush=True)
+    return [result]
 
 
-def main() -> int:
-    """Measure and print."""
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer steps, a smaller lake: under a minute")
     parser.add_argument("--lake", type=Path, help="a lake with samples; default: one that is made for this")
@@ -102,77 +102,88 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
     parser.add_argument("--warmup", type=int, help="steps before the measured ones; default 4, on CUDA 60 for graphs")
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
-    parser.add_argument("--activation_checkpointing", action="store_true")
-    parser.add_argument(
-        "--no-cuda-graphs", action="store_true", help="on CUDA: launch by launch, see model/training/cuda_graphs.py"
-    )
+    parser.add_argument("--activation-checkpointing", action="store_true")
+    parser.add_argument("--no-cuda-graphs", action="store_true", help="on CUDA: launch kernel by kernel")
     parser.add_argument("--no-longest", action="store_true", help="leave out the longest trainable history")
     parser.add_argument("--json", type=Path, help="write the results here too")
-    args = parser.parse_args()
-    began = time.perf_counter()
-    device = select_device(args.device)
+    return parser.parse_args()
+
+
+def settings(args: argparse.Namespace, device: torch.device) -> TrainingConfig:
+    """The training settings of a command line."""
     on_cuda = device.type == "cuda"
     window = args.window_max or (10_240 if on_cuda else 2_048)
-    sizes = sizes_for(device, args.width)
-    training = TrainingConfig(
+    return TrainingConfig(
         epochs=1_000,
         batch_tokens=args.batch_tokens or (1_048_576 if on_cuda else 16_384),
         window_min=64,
         window_mean=window // 5,
         window_max=window,
-        device=device.type,
+        device="cuda" if on_cuda else "cpu",
         compile=args.compile,
         activation_checkpointing=args.activation_checkpointing,
         cuda_graphs=not args.no_cuda_graphs,
     )
+
+
+def open_lake(args: argparse.Namespace, on_cuda: bool, window: int, folder: Path) -> Lake:
+    """The lake to read, made in `folder` where the command line names none."""
+    if args.lake is not None:
+        return Lake(args.lake)
+    users = (384 if args.quick else 1_024) if on_cuda else (64 if args.quick else 256)
+    return make_lake(folder, days=2, users=users, history=window, targets=TARGETS)
+
+
+def time_layouts(
+    args: argparse.Namespace, lake: Lake, sizes: ModelConfig, training: TrainingConfig, device: torch.device
+) -> list[Timing]:
+    """Timings of request-level batches and of one row per target."""
+    manifests = [lake.require("samples", day) for day in lake.days("samples")]
+    _, _, targets = row_groups(lake, manifests)
+    mean_targets = targets.mean()
+    print(f"{len(targets):,} requests of {mean_targets:.1f} targets", flush=True)
     steps = args.steps or (12 if args.quick else 30)
-    warmup = args.warmup or (60 if on_cuda and training.cuda_graphs else 4)
+    warmup = args.warmup or (60 if device.type == "cuda" and training.cuda_graphs else 4)
     limit = 8.0 if args.quick else 120.0
-    name = (
-        torch.cuda.get_device_name(device)
-        if on_cuda
-        else f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
-    )
-    print(f"{name}, torch {torch.__version__}, {num_decode_threads(device)} decoding threads; {sizes}", flush=True)
+    timings: list[Timing] = []
+    for what, apart in (("request-level", False), ("one row per target", True)):
+        # As many tokens a step in either layout: a batch's copies take as much room as the other's requests.
+        budget = max(1, round(training.batch_tokens / mean_targets)) if apart else training.batch_tokens
+        chosen = replace(training, batch_tokens=budget)
+        run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)
+        timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=warmup, limit_s=limit))
+        if not timings and wants_compile(chosen, device):
+            eager = replace(chosen, compile="off")
+            run_eager = partial(run, f"{what}, eager", training=eager, steps=steps, warmup=warmup, limit_s=limit)
+            timings += attempt(run_eager)
+    return timings
+
+
+def main() -> int:
+    """Measure and print."""
+    args, began = parse_arguments(), time.perf_counter()
+    device = select_device(args.device)
+    on_cuda = device.type == "cuda"
+    sizes, training = sizes_for(device, args.width), settings(args, device)
+    cpu = f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name(device) if on_cuda else cpu
+    print(f"{name}, torch {torch.__version__}, {num_decode_threads(device)} decode threads; {sizes}", flush=True)
     with deterministic(), tempfile.TemporaryDirectory() as folder:
-        if args.lake is not None:
-            lake = Lake(args.lake)
-        else:
-            users = (384 if args.quick else 1_024) if on_cuda else (64 if args.quick else 256)
-            lake = make_lake(Path(folder), days=2, users=users, history=window, targets=TARGETS)
-        manifests = [lake.require("samples", day) for day in lake.days("samples")]
-        _, _, targets = row_groups(lake, manifests)
-        shown = targets.mean()
-        print(f"{len(targets):,} requests of {shown:.1f} targets", flush=True)
+        lake = open_lake(args, on_cuda, training.window_max, Path(folder))
         print(f"samples ready after {time.perf_counter() - began:.1f} s", flush=True)
-        timings = []
-        for what, apart in (("request-level", False), ("one row per target", True)):
-            # As many tokens a step in either layout: a batch's copies take as much room as the other's requests.
-            budget = max(1, round(training.batch_tokens / shown)) if apart else training.batch_tokens
-            chosen = replace(training, batch_tokens=budget)
-            run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)
-            timings += attempt(partial(run, what, training=chosen, steps=steps, warmup=warmup, limit_s=limit))
-            if not timings and wants_compile(chosen, device):
-                chosen = replace(chosen, compile="off")
-                timings += attempt(
-                    partial(run, f"{what}, eager", training=chosen, steps=steps, warmup=warmup, limit_s=limit)
-                )
-        memory = (
-            []
-            if args.no_longest
-            else [
-                m for r in (False, True) for m in attempt(partial(longest, sizes, device, activation_checkpointing=r))
-            ]
-        )
+        timings = time_layouts(args, lake, sizes, training, device)
+        memory: list[Memory] = []
+        for checkpointing in () if args.no_longest else (False, True):
+            memory += attempt(partial(longest, sizes, device, activation_checkpointing=checkpointing))
     print("\n" + table(timings))
     ratio = timings[0].targets_per_s / timings[1].targets_per_s if len(timings) == 2 else None
     if ratio is not None:
         print(f"\nrequest-level batching: {ratio:.1f} times the targets a second, end to end")
-    found = {"device": name, "torch": torch.__version__, "model": asdict(sizes), "training": asdict(training)}
-    found |= {"timings": [asdict(t) for t in timings], "ratio": ratio, "memory": [asdict(m) for m in memory]}
-    print(json.dumps(found))
+    results = {"device": name, "torch": torch.__version__, "model": asdict(sizes), "training": asdict(training)}
+    results |= {"timings": [asdict(t) for t in timings], "ratio": ratio, "memory": [asdict(m) for m in memory]}
+    print(json.dumps(results))
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(results, indent=1))
     print(f"{time.perf_counter() - began:.0f} s in all", file=sys.stderr)
     return 0
 

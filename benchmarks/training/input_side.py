@@ -2,9 +2,8 @@
 
     python -m benchmarks.training.input_side [--width 256] [--events 65536]
 
-`a table a field` is how this project looked ids up before: a dense embedding per field with rows computed in the step,
-their rows put side by side, action bits multiplied, a gradient of the whole table. `rows once` is
-model/nn/embeddings.py.
+`a table a field` is this project's earlier look-up: a dense embedding per field with rows computed in the step,
+concatenated, action bits multiplied, a gradient of the whole table. `rows once` is model/nn/embeddings.py.
 Bytes are those of the tensors that each eager operation reads and writes, forward and backward; a compiled step fuses
 some of them away. bf16 is autocast's, as on CUDA.
 """
@@ -99,9 +98,9 @@ class TableAField(nn.Module):
         }
         rows = torch.stack([CONTEXT_STARTS[name] + row.long() for name, row in features.items()], dim=1)
         context = self.context(rows)
-        found = [table(bucket(fields[name], table.num_embeddings)) for name, table in self.tables.items()]
+        vectors = [table(bucket(fields[name], table.num_embeddings)) for name, table in self.tables.items()]
         bits = ((fields["actions"][:, None] & self.bits) != 0).to(context.dtype)
-        out: Tensor = self.norm(self.fuse(torch.cat(found, dim=-1)) + self.actions(bits) + context)
+        out: Tensor = self.norm(self.fuse(torch.cat(vectors, dim=-1)) + self.actions(bits) + context)
         return out
 
 
@@ -134,8 +133,8 @@ def main() -> int:
     config = ModelConfig(width=args.width, heads=8, dropout=0.0)
     batch, cpu = one_request(args.events, 16, torch.device("cpu")), torch.device("cpu")
     before, after = TableAField(config), Embeddings(config, 0)
-    finders = RowLookup(after, cpu)
-    ahead = finders(batch)
+    lookup = RowLookup(after, cpu)
+    ahead = lookup(batch)
 
     def once() -> Tensor:
         for p in after.parameters():
@@ -149,7 +148,7 @@ def main() -> int:
 
     counter = ByteCount()
     with counter:
-        finders(batch)
+        lookup(batch)
     where = f"CPU, {torch.get_num_threads()} threads"
     print(f"{args.events:,} events, d = {args.width}, tables of {after.ids.num_rows:,} rows; {where}")
     print("| path | fp32, bytes a token | fp32, ns a token | bf16, bytes a token |")

@@ -19,7 +19,7 @@ class Memory:
     activation_checkpointing: bool
     bytes_per_event: float
     longest: int | None  # events that fit on the device; None on a CPU
-    tried: int | None  # of which this many were trained, to see that it is so
+    tried: int | None  # events that were trained once to check `longest`; None where memory ran out
 
 
 def one_request(events: int, targets: int, device: torch.device) -> RequestBatch:
@@ -27,10 +27,10 @@ def one_request(events: int, targets: int, device: torch.device) -> RequestBatch
     rng = torch.Generator().manual_seed(0)
 
     def fields(size: int) -> dict[str, Tensor]:
-        made = {
+        random_ids = {
             name: torch.randint(0, 50_000, (size,), generator=rng) for name in ("item_id", "author_id", "duration_ms")
         }
-        return made | {name: torch.randint(0, 4, (size,), generator=rng) for name in ("tag", "surface")}
+        return random_ids | {name: torch.randint(0, 4, (size,), generator=rng) for name in ("tag", "surface")}
 
     history = fields(events) | {
         "time_ms": torch.arange(events) * 1_000,
@@ -53,10 +53,10 @@ def one_request(events: int, targets: int, device: torch.device) -> RequestBatch
     ).to(device)
 
 
-def _peak_bytes(ranker: Ranker, finders: RowLookup, events: int, device: torch.device) -> float:
+def _peak_bytes(ranker: Ranker, lookup: RowLookup, events: int, device: torch.device) -> float:
     """Peak on CUDA; on a CPU what the forward pass keeps, which is most of the peak."""
     ranker.zero_grad()
-    batch = finders(one_request(events, 16, device))
+    batch = lookup(one_request(events, 16, device))
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -77,21 +77,25 @@ def _peak_bytes(ranker: Ranker, finders: RowLookup, events: int, device: torch.d
 def longest(sizes: ModelConfig, device: torch.device, *, activation_checkpointing: bool, room: float = 0.92) -> Memory:
     """Memory an event, from two lengths; on CUDA what then fits in `room` of the card, tried once."""
     ranker = Ranker(sizes, ("click",), 0).to(device).train()
-    finders = RowLookup(ranker.embeddings, device)
+    lookup = RowLookup(ranker.embeddings, device)
     if activation_checkpointing:
         checkpoint_activations(ranker)
     short, long = (65_536, 262_144) if device.type == "cuda" else (2_048, 8_192)
-    _peak_bytes(ranker, finders, short, device)  # whatever is made once
-    low, high = (_peak_bytes(ranker, finders, n, device) for n in (short, long))
-    each = (high - low) / (long - short)
+    _peak_bytes(ranker, lookup, short, device)  # allocations that are made once
+    low, high = (_peak_bytes(ranker, lookup, n, device) for n in (short, long))
+    per_event = (high - low) / (long - short)
     if device.type != "cuda":
-        return Memory(activation_checkpointing=activation_checkpointing, bytes_per_event=each, longest=None, tried=None)
+        return Memory(
+            activation_checkpointing=activation_checkpointing, bytes_per_event=per_event, longest=None, tried=None
+        )
     total = torch.cuda.get_device_properties(device).total_memory
-    fits = int((room * total - (low - each * short)) / each) // 1_024 * 1_024
+    fits = int((room * total - (low - per_event * short)) / per_event) // 1_024 * 1_024
     try:
-        _peak_bytes(ranker, finders, fits, device)
+        _peak_bytes(ranker, lookup, fits, device)
         tried: int | None = fits
     except torch.OutOfMemoryError:
         tried = None
     torch.cuda.empty_cache()
-    return Memory(activation_checkpointing=activation_checkpointing, bytes_per_event=each, longest=fits, tried=tried)
+    return Memory(
+        activation_checkpointing=activation_checkpointing, bytes_per_event=per_event, longest=fits, tried=tried
+    )

@@ -58,7 +58,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     home = Home(args.home)
     days = list(home.lake.days("samples"))[: args.days + 1]
-    found = []
+    results = []
     print(
         "| tables | rate | seed | steps | train loss | " + " | ".join(f"AUC {t}" for t in home.config.tasks) + " | s |"
     )
@@ -66,16 +66,16 @@ def main() -> None:
     chosen = RATES if args.rates is None else dict.fromkeys(RATES, tuple(args.rates))
     for optimizer, rate in ((name, rate) for name, rates in chosen.items() for rate in rates):
         for seed in args.seeds:
-            found.append(trial(home, days, optimizer, rate, seed))
-            aucs = " | ".join(f"{value:.4f}" for value in found[-1]["auc"].values())  # type: ignore[attr-defined]
-            now = found[-1]
+            results.append(trial(home, days, optimizer, rate, seed))
+            aucs = " | ".join(f"{value:.4f}" for value in results[-1]["auc"].values())  # type: ignore[attr-defined]
+            now = results[-1]
             print(
                 f"| {optimizer} | {rate:g} | {seed} | {now['steps']} | {now['train_loss']:.4f} | {aucs} | "
                 f"{now['seconds']:.0f} |",
                 flush=True,
             )
     if args.json is not None:
-        args.json.write_text(json.dumps(found, indent=1))
+        args.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
