@@ -152,7 +152,7 @@ class ModelConfig:
             require(getattr(self, name) > 0, f"[model] {name}: expected a positive number")
         for name in ("item_buckets", "author_buckets", "tag_buckets", "user_feature_buckets"):
             rows = getattr(self, name)
-            require(rows >= 2, f"[model] {name}: expected at least 2 (unknown ids have a row of their own), got {rows}")
+            require(rows >= 2, f"[model] {name}: expected at least 2 (unknown ids have a separate row), got {rows}")
         require(self.width % self.heads == 0, f"[model] width {self.width} is not a multiple of heads {self.heads}")
         require(
             self.width % self.mixer_tokens == 0,

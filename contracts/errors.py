@@ -39,7 +39,7 @@ def from_os_error(error: OSError) -> LongreelError | None:
     if error.errno in _USER_ERRORS:
         return LongreelError(f"{reason}; expected a writable folder: change its permissions, or name another")
     if error.errno in _TRANSIENT:
-        return TransientError(f"{reason}; make room, or wait until the volume answers, and run the same command again")
+        return TransientError(f"{reason}; free some space, or wait until the volume answers, and run the command again")
     return None
 
 

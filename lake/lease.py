@@ -16,7 +16,7 @@ import pyarrow.fs as pafs
 
 LEASE_FILE = "_lease"
 HEARTBEAT_INTERVAL_S = 600.0
-EXPIRES_AFTER_S = 6 * 3600  # many heartbeats, and room for clocks that differ
+EXPIRES_AFTER_S = 6 * 3600  # many heartbeats, and a margin for clocks that differ
 
 _held: dict[str, pafs.FileSystem] = {}
 _heartbeat_thread = threading.Lock()  # held by the thread that renews leases: one a process

@@ -23,11 +23,11 @@ class SideStream:
     """Kernels launched inside `work` go to the second stream, after all that is queued so far; `join` makes the first
     stream wait for it.
 
-    Where it is not wanted, cannot be (no CUDA) or would not be safe (autograd), everything stays on one stream.
+    If it is off, impossible (no CUDA) or unsafe (autograd), everything stays on one stream.
     """
 
-    def __init__(self, events: Tensor, wanted: bool) -> None:
-        useful = wanted and events.is_cuda and events.shape[0] <= MAX_EVENTS
+    def __init__(self, events: Tensor, enabled: bool) -> None:
+        useful = enabled and events.is_cuda and events.shape[0] <= MAX_EVENTS
         safe = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
         self.stream = _stream(events.device) if useful and safe else None
         self.held: list[Tensor] = []

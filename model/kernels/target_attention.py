@@ -456,8 +456,8 @@ PROGRAMS = 528  # what a launch aims at: four for each of an H100's or H200's 13
 
 def split_size(events: int, max_history: int, programs_per_key: int) -> int:
     """Keys of one split: long enough to be worth a partial result, short enough to fill the card."""
-    wanted = triton.cdiv(events * programs_per_key, PROGRAMS)
-    return int(min(max(512, triton.cdiv(wanted, 128) * 128), triton.cdiv(max(1, max_history), 128) * 128))
+    events_per_split = triton.cdiv(events * programs_per_key, PROGRAMS)
+    return int(min(max(512, triton.cdiv(events_per_split, 128) * 128), triton.cdiv(max(1, max_history), 128) * 128))
 
 
 def _rows_desc(x: Tensor, groups: int, block: int) -> TensorDescriptor:

@@ -51,8 +51,8 @@ class Requests:
     def packing(self) -> Packing:
         """The same for the kernels. A count that is not known is read from the device, which waits for it."""
         most_targets, most_events = (
-            int(offsets.diff().max()) if known is None else known
-            for offsets, known in ((self.target_offsets, self.max_targets), (self.history_offsets, self.max_history))
+            int(offsets.diff().max()) if count is None else count
+            for offsets, count in ((self.target_offsets, self.max_targets), (self.history_offsets, self.max_history))
         )
         return Packing(self.target_offsets, self.history_offsets, most_targets, most_events)
 
@@ -126,7 +126,7 @@ def plan_attention(
         has_history=has_history.to(target.dtype),
         matches=matches,
         folded=fold() if form == "absorbed" else [None] * len(matches),
-        side_stream=SideStream(history, wanted=chosen == "varlen"),
+        side_stream=SideStream(history, enabled=chosen == "varlen"),
     )
 
 

@@ -79,7 +79,7 @@ class DeviceLoader:
         on_cuda = self._device.type == "cuda"
         if on_cuda and self._device.index is not None:
             torch.cuda.set_device(self._device)  # this thread's too
-        # Before the step's kernels, where both wait for room: dozens of small ones would each wait for a large one.
+        # Before the step's kernels, where both wait for the GPU: dozens of small ones would each wait for a large one.
         stream = torch.cuda.Stream(self._device, priority=-1) if on_cuda else None
 
         def on_stream() -> AbstractContextManager[object]:

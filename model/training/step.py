@@ -65,7 +65,7 @@ class StepResult:
 def dropout_seed(seed: int, rank: int, step: int) -> int:
     """The seed of a rank's dropout at a step, which depends on nothing else: exact resume.
 
-    The CPU's generator heeds only the low 32 bits, CUDA's all of them: the run's seed is in both halves.
+    The CPU's generator uses only the low 32 bits, CUDA's all of them: the run's seed is in both halves.
     """
     return (seed << 32) + (((rank << 24) + step + 1) ^ (seed * 0x9E3779B1 & 0xFFFFFFFF))
 

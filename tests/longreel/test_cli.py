@@ -93,7 +93,7 @@ def test_every_command_without_a_home_names_what_is_missing(
 @pytest.mark.parametrize(
     ("out", "code", "said"),
     [
-        ("/dev/full", 5, "No space left on device.*make room"),
+        ("/dev/full", 5, "No space left on device.*free some space"),
         (".", 2, "Is a directory: .*name another"),
         ("file/report.json", 2, "(Not a directory|File exists): .*name another"),
         (
