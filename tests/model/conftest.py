@@ -1,5 +1,6 @@
 """Small samples partitions, written row by row in plain Python and published as any job would."""
 
+import os
 import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -18,6 +19,9 @@ from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.samples import SampleRows
+
+if not torch.cuda.is_available():  # before anything imports Triton: kernels then run in its interpreter, on the CPU
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 FIRST_DAY = date(2026, 1, 5)
 HOUR = 3_600_000

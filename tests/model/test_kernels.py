@@ -1,7 +1,6 @@
 """The fused kernels compute what float64 does, leave nothing unwritten, and give the same bits twice.
 
-They run on a CUDA device in bf16. Where there is none, they run in Triton's interpreter in float32 if Triton is
-installed and TRITON_INTERPRET=1 is set; elsewhere they are skipped.
+On a CUDA device they run in bf16. Where there is none, they run in Triton's interpreter in float32, over fewer shapes.
 """
 
 import os
@@ -19,16 +18,20 @@ from longreel.model.nn.attention_backends import ComparedIds, IdMatch
 
 ON_CUDA = torch.cuda.is_available()
 INTERPRETED = not ON_CUDA and os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(
-    not has_triton() or not (ON_CUDA or INTERPRETED), reason="needs Triton, and CUDA or TRITON_INTERPRET=1"
-)
+pytestmark = [
+    pytest.mark.skipif(not has_triton() or not (ON_CUDA or INTERPRETED), reason="Triton is not installed"),
+    # NumPy says so of rows past a tensor's end, which are computed from whatever lies there and never stored.
+    pytest.mark.filterwarnings("ignore:(invalid value|overflow|divide by zero) encountered:RuntimeWarning"),
+]
 DEVICE, DTYPE, TOLERANCE = ("cuda", torch.bfloat16, 0.02) if ON_CUDA else ("cpu", torch.float32, 1e-5)
-LENGTHS = {
+LENGTHS = {  # targets and events of each request
     "ragged": ([3, 1, 4], [5, 0, 130]),
     "one of everything": ([1], [1]),
-    "odd": ([17, 2], [129, 257]),
-    "many targets": ([70, 33], [40, 9]),
+    "odd": ([17, 2], [129, 257]) if ON_CUDA else ([5, 2], [9, 257]),
+    "many targets": ([70, 33], [40, 9]) if ON_CUDA else ([66, 2], [9, 5]),
 }
+EVENTS = (1, 130, 300) if ON_CUDA else (1, 130)
+ENCODERS = [(32, False), (64, False), (48, True)] + ([(64, True)] if ON_CUDA else [])  # width; u and v are kept
 
 
 def agree(ours: list[Tensor], exact: list[Tensor]) -> None:
@@ -59,8 +62,8 @@ def plain_encoder(x: Tensor, weights: list[Tensor]) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("chunk", [None, 128], ids=["at once", "in chunks"])
-@pytest.mark.parametrize("events", [1, 130, 300])
-@pytest.mark.parametrize(("width", "keeps"), [(32, False), (64, False), (64, True), (48, True)])
+@pytest.mark.parametrize("events", EVENTS)
+@pytest.mark.parametrize(("width", "keeps"), ENCODERS)
 def test_encoder_equals_layer_norm_of_swiglu(
     monkeypatch: pytest.MonkeyPatch, events: int, width: int, keeps: bool, chunk: int | None
 ) -> None:
@@ -85,7 +88,7 @@ def test_encoder_equals_layer_norm_of_swiglu(
     agree(layers, exact[:2])
 
 
-@pytest.mark.parametrize("events", [1, 130, 300])
+@pytest.mark.parametrize("events", EVENTS)
 @pytest.mark.parametrize(("width", "hidden"), [(16, 16), (32, 64), (64, 128)])
 def test_a_layer_in_one_kernel_gives_events_or_keys_and_values(events: int, width: int, hidden: int) -> None:
     from longreel.model.kernels import swiglu_layernorm
