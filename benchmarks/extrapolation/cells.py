@@ -272,8 +272,8 @@ def in_order(cells: Iterable[Cell]) -> list[Cell]:
         by_round.setdefault(0 if first else 1 + cell.seed, {}).setdefault(cell.key, cell)
     ordered: dict[str, Cell] = {}
     for number in sorted(by_round):
-        wanted = [cell for cell in by_round[number].values() if cell.key not in ordered]
-        groups = [[cell for cell in wanted if (cell.reader in SLOW) == slow] for slow in (False, True)]
+        cells_of_round = [cell for cell in by_round[number].values() if cell.key not in ordered]
+        groups = [[cell for cell in cells_of_round if (cell.reader in SLOW) == slow] for slow in (False, True)]
         placed = [(i / len(group), cell) for group in groups for i, cell in enumerate(group)]
-        ordered |= {cell.key: cell for _, cell in sorted(placed, key=lambda each: each[0])}
+        ordered |= {cell.key: cell for _, cell in sorted(placed, key=lambda pair: pair[0])}
     return list(ordered.values())

@@ -93,9 +93,9 @@ class DIN(nn.Module):
             step, parts = max(1, PAIR_BLOCK // max(1, group.events.numel())), []
             for at in range(0, group.targets.shape[1], step):
                 some = slice(at, at + step)
-                told = None if equal is None else equal[:, :, some]
-                asked = target[group.targets[:, some]]
-                parts.append(checkpoint(self._read, asked, events, told, group, use_reentrant=False))
+                some_equal = None if equal is None else equal[:, :, some]
+                queries = target[group.targets[:, some]]
+                parts.append(checkpoint(self._read, queries, events, some_equal, group, use_reentrant=False))
             reads.append(torch.cat(parts, 1))
         read = packed.joined(reads, of_targets=True)
         out: Tensor = self.mlp(torch.cat([read.to(target.dtype), target], dim=-1))
@@ -112,8 +112,8 @@ class DIN(nn.Module):
         read = weight @ e / group.lengths[:, None, None]
         if equal is None:
             return read
-        told = signed_log(torch.einsum("bml,fbml->bmf", weight.float(), equal.float()))
-        return torch.cat([read, told.to(read.dtype)], dim=-1)
+        match_weight = signed_log(torch.einsum("bml,fbml->bmf", weight.float(), equal.float()))
+        return torch.cat([read, match_weight.to(read.dtype)], dim=-1)
 
 
 class CausalLayer(nn.Module):
@@ -126,8 +126,8 @@ class CausalLayer(nn.Module):
         self.norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
         ours = IdMatchBias(config)  # heads are shared among the fields, and begin sharp and gentle, as STCA's
-        self.register_buffer("which", ours.head_channel.long(), persistent=False)
-        self.which: Tensor
+        self.register_buffer("head_channel", ours.head_channel.long(), persistent=False)
+        self.head_channel: Tensor
         self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.id_match_fields else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
@@ -144,12 +144,12 @@ class CausalLayer(nn.Module):
         if self.scale is None or group.equal is None:
             read = torch.einsum("bnml,blnd->bmnd", self.weights(scores, group).to(v.dtype), v)
             return read, v.new_zeros(read.shape[:-1])
-        mine = group.equal[self.which].movedim(0, 1).float()
+        mine = group.equal[self.head_channel].movedim(0, 1).float()
         weights = self.weights(scores.float() + self.scale[:, None, None] * mine, group)
-        hits = signed_log((weights * mine).sum(-1).movedim(1, 2) * self.told_times(group)[:, None, None])
-        return torch.einsum("bnml,blnd->bmnd", weights.to(v.dtype), v), hits.to(v.dtype)
+        match_weights = signed_log((weights * mine).sum(-1).movedim(1, 2) * self.match_scale(group)[:, None, None])
+        return torch.einsum("bnml,blnd->bmnd", weights.to(v.dtype), v), match_weights.to(v.dtype)
 
-    def told_times(self, group: Group) -> Tensor:
+    def match_scale(self, group: Group) -> Tensor:
         """What brings the weight on equal ids to a scale that does not depend on the history's length: [B]."""
         return torch.ones_like(group.lengths)
 
@@ -166,11 +166,11 @@ class SASRecLayer(CausalLayer):
     def forward(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, Tensor]:
         """[T, D] and [H, D] -> the same, a layer further; and the targets' weight on equal ids [T, N]."""
         q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in self.qkv(self.norm(history)).chunk(3, dim=-1))
-        asked = self.qkv(self.norm(target)).chunk(3, dim=-1)[0].unflatten(-1, (self.heads, -1))
-        own, read, hits = _each(self, packed, q, k, v, asked)
+        queries = self.qkv(self.norm(target)).chunk(3, dim=-1)[0].unflatten(-1, (self.heads, -1))
+        own, read, match_weights = attend_all(self, packed, q, k, v, queries)
         history = history + self.dropout(self.out(own))
         target = target + self.dropout(self.out(read))
-        return target + self.dropout(self.ffn(target)), history + self.dropout(self.ffn(history)), hits
+        return target + self.dropout(self.ffn(target)), history + self.dropout(self.ffn(history)), match_weights
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
         """Softmax attention to the past, by PyTorch's fused kernel; padding comes last, so no event reads it."""
@@ -201,9 +201,9 @@ class HSTULayer(CausalLayer):
         u, q, k, v = F.silu(self.uqkv(self.norm(history))).chunk(4, dim=-1)
         tu, tq, _, _ = F.silu(self.uqkv(self.norm(target))).chunk(4, dim=-1)
         q, k, v, tq = (part.unflatten(-1, (self.heads, -1)) for part in (q, k, v, tq))
-        own, read, hits = _each(self, packed, q, k, v, tq)
+        own, read, match_weights = attend_all(self, packed, q, k, v, tq)
         history = history + self.dropout(self.out(self.read_norm(own) * u))
-        return target + self.dropout(self.out(self.read_norm(read) * tu)), history, hits
+        return target + self.dropout(self.out(self.read_norm(read) * tu)), history, match_weights
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
         """Pointwise attention to the past."""
@@ -214,21 +214,25 @@ class HSTULayer(CausalLayer):
         """SiLU over the number of events."""
         return F.silu(scores) * group.there[:, None, None] / group.lengths[:, None, None, None]
 
-    def told_times(self, group: Group) -> Tensor:
+    def match_scale(self, group: Group) -> Tensor:
         """Counts of equal ids, not shares of the history."""
         return group.lengths
 
 
-def _each(
-    layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, asked: Tensor
+def attend_all(
+    layer: CausalLayer, packed: Packed, q: Tensor, k: Tensor, v: Tensor, queries: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Attention: events among themselves [H, D], targets [T, D], their hits [T, N]."""
-    own, read, hits = layer.among_events(q, k, v, packed), [], []
+    """Attention: events among themselves [H, D], targets [T, D], their weight on equal ids [T, N]."""
+    own, read, match_weights = layer.among_events(q, k, v, packed), [], []
     for group in packed.groups:
-        one, told = layer.by_targets(asked[group.targets], k[group.events], v[group.events], group)
+        one, match_weight = layer.by_targets(queries[group.targets], k[group.events], v[group.events], group)
         read.append(one)
-        hits.append(told)
-    return own.flatten(1), packed.joined(read, of_targets=True).flatten(1), packed.joined(hits, of_targets=True)
+        match_weights.append(match_weight)
+    return (
+        own.flatten(1),
+        packed.joined(read, of_targets=True).flatten(1),
+        packed.joined(match_weights, of_targets=True),
+    )
 
 
 class CausalStack(nn.Module):
@@ -240,25 +244,25 @@ class CausalStack(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(self.layer(config, match) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        told = config.layers * config.heads if match and config.id_match_fields else 0
-        self.out = nn.Linear(config.width + told, config.width) if told else nn.Identity()
+        num_weights = config.layers * config.heads if match and config.id_match_fields else 0
+        self.out = nn.Linear(config.width + num_weights, config.width) if num_weights else nn.Identity()
 
     def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, list[Tensor]]:
         """x_t [T, D], X [H, D] -> the last layer's targets and events, and each layer's weights on equal ids [T, N]."""
-        hits = []
+        match_weights = []
         for layer in self.layers:
-            target, history, told = layer(target, history, packed)
-            hits.append(told)
-        return target, history, hits
+            target, history, match_weight = layer(target, history, packed)
+            match_weights.append(match_weight)
+        return target, history, match_weights
 
     def forward(
         self, target: Tensor, history: Tensor, target_offsets: Tensor, history_offsets: Tensor, packed: Packed
     ) -> Tensor:
         """x_t [T, D], X [H, D] -> z [T, D]."""
-        last, _, hits = self.states(target, history, packed)
+        last, _, match_weights = self.states(target, history, packed)
         normed = self.norm(last)
         out: Tensor = self.out(
-            normed if packed.ids is None else torch.cat([normed, *(h.to(normed.dtype) for h in hits)], -1)
+            normed if packed.ids is None else torch.cat([normed, *(h.to(normed.dtype) for h in match_weights)], -1)
         )
         return out
 

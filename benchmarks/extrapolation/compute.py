@@ -14,28 +14,30 @@ from longreel.model.training.flops import BACKWARD, forward_flops, stca_flops
 Ints = NDArray[np.int64]
 
 
-def reader_flops(reader: str, config: ModelConfig, seen: Ints, targets: Ints) -> float:
-    """FLOPs of a reader's forward pass over requests that see `seen` [R] events and have `targets` [R] targets."""
+def reader_flops(reader: str, config: ModelConfig, visible: Ints, targets: Ints) -> float:
+    """FLOPs of a reader's forward pass over requests that see `visible` [R] events and have `targets` [R] targets."""
     d, r, m = config.width, config.expansion, config.layers
-    events, asked, pairs = int(seen.sum()), int(targets.sum()), int((seen * targets).sum())
+    events, num_targets, pairs = int(visible.sum()), int(targets.sum()), int((visible * targets).sum())
     if reader == "stca":
-        return stca_flops(config, events=events, targets=asked, pairs=pairs)
+        return stca_flops(config, events=events, targets=num_targets, pairs=pairs)
     if reader == "mean":
-        return float(asked * 12 * d * d)
+        return float(num_targets * 12 * d * d)
     if reader == "din":
         hidden = max(16, d // 2)
         return float(
-            pairs * (2 * d * hidden + 2 * hidden + 2 * d) + (events + asked) * 4 * d * hidden + asked * 12 * d * d
+            pairs * (2 * d * hidden + 2 * hidden + 2 * d)
+            + (events + num_targets) * 4 * d * hidden
+            + num_targets * 12 * d * d
         )
-    past = int((seen * (seen + 1) // 2).sum())  # events that events read
+    past = int((visible * (visible + 1) // 2).sum())  # events that events read
     token = {"sasrec": 8 + 8 * r, "hstu": 10}[reader] * d * d  # q, k, v, out and the network; u, q, k, v and out
-    return float(m * ((events + asked) * token + (past + pairs) * 4 * d))
+    return float(m * ((events + num_targets) * token + (past + pairs) * 4 * d))
 
 
-def training_flops(reader: str, config: Config, seen: Ints, targets: Ints) -> float:
-    """FLOPs of a training in which requests saw `seen` [R]; requests of every epoch count."""
+def training_flops(reader: str, config: Config, visible: Ints, targets: Ints) -> float:
+    """FLOPs of a training in which requests saw `visible` [R]; requests of every epoch count."""
     model = config.model
-    events, asked, pairs = int(seen.sum()), int(targets.sum()), int((seen * targets).sum())
-    counts = {"requests": len(seen), "events": events, "targets": asked, "pairs": pairs}
-    shared = forward_flops(model, **counts, tasks=len(config.tasks)) - reader_flops("stca", model, seen, targets)
-    return BACKWARD * (shared + reader_flops(reader, model, seen, targets))
+    events, num_targets, pairs = int(visible.sum()), int(targets.sum()), int((visible * targets).sum())
+    counts = {"requests": len(visible), "events": events, "targets": num_targets, "pairs": pairs}
+    shared = forward_flops(model, **counts, tasks=len(config.tasks)) - reader_flops("stca", model, visible, targets)
+    return BACKWARD * (shared + reader_flops(reader, model, visible, targets))

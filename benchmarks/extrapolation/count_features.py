@@ -35,23 +35,27 @@ def count_features(rows: SampleRows, window: int) -> NDArray[np.float32]:
     """Features of every target, from the newest `window` events of its request: [targets, features]."""
     request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
     stop = rows.history_stop[request]
-    seen = np.minimum(stop - rows.history_start[request], window)
-    asked = rows.request_time_ms[request]
-    columns = [seen, _hours(rows, asked, stop - 1, seen > 0), _hours(rows, asked, stop - seen, seen > 0)]
+    visible = np.minimum(stop - rows.history_start[request], window)
+    request_time_ms = rows.request_time_ms[request]
+    columns = [
+        visible,
+        _hours(rows, request_time_ms, stop - 1, visible > 0),
+        _hours(rows, request_time_ms, stop - visible, visible > 0),
+    ]
     columns += [rows.target["duration_ms"], rows.target["surface"]]
     for field in MATCHED:
-        columns += _matches(rows, field, request, stop, seen, asked, edges_of(window))
+        columns += _matches(rows, field, request, stop, visible, request_time_ms, edges_of(window))
     return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
 
 
-def _hours(rows: SampleRows, asked: Ints, place: Ints, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _hours(rows: SampleRows, request_time_ms: Ints, place: Ints, known: NDArray[np.bool_]) -> NDArray[np.float64]:
     times = rows.history["time_ms"]
     at = times[np.clip(place, 0, max(len(times) - 1, 0))] if len(times) else np.zeros(len(place), np.int64)
-    return np.where(known, (asked - at) / 3_600_000, NEVER)
+    return np.where(known, (request_time_ms - at) / 3_600_000, NEVER)
 
 
 def _matches(
-    rows: SampleRows, field: str, request: Ints, stop: Ints, seen: Ints, asked: Ints, edges: Sequence[int]
+    rows: SampleRows, field: str, request: Ints, stop: Ints, visible: Ints, request_time_ms: Ints, edges: Sequence[int]
 ) -> list[NDArray[np.float64]]:
     """Counts within each edge, hours and events since the newest match, and its share of the window."""
     total = len(rows.history[field])
@@ -59,12 +63,17 @@ def _matches(
     _, code = np.unique(values, return_inverse=True)
     span = total + 1  # places within one id's run: history rows lie behind one another, so a place names its row too
     keys = np.sort(code[:total] * span + np.arange(total))
-    wanted = code[total:] * span
+    run_start = code[total:] * span
     known = np.asarray(rows.target[field]) != UNKNOWN
-    upto = np.searchsorted(keys, wanted + stop)
-    counts = [upto - np.searchsorted(keys, wanted + stop - np.minimum(seen, edge)) for edge in edges]
-    newest = np.where(counts[-1] > 0, keys[np.clip(upto - 1, 0, max(total - 1, 0))] - wanted if total else 0, 0)
-    found = (counts[-1] > 0) & known
-    since = np.where(found, stop - 1 - newest, NEVER)
-    share = np.where(found, counts[-1] / np.maximum(seen, 1), 0)
-    return [*(np.where(known, count, 0) for count in counts), _hours(rows, asked, newest, found), since, share]
+    upto = np.searchsorted(keys, run_start + stop)
+    counts = [upto - np.searchsorted(keys, run_start + stop - np.minimum(visible, edge)) for edge in edges]
+    newest = np.where(counts[-1] > 0, keys[np.clip(upto - 1, 0, max(total - 1, 0))] - run_start if total else 0, 0)
+    any_match = (counts[-1] > 0) & known
+    since = np.where(any_match, stop - 1 - newest, NEVER)
+    share = np.where(any_match, counts[-1] / np.maximum(visible, 1), 0)
+    return [
+        *(np.where(known, count, 0) for count in counts),
+        _hours(rows, request_time_ms, newest, any_match),
+        since,
+        share,
+    ]

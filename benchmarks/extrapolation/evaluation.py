@@ -100,8 +100,8 @@ def estimates(scores: TaskScores, counts: Counts) -> dict[str, tuple[float, Floa
 
 def interval(draws: NDArray[np.floating[Any]]) -> tuple[float, float]:
     """The percentile interval of replicates; those without a value are left out."""
-    seen = draws[np.isfinite(draws)]
-    if not len(seen):
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
         return float("nan"), float("nan")
-    low, high = np.quantile(seen, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
+    low, high = np.quantile(finite, [(1 - INTERVAL) / 2, (1 + INTERVAL) / 2])
     return float(low), float(high)

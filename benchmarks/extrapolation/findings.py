@@ -59,8 +59,8 @@ class Group:
     @property
     def cell(self) -> dict[str, Any]:
         """What they have in common, besides the first one's seed."""
-        found: dict[str, Any] = self.lines[0]["cell"]
-        return found
+        cell: dict[str, Any] = self.lines[0]["cell"]
+        return cell
 
     @property
     def name(self) -> str:
@@ -90,9 +90,9 @@ class Group:
 
     def values(self, metric: str, task: str, window: int, of: str = ALL_TARGETS) -> list[float]:
         """Each seed's metric at a window over a slice."""
-        wanted = (task, window, of)
+        place = (task, window, of)
         return [
-            next(row[metric][0] for row in line["rows"] if (row["task"], row["window"], row["slice"]) == wanted)
+            next(row[metric][0] for row in line["rows"] if (row["task"], row["window"], row["slice"]) == place)
             for line in self.lines
         ]
 
@@ -124,10 +124,10 @@ class Group:
 
 def gain(group: Group, base: Group, task: str, window: int, metric: str = "auc", of: str = ALL_TARGETS) -> Estimate:
     """A group's metric minus another's, over the seeds that both have been run with; over all where there are none."""
-    seeds = [{line["cell"]["seed"] for line in each.lines} for each in (group, base)]
+    seeds = [{line["cell"]["seed"] for line in side.lines} for side in (group, base)]
     common = seeds[0] & seeds[1] or seeds[0] | seeds[1]
     one, other = (
-        Group(each.out, [line for line in each.lines if line["cell"]["seed"] in common]) for each in (group, base)
+        Group(side.out, [line for line in side.lines if line["cell"]["seed"] in common]) for side in (group, base)
     )
     return one.estimate(metric, task, window, of) - other.estimate(metric, task, window, of)
 
@@ -150,8 +150,8 @@ class Findings:
 
     def of(self, name: str, reader: str | None = None, change: str = "") -> list[Group]:
         """The groups of a set, of one reader or all."""
-        wanted = [(k, g) for k, g in self.groups.items() if k[0] == name and k[1] == change]
-        return sorted((group for key, group in wanted if reader in (None, key[2])), key=_in_order)
+        groups = [(k, g) for k, g in self.groups.items() if k[0] == name and k[1] == change]
+        return sorted((group for key, group in groups if reader in (None, key[2])), key=_in_order)
 
     def method(self, name: str) -> Group | None:
         """STCA with the method's windows; where those have not been run, the base."""
@@ -204,7 +204,7 @@ def fit_curve(windows: list[int], values: list[float]) -> Curve | None:
     gain = b * (1 - 2**-c)  # of doubling L, times L ** -c
     bend = float((gain / BEND) ** (1 / c)) if gain > 0 else 0.0
     residual = a - b * x**-c - y
-    return Curve(a, b, c, *(float(np.sqrt(np.mean(np.square(each)))) for each in (residual, missed)), bend)
+    return Curve(a, b, c, *(float(np.sqrt(np.mean(np.square(errors)))) for errors in (residual, missed)), bend)
 
 
 def closed_share(findings: Findings, name: str, task: str) -> dict[str, float] | None:
@@ -253,12 +253,12 @@ def changes(findings: Findings, name: str) -> list[Group]:
 
 def best_of_capacity(findings: Findings, name: str, task: str) -> dict[str, Group]:
     """Each capacity at the learning rate that suits it: the best AUC at the longest window."""
-    found: dict[str, list[Group]] = {}
+    by_size: dict[str, list[Group]] = {}
     for group in findings.of(name, "stca"):
         if group.cell["suite"] == "scaling" and group.cell["training"] != BASE:
-            found.setdefault(group.cell["training"].split(",")[0], []).append(group)
+            by_size.setdefault(group.cell["training"].split(",")[0], []).append(group)
     base = findings.find(name, "stca", BASE)
-    if found and base:
-        found.setdefault("M", []).append(base)
-    order = [label for label in CAPACITIES if label in found]
-    return {label: max(found[label], key=lambda g: g.value("auc", task, g.windows[-1])) for label in order}
+    if by_size and base:
+        by_size.setdefault("M", []).append(base)
+    order = [label for label in CAPACITIES if label in by_size]
+    return {label: max(by_size[label], key=lambda g: g.value("auc", task, g.windows[-1])) for label in order}

@@ -45,25 +45,25 @@ class Packed:
         """The numbers of each group's requests."""
         lengths = np.diff(self.events)
         by_length = np.argsort(-lengths, kind="stable")
-        found: list[Ints] = []
+        members: list[Ints] = []
         while len(by_length):
             longest = lengths[by_length[0]]
             alike = by_length[(lengths[by_length] > longest // 2) | (longest <= SHORT)]
-            found.append(alike)
+            members.append(alike)
             by_length = by_length[len(alike) :]
-        return found
+        return members
 
     def _group(self, members: Ints) -> Group:
         targets, events, there = (
-            each.to(self.device)
-            for each in (self._padded(self.targets, members)[0], *self._padded(self.events, members))
+            tensor.to(self.device)
+            for tensor in (self._padded(self.targets, members)[0], *self._padded(self.events, members))
         )
         lengths = torch.from_numpy(np.maximum(np.diff(self.events)[members], 1)).to(self.device)
         equal = None
         if self.ids is not None:
-            wanted, found = self.ids[0][targets].movedim(-1, 0), self.ids[1][events].movedim(-1, 0)
-            known = (wanted != UNKNOWN)[..., None] & there[:, None]
-            equal = (wanted[..., None] == found[..., None, :]) & known
+            target_ids, event_ids = self.ids[0][targets].movedim(-1, 0), self.ids[1][events].movedim(-1, 0)
+            is_known = (target_ids != UNKNOWN)[..., None] & there[:, None]
+            equal = (target_ids[..., None] == event_ids[..., None, :]) & is_known
         return Group(targets, events, there, lengths, equal)
 
     @staticmethod
@@ -77,20 +77,20 @@ class Packed:
 
     def joined(self, padded: list[Tensor], of_targets: bool) -> Tensor:
         """What each group gave, [B, m or L, ...], in the order of the batch: [T or H, ...]."""
-        return torch.cat([each.flatten(0, 1) for each in padded])[self._places[0 if of_targets else 1]]
+        return torch.cat([tensor.flatten(0, 1) for tensor in padded])[self._places[0 if of_targets else 1]]
 
     @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
         """Where targets and events lie among the rows of all groups, padding included."""
-        found = []
+        places = []
         for offsets in (self.targets, self.events):
             counts, begins, begun = np.diff(offsets), np.zeros(len(offsets) - 1, np.int64), 0
             for some in self._members:
                 wide = int(counts[some].max(initial=0))
                 begins[some] = begun + wide * np.arange(len(some))
                 begun += wide * len(some)
-            found.append(torch.from_numpy(ranges(begins, counts)).to(self.device))
-        return found[0], found[1]
+            places.append(torch.from_numpy(ranges(begins, counts)).to(self.device))
+        return places[0], places[1]
 
     @property
     def longest(self) -> int:

@@ -35,10 +35,10 @@ class Queue:
     def take(self) -> Planned | None:
         """The first cell whose estimate ends before the deadline; None where there is none."""
         left = float("inf") if self._deadline is None else self._deadline - time.monotonic()
-        found = next((each for each in self.waiting if self._seconds(each) <= left), None)
-        if found is not None:
-            self.waiting.remove(found)
-        return found
+        planned = next((planned for planned in self.waiting if self._seconds(planned) <= left), None)
+        if planned is not None:
+            self.waiting.remove(planned)
+        return planned
 
 
 @contextmanager
@@ -85,14 +85,14 @@ class Worker:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def give(self, each: Planned | None) -> None:
+    def give(self, planned: Planned | None) -> None:
         """Let it run a cell, or end where there is none."""
-        self.has = each
+        self.has = planned
         assert self.process.stdin is not None
-        if each is None:
+        if planned is None:
             self.process.stdin.close()
         else:
-            self.process.stdin.write(json.dumps(asdict(each.cell)).encode() + b"\n")
+            self.process.stdin.write(json.dumps(asdict(planned.cell)).encode() + b"\n")
             self.process.stdin.flush()
 
 
@@ -113,10 +113,10 @@ def run_in_workers(
     workers: list[Worker] = []
 
     def feed(worker: Worker) -> None:
-        each = queue.take()
-        if each is not None:
-            started(each)
-        worker.give(each)
+        planned = queue.take()
+        if planned is not None:
+            started(planned)
+        worker.give(planned)
 
     with _terminable(), selectors.DefaultSelector() as ready:
         try:

@@ -27,8 +27,8 @@ def log(line: dict[str, Any], out: Path) -> None:
 
     mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{(out / 'mlflow.db').absolute()}"))
     mlflow.set_experiment(EXPERIMENT)
-    known = mlflow.search_runs(filter_string=f"tags.fingerprint = '{line['fingerprint']}'", max_results=1)
-    if len(known):
+    logged = mlflow.search_runs(filter_string=f"tags.fingerprint = '{line['fingerprint']}'", max_results=1)
+    if len(logged):
         return
     cell = line["cell"]
     with mlflow.start_run(run_name=line["key"], tags={"fingerprint": line["fingerprint"], "suite": cell["suite"]}):

@@ -36,16 +36,16 @@ def true_probabilities(rows: SampleRows, truth: pa.Table, tasks: Sequence[str]) 
     """
     request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
     names = ("user_id", "time_ms", "item_id")
-    wanted = (rows.user_id[rows.request_row[request]], rows.request_time_ms[request], rows.target["item_id"])
-    known = [truth.column(name).to_numpy() for name in names]
-    keys = np.stack([np.concatenate([have, want]) for have, want in zip(known, wanted, strict=True)])
+    keys_of_targets = (rows.user_id[rows.request_row[request]], rows.request_time_ms[request], rows.target["item_id"])
+    keys_of_truth = [truth.column(name).to_numpy() for name in names]
+    keys = np.stack([np.concatenate([have, want]) for have, want in zip(keys_of_truth, keys_of_targets, strict=True)])
     _, code = np.unique(keys, axis=1, return_inverse=True)
     place = np.full(code.max(initial=0) + 1, -1)
     place[code.reshape(-1)[: truth.num_rows]] = np.arange(truth.num_rows)
-    found = place[code.reshape(-1)[truth.num_rows :]]
-    if (found < 0).any():
-        raise LongreelError(f"{int((found < 0).sum())} targets are not in the truth; simulate and build them again")
-    columns = [truth.column(f"p_{task}").to_numpy()[found].astype(np.float64) for task in tasks]
+    row = place[code.reshape(-1)[truth.num_rows :]]
+    if (row < 0).any():
+        raise LongreelError(f"{int((row < 0).sum())} targets are not in the truth; simulate and build them again")
+    columns = [truth.column(f"p_{task}").to_numpy()[row].astype(np.float64) for task in tasks]
     return np.stack(columns, axis=1)
 
 
@@ -79,8 +79,8 @@ def ceiling(rows: SampleRows, probabilities: NDArray[np.float64], tasks: Sequenc
 
 def _metrics(probabilities: NDArray[np.float64], labels: NDArray[np.bool_], user: Ints) -> dict[str, float]:
     whole = user_sums(TaskScores.of(logits_of(probabilities), labels, user))[1].sum(axis=0)
-    found = metrics_of(whole[None], whole)
-    return {name: float(found[name][0]) for name in ("auc", "gauc", "log_loss")}
+    metrics = metrics_of(whole[None], whole)
+    return {name: float(metrics[name][0]) for name in ("auc", "gauc", "log_loss")}
 
 
 def day_rows(lake: Lake, day: date) -> SampleRows:
@@ -98,9 +98,9 @@ def main() -> None:
     rows = day_rows(home.lake, args.date)
     files = sorted((home.path / "truth").glob("date=*/truth.parquet"))
     truth = pa.concat_tables([pq.read_table(path, partitioning=None) for path in files])
-    found = ceiling(rows, true_probabilities(rows, truth, home.config.tasks), home.config.tasks)
+    best_possible = ceiling(rows, true_probabilities(rows, truth, home.config.tasks), home.config.tasks)
     print(f"| task | slice | targets | AUC | GAUC | log loss |\n{'| --- ' * 6}|")
-    for row in found:
+    for row in best_possible:
         auc, gauc, loss = (f"{row[name]:.4f}" for name in ("auc", "gauc", "log_loss"))
         print(f"| {row['task']} | {row['slice']} | {row['targets']:,} | {auc} | {gauc} | {loss} |")
 

@@ -80,12 +80,12 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     )
     drawn = reader.drawn_windows()
     visible, windows = np.minimum(reader.events, drawn), distribution(reader.windows, drawn.ravel())
-    asked = np.tile(reader.targets, config.training.epochs)
-    tokens = int(visible.sum() + asked.sum())
+    targets = np.tile(reader.targets, config.training.epochs)
+    tokens = int(visible.sum() + targets.sum())
     per_request = tokens / max(1, config.training.epochs * reader.num_requests)
     training = replace(config.training, batch_tokens=max(1, round(size.requests_per_batch * per_request)))
     config = replace(config, training=training)
-    flops = training_flops(cell.reader, config, visible.ravel(), asked)
+    flops = training_flops(cell.reader, config, visible.ravel(), targets)
     return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, flops, dict(windows))
 
 
@@ -121,8 +121,10 @@ class Clock:
             expected = expected_seconds(reader, tokens, steps, self.device, self.jobs)
             self._ratios.setdefault(reader, []).append(line["total_seconds"] / expected)
 
-    def seconds(self, each: Planned) -> float:
+    def seconds(self, planned: Planned) -> float:
         """What a cell will take, about."""
-        reader = each.cell.reader
-        known = self._ratios.get(reader) or [ratio for ratios in self._ratios.values() for ratio in ratios] or [1.0]
-        return float(np.median(known)) * expected_seconds(reader, each.tokens, each.steps, self.device, self.jobs)
+        reader = planned.cell.reader
+        ratios = self._ratios.get(reader) or [ratio for ratios in self._ratios.values() for ratio in ratios] or [1.0]
+        return float(np.median(ratios)) * expected_seconds(
+            reader, planned.tokens, planned.steps, self.device, self.jobs
+        )

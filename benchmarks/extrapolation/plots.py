@@ -77,20 +77,20 @@ def _save(figure: plt.Figure, path: Path, legend: float = 0.0) -> Path:
 
 def best_of_readers(groups: list[Group], method: Group | None, task: str) -> list[Group]:
     """STCA as the method has it, every other reader with the training windows that suit it best at the longest one."""
-    found: dict[str, Group] = {}
+    by_reader: dict[str, Group] = {}
     for group in groups:
         reader = group.cell["reader"]
         if reader == "oracle" or not group.cell["match"] or (reader == "stca" and group is not method):
             continue
-        values = [g.value("auc", task, g.windows[-1]) for g in (group, found.get(reader, group))]
+        values = [g.value("auc", task, g.windows[-1]) for g in (group, by_reader.get(reader, group))]
         if values[0] >= values[1]:
-            found[reader] = group
-    return list(found.values())
+            by_reader[reader] = group
+    return list(by_reader.values())
 
 
 def far_off(differences: list[float]) -> float:
     """The distance from the method from which on nothing is drawn: FAR times the next one, of the larger half."""
-    apart = sorted(abs(each) for each in differences)
+    apart = sorted(abs(value) for value in differences)
     steps = zip(apart[len(apart) // 2 :], apart[len(apart) // 2 + 1 :], strict=False)
     return next((further for near, further in steps if near and further > FAR * near), float("inf"))
 
@@ -124,8 +124,8 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
     if oracle and of in oracle.slices:
         title += f"; the truth reaches {oracle.value('auc', task, oracle.windows[-1], of):.3f}"
     axes.set_title(title, fontsize=10)
-    for each in panels[0]:
-        _window_axis(each, windows)
+    for value in panels[0]:
+        _window_axis(value, windows)
     axes.set_ylabel("AUC")
     columns = 4 if len(groups) <= 4 else 3
     figure.legend(loc="lower center", ncols=columns, fontsize=8, frameon=False)
@@ -134,10 +134,10 @@ def by_window(groups: list[Group], findings: Findings, name: str, task: str, of:
 
 def _differences(axes: Axes, group: Group, base: Group, task: str, of: str, colour: str, apart: float) -> None:
     windows = [w for w in group.windows if w in base.windows]
-    found = [gain(group, base, task, w, of=of) for w in windows]
-    low, high = np.array([each.bounds for each in found]).T  # of few users they may lie to one side of the value
+    gains = [gain(group, base, task, w, of=of) for w in windows]
+    low, high = np.array([value.bounds for value in gains]).T  # of few users they may lie to one side of the value
     at = np.array(windows) * apart
-    axes.plot(at, [each.value for each in found], marker="o", markersize=4, color=colour, linewidth=0.8)
+    axes.plot(at, [value.value for value in gains], marker="o", markersize=4, color=colour, linewidth=0.8)
     axes.vlines(at, low, high, color=colour, linewidth=0.8)
 
 
@@ -199,8 +199,8 @@ def scaling(capacities: dict[str, Group], task: str, path: Path) -> Path:
     for number, (label, group) in enumerate(capacities.items()):
         values, colour = [group.value("auc", task, w) for w in group.windows], f"C{number}"
         dense = (group.mean("parameters") - group.mean("table_parameters")) / 1e6
-        told = f"{label}: {dense:.2f} M parameters besides tables ({_seeds(group)})"
-        axes.plot(group.windows, values, "o", color=colour, label=told)
+        label = f"{label}: {dense:.2f} M parameters besides tables ({_seeds(group)})"
+        axes.plot(group.windows, values, "o", color=colour, label=label)
         if curve := fit_curve(group.windows, values):
             x = np.geomspace(group.windows[0], group.windows[-1], 100)
             axes.plot(x, curve.at(x), color=colour, linewidth=1)

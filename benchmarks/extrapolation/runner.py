@@ -75,9 +75,9 @@ class Runner:
     def todo(self, planned: list[Planned]) -> list[Planned]:
         """What is not finished yet."""
         finished = self.finished()
-        todo = [each for each in planned if finished.get(each.cell.key) != each.fingerprint]
+        todo = [cell_plan for cell_plan in planned if finished.get(cell_plan.cell.key) != cell_plan.fingerprint]
         for key in finished:  # whose work was not tidied up where a process was killed between the two
-            if key not in {each.cell.key for each in todo}:
+            if key not in {cell_plan.cell.key for cell_plan in todo}:
                 shutil.rmtree(self.out / "work" / key, ignore_errors=True)
         return todo
 
@@ -86,7 +86,7 @@ class Runner:
         cell, began = planned.cell, time.monotonic()
         rows = self.data.rows(cell.set, cell.change, "test")
         eval_set = EvalSet.of(rows, self.data.rows(cell.set, cell.change, "train"), planned.sets.tasks)
-        about: dict[str, Any] = {}
+        training: dict[str, Any] = {}
         if cell.reader == "oracle":
             truth = logits_of(truth_of(planned.sets, rows, planned.sets.tasks))
             evaluation = eval_set.evaluate(lambda _: truth, self.size.eval_windows)
@@ -95,11 +95,11 @@ class Runner:
             at = partial(tree_logits, trained, rows, planned.sets.tasks, cell.seed)
             evaluation = eval_set.evaluate(at, self.size.eval_windows)
         else:
-            about, evaluation = self._train_and_score(planned, rows, eval_set)
+            training, evaluation = self._train_and_score(planned, rows, eval_set)
         gc.collect()  # graphs hold one another
         torch.cuda.empty_cache()  # the next cell's process may be another one on the same card
         evaluation.save_draws(draws_path(self.out, cell.key))
-        line = {"key": cell.key, "fingerprint": planned.fingerprint, "cell": asdict(cell)} | about
+        line = {"key": cell.key, "fingerprint": planned.fingerprint, "cell": asdict(cell)} | training
         line |= {"windows": planned.windows, "training_flops": planned.flops}
         return line | {"total_seconds": time.monotonic() - began, "rows": evaluation.rows}
 
@@ -122,11 +122,12 @@ class Runner:
         queue = Queue(todo, clock.seconds, deadline)
         say(f"{len(planned) - len(todo)} of {len(planned)} cells are finished")
 
-        def started(each: Planned) -> None:
-            left = sum(map(clock.seconds, [each, *queue.waiting])) / jobs / 60
+        def started(cell_plan: Planned) -> None:
+            left = sum(map(clock.seconds, [cell_plan, *queue.waiting])) / jobs / 60
             done = 1 - (len(queue.waiting) + 1) / len(todo)
-            tokens = f"{each.tokens:,} tokens, about {clock.seconds(each):.0f} s"
-            say(f"[{'█' * round(30 * done):30}] {each.cell.key}: {tokens}; about {left:.0f} min for all that is left")
+            tokens = f"{cell_plan.tokens:,} tokens, about {clock.seconds(cell_plan):.0f} s"
+            bar = "█" * round(30 * done)
+            say(f"[{bar:30}] {cell_plan.cell.key}: {tokens}; about {left:.0f} min for all that is left")
 
         def finished(_: Planned, line: dict[str, Any]) -> None:
             line |= {"jobs": jobs, "device_type": device}
@@ -135,17 +136,17 @@ class Runner:
 
         lost: list[Planned] = []
         if jobs == 1:
-            while (each := queue.take()) is not None:
-                started(each)
-                finished(each, self.compute(each))
+            while (cell_plan := queue.take()) is not None:
+                started(cell_plan)
+                finished(cell_plan, self.compute(cell_plan))
         else:
             size = json.dumps(asdict(self.size))
             lost = run_in_workers(queue, jobs, [str(self.data.folder), str(self.out), size, device], started, finished)
         if queue.waiting:
             seconds = sum(map(clock.seconds, queue.waiting)) / jobs
             say(f"{len(queue.waiting)} cells are left, about {seconds / 60:.0f} min: run again to go on")
-        for each in lost:
-            say(f"{each.cell.key}: its process died; run again to go on, with fewer --jobs if memory ran out")
+        for cell_plan in lost:
+            say(f"{cell_plan.cell.key}: its process died; run again to go on, with fewer --jobs if memory ran out")
         return lost
 
     def _train_and_score(
@@ -153,14 +154,14 @@ class Runner:
     ) -> tuple[dict[str, Any], Evaluation]:
         cell, config = planned.cell, planned.config
         work = self.out / "work" / cell.key
-        seen: deque[StepStats] = deque(maxlen=1)
+        last_step: deque[StepStats] = deque(maxlen=1)
         result = train(
             config,
             planned.sets.lake,
             [planned.sets.train],
             work / "steps",
             work / "model",
-            on_step=seen.append,
+            on_step=last_step.append,
             make_ranker=maker(cell),
             make_windows=windows_of(**cell.windows),
         )
@@ -170,7 +171,7 @@ class Runner:
         ranker.to(device).eval()
         scorer, began = Ladder(ranker, rows, device), time.monotonic()
         evaluation = eval_set.evaluate(scorer, self.size.eval_windows)
-        return _about(result, config, ranker, device, time.monotonic() - began, seen), evaluation
+        return _about(result, config, ranker, device, time.monotonic() - began, last_step), evaluation
 
 
 class Ladder:
@@ -232,28 +233,28 @@ def append_line(path: Path, value: dict[str, Any]) -> None:
 
 def read_results(out: Path) -> Iterator[dict[str, Any]]:
     """The newest line of every cell; lines that are not whole are passed over."""
-    found: dict[str, dict[str, Any]] = {}
+    newest: dict[str, dict[str, Any]] = {}
     path = out / RESULTS
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        found[row["key"]] = row
-    return iter(found.values())
+        newest[row["key"]] = row
+    return iter(newest.values())
 
 
 def print_plan(planned: list[Planned], finished: dict[str, str], clock: Clock) -> None:
     """The cells in the order in which they run, their training tokens, and what they and all before them take."""
     total = 0.0
-    for each in planned:
-        done = finished.get(each.cell.key) == each.fingerprint
-        total += 0 if done else clock.seconds(each) / clock.jobs
-        when = "finished" if done else f"{clock.seconds(each):6,.0f} s, all {total / 60:6,.1f} min"
-        drawn = each.windows.get("drawn_mean", 0)
-        work = f"{each.tokens / 1e6:8,.1f} M tokens {each.flops / 1e15:6.2f} PFLOP"
-        print(f"{each.cell.key:60} {work}  mean window {drawn:8,.0f}  {when}")
-    tokens = sum(each.tokens for each in planned) / 1e6
+    for cell_plan in planned:
+        done = finished.get(cell_plan.cell.key) == cell_plan.fingerprint
+        total += 0 if done else clock.seconds(cell_plan) / clock.jobs
+        when = "finished" if done else f"{clock.seconds(cell_plan):6,.0f} s, all {total / 60:6,.1f} min"
+        drawn = cell_plan.windows.get("drawn_mean", 0)
+        work = f"{cell_plan.tokens / 1e6:8,.1f} M tokens {cell_plan.flops / 1e15:6.2f} PFLOP"
+        print(f"{cell_plan.cell.key:60} {work}  mean window {drawn:8,.0f}  {when}")
+    tokens = sum(cell_plan.tokens for cell_plan in planned) / 1e6
     print(
         f"{len(planned)} cells, {tokens:,.1f} M tokens, about {total / 60:,.0f} min to go with {clock.jobs} at a time"
     )

@@ -52,9 +52,9 @@ class Sets:
     @staticmethod
     def open(folder: Path) -> "Sets":
         """Sets written by this program."""
-        about = json.loads((folder / ABOUT).read_text())
-        dates = {name: parse_day(about[name]) for name in ("train", "test")}
-        return Sets(lake=Lake(folder / "lake"), folder=folder, tasks=tuple(about["tasks"]), **dates)
+        description = json.loads((folder / ABOUT).read_text())
+        dates = {name: parse_day(description[name]) for name in ("train", "test")}
+        return Sets(lake=Lake(folder / "lake"), folder=folder, tasks=tuple(description["tasks"]), **dates)
 
 
 def publish_period(
@@ -129,20 +129,20 @@ def _newest_features(lake: Lake, days: list[date]) -> UserFeatures:
     return UserFeatures(user_id=ids, features=np.concatenate(values)[first], unknown=unknown)
 
 
-def events_of(world: World, seen: Impressions, which: Ints) -> pa.Table:
+def events_of(world: World, impressions: Impressions, index: Ints) -> pa.Table:
     """Simulated impressions as ingest publishes them, without what a raw log loses on the way."""
-    actions = sum(seen.acted[name][which].astype(np.int32) * ACTIONS[name] for name in seen.acted)
-    item, numbers = seen.item[which], pa.array(seen.request[which]).cast(pa.string())
+    actions = sum(impressions.acted[name][index].astype(np.int32) * ACTIONS[name] for name in impressions.acted)
+    item, numbers = impressions.item[index], pa.array(impressions.request[index]).cast(pa.string())
     columns = {
-        "user_id": seen.user[which],
-        "time_ms": seen.time_ms[which],
-        "request_id": pa.compute.binary_join_element_wise(pa.scalar(f"{seen.day:%y%m%d}"), numbers, "-"),
+        "user_id": impressions.user[index],
+        "time_ms": impressions.time_ms[index],
+        "request_id": pa.compute.binary_join_element_wise(pa.scalar(f"{impressions.day:%y%m%d}"), numbers, "-"),
         "item_id": item,
         "author_id": world.item_author[item],
         "tag": world.item_tag[item].astype(np.int32),
-        "surface": seen.surface[which].astype(np.int32),
+        "surface": impressions.surface[index].astype(np.int32),
         "actions": actions,
-        "play_ms": seen.play_ms[which],
+        "play_ms": impressions.play_ms[index],
         "duration_ms": world.item_duration_ms[item],
     }
     return pa.table(columns, schema=EVENTS)
@@ -174,19 +174,19 @@ def from_world(
         _simulated_features(world),
         SamplesConfig(max_history=max_history),
     )
-    about = {"world": asdict(settings), "archive_days": archive_days, "request_share": request_share}
-    sets = _begin(out, first + timedelta(days=train_days - 1), days[-1], tasks, about)
+    description = {"world": asdict(settings), "archive_days": archive_days, "request_share": request_share}
+    sets = _begin(out, first + timedelta(days=train_days - 1), days[-1], tasks, description)
     events: list[pa.Table] = []
     truth: list[pa.Table] = []
     for day in track(days, description=f"simulating into {out.name}"):
-        seen = simulate_day(world, day)
+        impressions = simulate_day(world, day)
         if day < first:
-            earlier = events_of(world, seen, np.flatnonzero(seen.is_history_event))
+            earlier = events_of(world, impressions, np.flatnonzero(impressions.is_history_event))
             add_day(histories, DayEvents.of(earlier), mask)
             continue
-        events.append(events_of(world, seen, np.arange(len(seen.user))))
+        events.append(events_of(world, impressions, np.arange(len(impressions.user))))
         if day > sets.train:
-            truth.append(truth_rows(seen, np.arange(len(seen.user))))
+            truth.append(truth_rows(impressions, np.arange(len(impressions.user))))
         if day in (sets.train, sets.test):
             publish_period(sets.lake, day, pa.concat_tables(events), histories, features, config, mask)
             if request_share < 1:
@@ -247,9 +247,9 @@ def _simulated_features(world: World) -> UserFeatures:
     return UserFeatures(user_id=ids, features=np.stack(hashed, axis=1), unknown=np.full(len(hashed), -1))
 
 
-def _begin(out: Path, train: date, test: date, tasks: tuple[str, ...], about: dict[str, object]) -> Sets:
+def _begin(out: Path, train: date, test: date, tasks: tuple[str, ...], description: dict[str, object]) -> Sets:
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"train": str(train), "test": str(test), "tasks": tasks} | about, indent=1)
+    text = json.dumps({"train": str(train), "test": str(test), "tasks": tasks} | description, indent=1)
     (out / ABOUT).write_text(text + "\n")
     return Sets.open(out)
 

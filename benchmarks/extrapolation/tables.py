@@ -47,9 +47,9 @@ def metric_table(groups: list[Group], metric: str, task: str, of: str) -> Iterat
         cost = ["" if np.isnan(tokens) else f"{tokens:,.1f} M", "" if np.isnan(seconds) else f"{seconds:,.0f}"]
         rows.append([group.name, str(len(group.lines)), *cells, *cost])
     if rows:
-        about = groups[0].slices[of]
+        row = groups[0].slices[of]
         who = "all users" if of == ALL_TARGETS else of
-        yield f"{NAMES[metric]}, {task}, {who} ({about['targets']:,} targets of {about['users']:,} users):\n"
+        yield f"{NAMES[metric]}, {task}, {who} ({row['targets']:,} targets of {row['users']:,} users):\n"
     header = ["reader, training windows", "seeds", *(f"{w:,}" for w in windows), "training tokens", "seconds"]
     yield from table(header, rows)
 
@@ -196,9 +196,9 @@ def page(findings: Findings) -> Iterator[str]:
             for of in (SHORT_USERS, "new items", "new users"):
                 yield from metric_table([g for g in shown if g.cell["reader"] == "stca"], "auc", task, of)
             for title, lines in sections:
-                if found := list(lines(findings, name, task)):
+                if section := list(lines(findings, name, task)):
                     yield f"### {title}\n"
-                    yield from found
+                    yield from section
 
 
 def main() -> None:

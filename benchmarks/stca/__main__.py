@@ -81,7 +81,7 @@ def row(name: str, case: Case, run: Callable[[], Any], passes: int, profile: boo
     torch.cuda.reset_peak_memory_stats()
     run()
     work = passes * case.forward_flops()
-    made = {
+    measured = {
         "name": name,
         "ms": ms,
         "tflops": work / ms / 1e9,
@@ -93,14 +93,14 @@ def row(name: str, case: Case, run: Callable[[], Any], passes: int, profile: boo
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30,
     }
     if profile:
-        made["kernels"] = by_kernel(run, 24)
-        made["kernel_ms"] = sum(ms for _, ms, _ in by_kernel(run, 10_000))
+        measured["kernels"] = by_kernel(run, 24)
+        measured["kernel_ms"] = sum(ms for _, ms, _ in by_kernel(run, 10_000))
     print(
-        f"{name:44s} {ms:9.3f} ms {made['tflops']:7.1f} TFLOP/s {made['us_per_request']:9.1f} us a request "
-        f"(kernels {made.get('kernel_ms', math.nan):.3f} ms)",
+        f"{name:44s} {ms:9.3f} ms {measured['tflops']:7.1f} TFLOP/s {measured['us_per_request']:9.1f} us a request "
+        f"(kernels {measured.get('kernel_ms', math.nan):.3f} ms)",
         flush=True,
     )
-    return made
+    return measured
 
 
 def table(rows: list[dict[str, Any]]) -> None:
@@ -137,9 +137,9 @@ def yardstick(rows: list[dict[str, Any]]) -> None:
     for width, heads in SIZES:
         ms = median_ms(causal(width, heads), 10)
         work = 4 * transformer.flops(10_240, 128, width)
-        made = {"name": f"causal d={width}", "ms": ms, "us_per_request": 1e3 * ms / 4, "tflops": work / ms / 1e9}
-        rows.append(made)
-        print(f"{made['name']:44s} {ms:9.3f} ms {made['tflops']:7.1f} TFLOP/s", flush=True)
+        measured = {"name": f"causal d={width}", "ms": ms, "us_per_request": 1e3 * ms / 4, "tflops": work / ms / 1e9}
+        rows.append(measured)
+        print(f"{measured['name']:44s} {ms:9.3f} ms {measured['tflops']:7.1f} TFLOP/s", flush=True)
         torch.cuda.empty_cache()
 
 
@@ -167,7 +167,7 @@ def variants(rows: list[dict[str, Any]]) -> None:
 def scaling(width: int, heads: int) -> dict[str, Any]:
     """Time a request from 1K to 64K events, the batch always of 262,144 events, and the exponent that fits."""
     lengths = [1_024 * 2**i for i in range(7)]
-    found: dict[str, Any] = {"lengths": lengths}
+    scaled: dict[str, Any] = {"lengths": lengths}
     for name, m in (("score", 128), ("train", 16)):
         times = []
         for length in lengths:
@@ -176,10 +176,10 @@ def scaling(width: int, heads: int) -> dict[str, Any]:
             run = graphed(score(case)) if name == "score" else training_step(case)
             times.append(1e3 * median_ms(run, 7, 2) / requests)
             torch.cuda.empty_cache()
-        found[f"{name}_us"] = times
-        found[f"{name}_exponent"] = float(np.polyfit(np.log(lengths), np.log(times), 1)[0])
-    print(f"scaling d={width}: " + json.dumps(found), flush=True)
-    return found
+        scaled[f"{name}_us"] = times
+        scaled[f"{name}_exponent"] = float(np.polyfit(np.log(lengths), np.log(times), 1)[0])
+    print(f"scaling d={width}: " + json.dumps(scaled), flush=True)
+    return scaled
 
 
 def _rows(rows: list[dict[str, Any]]) -> list[str]:
@@ -187,11 +187,11 @@ def _rows(rows: list[dict[str, Any]]) -> list[str]:
         "| case | ms | sum of its kernels, ms | TFLOP/s | us a request | ns an event and layer | goal |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for each in rows:
-        kernels, event = (each.get(key) for key in ("kernel_ms", "ns_per_event_layer"))
+    for case in rows:
+        kernels, event = (case.get(key) for key in ("kernel_ms", "ns_per_event_layer"))
         cells = [
-            each["name"], f"{each['ms']:.3f}", f"{kernels:.3f}" if kernels else "", f"{each['tflops']:.0f}",
-            f"{each['us_per_request']:,.0f}", f"{event:.2f}" if event else "", GOALS.get(each["name"], ""),
+            case["name"], f"{case['ms']:.3f}", f"{kernels:.3f}" if kernels else "", f"{case['tflops']:.0f}",
+            f"{case['us_per_request']:,.0f}", f"{event:.2f}" if event else "", GOALS.get(case["name"], ""),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -199,7 +199,7 @@ def _rows(rows: list[dict[str, Any]]) -> list[str]:
 
 def render(results: dict[str, Any]) -> str:
     """Markdown."""
-    by_name = {each["name"]: each for each in results["rows"]}
+    by_name = {case["name"]: case for case in results["rows"]}
     lines = [
         "# STCA on a GPU: results",
         "",
@@ -221,10 +221,10 @@ def render(results: dict[str, Any]) -> str:
             "| cost from 1K to 64K events | exponent, scoring | exponent, training | goal |",
             "| --- | --- | --- | --- |",
         ]
-        for size, found in results["scaling"].items():
-            lines.append(f"| {size} | {found['score_exponent']:.3f} | {found['train_exponent']:.3f} | 1.05 |")
-    good = sum(each["ok"] for each in results["checks"])
-    worst = max((each["error"] for each in results["checks"]), default=math.nan)
+        for size, scaled in results["scaling"].items():
+            lines.append(f"| {size} | {scaled['score_exponent']:.3f} | {scaled['train_exponent']:.3f} | 1.05 |")
+    good = sum(case["ok"] for case in results["checks"])
+    worst = max((case["error"] for case in results["checks"]), default=math.nan)
     lines += ["", f"Exactness: {good} of {len(results['checks'])} cases are within tolerance of float64, in values",
         f"and all gradients, and give the same bits twice. The worst relative error is {worst:.4f}."]  # fmt: skip
     for key, title in (
@@ -233,16 +233,16 @@ def render(results: dict[str, Any]) -> str:
     ):
         if results.get(key):
             lines += ["", f"{title}:", "", *_rows(results[key])]
-    for each in results["rows"]:
-        if each.get("kernels"):
+    for case in results["rows"]:
+        if case.get("kernels"):
             lines += [
                 "",
-                f"**{each['name']}**, {each['kernel_ms']:.3f} ms of kernels",
+                f"**{case['name']}**, {case['kernel_ms']:.3f} ms of kernels",
                 "",
                 "| kernel | ms | launches |",
                 "| --- | --- | --- |",
             ]
-            lines += [f"| `{name[:60]}` | {ms:.3f} | {count} |" for name, ms, count in each["kernels"][:12]]
+            lines += [f"| `{name[:60]}` | {ms:.3f} | {count} |" for name, ms, count in case["kernels"][:12]]
     return "\n".join(lines) + "\n"
 
 
@@ -297,7 +297,7 @@ def main() -> int:
         results["variants"] = []
         variants(results["variants"])
         save()
-    return 0 if all(each["ok"] for each in results["checks"]) else 1
+    return 0 if all(case["ok"] for case in results["checks"]) else 1
 
 
 if __name__ == "__main__":

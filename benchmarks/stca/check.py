@@ -54,8 +54,8 @@ def run(case: Case, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
         z = model(**inputs, backend=backend)
     weight = torch.randn(z.shape, generator=torch.Generator().manual_seed(9)).to(z)
     (z * weight).sum().backward()
-    found = {"z": z.detach(), "dx_t": inputs["target"].grad, "dX": inputs["history"].grad}
-    return found | {name: parameter.grad for name, parameter in model.named_parameters()}
+    tensors = {"z": z.detach(), "dx_t": inputs["target"].grad, "dX": inputs["history"].grad}
+    return tensors | {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def _worst(ours: dict[str, Tensor], exact: dict[str, Tensor]) -> tuple[float, str]:

@@ -61,7 +61,7 @@ def _encoder(width: int, rows: int) -> Callable[[], Any]:
 
     def run() -> None:
         out = swiglu_layernorm.EncodeHistory.apply(x, False, *weights)[:4]
-        torch.autograd.backward(out, [each.detach() for each in out])
+        torch.autograd.backward(out, [tensor.detach() for tensor in out])
 
     return run
 

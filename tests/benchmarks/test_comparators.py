@@ -168,7 +168,7 @@ def test_hstu_is_its_formula(match: bool) -> None:
                 score = (q * k).sum(1) / 2
                 if match:
                     assert packed.ids is not None
-                    equal = (packed.ids[0][m] == packed.ids[1][h][j])[layer.which]
+                    equal = (packed.ids[0][m] == packed.ids[1][h][j])[layer.head_channel]
                     score = score + layer.scale * equal
                     told = told + F.silu(score) * equal
                 own = own + F.silu(score)[:, None] * v / n

@@ -33,18 +33,20 @@ def random_batch(seed: int) -> RequestBatch:
     requests = int(rng.integers(1, 9))
     lengths = rng.integers(0, 40, requests) * (rng.random(requests) < 0.8)
     counts = rng.integers(0 if seed % 3 else 1, 2 if seed % 3 == 0 else 7, requests)
-    asked = 1_700_000_000_000 + rng.integers(0, 1_000 * HOUR, requests)
+    request_time_ms = 1_700_000_000_000 + rng.integers(0, 1_000 * HOUR, requests)
     ages = [np.sort(rng.choice([1, HOUR, 24 * HOUR, 900 * HOUR]) * rng.integers(1, 9, n))[::-1] for n in lengths]
     ids = np.array([UNKNOWN, 0, 7, 2**31 - 1, 11, 12])
 
     def fields(names: dict[str, object], total: int) -> dict[str, Tensor]:
-        made = {name: torch.from_numpy(rng.choice(ids, total)) for name in names}
-        made["item_id"] = torch.from_numpy(rng.choice([-(2**63), 2**63 - 1, 2**63 - 2, 5, 6, 0], total))
-        return made | {"tag": made["tag"].int()}
+        values = {name: torch.from_numpy(rng.choice(ids, total)) for name in names}
+        values["item_id"] = torch.from_numpy(rng.choice([-(2**63), 2**63 - 1, 2**63 - 2, 5, 6, 0], total))
+        return values | {"tag": values["tag"].int()}
 
     history = fields(HISTORY_FIELDS, int(lengths.sum()))
-    history["time_ms"] = torch.from_numpy(np.repeat(asked, lengths) - np.concatenate([*ages, np.zeros(0, np.int64)]))
-    offsets = [torch.from_numpy(np.concatenate([[0], np.cumsum(each)])) for each in (lengths, counts)]
+    history["time_ms"] = torch.from_numpy(
+        np.repeat(request_time_ms, lengths) - np.concatenate([*ages, np.zeros(0, np.int64)])
+    )
+    offsets = [torch.from_numpy(np.concatenate([[0], np.cumsum(n)])) for n in (lengths, counts)]
     return RequestBatch(
         history=history,
         history_offsets=offsets[0],
@@ -52,7 +54,7 @@ def random_batch(seed: int) -> RequestBatch:
         target=fields(TARGET_FIELDS, int(counts.sum())),
         target_offsets=offsets[1],
         labels=torch.from_numpy(rng.integers(0, 2, (int(counts.sum()), 2)).astype(np.float32)),
-        request_time_ms=torch.from_numpy(asked),
+        request_time_ms=torch.from_numpy(request_time_ms),
         user_features=torch.zeros(requests, 2, dtype=torch.int64),
         user_id=torch.arange(requests),
         request_index=torch.arange(requests),
@@ -66,13 +68,13 @@ def counted_slowly(batch: RequestBatch) -> Tensor:
     rows = []
     for request in range(batch.num_requests):
         first, stop = batch.history_offsets[request : request + 2].tolist()
-        asked = int(batch.request_time_ms[request])
+        request_time_ms = int(batch.request_time_ms[request])
         for target in range(*batch.target_offsets[request : request + 2].tolist()):
             row: list[float] = []
             for name in ID_FIELDS:
-                wanted = int(batch.target[name][target])
-                places = [e for e in range(first, stop) if int(batch.history[name][e]) == wanted != UNKNOWN]
-                ages = [asked - int(batch.history["time_ms"][e]) for e in places]
+                target_id = int(batch.target[name][target])
+                places = [e for e in range(first, stop) if int(batch.history[name][e]) == target_id != UNKNOWN]
+                ages = [request_time_ms - int(batch.history["time_ms"][e]) for e in places]
                 counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in HORIZONS_MS)]
                 row += [math.log2(1 + n) / 4 for n in counts]
                 row += [1, math.log2(1 + ages[-1] / 1_000) / 8 - 2] if places else [0, 0]
@@ -86,7 +88,7 @@ def counting(config: Config) -> Config:
     return replace(config, model=replace(config.model, match_counts=True))
 
 
-def made(config: Config, **changes: float) -> Ranker:
+def build(config: Config, **changes: float) -> Ranker:
     """In float64, with every zero-initialised weight moved off zero."""
     torch.manual_seed(0)
     ranker = Ranker(replace(config.model, **changes), TASKS, 2).double().eval()
@@ -131,39 +133,39 @@ def test_numbers_stay_small_at_any_count_and_age() -> None:
 
 
 def test_requests_share_counts_as_one_row_per_target_has_them(counting: Config, batch: RequestBatch) -> None:
-    ranker, single = made(counting), one_row_per_target(batch)
+    ranker, single = build(counting), one_row_per_target(batch)
     assert torch.equal(found_numbers(ranker, batch), found_numbers(ranker, single))
-    found = []
-    for each in (batch, single):
+    outcomes = []
+    for variant in (batch, single):
         ranker.zero_grad()
-        logits = ranker(each)
+        logits = ranker(variant)
         (logits * torch.arange(logits.numel()).view_as(logits)).sum().backward()
         assert ranker.embeddings.match_counts is not None
-        found.append((logits.detach(), ranker.embeddings.match_counts.up.weight.grad))
-    assert found[0][1].any()
-    torch.testing.assert_close(*[each[0] for each in found], rtol=1e-9, atol=1e-11)
-    torch.testing.assert_close(*[each[1] for each in found], rtol=1e-7, atol=1e-9)
+        outcomes.append((logits.detach(), ranker.embeddings.match_counts.up.weight.grad))
+    assert outcomes[0][1].any()
+    torch.testing.assert_close(*[variant[0] for variant in outcomes], rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(*[outcome[1] for outcome in outcomes], rtol=1e-7, atol=1e-9)
 
 
 def test_only_the_window_is_counted(counting: Config, sample_rows: Callable[..., SampleRows]) -> None:
     rows = sample_rows(3)
-    asked = np.array([int(np.argmax(rows.history_lengths))])
-    ranker, seen = made(counting), rows.pack(asked, 8)
-    target = seen.target["author_id"][0].item()
-    start = int(rows.history_stop[asked[0]]) - 8
+    longest = np.array([int(np.argmax(rows.history_lengths))])
+    ranker, batch = build(counting), rows.pack(longest, 8)
+    target = batch.target["author_id"][0].item()
+    start = int(rows.history_stop[longest[0]]) - 8
 
     def with_author_at(place: int) -> Tensor:
         history = dict(rows.history) | {"author_id": rows.history["author_id"].copy()}
         history["author_id"][:] = 1
         history["author_id"][place] = target
-        return found_numbers(ranker, replace(rows, history=history).pack(asked, 8))[0]
+        return found_numbers(ranker, replace(rows, history=history).pack(longest, 8))[0]
 
     assert torch.equal(with_author_at(start - 1), with_author_at(start - 2))
     assert not torch.equal(with_author_at(start - 1), with_author_at(start))
 
 
 def test_nothing_leaks_from_other_targets_labels_or_other_requests(counting: Config, batch: RequestBatch) -> None:
-    ranker = made(counting)
+    ranker = build(counting)
     before = ranker(batch)
     target = {name: values.clone() for name, values in batch.target.items()}
     for name in ID_FIELDS:
@@ -197,7 +199,7 @@ def test_repeating_the_matching_event_changes_the_count_alone(counting: Config, 
         history_offsets=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]),
     )
     for counts in (False, True):
-        ranker = made(counting, match_counts=counts)
+        ranker = build(counting, match_counts=counts)
         with torch.no_grad():  # the events then differ in nothing
             ranker.embeddings.context[CONTEXT_STARTS["position"] :].zero_()
         assert torch.allclose(ranker(full), ranker(one), rtol=1e-9, atol=1e-11) != counts
@@ -206,7 +208,7 @@ def test_repeating_the_matching_event_changes_the_count_alone(counting: Config, 
 def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(
     counting: Config, sample_rows: Callable[..., SampleRows]
 ) -> None:
-    ranker, rows = made(counting, dropout=0.0).train(), sample_rows(3)
+    ranker, rows = build(counting, dropout=0.0).train(), sample_rows(3)
     for n, window in ((3, 48), (30, 16), (1, 64)):
         batch = RowLookup(ranker.embeddings, CPU)(rows.pack(np.arange(3, 3 + n), window, TASKS))
         batch = replace(batch, labels=batch.labels.double())
@@ -217,14 +219,14 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(
         assert filled.batch.rows is not None
         assert filled.batch.rows.match_counts is not None
         assert len(filled.batch.rows.match_counts) == filled.shape.targets
-        found, gradients = loss_and_gradients(ranker, list(ranker.dense_parameters()), filled)
-        torch.testing.assert_close(found, loss.detach(), rtol=1e-6, atol=0)
+        padded_loss, gradients = loss_and_gradients(ranker, list(ranker.dense_parameters()), filled)
+        torch.testing.assert_close(padded_loss, loss.detach(), rtol=1e-6, atol=0)
         for p, gradient in zip(ranker.dense_parameters(), gradients, strict=True):
             torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-8)
 
 
 def test_half_precision_gives_about_the_same(counting: Config, batch: RequestBatch) -> None:
-    ranker = made(counting).float()
+    ranker = build(counting).float()
     with torch.autocast("cpu", torch.bfloat16):
         half = ranker(batch)
     assert half.dtype == torch.float32
@@ -232,7 +234,7 @@ def test_half_precision_gives_about_the_same(counting: Config, batch: RequestBat
 
 
 def test_a_saved_model_counts_when_loaded(counting: Config, batch: RequestBatch, tmp_path: Path) -> None:
-    ranker = made(counting).float()
+    ranker = build(counting).float()
     save_model(tmp_path / "model", ranker, {})
     loaded, _ = load_model(tmp_path / "model")
     assert loaded.config == ranker.config

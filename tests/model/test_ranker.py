@@ -21,11 +21,11 @@ TASKS = ("click", "like")
 @pytest.fixture
 def ranker(config: Config) -> Ranker:
     """In float64 and without dropout, so that equal means equal; with every zero-initialised weight moved off zero."""
-    made = Ranker(config.model, TASKS, 2).double().eval()
+    ranker = Ranker(config.model, TASKS, 2).double().eval()
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in ranker.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return made
+    return ranker
 
 
 def logits_and_gradients(
@@ -126,11 +126,11 @@ def test_only_the_newest_events_inside_the_window_matter(
     rows = sample_rows(3)
     longest = np.array([int(np.argmax(rows.history_lengths))])
     batch = rows.pack(longest, 8)
-    oldest_seen = int(rows.history_stop[longest[0]]) - 8
+    oldest_visible = int(rows.history_stop[longest[0]]) - 8
     changed = dict(rows.history) | {"item_id": rows.history["item_id"].copy()}
-    changed["item_id"][oldest_seen - 1] += 1
+    changed["item_id"][oldest_visible - 1] += 1
     assert torch.equal(ranker(batch), ranker(replace(rows, history=changed).pack(longest, 8)))
-    changed["item_id"][oldest_seen] += 1
+    changed["item_id"][oldest_visible] += 1
     assert not torch.equal(ranker(batch), ranker(replace(rows, history=changed).pack(longest, 8)))
 
 
