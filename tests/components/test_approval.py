@@ -112,7 +112,7 @@ def test_who_approves_and_who_rejects_is_in_the_ledger(
         admin.asks("PATCH", f"/api/v2/{DAG}", {"is_paused": False})
 
         run, seen = proposed(airflow, admin, "2026-01-03")
-        assert seen["subject"] == "Promote the candidate judged on 2026-01-03?"
+        assert seen["subject"] == "Promote the candidate evaluated on 2026-01-03?"
         assert "version 1: promote. There is no champion yet" in seen["body"]
         assert str(home.reports / "2026-01-03" / "run_card.html") in seen["body"]
         assert Ledger(home).champion() is None  # nothing moves before the answer

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 
 CLI = [sys.executable, "-m", "longreel"]
 SMALL = ["--users", "150", "--items", "600"]
+LIMIT_S = 480
 
 
 @pytest.fixture(scope="module")
@@ -66,25 +67,25 @@ def mentions(home: Home) -> list[str]:
     return found
 
 
-def interrupt_at(home: Home, sign: str) -> str:
-    """Start a run, press Ctrl-C at the first line that holds `sign`; what it printed."""
-    process = start(home)
-    deadline = time.monotonic() + 240
-    seen = ""
-    assert process.stdout is not None
-    for line in process.stdout:
-        seen += line
-        if sign in line or time.monotonic() > deadline:
-            break
-    assert sign in seen
+def interrupt_when(home: Home, holds: Callable[[str], bool]) -> str:
+    """Start a run, press Ctrl-C once `holds` of its output so far; returns all of its output."""
+    log, command = home.path / "run.log", [*CLI, "run", "--home", str(home.path)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+        )
+    deadline = time.monotonic() + LIMIT_S
+    while not holds(log.read_text()):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    seen += process.stdout.read()
     assert process.wait(timeout=90) != 0
-    return seen
+    return log.read_text()
 
 
 def test_interrupted_in_the_first_day_it_stops_every_process(home: Home) -> None:
-    assert "continues from here" in interrupt_at(home, "2026-01-05 ingest")
+    assert "continues from here" in interrupt_when(home, lambda output: "2026-01-05 ingest" in output)
     assert mentions(home) == []
 
 
@@ -99,7 +100,7 @@ def test_the_next_run_completes_every_day_and_promotes_a_champion(home: Home) ->
 
 def test_another_run_adds_a_day_and_compares_with_the_champion_though_interrupted_in_training(home: Home) -> None:
     digests = {day: home.lake.require("samples", day).digest for day in home.lake.days("samples")}
-    interrupt_at(home, "2026-01-09 retrain       training")
+    interrupt_when(home, lambda _: any(home.work.glob("train/2026-01-09-*/")))
     assert mentions(home) == []
     assert not (home.reports / "2026-01-09" / "summary.json").exists()
     finish(start(home))
