@@ -1,4 +1,4 @@
-"""Which experiments are there? Suites of cells: a sample set, a reader of histories, training settings, a seed."""
+"""Suites of cells: a sample set, a reader of histories, training settings, a seed."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace

@@ -40,7 +40,6 @@ def one_request(events: int, targets: int, device: torch.device) -> RequestBatch
     return RequestBatch(
         history=history,
         history_offsets=torch.tensor([0, events]),
-        history_total=torch.tensor([events]),
         target=fields(targets),
         target_offsets=torch.tensor([0, targets]),
         labels=torch.zeros(targets, 1),

@@ -21,7 +21,6 @@ class RequestBatch:
 
     history: dict[str, Tensor]  # contracts.schemas.HISTORY_FIELDS, each [H], integer
     history_offsets: Tensor  # [B+1] int64
-    history_total: Tensor  # [B] int64, events of the whole history, of which a window may hide the oldest
     target: dict[str, Tensor]  # contracts.schemas.TARGET_FIELDS, each [T], integer
     target_offsets: Tensor  # [B+1] int64
     labels: Tensor  # [T, tasks] float32; [T, 0] for scoring
@@ -96,7 +95,6 @@ def one_row_per_target(batch: RequestBatch) -> RequestBatch:
         batch,
         history={name: values[take] for name, values in batch.history.items()},
         history_offsets=offsets,
-        history_total=batch.history_total[request],
         target_offsets=torch.arange(batch.num_targets + 1, device=row.device),
         request_time_ms=batch.request_time_ms[request],
         user_features=batch.user_features[request],

@@ -62,14 +62,13 @@ class DeviceRows:
             [
                 cut.event_starts,
                 cut.target_starts,
-                rows.history_lengths[requests],
                 rows.request_time_ms[requests],
                 rows.user_id[row],
                 requests if index is None else index,
                 *rows.user_features[row].T,
             ]
         )
-        event_starts, target_starts, total, time, user_id, request_index, *features = self._send(per_request).unbind()
+        event_starts, target_starts, time, user_id, request_index, *features = self._send(per_request).unbind()
         history_offsets, target_offsets = self._send(np.stack([offsets_of(cut.events), offsets_of(cut.targets)]))
         events = _ranges(event_starts, history_offsets, int(cut.events.sum()))
         targets = _ranges(target_starts, target_offsets, int(cut.targets.sum()))
@@ -77,7 +76,6 @@ class DeviceRows:
         return RequestBatch(
             history={name: values[events] for name, values in self.history.items()},
             history_offsets=history_offsets,
-            history_total=total,
             target={name: values[targets] for name, values in self.target.items()},
             target_offsets=target_offsets,
             labels=self._labels(tasks, targets),

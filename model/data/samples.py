@@ -214,7 +214,6 @@ class SampleRows:
         return RequestBatch(
             history={name: torch.from_numpy(values[events]) for name, values in self.history.items()},
             history_offsets=torch.from_numpy(offsets_of(cut.events)),
-            history_total=torch.from_numpy(self.history_lengths[requests]),
             target={name: torch.from_numpy(values[targets]) for name, values in self.target.items()},
             target_offsets=torch.from_numpy(offsets_of(cut.targets)),
             labels=torch.from_numpy(labels),

@@ -109,7 +109,7 @@ def tensors(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[s
     """A batch and its logits by `ranker`, as named tensors to be saved."""
     named = {f"history.{name}": values for name, values in batch.history.items()}
     named |= {f"target.{name}": values for name, values in batch.target.items()}
-    for name in ("history_offsets", "history_total", "target_offsets", "request_time_ms", "user_features"):
+    for name in ("history_offsets", "target_offsets", "request_time_ms", "user_features"):
         named[name] = getattr(batch, name)
     return named | {"logits": torch.from_numpy(float32_logits(ranker, batch, device))}
 
@@ -127,7 +127,6 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
     batch = RequestBatch(
         history=fields("history."),
         history_offsets=named["history_offsets"],
-        history_total=named["history_total"],
         target=fields("target."),
         target_offsets=named["target_offsets"],
         labels=torch.zeros(len(named["logits"]), 0),

@@ -98,7 +98,6 @@ def pad_to_bucket(
         batch,
         history={name: pad_rows(batch.history[name], shape.events) for name in sorted(kept)},
         history_offsets=_pad_offsets(batch.history_offsets, batch.num_events, shape.events, shape.requests),
-        history_total=pad_rows(batch.history_total, shape.requests),
         target={name: pad_rows(batch.target[name], shape.targets) for name in sorted(kept)},
         target_offsets=_pad_offsets(batch.target_offsets, batch.num_targets, shape.targets, shape.requests),
         labels=pad_rows(batch.labels, shape.targets),

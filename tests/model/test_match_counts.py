@@ -50,7 +50,6 @@ def random_batch(seed: int) -> RequestBatch:
     return RequestBatch(
         history=history,
         history_offsets=offsets[0],
-        history_total=torch.from_numpy(lengths),
         target=fields(TARGET_FIELDS, int(counts.sum())),
         target_offsets=offsets[1],
         labels=torch.from_numpy(rng.integers(0, 2, (int(counts.sum()), 2)).astype(np.float32)),
