@@ -146,7 +146,7 @@ class TrainJobs:
         """The candidate of an ended job, which is then deleted with its pods.
 
         Raises:
-            TransientError: the job failed, was deleted, or trained an outdated candidate.
+            TransientError: the job failed, was deleted, or trained a stale candidate.
             LongreelError: the job is complete, but its candidate is not in the home or the registry.
         """
         if job.state != COMPLETE:

@@ -61,7 +61,7 @@ class TrainOperator(RemoteOperator):
         spec, dag_run = training_spec(home, day), context["dag_run"]
         requester = dict(zip(tracking.AIRFLOW_NAMES, (dag_run.dag_id, dag_run.run_id), strict=True))
         body = train_job.manifest(Path(self.manifest), day, spec.name, self.trigger, requester)
-        self._end_outdated_job(context, train_job.run_id_of(body))
+        self._end_stale_job(context, train_job.run_id_of(body))
         self._run_id = train_job.run_id_of(body)
         result = TrainJobTrigger.server().submit(body, lambda: find_completed(home, spec))
         if isinstance(result, train_job.TrainJob):
@@ -74,14 +74,14 @@ class TrainOperator(RemoteOperator):
         :param event: see `RunCompletionTrigger.run`
 
         Raises:
-            TransientError: the job failed, was deleted, or trained an outdated candidate.
+            TransientError: the job failed, was deleted, or trained a stale candidate.
             LongreelError: the candidate is not in the home or the registry, or the cluster refuses.
         """
         return asdict(TrainJobTrigger.server().collect(*self.home_and_day(), self.finished_run(event)))
 
-    def _end_outdated_job(self, context: Any, run_id: str) -> None:
-        """Delete an earlier try's job if its candidate is outdated, say after a correction, to free its nodes."""
+    def _end_stale_job(self, context: Any, run_id: str) -> None:
+        """Delete an earlier try's job if its candidate is stale, say after a correction, to free its nodes."""
         earlier = context["task_state_store"].get(RUN_KEY)
         if earlier and earlier != run_id:
-            self.log.info("%s is outdated; deleting it", earlier)
+            self.log.info("%s is stale; deleting it", earlier)
             TrainJobTrigger.server().terminate(str(earlier))

@@ -251,7 +251,7 @@ def test_a_job_beyond_its_timeout_is_deleted_and_fails_the_task(cluster: Kuberne
     assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
 
 
-def test_a_job_with_outdated_inputs_is_replaced(
+def test_a_job_with_stale_inputs_is_replaced(
     cluster: KubernetesServer, make_home: MakeHome, publish: Callable[..., None], register: Callable[..., Any]
 ) -> None:
     """Samples were corrected between two tries, and while a job trained."""
