@@ -144,6 +144,14 @@ def test_text_of_the_code(path: Path) -> None:
     assert not problems
 
 
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_first_line_is_a_noun_phrase(path: Path) -> None:
+    """An index can print it: one line, no question."""
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert text
+    assert "?" not in text.splitlines()[0]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_pages(page: Path) -> None:
     lines = enumerate(page.read_text().split("\n"), start=1)
