@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ingest-missing",
         action="store_true",
-        help="first ingest what is not published of the log days that this needs, where their raw log has arrived: the "
-        "days themselves and those before them, back to a history snapshot or to the first published day",
+        help="first ingest the days whose events are missing, and those before them back to a history snapshot or the "
+        "first published day; a raw log day that has not arrived stops it",
     )
 
 
