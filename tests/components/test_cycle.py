@@ -1,10 +1,9 @@
-"""A candidate's whole life in one process: trained, registered, judged, decided, recorded, promoted, scoring."""
+"""Life of a candidate: trained, registered, evaluated, decided, recorded, promoted, scoring."""
 
 import fcntl
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from longreel.cli import main
 from longreel.components.evaluate import evaluate_version
@@ -34,12 +34,14 @@ from longreel.contracts.schemas import REQUEST_TABLE
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import load_model
+from tests.components.training_process import start_training
 
 DAY = date(2026, 1, 3)
+BLANK = Figure(figsize=(0.1, 0.1))
 MakeHome = Callable[..., Home]
 
 
-def judge(home: Home, version: int, day: date) -> str:
+def evaluate_and_decide(home: Home, version: int, day: date) -> str:
     """Evaluate, decide and record against the present champion; promote where the decision says so."""
     ledger = Ledger(home)
     champion = ledger.champion()
@@ -52,14 +54,25 @@ def judge(home: Home, version: int, day: date) -> str:
     return decision.outcome
 
 
+@pytest.fixture
+def _blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are written blank, which is all that tests of their names need."""
+    save = Figure.savefig
+
+    def save_blank(self: Figure, path: Any, **options: Any) -> None:
+        save(BLANK, path)
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
+
+
 def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Path) -> None:
     home = make_home(4)
     assert policy_answer(home, DAY).is_due
     made = train_candidate(home, DAY, trigger="freshness")
-    assert policy_answer(home, DAY).is_due  # trained, but not judged: an interrupted retrain is still due
+    assert policy_answer(home, DAY).is_due  # trained, but not evaluated: an interrupted retrain is still due
     (home.reports / str(DAY)).mkdir(parents=True)
     (home.reports / str(DAY) / "quality-samples.json").write_text('{"success": true}')
-    assert judge(home, made.version, DAY) == "promote"
+    assert evaluate_and_decide(home, made.version, DAY) == "promote"
     assert not policy_answer(home, DAY).is_due
 
     client = store.open_store(home)
@@ -107,8 +120,8 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert f"longreel model reproduce {made.run_id}" in card
     assert "longreel-tiny version 1" in card
     assert "<code>no champion</code>" in card
-    judged_by = json.loads(Path(client.download_artifacts(made.run_id, POLICY)).read_text())
-    assert judged_by["min_users"] == home.policy.min_users == 20
+    policy = json.loads(Path(client.download_artifacts(made.run_id, POLICY)).read_text())
+    assert policy["min_users"] == home.policy.min_users == 20
     story = tags["mlflow.note.content"]
     assert story.startswith("promote: There is no champion yet")
     assert f"/runs/{made.run_id}/artifacts/{CARD}" in story
@@ -142,6 +155,7 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert pq.read_table(tmp_path / "out" / "scores.parquet").equals(expected_scores)
 
 
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
     home = make_home(3, epochs=1)
     first = train_candidate(home, DAY)
@@ -156,16 +170,18 @@ def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
     assert len(versions.list_versions(store.open_store(home), "longreel-tiny")) == 1
 
 
-def test_a_candidate_that_is_the_champion_is_held_and_keeps_its_story(make_home: MakeHome) -> None:
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_candidate_that_is_the_champion_is_held_and_keeps_its_record(make_home: MakeHome) -> None:
     home = make_home(3)
     made = train_candidate(home, DAY)
-    assert judge(home, made.version, DAY) == "promote"
-    assert judge(home, made.version, DAY) == "hold"
+    assert evaluate_and_decide(home, made.version, DAY) == "promote"
+    assert evaluate_and_decide(home, made.version, DAY) == "hold"
     version = versions.get_version(store.open_store(home), "longreel-tiny", made.version)
     assert version.decision == "promote"
 
 
-def test_a_warm_start_trains_on_days_the_champion_has_not_seen(make_home: MakeHome) -> None:
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_warm_start_trains_on_days_after_the_champions(make_home: MakeHome) -> None:
     home = make_home(5, epochs=1, warm_start="true")
     first = train_candidate(home, DAY)
     assert (first.train_first_day, first.train_last_day) == ("2026-01-01", "2026-01-02")  # no champion: from scratch
@@ -182,7 +198,8 @@ def test_a_warm_start_trains_on_days_the_champion_has_not_seen(make_home: MakeHo
         train_candidate(home, DAY)
 
 
-def test_a_model_is_not_judged_on_a_day_it_was_trained_on(make_home: MakeHome, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_model_is_not_evaluated_on_a_training_day(make_home: MakeHome, tmp_path: Path) -> None:
     home = make_home(3, epochs=1)
     made = train_candidate(home, DAY, out=tmp_path / "copy")
     with pytest.raises(LongreelError, match="trained through 2026-01-02"):
@@ -191,7 +208,8 @@ def test_a_model_is_not_judged_on_a_day_it_was_trained_on(make_home: MakeHome, t
     assert main(["model", "evaluate", *words]) == 2
 
 
-def test_an_artefact_that_serves_something_else_than_was_judged_is_rejected(make_home: MakeHome) -> None:
+@pytest.mark.usefixtures("_blank_figures")
+def test_an_artefact_that_serves_other_logits_than_were_evaluated_is_rejected(make_home: MakeHome) -> None:
     """Its weights are whole; its scoring code reads a shorter history."""
     home = make_home(3, epochs=1)
     made = train_candidate(home, DAY)
@@ -211,16 +229,16 @@ def run_states(home: Home) -> dict[str, str]:
     return {run.info.run_id: run.info.status for run in runs}
 
 
-def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) -> None:
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_killed_training_resumes_in_its_run(make_home: MakeHome) -> None:
     home = make_home(3, epochs=6)
-    command = [sys.executable, "-m", "longreel", "model", "train", "--home", str(home.path), "--date", str(DAY)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_training(home.path, str(DAY))
     deadline = time.monotonic() + 120
     while not any(home.work.glob("train/*/checkpoints/*")) and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
     process.kill()
-    process.wait()
+    process.join()
     assert not list(home.work.glob("train/*/done.json"))
     ((begun, state),) = run_states(home).items()
     assert state == "RUNNING"
@@ -232,24 +250,7 @@ def test_a_training_that_was_killed_goes_on_in_its_own_run(make_home: MakeHome) 
     assert max(steps) == client.get_run(begun).data.metrics["train_total/steps"]
 
 
-DIES = """
-import os, signal, sys
-import mlflow
-from mlflow import MlflowClient
-from longreel.components.registry import store, tracking, versions
-from longreel.cli import main
-
-real = {name}.{method}
-
-def dies(*given, **options):
-    real(*given, **options)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-{name}.{method} = dies
-main(sys.argv[1:])
-"""
-
-
+@pytest.mark.usefixtures("_blank_figures")
 @pytest.mark.parametrize(
     ("name", "method", "states"),
     [
@@ -258,22 +259,22 @@ main(sys.argv[1:])
         ("mlflow", "end_run", ["FINISHED"]),
     ],
 )
-def test_a_training_that_was_killed_in_a_narrow_moment_ends_in_one_finished_run(
+def test_a_training_killed_between_two_calls_of_mlflow_ends_in_one_finished_run(
     make_home: MakeHome, name: str, method: str, states: list[str]
 ) -> None:
-    """Right after its run was created, its version registered, its run ended: what was done is not repeated."""
+    """After its run was created, its version registered, its run ended: nothing is repeated."""
     home = make_home(3, epochs=1)
-    code = DIES.format(name=name, method=method)
-    words = ["model", "train", "--home", str(home.path), "--date", str(DAY)]
-    killed = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
-    assert killed.returncode == -9, killed.stderr
+    process = start_training(home.path, str(DAY), dies_after=(name, method))
+    process.join(timeout=120)
+    assert process.exitcode == -signal.SIGKILL
     assert list(run_states(home).values()) == states
     made = train_candidate(home, DAY)
     assert run_states(home) == {made.run_id: "FINISHED"}
     assert [v.version for v in versions.list_versions(store.open_store(home), "longreel-tiny")] == [made.version]
 
 
-def test_of_a_run_that_was_created_twice_since_an_answer_was_lost_one_stays(
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_run_that_was_created_twice_after_a_lost_response_is_kept_once(
     make_home: MakeHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home, real = make_home(3, epochs=1), mlflow.MlflowClient.create_run
@@ -287,8 +288,9 @@ def test_of_a_run_that_was_created_twice_since_an_answer_was_lost_one_stays(
     assert run_states(home) == {made.run_id: "FINISHED"}
 
 
-def test_a_killed_training_that_nobody_goes_on_with_is_ended_and_in_time_swept_away(make_home: MakeHome) -> None:
-    """Its samples were corrected meanwhile, say; one that a process holds is left alone."""
+@pytest.mark.usefixtures("_blank_figures")
+def test_an_orphaned_training_is_ended_and_removed_later(make_home: MakeHome) -> None:
+    """For example, since its samples were corrected; one that a process has locked stays."""
     home = make_home(3, epochs=1)
     client = store.open_store(home)
     experiment, begun = store.experiment_id(home, client), {}
@@ -308,15 +310,16 @@ def test_a_killed_training_that_nobody_goes_on_with_is_ended_and_in_time_swept_a
     assert "old" not in kept
 
 
-def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_second_candidate_is_shown_beside_the_champion_on_the_same_day(
     make_home: MakeHome, publish: Callable[..., None]
 ) -> None:
     home = make_home(4)
     first = train_candidate(home, DAY)
-    assert judge(home, first.version, DAY) == "promote"
+    assert evaluate_and_decide(home, first.version, DAY) == "promote"
     later = DAY + timedelta(days=1)
     second = train_candidate(home, later)
-    judge(home, second.version, later)
+    evaluate_and_decide(home, second.version, later)
     client = store.open_store(home)
     runs = client.search_runs([store.experiment_id(home, client)], f"tags.mlflow.parentRunId = '{second.run_id}'")
     assert [run.info.run_name for run in runs] == ["2026-01-04 champion, version 1"]
@@ -330,8 +333,8 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     gain = client.get_metric_history(second.run_id, "gain_by_window/click")
     assert gain[-1].value == pytest.approx(ours["auc/click"] - theirs["auc/click"])
 
-    publish(home, later, seed=1)  # corrected, and so judged again
-    judge(home, second.version, later)
+    publish(home, later, seed=1)  # corrected, and so evaluated again
+    evaluate_and_decide(home, second.version, later)
     data = client.get_run(second.run_id).data
     where = f"tags.mlflow.parentRunId = '{second.run_id}'"
     same_data = f"{where} and tags.evaluation_data_digest = '{data.tags['evaluation_data_digest']}'"
@@ -340,7 +343,8 @@ def test_a_second_candidate_is_shown_beside_the_champion_judged_on_the_same_day(
     assert gain[-1].value == pytest.approx(data.metrics["auc/click"] - again.data.metrics["auc/click"])
 
 
-def test_a_run_is_reproduced_bit_by_bit_and_what_changed_is_said(
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_run_is_reproduced_bitwise_and_differences_are_named(
     make_home: MakeHome, publish: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(3, epochs=1)

@@ -1,4 +1,4 @@
-"""Champions come and go on a real MLflow store: promotions, rollbacks, crashes, races, damaged files."""
+"""Promotion ledger on a real MLflow store: promotions, rollbacks, crashes, races, damaged files."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def moves(ledger: Ledger) -> list[tuple[str, int | None, int, bool]]:
     return [(e.action, e.from_version, e.to_version, e.superseded) for e in ledger.entries()]
 
 
-def test_promotion_moves_the_alias_and_is_written_down(home: Home, register: Register, promotion: Promotion) -> None:
+def test_promotion_moves_the_alias_and_is_recorded(home: Home, register: Register, promotion: Promotion) -> None:
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     assert ledger.champion() is None
     ledger.promote(promotion(first, None), first)
@@ -57,10 +57,10 @@ def test_the_same_promotion_twice_is_one_entry(home: Home, register: Register, p
     assert len(ledger.entries()) == 1
 
 
-def test_a_rollback_is_not_undone_by_the_same_promotion_tried_again(
+def test_a_rollback_is_not_undone_by_a_retry_of_the_promotion(
     home: Home, register: Register, promotion: Promotion
 ) -> None:
-    """As a task does that was killed after its promotion and is tried again."""
+    """As by the retry of a task that was killed after its promotion."""
     ledger, first, second = Ledger(home), register(home, 0), register(home, 1)
     ledger.promote(promotion(first, None), first)
     ledger.promote(promotion(second, first), second)
@@ -84,17 +84,17 @@ def test_registering_the_same_model_of_a_run_twice_is_one_version(home: Home, re
     assert len(versions.list_versions(client, versions.model_name(home.config))) == 1
 
 
-class AsksTwice(mlflow.MlflowClient):
-    """What MLflow's client does over http where an answer is lost after the server has done its work."""
+class Retries(mlflow.MlflowClient):
+    """MLflow's client over http when a response is lost after the server has done its work."""
 
     def create_model_version(self, *words: Any, **more: Any) -> Any:
         super().create_model_version(*words, **more)
         return super().create_model_version(*words, **more)
 
 
-def test_a_promotion_whose_answer_was_lost_counts_once(home: Home, register: Register, promotion: Promotion) -> None:
+def test_a_promotion_whose_response_was_lost_counts_once(home: Home, register: Register, promotion: Promotion) -> None:
     first, second = register(home, 1), register(home, 2)
-    ledger = Ledger(home, AsksTwice(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri))
+    ledger = Ledger(home, Retries(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri))
     assert not ledger.promote(promotion(first, None), first).superseded
     assert not ledger.promote(promotion(second, first), second).superseded
     assert moves(ledger) == [
@@ -107,9 +107,9 @@ def test_a_promotion_whose_answer_was_lost_counts_once(home: Home, register: Reg
     assert ledger.rollback().to_version == 1
 
 
-def test_a_registration_whose_answer_was_lost_is_the_same_version_ever_after(home: Home, register: Register) -> None:
+def test_a_registration_whose_response_was_lost_keeps_one_version(home: Home, register: Register) -> None:
     first = register(home, 1)
-    client = AsksTwice(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
+    client = Retries(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
     run = client.create_run(store.experiment_id(home, client))
     made = [
         registration.register_version(
@@ -125,7 +125,9 @@ def test_a_registration_whose_answer_was_lost_is_the_same_version_ever_after(hom
     assert made == [2, 2]
 
 
-def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Register, promotion: Promotion) -> None:
+def test_a_promotion_that_the_decision_does_not_allow_is_rejected(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
     import dataclasses
 
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
@@ -143,9 +145,7 @@ def test_what_a_decision_does_not_allow_is_refused(home: Home, register: Registe
     assert moves(ledger) == [("promote", None, 1, False)]
 
 
-def test_rollback_goes_back_step_by_step_and_is_written_down(
-    home: Home, register: Register, promotion: Promotion
-) -> None:
+def test_rollback_goes_back_step_by_step_and_is_recorded(home: Home, register: Register, promotion: Promotion) -> None:
     ledger, made = Ledger(home), [register(home, seed) for seed in (1, 2, 3, 4)]
     for before, after in zip([None, *made[:2]], made[:3], strict=True):
         ledger.promote(promotion(after, before), after)
@@ -162,7 +162,9 @@ def test_rollback_goes_back_step_by_step_and_is_written_down(
     assert ledger.entries()[3].reason == "it was bad"
 
 
-def test_a_persons_no_is_written_down_and_moves_nothing(home: Home, register: Register, promotion: Promotion) -> None:
+def test_a_declined_candidate_is_recorded_and_moves_nothing(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     assert ledger.decline(promotion(first, None), first, "not yet").reason == "not yet"  # before any champion
     assert ledger.champion() is None
@@ -175,8 +177,8 @@ def test_a_persons_no_is_written_down_and_moves_nothing(home: Home, register: Re
     assert declined == f"by {said.who}: a launch is tomorrow"
     with pytest.raises(LongreelError, match="name the version that was evaluated"):
         ledger.decline(promotion(second, first), first)
-    ledger.promote(promotion(second, first), second)  # they have thought better of it
-    assert ledger.rollback().to_version == 1  # a no is no change to be rolled back
+    ledger.promote(promotion(second, first), second)  # approved later
+    assert ledger.rollback().to_version == 1  # a declined candidate is not rolled back to
     assert [m[:3] for m in moves(ledger)[3:]] == [("promote", 1, 2), ("rollback", 2, 1)]
 
 
@@ -185,7 +187,7 @@ def test_rollback_without_a_champion_says_so(home: Home) -> None:
         Ledger(home).rollback()
 
 
-def test_a_crash_between_entry_and_alias_is_mended_by_the_next_call(
+def test_a_crash_between_entry_and_alias_is_repaired_by_the_next_call(
     home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
@@ -239,7 +241,7 @@ def test_of_two_promotions_from_the_same_champion_one_counts(
     assert alias_of(fast) == 2
 
 
-def test_of_two_that_make_the_same_promotion_at_once_both_have_done_it(
+def test_two_processes_that_make_the_same_promotion_both_succeed(
     home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, fast, first = Ledger(home), Ledger(home), register(home, 1)
@@ -254,7 +256,7 @@ def test_of_two_that_make_the_same_promotion_at_once_both_have_done_it(
     assert moves(fast) == [("promote", None, 1, False), ("promote", None, 1, True)]
 
 
-def test_a_rollback_that_was_overtaken_is_not_taken_for_an_older_one_of_the_same_steps(
+def test_a_superseded_rollback_is_not_confused_with_an_older_equal_one(
     home: Home, register: Register, promotion: Promotion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger, fast = Ledger(home), Ledger(home)
@@ -408,7 +410,7 @@ def test_a_store_named_by_the_environment_stays_named(home: Home, monkeypatch: p
     assert os.environ["MLFLOW_TRACKING_URI"] == home.tracking_uri
 
 
-def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
+def test_an_evaluated_candidate_is_promoted_by_its_day(
     home: Home, register: Register, promotion: Promotion, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import dataclasses
@@ -428,7 +430,7 @@ def test_a_judged_candidate_is_promoted_by_its_day_once_somebody_says_so(
     assert alias_of(ledger) == 1
 
 
-def test_a_proposal_says_why_and_where_to_read_more(
+def test_a_proposal_has_reasons_and_links(
     home: Home, promotion: Promotion, register: Register, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     first = register(home, 1)
