@@ -28,7 +28,7 @@ MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed":
 POLL_S = 2.0
 PAGE = 100  # the most runs that Airflow returns at a time ([api] maximum_page_limit)
 # Parts of log lines of Spark, Airflow and libraries that do not report the step's own progress.
-NOISE: tuple[str, ...] = (
+NOISE = (
     "WARN",
     "::",
     "Spark",
@@ -40,8 +40,6 @@ NOISE: tuple[str, ...] = (
     "Tmp dir",
     "Temporary script",
     "Return code matches",
-)
-NOISE += (
     "KFP Executor",
     "{",
     "}",
