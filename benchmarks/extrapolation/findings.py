@@ -20,7 +20,7 @@ BEND = 0.001  # AUC that doubling the window must bring to be worth it
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, a mean over seeds, with its bootstrap replicates: users are drawn anew in each, and so are seeds."""
+    """A number, a mean over seeds, with its bootstrap replicates: users are drawn in each, and so are seeds."""
 
     value: float
     draws: Floats

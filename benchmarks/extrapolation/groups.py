@@ -24,7 +24,7 @@ class Group:
     events: Tensor  # [B, L]
     there: Tensor  # [B, L] bool: no padding
     lengths: Tensor  # [B]: events, at least 1
-    equal: Tensor | None  # [fields, B, m, L] bool: which ids are; None where they are not to be told
+    equal: Tensor | None  # [fields, B, m, L] bool: which ids are; None where ids are not compared
 
 
 class Packed:

@@ -56,7 +56,7 @@ def _terminable() -> Iterator[None]:
 
 
 def on_card(card: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """What a process is told so that it finds one card of several.
+    """The environment in which a process finds one card of several.
 
     NVIDIA's multi-process service hangs where one daemon has several cards; with one daemon a card, each under a folder
     with its number in the place of `{card}`, that card is the only one, and so the first, that a process sees there.

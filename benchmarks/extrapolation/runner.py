@@ -274,7 +274,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--batch-requests", type=int, help="requests of a batch, where histories are short")
     parser.add_argument("--only", action="append", help="run cells whose key holds this text; may be given again")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, each in a process of its own")
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, one process each")
     parser.add_argument("--minutes", type=float, help="begin no cell that would not end in this time")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--plan", action="store_true", help="list the cells with their estimates and stop")

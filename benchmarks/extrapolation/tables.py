@@ -76,9 +76,11 @@ def gains(findings: Findings, name: str, task: str) -> Iterator[str]:
         yield f"{what} minus full at {longest:,}: AUC {difference}, for {share:.0%} of its training tokens.\n"
         if SHORT_USERS in ours.slices:
             others = [g for g in findings.of(name, "stca") if is_sampling(g) and g is not ours]
-            told = (f"{g.cell['training']} {gain(ours, g, task, longest, of=SHORT_USERS).text(True)}" for g in others)
+            differences = (
+                f"{g.cell['training']} {gain(ours, g, task, longest, of=SHORT_USERS).text(True)}" for g in others
+            )
             few = f"Of users with {SHORT_USERS.removeprefix('history')} events, AUC"
-            yield f"{few} of {what.lower()} minus: {'; '.join(told)}.\n"
+            yield f"{few} of {what.lower()} minus: {'; '.join(differences)}.\n"
     fixed = findings.find(name, "stca", f"fixed {SHORT}")
     if ours and fixed and len(ours.lines) == len(fixed.lines) and SHORT in fixed.windows:
         longest = ours.windows[-1]
@@ -136,14 +138,14 @@ def scaling_table(findings: Findings, name: str, task: str) -> Iterator[str]:
         values = [group.estimate("auc", task, w) for w in windows]
         curve = fit_curve(windows, [v.value for v in values])
         fitted = "" if curve is None else f"{curve.a:.4f} − {curve.b:.3f} L^−{curve.c:.2f}"
-        told = ["", ""]
+        fit = ["", ""]
         if curve is not None:
             bend = f"{curve.bend:,.0f}" if curve.bend < 2 * windows[-1] else "beyond the data"
-            told = [f"{curve.residual:.4f} / {curve.error:.4f}", bend]
+            fit = [f"{curve.residual:.4f} / {curve.error:.4f}", bend]
         size = (
             f"{group.mean('parameters') / 1e6:.2f} M, of which {group.mean('table_parameters') / 1e6:.2f} M in tables"
         )
-        rows.append([f"{label} ({group.cell['training']})", size, *(v.text() for v in values), fitted, *told])
+        rows.append([f"{label} ({group.cell['training']})", size, *(v.text() for v in values), fitted, *fit])
     header = [
         "capacity",
         "parameters",

@@ -51,15 +51,16 @@ class STCA(nn.Module):
         -> z [T, D]. `backend`: one of model.nn.attention.BACKENDS.
         """
         plan = self.plan(target, history, requests, ids, backend)
-        layers, outputs = self.all_layers(), list[Tensor]()
+        layers, outputs = self.all_layers(), list[Tensor]()  # o(1) .. o(i)
         with plan.side_stream.work():
-            q = layers[0].queries(self.first_norm(self.first_query(target)), plan.folded[0])
-        for i, (kv, rstd) in enumerate(self.encode(history, plan)):
+            query = self.first_norm(self.first_query(target))  # q(1)
+            q = layers[0].queries(query, plan.folded[0])
+        for i, (kv, rstd) in enumerate(self.encode(history, plan)):  # X(i) W_K and X(i) W_V
             values, match_weight = plan.attend(i, q, kv, rstd)
             with plan.side_stream.work():
                 outputs.append(layers[i].gather(values, match_weight, plan.has_history, plan.folded[i]))
                 if i < len(self.fusions):
-                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1))
+                    query = self.fusions[i](torch.cat([*outputs, target], dim=-1))  # q(i+1)
                     q = layers[i + 1].queries(query, plan.folded[i + 1])
         with plan.side_stream.work():
             z: Tensor = self.collect_glu(self.collect(torch.cat([*outputs, target], dim=-1)))

@@ -132,15 +132,17 @@ def test_din_is_an_mlp_on_each_pair() -> None:
     got = read(din, target, history, packed)
     for t, h in requests(packed):
         for m in range(t.start, t.stop):
-            pooled, hits = torch.zeros(16), torch.zeros(2)
+            pooled, match_weights = torch.zeros(16), torch.zeros(2)
             for e in range(h.start, h.stop):
                 x, y = target[m], history[e]
                 equal = (packed.ids[0][m] == packed.ids[1][e]).float()  # type: ignore[index]
                 inside = weight @ torch.cat([x, x, y, -y, x * y, equal]) + din.target_part.bias
                 a = din.score(F.silu(inside))[0]
-                pooled, hits = pooled + a * y / (h.stop - h.start), hits + a * equal
-            told = torch.sign(hits) * torch.log(1 + hits.abs())
-            torch.testing.assert_close(din.mlp(torch.cat([pooled, told, target[m]])), got[m], atol=1e-5, rtol=1e-5)
+                pooled, match_weights = pooled + a * y / (h.stop - h.start), match_weights + a * equal
+            match_weight = torch.sign(match_weights) * torch.log(1 + match_weights.abs())
+            torch.testing.assert_close(
+                din.mlp(torch.cat([pooled, match_weight, target[m]])), got[m], atol=1e-5, rtol=1e-5
+            )
 
 
 @pytest.mark.parametrize("match", [False, True])
@@ -150,7 +152,7 @@ def test_hstu_is_its_formula(match: bool) -> None:
     layer = HSTULayer(CONFIG, match).double()
     target, history, packed = inputs(match)
     target, history = target.double(), history.double()
-    read_t, read_h, hits = layer(target, history, packed)
+    read_t, read_h, match_weights = layer(target, history, packed)
 
     def projected(x: Tensor) -> list[Tensor]:
         return list(F.silu(layer.uqkv(layer.norm(x))).view(4, 4, 4))  # u, q, k, v of every head
@@ -163,18 +165,20 @@ def test_hstu_is_its_formula(match: bool) -> None:
             torch.testing.assert_close(read_h[h][i], history[h][i] + out)
         for m in range(t.start, t.stop):
             u, q, _, _ = projected(target[m])
-            own, told = torch.zeros(4, 4).double(), torch.zeros(4).double()
+            own, match_weight = torch.zeros(4, 4).double(), torch.zeros(4).double()
             for j, (_, _, k, v) in enumerate(events):
                 score = (q * k).sum(1) / 2
                 if match:
                     assert packed.ids is not None
                     equal = (packed.ids[0][m] == packed.ids[1][h][j])[layer.head_channel]
                     score = score + layer.scale * equal
-                    told = told + F.silu(score) * equal
+                    match_weight = match_weight + F.silu(score) * equal
                 own = own + F.silu(score)[:, None] * v / n
             out = layer.out(layer.read_norm(own.flatten()) * u.flatten())
             torch.testing.assert_close(read_t[m], target[m] + out, atol=1e-6, rtol=1e-6)
-            torch.testing.assert_close(hits[m], told.sign() * told.abs().log1p(), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(
+                match_weights[m], match_weight.sign() * match_weight.abs().log1p(), atol=1e-6, rtol=1e-6
+            )
 
 
 def test_equal_ids_raise_a_targets_score_and_unknown_ones_do_not() -> None:

@@ -55,10 +55,10 @@ def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: 
         add_day(histories, DayEvents.of(archived), sum(ACTIONS.values()))
         days = days[1:]
     daily: dict[tuple[int, int], tuple[object, ...]] = {}
-    nobody = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0)), unknown=np.zeros(0, np.int64))
+    no_users = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0)), unknown=np.zeros(0, np.int64))
     for day in days:
         publish(home, day, tables[day])
-        made = sample_tables(DayEvents.of(tables[day]), histories, nobody, home.config.samples, mask)
+        made = sample_tables(DayEvents.of(tables[day]), histories, no_users, home.config.samples, mask)
         daily |= described(SampleRows.from_arrow(pa.concat_tables(made)), newest)
     sets = from_home(home, tmp_path / "set", split=days[-2])
     assert (sets.train, sets.test) == (days[-3], days[-1])
