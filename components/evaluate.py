@@ -5,13 +5,16 @@ import sys
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport
 from longreel.lake.home import Home
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 NO_REPORT = "null"  # content of the champion's report file where there is no champion
 ARTEFACT_ROWS = 16  # user-days scored with the registered artefact too
@@ -41,8 +44,11 @@ def run(args: argparse.Namespace, home: Home) -> int:
     if args.model is not None:
         report, name = evaluate_model(home, day, args.model), args.model.name
     else:
-        version = champion_version(home) if args.champion else args.version
-        report, name = evaluate_version(home, day, version), "champion" if args.champion else f"v{version}"
+        from longreel.components.registry.store import open_store
+
+        client = open_store(home)
+        version = champion_version(home, client) if args.champion else args.version
+        report, name = evaluate_version(home, day, version, client), "champion" if args.champion else f"v{version}"
     out = args.out or home.reports / str(day) / f"report-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report.to_json())
@@ -51,7 +57,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def champion_version(home: Home) -> int:
+def champion_version(home: Home, client: "MlflowClient") -> int:
     """The champion's version.
 
     Raises:
@@ -59,13 +65,13 @@ def champion_version(home: Home) -> int:
     """
     from longreel.components.registry.ledger import Ledger
 
-    champion = Ledger(home).champion()
+    champion = Ledger(home, client).champion()
     if champion is None:
         raise LongreelError("there is no champion yet; promote a version first, or name one with --version")
     return champion.version
 
 
-def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
+def evaluate_version(home: Home, day: date, version: int, client: "MlflowClient | None" = None) -> EvaluationReport:
     """Evaluate a registered version, after verifying its files.
 
     Raises:
@@ -73,7 +79,7 @@ def evaluate_version(home: Home, day: date, version: int) -> EvaluationReport:
     """
     from longreel.components.registry import store, versions
 
-    client, name = store.open_store(home), versions.model_name(home.config)
+    client, name = client or store.open_store(home), versions.model_name(home.config)
     registered = versions.get_version(client, name, version)
     require_unseen(registered.data_watermark, day, f"version {version}")
     folder = versions.download(client, name, registered)

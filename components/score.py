@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from longreel.model.evaluation.serving import Scorer
 
     client, name = store.open_store(home), versions.model_name(home.config)
-    version = versions.get_version(client, name, args.version or champion_version(home))
+    version = versions.get_version(client, name, args.version or champion_version(home, client))
     scores = Scorer.load(versions.download(client, name, version)).score(requests, args.window)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, args.output)
