@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "# Every package of the one-machine environment, resolved by `make lock`. Do not edit.\n"
+MARKERS = {"triton": "; sys_platform == 'linux'"}  # no wheels for other systems
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
     # A local build tag (torch's "+cpu") is this machine's: the same pin is the CUDA build on a GPU machine.
     pins = {one["name"].lower().replace("_", "-"): one["version"].split("+")[0] for one in metadata}
     pins.pop("longreel")
-    (ROOT / "requirements.lock").write_text(HEADER + "".join(f"{name}=={pins[name]}\n" for name in sorted(pins)))
+    lines = (f"{name}=={pins[name]}{MARKERS.get(name, '')}\n" for name in sorted(pins))
+    (ROOT / "requirements.lock").write_text(HEADER + "".join(lines))
 
 
 if __name__ == "__main__":
