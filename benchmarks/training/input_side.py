@@ -157,9 +157,7 @@ def main() -> int:
         moved, took = measure(step, args.events, half=False)
         narrow, _ = measure(step, args.events, half=True)
         print(f"| {name} | {moved:,.0f} | {took:,.0f} | {narrow:,.0f} |")
-    print(
-        f"finding rows, ahead of the step and beside the one before: {counter.bytes / args.events:,.0f} bytes a token"
-    )
+    print(f"looking up rows, during the step before: {counter.bytes / args.events:,.0f} bytes a token")
     sent = sum(t.element_size() for t in batch.history.values())
     print(f"sent to the device: {sent} bytes a token")
     return 0

@@ -63,8 +63,8 @@ def _nonzero(values: Floats) -> Floats:
 
 
 class WindowDistribution:
-    """How likely each window is: `events` [n] are the windows, `cdf` [n - 1] the shares of all windows up to each but
-    the last.
+    """The windows of one phase: `events` [n] are the windows, increasing, `cdf` [n - 1] the probability of at most each
+    of them but the last.
     """
 
     def __init__(self, events: Ints, cdf: Floats) -> None:
@@ -127,7 +127,7 @@ MakeWindows = Callable[[TrainingConfig], WindowSampler]
 
 
 class Distribution(TypedDict):
-    """The configured windows beside those drawn: their means, and the share in each tenth of 0 .. L_max."""
+    """The configured windows and those drawn: their means, and the share in each tenth of 0 .. L_max."""
 
     configured_mean: float  # events
     drawn_mean: float

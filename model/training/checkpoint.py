@@ -38,7 +38,7 @@ def file_sha256(path: Path) -> str:
 def new_folder(final: Path) -> Iterator[Path]:
     """A folder to write into, which becomes `final` when the block ends without an error, replacing what was there.
 
-    A process killed inside leaves `final` as it was, and a `.new-*` folder beside it that may be deleted.
+    A process killed inside leaves `final` as it was, and next to it a `.new-*` folder that may be deleted.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".new-{final.name}-", dir=final.parent))

@@ -1,7 +1,7 @@
 """Device loader: batches packed on their device with their embedding rows, in the thread that reads ahead.
 
 On CUDA that thread has its own stream: the gathering, the hashing and the one wait for the number of distinct rows run
-beside the step before, and the step's stream only waits for their end.
+during the step before, and the step's stream only waits for their end.
 """
 
 from collections.abc import Iterator

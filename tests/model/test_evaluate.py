@@ -13,8 +13,10 @@ from longreel.contracts.config import Config
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.report import DataQuality, EvaluationReport
 from longreel.lake.table import Lake
+from longreel.model.data.row_groups import read_rows
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, score_day, score_rows, token_batches
+from longreel.model.evaluation.eval_set import load_eval_set
 from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
 from longreel.model.training.checkpoint import load_model, model_digest
@@ -69,6 +71,13 @@ def test_metrics_are_those_of_the_days_logits(
 def test_evaluation_windows_end_with_the_first_window_that_holds_every_history(report: EvaluationReport) -> None:
     assert 32 < report.longest_history <= 64
     assert report.windows == (8, 32, 64)
+
+
+def test_the_eval_set_locates_the_longest_history(lake: Lake, days: list[date], config: Config) -> None:
+    groups = day_groups(lake, days[3])
+    eval_set = load_eval_set(lake, groups, config.tasks, lambda rows: rows)
+    lengths = read_rows(lake, [groups[eval_set.longest_group]]).history_lengths
+    assert lengths[eval_set.longest_request] == eval_set.longest_history == eval_set.history.max() > 32
 
 
 def test_every_slice_has_a_line_and_those_that_gates_compare_keep_replicates(

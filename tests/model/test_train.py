@@ -28,7 +28,7 @@ from tests.model.processes import start
 
 
 class StoppedError(Exception):
-    """Stands for whatever ends a process between two steps."""
+    """Ends a training between two steps, as a crash would."""
 
 
 def stop_at(step: int) -> Callable[[StepStats], None]:
