@@ -88,9 +88,7 @@ class _GatherRows(torch.autograd.Function):
         return weight.index_select(0, unique)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor
-    ) -> tuple[Tensor, None]:
+    def backward(ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor) -> tuple[Tensor, None]:
         (unique,) = ctx.saved_tensors  # type: ignore[attr-defined]
         shape = ctx.table_shape  # type: ignore[attr-defined]
         return row_gradient(unique, gradient, shape), None
