@@ -103,7 +103,7 @@ def download(client: MlflowClient, name: str, version: Version) -> Path:
     try:
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri))
         flavour: dict[str, Any] = Model.load(str(root)).flavors["python_function"]
-        folder = root / flavour["artifacts"]["model"]["path"]
+        folder = root / str(flavour["artifacts"]["model"]["path"])
         digest = model_digest(folder)
     except (OSError, MlflowException, KeyError) as error:
         raise TransientError(f"the files of {name} version {version.version} cannot be read: {error}") from error

@@ -1,6 +1,8 @@
 """Summary of a retrain on one screen: windows, the decision with its reasons, the version and its files."""
 
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -116,6 +118,11 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     champion = EvaluationReport.read(baseline) if baseline.is_file() else None
     console.print(window_table(report, champion))
     console.print(decision_table(Decision.read(folder / "decision.json")))
+    console.print(_facts(home, folder, summary, report), soft_wrap=True)
+
+
+def _facts(home: Home, folder: Path, summary: dict[str, Any], report: EvaluationReport) -> Table:
+    """Model, champion, training days and places of a retrain."""
     before, after = (f"version {v}" if v else "none" for v in (summary["champion_before"], summary["champion_after"]))
     facts = Table.grid(padding=(0, 2))
     facts.add_row("model", f"{summary['model']} version {summary['version']}")
@@ -130,4 +137,4 @@ def print_summary(home: Home, day: date | None = None, console: Console | None =
     if (cost := report.scoring) is not None:
         memory = f"{cost.peak_memory_mib:,.0f} MiB"
         facts.add_row("scoring", f"{cost.latency_ms:,.1f} ms and {memory} for {cost.shape} on {cost.device}")
-    console.print(facts, soft_wrap=True)
+    return facts
