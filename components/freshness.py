@@ -47,7 +47,7 @@ def should_retrain(day: date, state: FreshnessState, policy: RetrainPolicy) -> R
             is_due=True, reason=f"No candidate was ever evaluated, and {earlier} days lie before {day}."
         )
     new = sum(1 for other in state.published if state.last_evaluated < other <= day)
-    count = f"{new} new published day{'s' * (new != 1)} since {state.last_evaluated}; the policy wants"
+    count = f"{new} new published day{'s' * (new != 1)} since {state.last_evaluated}; the policy requires"
     if new >= policy.every_new_days:
         return RetrainAnswer(is_due=True, reason=f"{count} {policy.every_new_days}.")
     for early_reason in (_old_champion, _warned_day):
@@ -70,7 +70,7 @@ def _objections(day: date, state: FreshnessState, policy: RetrainPolicy) -> Iter
     if day not in state.published:
         yield f"The samples of {day} are not published."
     if (earlier := state.days_before(day)) < policy.min_train_days:
-        yield f"{earlier} published days lie before {day}; the policy wants {policy.min_train_days} to train on."
+        yield f"{earlier} published days lie before {day}; the policy requires {policy.min_train_days} to train on."
     if state.last_evaluated is not None and day <= state.last_evaluated:
         yield f"{day} is no newer than {state.last_evaluated}, the last evaluated day (a rebuild or a backfill)."
     if objection := _too_old(day, state.today, policy):

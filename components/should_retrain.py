@@ -43,7 +43,7 @@ def answer_for(trigger: str, home: Home, day: date) -> RetrainAnswer:
     """The policy's answer; always no for a backfill or a correction."""
     if trigger in NON_TRAINING_TRIGGERS:
         published = f"{day} was published {NON_TRAINING_TRIGGERS[trigger]}"
-        reason = f"{published}, which starts no training; the policy is asked about the next new day."
+        reason = f"{published}, which starts no training; the policy is evaluated for the next new day."
         return RetrainAnswer(is_due=False, reason=reason)
     return policy_answer(home, day)
 

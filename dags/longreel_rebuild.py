@@ -20,9 +20,9 @@ Trigger it with the first day to check and, if needed, the last.
    job. Unchanged days stay as they are.
 3. `announce` emits an asset event for each day whose samples changed.
 
-**A correction starts no training.** The freshness policy is asked once, about the newest day that was not published
-before. If all days were published before, the policy is asked about the next new day as usual. A rebuild that
-`longreel_daily` starts asks about no day.
+**A correction starts no training.** The freshness policy is evaluated once, for the newest day that was not published
+before. If all days were published before, it is evaluated for the next new day as usual. A rebuild that
+`longreel_daily` starts does not evaluate it.
 
 Without a first day it checks the newest seven days, and skips if nothing is stale. `LONGREEL_REBUILD_CRON` runs it on a
 schedule.
@@ -39,11 +39,11 @@ INGEST = "As in longreel_daily, for the range. Exit 4: fix the raw day, or trigg
 BUILD_SAMPLES = (
     "As in longreel_daily, for the range: one Spark job for up to 64 days. Days built before a failure stay."
 )
-CHANGED_DAYS = "Lists the days whose samples have a new digest, and the day the freshness policy is asked about."
+CHANGED_DAYS = "Lists the days whose samples have a new digest, and the day for which the policy is evaluated."
 ANNOUNCE = """
-One task and one asset event for each changed day. `rebuild`: the newest day that was not published before; the policy
-is asked about it unless `longreel_daily` started this run. `backfill`: other new days. `correction`: days that were
-published before. The latter two start no training.
+One task and one asset event for each changed day. Kinds of event: `rebuild` is the newest day that was not published
+before, for which the policy is evaluated unless `longreel_daily` started this run. `backfill` is another new day.
+`correction` is a day that was published before. The latter two start no training.
 """
 
 RANGE = "{{ ti.xcom_pull(task_ids='stale')['%s'] }}"
@@ -119,7 +119,7 @@ def longreel_rebuild() -> None:
         plan = ti.xcom_pull(task_ids="stale")
         lake, start, end = Home.locate(HOME).lake, date.fromisoformat(plan["start"]), date.fromisoformat(plan["end"])
         digests = {str(day): lake.require("samples", day).digest for day in lake.days("samples") if start <= day <= end}
-        # A run that longreel_daily started asks about no day: each new day has its own daily run, which does.
+        # A run that longreel_daily started never evaluates the policy: each new day has its own daily run, which does.
         return event_kinds(plan["digests"], digests, ask_policy=dag_run.run_type.value != "operator_triggered")
 
     @task(outlets=[SAMPLES], execution_timeout=timedelta(minutes=5), doc_md=ANNOUNCE)

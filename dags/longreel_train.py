@@ -14,10 +14,10 @@ from longreel.operators.retrain import RetrainOperator
 from longreel.operators.train import TrainOperator
 
 DOC = """
-### longreel_train: a new candidate, if one is due
+### longreel_train: a new candidate, if the freshness policy asks for one
 
-1. `should_retrain` asks the freshness policy (`[retrain]` in `longreel.toml`) about the day whose samples were just
-   published. "No" skips the run. Events of a backfill or a correction always skip it.
+1. `should_retrain` evaluates the freshness policy (`[retrain]` in `longreel.toml`) for the day whose samples were just
+   published. If the policy says no, the run is skipped. Events of a backfill or a correction always skip it.
 2. `retrain` runs the KFP pipeline train, evaluate, decide, promote for that day and logs it to MLflow.
 
 With `LONGREEL_KFP_HOST` the pipeline runs on that server and the task is deferred. A retry continues with the run that
@@ -38,7 +38,7 @@ With `LONGREEL_NOTIFY_CONN` a webhook receives every decision and failure.
 **A bad model went live:** `longreel model rollback`.
 """
 SHOULD_RETRAIN = """
-Its log gives the reason. Exit 99 (skipped): not due. By hand: `longreel ops should-retrain --date DAY`.
+Its log gives the reason. Exit 99 (skipped): the policy says no. By hand: `longreel ops should-retrain --date DAY`.
 """
 TRAIN = """
 Trains the candidate with a TrainJob, which the log names. Failed: the message says how to read the pods' logs; the job
@@ -153,7 +153,7 @@ def _approval() -> BashOperator:
         body="{{ ti.xcom_pull(task_ids='proposal') }}",
         options=["Approve", "Reject"],
         defaults="Reject",
-        params={"reason": Param(None, type=["null", "string"], description="why; the ledger keeps it")},
+        params={"reason": Param(None, type=["null", "string"], description="recorded in the promotion ledger")},
         response_timeout=timedelta(days=3),
         execution_timeout=timedelta(days=4),
         notifiers=notifiers(f"longreel_train {DAY}: a candidate waits for approval"),

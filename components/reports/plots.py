@@ -45,14 +45,13 @@ def draw_windows(axis: Axes, windows: Distribution) -> None:
 
 
 def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
-    """Training windows: those drawn beside those configured; `means` of each half
-    of the training where they grow."""
+    """Training windows, drawn and configured. `means`: the mean window of each phase of the curriculum."""
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axis = figure.subplots()
     draw_windows(axis, windows)
-    grown = "" if len(means) == 1 else f" ({' then '.join(f'{mean:,.0f}' for mean in means)})"
+    phases = "" if len(means) == 1 else f" ({' then '.join(f'{mean:,.0f}' for mean in means)})"
     axis.set_title(
-        f"mean drawn {windows['drawn_mean']:,.0f}, configured {windows['configured_mean']:,.0f}{grown}", fontsize=10
+        f"mean drawn {windows['drawn_mean']:,.0f}, configured {windows['configured_mean']:,.0f}{phases}", fontsize=10
     )
     axis.set_xlabel("training window, events")
     axis.set_ylabel("share of requests")
@@ -97,7 +96,7 @@ def _window_axis(axis: Axes, report: EvaluationReport) -> None:
     axis.set_xscale("log", base=2)
     axis.set_xticks(report.windows, [f"{w:,}" for w in report.windows], fontsize=8)
     axis.minorticks_off()
-    axis.set_xlabel("history events read")
+    axis.set_xlabel("evaluation window, history events")
 
 
 def _compare(
@@ -116,7 +115,7 @@ def _compare(
 def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None) -> Figure:
     """AUC of candidate and champion by window."""
     percent = f"{candidate.interval:.0%} user-bootstrap interval"
-    figure, axes = _compare(candidate, champion, "auc", f"AUC on {candidate.date} by history window ({percent})")
+    figure, axes = _compare(candidate, champion, "auc", f"AUC on {candidate.date} by evaluation window ({percent})")
     for axis in axes:
         axis.axvline(candidate.training_mean_window, color=GREY, lw=1, ls=":")
     axes[0].set_ylabel("AUC  (dotted: mean training window)")
@@ -179,7 +178,7 @@ def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Fi
 def gain_by_history(report: EvaluationReport) -> Figure:
     """AUC at the longest window minus the reference window's, by history length."""
     longest, reference = report.windows[-1], report.reference_window
-    title = f"AUC on {report.date}: reading {longest:,} instead of {reference:,} events, by history length"
+    title = f"AUC on {report.date}: window {longest:,} minus window {reference:,}, by history length"
     figure, axes = _panels(report, title)
     for axis, task in zip(axes, report.tasks, strict=True):
         names = [name for name in report.slices if name == ALL_TARGETS or name.startswith("history")]

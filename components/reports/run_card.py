@@ -25,8 +25,8 @@ TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "calibration": "
 MOST_REASONS = 6  # of a candidate that was stopped, at the top of the page
 PLOTS = {
     "gate_waterfall.png": "",
-    "auc_by_window.png": "AUC by history window: candidate and champion",
-    "gain_over_champion.png": "AUC gained over the champion, by history window",
+    "auc_by_window.png": "AUC by evaluation window: candidate and champion",
+    "gain_over_champion.png": "AUC gained over the champion, by evaluation window",
     "gain_by_slice.png": "AUC gained over the champion, by slice",
     "gain_by_history.png": "AUC gained by the longest window, by history length",
     "reliability.png": "Reliability: observed against predicted rates",
@@ -140,8 +140,9 @@ def _windows(report: EvaluationReport, champion: EvaluationReport | None) -> str
                 cells.append(_gain(report.auc_gain(champion, task, window)))
             rows.append([escape(task), f"{window:,}", *cells])
     note = (
-        f"<p class=dim>Window: most history events read. ± half of the {report.interval:.0%} interval over "
-        f"{report.bootstrap_draws} resamples of the users; against the champion the interval of the paired difference. "
+        "<p class=dim>Window: the number of newest history events that a request sees. "
+        f"±: half of the {report.interval:.0%} interval over {report.bootstrap_draws} resamples of the users. "
+        "AUC - champion's: the paired difference with its interval. "
         "Pred. / obs.: predicted over observed rate, ideally 1.</p>"
     )
     return _table(head, rows, 1) + note
