@@ -1,25 +1,43 @@
 """`build-samples --ingest-missing`: days may be built in any order, and a day that cannot be ingested is reported."""
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from spark_helpers import DAY, longreel, published, row, step, write_raw
+from spark_helpers import DAY, longreel, new_home, published, row, step, write_raw
 
+from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
 
 DAYS = [DAY + timedelta(days=number) for number in range(5)]
 DAY_MS = 86_400_000
 
 
-def with_log(make_home: Any, name: str = "home", without: int | None = None) -> Any:
-    """A home whose raw log has the days but one; users come and go."""
+def with_log(make_home: Any, name: str = "home") -> Any:
+    """A home whose raw log has all days; users come and go."""
     home = make_home(name, compact_every_days=2, share=0.1)
     for number, day in enumerate(DAYS):
-        if number != without:
-            rows = [row(user, 10 * number + user, number * DAY_MS + user) for user in (1, 2, 3) if user != number % 4]
-            write_raw(home, day, rows)
+        rows = [row(user, 10 * number + user, number * DAY_MS + user) for user in (1, 2, 3) if user != number % 4]
+        write_raw(home, day, rows)
     return home
+
+
+@pytest.fixture(scope="module")
+def day_0_built(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home whose raw log has all days, of which the first is built."""
+    folder = tmp_path_factory.mktemp("day-0-built")
+    home = with_log(lambda name, **values: new_home(folder / name, **values))
+    assert build(home, 0) == 0
+    return home
+
+
+@pytest.fixture
+def home(day_0_built: Home, tmp_path: Path) -> Home:
+    """A copy of `day_0_built`."""
+    shutil.copytree(day_0_built.path, tmp_path / "home")
+    return Home(tmp_path / "home")
 
 
 def build(home: Any, number: int, *more: str) -> int:
@@ -78,10 +96,8 @@ def test_newest_first_with_nothing_before_leaves_stale_samples_that_a_rebuild_co
 
 
 def test_a_range_is_ingested_too_and_what_is_published_is_left_as_it_is(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = with_log(make_home)
-    assert build(home, 0) == 0
     write_raw(home, DAYS[0], [row(9, 9, 9)])  # a corrected raw day is not this step's business
     capsys.readouterr()
     words = ("--start", str(DAYS[2]), "--end", str(DAYS[3]), "--ingest-missing")
@@ -96,10 +112,9 @@ def test_a_range_is_ingested_too_and_what_is_published_is_left_as_it_is(
 
 
 def test_a_raw_day_that_has_not_arrived_is_reported_and_nothing_after_it_is_ingested(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
+    home: Home, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = with_log(make_home, without=2)
-    assert build(home, 0) == 0
+    shutil.rmtree(home.path / "raw" / f"date={DAYS[2]}")
     assert build(home, 4, "--ingest-missing") == 3
     said = capsys.readouterr()
     assert f"events {DAYS[2]}: not published, and its raw log has not arrived" in said.out
@@ -110,11 +125,7 @@ def test_a_raw_day_that_has_not_arrived_is_reported_and_nothing_after_it_is_inge
     assert list(home.lake.days("samples")) == DAYS[:2]
 
 
-def test_a_day_that_its_checkpoint_stops_stops_the_build(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home = with_log(make_home)
-    assert build(home, 0) == 0
+def test_a_day_that_its_checkpoint_stops_stops_the_build(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     write_raw(home, DAYS[1], [row(None), row(2, at=DAY_MS)])
     assert build(home, 3, "--ingest-missing") == 4
     assert f"events of {DAYS[1]} failed 1 of" in capsys.readouterr().err

@@ -21,6 +21,7 @@ from spark_helpers import (
 )
 
 from longreel.lake.lease import LEASE_FILE
+from longreel.spark_jobs.session import QUICK_JAVA
 
 
 def test_a_killed_build_leaves_nothing_visible_and_the_next_completes(spark: Any, make_home: Any) -> None:
@@ -48,6 +49,7 @@ def test_spark_submit_runs_a_step_and_passes_its_exit_code_on(make_home: Any, tm
     submit = Path(sys.executable).with_name("spark-submit")
     command = [str(submit), "--master", "local[2]", str(REPOSITORY / "longreel" / "__main__.py"), "data", "ingest"]
     command += ["--home", str(home.path), "--date"]
+    command[1:1] = ["--driver-java-options", QUICK_JAVA]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
     done = subprocess.run([*command, str(DAY)], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2_000:]

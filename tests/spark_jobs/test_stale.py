@@ -1,11 +1,16 @@
 """When a raw day counts as arrived, and what a rebuild would do after a raw day was corrected, added or lost."""
 
 import json
+import shutil
+from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from spark_helpers import DAY, longreel, row, write_raw
+from spark_helpers import DAY, longreel, new_home, row, write_raw
+
+from longreel.lake.home import Home
 
 DAYS = [DAY + timedelta(days=i) for i in range(3)]
 DAY_MS = 86_400_000
@@ -15,12 +20,30 @@ def write(home: Any, number: int, users: int = 3) -> None:
     write_raw(home, DAYS[number], [row(user=user, item=number, at=number * DAY_MS + user) for user in range(users)])
 
 
-def built(home: Any, numbers: range) -> Any:
-    for number in numbers:
+@pytest.fixture(scope="module")
+def three_days(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home with all of DAYS built."""
+    home = new_home(tmp_path_factory.mktemp("three-days") / "home")
+    for number in range(len(DAYS)):
         write(home, number)
-        for step in ("data ingest", "data build-samples"):
-            assert longreel(home, step, "--date", str(DAYS[number])) == 0
+    for step in ("data ingest", "data build-samples"):
+        assert longreel(home, step, "--start", str(DAYS[0]), "--end", str(DAYS[-1])) == 0
     return home
+
+
+@pytest.fixture
+def built(three_days: Home, tmp_path: Path) -> Callable[[int], Home]:
+    """Copies `three_days` as if only its first days had come."""
+
+    def copy(days: int) -> Home:
+        home = Home(tmp_path / "home")
+        shutil.copytree(three_days.path, home.path)
+        for day in DAYS[days:]:
+            for folder in list(home.path.rglob(f"date={day}")):
+                shutil.rmtree(folder)
+        return home
+
+    return copy
 
 
 def asked(home: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any] | None:
@@ -52,9 +75,9 @@ def test_a_day_has_arrived_with_its_folder_or_with_the_file_that_says_so(
 
 
 def test_naming_a_ready_file_makes_no_published_day_stale(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
+    built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = built(make_home(), range(1))
+    home = built(1)
     config = home.path / "longreel.toml"
     config.write_text(config.read_text().replace("[source]", '[source]\nready_file = "_SUCCESS"'))
     (home.path / "raw" / f"date={DAYS[0]}" / "_SUCCESS").touch()
@@ -62,9 +85,9 @@ def test_naming_a_ready_file_makes_no_published_day_stale(
 
 
 def test_a_corrected_raw_day_is_found_and_the_range_brings_it_and_what_is_made_from_it_up_to_date(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
+    built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = built(make_home(), range(3))
+    home = built(3)
     assert asked(home, capsys) is None
     write(home, 1, users=2)
     found = asked(home, capsys)
@@ -85,9 +108,9 @@ def test_a_corrected_raw_day_is_found_and_the_range_brings_it_and_what_is_made_f
 
 
 def test_events_that_were_ingested_again_by_hand_leave_stale_samples_to_find(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
+    built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home = built(make_home(), range(2))
+    home = built(2)
     write(home, 0, users=2)
     assert longreel(home, "data ingest", "--date", str(DAYS[0])) == 0
     found = asked(home, capsys)
@@ -96,10 +119,10 @@ def test_events_that_were_ingested_again_by_hand_leave_stale_samples_to_find(
 
 
 def test_days_that_were_never_published_are_asked_for_by_name(
-    spark: Any, make_home: Any, capsys: pytest.CaptureFixture[str]
+    built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The days after a missing one may be published: then they are to be built again, since they lack it."""
-    home = built(make_home(), range(1))
+    home = built(1)
     write(home, 1)
     assert asked(home, capsys) is None  # a new day is the daily run's
     found = asked(home, capsys, "--start", str(DAYS[0]), "--end", str(DAYS[1]))
