@@ -82,8 +82,8 @@ def events_in(folder: Path) -> tuple[int, int]:
     files = str(folder / "**" / "*.parquet")
     import duckdb  # the README says how to get it; --help and the other contenders do without
 
-    found = duckdb.sql(f"SELECT sum(len(history_item_id)), count(*) FROM read_parquet('{files}')").fetchall()[0]
-    return int(found[0] or 0), int(found[1])
+    totals = duckdb.sql(f"SELECT sum(len(history_item_id)), count(*) FROM read_parquet('{files}')").fetchall()[0]
+    return int(totals[0] or 0), int(totals[1])
 
 
 def described(cost: Cost, folder: Path) -> Results:
@@ -110,12 +110,12 @@ def other(module: str, home: Home, out: Path, start: date, end: date) -> Results
 def compare(bench: Bench, home: Home, name: str, max_history: int, start: date, end: date, *, exploded: bool) -> None:
     """All contenders over one range of days of a log, at one `max_history`."""
     label = f"{name}, {max_history:,}"
-    made = bench.copy(home, f"{name}-{max_history}", max_history, f"{label}: longreel")
-    bench.once(f"{label}: longreel", lambda: longreel(made, start, end))
+    built = bench.copy(home, f"{name}-{max_history}", max_history, f"{label}: longreel")
+    bench.once(f"{label}: longreel", lambda: longreel(built, start, end))
     out = bench.work / "other"
-    bench.once(f"{label}: duckdb", lambda: other("duckdb_samples", made, out, start, end))
+    bench.once(f"{label}: duckdb", lambda: other("duckdb_samples", built, out, start, end))
     if exploded:
-        bench.once(f"{label}: exploded", lambda: other("exploded_samples", made, out, start, end))
+        bench.once(f"{label}: exploded", lambda: other("exploded_samples", built, out, start, end))
     shutil.rmtree(out, ignore_errors=True)
 
 
@@ -153,15 +153,15 @@ def duckdb_in_ranges(bench: Bench, name: str, home: Home, start: date, end: date
 def whole_log(bench: Bench, home: Home) -> None:
     """Every day of the real log."""
     name = "filetouch, whole log"
-    made = bench.copy(home, "filetouch-whole", WINDOWS[-1], f"{name}: longreel")
-    events = (made.lake.require("events", day).rows for day in day_range(REAL_START, REAL_END))
+    built = bench.copy(home, "filetouch-whole", WINDOWS[-1], f"{name}: longreel")
+    events = (built.lake.require("events", day).rows for day in day_range(REAL_START, REAL_END))
     bench.once(f"{name}: targets", lambda: float(sum(events)))
-    bench.once(f"{name}: longreel", lambda: longreel(made, REAL_START, REAL_END))
-    bench.once("stored once", lambda: history_counts(made.lake, day_range(REAL_START, REAL_END), WINDOWS))
-    bench.once("days that drift stops", lambda: stopped_days(made))
-    duckdb_in_ranges(bench, name, made, REAL_START, REAL_END, REAL_DAYS)
+    bench.once(f"{name}: longreel", lambda: longreel(built, REAL_START, REAL_END))
+    bench.once("stored once", lambda: history_counts(built.lake, day_range(REAL_START, REAL_END), WINDOWS))
+    bench.once("days that drift stops", lambda: stopped_days(built))
+    duckdb_in_ranges(bench, name, built, REAL_START, REAL_END, REAL_DAYS)
     out = bench.work / "other"
-    bench.once(f"{name}: duckdb", lambda: other("duckdb_samples", made, out, REAL_START, REAL_END))
+    bench.once(f"{name}: duckdb", lambda: other("duckdb_samples", built, out, REAL_START, REAL_END))
     shutil.rmtree(out, ignore_errors=True)
 
 

@@ -34,7 +34,7 @@ def main() -> None:
     if not args.home.exists():
         simulated(args.home, users=10_000, events=120_000 * (old + args.repeat), days=old + args.repeat, max_history=64)
     session = LazySession("age of the log")
-    found: dict[str, object] = {}
+    results: dict[str, object] = {}
     for name, age in (("young", args.young), ("old", old)):
         start = first + timedelta(days=age)
         build_days(home, [start - timedelta(days=1)], session, force=True, accept_drift=True)  # compacts when due
@@ -44,14 +44,14 @@ def main() -> None:
             build_days(home, [start + timedelta(days=number)], session, force=True, accept_drift=True)
             seconds.append(round(time.monotonic() - began, 3))
         counts = home.lake.require("samples", start).counts
-        found[name] = {
+        results[name] = {
             "age_days": age,
             "seconds": seconds,
             "median_s": statistics.median(seconds),
             "users": counts["users"],
             "history_events": counts["history_events"],
         }
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -26,15 +26,15 @@ class Stopped:
 
 def stopped_days(home: Home) -> dict[str, int]:
     """Counts of a home's published days of samples."""
-    found, policy = Stopped(), home.config.drift
+    counts_of_days, policy = Stopped(), home.config.drift
     for day in home.lake.days("samples"):
         counts = home.lake.require("samples", day).counts
         past = trailing_days(home.lake, "samples", day, policy)
         measures = [m for m in sample_measures(counts, past, policy) if m.is_checked(policy.min_days)]
-        found.days += 1
-        found.stopped += any(map(_stops, measures))
-        found.by_ratio_and_chance_alone += any(_stops(ByChanceAlone(**vars(m))) for m in measures)
-    return vars(found)
+        counts_of_days.days += 1
+        counts_of_days.stopped += any(map(_stops, measures))
+        counts_of_days.by_ratio_and_chance_alone += any(_stops(ByChanceAlone(**vars(m))) for m in measures)
+    return vars(counts_of_days)
 
 
 def _stops(measure: Measure) -> bool:

@@ -8,6 +8,7 @@ No digests, no checks, no manifests. It relies on the benchmark's logs having no
 import argparse
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from longreel.contracts.dates import day_range
 from longreel.contracts.schemas import HISTORY_FIELDS
@@ -22,15 +23,21 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
     """Write samples of the days to `out`/day=..., zstd."""
     import duckdb  # not in the lock; README.md says how to get it
 
-    lake, most = home.lake, home.config.samples.max_history
-    source, by_id = find_history(lake, home.config, start), home.config.samples.request_rule == "request_id"
-    days = [lake.require("events", day) for day in day_range(start, end)]
-    base = lake.paths(source.snapshot) if source.snapshot else []
-    request = "request_id" if by_id else "concat(user_id, '@', time_ms)"
     out.mkdir(parents=True)
     sql = duckdb.connect()
     sql.execute(f"SET memory_limit = '{memory}'; SET threads = 2; SET preserve_insertion_order = false")
     sql.execute(f"SET temp_directory = '{out}.tmp'; SET partitioned_write_max_open_files = 64")
+    _load_tables(sql, home, start, end)
+    _write_samples(sql, out, home.config.samples.max_history)
+
+
+def _load_tables(sql: Any, home: Home, start: date, end: date) -> None:
+    """Tables `histories`, a row a user, and `requests`."""
+    lake, source = home.lake, find_history(home.lake, home.config, start)
+    days = [lake.require("events", day) for day in day_range(start, end)]
+    snapshot = lake.paths(source.snapshot) if source.snapshot else []
+    by_id = home.config.samples.request_rule == "request_id"
+    request = "request_id" if by_id else "concat(user_id, '@', time_ms)"
 
     def events(manifests: list) -> str:
         paths = [path for manifest in manifests for path in lake.paths(manifest)]
@@ -41,15 +48,15 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
     parts = [f"SELECT user_id, day, {ORDER} FROM events WHERE actions & 1 = 1"]
     if source.increments:
         parts.append(f"SELECT user_id, day, {ORDER} FROM {events(list(source.increments))} WHERE actions & 1 = 1")
-    if base:
+    if snapshot:
         lists = ", ".join(f"unnest(history_{name}) AS {name}" for name in FIELDS)
-        parts.append(f"SELECT user_id, DATE '1970-01-01' AS day, {lists} FROM read_parquet({base})")
+        parts.append(f"SELECT user_id, DATE '1970-01-01' AS day, {lists} FROM read_parquet({snapshot})")
     sql.execute(
-        "CREATE TABLE history events AS SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY day, "
+        "CREATE TABLE history_events AS SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY day, "
         f"{ORDER}) AS place FROM ({' UNION ALL '.join(parts)}) WHERE user_id IN (SELECT user_id FROM events)"
     )
     lists = ", ".join(f"list({name} ORDER BY place) AS history_{name}" for name in FIELDS)
-    sql.execute(f"CREATE TABLE histories AS SELECT user_id, {lists} FROM history events GROUP BY user_id")
+    sql.execute(f"CREATE TABLE histories AS SELECT user_id, {lists} FROM history_events GROUP BY user_id")
     sql.execute(
         f"""
         CREATE TABLE requests AS
@@ -61,6 +68,10 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
         GROUP BY user_id, day, {request}
         """
     )
+
+
+def _write_samples(sql: Any, out: Path, limit: int) -> None:
+    """Each user-day with its slice of the user's history, of the newest `limit` events before the day."""
     ordered = "ORDER BY time_ms, request_id"
     targets = ("item_id", "author_id", "tag", "surface", "duration_ms", "actions", "play_ms")
     slices = ", ".join(f"history_{name}[first:last] AS history_{name}" for name in FIELDS)
@@ -72,13 +83,13 @@ def build(home: Home, out: Path, start: date, end: date, memory: str) -> None:
                    list(before {ordered}) AS before, list(targets {ordered}) AS request_targets,
                    {", ".join(f"flatten(list({name} {ordered})) AS target_{name}" for name in targets)}
             FROM requests GROUP BY user_id, day),
-          own AS (SELECT user_id, day, count(*) AS n FROM history events GROUP BY user_id, day),
+          own AS (SELECT user_id, day, count(*) AS n FROM history_events GROUP BY user_id, day),
           counts AS (
             SELECT d.user_id, d.day, coalesce(sum(n) FILTER (o.day < d.day), 0)::INT AS past,
                    coalesce(sum(n), 0)::INT AS last
             FROM (SELECT user_id, day FROM days) d LEFT JOIN own o ON o.user_id = d.user_id AND o.day <= d.day
             GROUP BY d.user_id, d.day),
-          spans AS (SELECT *, greatest(past - {most}, 0) + 1 AS first FROM counts)
+          spans AS (SELECT *, greatest(past - {limit}, 0) + 1 AS first FROM counts)
           SELECT days.user_id, days.day, {slices}, request_id, request_time_ms,
                  list_transform(before, lambda b: b + past - first + 1) AS request_history_end,
                  request_targets, {", ".join(f"target_{name}" for name in targets)}

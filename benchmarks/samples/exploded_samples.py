@@ -45,9 +45,9 @@ def build(home: Home, out: Path, start: date, end: date) -> None:
     older = Window.partitionBy("user_id").orderBy("time_ms").rangeBetween(Window.unboundedPreceding, -1)
     rows = rows.withColumn("end", F.count_if(clicked).over(older))
     histories = rows.where(clicked).groupBy("user_id").agg(F.array_sort(F.collect_list(F.struct(*FIELDS))).alias("h"))
-    seen = F.slice("h", F.greatest(F.col("end") - most, F.lit(0)) + 1, F.least(F.col("end"), F.lit(most)))
+    history = F.slice("h", F.greatest(F.col("end") - most, F.lit(0)) + 1, F.least(F.col("end"), F.lit(most)))
     targets = rows.where("shown").join(histories, "user_id", "left")
-    _lists(targets.withColumn("h", seen)).write.option("compression", "zstd").parquet(str(out))
+    _lists(targets.withColumn("h", history)).write.option("compression", "zstd").parquet(str(out))
 
 
 def _lists(rows: DataFrame) -> DataFrame:

@@ -44,11 +44,11 @@ def history_counts(lake: Lake, days: Sequence[date], windows: Sequence[int]) -> 
         table = lake.read(lake.require("samples", day), columns)
         if not table.num_rows:
             continue
-        asked, length = RequestLists.of(table), np.diff(list_values(table, "history_time_ms")[1])
-        past = asked.history_end[asked.first]
+        requests, length = RequestLists.of(table), np.diff(list_values(table, "history_time_ms")[1])
+        past = requests.history_end[requests.first]
         for window in windows:
-            seen, found = np.minimum(asked.history_end, window), total[str(window)]
-            found["target"] += int(seen @ asked.targets)
-            found["request"] += int(seen.sum())
-            found["user_day"] += int((length - past + np.minimum(past, window)).sum())
+            visible, events = np.minimum(requests.history_end, window), total[str(window)]
+            events["target"] += int(visible @ requests.targets)
+            events["request"] += int(visible.sum())
+            events["user_day"] += int((length - past + np.minimum(past, window)).sum())
     return total

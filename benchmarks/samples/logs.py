@@ -98,10 +98,10 @@ def publish_bootstrap(home: Home, through: date, events: pa.Table) -> None:
         add_day(histories, DayEvents.of(mine), sum(ACTIONS.values()))
         path = write_bucket(writer, bucket, snapshot_tables(histories, through))
         parts.append(history_stats(home.lake, path, bucket, buckets))
-    found = combine(parts)
-    counts = {"history_events": found["history_events"], "max_history": config.samples.max_history}
-    about = {"inputs": {"raw": "benchmark"}, "details": {"settings": history_settings(config)}}
-    writer.commit(digest=digest_from_sums(found), buckets=buckets, counts=counts, **about)
+    stats = combine(parts)
+    counts = {"history_events": stats["history_events"], "max_history": config.samples.max_history}
+    common = {"inputs": {"raw": "benchmark"}, "details": {"settings": history_settings(config)}}
+    writer.commit(digest=digest_from_sums(stats), buckets=buckets, counts=counts, **common)
 
 
 def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2023, 9, 1)) -> Home:

@@ -55,15 +55,15 @@ def _exploded(
     table = pa.concat_tables([t for t in tables if t.num_rows]).combine_chunks()
     flat = {name: list_values(table, name) for name in columns}
     starts = flat[columns[0]][1]
-    asked = RequestLists.of(table)
-    stop = np.repeat(starts[asked.row] + asked.history_end, asked.targets)
-    length = np.repeat(np.minimum(asked.history_end, window), asked.targets)
-    times = np.repeat(np.asarray(list_values(table, "request_time_ms")[0], np.int64), asked.targets)
+    requests = RequestLists.of(table)
+    stop = np.repeat(starts[requests.row] + requests.history_end, requests.targets)
+    length = np.repeat(np.minimum(requests.history_end, window), requests.targets)
+    times = np.repeat(np.asarray(list_values(table, "request_time_ms")[0], np.int64), requests.targets)
     chosen = np.argsort(times, kind="stable") if sample is None else rng.permutation(len(stop))[:sample]
     for rows in _groups(chosen, length):
-        which = pa.array(ranges(stop[rows] - length[rows], length[rows]))
+        indices = pa.array(ranges(stop[rows] - length[rows], length[rows]))
         offsets = pa.array(offsets_of(length[rows]).astype(np.int32))
-        yield pa.table({name: pa.ListArray.from_arrays(offsets, flat[name][0].take(which)) for name in columns})
+        yield pa.table({name: pa.ListArray.from_arrays(offsets, flat[name][0].take(indices)) for name in columns})
 
 
 def _groups(chosen: Ints, length: Ints) -> Iterator[Ints]:

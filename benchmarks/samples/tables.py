@@ -32,16 +32,16 @@ def _costs(results: Results) -> Iterator[str]:
         keys = [key.removeprefix(f"{case}: ") for key in results if key.startswith(f"{case}: ")]
         names = [name for name in keys if name.startswith(BUILDERS)]
         for name in sorted(names, key=lambda name: BUILDERS.index(name.split(",")[0])):
-            found = results[f"{case}: {name}"]
-            if found["failed"]:
-                failed = f"out of memory after {found['seconds']:.0f}" if "Memory" in found["failed"] else "failed"
-                yield f"| {case} | {name} | {failed} | | {found['peak_mib']:,.0f} | | |"
+            result = results[f"{case}: {name}"]
+            if result["failed"]:
+                failed = f"out of memory after {result['seconds']:.0f}" if "Memory" in result["failed"] else "failed"
+                yield f"| {case} | {name} | {failed} | | {result['peak_mib']:,.0f} | | |"
                 continue
-            ratio = f"{found['seconds'] / against['seconds']:.1f}x" if against else ""
-            each = f"{found['history_events'] / targets:,.1f}" if targets else ""
-            size = f"{found['bytes'] / 1e6:,.1f}"
-            seconds = f"{found['seconds']:.1f}"
-            yield f"| {case} | {name} | {seconds} | {ratio} | {found['peak_mib']:,.0f} | {size} | {each} |"
+            ratio = f"{result['seconds'] / against['seconds']:.1f}x" if against else ""
+            events_a_target = f"{result['history_events'] / targets:,.1f}" if targets else ""
+            size = f"{result['bytes'] / 1e6:,.1f}"
+            seconds = f"{result['seconds']:.1f}"
+            yield f"| {case} | {name} | {seconds} | {ratio} | {result['peak_mib']:,.0f} | {size} | {events_a_target} |"
 
 
 def _one(results: Results, case: str, name: str) -> Results | None:
@@ -82,8 +82,7 @@ def _age(results: Results) -> Iterator[str]:
     young, old = (results["age"][name] for name in ("young", "old"))
     yield "| age of the log | median seconds of a day's build | users | history events |"
     yield "| --- | --- | --- | --- |"
-    for found in (young, old):
-        yield (
-            f"| {found['age_days']} days | {found['median_s']:.2f} | {found['users']:,} | {found['history_events']:,} |"
-        )
+    for result in (young, old):
+        age = f"{result['age_days']} days | {result['median_s']:.2f}"
+        yield f"| {age} | {result['users']:,} | {result['history_events']:,} |"
     yield f"\nRatio {old['median_s'] / young['median_s']:.2f}."

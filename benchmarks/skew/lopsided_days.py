@@ -55,17 +55,17 @@ def write_day(home: Path, users: int, events: int, seed: int = 0) -> None:
 def resident(process: psutil.Process) -> dict[str, int]:
     """Bytes resident now: of the JVM, the step itself, and the workers that the JVM started. Forked workers share
     pages; those count once (proportional set size)."""
-    found = {"jvm": 0, "step": 0, "workers": 0}
-    for each in [process, *process.children(recursive=True)]:
+    sizes = {"jvm": 0, "step": 0, "workers": 0}
+    for member in [process, *process.children(recursive=True)]:
         try:
-            if each.name() == "java":
-                found["jvm"] += each.memory_info().rss
+            if member.name() == "java":
+                sizes["jvm"] += member.memory_info().rss
             else:
-                kind = "step" if each == process else "workers"
-                found[kind] += each.memory_full_info().pss
+                kind = "step" if member == process else "workers"
+                sizes[kind] += member.memory_full_info().pss
         except psutil.Error:
             continue
-    return found
+    return sizes
 
 
 def measure(home: Path, words: str) -> None:
@@ -85,9 +85,9 @@ def measure(home: Path, words: str) -> None:
 def show_files(home: Path) -> None:
     """Files and row groups of the samples, as a reader meets them."""
     for path in sorted((home / "lake" / "samples").rglob("*.parquet")):
-        about = pq.ParquetFile(path).metadata
-        sizes = [about.row_group(n).total_byte_size / 2**20 for n in range(about.num_row_groups)]
-        rows = [about.row_group(n).num_rows for n in range(about.num_row_groups)]
+        metadata = pq.ParquetFile(path).metadata
+        sizes = [metadata.row_group(n).total_byte_size / 2**20 for n in range(metadata.num_row_groups)]
+        rows = [metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)]
         size = path.stat().st_size / 2**20
         print(
             f"{path.name}: {size:.1f} MiB, {len(sizes)} row groups of {min(sizes):.1f} .. {max(sizes):.1f} MiB", end=""

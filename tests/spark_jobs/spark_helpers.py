@@ -58,10 +58,10 @@ def row(user: Any = 1, item: Any = 10, at: int = 0, **more: Any) -> Row:
 
 def write_raw(home: Home, day: date, rows: list[Row]) -> Path:
     """A log day in the generic layout, replacing what it had."""
-    names = list(dict.fromkeys(name for each in rows for name in each)) or ["user_id", "item_id", "time_ms"]
+    names = list(dict.fromkeys(name for entry in rows for name in entry)) or ["user_id", "item_id", "time_ms"]
     folder = home.path / "raw" / f"date={day}"
     folder.mkdir(parents=True, exist_ok=True)
-    table = pa.table({name: pa.array([each.get(name) for each in rows]) for name in names})
+    table = pa.table({name: pa.array([entry.get(name) for entry in rows]) for name in names})
     pq.write_table(table, folder / "log.parquet")
     return folder
 
@@ -81,14 +81,14 @@ def event(user: int = 1, item: int = 10, at: int = 0, **more: Any) -> Row:
 
 def publish_events(home: Home, day: date, rows: list[Row], buckets: int = 1) -> None:
     """Events and users of a log day, put into the lake without Spark."""
-    users = [{"user_id": user, "user_features": []} for user in sorted({each["user_id"] for each in rows})]
-    counts = {"users": len(users), "with_request_id": sum(each["request_id"] is not None for each in rows)}
+    users = [{"user_id": user, "user_features": []} for user in sorted({entry["user_id"] for entry in rows})]
+    counts = {"users": len(users), "with_request_id": sum(entry["request_id"] is not None for entry in rows)}
     details = {"user_features": [], "unknown_features": []}
     for dataset, table in (("users", users), ("events", rows)):
         writer = home.lake.writer(dataset, day)
-        owner = bucket_of(np.array([each["user_id"] for each in table], np.int64), buckets)
+        owner = bucket_of(np.array([entry["user_id"] for entry in table], np.int64), buckets)
         for bucket in range(buckets):
-            mine = [each for each, number in zip(table, owner, strict=True) if number == bucket]
+            mine = [entry for entry, number in zip(table, owner, strict=True) if number == bucket]
             path = f"{writer.path}/part-{bucket}.parquet"
             pq.write_table(pa.Table.from_pylist(mine, schema=DATASETS[dataset]), path)
         writer.commit(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
@@ -111,8 +111,8 @@ def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)
 
 
-def wait_for(found: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
+def wait_for(condition: Any, process: subprocess.Popen[bytes], seconds: float = 120) -> None:
     """Wait until `found()` or the process ends."""
     until = time.monotonic() + seconds
-    while not found() and process.poll() is None and time.monotonic() < until:
+    while not condition() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)

@@ -60,8 +60,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
         where = ["--host", "127.0.0.1", "--webui-port", "0", "--work-dir", str(work)]
         commands.append([f"{base}.worker.Worker", *where, "--cores", "1", "--memory", "1500m", url])
     with (folder / "log").open("w") as log:
-        about: dict[str, Any] = {"cwd": folder, "env": environment(), "stdout": log, "stderr": log}
-        processes = [subprocess.Popen([BIN / "spark-class", *c], start_new_session=True, **about) for c in commands]
+        options: dict[str, Any] = {"cwd": folder, "env": environment(), "stdout": log, "stderr": log}
+        processes = [subprocess.Popen([BIN / "spark-class", *c], start_new_session=True, **options) for c in commands]
         try:
             wait_for_workers(page, 2)
             yield url, page
@@ -74,15 +74,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int
 def state_of(page: int) -> dict[str, Any]:
     """What the master knows of its workers and applications."""
     with urlopen(f"http://127.0.0.1:{page}/json/", timeout=5) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
+        state: dict[str, Any] = json.load(answer)
+    return state
 
 
 def wait_for_workers(page: int, workers: int) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
-            if sum(each["state"] == "ALIVE" for each in state_of(page)["workers"]) == workers:
+            if sum(entry["state"] == "ALIVE" for entry in state_of(page)["workers"]) == workers:
                 return
         except OSError:
             pass
@@ -116,12 +116,12 @@ def write_log(home: Home) -> None:
 
 
 def digests(home: Home) -> dict[str, tuple[str, int]]:
-    found = {}
+    state = {}
     for dataset in DATASETS:
         for day in home.lake.days(dataset):
             manifest = home.lake.require(dataset, day)
-            found[f"{dataset}/{day}"] = (manifest.digest, manifest.rows)
-    return found
+            state[f"{dataset}/{day}"] = (manifest.digest, manifest.rows)
+    return state
 
 
 def test_a_cluster_gives_the_digests_of_local_mode(spark: Any, cluster: tuple[str, int], tmp_path: Path) -> None:
@@ -135,10 +135,10 @@ def test_a_cluster_gives_the_digests_of_local_mode(spark: Any, cluster: tuple[st
     for step, *words in steps:
         assert longreel(local, step, *words) == 0
         main = str(REPOSITORY / "longreel" / "__main__.py")
-        said = submit(master, tmp_path, main, *step.split(), "--home", str(remote.path), *words)
-        assert DAYS[-1].isoformat() in said
+        output = submit(master, tmp_path, main, *step.split(), "--home", str(remote.path), *words)
+        assert DAYS[-1].isoformat() in output
     assert digests(local) == digests(remote)
-    ran = [each["name"] for each in state_of(page)["completedapps"] if each["cores"] == 2]
+    ran = [entry["name"] for entry in state_of(page)["completedapps"] if entry["cores"] == 2]
     assert sorted(ran) == sorted(f"longreel {step}" for step, *_ in steps)
     assert len(digests(local)) == 3 * len(DAYS) + 2  # and one day's samples on a snapshot
 

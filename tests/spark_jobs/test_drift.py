@@ -26,7 +26,8 @@ Change = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 def verdicts(counts: dict[str, int], past: list[dict[str, int]], **more: Any) -> dict[str, str]:
     """The worst level that each measure of a day's events fails, by column; trailing days are given by their counts."""
     manifests = [
-        Manifest(dataset="events", date="", digest="", rows=each["events"], files=(), counts=each) for each in past
+        Manifest(dataset="events", date="", digest="", rows=counted["events"], files=(), counts=counted)
+        for counted in past
     ]
     stats, checks = event_drift(POLICY, DAY, counts, more.pop("new_item_events", None), manifests, **more)
     failed = {}
@@ -101,22 +102,22 @@ def test_one_odd_day_among_the_trailing_ones_moves_nothing() -> None:
 
 def test_simulated_days_are_ordinary() -> None:
     for users, items in ((240, 8_000), (60, 200)):
-        world, past, seen = make_world(WorldSettings(users=users, items=items)), [], []
+        world, past, shown = make_world(WorldSettings(users=users, items=items)), [], []
         for number in range(14):
             rows = simulate_day(world, date(2026, 1, 5) + timedelta(days=number))
             counts = {"events": len(rows.item), "users": len(np.unique(rows.user))}
             counts |= {f"action_{name}": int(taken.sum()) for name, taken in rows.acted.items()}
-            new = int(np.isin(rows.item, np.concatenate(seen[-7:]), invert=True).sum()) if seen else None
+            new = int(np.isin(rows.item, np.concatenate(shown[-7:]), invert=True).sum()) if shown else None
             assert verdicts(counts, past[-7:], new_item_events=new) == {}
             past.append(counts)
-            seen.append(rows.item)
+            shown.append(rows.item)
 
 
 def test_histories_may_grow_as_a_young_log_does_but_not_shrink_or_jump() -> None:
     def history(today: float, past: list[float]) -> Measure:
         counts = {"users": 5_000, "requests": 9_000, "targets": 0}
-        about: dict[str, Any] = {"dataset": "samples", "date": "", "digest": "", "rows": 5_000, "files": ()}
-        days = [Manifest(counts=counts | {"history_events": int(x * 5_000)}, **about) for x in past]
+        common: dict[str, Any] = {"dataset": "samples", "date": "", "digest": "", "rows": 5_000, "files": ()}
+        days = [Manifest(counts=counts | {"history_events": int(x * 5_000)}, **common) for x in past]
         measures = sample_measures(counts | {"history_events": int(today * 5_000)}, days, POLICY)
         return next(measure for measure in measures if measure.column == "history_a_user")
 
@@ -175,7 +176,7 @@ def test_ordinary_days_publish_without_a_warning_and_with_their_counts(ordinary:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "text"),
     [
         ({"events": 2_000}, "events of the day (median 4,000 of 3 trailing days): expected"),
         ({"like": 0.2}, "like rate (median 0."),
@@ -184,18 +185,18 @@ def test_ordinary_days_publish_without_a_warning_and_with_their_counts(ordinary:
     ],
 )
 def test_a_day_far_off_is_stopped_and_says_how_to_go_on(
-    ordinary: Home, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], said: str
+    ordinary: Home, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], text: str
 ) -> None:
     write_raw(ordinary, TODAY, raw_day(3, **changes))
     assert longreel(ordinary, "data ingest", "--date", str(TODAY)) == 4
     message = capsys.readouterr().err
-    assert said in message
+    assert text in message
     assert "failed 1 of" in message
     assert f"longreel data ingest --date {TODAY} --accept-drift" in message
     assert ordinary.lake.manifest("events", TODAY) is None
     summary = json.loads((ordinary.reports / str(TODAY) / "quality-events.json").read_text())
     assert not summary["success"]
-    assert [said in line for line in summary["failures"]] == [True]
+    assert [text in line for line in summary["failures"]] == [True]
 
 
 def test_a_day_somewhat_off_is_published_with_a_warning(ordinary: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,9 +255,9 @@ def test_samples_whose_histories_requests_or_labels_change_are_stopped(
     words = ("data build-samples", "--date", str(last))
     publish_events(home, last, user_day(1, first_user=1_000, clicks=1))  # nobody who was there before
     assert longreel(home, *words) == 4
-    said = capsys.readouterr().err
-    assert "history events a user (median 5.0 of 1 trailing days): expected" in said
-    assert f"longreel data build-samples --date {last} --accept-drift" in said
+    text = capsys.readouterr().err
+    assert "history events a user (median 5.0 of 1 trailing days): expected" in text
+    assert f"longreel data build-samples --date {last} --accept-drift" in text
     publish_events(home, last, user_day(1, requests=20))
     assert longreel(home, *words) == 4
     assert "requests a user (median 5.0 of 1 trailing days): expected" in capsys.readouterr().err

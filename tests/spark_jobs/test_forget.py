@@ -55,14 +55,14 @@ def random_log(seed: int) -> dict[str, list[Row]]:
                 }
                 rows.append(row(user, rng.randint(1, 6), at, **fields))
         rows += [row(user, 1, number * DAY_MS + 9, request_id="r") for user in (ANNA, SEVEN, *OTHERS)] * 2
-        log[name] = [{key: str(value) for key, value in each.items()} for each in rows]
-    log[str(DAYS[1])] = [each for each in log[str(DAYS[1])] if each["user_id"] == SEVEN]
-    log[str(DAYS[2])] = [each for each in log[str(DAYS[2])] if each["user_id"] != ANNA]
+        log[name] = [{key: str(value) for key, value in entry.items()} for entry in rows]
+    log[str(DAYS[1])] = [entry for entry in log[str(DAYS[1])] if entry["user_id"] == SEVEN]
+    log[str(DAYS[2])] = [entry for entry in log[str(DAYS[2])] if entry["user_id"] != ANNA]
     return log
 
 
 def without(log: dict[str, list[Row]], users: tuple[str, ...]) -> dict[str, list[Row]]:
-    return {name: [each for each in rows if each["user_id"] not in users] for name, rows in log.items()}
+    return {name: [entry for entry in rows if entry["user_id"] not in users] for name, rows in log.items()}
 
 
 def write(home: Any, log: dict[str, list[Row]]) -> None:
@@ -70,7 +70,7 @@ def write(home: Any, log: dict[str, list[Row]]) -> None:
     for name, rows in log.items():
         folder = home.path / "raw" / ("history" if name == "history" else f"date={name}")
         folder.mkdir(parents=True, exist_ok=True)
-        table = pa.table({key: pa.array([each[key] for each in rows], pa.string()) for key in names})
+        table = pa.table({key: pa.array([entry[key] for entry in rows], pa.string()) for key in names})
         pq.write_table(table, folder / "log.parquet")
 
 
@@ -85,26 +85,26 @@ def build(home: Any, *force: str) -> None:
 def summary(home: Any) -> dict[str, Any]:
     """Digest, counts, details and times of every partition. What its checkpoint said when it was built stays as it
     was, and so does how many items were new, on days without the users."""
-    found = {}
+    partitions = {}
     for dataset in DATASETS:
         for day in home.lake.days(dataset):
             m = home.lake.require(dataset, day)
             counts = {name: value for name, value in m.counts.items() if name not in OWN_COUNTS}
             details = {name: value for name, value in m.details.items() if name not in AS_BUILT}
-            found[f"{dataset}/{day}"] = (m.digest, m.rows, counts, details, m.min_time_ms, m.max_time_ms)
-    return found
+            partitions[f"{dataset}/{day}"] = (m.digest, m.rows, counts, details, m.min_time_ms, m.max_time_ms)
+    return partitions
 
 
-def without_bootstrap_counts(found: dict[str, Any]) -> dict[str, Any]:
+def without_bootstrap_counts(partitions: dict[str, Any]) -> dict[str, Any]:
     """Without the counts of events that the bootstrap snapshot did not keep: their users are unknown."""
     bootstrap = {f"quarantine/{THROUGH}", f"history/{THROUGH}"}
     kept = ("users", "history_events", "longest_history", "max_history", "quarantined")
     short = {
         name: (*v[:2], {k: v[2][k] for k in kept if k in v[2]}, *v[3:])
-        for name, v in found.items()
+        for name, v in partitions.items()
         if name in bootstrap
     }
-    return found | short
+    return partitions | short
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once
     ids = dict(zip(OTHERS, parse_user_ids(spark, GenericSource, OTHERS), strict=True))
     log, past = without(random_log(1), (ANNA, SEVEN)), []
     for name in ("history", *map(str, DAYS)):
-        distinct = {json.dumps(each): each for each in log[name] if int(each["play_ms"]) >= 0}.values()
+        distinct = {json.dumps(entry): entry for entry in log[name] if int(entry["play_ms"]) >= 0}.values()
         today = [
             event(ids[r["user_id"]], int(r["item_id"]), actions=int(r["click"]), play_ms=int(r["play_ms"]))
             | {"time_ms": int(r["time_ms"]), "request_id": r["request_id"]}
@@ -197,7 +197,7 @@ def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once
         if name != "history":
             expected = samples_of(past, today, max_history=SETTINGS["max_history"])
             rows = published(at_once, "samples", date.fromisoformat(name))
-            assert [{k: v for k, v in each.items() if k != "user_features"} for each in rows] == expected
+            assert [{k: v for k, v in entry.items() if k != "user_features"} for entry in rows] == expected
         past += today
 
 
@@ -210,13 +210,13 @@ def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: 
     assert record.finished
     assert SEVEN not in json.loads(path.read_text())["users"]
     after = summary(home)
-    assert {each.name for each in record.removals} == {name for name in before if before[name] != after[name]}
-    for each in record.removals:
-        assert (each.before, each.after) == (before[each.name][0], after[each.name][0])
-        assert each.rows == before[each.name][1] - after[each.name][1] > 0
-    distinct = {day: {json.dumps(each) for each in rows if each["user_id"] == SEVEN} for day, rows in log.items()}
+    assert {entry.name for entry in record.removals} == {name for name in before if before[name] != after[name]}
+    for entry in record.removals:
+        assert (entry.before, entry.after) == (before[entry.name][0], after[entry.name][0])
+        assert entry.rows == before[entry.name][1] - after[entry.name][1] > 0
+    distinct = {day: {json.dumps(entry) for entry in rows if entry["user_id"] == SEVEN} for day, rows in log.items()}
     for day in map(str, DAYS):
-        rows = {each.dataset: each.rows for each in record.removals if each.date == day}
+        rows = {entry.dataset: entry.rows for entry in record.removals if entry.date == day}
         assert rows["events"] + rows.get("quarantine", 0) == len(distinct[day])
         assert rows["samples"] == rows["users"] == 1
 
@@ -239,7 +239,7 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
     assert len(suppressed.users) == 1
     assert longreel(home, "data import-history", "--through", str(THROUGH), "--force") == 0
     counts = home.lake.require("history", THROUGH).counts
-    assert counts["suppressed"] == len({json.dumps(each) for each in log["history"] if each["user_id"] == ANNA})
+    assert counts["suppressed"] == len({json.dumps(entry) for entry in log["history"] if entry["user_id"] == ANNA})
 
 
 def test_absent_and_already_erased_users_are_reported(spark: Any, built: Any, capsys: Any) -> None:
@@ -249,9 +249,9 @@ def test_absent_and_already_erased_users_are_reported(spark: Any, built: Any, ca
     assert "user 1 of 1: the lake has no rows of this user" in capsys.readouterr().out
     assert {name: data for name, data in contents(home.path / "lake").items() if name in before} == before
     assert longreel(home, "data forget", "--user", ANNA, "--user", "nobody", "--user", "stranger") == 3
-    assert "user 3 of 3" in (said := capsys.readouterr().out)
-    assert "user 1 of 3" not in said
-    assert "user 2 of 3" not in said  # erased before
+    assert "user 3 of 3" in (output := capsys.readouterr().out)
+    assert "user 1 of 3" not in output
+    assert "user 2 of 3" not in output  # erased before
     before = contents(home.path / "lake")
     assert longreel(home, "data forget", "--user", ANNA) == 0
     assert "erased already" in capsys.readouterr().out
@@ -268,11 +268,11 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
     with monkeypatch.context() as patch:
         left, publish = [publishes], PartitionWriter.commit
 
-        def until(writer: PartitionWriter, **about: Any) -> Any:
+        def until(writer: PartitionWriter, **arguments: Any) -> Any:
             if not left[0]:
                 raise LongreelError("the power went")
             left[0] -= 1
-            return publish(writer, **about)
+            return publish(writer, **arguments)
 
         patch.setattr(PartitionWriter, "commit", until)
         assert longreel(home, "data forget", "--user", ANNA, "--user", SEVEN) == 2
@@ -293,7 +293,7 @@ def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes
 def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) -> None:
     home, _ = built
     process = step(home, "data forget", "--user", ANNA, "--user", SEVEN)
-    wait_for(lambda: any(each.removals for each in erasure_requests(home.lake.storage)), process)
+    wait_for(lambda: any(entry.removals for entry in erasure_requests(home.lake.storage)), process)
     os.killpg(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
     assert not erasure_requests(home.lake.storage)[0].finished

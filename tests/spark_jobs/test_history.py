@@ -50,8 +50,8 @@ def test_a_snapshot_of_events_that_changed_is_not_used(spark: Any, make_home: An
     assert [one.day for one in stale_partitions(home.lake, ("history",))] == [DAYS[1]]
     assert longreel(home, "data build-samples", "--date", str(DAYS[3])) == 0
     assert stale_partitions(home.lake, ("history",)) == []  # and removed
-    seen = {item for row in published(home, "samples", DAYS[3]) for item in row["history_item_id"]}
-    assert 777 in seen
+    items = {item for row in published(home, "samples", DAYS[3]) for item in row["history_item_id"]}
+    assert 777 in items
 
 
 def test_a_gap_in_the_log_days_is_named(make_home: Any, capsys: Any) -> None:

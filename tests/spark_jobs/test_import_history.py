@@ -40,11 +40,11 @@ def random_rows(rng: random.Random, times: list[int], count: int) -> list[Row]:
 
 def events_of(rows: list[Row]) -> list[Row]:
     """The events that rows are, each once."""
-    distinct = {json.dumps(each, sort_keys=True): each for each in rows}.values()
+    distinct = {json.dumps(entry, sort_keys=True): entry for entry in rows}.values()
     return [
-        event(each["user_id"], each["item_id"], actions=each["click"], play_ms=each["play_ms"])
-        | {"time_ms": each["time_ms"]}
-        for each in distinct
+        event(entry["user_id"], entry["item_id"], actions=entry["click"], play_ms=entry["play_ms"])
+        | {"time_ms": entry["time_ms"]}
+        for entry in distinct
     ]
 
 
@@ -64,8 +64,10 @@ def test_samples_on_a_bootstrap_snapshot_equal_plain_python(spark: Any, make_hom
     assert (snapshot.counts["input_rows"], snapshot.counts["events"]) == (82, len(older))
     assert snapshot.counts["exact_duplicates"] == 80 - len(older) > 0
     assert (snapshot.counts["quarantined_future_time"], snapshot.counts["quarantined_missing_user"]) == (1, 1)
-    assert snapshot.counts["history_events_read"] == sum(each["actions"] for each in older)
-    rejected = {each["reason"]: json.loads(each["row"])["item_id"] for each in published(home, "quarantine", THROUGH)}
+    assert snapshot.counts["history_events_read"] == sum(entry["actions"] for entry in older)
+    rejected = {
+        entry["reason"]: json.loads(entry["row"])["item_id"] for entry in published(home, "quarantine", THROUGH)
+    }
     assert rejected == {"future_time": 99, "missing_user": 99}
     assert list(home.lake.days("events")) == []
 
@@ -78,10 +80,10 @@ def test_samples_on_a_bootstrap_snapshot_equal_plain_python(spark: Any, make_hom
         DAYS[1],
     ]  # the bootstrap snapshot, and a compacted one
     for number, day in enumerate(DAYS):
-        earlier = older + [each for rows in logs[:number] for each in events_of(rows)]
+        earlier = older + [entry for rows in logs[:number] for entry in events_of(rows)]
         expected = samples_of(earlier, events_of(logs[number]), max_history=most)
-        found = [{k: v for k, v in r.items() if k != "user_features"} for r in published(home, "samples", day)]
-        assert found == expected
+        actual = [{k: v for k, v in r.items() if k != "user_features"} for r in published(home, "samples", day)]
+        assert actual == expected
         assert home.lake.require("samples", day).inputs[f"history/{THROUGH}"] == snapshot.digest
 
 
@@ -109,7 +111,7 @@ def test_corrected_older_history_reaches_samples_past_snapshots_compacted_from_t
 
     config = home.path / "longreel.toml"
     text = config.read_text()
-    for old, new, said in (
+    for old, new, reason in (
         (
             'history_actions = ["click"]',
             'history_actions = ["like"]',
@@ -124,7 +126,7 @@ def test_corrected_older_history_reaches_samples_past_snapshots_compacted_from_t
         config.write_text(text.replace(old, new))
         assert longreel(home, "data build-samples", "--date", last) == 2
         message = capsys.readouterr().err
-        assert said in message
+        assert reason in message
         assert f"longreel data import-history --through {THROUGH}" in message
 
 

@@ -58,11 +58,11 @@ def test_every_row_is_an_event_a_quarantined_row_or_an_exact_duplicate(spark: An
     assert counts["input_rows"] == len(BAD) + len(KEPT) + 3
     assert (counts["events"], counts["quarantined"], counts["exact_duplicates"]) == (len(KEPT), len(BAD), 3)
     assert {name: counts[f"quarantined_{name}"] for name in BAD} == dict.fromkeys(BAD, 1)
-    rejected = {each["reason"]: each for each in published(home, "quarantine", DAY)}
+    rejected = {event["reason"]: event for event in published(home, "quarantine", DAY)}
     for name, raw in zip(BAD, bad, strict=True):
         assert json.loads(rejected[name]["row"]) == raw
         assert rejected[name]["source_file"] == "log.parquet"
-    events = {each["item_id"]: each for each in published(home, "events", DAY)}
+    events = {event["item_id"]: event for event in published(home, "events", DAY)}
     assert events[152]["user_id"] not in (0, None)
     assert (events[152]["play_ms"], events[152]["actions"], events[152]["author_id"]) == (0, 1, -1)
     assert (events[153]["user_id"], events[153]["actions"]) == (8, 0)
@@ -124,7 +124,7 @@ def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any,
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "text"),
     [
         (["--date", "2026-03-09"], 3, "not 2026-03-09"),
         (["--date", "yesterday"], 2, "YYYY-MM-DD, got 'yesterday'"),
@@ -132,11 +132,11 @@ def test_an_empty_day_is_published_empty_and_said_so(spark: Any, make_home: Any,
         (["--start", "2026-03-02", "--end", "2026-03-01"], 2, "before it starts"),
     ],
 )
-def test_wrong_days_are_rejected(make_home: Any, capsys: Any, words: list[str], code: int, said: str) -> None:
+def test_wrong_days_are_rejected(make_home: Any, capsys: Any, words: list[str], code: int, text: str) -> None:
     home = make_home()
     write_raw(home, DAY, [row()])
     assert longreel(home, "data ingest", *words) == code
-    assert said in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 def broken_parquet(folder: Path) -> None:
@@ -208,7 +208,7 @@ def nested(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "text"),
     [
         (broken_parquet, "not a Parquet file"),
         (no_item, "no column item_id"),
@@ -227,11 +227,11 @@ def nested(folder: Path) -> None:
         (nested, "column user_id of the Parquet files in"),
     ],
 )
-def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, said: str) -> None:
+def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, text: str) -> None:
     home = make_home()
     damage(write_raw(home, DAY, [row()]))
     assert longreel(home, "data ingest", "--date", str(DAY)) == 2
-    assert said in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 def test_notes_and_checksums_beside_the_rows_are_left_alone(make_home: Any) -> None:
@@ -294,7 +294,7 @@ def no_log_set(home: Home, log: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["generic", "kuairand"])
 @pytest.mark.parametrize(
-    ("make", "code", "said"),
+    ("make", "code", "text"),
     [
         (lambda home, log: None, 3, "yet: no such folder; mount it, or correct [source] log"),
         (mount_point, 3, "yet: an empty folder; mount it, or correct [source] log"),
@@ -303,16 +303,16 @@ def no_log_set(home: Home, log: Path) -> None:
     ],
 )
 def test_arrived_waits_for_a_missing_log_and_rejects_a_wrong_one(
-    make_home: Any, capsys: Any, kind: str, make: Any, code: int, said: str
+    make_home: Any, capsys: Any, kind: str, make: Any, code: int, text: str
 ) -> None:
     home = make_home(kind=kind)
     make(home, home.path / "raw")
     assert longreel(home, "data check-arrival", "--date", str(DAY)) == code
-    assert re.search(said.replace("[source]", r"\[source\]"), capsys.readouterr().err)
+    assert re.search(text.replace("[source]", r"\[source\]"), capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
-    ("make", "code", "said"),
+    ("make", "code", "text"),
     [
         (other_day, 3, "not 2026-03-02"),
         (bootstrap_only, 3, "has no day yet, not 2026-03-02"),
@@ -320,11 +320,11 @@ def test_arrived_waits_for_a_missing_log_and_rejects_a_wrong_one(
         (other_spelling, 2, "date=20260302: expected a folder date=YYYY-MM-DD"),
     ],
 )
-def test_arrived_of_a_log_with_day_folders(make_home: Any, capsys: Any, make: Any, code: int, said: str) -> None:
+def test_arrived_of_a_log_with_day_folders(make_home: Any, capsys: Any, make: Any, code: int, text: str) -> None:
     home = make_home()
     make(home, home.path / "raw")
     assert longreel(home, "data check-arrival", "--date", str(DAY)) == code
-    assert said in capsys.readouterr().err
+    assert text in capsys.readouterr().err
 
 
 def test_columns_of_types_that_spark_has_not_and_of_names_that_it_uses_are_read(spark: Any, make_home: Any) -> None:

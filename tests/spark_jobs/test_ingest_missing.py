@@ -102,11 +102,11 @@ def test_a_range_is_ingested_too_and_what_is_published_is_left_as_it_is(
     capsys.readouterr()
     words = ("--start", str(DAYS[2]), "--end", str(DAYS[3]), "--ingest-missing")
     assert longreel(home, "data build-samples", *words) == 0
-    said = capsys.readouterr().out
-    assert [day for day in DAYS if f"events {day}: " in said] == DAYS[1:4]
+    output = capsys.readouterr().out
+    assert [day for day in DAYS if f"events {day}: " in output] == DAYS[1:4]
     assert list(home.lake.days("events")) == DAYS[:4]
     assert list(home.lake.days("samples")) == [DAYS[0], *DAYS[2:4]]
-    assert {each["user_id"] for each in published(home, "events", DAYS[0])} == {1, 2, 3}
+    assert {event["user_id"] for event in published(home, "events", DAYS[0])} == {1, 2, 3}
     assert longreel(home, "data build-samples", *words) == 0
     assert "events" not in capsys.readouterr().out
 
@@ -116,9 +116,9 @@ def test_a_raw_day_that_has_not_arrived_is_reported_and_nothing_after_it_is_inge
 ) -> None:
     shutil.rmtree(home.path / "raw" / f"date={DAYS[2]}")
     assert build(home, 4, "--ingest-missing") == 3
-    said = capsys.readouterr()
-    assert f"events {DAYS[2]}: not published, and its raw log has not arrived" in said.out
-    assert f"{DAYS[2]} is not published" in said.err
+    output = capsys.readouterr()
+    assert f"events {DAYS[2]}: not published, and its raw log has not arrived" in output.out
+    assert f"{DAYS[2]} is not published" in output.err
     assert list(home.lake.days("events")) == [DAYS[0], DAYS[1], DAYS[4]]
     # A range up to the missing day is built as far as it goes.
     assert longreel(home, "data build-samples", "--start", str(DAYS[1]), "--end", str(DAYS[2]), "--ingest-missing") == 3

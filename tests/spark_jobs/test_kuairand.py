@@ -67,21 +67,21 @@ def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) 
     late, own = published(home, "events", DAY)
     assert (late["time_ms"], late["author_id"], late["tag"]) == (MIDNIGHT_MS - 7_200_000, -1, -1)
     assert (own["author_id"], own["tag"], own["surface"], own["actions"], own["play_ms"]) == (50, 12, 1, 65, 900)
-    known, unknown = published(home, "users", DAY), published(home, "users", days[1])
-    about = home.lake.require("users", DAY).details
-    assert len(about["user_features"]) == len(known[0]["user_features"]) == 7
-    assert unknown[0]["user_features"] == about["unknown_features"] != known[0]["user_features"]
+    described, unknown = published(home, "users", DAY), published(home, "users", days[1])
+    details = home.lake.require("users", DAY).details
+    assert len(details["user_features"]) == len(described[0]["user_features"]) == 7
+    assert unknown[0]["user_features"] == details["unknown_features"] != described[0]["user_features"]
     assert longreel(home, "data ingest", "--date", str(DAY + timedelta(days=4))) == 3
 
 
 def test_a_user_described_twice_has_the_same_features_in_any_order(spark: Any, make_home: Any) -> None:
     head, first = USERS.splitlines()
-    lines, found = [first, first.replace("full_active", "low_active")], []
+    lines, features = [first, first.replace("full_active", "low_active")], []
     for order in (lines, lines[::-1]):
-        home = make_home(f"home{len(found)}", kind="kuairand", offset=8)
+        home = make_home(f"home{len(features)}", kind="kuairand", offset=8)
         (write_folder(home) / "user_features.csv").write_text("\n".join([head, *order]) + "\n")
-        found.append(user_features(open_source(home), spark, hashes_text=False)[1].collect())
-    assert found[0] == found[1]
+        features.append(user_features(open_source(home), spark, hashes_text=False)[1].collect())
+    assert features[0] == features[1]
 
 
 def test_what_is_missing_is_named(make_home: Any, capsys: Any) -> None:

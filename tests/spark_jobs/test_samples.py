@@ -51,8 +51,8 @@ def test_spark_samples_equal_plain_python(spark: Any, make_home: Any, seed: int,
     rule |= {"rule": config.request_rule, "gap_ms": config.gap_ms}
     for number, day in enumerate(DAYS):
         expected = samples_of([e for log in logs[:number] for e in log], logs[number], **rule)
-        found = [{k: v for k, v in r.items() if k != "user_features"} for r in published(home, "samples", day)]
-        assert found == expected
+        actual = [{k: v for k, v in r.items() if k != "user_features"} for r in published(home, "samples", day)]
+        assert actual == expected
         assert home.lake.require("samples", day).counts["targets"] == len(logs[number])
 
 

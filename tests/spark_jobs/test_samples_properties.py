@@ -100,9 +100,9 @@ def cases(draw: st.DrawFn) -> tuple[list[list[Row]], SamplesConfig]:
 
 def expected(log: list[list[Row]], number: int, config: SamplesConfig) -> list[Row]:
     """A day's samples in plain Python."""
-    earlier = [each for rows in log[:number] for each in rows]
-    about = {"rule": config.request_rule, "gap_ms": config.gap_ms, "max_history": config.max_history}
-    return samples_of(earlier, log[number], CLICK, max_targets=config.max_targets, **about)
+    earlier = [entry for rows in log[:number] for entry in rows]
+    options = {"rule": config.request_rule, "gap_ms": config.gap_ms, "max_history": config.max_history}
+    return samples_of(earlier, log[number], CLICK, max_targets=config.max_targets, **options)
 
 
 def table_of(rows: list[Row]) -> pa.Table:
@@ -115,12 +115,12 @@ def build_in_memory(log: list[list[Row]], first: int, config: SamplesConfig) -> 
     for rows in log[:first]:
         add_day(histories, DayEvents.of(table_of(rows)), CLICK)
     for rows in log[first:]:
-        found = list(sample_tables(DayEvents.of(table_of(rows)), histories, NOBODY, config, CLICK))
-        yield pa.concat_tables(found) if found else SAMPLES.empty_table()
+        actual = list(sample_tables(DayEvents.of(table_of(rows)), histories, NOBODY, config, CLICK))
+        yield pa.concat_tables(actual) if actual else SAMPLES.empty_table()
 
 
 def plain(table: pa.Table) -> list[Row]:
-    return [{name: value for name, value in each.items() if name != "user_features"} for each in table.to_pylist()]
+    return [{name: value for name, value in entry.items() if name != "user_features"} for entry in table.to_pylist()]
 
 
 @settings(SAME, max_examples=400)
@@ -137,7 +137,7 @@ def test_any_log_and_any_cut_off_give_what_plain_python_gives(case: Any, data: s
 def test_rows_may_come_in_any_order(case: Any, data: st.DataObject) -> None:
     log, config = case
     shuffled = [data.draw(st.permutations(rows)) for rows in log]
-    one, other = (list(build_in_memory(each, 0, config)) for each in (log, shuffled))
+    one, other = (list(build_in_memory(entry, 0, config)) for entry in (log, shuffled))
     assert [table.to_pylist() for table in one] == [table.to_pylist() for table in other]
 
 
@@ -152,8 +152,8 @@ def run_all(tasks: list[Any]) -> dict[str, Stats]:
 
 def buckets_of(home: Home, day: date, buckets: int) -> list[Bucket]:
     source, config = find_history(home.lake, home.config, day), home.config.samples
-    about = {"lake_root": home.lake.root, "snapshot": source.snapshot, "increments": source.increments}
-    return [Bucket(number=n, of=buckets, mask=CLICK, max_history=config.max_history, **about) for n in range(buckets)]
+    options = {"lake_root": home.lake.root, "snapshot": source.snapshot, "increments": source.increments}
+    return [Bucket(number=n, of=buckets, mask=CLICK, max_history=config.max_history, **options) for n in range(buckets)]
 
 
 def compact(home: Home, day: date, buckets: int) -> None:
@@ -167,8 +167,8 @@ def compact(home: Home, day: date, buckets: int) -> None:
     assert not any(stats.get(name) for name in HISTORY_VIOLATIONS)
     counts = {"history_events": stats["compacted_events"], "max_history": home.config.samples.max_history}
     details = {"settings": history_settings(home.config)}
-    about = {"buckets": buckets, "counts": counts, "details": details}
-    writer.commit(digest=digest_from_sums(stats), inputs=source.inputs(), **about)
+    options = {"buckets": buckets, "counts": counts, "details": details}
+    writer.commit(digest=digest_from_sums(stats), inputs=source.inputs(), **options)
 
 
 def build_stretch(home: Home, first: int, last: int, buckets: int) -> list[str]:
@@ -181,15 +181,15 @@ def build_stretch(home: Home, first: int, last: int, buckets: int) -> list[str]:
     )
     config = home.config.samples
     tasks = [BuildSamples(bucket=b, days=built, settings=config) for b in buckets_of(home, numbers[0], buckets)]
-    found = run_all(tasks)
-    for stats in found.values():
+    actual = run_all(tasks)
+    for stats in actual.values():
         assert not any(stats.get(name) for name in SAMPLE_VIOLATIONS)
-    return [digest_from_sums(found.get(day.isoformat(), {})) for day in numbers]
+    return [digest_from_sums(actual.get(day.isoformat(), {})) for day in numbers]
 
 
 def make_lake(folder: Path, log: list[list[Row]], config: SamplesConfig, buckets: int) -> Home:
-    about = f'request_rule = "{config.request_rule}"\ngap_ms = {GAP_MS}\nmax_targets = {config.max_targets}'
-    home = new_home(folder, max_history=config.max_history, samples=about)
+    options = f'request_rule = "{config.request_rule}"\ngap_ms = {GAP_MS}\nmax_targets = {config.max_targets}'
+    home = new_home(folder, max_history=config.max_history, samples=options)
     for number, rows in enumerate(log):
         publish_events(home, DAY + timedelta(days=number), rows, buckets)
     return home
@@ -205,14 +205,14 @@ def test_ranges_compactions_and_buckets_change_no_digest(case: Any, data: st.Dat
         one = make_lake(Path(folder, "one"), log, config, 1)
         together = build_stretch(one, 0, len(log) - 1, 1)
         other = make_lake(Path(folder, "other"), log, config, data.draw(sizes))
-        found, first = [], 0
+        actual, first = [], 0
         while first < len(log):
             last = data.draw(st.integers(first, len(log) - 1))
-            found += build_stretch(other, first, last, data.draw(sizes))
+            actual += build_stretch(other, first, last, data.draw(sizes))
             if data.draw(st.booleans()):
                 compact(other, DAY + timedelta(days=last), data.draw(sizes))
             first = last + 1
-        assert found == together
+        assert actual == together
 
 
 @settings(SAME, max_examples=4)
@@ -225,8 +225,8 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Any) -> N
         assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(last), "--accept-drift") == 0
         for number in range(len(log)):
             rows = published(home, "samples", DAY + timedelta(days=number))
-            found = [{name: value for name, value in each.items() if name != "user_features"} for each in rows]
-            assert found == expected(log, number, config)
+            actual = [{name: value for name, value in entry.items() if name != "user_features"} for entry in rows]
+            assert actual == expected(log, number, config)
 
 
 # What must not pass: requests that see an event of their own millisecond, or miss an older one.
@@ -254,14 +254,14 @@ def test_a_history_end_that_is_off_by_one_is_caught(case: Any, data: st.DataObje
     ends = pc.list_flatten(table.column("request_history_end")).to_numpy()
     lengths = pc.list_value_length(table.column("history_time_ms")).to_numpy()
     per_row = pc.list_value_length(table.column("request_time_ms")).to_numpy()
-    which = data.draw(st.integers(0, len(ends) - 1))
+    place = data.draw(st.integers(0, len(ends) - 1))
     shift = data.draw(st.sampled_from([-1, 1]))
     wrong = ends.copy()
-    wrong[which] += shift
+    wrong[place] += shift
     broken = with_list(table, "request_history_end", wrong)
     with tempfile.TemporaryDirectory() as folder:
         stats = stats_of(broken, folder)
-    inside = 0 <= wrong[which] <= np.repeat(lengths, per_row)[which]
+    inside = 0 <= wrong[place] <= np.repeat(lengths, per_row)[place]
     if shift > 0 or not inside:
         assert stats["leaking"] == 1
         with pytest.raises(LongreelError, match=r"at or after the request|outside the history"):
@@ -276,17 +276,17 @@ def test_one_millisecond_too_late_is_caught(case: Any) -> None:
     """The newest event that a request sees, stamped with the request's own time."""
     log, config = case
     table = list(build_in_memory(log, 0, config))[-1].combine_chunks()
-    row = next((r for r, each in enumerate(table.to_pylist()) if any(each["request_history_end"])), None)
+    row = next((r for r, entry in enumerate(table.to_pylist()) if any(entry["request_history_end"])), None)
     assume(row is not None)
     assert row is not None
-    each = table.slice(row, 1).to_pylist()[0]
-    request = next(r for r, end in enumerate(each["request_history_end"]) if end)
-    seen, at = each["request_history_end"][request] - 1, each["request_time_ms"][request]
+    entry = table.slice(row, 1).to_pylist()[0]
+    request = next(r for r, end in enumerate(entry["request_history_end"]) if end)
+    end, at = entry["request_history_end"][request] - 1, entry["request_time_ms"][request]
     for time_ms, leaks in ((at - 1, False), (at, True)):
-        moved = [*each["history_time_ms"][:seen], time_ms, *each["history_time_ms"][seen + 1 :]]
+        moved = [*entry["history_time_ms"][:end], time_ms, *entry["history_time_ms"][end + 1 :]]
         if moved != sorted(moved):
             continue
-        changed = pa.Table.from_pylist([each | {"history_time_ms": moved}], schema=SAMPLES)
+        changed = pa.Table.from_pylist([entry | {"history_time_ms": moved}], schema=SAMPLES)
         with tempfile.TemporaryDirectory() as folder:
             assert (stats_of(changed, folder)["leaking"] > 0) == leaks
         if leaks:
@@ -306,9 +306,9 @@ def test_a_builder_that_sees_its_own_millisecond_fails_every_guard(monkeypatch: 
 
     def not_newer(self: Any, places: Any, lengths: Any) -> Any:
         object.__setattr__(self, "request_time_ms", self.request_time_ms + 1)
-        found = older(self, places, lengths)
+        actual = older(self, places, lengths)
         object.__setattr__(self, "request_time_ms", self.request_time_ms - 1)
-        return found
+        return actual
 
     monkeypatch.setattr(samples_module._Chunk, "_older", not_newer)
     leaking = list(build_in_memory(log, 0, config))

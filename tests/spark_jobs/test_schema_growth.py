@@ -49,10 +49,10 @@ def test_spark_reads_old_and_new_partitions_together(
     for dataset, order in (("events", "user_id"), ("samples", "user_id")):
         manifests = [lake.require(dataset, day) for day in (DAY, TOMORROW)]
         expected = pa.concat_tables([lake.read(manifest) for manifest in manifests]).to_pylist()
-        found = [row.asDict() for row in read_partitions(spark, lake, dataset, manifests).collect()]
-        assert sorted(found, key=lambda r: r[order]) == sorted(expected, key=lambda r: r[order])
+        actual = [row.asDict() for row in read_partitions(spark, lake, dataset, manifests).collect()]
+        assert sorted(actual, key=lambda r: r[order]) == sorted(expected, key=lambda r: r[order])
         names = DATASETS[dataset].names
-        tables = [table for each in manifests for table in read_bucket(lake, each, 0, 1, names)]
+        tables = [table for manifest in manifests for table in read_bucket(lake, manifest, 0, 1, names)]
         assert pa.concat_tables(tables).to_pylist() == expected
     assert [(e["network"], e["city"]) for e in published(home, "events", DAY)] == [(-1, None)] * 3
     assert [s["target_price"] for s in published(home, "samples", DAY)] == [[3]] * 3

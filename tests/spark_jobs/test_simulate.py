@@ -109,12 +109,12 @@ def test_rows_whose_actions_come_late_lie_in_the_next_days_file_with_their_truth
     assert 0 < first.is_late.sum() <= late.sum() <= first.is_late.sum() + 5  # some were sent twice
     assert (times[late] >= midnight_of(first.day)).all()
     assert rows.column("item_id").null_count > 0
-    known = rows.filter(rows.column("item_id").is_valid())
-    keys = {tuple(row.values()) for row in known.select(["user_id", "time_ms", "item_id"]).to_pylist()}
-    told = [tuple(row.values()) for row in truth.select(["user_id", "time_ms", "item_id"]).to_pylist()]
-    assert len(told) == len(set(told))
-    assert keys == set(told)
-    assert known.num_rows > len(told)  # some were sent twice
+    complete = rows.filter(rows.column("item_id").is_valid())
+    keys = {tuple(row.values()) for row in complete.select(["user_id", "time_ms", "item_id"]).to_pylist()}
+    truth_keys = [tuple(row.values()) for row in truth.select(["user_id", "time_ms", "item_id"]).to_pylist()]
+    assert len(truth_keys) == len(set(truth_keys))
+    assert keys == set(truth_keys)
+    assert complete.num_rows > len(truth_keys)  # some were sent twice
 
 
 def test_users_and_items_grow_daily() -> None:
@@ -130,11 +130,11 @@ def test_lasting_interests_are_as_many_as_asked_and_found_from_either_side() -> 
     world = make_world(WorldSettings(users=5, interests=160))
     assert world.authors == prime_from(1_000) == 1_009
     user, author = np.repeat(np.arange(5), world.authors), np.tile(np.arange(world.authors), 5)
-    found = [set(author[(user == u) & world.is_lasting(user, author)].tolist()) for u in range(5)]
+    listed_by_author = [set(author[(user == u) & world.is_lasting(user, author)].tolist()) for u in range(5)]
     listed = [set(world.lasting_author(np.full(160, u), np.arange(160)).tolist()) for u in range(5)]
-    assert found == listed
-    assert {len(each) for each in found} == {160}
-    assert len(set.intersection(*found)) < 20
+    assert listed_by_author == listed
+    assert {len(authors) for authors in listed_by_author} == {160}
+    assert len(set.intersection(*listed_by_author)) < 20
     assert (inverse_mod(np.arange(1, 1_009), 1_009) * np.arange(1, 1_009) % 1_009 == 1).all()
 
 
@@ -145,10 +145,10 @@ def clicked_before(long_range: bool) -> tuple[float, float]:
     past = [simulate_day(world, MONDAY + timedelta(days=n)) for n in range(4)]
     today = simulate_day(world, MONDAY + timedelta(days=8))
 
-    def pairs(seen: list[Impressions], clicked: bool | None) -> set[tuple[int, int]]:
+    def pairs(impressions: list[Impressions], clicked: bool | None) -> set[tuple[int, int]]:
         return {
             (user, author)
-            for day in seen
+            for day in impressions
             for user, author, click in zip(day.user, world.item_author[day.item], day.acted["click"], strict=True)
             if clicked is None or click == clicked
         }

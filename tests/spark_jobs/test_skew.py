@@ -71,16 +71,16 @@ def test_a_user_with_a_quarter_million_events_in_a_day_keeps_all_of_them() -> No
     at = np.concatenate([np.full(crowded, 7), 8 + np.arange(single)])
     order = np.random.default_rng(0).permutation(len(at))
     table = pa.table(columns(np.full(len(at), 42), at), schema=EVENTS)
-    (made,) = build(table.take(pa.array(order)), TARGETS)
-    assert made.num_rows == 1
-    stops = np.diff(np.concatenate([[0], np.asarray(list_values(made, "request_target_end")[0])]))
+    (table_built,) = build(table.take(pa.array(order)), TARGETS)
+    assert table_built.num_rows == 1
+    stops = np.diff(np.concatenate([[0], np.asarray(list_values(table_built, "request_target_end")[0])]))
     parts = -(-crowded // TARGETS)
     assert len(stops) == parts + single
     assert stops.max() == TARGETS
-    assert sorted(np.asarray(list_values(made, "target_item_id")[0])) == list(range(len(at)))
-    times = np.asarray(list_values(made, "request_time_ms")[0]) - MIDNIGHT_MS
+    assert sorted(np.asarray(list_values(table_built, "target_item_id")[0])) == list(range(len(at)))
+    times = np.asarray(list_values(table_built, "request_time_ms")[0]) - MIDNIGHT_MS
     clicks = np.sort(at[np.arange(len(at)) % 3 == 0])
-    ends = np.asarray(list_values(made, "request_history_end")[0])
+    ends = np.asarray(list_values(table_built, "request_history_end")[0])
     assert np.array_equal(ends, np.searchsorted(clicks, times))
     assert set(ends[:parts]) == {0}  # the parts of a request see what it sees
 
@@ -95,7 +95,7 @@ def test_one_busy_user_among_others_changes_nobody_elses_row(spark: Any, make_ho
     publish_events(home, tomorrow, alone)  # a day with one user
     assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
     for day, earlier, today in ((DAY, [], others + busy), (tomorrow, others + busy, alone)):
-        rows = [{k: v for k, v in each.items() if k != "user_features"} for each in published(home, "samples", day)]
+        rows = [{k: v for k, v in sample.items() if k != "user_features"} for sample in published(home, "samples", day)]
         assert rows == samples_of(earlier, today, max_targets=16)
         counts = home.lake.require("samples", day).counts
         assert (counts["targets"], counts["max_request_targets"]) == (len(today), 16 if day == DAY else 1)

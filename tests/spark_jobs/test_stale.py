@@ -46,13 +46,13 @@ def built(three_days: Home, tmp_path: Path) -> Callable[[int], Home]:
     return copy
 
 
-def asked(home: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any] | None:
+def stale_range(home: Any, capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any] | None:
     """The range that `data stale` names; None where it has nothing to do."""
     capsys.readouterr()
     code = longreel(home, "data stale", *words)
-    said = capsys.readouterr().out.splitlines()
-    assert code == (99 if said == ["nothing is stale"] else 0)
-    return None if code else json.loads(said[-1])
+    lines = capsys.readouterr().out.splitlines()
+    assert code == (99 if lines == ["nothing is stale"] else 0)
+    return None if code else json.loads(lines[-1])
 
 
 def test_a_day_has_arrived_with_its_folder_or_with_the_file_that_says_so(
@@ -67,8 +67,8 @@ def test_a_day_has_arrived_with_its_folder_or_with_the_file_that_says_so(
     config = home.path / "longreel.toml"
     config.write_text(config.read_text().replace("[source]", '[source]\nready_file = "_SUCCESS"'))
     assert longreel(home, "data check-arrival", "--date", str(DAYS[0])) == 3
-    assert "has no day yet" in (said := capsys.readouterr().err)
-    assert "a day has arrived once its folder holds _SUCCESS" in said
+    assert "has no day yet" in (lines := capsys.readouterr().err)
+    assert "a day has arrived once its folder holds _SUCCESS" in lines
     assert longreel(home, "data ingest", "--date", str(DAYS[0])) == 3  # ingest agrees
     (home.path / "raw" / f"date={DAYS[0]}" / "_SUCCESS").touch()
     assert longreel(home, "data check-arrival", "--date", str(DAYS[0])) == 0
@@ -81,28 +81,28 @@ def test_naming_a_ready_file_makes_no_published_day_stale(
     config = home.path / "longreel.toml"
     config.write_text(config.read_text().replace("[source]", '[source]\nready_file = "_SUCCESS"'))
     (home.path / "raw" / f"date={DAYS[0]}" / "_SUCCESS").touch()
-    assert asked(home, capsys) is None
+    assert stale_range(home, capsys) is None
 
 
 def test_a_corrected_raw_day_is_found_and_the_range_brings_it_and_what_is_made_from_it_up_to_date(
     built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = built(3)
-    assert asked(home, capsys) is None
+    assert stale_range(home, capsys) is None
     write(home, 1, users=2)
-    found = asked(home, capsys)
-    assert found is not None
-    assert (found["start"], found["end"]) == (str(DAYS[1]), str(DAYS[2]))
+    stale = stale_range(home, capsys)
+    assert stale is not None
+    assert (stale["start"], stale["end"]) == (str(DAYS[1]), str(DAYS[2]))
     before = {day: home.lake.require("samples", day).digest for day in DAYS}
-    assert found["digests"] == {str(day): before[day] for day in DAYS[1:]}
-    assert asked(home, capsys, "--start", str(DAYS[1])) == found
-    assert asked(home, capsys, "--start", str(DAYS[2])) is None  # that day is as it was; it is not asked about DAYS[1]
-    assert asked(home, capsys, "--raw-days", "1") is None  # the corrected day is further back
+    assert stale["digests"] == {str(day): before[day] for day in DAYS[1:]}
+    assert stale_range(home, capsys, "--start", str(DAYS[1])) == stale
+    assert stale_range(home, capsys, "--start", str(DAYS[2])) is None  # without DAYS[1] nothing has changed
+    assert stale_range(home, capsys, "--raw-days", "1") is None  # the corrected day is further back
 
     for step in ("data ingest", "data build-samples"):
-        words = ("--start", found["start"], "--end", found["end"], "--no-accept-drift")
+        words = ("--start", stale["start"], "--end", stale["end"], "--no-accept-drift")
         assert longreel(home, step, *words) == 0
-    assert asked(home, capsys) is None
+    assert stale_range(home, capsys) is None
     after = {day: home.lake.require("samples", day).digest for day in DAYS}
     assert [day for day in DAYS if before[day] != after[day]] == DAYS[1:]
 
@@ -113,9 +113,9 @@ def test_events_that_were_ingested_again_by_hand_leave_stale_samples_to_find(
     home = built(2)
     write(home, 0, users=2)
     assert longreel(home, "data ingest", "--date", str(DAYS[0])) == 0
-    found = asked(home, capsys)
-    assert found is not None
-    assert (found["start"], found["end"]) == (str(DAYS[0]), str(DAYS[1]))
+    stale = stale_range(home, capsys)
+    assert stale is not None
+    assert (stale["start"], stale["end"]) == (str(DAYS[0]), str(DAYS[1]))
 
 
 def test_days_that_were_never_published_are_asked_for_by_name(
@@ -124,11 +124,11 @@ def test_days_that_were_never_published_are_asked_for_by_name(
     """The days after a missing one may be published: then they are to be built again, since they lack it."""
     home = built(1)
     write(home, 1)
-    assert asked(home, capsys) is None  # a new day is the daily run's
-    found = asked(home, capsys, "--start", str(DAYS[0]), "--end", str(DAYS[1]))
-    assert found is not None
-    assert (found["start"], found["end"]) == (str(DAYS[1]), str(DAYS[1]))
-    assert found["digests"] == {}
+    assert stale_range(home, capsys) is None  # a new day is the daily run's
+    stale = stale_range(home, capsys, "--start", str(DAYS[0]), "--end", str(DAYS[1]))
+    assert stale is not None
+    assert (stale["start"], stale["end"]) == (str(DAYS[1]), str(DAYS[1]))
+    assert stale["digests"] == {}
     assert longreel(home, "data stale", "--start", str(DAYS[1]), "--end", str(DAYS[2])) == 3  # has no raw log
     assert f"not {DAYS[2]}" in capsys.readouterr().err
     assert longreel(home, "data stale", "--end", str(DAYS[2])) == 2
