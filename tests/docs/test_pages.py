@@ -10,6 +10,7 @@ from tests.docs.pages import FOLDERS, PAGES, ROOT, inline_code, name, prose
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(r"[\w.*/-]+\.(?:py|md|toml|ya?ml|sh|json|png|lock|conf|env)")
+DEFINED = re.compile(r"`([\w/]+\.py)`: `([\w.]+)`")  # a file, and a name that it defines
 MODULE = re.compile(r"(?:longreel|benchmarks)(?:\.[a-z]\w*)+")
 MEASURED = re.compile(r"extrapolation/\w+/results\.md")  # a program writes these: one finding a line
 CODE_FOLDERS = (*(set(FOLDERS) - {"lake"}), "longreel", "tests", ".ci")  # `lake/` is a folder of a home, too
@@ -69,6 +70,17 @@ def module_exists(dotted: str) -> bool:
 def test_modules_exist(page: Path) -> None:
     modules = [(n, dotted) for n, line in prose(page) for dotted in MODULE.findall(line) if not FILE.search(dotted)]
     missing = [f"{name(page)}:{number}: {dotted}" for number, dotted in modules if not module_exists(dotted)]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_names_after_a_file_are_defined_there(page: Path) -> None:
+    pairs = [(number, *pair) for number, line in prose(page) for pair in DEFINED.findall(line)]
+    missing = []
+    for number, file, dotted in pairs:
+        last = dotted.split(".")[-1]
+        if not re.search(rf"^\s*(?:(?:def|class) {last}\b|{last}\b.*=)", (ROOT / file).read_text(), re.MULTILINE):
+            missing.append(f"{name(page)}:{number}: {file} defines no {dotted}")
     assert not missing
 
 
