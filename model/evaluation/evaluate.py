@@ -1,6 +1,6 @@
 """Evaluation of a model on a day it has not seen: metrics by window and slice, scoring cost, consistency checks."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from longreel.contracts.config import Config
+from longreel.contracts.config import Config, EvaluationConfig
 from longreel.contracts.digests import digest_of
 from longreel.contracts.report import DataQuality, EvaluationReport, MetricRow
 from longreel.lake.manifest import Manifest
@@ -18,7 +18,7 @@ from longreel.model.data.row_groups import read_rows
 from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, score_day
 from longreel.model.evaluation.bootstrap import bootstrap_weights
 from longreel.model.evaluation.consistency import check_consistency
-from longreel.model.evaluation.eval_set import load_eval_set, select_users
+from longreel.model.evaluation.eval_set import EvalSet, load_eval_set, select_users
 from longreel.model.evaluation.latency import measure
 from longreel.model.evaluation.report_builder import ReportBuilder, window_gains
 from longreel.model.training.checkpoint import load_model, model_digest
@@ -35,7 +35,7 @@ def evaluate(
     *,
     policy_digest: str = "",
     code_version: str = "",
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> EvaluationReport:
     """Evaluate a model on a day's samples at the evaluation windows.
 
@@ -51,25 +51,19 @@ def evaluate(
         LongreelError: there is no whole model in `model_dir`, or the day has no targets.
     """
     settings, device = config.evaluation, select_device(config.training.device)
-    manifest = lake.require("samples", day)
-    groups = day_groups(lake, day)
+    manifest, groups = lake.require("samples", day), day_groups(lake, day)
     ranker, meta = load_model(model_dir, device)
     selection = select_users(lake, groups, settings)
     eval_set = load_eval_set(lake, groups, ranker.tasks, selection)
     windows = _eval_windows(settings.windows, eval_set.longest_history)
     reference = min(windows, key=lambda w: (abs(w - int(meta["training_mean_window"])), w))
-    weights = bootstrap_weights(len(eval_set.history), settings.bootstrap_draws, settings.seed)
-    builder = ReportBuilder(eval_set=eval_set, tasks=ranker.tasks, weights=weights, interval=settings.interval)
-    report_progress = on_progress or (lambda *_: None)
-    rows: list[MetricRow] = []
+    builder = _report_builder(eval_set, ranker.tasks, settings)
     score = partial(score_day, ranker, lake, groups, device=device, selection=selection)
-    for number, (window, logits) in enumerate(_logits_by_window(score, windows)):
-        rows += builder.rows(logits, window, keep_draws=window in (reference, windows[-1]))
-        report_progress(f"window {window:,}", number + 1, len(windows) + 1)
+    rows, logits = _metric_rows(builder, score, windows, reference, on_progress)
     longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]]))
-    cost = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
+    scoring = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
     consistency = tuple(check_consistency(ranker, model_dir, longest_rows, windows[-1], device))
-    report_progress("scoring cost and consistency", len(windows) + 1, len(windows) + 1)
+    on_progress("scoring cost and consistency", len(windows) + 1, len(windows) + 1)
     return EvaluationReport(
         date=day.isoformat(),
         model_digest=model_digest(model_dir),
@@ -86,7 +80,7 @@ def evaluate(
         rows=tuple(rows),
         window_gains=window_gains(rows, windows, reference, settings.interval),
         reliability=tuple(builder.reliability(logits)),
-        scoring=cost,
+        scoring=scoring,
         consistency=consistency,
         quality=_quality(manifest),
         policy_digest=policy_digest,
@@ -95,15 +89,27 @@ def evaluate(
     )
 
 
-def _logits_by_window(
-    score: Callable[..., NDArray[np.float32]], windows: Sequence[int]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Logits at increasing windows; a request without more history keeps those of the window before."""
+def _report_builder(eval_set: EvalSet, tasks: tuple[str, ...], settings: EvaluationConfig) -> ReportBuilder:
+    weights = bootstrap_weights(len(eval_set.history), settings.bootstrap_draws, settings.seed)
+    return ReportBuilder(eval_set=eval_set, tasks=tasks, weights=weights, interval=settings.interval)
+
+
+def _metric_rows(
+    builder: ReportBuilder,
+    score: Callable[..., NDArray[np.float32]],
+    windows: Sequence[int],
+    reference: int,
+    on_progress: OnProgress,
+) -> tuple[list[MetricRow], NDArray[np.float32]]:
+    """Rows of all windows, and the logits of the longest; requests without more history keep those of a shorter one."""
+    rows: list[MetricRow] = []
     cached: CachedLogits | None = None
-    for window in windows:
+    for number, window in enumerate(windows):
         logits = score(window=window, cached=cached)
         cached = CachedLogits(window, logits)
-        yield window, logits
+        rows += builder.rows(logits, window, keep_draws=window in (reference, windows[-1]))
+        on_progress(f"window {window:,}", number + 1, len(windows) + 1)
+    return rows, logits
 
 
 def _quality(manifest: Manifest) -> DataQuality:
