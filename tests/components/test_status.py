@@ -86,4 +86,4 @@ def test_an_unreachable_tracking_server_is_named_within_seconds(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     for command in ("ops status", "model promotions"):
         assert main([*command.split(), "--home", str(home.path)]) == TransientError.exit_code
-        assert f"the MLflow server {uri} gives no answer" in capsys.readouterr().err
+        assert f"the MLflow server {uri} does not answer" in capsys.readouterr().err
