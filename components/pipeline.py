@@ -26,28 +26,28 @@ ENVIRONMENT, VARIABLES = "longreel-environment", ("LONGREEL_LAKE", "MLFLOW_TRACK
 USER = 10001
 
 
-def train(home: str, date: str, trigger: str, inputs_digest: str, version: dsl.OutputPath(int)):  # type: ignore
+def train(home: str, date: str, trigger: str, inputs_digest: str, version: dsl.OutputPath(int)):
     """Train the candidate for a day on the days before it, register it and return its version."""
     from longreel.components.call import call
 
     return call("model train", "--home", home, "--date", date, "--trigger", trigger, "--version-out", version)
 
 
-def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):  # type: ignore
+def evaluate(home: str, date: str, version: int, inputs_digest: str, report: dsl.Output[dsl.Artifact]):
     """Evaluate a registered version on a day; version 0 means "no champion yet" and gives an empty report."""
     from longreel.components.call import call
 
     return call("model evaluate", "--home", home, "--date", date, "--version", version, "--out", report.path)
 
 
-def decide(  # type: ignore[no-untyped-def]
+def decide(
     home: str,
     version: int,
     inputs_digest: str,
     candidate: dsl.Input[dsl.Artifact],
     champion: dsl.Input[dsl.Artifact],
     decision: dsl.Output[dsl.Artifact],
-    outcome: dsl.OutputPath(str),  # type: ignore
+    outcome: dsl.OutputPath(str),
 ):
     """Decide by the gates, record evidence and decision, and return promote, hold or reject."""
     from longreel.components.call import call
@@ -57,7 +57,7 @@ def decide(  # type: ignore[no-untyped-def]
     return call("model decide", "--home", home, *reports, *record, "--out", decision.path, "--outcome-out", outcome)
 
 
-def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):  # type: ignore
+def promote(home: str, version: int, decision: dsl.Input[dsl.Artifact], waits_for_approval: bool):
     """Make the version the champion, if the decision says so and no approval is pending."""
     from longreel.components.call import call
 

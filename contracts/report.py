@@ -70,7 +70,7 @@ class MetricRow:
 
     task: str
     window: int  # history events visible to a request, at most
-    slice: str  # "all", or what the slice holds, e.g. "history<32", "new users", "surface 1"
+    slice_name: str  # "all", or what the slice holds, e.g. "history<32", "new users", "surface 1"
     users: int
     requests: int
     targets: int
@@ -88,7 +88,7 @@ class WindowGain:
     """AUC at the longest window minus AUC at the reference window, paired."""
 
     task: str
-    slice: str
+    slice_name: str
     reference: int  # the evaluation window nearest to the mean training window
     longest: int
     auc: Estimate
@@ -179,7 +179,7 @@ class EvaluationReport:
     @cached_property
     def index(self) -> dict[tuple[str, int, str], MetricRow]:
         """Rows by task, window and slice."""
-        return {(row.task, row.window, row.slice): row for row in self.rows}
+        return {(row.task, row.window, row.slice_name): row for row in self.rows}
 
     def row(self, task: str, window: int, part: str = ALL_TARGETS) -> MetricRow:
         """The row of a task and window over the slice `part`.

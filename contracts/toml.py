@@ -4,11 +4,14 @@ import dataclasses
 import tomllib
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from longreel.contracts.errors import LongreelError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 'a text in ""'}
 
 
@@ -42,7 +45,7 @@ def build_section(kind: type[T], values: dict[str, Any], where: str) -> T:
     Raises:
         LongreelError: a setting is unknown, of the wrong type or out of range; the message begins with `where`.
     """
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
     arguments: dict[str, Any] = {}
     for name, value in values.items():
         if name not in fields:

@@ -4,7 +4,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
-from airflow.sdk import AsyncCallback, CronPartitionTimetable, DeadlineAlert, DeadlineReference, dag, task
+from airflow.sdk import CronPartitionTimetable, dag, task
+from airflow.sdk.definitions.callback import AsyncCallback  # airflow.sdk has these three, but its stub file lacks them
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 
 from longreel.dags.notify import notify_late
 from longreel.dags.settings import (
@@ -85,7 +87,7 @@ def longreel_daily() -> None:
         outlet_events[SAMPLES].extra = extra = asset_extra(partition_key, dag_run.run_type.value)
         return extra
 
-    stale = task.short_circuit(first_stale, task_id="stale", execution_timeout=timedelta(minutes=5), doc_md=STALE)()
+    stale = task.short_circuit(task_id="stale", execution_timeout=timedelta(minutes=5), doc_md=STALE)(first_stale)()
     rebuild = TriggerDagRunOperator(
         task_id="rebuild",
         trigger_dag_id="longreel_rebuild",

@@ -80,9 +80,9 @@ def trigger_of(dag_run: Any, triggering_asset_events: Any) -> str:
     """Why the run exists: "manual", "freshness", or "backfill" or "correction", which start no training."""
     if dag_run.run_type.value == "manual":
         return "manual"
-    run_types = {(event.extra or {}).get("run_type") for event in triggering_asset_events.get(SAMPLES, ())}
+    run_types = {str((event.extra or {}).get("run_type")) for event in triggering_asset_events.get(SAMPLES, ())}
     if run_types and run_types <= {"backfill", "correction"}:
-        return str(min(run_types))
+        return min(run_types)
     return "freshness"
 
 

@@ -77,6 +77,6 @@ def asset_extra(day: str, run_type: str) -> dict[str, Any]:
     from longreel.lake.home import Home
 
     manifest = Home.locate(HOME).lake.require("samples", date.fromisoformat(day))
-    counts = {name: manifest.counts[name] for name in ("users", "requests", "targets") if name in manifest.counts}
-    extra = {"digest": manifest.digest, "watermark": manifest.date, "rows": manifest.rows, **counts}
+    extra: dict[str, Any] = {"digest": manifest.digest, "watermark": manifest.date, "rows": manifest.rows}
+    extra |= {name: count for name, count in manifest.counts.items() if name in ("users", "requests", "targets")}
     return extra | {"warnings": manifest.details.get("warnings", []), "run_type": run_type}

@@ -16,7 +16,7 @@ class DataFile:
 
     path: str  # relative to the partition: BUILD/part-N.parquet
     rows: int
-    bytes: int
+    size_bytes: int
     bucket: int = 0  # the bucket of users whose rows it holds
 
     @property

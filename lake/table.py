@@ -275,7 +275,7 @@ class PartitionWriter:
                 raise LongreelError(f"{self.dataset} of {self.day}: expected columns\n{expected}\nbut got\n{columns}")
             bucket = int(name.removesuffix(".parquet").split("-")[1]) if buckets > 1 else 0
             rows = footer.metadata.num_rows
-            yield DataFile(path=f"{self.build}/{name}", rows=rows, bytes=info.size, bucket=bucket)
+            yield DataFile(path=f"{self.build}/{name}", rows=rows, size_bytes=info.size, bucket=bucket)
 
 
 @contextmanager

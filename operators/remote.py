@@ -77,7 +77,7 @@ class RunCompletionTrigger(BaseTrigger):
             await asyncio.sleep(self.poll_s)
 
     def _event(self, status: str, message: str = "") -> TriggerEvent:
-        return TriggerEvent({"run_id": self.run_id, "status": status, "message": message})  # type: ignore[no-untyped-call]
+        return TriggerEvent({"run_id": self.run_id, "status": status, "message": message})
 
     async def on_kill(self) -> None:
         """Terminate the run: a person cleared or marked the deferred task. Airflow does not call this on a restart.

@@ -93,4 +93,4 @@ def event_stats(spark: SparkSession, writer: PartitionWriter, default_time_ms: i
 
 
 def _extreme(name: str) -> Callable[[str], Column]:
-    return F.min if name.startswith("min_") else F.max  # type: ignore[return-value]
+    return F.min if name.startswith("min_") else F.max

@@ -42,7 +42,7 @@ class HistorySource:
 
 def partition_bytes(manifest: Manifest) -> int:
     """Size of a partition's files."""
-    return sum(item.bytes for item in manifest.files)
+    return sum(item.size_bytes for item in manifest.files)
 
 
 def _snapshot_inputs(snapshot: Manifest) -> dict[str, str]:

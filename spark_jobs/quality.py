@@ -159,12 +159,13 @@ def _run_checkpoint(dataset: str, day: date, stats: Mapping[str, Any], checks: l
     _quiet()
     import great_expectations as gx
     import pandas as pd
-    from great_expectations.checkpoint import UpdateDataDocsAction
+    from great_expectations.checkpoint.actions import UpdateDataDocsAction
     from great_expectations.core.run_identifier import RunIdentifier
+    from great_expectations.data_context.types.base import ProgressBarsConfig
 
     _quiet()  # again: the import sets its own level
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     for name in list(context.get_site_names()):
         context.delete_data_docs_site(name)
     store = {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(docs)}

@@ -125,7 +125,8 @@ class WeightedItems:
         low, high = self.cumulative[self.bounds[group]], self.cumulative[self.bounds[group + 1]]
         point = low + rng.random(len(group)) * (high - low)
         place = np.searchsorted(self.cumulative, point, side="right") - 1
-        return self.order[np.clip(place, 0, len(self.order) - 1)]
+        within: Ints = np.clip(place, 0, len(self.order) - 1)
+        return self.order[within]
 
 
 def draw_items(world: World, day: date, requests: SimulatedRequests, row: Ints, rng: np.random.Generator) -> Ints:

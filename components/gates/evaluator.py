@@ -71,7 +71,7 @@ def measure(gate: Gate, candidate: EvaluationReport, champion: EvaluationReport 
         defined = {m: e for m, e in estimates.items() if None not in (e.value, e.low, e.high)}
         return Evidence(row=row, differences={}, estimates=defined)
     if gate.baseline == "reference window":
-        gains = {(gain.task, gain.slice): gain.auc for gain in candidate.window_gains}
+        gains = {(gain.task, gain.slice_name): gain.auc for gain in candidate.window_gains}
         change = Difference.within(gains.get((gate.task, gate.part), UNDEFINED), candidate.interval, row.users)
         return Evidence(row=row, differences={} if change is None else {"auc": change}, estimates={})
     differences = {}

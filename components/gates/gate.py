@@ -84,7 +84,7 @@ def window_gates(report: EvaluationReport, policy: GatePolicy) -> Iterator[Gate]
     """Reading the longest window instead of the reference window costs no task AUC, nor the gate task in any slice."""
     places = [(task, ALL_TARGETS) for task in report.tasks]
     places += [(policy.task, part) for part in report.slices if part != ALL_TARGETS]
-    defined = {(gain.task, gain.slice) for gain in report.window_gains}
+    defined = {(gain.task, gain.slice_name) for gain in report.window_gains}
     level = policy.false_rejection_rate / max(1, sum(place in defined for place in places))
     for task, part in places:
         yield Gate(

@@ -63,13 +63,13 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
         estimate = getattr(decisive, metric)
         if estimate.value is None or len(estimate.draws) != report.bootstrap_draws:
             yield f"{metric} of {policy.task}, which decides, is undefined or lacks draws"
-    gains = {(gain.task, gain.slice) for gain in report.window_gains}
+    gains = {(gain.task, gain.slice_name) for gain in report.window_gains}
     if report.reference_window != report.windows[-1] and (policy.task, ALL_TARGETS) not in gains:
         yield "it lacks the gain of the longest window"
 
 
 def _row_problems(row: MetricRow) -> Iterator[str]:
-    place = f"of {row.task} at window {row.window}, slice {row.slice}"
+    place = f"of {row.task} at window {row.window}, slice {row.slice_name}"
     for metric in METRICS:
         estimate = getattr(row, metric)
         numbers = [x for x in (estimate.value, estimate.low, estimate.high, *estimate.draws) if x is not None]

@@ -79,7 +79,7 @@ def log_report(client: MlflowClient, run_id: str, report: EvaluationReport) -> N
     `auc/click` at the longest window, by which the table of runs sorts and compares."""
     at, longest, metrics = int(time.time() * 1000), report.windows[-1], []
     for row in report.rows:
-        if row.slice != ALL_TARGETS:
+        if row.slice_name != ALL_TARGETS:
             continue
         for metric in METRICS:
             estimate = getattr(row, metric)

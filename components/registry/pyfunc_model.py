@@ -8,10 +8,10 @@ Output: a row per target with user_id, request_id, item_id and one probability p
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pandas as pd
 import pyarrow as pa
 from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import REQUEST_TABLE
@@ -20,10 +20,10 @@ from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import model_digest
 
 
-class RequestScorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
+class RequestScorer(PythonModel):
     """Scores request tables with the ranker of one registered version."""
 
-    def load_context(self, context: Any) -> None:
+    def load_context(self, context: PythonModelContext) -> None:
         """Load the ranker.
 
         Raises:
@@ -35,7 +35,9 @@ class RequestScorer(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defin
             raise LongreelError(f"the model in {folder} has digest {digest}, registered was {registered}; not loaded")
         self._scorer = Scorer.load(folder)
 
-    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """Score a request table; `params["window"]` limits the history events read for a request."""
         if missing := missing_columns(REQUEST_TABLE, model_input.columns):
             raise LongreelError(f"the request table lacks columns {', '.join(missing)}; see contracts/schemas.py")

@@ -81,7 +81,7 @@ def _by_window(
     axis: Axes, report: EvaluationReport, task: str, metric: str, colour: str, label: str, shift: float
 ) -> None:
     """One model's metric by window, with intervals; `shift` separates the bars of two models."""
-    rows = [row for row in report.rows if row.task == task and row.slice == "all"]
+    rows = [row for row in report.rows if row.task == task and row.slice_name == "all"]
     points = [(row.window, getattr(row, metric)) for row in rows if getattr(row, metric).value is not None]
     if not points:
         return
@@ -150,8 +150,8 @@ def reliability(report: EvaluationReport) -> Figure:
         for b in bins:
             ends = [b.observed.low or 0.0, b.observed.high or 0.0]
             axis.plot([b.predicted] * 2, ends, color=CANDIDATE, lw=1.4)
-        rates = [b.observed.value for b in bins]
-        axis.plot([b.predicted for b in bins], rates, "o", ms=4, color=CANDIDATE, label="observed")  # type: ignore[arg-type]
+        points = [(b.predicted, b.observed.value) for b in bins if b.observed.value is not None]
+        axis.plot([x for x, _ in points], [y for _, y in points], "o", ms=4, color=CANDIDATE, label="observed")
         row = report.row(task, window)
         if row.calibration.value is not None and row.ece.value is not None:
             numbers = f"predicted / observed {row.calibration.value:.3f}\ncalibration error {row.ece.value:.4f}"
@@ -182,7 +182,7 @@ def gain_by_history(report: EvaluationReport) -> Figure:
     figure, axes = _panels(report, title)
     for axis, task in zip(axes, report.tasks, strict=True):
         names = [name for name in report.slices if name == ALL_TARGETS or name.startswith("history")]
-        by_slice = {g.slice: g.auc for g in report.window_gains if g.task == task}
+        by_slice = {g.slice_name: g.auc for g in report.window_gains if g.task == task}
         gains = {name: by_slice[name] for name in names if name in by_slice}
         _forest(axis, gains, {name: report.row(task, longest, name).users for name in gains})
         axis.set_xlabel("AUC gained")

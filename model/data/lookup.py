@@ -6,7 +6,7 @@ the thread that reads ahead, on the device that trains; the step itself only gat
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -80,23 +80,31 @@ class HashedTable(nn.Module):
         return self.weight if unique is None else gather_rows(self.weight, unique)
 
 
+class _Context(Protocol):
+    """What `_GatherRows` keeps from its forward pass."""
+
+    saved_tensors: tuple[Tensor]
+    table_shape: torch.Size
+
+    def save_for_backward(self, unique: Tensor) -> None: ...
+
+
 class _GatherRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: "torch.autograd.function.FunctionCtx", weight: Tensor, unique: Tensor) -> Tensor:
+    def forward(ctx: _Context, weight: Tensor, unique: Tensor) -> Tensor:
         ctx.save_for_backward(unique)
-        ctx.table_shape = weight.shape  # type: ignore[attr-defined]
+        ctx.table_shape = weight.shape
         return weight.index_select(0, unique)
 
     @staticmethod
-    def backward(ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor) -> tuple[Tensor, None]:
-        (unique,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        shape = ctx.table_shape  # type: ignore[attr-defined]
-        return row_gradient(unique, gradient, shape), None
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor, None]:
+        (unique,) = ctx.saved_tensors
+        return row_gradient(unique, gradient, ctx.table_shape), None
 
 
 def gather_rows(weight: Tensor, unique: Tensor) -> Tensor:
     """weight[unique], with a sparse gradient for `weight`: `unique` [U] must be increasing, without repeats."""
-    out: Tensor = _GatherRows.apply(weight, unique)  # type: ignore[no-untyped-call]
+    out: Tensor = _GatherRows.apply(weight, unique)
     return out
 
 

@@ -102,7 +102,7 @@ def balance_by_tokens(tokens: Ints, ranks: int) -> list[Ints]:
 
 def even_buffers(groups: Sequence[RowGroup]) -> list[list[RowGroup]]:
     """Row groups in the order given, in as few buffers of about BUFFER_BYTES as hold them, all about as large."""
-    sizes = np.array([group.bytes for group in groups], np.int64)
+    sizes = np.array([group.size_bytes for group in groups], np.int64)
     total = max(1, int(sizes.sum()))
     buffers: list[list[RowGroup]] = [[] for _ in range(-(-total // BUFFER_BYTES))]
     for group, place in zip(groups, (np.cumsum(sizes) - sizes / 2) * len(buffers) / total, strict=True):

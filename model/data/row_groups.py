@@ -26,7 +26,7 @@ class RowGroup:
 
     path: str
     index: int  # in its file
-    bytes: int  # decoded, an upper bound
+    size_bytes: int  # decoded, an upper bound
     max_events: int  # an upper bound of its history events
     first_request: int  # ordinal of its first request among those of all row groups
     num_requests: int
@@ -50,7 +50,7 @@ def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup
                         RowGroup(
                             path=path,
                             index=index,
-                            bytes=size,
+                            size_bytes=size,
                             max_events=max_events,
                             first_request=first,
                             num_requests=len(group_events),

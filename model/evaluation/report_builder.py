@@ -62,7 +62,7 @@ class ReportBuilder:
         return MetricRow(
             task=task,
             window=window,
-            slice=name,
+            slice_name=name,
             users=len(users),
             requests=len(np.unique(self.eval_set.request[chosen])),
             targets=len(scores.labels),
@@ -100,7 +100,7 @@ def window_gains(
     rows: Sequence[MetricRow], windows: tuple[int, ...], reference: int, interval: float
 ) -> tuple[WindowGain, ...]:
     """The AUC gain of the longest window over the reference window, for every task and slice where both are defined."""
-    longest, aucs = windows[-1], {(row.task, row.slice, row.window): row.auc for row in rows}
+    longest, aucs = windows[-1], {(row.task, row.slice_name, row.window): row.auc for row in rows}
     if reference == longest:
         return ()
     gains = []
@@ -112,7 +112,7 @@ def window_gains(
         except LongreelError:  # undefined in this slice
             continue
         kept = gain if name == ALL_TARGETS else Estimate(value=gain.value, low=gain.low, high=gain.high)
-        gains.append(WindowGain(task=task, slice=name, reference=reference, longest=longest, auc=kept))
+        gains.append(WindowGain(task=task, slice_name=name, reference=reference, longest=longest, auc=kept))
     return tuple(gains)
 
 

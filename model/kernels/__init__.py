@@ -2,8 +2,13 @@
 
 import functools
 import importlib.util
+from collections.abc import Callable
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+
+Call = TypeVar("Call", bound=Callable[..., object])
 
 
 @functools.cache
@@ -15,3 +20,9 @@ def has_triton() -> bool:
 def can_run(tensor: Tensor) -> bool:
     """Whether this tensor's kernels can be fused: it is on a CUDA device and Triton is there."""
     return tensor.is_cuda and has_triton()
+
+
+def uncompiled(call: Call) -> Call:
+    """Decorator of a function that calls kernels, which torch.compile must not trace."""
+    decorated: Call = torch.compiler.disable(call)
+    return decorated

@@ -355,9 +355,7 @@ class EncodeHistory(torch.autograd.Function):
     """x^(i) = (y - mean) rstd of y = SwiGLU_i(X), for every layer i, in half precision with float32 master weights."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, norm_gradient: bool, *weights: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, norm_gradient: bool, *weights: Tensor) -> tuple[Tensor, ...]:
         """X [H, D] half; weights: per layer Wu over Wv [2 F, D], then per layer Wo [D, F].
 
         Returns x^(1) .. x^(M) [H, D], then rstd(1) .. rstd(M) [H] float32, which take no gradient. Where
@@ -377,7 +375,7 @@ class EncodeHistory(torch.autograd.Function):
         return (*out.unbind(0), *r)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of X and of every weight, summed in float32."""
         x, w, wo, kept, out, rstd = ctx.saved_tensors
         (layers, events, width), hidden = out.shape, wo.shape[1]

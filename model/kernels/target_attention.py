@@ -483,7 +483,7 @@ class TargetAttention(torch.autograd.Function):
     """Packed cross attention. See `longreel.model.nn.attention.cross_attention` for the meaning of the arguments."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         q: Tensor,
         kv: Tensor,
@@ -526,7 +526,7 @@ class TargetAttention(torch.autograd.Function):
         return out, match_weight
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor, d_match_weight: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor, d_match_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of q, kv and scale; that of shared kv goes through the norm where rstd was given."""
         q, kv, scale, rstd, out, lse, match_weight = ctx.saved_tensors
         ids, packing = ctx.ids, ctx.packing

@@ -251,7 +251,7 @@ class WideTargetAttention(torch.autograd.Function):
     """Packed cross attention over shared wide events; arguments and results as `target_attention.TargetAttention`."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         q: Tensor,
         x: Tensor,
@@ -283,7 +283,7 @@ class WideTargetAttention(torch.autograd.Function):
         return out, match_weight
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor, d_match_weight: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, d_out: Tensor, d_match_weight: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of q, x^ and scale."""
         q, x, scale, w, block_max, lse, out, match_weight = ctx.saved_tensors
         ids, packing = ctx.ids, ctx.packing

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longreel.contracts.errors import LongreelError
+from longreel.model.kernels import uncompiled
 from longreel.model.kernels.packing import Packing
 
 RUN_EVENTS = 1_024  # requests are padded together up to this many events: a longer history goes alone, uncopied
@@ -96,7 +97,7 @@ def padded_attention(
     return _concatenate(outputs)
 
 
-@torch.compiler.disable
+@uncompiled
 def varlen_attention(
     q: Tensor, kv: Tensor, match: IdMatch | None, scale: float, packing: Packing, rstd: Tensor | None
 ) -> AttentionOutput:

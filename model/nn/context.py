@@ -4,6 +4,8 @@ Millions of events read a few hundred rows. The forward pass gathers, which cost
 as many additions into the same few rows, so on CUDA it is one matrix product with the events' multi-hot rows instead.
 """
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,7 @@ def context_sum(
         if torch.is_autocast_enabled("cuda"):
             kind = torch.get_autocast_dtype("cuda")
             table, action_weight = table.to(kind), None if action_weight is None else action_weight.to(kind)
-        out: Tensor = _ContextSum.apply(table, rows, action_weight, actions)  # type: ignore[no-untyped-call]
+        out: Tensor = _ContextSum.apply(table, rows, action_weight, actions)
         return out
     if action_weight is not None and actions is not None:
         pattern = actions & (PATTERNS - 1)
@@ -49,17 +51,26 @@ def bits_of(actions: Tensor, kind: torch.dtype) -> Tensor:
     return (actions[:, None] >> torch.arange(len(BITS), device=actions.device) & 1).to(kind)
 
 
+class _Context(Protocol):
+    """What `_ContextSum` keeps from its forward pass: rows and actions, and the number of table rows."""
+
+    saved_tensors: tuple[Tensor, Tensor | None]
+    num_rows: int
+
+    def save_for_backward(self, rows: Tensor, actions: Tensor | None) -> None: ...
+
+
 class _ContextSum(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: "torch.autograd.function.FunctionCtx",
+        ctx: _Context,
         table: Tensor,
         rows: Tensor,
         action_weight: Tensor | None,
         actions: Tensor | None,
     ) -> Tensor:
-        ctx.save_for_backward(rows, actions)  # type: ignore[arg-type]
-        ctx.num_rows = table.shape[0]  # type: ignore[attr-defined]
+        ctx.save_for_backward(rows, actions)
+        ctx.num_rows = table.shape[0]
         total = F.embedding(rows[:, 0], table)
         for column in range(1, rows.shape[1]):
             total = total + F.embedding(rows[:, column], table)
@@ -68,11 +79,8 @@ class _ContextSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: "torch.autograd.function.FunctionCtx", gradient: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        rows, actions = ctx.saved_tensors  # type: ignore[attr-defined]
-        num_rows: int = ctx.num_rows  # type: ignore[attr-defined]
+    def backward(ctx: _Context, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        (rows, actions), num_rows = ctx.saved_tensors, ctx.num_rows
         every = torch.arange(num_rows, device=rows.device, dtype=rows.dtype)
         hot = rows[:, 0:1] == every
         for column in range(1, rows.shape[1]):

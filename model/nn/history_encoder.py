@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from longreel.model.kernels import can_run
+from longreel.model.kernels import can_run, uncompiled
 from longreel.model.nn.attention import HALVES, AttentionPlan
 from longreel.model.nn.attention_backends import compute_dtype
 from longreel.model.nn.layer import Layer
@@ -51,7 +51,7 @@ def _encode_for_inference(layers: Sequence[Layer], x: Tensor, form: str) -> Iter
         yield kv, None
 
 
-@torch.compiler.disable
+@uncompiled
 def _fused_encode(
     x: Tensor, norm_gradient: bool, up_gate: list[Tensor], out: list[Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
@@ -62,7 +62,7 @@ def _fused_encode(
     return list(zip(encoded[: len(out)], encoded[len(out) :], strict=True))
 
 
-@torch.compiler.disable
+@uncompiled
 def _fused_layer(x: Tensor, up_gate: Tensor, out: Tensor) -> Tensor:
     """x^ [H, D] of one layer, without gradients."""
     from longreel.model.kernels.swiglu_layernorm import encode_layer
@@ -71,7 +71,7 @@ def _fused_layer(x: Tensor, up_gate: Tensor, out: Tensor) -> Tensor:
     return encoded
 
 
-@torch.compiler.disable
+@uncompiled
 def _fused_keys_values(x: Tensor, layer: Layer) -> Tensor | None:
     """Keys and values [H, 2, N, Dh] of one layer, without gradients and without x^; None for rows too wide for it."""
     from longreel.model.kernels.swiglu_layernorm import encode_keys_values, is_narrow

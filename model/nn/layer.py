@@ -1,7 +1,7 @@
 """One layer of STCA: its history encoder, its attention weights, and what it hands on."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ class Layer(nn.Module):
         self.key_value = nn.Linear(d, 2 * d, bias=False)  # W_K and W_V side by side
         match_weights = config.heads if config.id_match_fields else 0  # how much of each head fell on equal ids
         self.out = nn.Linear(d + match_weights, d, bias=False)  # W_O
-        self._cache: dict[object, tuple[object, object]] = {}
+        self._cache: dict[object, tuple[object, Any]] = {}
 
     def queries(self, x: Tensor, folded: Folded | None) -> Tensor:
         """x [T, D] -> q [T, N, Dh]; with folded weights taken through W_K into the events' space, [T, N, D]."""
@@ -114,5 +114,5 @@ class Layer(nn.Module):
         key = [(p._version, p.data_ptr(), p.dtype) for p in parameters]
         if name not in self._cache or self._cache[name][0] != key:
             self._cache[name] = (key, compute())
-        value: T = self._cache[name][1]  # type: ignore[assignment]
+        value: T = self._cache[name][1]
         return value

@@ -78,7 +78,12 @@ class PaddedBatch:
     def tensors(self) -> list[Tensor]:
         """Every tensor, always in the same order."""
         collected: list[Tensor] = [self.weights]
-        self.batch.map(lambda tensor: collected.append(tensor) or tensor)  # type: ignore[func-returns-value]
+
+        def collect(tensor: Tensor) -> Tensor:
+            collected.append(tensor)
+            return tensor
+
+        self.batch.map(collect)
         return collected
 
 

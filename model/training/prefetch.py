@@ -4,12 +4,25 @@ import queue
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 _POLL_S = 0.1  # how soon the thread notices that the reading has ended
+
+
+@dataclass(frozen=True)
+class _Item(Generic[T]):
+    value: T
+
+
+@dataclass(frozen=True)
+class _End:
+    """The source has ended, or has failed with an error."""
+
+    error: BaseException | None = None
 
 
 class Prefetcher(Generic[T]):
@@ -19,7 +32,7 @@ class Prefetcher(Generic[T]):
     """
 
     def __init__(self, source: Iterable[T], depth: int = 4) -> None:
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+        self._queue: queue.Queue[_Item[T] | _End] = queue.Queue(depth)
         self._stopped = threading.Event()
         self.last_wait_s = 0.0  # seconds that the reader waited for the newest item
         self._thread = threading.Thread(target=self._fill, args=(source,), name="prefetch", daemon=True)
@@ -28,13 +41,13 @@ class Prefetcher(Generic[T]):
     def _fill(self, source: Iterable[T]) -> None:
         try:
             for item in source:
-                if not self._put(("item", item)):
+                if not self._put(_Item(item)):
                     return
-            self._put(("end", None))
+            self._put(_End())
         except BaseException as error:  # handed to the reader, whatever it is
-            self._put(("error", error))
+            self._put(_End(error))
 
-    def _put(self, entry: tuple[str, T | BaseException | None]) -> bool:
+    def _put(self, entry: _Item[T] | _End) -> bool:
         while not self._stopped.is_set():
             try:
                 self._queue.put(entry, timeout=_POLL_S)
@@ -46,14 +59,14 @@ class Prefetcher(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         while True:
             began = time.monotonic()
-            kind, value = self._queue.get()
+            entry = self._queue.get()
             self.last_wait_s = time.monotonic() - began
-            if kind == "end":
+            if isinstance(entry, _Item):
+                yield entry.value
+            elif entry.error is None:
                 return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]
+            else:
+                raise entry.error
 
     def __enter__(self) -> "Prefetcher[T]":
         return self

@@ -127,7 +127,7 @@ class TrainStep:
         with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
             logits = self.ranker(batch)
         loss = ranking_loss(logits, batch.labels, device_batch.rank_batch.num_targets)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def collisions(self) -> list[Collisions]:

@@ -110,7 +110,7 @@ class GenericSource(Source):
     def standard(self, rows: "DataFrame") -> "DataFrame":
         from pyspark.sql import functions as F
 
-        raw_columns = rows.schema["row"].dataType.fieldNames()  # type: ignore[attr-defined]
+        raw_columns = rows.select("row.*").columns
         return rows.select(
             "*",
             *(

@@ -123,7 +123,7 @@ class KuaiRandSource(Source):
     def standard(self, rows: "DataFrame") -> "DataFrame":
         from pyspark.sql import functions as F
 
-        fields = rows.schema["row"].dataType.fieldNames()  # type: ignore[attr-defined]
+        fields = rows.select("row.*").columns
         mapped = {ours: F.col(f"row.{theirs}") for ours, theirs in COLUMNS.items()}
         if "request_id" in fields:
             mapped["request_id"] = F.col("row.request_id")

@@ -199,7 +199,7 @@ def make_report(
         MetricRow(
             task=task,
             window=window,
-            slice=name,
+            slice_name=name,
             users=200,
             requests=400,
             targets=2_000,

@@ -35,7 +35,7 @@ def with_estimate(
     """The report with one number replaced."""
     rows = tuple(
         dataclasses.replace(row, **{metric: estimate})
-        if (row.task, row.window, row.slice) == (task, window, slice_name)
+        if (row.task, row.window, row.slice_name) == (task, window, slice_name)
         else row
         for row in report.rows
     )
@@ -218,7 +218,7 @@ def test_a_guardrail_does_not_stop_a_candidate_for_a_loss_that_may_be_noise(repo
 
 def test_a_missing_slice_rejects(report: Report) -> None:
     whole = report(0.01)
-    rows = tuple(r for r in whole.rows if (r.task, r.window, r.slice) != ("like", 128, "new users"))
+    rows = tuple(r for r in whole.rows if (r.task, r.window, r.slice_name) != ("like", 128, "new users"))
     decision = decide(dataclasses.replace(whole, rows=rows), None, POLICY)
     assert decision.outcome == "reject"
     assert "no row for like at window 128, slice new users" in decision.reasons[0]
@@ -227,7 +227,7 @@ def test_a_missing_slice_rejects(report: Report) -> None:
 def test_a_slice_that_only_the_champion_has_or_that_the_policy_names_rejects(report: Report) -> None:
     whole = report(0.01)
     for name, said in (("surface 0", "which the champion's report"), ("history<32", "which the policy requires")):
-        rows = tuple(r for r in whole.rows if r.slice != name)
+        rows = tuple(r for r in whole.rows if r.slice_name != name)
         less = dataclasses.replace(whole, rows=rows, slices=tuple(s for s in whole.slices if s != name))
         decision = decide(less, report(model="champion"), POLICY)
         assert decision.outcome == "reject"
@@ -240,7 +240,7 @@ def test_an_empty_slice_is_named_and_not_evaluated(report: Report) -> None:
     def emptied(whole: EvaluationReport) -> EvaluationReport:
         empty = {"users": 0, "requests": 0, "targets": 0, "positives": 0, "auc": nothing, "gauc": nothing}
         empty |= {"log_loss": nothing, "calibration": nothing, "ece": nothing}
-        rows = tuple(dataclasses.replace(r, **empty) if r.slice == "new users" else r for r in whole.rows)
+        rows = tuple(dataclasses.replace(r, **empty) if r.slice_name == "new users" else r for r in whole.rows)
         return dataclasses.replace(whole, rows=rows)
 
     decision = decide(emptied(report(0.01)), emptied(report(model="champion")), POLICY)
@@ -255,7 +255,7 @@ def test_an_empty_slice_is_named_and_not_evaluated(report: Report) -> None:
 
 def with_users(whole: EvaluationReport, name: str, users: int) -> EvaluationReport:
     """The report with another number of users in a slice."""
-    rows = tuple(dataclasses.replace(r, users=users) if r.slice == name else r for r in whole.rows)
+    rows = tuple(dataclasses.replace(r, users=users) if r.slice_name == name else r for r in whole.rows)
     return dataclasses.replace(whole, rows=rows)
 
 
@@ -275,7 +275,7 @@ def test_a_slice_of_few_users_is_not_evaluated_protected_or_not(report: Report) 
 
 def _window_loss(gain: WindowGain) -> WindowGain:
     lost = Estimate(value=-0.03, low=-0.032, high=-0.028)
-    return dataclasses.replace(gain, auc=lost) if gain.slice == "history<32" else gain
+    return dataclasses.replace(gain, auc=lost) if gain.slice_name == "history<32" else gain
 
 
 def test_a_model_that_separates_users_better_and_their_items_worse_is_rejected(report: Report) -> None:
@@ -290,7 +290,7 @@ def test_a_model_that_separates_users_better_and_their_items_worse_is_rejected(r
 def test_a_slice_with_wrong_rates_rejects_though_it_is_ranked_well(report: Report) -> None:
     ours = report(0.01)
     wrong = [
-        dataclasses.replace(r, log_loss=o.log_loss) if r.slice == "new users" else r
+        dataclasses.replace(r, log_loss=o.log_loss) if r.slice_name == "new users" else r
         for r, o in zip(ours.rows, report(0.01, log_loss=0.55).rows, strict=True)
     ]
     decision = decide(dataclasses.replace(ours, rows=tuple(wrong)), report(model="champion"), POLICY)
@@ -311,7 +311,7 @@ def test_an_undefined_window_gain_is_not_evaluated(report: Report) -> None:
     """For example, of a task with so few positives that a replicate has none."""
     whole = report()
     missing = {("like", "all"), ("click", "new users")}
-    known = tuple(g for g in whole.window_gains if (g.task, g.slice) not in missing)
+    known = tuple(g for g in whole.window_gains if (g.task, g.slice_name) not in missing)
     decision = decide(dataclasses.replace(whole, window_gains=known), None, POLICY)
     assert decision.outcome == "promote"
     assert {g.name for g in decision.gates if g.verdict == "not_evaluated"} == {
@@ -324,7 +324,7 @@ def test_a_long_window_that_costs_one_slice_accuracy_rejects(report: Report) -> 
     whole = report(0.01)
     gains = tuple(
         dataclasses.replace(g, auc=Estimate(value=-0.03, low=-0.032, high=-0.028))
-        if (g.task, g.slice) == ("click", "history>=32")
+        if (g.task, g.slice_name) == ("click", "history>=32")
         else g
         for g in whole.window_gains
     )

@@ -83,13 +83,13 @@ def test_the_eval_set_locates_the_longest_history(lake: Lake, days: list[date], 
 def test_every_slice_has_a_line_and_those_that_gates_compare_keep_replicates(
     report: EvaluationReport, config: Config
 ) -> None:
-    lines = [(row.task, row.window, row.slice) for row in report.rows]
+    lines = [(row.task, row.window, row.slice_name) for row in report.rows]
     assert sorted(lines) == sorted((t, w, s) for t in report.tasks for w in report.windows for s in report.slices)
     assert {"all", "new users", "returning users", "history<32", "history>=2048", "surface 0"} < set(report.slices)
     assert report.row("click", 64, "history>=2048").users == 0
     assert report.row("click", 64, "history>=2048").auc.value is None
     for row in report.rows:
-        if row.slice == "all":
+        if row.slice_name == "all":
             for metric in (row.auc, row.gauc, row.log_loss, row.calibration, row.ece):
                 assert len(metric.draws) == config.evaluation.bootstrap_draws
                 assert metric.low < metric.high
@@ -100,7 +100,7 @@ def test_every_slice_has_a_line_and_those_that_gates_compare_keep_replicates(
 
 
 def test_the_gain_of_a_long_window_is_the_paired_difference_of_its_lines(report: EvaluationReport) -> None:
-    gains = {(g.task, g.slice): g for g in report.window_gains}
+    gains = {(g.task, g.slice_name): g for g in report.window_gains}
     assert {"all", "returning users"} <= {s for _, s in gains}
     gain = gains["click", "all"]
     assert (gain.reference, gain.longest) == (report.reference_window, report.windows[-1]) == (32, 64)

@@ -312,12 +312,12 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
 
 def test_buffers_are_about_as_large_and_keep_the_order() -> None:
     def group(size: int) -> RowGroup:
-        return RowGroup(path="", index=0, bytes=size << 20, max_events=0, first_request=0, num_requests=1)
+        return RowGroup(path="", index=0, size_bytes=size << 20, max_events=0, first_request=0, num_requests=1)
 
     for sizes in ([42] * 12, [10] * 5, [500, 1, 1, 1], [1], [383, 2, 383, 2], [0, 0]):
         buffers = even_buffers([group(size) for size in sizes])
-        assert [group.bytes >> 20 for buffer in buffers for group in buffer] == sizes
-        held = [sum(group.bytes for group in buffer) for buffer in buffers]
+        assert [group.size_bytes >> 20 for buffer in buffers for group in buffer] == sizes
+        held = [sum(group.size_bytes for group in buffer) for buffer in buffers]
         assert max(held) - min(held) <= 2 * max(sizes) << 20
         assert len(buffers) <= -(-sum(sizes) // 384) or len(buffers) == 1
     assert len(even_buffers([group(42) for _ in range(12)])) == 2
