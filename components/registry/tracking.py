@@ -56,7 +56,7 @@ def training_run(home: Home, client: MlflowClient, *, name: str, candidate: str)
     The run is created with a tag and looked up by it, so a training resumes in its run even if it was interrupted right
     after the run was created. An error marks the run as failed.
     """
-    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY_S)  # type: ignore[no-untyped-call]
+    mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_EVERY_S)
     experiment = experiment_id(home, client)
     if not (run_ids := candidate_runs(client, experiment, candidate)):
         tags = context_registry.resolve_tags({CANDIDATE_TAG: candidate})

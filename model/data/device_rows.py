@@ -113,7 +113,7 @@ class DeviceRows:
 @functools.cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     """One stream for all copies: new streams come from a pool of 32, and a graph may be capturing on a reused one."""
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 def _copied(values: NDArray[Any], device: torch.device) -> Tensor:

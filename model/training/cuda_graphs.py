@@ -59,7 +59,7 @@ class GraphedBackward:
         self._graphs: dict[Shape, _CapturedGraph] = {}
         self._gradient_buffers: dict[tuple[int, torch.Size], Tensor] = {}  # shared by all graphs
         self._loss: Tensor | None = None
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()  # memory of activations
 
     def __call__(self, padded: PaddedBatch, rows: BatchRows, seed: int) -> Tensor:

@@ -80,7 +80,7 @@ class DeviceLoader:
         if on_cuda and self._device.index is not None:
             torch.cuda.set_device(self._device)  # this thread's too
         # Before the step's kernels, where both wait for the GPU: dozens of small ones would each wait for a large one.
-        stream = torch.cuda.Stream(self._device, priority=-1) if on_cuda else None  # type: ignore[no-untyped-call]
+        stream = torch.cuda.Stream(self._device, priority=-1) if on_cuda else None
 
         def on_stream() -> AbstractContextManager[object]:
             return torch.cuda.stream(stream) if stream is not None else nullcontext()

@@ -71,7 +71,7 @@ class DistContext:
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([*(p.grad.flatten() for p in rest if p.grad is not None), loss.view(1)])
         dist.all_reduce(flat)
-        *parts, loss = flat.split([*(p.numel() for p in rest), 1])  # type: ignore[no-untyped-call]
+        *parts, loss = flat.split([*(p.numel() for p in rest), 1])
         for p, part in zip(rest, parts, strict=True):
             p.grad = part.view_as(p)
         for table, sizes in zip(tables, zip(*counts, strict=True), strict=True):

@@ -40,7 +40,7 @@ class StepResult:
         values, ready = torch.stack([loss.detach().float(), gradient_norm.detach().float()]), None
         if values.is_cuda:
             values = torch.empty(2, pin_memory=True).copy_(values, non_blocking=True)
-            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready = torch.cuda.Event()
             ready.record()
         return StepResult(
             step=step, rank_batch=rank_batch, flops=flops, stop_requested=stop_requested, values=values, ready=ready
