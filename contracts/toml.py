@@ -4,14 +4,16 @@ import dataclasses
 import tomllib
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 from longreel.contracts.errors import LongreelError
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-T = TypeVar("T", bound="DataclassInstance")
+class _Dataclass(Protocol):
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+T = TypeVar("T", bound=_Dataclass)
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 'a text in ""'}
 
 
