@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
         print(f"{ledger.model}: version {number} declined by {entry.who} (ledger entry {entry.sequence}); unchanged")
         return 0
     entry = ledger.promote(decision, version, args.reason)
-    before = "no champion" if entry.from_version is None else f"version {entry.from_version}"
+    before = "none" if entry.from_version is None else f"version {entry.from_version}"
     print(f"{ledger.model}: champion {before} -> version {entry.to_version} (ledger entry {entry.sequence})")
     return 0
 

@@ -50,6 +50,13 @@ NOISE = (
     "Setting default",
     "To adjust",
     "Command exited",
+    "Skipping task",
+    "Cleaned up workspace",
+    "outputFile",
+    " INFO ",
+    "Pushing xcom",
+    "Success criteria met",
+    "Skipping downstream",
 )
 
 

@@ -140,9 +140,11 @@ def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) 
 
 
 def reliability(report: EvaluationReport) -> Figure:
-    """Observed against predicted rates, in bins of equally many targets."""
+    """Observed against predicted rates, in bins with equal numbers of targets."""
     window = report.windows[-1]
-    figure, axes = _panels(report, f"Reliability on {report.date} at {window:,} events, bins of equally many targets")
+    figure, axes = _panels(
+        report, f"Reliability on {report.date} at window {window:,}, in bins with equal numbers of targets"
+    )
     for axis, task in zip(axes, report.tasks, strict=True):
         bins = [b for b in report.reliability if b.task == task and b.observed.value is not None]
         most = max([b.predicted for b in bins] + [b.observed.high or 0.0 for b in bins], default=1.0)

@@ -93,8 +93,8 @@ def _facts(home: Home, client: MlflowClient, candidate: Version, decision: Decis
         "samples digest": tags.get("samples_digest", ""),
         "trigger": tags.get("trigger", ""),
         "Airflow run": tags.get(tracking.AIRFLOW_TAG, ""),
-        "train it again": f"longreel model reproduce {candidate.run_id}",
-        "roll back to the champion before it": "longreel model rollback",
+        "reproduce": f"longreel model reproduce {candidate.run_id}",
+        "roll back": "longreel model rollback",
     }
 
 
