@@ -259,7 +259,7 @@ def _ending_children() -> Iterator[None]:
     """On SIGTERM, end the running step too, which saves a checkpoint; otherwise it would continue alone."""
     import psutil
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         children = psutil.Process().children(recursive=True)
         for child in children:
             child.terminate()

@@ -43,7 +43,7 @@ LOCAL = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "32",  # adaptive execution merges what is small
 }
-_shipped_to = ""  # the Spark application that has the code
+_shipped_to: set[str] = set()  # the Spark applications that have the code
 SHIPPED = ("contracts", "lake", "spark_jobs")  # what tasks import
 QUICK = {
     "spark.driver.extraJavaOptions": QUICK_JAVA,
@@ -103,11 +103,10 @@ def _submitted_master() -> str | None:
 def _ship_code(session: "SparkSession") -> None:
     """Give the Python workers this checkout's or installation's modules, in front of any that are installed there;
     once for a Spark application, whatever the number of its sessions."""
-    global _shipped_to
     root, application = Path(longreel.__file__).parent, session.sparkContext.applicationId
-    if application == _shipped_to or not (root / "spark_jobs").is_dir():  # the latter: run from a shipped archive
+    if application in _shipped_to or not (root / "spark_jobs").is_dir():  # the latter: run from a shipped archive
         return
-    _shipped_to = application
+    _shipped_to.add(application)
     folder = tempfile.mkdtemp(prefix="longreel-code-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)  # the driver serves the file for as long as it runs
     archive = Path(folder) / "longreel.zip"

@@ -278,8 +278,8 @@ def day_file(world: World, today: Impressions, yesterday: Impressions | None) ->
     parts = [(today, np.flatnonzero(~today.is_late))]
     if yesterday is not None:
         parts.insert(0, (yesterday, np.flatnonzero(yesterday.is_late)))
-    for impressions, rows in parts:
-        rows = rows[np.argsort(impressions.delivered_ms[rows], kind="stable")]
+    for impressions, delivered in parts:
+        rows = delivered[np.argsort(impressions.delivered_ms[delivered], kind="stable")]
         broken = rng.random(len(rows)) < BROKEN_SHARE
         truth.append(truth_rows(impressions, rows[~broken]))
         times = 1 + (rng.random(len(rows)) < DUPLICATE_SHARE)

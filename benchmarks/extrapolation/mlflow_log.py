@@ -6,6 +6,7 @@ python -m benchmarks.extrapolation.mlflow_log OUT     for results that came from
 import argparse
 import importlib.util
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def log(line: dict[str, Any], out: Path) -> None:
         for row in line["rows"]:
             place = f"{row['task']}/{row['slice']}".replace(">=", " from ").replace("<", " below ")
             values = {f"{place}/{name}": row[name][0] for name in ("auc", "gauc", "log_loss")}
-            mlflow.log_metrics({n: v for n, v in values.items() if v == v}, step=row["window"])
+            mlflow.log_metrics({n: v for n, v in values.items() if not math.isnan(v)}, step=row["window"])
         mlflow.log_dict(line["windows"], "windows.json")
 
 

@@ -199,8 +199,8 @@ def scaling(capacities: dict[str, Group], task: str, path: Path) -> Path:
     for number, (label, group) in enumerate(capacities.items()):
         values, colour = [group.value("auc", task, w) for w in group.windows], f"C{number}"
         dense = (group.mean("parameters") - group.mean("table_parameters")) / 1e6
-        label = f"{label}: {dense:.2f} M parameters besides tables ({_seeds(group)})"
-        axes.plot(group.windows, values, "o", color=colour, label=label)
+        legend = f"{label}: {dense:.2f} M parameters besides tables ({_seeds(group)})"
+        axes.plot(group.windows, values, "o", color=colour, label=legend)
         if curve := fit_curve(group.windows, values):
             x = np.geomspace(group.windows[0], group.windows[-1], 100)
             axes.plot(x, curve.at(x), color=colour, linewidth=1)

@@ -168,7 +168,8 @@ class TrainingReader:
 
         Their requests come sorted by visible history: attention over padded histories is faster so.
         """
-        for buffer, first, state, rows in self._decoded_buffers(start or ReaderState()):
+        for buffer, first, before, rows in self._decoded_buffers(start or ReaderState()):
+            state = before
             for number in range(first, buffer.num_batches):
                 state = self._after(state)
                 yield self._rank_batch(rows, buffer, number, state)

@@ -184,8 +184,6 @@ def _swiglu_grad_rows(
     h_desc,
     dug_desc,
     COLS: tl.constexpr,
-    D: tl.constexpr,
-    F: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     DYREG: tl.constexpr,
@@ -332,7 +330,7 @@ def swiglu_grad(x: Tensor, dy: Tensor, w: Tensor, wo: Tensor, h: Tensor, dug: Te
     _swiglu_grad_rows[(hidden // columns, blocks)](
         _desc(x, bm, width), _desc(dy, bm, width), _desc(w, 2 * bn, width), _desc(wo, width, bn), _desc(h, bm, bn),
         TensorDescriptor(dug, [rows, 2, hidden], [dug.stride(0), hidden, 1], [bm, 2, bn]),
-        COLS=columns, D=width, F=hidden, **cut,
+        COLS=columns, **cut,
     )  # fmt: skip
 
 

@@ -445,7 +445,7 @@ def bwd_kv_tiles(width: int, rows: int, matched: bool = False) -> Tiles:
     return Tiles(min(32 if matched and width > 128 else 64, max(16, _power_of_2(rows))), 64, 4, 1)
 
 
-def bwd_q_tiles(width: int, rows: int) -> Tiles:
+def bwd_q_tiles(width: int, rows: int) -> Tiles:  # noqa: ARG001  # benchmarks.stca.tune replaces all three alike
     """Tiles of `_attn_bwd_q`; its keys must divide those of `_attn_bwd_kv`, behind head_channel dS is zero."""
     rows = max(16, _power_of_2(rows))
     return Tiles(min(128, rows), 64, 8 if rows >= 128 else 4, 3)

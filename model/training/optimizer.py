@@ -56,7 +56,7 @@ class RowwiseAdagrad(torch.optim.Optimizer):
                 total: Tensor = self.state[p]["sum"]
                 if not p.grad.is_sparse:
                     total += p.grad.square().mean(dim=1)
-                    p -= (group["lr"] / (total.sqrt() + EPS))[:, None] * p.grad
+                    p.sub_((group["lr"] / (total.sqrt() + EPS))[:, None] * p.grad)
                     continue
                 rows, values = p.grad._indices()[0], p.grad._values()
                 touched = total[rows] + values.square().mean(dim=1)

@@ -193,7 +193,7 @@ def _version(path: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  # parts of the cache's key
     """Content hash, remembered within a process while the file's size and time stay."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

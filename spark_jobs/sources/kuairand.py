@@ -181,7 +181,7 @@ def _dates_in(path: Path) -> list[str]:
     try:
         reader = pacsv.open_csv(
             path,
-            parse_options=pacsv.ParseOptions(invalid_row_handler=lambda row: "skip"),
+            parse_options=pacsv.ParseOptions(invalid_row_handler=lambda _: "skip"),
             convert_options=pacsv.ConvertOptions(include_columns=["date"], column_types={"date": pa.string()}),
         )
         for batch in reader:

@@ -21,7 +21,7 @@ def not_a_database(folder: Path) -> str:
     [
         (lambda folder: "htp://mlflow:5000", 2, "MLFLOW_TRACKING_URI: expected a server"),
         (lambda folder: "mlflow", 2, "MLFLOW_TRACKING_URI: expected a server"),
-        (lambda folder: str(folder), 2, "MLFLOW_TRACKING_URI: expected a server"),
+        (str, 2, "MLFLOW_TRACKING_URI: expected a server"),
         (
             lambda folder: "postgresql+nosuchdriver://a@b/c",
             2,

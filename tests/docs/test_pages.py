@@ -40,7 +40,7 @@ def test_links_resolve(page: Path) -> None:
 
 def exists(file: str, page: Path) -> bool:
     """Whether a name is a file of this repository, from the root or by its last part; other names are a run's files."""
-    if "/" in file and (file.split("/")[0] in CODE_FOLDERS or file.endswith(".py")):
+    if "/" in file and (file.split("/", maxsplit=1)[0] in CODE_FOLDERS or file.endswith(".py")):
         return any(fnmatch.fnmatch(path, file) for path in CHECKOUT) or (page.parent / file).exists()
     if "/" not in file and file.endswith((".py", ".md")):
         return any(fnmatch.fnmatch(path, f"*{file}") for path in CHECKOUT)

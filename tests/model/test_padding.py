@@ -61,8 +61,7 @@ def test_a_padded_batch_is_a_batch_of_its_shape(batches: list[RequestBatch]) -> 
 def test_a_padded_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker, batches: list[RequestBatch]) -> None:
     ranker.double()
     tables = {id(p) for p in ranker.table_parameters()}
-    for batch in batches:
-        batch = replace(batch, labels=batch.labels.double())
+    for batch in (replace(batch, labels=batch.labels.double()) for batch in batches):
         ranker.zero_grad()
         loss = ranking_loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
         loss.backward()

@@ -399,7 +399,9 @@ def test_without_a_java_the_step_says_how_to_get_one(make_home: Any) -> None:
     home = make_home()
     write_raw(home, DAY, [row()])
     command = [sys.executable, "-m", "longreel", "data", "ingest", "--home", str(home.path), "--date", str(DAY)]
-    ended = subprocess.run(command, env=os.environ | {"JAVA_HOME": "/nowhere"}, capture_output=True, text=True)
+    ended = subprocess.run(
+        command, env=os.environ | {"JAVA_HOME": "/nowhere"}, check=False, capture_output=True, text=True
+    )
     assert ended.returncode == 2
     assert "Spark needs Java 17, and none could be started (JAVA_HOME is /nowhere)" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -51,11 +51,15 @@ def test_spark_submit_runs_a_step_and_passes_its_exit_code_on(make_home: Any, tm
     command += ["--home", str(home.path), "--date"]
     command[1:1] = ["--driver-java-options", QUICK_JAVA]
     environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
-    done = subprocess.run([*command, str(DAY)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, str(DAY)], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2_000:]
     assert "9 rows = 9 events" in done.stdout
     assert home.lake.require("events", DAY).rows == 9
-    missing = subprocess.run([*command, "2026-03-20"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    missing = subprocess.run(
+        [*command, "2026-03-20"], cwd=tmp_path, env=environment, check=False, capture_output=True, text=True
+    )
     assert missing.returncode == 3
     assert "not 2026-03-20" in missing.stdout + missing.stderr  # spark-submit sends both to one of them
     assert not (tmp_path / "spark-warehouse").exists()
