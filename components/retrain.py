@@ -86,7 +86,7 @@ def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
     config, lake = home.config, home.lake
     if not force:
         require_recent(day, today(config), config.retrain)
-    evaluated_day = lake.require("samples", day)
+    evaluation_day = lake.require("samples", day)
     days = training_days(list(lake.days("samples")), day, config)
     client = store.open_store(home)
     store.experiment_id(home, client)
@@ -94,7 +94,7 @@ def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
     champion = ledger.champion()
     if champion is not None:
         require_unseen(champion.data_watermark, day, f"the champion (version {champion.version})")
-    digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): evaluated_day.digest}
+    digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): evaluation_day.digest}
     inputs = digest_of({"samples": digests, "config": config.digest(), "code": tracking.git_sha()})
     if champion is None:
         return RetrainPlan(inputs, 0)

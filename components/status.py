@@ -160,7 +160,7 @@ def _freshness(home: Home, days: list[date], registered: list[Version], champion
     else:
         lines = [
             f"champion: version {champion.version}, trained through {champion.data_watermark}, "
-            f"promoted on {champion.evaluated_day}; digest {champion.model_digest}"
+            f"promoted on {champion.evaluation_day}; digest {champion.model_digest}"
         ]
         if days:
             behind = sum(1 for day in days if day > champion.data_watermark)
@@ -185,7 +185,7 @@ def _candidates(registered: list[Version], champion: Version | None) -> Table:
         is_champion = champion is not None and champion.version == version.version
         table.add_row(
             f"{version.version}{' *' if is_champion else ''}",
-            str(version.evaluated_day),
+            str(version.evaluation_day),
             f"{tags.get('train_first_day')} .. {tags.get('train_last_day')}",
             MARKS.get(version.decision, version.decision),
             escape(tags.get("decision_reason", "")),

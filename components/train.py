@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
         args.version_out.write_text(str(candidate.version))
     name = f"longreel-{home.config.name}"
     print(f"{name} version {candidate.version}: digest {candidate.model_digest}, MLflow run {candidate.run_id}")
-    print(f"next: longreel model evaluate --date {candidate.evaluated_day} --version {candidate.version}")
+    print(f"next: longreel model evaluate --date {candidate.evaluation_day} --version {candidate.version}")
     return 0
 
 

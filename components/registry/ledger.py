@@ -172,10 +172,10 @@ class Ledger:
 
     def _require_evaluation_day(self, decision: Decision, version: Version) -> None:
         """A candidate evaluated on many days is promoted by chance in the end; the policy limits the days."""
-        days = (date.fromisoformat(decision.date) - version.evaluated_day).days + 1
+        days = (date.fromisoformat(decision.date) - version.evaluation_day).days + 1
         if days > decision.evaluation_days:
             raise LongreelError(
-                f"version {version.version} was trained to be evaluated on {version.evaluated_day}, the policy allows "
+                f"version {version.version} was trained to be evaluated on {version.evaluation_day}, the policy allows "
                 f"{decision.evaluation_days} evaluation day(s), and this decision is of {decision.date}; train a new "
                 "candidate, or raise `evaluation_days` in gates.toml, which requires stronger evidence on each day"
             )

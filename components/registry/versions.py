@@ -34,9 +34,9 @@ class Version:
     tags: Mapping[str, str]
 
     @property
-    def evaluated_day(self) -> date:
+    def evaluation_day(self) -> date:
         """The day the version was trained to be evaluated on; it is not among its training days."""
-        return date.fromisoformat(self.tags["evaluated_day"])
+        return date.fromisoformat(self.tags["evaluation_day"])
 
     @property
     def data_watermark(self) -> date:
@@ -117,4 +117,4 @@ def download(client: MlflowClient, name: str, version: Version) -> Path:
 
 def last_evaluated_day(registered: list[Version]) -> date | None:
     """The newest day on which the decision on a candidate was completed; None before the first."""
-    return max((v.evaluated_day for v in registered if v.decision != PENDING), default=None)
+    return max((v.evaluation_day for v in registered if v.decision != PENDING), default=None)

@@ -54,7 +54,7 @@ def train_and_register(
         version=version.version,
         run_id=run_id,
         model_digest=version.model_digest,
-        evaluated_day=str(day),
+        evaluation_day=str(day),
         train_first_day=spec.manifests[0].date,
         train_last_day=spec.manifests[-1].date,
     )
@@ -84,7 +84,7 @@ def _tags(home: Home, day: date, spec: TrainingSpec, trigger: str) -> dict[str, 
     """Tags of the run and the version."""
     first, last = spec.manifests[0].date, spec.manifests[-1].date
     return {
-        "evaluated_day": str(day),
+        "evaluation_day": str(day),
         "data_watermark": last,
         "train_first_day": first,
         "train_last_day": last,

@@ -24,7 +24,7 @@ class Candidate:
     version: int
     run_id: str
     model_digest: str
-    evaluated_day: str
+    evaluation_day: str
     train_first_day: str
     train_last_day: str
 

@@ -260,7 +260,7 @@ def register_tiny_model(home: Home, seed: int = 0, day: str = "2026-01-03", wate
     folder = home.work / f"model-{seed}"
     save_tiny_model(home, folder, seed, watermark)
     run = client.create_run(store.experiment_id(home, client), run_name=f"{day} train 2 days")
-    tags = {"evaluated_day": day, "data_watermark": watermark, "train_first_day": "2026-01-01"}
+    tags = {"evaluation_day": day, "data_watermark": watermark, "train_first_day": "2026-01-01"}
     tags |= {"train_last_day": watermark, "run_name": f"{day} train 2 days"}
     made = registration.register_version(
         home, client, folder, run_id=run.info.run_id, tasks=home.config.tasks, tags=tags

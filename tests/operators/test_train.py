@@ -71,7 +71,7 @@ def trained_by_pods(home: Home, register: Callable[..., Any]) -> Candidate:
         version=made.version,
         run_id=made.run_id,
         model_digest=made.model_digest,
-        evaluated_day=DAY,
+        evaluation_day=DAY,
         train_first_day="2026-01-01",
         train_last_day="2026-01-02",
     )

@@ -155,7 +155,7 @@ def _require_champion(home: Home, tracking: str | None, judged: list[date]) -> N
     client = client_of(home, tracking)
     ledger = Ledger(home, client)
     known, entries = versions.list_versions(client, ledger.model), ledger.entries()
-    assert [version.evaluated_day for version in known] == judged
+    assert [version.evaluation_day for version in known] == judged
     assert all(version.decision in ("promote", "hold", "reject") for version in known)
     promoted = [version.version for version in known if version.decision == "promote"]
     assert [entry.to_version for entry in entries] == promoted

@@ -203,7 +203,7 @@ def require_promoted_once(home: Home, tracking: str | None = None, model: str | 
     if model is not None:
         assert version.model_digest == model, "the model differs from one trained without faults"
     assert run_states(home, client) == {version.run_id: "FINISHED"}
-    summary = json.loads((home.reports / str(version.evaluated_day) / "summary.json").read_text())
+    summary = json.loads((home.reports / str(version.evaluation_day) / "summary.json").read_text())
     assert (summary["version"], summary["outcome"]) == (version.version, "promote")
     return version.run_id
 
