@@ -10,7 +10,7 @@ import os
 import urllib.request
 from typing import Any
 
-from airflow.sdk import BaseNotifier
+from airflow.sdk import BaseNotifier, Context
 
 from longreel.dags.settings import HOME
 
@@ -31,7 +31,7 @@ class WebhookNotifier(BaseNotifier):
         super().__init__()
         self.connection, self.message = connection, message
 
-    def notify(self, context: Any) -> None:
+    def notify(self, context: Context) -> None:
         """Post the message. An answer other than 2xx is logged and does not fail the task."""
         from airflow.sdk import Connection
 
@@ -63,7 +63,7 @@ def _post(connection: Any, text: str) -> None:
         pass
 
 
-def details(context: Any) -> str:
+def details(context: Context) -> str:
     """Reasons and links: the decision of `retrain` for the run's day, the run card, the MLflow page, the log."""
     from longreel.contracts.dates import parse_day
     from longreel.lake.home import Home

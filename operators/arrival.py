@@ -3,6 +3,7 @@
 from typing import Any
 
 from airflow.providers.standard.sensors.bash import BashSensor
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSensorTimeout
 
 from longreel.contracts.errors import DataNotReadyError
@@ -20,7 +21,7 @@ class RawDaySensor(BashSensor):
     def __init__(self, **options: Any) -> None:
         super().__init__(retry_exit_code=DataNotReadyError.exit_code, mode="reschedule", **options)
 
-    def execute(self, context: Any) -> Any:
+    def execute(self, context: Context) -> Any:
         """Check once.
 
         Raises:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from longreel.contracts.errors import LongreelError, TransientError
@@ -118,7 +118,7 @@ class RemoteOperator(BaseOperator):
         self.timeout, self.poll_interval = timeout, poll_interval
         self._run_id = ""
 
-    def wait_for(self, context: Any, run_id: str) -> None:
+    def wait_for(self, context: Context, run_id: str) -> None:
         """Defer until the run has ended; then Airflow calls `collect`."""
         self._run_id = run_id
         context["task_state_store"].set(RUN_KEY, run_id)

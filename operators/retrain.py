@@ -5,6 +5,8 @@ A retry finds the run by the id in the task's state store, or by its name, which
 
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import Context
+
 from longreel.contracts.errors import LongreelError
 from longreel.operators.remote import RUN_KEY, RemoteOperator, RunCompletionTrigger
 
@@ -40,7 +42,7 @@ class RetrainOperator(RemoteOperator):
         super().__init__(**options)
         self.promote = promote
 
-    def execute(self, context: Any) -> None:
+    def execute(self, context: Context) -> None:
         """Submit the run, or find the one that an earlier try submitted, and defer.
 
         Raises:
@@ -50,7 +52,7 @@ class RetrainOperator(RemoteOperator):
         self.log.info("pipeline run %s (%s): %s", run.run_id, run.name, run.state)
         self.wait_for(context, run.run_id)
 
-    def collect(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+    def collect(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Bring the results of the run into the home.
 
         :param event: see `RunCompletionTrigger.run`
@@ -63,7 +65,7 @@ class RetrainOperator(RemoteOperator):
 
         return retrain.collect(*self.home_and_day(), self.finished_run(event))
 
-    def _earlier_run(self, context: Any) -> "Run | None":
+    def _earlier_run(self, context: Context) -> "Run | None":
         """The run of an earlier try, if it is still running, or has succeeded with today's inputs."""
         from longreel.components.kfp_server import NotFoundError
         from longreel.components.retrain import plan
@@ -82,7 +84,7 @@ class RetrainOperator(RemoteOperator):
             return run
         return None
 
-    def _submit(self, context: Any) -> "Run":
+    def _submit(self, context: Context) -> "Run":
         from longreel.components.retrain import plan, submit
 
         home, day = self.home_and_day()

@@ -1,9 +1,8 @@
 """Retry policy of the DAGs: a task whose step reports a user error fails at once, any other failure is retried."""
 
 import re
-from typing import Any
 
-from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk import Context, RetryDecision, RetryPolicy
 
 from longreel.contracts.errors import LongreelError, QualityError
 
@@ -29,7 +28,9 @@ class FailFastOnUserError(RetryPolicy):
     Every other failure, a killed process included, keeps the task's retries.
     """
 
-    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
         """The decision about one failed try; Airflow calls this in the worker.
 
         :param exception: what the operator raised

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import Context
+
 from longreel.operators.remote import RUN_KEY, RemoteOperator, RunCompletionTrigger
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class TrainOperator(RemoteOperator):
         super().__init__(**options)
         self.manifest = manifest
 
-    def execute(self, context: Any) -> dict[str, Any] | None:
+    def execute(self, context: Context) -> dict[str, Any] | None:
         """Create the job, or find the one of an earlier try, and defer; return at once if the candidate exists.
 
         Raises:
@@ -68,7 +70,7 @@ class TrainOperator(RemoteOperator):
             self.wait_for(context, result.run_id)
         return asdict(result)
 
-    def collect(self, context: Any, event: dict[str, Any]) -> dict[str, Any]:
+    def collect(self, context: Context, event: dict[str, Any]) -> dict[str, Any]:
         """Return the candidate and delete the job.
 
         :param event: see `RunCompletionTrigger.run`
@@ -79,7 +81,7 @@ class TrainOperator(RemoteOperator):
         """
         return asdict(TrainJobTrigger.server().collect(*self.home_and_day(), self.finished_run(event)))
 
-    def _end_stale_job(self, context: Any, run_id: str) -> None:
+    def _end_stale_job(self, context: Context, run_id: str) -> None:
         """Delete an earlier try's job if its candidate is stale, say after a correction, to free its nodes."""
         earlier = context["task_state_store"].get(RUN_KEY)
         if earlier and earlier != run_id:
