@@ -3,12 +3,9 @@
 from datetime import date
 from pathlib import Path
 
-import pytest
-
 from longreel.spark_jobs.quality import Between, check
 
 
-@pytest.mark.usefixtures("data_docs")
 def test_a_validation_page_names_its_dataset_and_day(tmp_path: Path) -> None:
     check(tmp_path, date(2026, 11, 14), "samples", {"rows": 5}, [Between("rows", 1, None, "rows of the day")])
     docs = tmp_path / "2026-11-14" / "data-docs" / "samples"

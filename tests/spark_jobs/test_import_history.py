@@ -158,7 +158,6 @@ def test_what_older_history_cannot_be_is_named(make_home: Any, spark: Any, capsy
     assert f"{DAY} is not published" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("data_docs")
 def test_kuairand_history_files_are_older_history_and_no_log_days(spark: Any, make_home: Any) -> None:
     home = make_home(kind="kuairand")
     raw = home.path / "raw"

@@ -46,7 +46,6 @@ def text_row(number: int, **changes: Any) -> dict[str, Any]:
     return {name: str(value) for name, value in base.items()} | changes
 
 
-@pytest.mark.usefixtures("data_docs")
 def test_every_row_is_an_event_a_quarantined_row_or_an_exact_duplicate(spark: Any, make_home: Any) -> None:
     home = make_home()
     bad = [text_row(number, **changes) for number, changes in enumerate(BAD.values())]

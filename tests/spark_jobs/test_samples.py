@@ -68,7 +68,6 @@ def test_a_request_never_sees_its_own_millisecond_nor_later_ones(spark: Any, mak
     assert sample["request_history_end"] == [1, 3, 4]
 
 
-@pytest.mark.usefixtures("data_docs")
 def test_users_with_one_event_and_requests_without_history(spark: Any, make_home: Any) -> None:
     home = make_home()
     publish_events(home, DAY, [event(user=1, at=5), event(user=2, at=7, actions=0)])
