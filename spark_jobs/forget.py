@@ -56,7 +56,7 @@ from longreel.spark_jobs.erasure_manifests import (
 from longreel.spark_jobs.history import partition_bytes
 from longreel.spark_jobs.row_counts import counts_after_erasure
 from longreel.spark_jobs.sources import Source, source_class
-from longreel.spark_jobs.vacuum import vacuum
+from longreel.spark_jobs.vacuum import vacuum_builds
 
 ORDER = ("quarantine", "users", "events", "history", "samples")  # a partition comes after what it is made from
 PARTITIONS_PER_JOB = 64  # staged together: until all are published, their builds lie beside the published ones
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Erase the named users."""
-    vacuum(home.lake)
+    vacuum_builds(home.lake)  # builds only: `forget` makes snapshots current that a killed call has left stale
     return forget(home, args.user, LazySession("longreel data forget"))
 
 

@@ -12,10 +12,15 @@ from longreel.spark_jobs.days import log_progress
 
 def vacuum(lake: Lake) -> None:
     """Remove orphaned builds and stale history snapshots; the bootstrap snapshot stays."""
-    for path in remove_orphans(lake):
-        print(f"removed an orphaned build: {path}", flush=True)
+    vacuum_builds(lake)
     for stale in stale_partitions(lake, ("history",)):
         snapshot = lake.require("history", stale.day)
         if not is_imported(snapshot):
             lake.drop_partition(snapshot)
             log_progress("history", stale.day, f"snapshot removed: {'; '.join(stale.reasons)}")
+
+
+def vacuum_builds(lake: Lake) -> None:
+    """Remove orphaned builds, and leave stale snapshots as they are."""
+    for path in remove_orphans(lake):
+        print(f"removed an orphaned build: {path}", flush=True)

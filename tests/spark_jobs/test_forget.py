@@ -260,7 +260,7 @@ def test_absent_and_already_erased_users_are_reported(spark: Any, built: Any, ca
     assert "no user id of this source" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("publishes", [0, 6, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 9, 12, 14))])
+@pytest.mark.parametrize("publishes", [0, 12, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 6, 9, 14))])
 def test_an_error_halfway_leaves_readable_partitions_and_the_next_call_completes(
     spark: Any, built: Any, at_once: Home, publishes: int, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
