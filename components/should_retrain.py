@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     """Print the answer."""
     day = parse_day(args.date)
     answer = RetrainAnswer(is_due=True, reason="Forced.") if args.force else answer_for(args.trigger, home, day)
-    hint = " (--force trains anyway)" if args.trigger == "manual" and not answer.is_due else ""
+    hint = " (force trains anyway)" if args.trigger == "manual" and not answer.is_due else ""
     print(f"{'due' if answer.is_due else 'not due'}: {answer.reason}{hint}")
     return 0 if answer.is_due else NOT_DUE
 

@@ -49,7 +49,7 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
     (3, "NOT READY", "the data have not arrived yet"),
     (4, "QUALITY", "a quality checkpoint stopped the day"),
     (5, "TRANSIENT", "a server, a disk or another process was in the way; run the command again"),
-    (99, "SKIP", "nothing to do (ops should-retrain, data stale, model promote)"),
+    (99, "SKIP", "nothing to do (ops should-retrain, data stale, model promote --dry-run)"),
     (130, "INTERRUPTED", "Ctrl-C; the same command continues or starts again"),
     (143, "TERMINATED", "SIGTERM; training has saved a checkpoint, and the same command continues from it"),
 )

@@ -1,7 +1,7 @@
 """Code of the registered model: loads the ranker from the artefacts beside it and scores a request table.
 
 MLflow runs this file by itself when it loads a version, so it imports only what is packed with the model
-(`SERVED` in versions.py). Input: columns of `longreel.contracts.schemas.REQUEST_TABLE`, lists as lists or arrays.
+(`SERVED` in registration.py). Input: columns of `longreel.contracts.schemas.REQUEST_TABLE`, lists as lists or arrays.
 Output: a row per target with user_id, request_id, item_id and one probability per task.
 """
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from benchmarks.extrapolation import mlflow_log
-from benchmarks.extrapolation.cells import FULL, SLOW, SMALL, SUITES, Cell, Size, in_order, suite
+from benchmarks.extrapolation.cells import FULL, METHOD, SLOW, SMALL, SUITES, Cell, Size, in_order, samplings, suite
 from benchmarks.extrapolation.findings import Findings, fit_curve
 from benchmarks.extrapolation.jobs import PIPE, on_card
 from benchmarks.extrapolation.merge import merge
@@ -24,7 +24,9 @@ from benchmarks.extrapolation.plots import draw_all, far_off
 from benchmarks.extrapolation.runner import RESULTS, Runner, append_line, draws_path, read_results
 from benchmarks.extrapolation.sample_sets import from_world
 from benchmarks.extrapolation.tables import page
+from longreel.contracts.config import parse_config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.presets import preset
 from longreel.spark_jobs.simulated_world import WorldSettings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -234,6 +236,16 @@ def test_every_cell_of_every_suite_is_a_configuration_and_its_own(size: Size) ->
     made = {key: cell.config(size, ("click",), "cpu") for key, cell in cells.items()}
     named = {cells[key].fingerprint(config, "data") for key, config in made.items()}
     assert len(named) == len(cells) > 60
+
+
+def test_the_generic_preset_is_the_measured_recipe() -> None:
+    cell = Cell(suite="", set="", reader="stca", training=METHOD, seed=0, **samplings(FULL)[METHOD])
+    recipe, shipped = cell.config(FULL, ("click",), "auto"), parse_config(preset("generic"))
+    of_the_log = ("window_days", "batch_tokens", "checkpoint_every")  # settings that follow the log, not the recipe
+    same = {name: getattr(shipped.training, name) for name in of_the_log}
+    assert shipped.model == recipe.model
+    assert shipped.training == replace(recipe.training, **same)
+    assert shipped.evaluation.windows == FULL.eval_windows
 
 
 def test_settings_of_no_training_make_no_new_cell_and_an_ablation_does() -> None:

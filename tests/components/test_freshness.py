@@ -111,7 +111,7 @@ def test_a_backfill_or_a_correction_starts_no_training_and_a_person_can_force_on
     assert "published again, because it or an earlier day was corrected or came late, which" in capsys.readouterr().out
     words[-1] = "2026-01-02"
     assert main([*words, "--trigger", "manual"]) == NOT_DUE
-    assert "(--force trains anyway)" in capsys.readouterr().out
+    assert "(force trains anyway)" in capsys.readouterr().out
     assert main([*words, "--trigger", "manual", "--force"]) == 0
 
 

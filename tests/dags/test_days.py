@@ -230,7 +230,7 @@ def test_a_rebuild_without_changes_skips_and_a_manual_training_gets_its_reason(h
     assert {task["state"] for task in tasks.values()} == {"skipped"}
     (run,) = airflow.ended("longreel_train", 1, run_type="manual")
     assert airflow.tasks(run)["retrain"]["state"] == "skipped"
-    assert f"{TOO_OLD}. (--force trains anyway)" in airflow.log(run, "should_retrain")
+    assert f"{TOO_OLD}. (force trains anyway)" in airflow.log(run, "should_retrain")
     assert published(home) == before
 
 

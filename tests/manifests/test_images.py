@@ -3,6 +3,7 @@ on Kubernetes expects."""
 
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def test_a_build_sees_every_package() -> None:
     seen = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
     assert {f"!{name}" for name in packages} <= seen
     assert "*" in seen
+
+
+def test_a_build_sees_the_files_that_the_project_names() -> None:
+    project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["project"]
+    seen = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
+    assert {f"!{name}" for name in ("pyproject.toml", project["readme"], *project["license-files"])} <= seen
 
 
 @pytest.mark.parametrize("target", sorted(targets()))
