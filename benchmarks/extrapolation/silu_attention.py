@@ -34,10 +34,10 @@ def silu_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, max_length:
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> Tensor:
-    """The slow twin: request by request, in PyTorch."""
+    """The reference implementation: request by request, in PyTorch."""
     reads = []
     for begin, end in pairwise(offsets.tolist()):
-        asked, keys, values = (x[:, begin:end] for x in (q, k, v))
-        weights = F.silu(asked @ keys.mT / math.sqrt(q.shape[-1])).tril()
+        queries, keys, values = (x[:, begin:end] for x in (q, k, v))
+        weights = F.silu(queries @ keys.mT / math.sqrt(q.shape[-1])).tril()
         reads.append(weights @ values / torch.arange(1, end - begin + 1, device=q.device)[:, None])
     return torch.cat(reads, dim=1)
