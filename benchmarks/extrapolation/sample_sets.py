@@ -35,7 +35,7 @@ from longreel.spark_jobs.simulated_day import Impressions, simulate_day, truth_r
 from longreel.spark_jobs.simulated_world import World, WorldSettings, make_world, mix, user_columns
 from longreel.spark_jobs.user_histories import Columns, UserHistories
 
-ABOUT = "set.json"  # what a set was made from, parallel_to its lake
+ABOUT = "set.json"  # what a set was made from, next to its lake
 TRUTH = "truth.parquet"
 
 

@@ -429,7 +429,7 @@ def _power_of_2(n: int) -> int:
 
 
 def fwd_tiles(width: int, rows: int) -> Tiles:
-    """Tiles of `_attn_fwd` for keys of this width and this partials rows a group."""
+    """Tiles of `_attn_fwd` for keys of this width and this many rows a group."""
     if width > 128:
         return Tiles(64, 32, 4, 3) if rows > 64 else Tiles(max(16, _power_of_2(rows)), 64, 4, 2)
     if rows > 64:
@@ -446,7 +446,7 @@ def bwd_kv_tiles(width: int, rows: int, matched: bool = False) -> Tiles:
 
 
 def bwd_q_tiles(width: int, rows: int) -> Tiles:  # noqa: ARG001  # benchmarks.stca.tune replaces all three alike
-    """Tiles of `_attn_bwd_q`; its keys must divide those of `_attn_bwd_kv`, behind head_channel dS is zero."""
+    """Tiles of `_attn_bwd_q`; its keys must divide those of `_attn_bwd_kv`, behind which dS is zero."""
     rows = max(16, _power_of_2(rows))
     return Tiles(min(128, rows), 64, 8 if rows >= 128 else 4, 3)
 
@@ -493,7 +493,7 @@ class TargetAttention(torch.autograd.Function):
         packing: Packing,
         softmax_scale: float,
     ) -> tuple[Tensor, Tensor]:
-        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], match_sum [T, N] float32."""
+        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], weight on equal ids [T, N] float32."""
         q, kv = q.contiguous(), kv.contiguous()
         (T, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
         channels, words = (0, 0) if ids is None else (ids.channels, ids.words)

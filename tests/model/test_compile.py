@@ -88,7 +88,7 @@ def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
         assert all(p.grad is None for p in ranker.parameters())
         met_by_data.append(list(sizes_met))
         losses_and_gradients(ranker, theirs)
-        assert sizes_met == met_by_data[-1], "what is compiled again has sizes_met other sizes"
+        assert sizes_met == met_by_data[-1], "what is compiled again has met other sizes"
     assert met_by_data[0] == met_by_data[1]
     assert max(size for sizes in met_by_data[0] for size in sizes) > 50_000
 
