@@ -493,7 +493,7 @@ class TargetAttention(torch.autograd.Function):
         packing: Packing,
         softmax_scale: float,
     ) -> tuple[Tensor, Tensor]:
-        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], weight on equal ids [T, N] float32."""
+        """q [T, N, D], kv [H, 2, N, D] or shared [H, 1, 1, D] -> values [T, N, D], match_weight [T, N] float32."""
         q, kv = q.contiguous(), kv.contiguous()
         (T, N, D), (H, P, G, _), B = q.shape, kv.shape, packing.history_offsets.shape[0] - 1
         channels, words = (0, 0) if ids is None else (ids.channels, ids.words)
