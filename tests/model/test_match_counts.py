@@ -146,6 +146,15 @@ def test_requests_share_counts_as_one_row_per_target_has_them(counting: Config, 
     torch.testing.assert_close(*[outcome[1] for outcome in outcomes], rtol=1e-7, atol=1e-9)
 
 
+def test_every_weight_learns_and_backends_agree(counting: Config, batch: RequestBatch) -> None:
+    ranker = build(counting)
+    logits = ranker(batch)
+    ranking_loss(logits, batch.labels).backward()
+    assert [name for name, p in ranker.named_parameters() if p.grad is None or not p.grad.any()] == []
+    for backend in ("reference", "absorbed"):
+        torch.testing.assert_close(ranker(batch, backend), logits, rtol=1e-9, atol=1e-11)
+
+
 def test_only_the_window_is_counted(counting: Config, sample_rows: Callable[..., SampleRows]) -> None:
     rows = sample_rows(3)
     longest = np.array([int(np.argmax(rows.history_lengths))])
