@@ -67,7 +67,13 @@ def test_a_leftover_airflow_is_ended_and_another_process_with_its_id_is_not(is_o
     home = Home(tmp_path)
     home.airflow.mkdir()
     environment = os.environ | {"AIRFLOW_HOME": str(home.airflow if is_ours else tmp_path / "other")}
-    with subprocess.Popen(["sleep", "60"], env=environment, start_new_session=True) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["cat"], env=environment, start_new_session=True, stdin=pipe, stdout=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"started\n")
+        process.stdin.flush()
+        process.stdout.readline()  # a process has no environment to read while it is being started
         (home.airflow / "standalone.pid").write_text(str(process.pid))
         EmbeddedAirflow(home, {})._stop_leftover()
         assert (process.poll() is not None) == is_ours
