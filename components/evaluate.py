@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--model", type=Path, help="a folder that `longreel model train --out` wrote")
     which.add_argument(
-        "--version", type=at_least(0), help="a registered version; 0: no report, as there is no champion"
+        "--version", type=at_least(0), help="a registered version; 0 (no champion yet): write an empty report to --out"
     )
     which.add_argument("--champion", action="store_true", help="the present champion")
     parser.add_argument("--out", type=Path, help="write the report here (default: reports/DATE/report-MODEL.json)")

@@ -27,7 +27,9 @@ log = logging.getLogger(__name__)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel model train`."""
-    parser.add_argument("--date", required=True, help="YYYY-MM-DD: the day to evaluate the candidate on; not read")
+    parser.add_argument(
+        "--date", required=True, help="YYYY-MM-DD: the day to evaluate the candidate on; training does not read it"
+    )
     parser.add_argument("--out", type=Path, help="also copy the trained model to this folder")
     parser.add_argument("--trigger", choices=TRIGGERS, default="manual", help="why it is trained; a tag of the run")
     parser.add_argument("--version-out", type=Path, help="write the registered version's number to this file")

@@ -81,7 +81,10 @@ class Lake:
         if manifest is None:
             days = list(self.days(dataset))
             have = f"published: {days[0]} .. {days[-1]} ({len(days)})" if days else "nothing is published"
-            raise DataNotReadyError(f"{dataset} of {day} expected in {self.root}, but {have}; run its step first")
+            command = "build-samples" if dataset in ("samples", "history") else "ingest"
+            raise DataNotReadyError(
+                f"{dataset} of {day} expected in {self.root}, but {have}; run `longreel data {command} --date {day}`"
+            )
         return manifest
 
     def days(self, dataset: str) -> Iterator[date]:

@@ -28,9 +28,11 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         patient: wait for a server that does not answer; otherwise fail within seconds, for a person at a terminal.
 
     Raises:
-        LongreelError: the store's URI is of no kind that MLflow stores runs and models in.
+        LongreelError: the home has no configuration, or the store's URI is of no kind that MLflow stores runs and
+            models in.
         TransientError: the server or database does not answer, or refuses the connection.
     """
+    _ = home.config  # a mistyped home fails here, before a store is created in it
     uri = home.tracking_uri
     if not uri.startswith((*SERVERS, *DATABASES)):
         raise LongreelError(
