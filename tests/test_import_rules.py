@@ -53,7 +53,7 @@ def imports_of(path: Path) -> set[str]:
 def project_imports(path: Path, depth: int) -> set[str]:
     """The packages of this project that a file imports, as the `depth`-th part of `longreel.PACKAGE.SUBPACKAGE`."""
     parts = [name.split(".") for name in imports_of(path)]
-    return {p[depth] for p in parts if p[0] == "longreel" and len(p) > depth + 1}
+    return {p[depth] for p in parts if p[0] == "longreel" and len(p) > depth}
 
 
 def files(package: str) -> list[Path]:
