@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Erase the named users."""
-    vacuum_builds(home.lake)  # builds only: `forget` makes snapshots current that a killed call has left stale
+    vacuum_builds(home.lake)
     return forget(home, args.user, LazySession("longreel data forget"))
 
 

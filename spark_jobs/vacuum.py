@@ -1,7 +1,8 @@
 """Vacuum of a lake: every step that writes to it removes what no reader needs before it begins.
 
 It removes orphaned builds, which a killed process left behind, and history snapshots compacted from events that were
-published again since. Nothing reads either; `longreel ops status` names both.
+published again since. Nothing reads either; `longreel ops status` names both. `forget` removes builds only, as a
+killed call leaves snapshots stale and the next one makes them current again.
 """
 
 from longreel.lake.lineage import is_imported, stale_partitions
