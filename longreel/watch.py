@@ -188,10 +188,10 @@ class ChangePrinter:
                 if line and line != self._printed.get((day, name)):
                     self._printed[day, name] = line
                     self._console.print(
-                        f"  {day} {name:13} {line}", highlight=False, markup=False, overflow="ellipsis", no_wrap=True
+                        f"  {day} {name:14} {line}", highlight=False, markup=False, overflow="ellipsis", no_wrap=True
                     )
                 if task.state != old and task.state in (*FINISHED, "skipped", "upstream_failed"):
-                    self._console.print(f"{day} {name:13} {task.mark()}", highlight=False)
+                    self._console.print(f"{day} {name:14} {task.mark()}", highlight=False)
 
 
 def last_line(log: Path) -> str:
