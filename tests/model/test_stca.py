@@ -108,6 +108,27 @@ def test_stca_equals_the_equations_in_values_and_gradients(
     assert_equals_the_equations(replace(config.model, layers=layers, id_match_fields=id_match_fields), backend)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the varlen backend needs CUDA")
+@pytest.mark.parametrize("width", [64, 512])
+@pytest.mark.parametrize("backend", ["varlen", "absorbed"])
+def test_fused_kernels_equal_float64_to_bf16_rounding(config: Config, backend: str, width: int) -> None:
+    sizes = replace(config.model, width=width, heads=4)
+    target, history = (torch.randn(sum(n), width, device="cuda") for n in (TARGETS, EVENTS))
+    ids = tuple(torch.randint(0, 4, (sum(n), 2), device="cuda") for n in (TARGETS, EVENTS))
+    requests = Requests(*(torch.tensor([0, *counts], device="cuda").cumsum(0) for counts in (TARGETS, EVENTS)))
+    exact, fused = STCA(sizes).double().cuda(), STCA(sizes).cuda()
+    fused.load_state_dict(exact.state_dict())
+    expected = exact(target.double(), history.double(), requests, ids, backend="reference")
+    with torch.autocast("cuda", torch.bfloat16):
+        z = fused(target, history, requests, ids, backend=backend)
+    weight = torch.randn_like(expected)
+    (expected * weight).sum().backward()
+    (z * weight).sum().backward()
+    assert (z - expected).norm() <= 0.02 * expected.norm()
+    for (name, p), q in zip(exact.named_parameters(), fused.named_parameters(), strict=True):
+        assert (q[1].grad - p.grad).norm() <= 0.05 * p.grad.norm(), name
+
+
 def test_unknown_ids_match_nothing_and_heads_are_split_among_the_fields(config: Config) -> None:
     target = {"item_id": torch.tensor([5, UNKNOWN]), "tag": torch.tensor([UNKNOWN, 7], dtype=torch.int32)}
     history = {"item_id": torch.tensor([5, UNKNOWN, 6]), "tag": torch.tensor([7, UNKNOWN, 7], dtype=torch.int32)}
