@@ -63,7 +63,7 @@ def test_a_command_like_no_other_points_to_the_help(capsys: pytest.CaptureFixtur
 def test_every_command_without_a_home_names_what_is_missing(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With no configuration, or no input file, a step ends in exit code 2 and says what is missing."""
+    """With no configuration, or no input file, a command exits with 2, says what is missing and creates nothing."""
     needed = {
         "data check-arrival": ["--date", "2026-01-05"],
         "data ingest": ["--date", "2026-01-05"],
@@ -88,6 +88,7 @@ def test_every_command_without_a_home_names_what_is_missing(
     assert main([*command.split(), "--home", str(tmp_path / "nowhere"), *needed.get(command, [])]) == 2
     missing = {"model decide": "no report at", "model promote": "no decision at", "model score": "no request table at"}
     assert missing.get(command, "`longreel init` writes one") in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
 
 
 @pytest.mark.parametrize(
