@@ -169,12 +169,12 @@ class Runner:
         ranker = maker(cell)(config.model, planned.sets.tasks, rows.user_features.shape[1])
         ranker.load_state_dict(load_file(work / "model" / WEIGHTS))
         ranker.to(device).eval()
-        scorer, began = Ladder(ranker, rows, device), time.monotonic()
+        scorer, began = WindowScorer(ranker, rows, device), time.monotonic()
         evaluation = eval_set.evaluate(scorer, self.size.eval_windows)
         return _about(result, config, ranker, device, time.monotonic() - began, last_step), evaluation
 
 
-class Ladder:
+class WindowScorer:
     """Logits at increasing windows; a request that has no more events keeps those of the window before."""
 
     def __init__(self, ranker: Ranker, rows: SampleRows, device: torch.device) -> None:

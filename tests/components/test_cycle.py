@@ -90,9 +90,9 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     }
     assert inputs == expected
     assert all(json.loads(i.dataset.profile) == {"users": 60} for i in run.inputs.dataset_inputs)
-    ladder = client.get_metric_history(made.run_id, "auc_by_window/click")
-    assert [m.step for m in ladder] == [8, 64]
-    assert ladder[-1].value == run.data.metrics["auc/click"]
+    history = client.get_metric_history(made.run_id, "auc_by_window/click")
+    assert [m.step for m in history] == [8, 64]
+    assert history[-1].value == run.data.metrics["auc/click"]
     assert client.get_metric_history(made.run_id, "train/loss")
     assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
         "plots/training_windows.png", "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png",
