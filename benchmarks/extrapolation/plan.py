@@ -89,7 +89,7 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     return Planned(cell, config, sets, cell.fingerprint(config, digest), tokens, flops, dict(windows))
 
 
-# Seconds before anything is measured: a cell's start, scoring and evaluation; a step beside its tokens; tokens a second.
+# Seconds before anything is measured: a cell's start and evaluation; a step beside its tokens; tokens a second.
 # On CUDA these are the prototype's step and the trainer's rate on one H200 (benchmarks/training), others are guesses.
 START = {"cuda": 30.0, "cpu": 10.0}
 STEP = {"cuda": {"stca": 0.02, "mean": 0.02, "din": 0.1, "sasrec": 0.1, "hstu": 0.1}, "cpu": {}}
