@@ -26,12 +26,12 @@ API = "/apis/v2beta1"
 
 
 class KfpServer:
-    """The server's memory, what it was asked, and what a test has it do."""
+    """The server's memory, the requests that it got, and what a test has it do."""
 
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, Any]] = {}
         self.experiments: dict[str, dict[str, Any]] = {}
-        self.asked: list[str] = []  # "METHOD path" of every request, in order
+        self.requests: list[str] = []  # "METHOD path" of every request, in order
         self.terminated: list[str] = []
         self.token: str | None = None  # where set, requests without it are refused
         self.fail_next: list[int] = []  # status codes of the next answers
@@ -55,12 +55,12 @@ class KfpServer:
 
     def create(self, run: dict[str, Any]) -> dict[str, Any]:
         run_id = str(uuid.uuid4())
-        made = run | {"run_id": run_id, "state": "PENDING", "created_at": _stamp(datetime.now(UTC))}
-        self.runs[run_id] = made
-        return made
+        created = run | {"run_id": run_id, "state": "PENDING", "created_at": _stamp(datetime.now(UTC))}
+        self.runs[run_id] = created
+        return created
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any, token: str | None) -> Answer:
-        self.asked.append(f"{method} {path}")
+        self.requests.append(f"{method} {path}")
         if self.token is not None and token != f"Bearer {self.token}":
             return 401, {"code": 16, "message": "Request header error: there is no user identity header."}
         if self.fail_next:
@@ -70,29 +70,29 @@ class KfpServer:
         if path == f"{API}/experiments":
             return self._experiments(method, query, body)
         if path == f"{API}/runs" and method == "POST":
-            made = self.create(body)
+            created = self.create(body)
             then, self.after_create = self.after_create, None
             if then is not None:
-                then(made)
-            return 200, made
+                then(created)
+            return 200, created
         if path == f"{API}/runs":
             return self._list(query)
         return self._one(method, path)
 
     def _experiments(self, method: str, query: dict[str, str], body: Any) -> Answer:
         if method == "POST":
-            made = body | {"experiment_id": str(uuid.uuid4())}
-            self.experiments[made["experiment_id"]] = made
-            return 200, made
-        found = _matching(self.experiments.values(), query)
-        asked = query.get("namespace") or ""  # none and an empty one are the same
-        return 200, {"experiments": [each for each in found if (each.get("namespace") or "") == asked]}
+            created = body | {"experiment_id": str(uuid.uuid4())}
+            self.experiments[created["experiment_id"]] = created
+            return 200, created
+        experiments = _matching(self.experiments.values(), query)
+        namespace = query.get("namespace") or ""  # none and an empty one are the same
+        return 200, {"experiments": [item for item in experiments if (item.get("namespace") or "") == namespace]}
 
     def _list(self, query: dict[str, str]) -> Answer:
-        found, size = _matching(self.runs.values(), query), 2  # small pages: a client must follow them
+        runs, size = _matching(self.runs.values(), query), 2  # small pages: a client must follow them
         start = int(query.get("page_token") or 0)
-        page: dict[str, Any] = {"runs": found[start : start + size]}
-        if start + size < len(found):
+        page: dict[str, Any] = {"runs": runs[start : start + size]}
+        if start + size < len(runs):
             page["next_page_token"] = str(start + size)
         return 200, page
 
@@ -113,10 +113,12 @@ def _stamp(when: datetime) -> str:
 
 
 def _matching(items: Any, query: dict[str, str]) -> list[dict[str, Any]]:
-    wanted = json.loads(query["filter"])["predicates"] if query.get("filter") else []
-    for each in wanted:
-        assert each["operation"] in ("EQUALS", 1), each
-    return [item for item in items if all(item[each["key"]] == each["stringValue"] for each in wanted)]
+    predicates = json.loads(query["filter"])["predicates"] if query.get("filter") else []
+    for predicate in predicates:
+        assert predicate["operation"] in ("EQUALS", 1), predicate
+    return [
+        item for item in items if all(item[predicate["key"]] == predicate["stringValue"] for predicate in predicates)
+    ]
 
 
 @contextmanager
@@ -132,11 +134,11 @@ def serving(server: Any, tls: ssl.SSLContext | None = None) -> Iterator[None]:
             answer = server.answer(self.command, parts.path, query, body, self.headers.get("Authorization"))
             if answer is None:
                 return
-            status, said = answer
+            status, payload = answer
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
-            self.wfile.write(json.dumps(said).encode())
+            self.wfile.write(json.dumps(payload).encode())
 
         do_GET = do_POST = do_DELETE = _do  # noqa: N815
 
@@ -178,35 +180,35 @@ class Pods:
         self.spec = document.get("pipeline_spec", document)
         self.mounts, self.scratch = mounts, scratch
         self.commands: list[list[str]] = []
-        values = {key: self._seen(value) for key, value in run["runtime_config"]["parameters"].items()}
+        values = {key: self._resolve(value) for key, value in run["runtime_config"]["parameters"].items()}
         self._graph(values)
 
-    def _seen(self, value: Any) -> Any:
+    def _resolve(self, value: Any) -> Any:
         return self.mounts.get(value, value) if isinstance(value, str) else value
 
     def _graph(self, values: dict[str, Any]) -> None:
-        tasks, made = dict(self.spec["root"]["dag"]["tasks"]), {}
+        tasks, outputs = dict(self.spec["root"]["dag"]["tasks"]), {}
         while tasks:
-            name = next(name for name, task in tasks.items() if set(task.get("dependentTasks", ())) <= set(made))
+            name = next(name for name, task in tasks.items() if set(task.get("dependentTasks", ())) <= set(outputs))
             task = tasks.pop(name)
             assert "triggerPolicy" not in task, "conditions are not understood here"
             inputs = task["inputs"]
-            given = {key: self._value(source, values, made) for key, source in inputs["parameters"].items()}
-            paths = {key: self._artifact(source, made) for key, source in inputs.get("artifacts", {}).items()}
+            given = {key: self._value(source, values, outputs) for key, source in inputs["parameters"].items()}
+            paths = {key: self._artifact(source, outputs) for key, source in inputs.get("artifacts", {}).items()}
             component = self.spec["components"][task["componentRef"]["name"]]
-            made[name] = self._container(component, given, paths, self.scratch / name)
+            outputs[name] = self._container(component, given, paths, self.scratch / name)
 
-    def _value(self, source: dict[str, Any], values: Any, made: Any) -> Any:
+    def _value(self, source: dict[str, Any], values: Any, outputs: Any) -> Any:
         if "componentInputParameter" in source:
             return values[source["componentInputParameter"]]
         if "taskOutputParameter" in source:
             output = source["taskOutputParameter"]
-            return made[output["producerTask"]][output["outputParameterKey"]].read_text()
+            return outputs[output["producerTask"]][output["outputParameterKey"]].read_text()
         return source["runtimeValue"]["constant"]
 
-    def _artifact(self, source: dict[str, Any], made: Any) -> str:
+    def _artifact(self, source: dict[str, Any], outputs: Any) -> str:
         output = source["taskOutputArtifact"]
-        return str(made[output["producerTask"]][output["outputArtifactKey"]])
+        return str(outputs[output["producerTask"]][output["outputArtifactKey"]])
 
     def _container(self, component: Any, given: Any, paths: Any, place: Path) -> dict[str, Path]:
         container = self.spec["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
@@ -225,7 +227,7 @@ class Pods:
         words = [re.sub(pattern, filled, word) for word in container["args"]]
         assert container["command"][0] == "longreel"
         self.commands.append([*container["command"], *words])
-        variables = {each["name"]: each["value"] for each in container["env"]}
+        variables = {entry["name"]: entry["value"] for entry in container["env"]}
         variables |= {"LONGREEL_CONFIG": self.mounts[variables["LONGREEL_CONFIG"]]}
         command = [sys.executable, "-m", *container["command"], *words]
         subprocess.run(command, env=os.environ | variables, check=True)

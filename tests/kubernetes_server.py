@@ -21,12 +21,12 @@ VERBS = {"GET": "get", "POST": "create", "DELETE": "delete"}
 
 
 class KubernetesServer:
-    """The server's memory, what it was asked, and what a test has it do."""
+    """The server's memory, the requests that it got, and what a test has it do."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.created: list[dict[str, Any]] = []  # every TrainJob there ever was, in order
-        self.asked: list[str] = []  # "verb name" of every request, in order
+        self.requests: list[str] = []  # "verb name" of every request, in order
         self.rights: dict[str, set[str]] | None = None  # verbs by token; None: everybody may everything
         self.fail_next: list[int] = []  # status codes of the next answers
         self.lose_next: list[str] = []  # verbs of requests whose next answer is lost
@@ -47,7 +47,7 @@ class KubernetesServer:
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Any, token: str | None) -> Answer | None:
         verb, name = VERBS[method], path.removeprefix(API).strip("/") or body["metadata"]["name"]
-        self.asked.append(f"{verb} {name}")
+        self.requests.append(f"{verb} {name}")
         if self.fail_next:
             return _status(self.fail_next.pop(0), "InternalError", "etcdserver: leader changed")
         if self.rights is not None:
@@ -58,11 +58,11 @@ class KubernetesServer:
                 return _status(403, "Forbidden", f'trainjobs is forbidden: User "{who}" cannot {verb} it')
         if not self.is_installed or not path.startswith(API):
             return _status(404, "NotFound", "the server could not find the requested resource")
-        said = getattr(self, f"_{verb}")(name, body)
+        answer = getattr(self, f"_{verb}")(name, body)
         if verb in self.lose_next:
             self.lose_next.remove(verb)
             return None
-        return said
+        return answer
 
     def _create(self, name: str, body: Any) -> Answer:
         from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
@@ -74,8 +74,8 @@ class KubernetesServer:
             return _status(422, "Invalid", f"TrainJob {name} has a field that is not known")
         if name in self.jobs:
             return _status(409, "AlreadyExists", f'trainjobs.trainer.kubeflow.org "{name}" already exists')
-        about = {**body["metadata"], "uid": str(uuid.uuid4()), "creationTimestamp": _stamp(datetime.now(UTC))}
-        self.jobs[name] = body | {"metadata": about}
+        metadata = {**body["metadata"], "uid": str(uuid.uuid4()), "creationTimestamp": _stamp(datetime.now(UTC))}
+        self.jobs[name] = body | {"metadata": metadata}
         self.created.append(self.jobs[name])
         return 201, self.jobs[name]
 
@@ -112,10 +112,10 @@ def _stamp(when: datetime) -> str:
     return when.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def kubeconfig(file: Path, url: str, token: str = "nobody's") -> None:
+def kubeconfig(file: Path, url: str, token: str = "anonymous") -> None:
     """What says where the API is, and who asks; in one step, for a trigger may be reading it."""
-    known = {"cluster": {"server": url}, "user": {"token": token}, "context": {"cluster": "here", "user": "here"}}
-    lists = {f"{kind}s": [{"name": "here", kind: value}] for kind, value in known.items()}
+    entries = {"cluster": {"server": url}, "user": {"token": token}, "context": {"cluster": "here", "user": "here"}}
+    lists = {f"{kind}s": [{"name": "here", kind: value}] for kind, value in entries.items()}
     draft = file.with_suffix(".draft")
     draft.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "here", **lists}))
     draft.replace(file)

@@ -72,7 +72,7 @@ def test_submits_once_watches_and_collects(
     trigger = deferred(task, given)
     run_id = next(iter(kfp.runs))
     assert given["task_state_store"] == {RUN_KEY: run_id}
-    judged_by_pods(home, register, report, kfp.runs[run_id]["runtime_config"]["parameters"]["inputs_digest"])
+    evaluated_by_pods(home, register, report, kfp.runs[run_id]["runtime_config"]["parameters"]["inputs_digest"])
     register(home, 1)  # a later version that this run has not made
     kfp.set(run_id, "SUCCEEDED")
     event = fired(trigger)
@@ -83,14 +83,14 @@ def test_submits_once_watches_and_collects(
     assert len(kfp.runs) == 1
 
 
-def judged_by_pods(home: Home, register: Any, report: Any, inputs_digest: str) -> None:
+def evaluated_by_pods(home: Home, register: Any, report: Any, inputs_digest: str) -> None:
     """What the run's pods leave in MLflow."""
     from longreel.components.gates.decide import decide
 
     version = register(home)
     client = store.open_store(home)
-    judged = report(model=version.model_digest, windows=(8, 64), by_window=(0.0, 0.01), date=DAY)
-    log_evaluation(home, version.version, judged, None, decide(judged, None, home.policy))
+    evaluation = report(model=version.model_digest, windows=(8, 64), by_window=(0.0, 0.01), date=DAY)
+    log_evaluation(home, version.version, evaluation, None, decide(evaluation, None, home.policy))
     client.set_model_version_tag("longreel-tiny", str(version.version), INPUTS_TAG, inputs_digest)
 
 

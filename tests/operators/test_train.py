@@ -1,5 +1,5 @@
-"""The operator and its trigger against a local server with the Kubernetes API of TrainJobs: one job a candidate,
-however often it is asked for; what it has trained is found by whatever judges it.
+"""Operator and trigger of TrainJobs against a local server with their Kubernetes API: one job a candidate, however
+often it is asked for; the evaluation finds what the job trained.
 """
 
 import asyncio
@@ -66,11 +66,11 @@ def name_of(home: Home) -> str:
 
 def trained_by_pods(home: Home, register: Callable[..., Any]) -> Candidate:
     """What a job's pods leave in the home and in MLflow, without training."""
-    made, spec = register(home), training_spec(home, date.fromisoformat(DAY))
+    registered, spec = register(home), training_spec(home, date.fromisoformat(DAY))
     done = Candidate(
-        version=made.version,
-        run_id=made.run_id,
-        model_digest=made.model_digest,
+        version=registered.version,
+        run_id=registered.run_id,
+        model_digest=registered.model_digest,
         evaluation_day=DAY,
         train_first_day="2026-01-01",
         train_last_day="2026-01-02",
@@ -89,19 +89,19 @@ def test_creates_one_job_watches_collects_and_leaves_no_job_behind(
     name = job["metadata"]["name"]
     assert name == name_of(home)
     assert given["task_state_store"] == {RUN_KEY: f"longreel/{name}"}
-    made = trained_by_pods(home, register)
+    candidate = trained_by_pods(home, register)
     cluster.end(name, "Complete", "AllJobsCompleted")
     event = fired(trigger)
-    assert operator(home).collect(given, event) == asdict(made)
+    assert operator(home).collect(given, event) == asdict(candidate)
     assert "deletionTimestamp" in cluster.jobs[name]["metadata"]
-    assert operator(home).execute(given) == asdict(made)  # cleared afterwards: found in the home, no second job
+    assert operator(home).execute(given) == asdict(candidate)  # cleared afterwards: found in the home, no second job
     assert len(cluster.created) == 1
 
 
 def test_the_job_is_the_mounted_template_for_this_day_candidate_and_airflow_run(
     cluster: KubernetesServer, make_home: MakeHome
 ) -> None:
-    """Its name is a DNS label that leaves room for what JobSet appends to it for a pod."""
+    """Its name is a DNS label that leaves space for what JobSet appends to it for a pod."""
     home = make_home(3)
     deferred(operator(home, trigger="manual"), context())
     (job,) = cluster.created
@@ -109,7 +109,7 @@ def test_the_job_is_the_mounted_template_for_this_day_candidate_and_airflow_run(
     trainer = job["spec"]["trainer"]
     assert trainer["command"][-6:] == ["--date", DAY, "--trigger", "freshness", "--trigger", "manual"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (2, 8)
-    assert {each["name"]: each["value"] for each in trainer["env"]} == {
+    assert {entry["name"]: entry["value"] for entry in trainer["env"]} == {
         "AIRFLOW_CTX_DAG_ID": "longreel_train",
         "AIRFLOW_CTX_DAG_RUN_ID": "asset_triggered__1",
     }
@@ -141,13 +141,13 @@ def test_a_try_that_dies_between_finding_the_candidate_and_deleting_its_job_leav
 ) -> None:
     home, given = make_home(3), context()
     trigger = deferred(operator(home), given)
-    made = trained_by_pods(home, register)
+    candidate = trained_by_pods(home, register)
     cluster.end(name_of(home), "Complete")
-    seen = TrainJobTrigger.server().get_run(trigger.run_id)
+    remote_run = TrainJobTrigger.server().get_run(trigger.run_id)
     cluster.fail_next = [503]
     with pytest.raises(TransientError, match="cannot delete TrainJob"):
-        TrainJobTrigger.server().collect(home, date.fromisoformat(DAY), seen)
-    assert operator(home).execute(given) == asdict(made)
+        TrainJobTrigger.server().collect(home, date.fromisoformat(DAY), remote_run)
+    assert operator(home).execute(given) == asdict(candidate)
     assert "deletionTimestamp" in cluster.jobs[name_of(home)]["metadata"]
 
 
@@ -157,7 +157,7 @@ def test_two_that_create_at_once_both_wait_for_the_first_job(cluster: Kubernetes
     cluster.before_create = lambda: deferred(operator(home), context())
     assert deferred(operator(home), context()).run_id == f"longreel/{name_of(home)}"
     assert len(cluster.created) == 1
-    assert [each.split()[0] for each in cluster.asked].count("create") == 2
+    assert [request.split()[0] for request in cluster.requests].count("create") == 2
 
 
 def test_a_failed_job_fails_the_task_and_is_created_again_once_its_pods_have_stopped(
@@ -171,9 +171,9 @@ def test_a_failed_job_fails_the_task_and_is_created_again_once_its_pods_have_sto
     with pytest.raises(TransientError, match=r"failed \(FailedJobs: jobset failed .*`kubectl -n longreel logs -l"):
         operator(home).collect(given, event)
     assert "deletionTimestamp" not in cluster.jobs[name]["metadata"]  # it stays to be looked at
-    cluster.asked.clear()
+    cluster.requests.clear()
     assert deferred(operator(home), given).run_id == trigger.run_id
-    assert [each.split()[0] for each in cluster.asked] == ["get", "delete", *["get"] * 4, "create"]
+    assert [request.split()[0] for request in cluster.requests] == ["get", "delete", *["get"] * 4, "create"]
     assert len({job["metadata"]["uid"] for job in cluster.created}) == 2
 
 
@@ -219,7 +219,7 @@ def test_the_trigger_survives_a_server_restart_and_gives_up_on_a_refusal(
     trigger = deferred(operator(home), given)
     again = KubernetesServer()
     again.jobs, again.fail_next = cluster.jobs, [500, 503, 429]
-    kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")  # nobody listens
+    kubeconfig(tmp_path / "kubeconfig", "http://127.0.0.1:9")  # no server listens
 
     async def through_a_restart() -> Any:
         waits = asyncio.ensure_future(anext(trigger.run()))
@@ -301,11 +301,11 @@ def test_a_person_who_ends_the_task_ends_the_job(cluster: KubernetesServer, make
 def test_no_job_is_created_where_the_day_cannot_be_trained_for(cluster: KubernetesServer, make_home: MakeHome) -> None:
     with pytest.raises(DataNotReadyError):
         operator(make_home(1)).execute(context())
-    assert not cluster.asked
+    assert not cluster.requests
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (None, "does not exist"),
         ("kind: Job", "expected in .* a trainer.kubeflow.org/v1alpha1 TrainJob"),
@@ -314,13 +314,13 @@ def test_no_job_is_created_where_the_day_cannot_be_trained_for(cluster: Kubernet
     ],
 )
 def test_a_manifest_other_than_one_day_s_train_job_is_rejected(
-    cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, text: str | None, said: str
+    cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, text: str | None, message: str
 ) -> None:
     if text is not None:
         (tmp_path / "job.yaml").write_text(text)
-    with pytest.raises(LongreelError, match=said):
+    with pytest.raises(LongreelError, match=message):
         operator(make_home(3), manifest=str(tmp_path / "job.yaml")).execute(context())
-    assert not cluster.asked
+    assert not cluster.requests
 
 
 def test_a_cluster_that_cannot_train_says_what_is_missing(
@@ -335,7 +335,7 @@ def test_a_cluster_that_cannot_train_says_what_is_missing(
         operator(home).execute(context())
 
 
-def test_in_a_pod_it_uses_the_cluster_s_api_with_the_account_s_token(
+def test_in_a_pod_it_uses_the_cluster_s_api_with_the_mounted_token(
     cluster: KubernetesServer, make_home: MakeHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Found where Kubernetes, and Airflow's values for the triggerer, put them: address, token, authority."""
@@ -365,10 +365,10 @@ def self_signed(folder: Path) -> tuple[Path, Path]:
     builder = x509.CertificateBuilder(
         name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
     )
-    made = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
+    certificate = builder.add_extension(here, critical=False).sign(key, hashes.SHA256())
     pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     (folder / "key").write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain))
-    (folder / "certificate").write_bytes(made.public_bytes(pem))
+    (folder / "certificate").write_bytes(certificate.public_bytes(pem))
     return folder / "key", folder / "certificate"
 
 
@@ -409,11 +409,11 @@ def rights(folder: str) -> dict[str, set[str]]:
         }
         for role in of_kind(folder, "Role")
     }
-    found: dict[str, set[str]] = {}
+    verbs_by_name: dict[str, set[str]] = {}
     for binding in of_kind(folder, "RoleBinding"):
         for subject in binding["subjects"]:
-            found.setdefault(subject["name"], set()).update(verbs[binding["roleRef"]["name"]])
-    return {name: allowed for name, allowed in found.items() if allowed}
+            verbs_by_name.setdefault(subject["name"], set()).update(verbs[binding["roleRef"]["name"]])
+    return {name: allowed for name, allowed in verbs_by_name.items() if allowed}
 
 
 @pytest.mark.slow
@@ -423,13 +423,13 @@ def test_the_next_task_finds_and_evaluates_what_the_job_trained(
     home, given = make_home(3), context()
     trigger = deferred(operator(home), given)
     job = run_by_pods(cluster, home)
-    made = operator(home).collect(given, fired(trigger))
+    candidate = operator(home).collect(given, fired(trigger))
     summary = retrain(home, date.fromisoformat(DAY), trigger="freshness")
-    assert (summary["version"], summary["run_id"]) == (made["version"], made["run_id"])
+    assert (summary["version"], summary["run_id"]) == (candidate["version"], candidate["run_id"])
     assert summary["outcome"] in ("promote", "hold", "reject")
     client = store.open_store(home)
     assert len(versions.list_versions(client, versions.model_name(home.config))) == 1
-    tags = client.get_run(made["run_id"]).data.tags
+    tags = client.get_run(candidate["run_id"]).data.tags
     assert (tags[tracking.CANDIDATE_TAG], tags["trigger"]) == (job.removeprefix("train-"), "freshness")
     assert tags[tracking.AIRFLOW_TAG] == "longreel_train/asset_triggered__1"
     assert "this candidate is trained already" in "".join(capfd.readouterr())
@@ -441,7 +441,7 @@ def run_by_pods(cluster: KubernetesServer, home: Home) -> str:
     launcher, *words = job["spec"]["trainer"]["command"]
     assert launcher == "torchrun"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
-    variables = {each["name"]: each["value"] for each in job["spec"]["trainer"]["env"]}
+    variables = {entry["name"]: entry["value"] for entry in job["spec"]["trainer"]["env"]}
     variables |= {"LONGREEL_HOME": str(home.path), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=os.environ | variables, check=True)
     cluster.end(job["metadata"]["name"], "Complete", "AllJobsCompleted")

@@ -12,14 +12,14 @@ from longreel.embedded_airflow import EmbeddedAirflow, end_session
 from longreel.lake.home import Home
 from tests.kfp_server import KfpServer
 from tests.kubernetes_server import KubernetesServer
-from tests.operators.test_retrain import DAY, judged_by_pods
+from tests.operators.test_retrain import DAY, evaluated_by_pods
 from tests.operators.test_train import MANIFEST, trained_by_pods
 
 pytestmark = pytest.mark.slow
 DAG = "dags/longreel_train"
 
 
-def asked(airflow: EmbeddedAirflow, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
+def call(airflow: EmbeddedAirflow, method: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
     airflow.get("version")  # signs in
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {airflow._token}"}
     data = json.dumps(body).encode()
@@ -31,8 +31,8 @@ def asked(airflow: EmbeddedAirflow, method: str, path: str, body: dict[str, Any]
 def until(holds: Callable[[], Any], what: str, seconds: float = 240) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := holds():
-            return found
+        if value := holds():
+            return value
         time.sleep(0.5)
     raise AssertionError(f"{what}: not within {seconds} s")
 
@@ -44,14 +44,14 @@ def state(airflow: EmbeddedAirflow, run: str, task: str) -> str:
 def begun(airflow: EmbeddedAirflow, task: str) -> str:
     """A run of the training DAG, one of whose tasks waits for what runs elsewhere."""
     until(lambda: airflow.get("dags")["total_entries"] == 4, "the DAGs are read")
-    asked(airflow, "PATCH", DAG, {"is_paused": False})
-    run = asked(airflow, "POST", f"{DAG}/dagRuns", {"logical_date": None, "partition_key": DAY})["dag_run_id"]
+    call(airflow, "PATCH", DAG, {"is_paused": False})
+    run = call(airflow, "POST", f"{DAG}/dagRuns", {"logical_date": None, "partition_key": DAY})["dag_run_id"]
     until(lambda: state(airflow, run, task) == "deferred", f"deferred; log: {airflow.log}")
     return str(run)
 
 
 def mark_failed(airflow: EmbeddedAirflow, run: str, task: str) -> None:
-    asked(airflow, "PATCH", f"{DAG}/dagRuns/{run}/taskInstances/{task}", {"new_state": "failed"})
+    call(airflow, "PATCH", f"{DAG}/dagRuns/{run}/taskInstances/{task}", {"new_state": "failed"})
 
 
 def test_a_killed_airflow_continues_with_the_existing_pipeline_run(
@@ -63,9 +63,10 @@ def test_a_killed_airflow_continues_with_the_existing_pipeline_run(
     with EmbeddedAirflow(home, settings) as airflow:
         run = begun(airflow, "retrain")
         (ended,) = kfp.runs
-        seen = f"GET /apis/v2beta1/runs/{ended}"
+        get_run = f"GET /apis/v2beta1/runs/{ended}"
         until(
-            lambda: kfp.asked.count(seen) > 1, "watched: before a triggerer has it, nothing tells it of a person's word"
+            lambda: kfp.requests.count(get_run) > 1,
+            "watched: before a triggerer has it, nothing tells it of a person's word",
         )
         mark_failed(airflow, run, "retrain")
         until(lambda: kfp.terminated == [ended], f"terminated; log: {airflow.log}")
@@ -74,12 +75,12 @@ def test_a_killed_airflow_continues_with_the_existing_pipeline_run(
         assert len(kfp.runs) == 2
         assert airflow._process is not None
         end_session(airflow._process.pid, grace_s=0)
-    pipeline_run = next(each for each in kfp.runs if each != ended)
-    asked_before = len(kfp.asked)
+    pipeline_run = next(run_id for run_id in kfp.runs if run_id != ended)
+    requests_before = len(kfp.requests)
     with EmbeddedAirflow(home, settings) as airflow:
-        until(lambda: any(pipeline_run in path for path in kfp.asked[asked_before:]), "watched again")
+        until(lambda: any(pipeline_run in path for path in kfp.requests[requests_before:]), "watched again")
         digest = kfp.runs[pipeline_run]["runtime_config"]["parameters"]["inputs_digest"]
-        judged_by_pods(home, register, report, digest)
+        evaluated_by_pods(home, register, report, digest)
         kfp.set(pipeline_run, "SUCCEEDED")
         until(lambda: state(airflow, run, "retrain") == "success", f"collected; log: {airflow.log}")
     assert set(kfp.runs) == {ended, pipeline_run}
@@ -97,7 +98,7 @@ def test_a_killed_airflow_continues_with_the_existing_train_job_and_evaluates_it
         run = begun(airflow, "train")
         (first,) = cluster.created
         name = first["metadata"]["name"]
-        until(lambda: cluster.asked.count(f"get {name}") > 1, "watched by the triggerer")
+        until(lambda: cluster.requests.count(f"get {name}") > 1, "watched by the triggerer")
         mark_failed(airflow, run, "train")
         until(lambda: "deletionTimestamp" in first["metadata"], f"deleted; log: {airflow.log}")
 
@@ -105,11 +106,11 @@ def test_a_killed_airflow_continues_with_the_existing_train_job_and_evaluates_it
         assert len(cluster.created) == 2
         assert airflow._process is not None
         end_session(airflow._process.pid, grace_s=0)
-    asked_before = len(cluster.asked)
+    requests_before = len(cluster.requests)
     with EmbeddedAirflow(home, settings) as airflow:
-        until(lambda: f"get {name}" in cluster.asked[asked_before:], "watched again")
-        made = trained_by_pods(home, register)
+        until(lambda: f"get {name}" in cluster.requests[requests_before:], "watched again")
+        candidate = trained_by_pods(home, register)
         cluster.end(name, "Complete", "AllJobsCompleted")
-        until(lambda: state(airflow, run, "retrain") == "success", f"judged; log: {airflow.log}")
+        until(lambda: state(airflow, run, "retrain") == "success", f"evaluated; log: {airflow.log}")
     assert len(cluster.created) == 2
-    assert json.loads((home.reports / DAY / "summary.json").read_text())["version"] == made.version
+    assert json.loads((home.reports / DAY / "summary.json").read_text())["version"] == candidate.version
