@@ -34,33 +34,34 @@ def plain(value):
         return value.total_seconds()
     return value.value if hasattr(value, "value") else value
 
-def seen(task, kept):
-    about = getattr(task, "partial_kwargs", {})
-    values = {name: plain(getattr(task, name, about.get(name))) for name in FIELDS}
+def fields_of(task, kept):
+    partial = getattr(task, "partial_kwargs", {})
+    values = {name: plain(getattr(task, name, partial.get(name))) for name in FIELDS}
     values |= kept
     return {name: value for name, value in values.items() if value is not None}
 
 FIELDS = json.loads(sys.argv[2])
 bag = DagBag(sys.argv[1])
 assert not bag.import_errors, bag.import_errors
-found = {}
+dags = {}
 for dag in bag.dags.values():
     stored = DagSerialization.to_dict(dag)["dag"]
     tasks = {
-        task.task_id: seen(task, {
+        task.task_id: fields_of(task, {
             "next": sorted(task.downstream_task_ids), "documented": bool(task.doc_md),
-            "told": bool(task.on_failure_callback), "outlets": [each.name for each in task.outlets] or None,
+            "notifies": bool(task.on_failure_callback), "outlets": [outlet.name for outlet in task.outlets] or None,
             "mapped": True if hasattr(task, "partial_kwargs") else None,
             "application": os.path.isfile(task.application) if hasattr(task, "application") else None,
         }) for task in dag.tasks
     }
-    params = {name: each["schema"]["__var"] | {"default": each["default"]} for name, each in stored.get("params", [])}
-    found[dag.dag_id] = {
+    params = {name: param["schema"]["__var"] | {"default": param["default"]} for name, param in
+              stored.get("params", [])}
+    dags[dag.dag_id] = {
         "schedule": stored["timetable"], "start": str(dag.start_date), "end": str(dag.end_date), "catchup": dag.catchup,
         "max_active_runs": dag.max_active_runs, "deadline": stored.get("deadline"), "params": params,
         "documented": bool(dag.doc_md), "tasks": tasks,
     }
-print("SNAPSHOT" + json.dumps(found))
+print("SNAPSHOT" + json.dumps(dags))
 """
 
 
@@ -85,7 +86,7 @@ def read_dags(process: AirflowProcess, **settings: str) -> dict:
 
 
 def test_any_change_of_structure_shows_in_the_snapshot(snapshot: dict) -> None:
-    """Written anew by `LONGREEL_SNAPSHOT=write pytest tests/dags`; its difference is what a reviewer reads."""
+    """Regenerate it with `LONGREEL_SNAPSHOT=write pytest tests/dags`; a reviewer reads its difference."""
     if os.environ.get("LONGREEL_SNAPSHOT") == "write":
         SNAPSHOT.write_text(json.dumps(snapshot, indent=1, sort_keys=True) + "\n")
     assert snapshot == json.loads(SNAPSHOT.read_text())
@@ -202,17 +203,17 @@ def test_an_invalid_setting_is_an_import_error_that_names_it(
 
 def test_a_partition_key_is_one_word_of_a_command_line(snapshot: dict) -> None:
     key = "2026-01-05'; touch /tmp/more; echo '$(id)"
-    asked = {"dag_run": SimpleNamespace(partition_key=key, run_type="manual"), "trigger_of": lambda *_: "manual"}
-    asked |= {"params": SimpleNamespace(date=None, start=None, end=None, force=False), "ti": None}
-    asked |= {"triggering_asset_events": {}}
-    said = {}
+    context = {"dag_run": SimpleNamespace(partition_key=key, run_type="manual"), "trigger_of": lambda *_: "manual"}
+    context |= {"params": SimpleNamespace(date=None, start=None, end=None, force=False), "ti": None}
+    context |= {"triggering_asset_events": {}}
+    dates = {}
     for dag in snapshot.values():
         for task in dag["tasks"].values():
             if "--date" in task.get("bash_command", ""):
-                words = shlex.split(Template(task["bash_command"]).render(asked))
-                said[task["bash_command"]] = words[words.index("--date") + 1]
-    assert len(said) >= 3
-    assert set(said.values()) == {key.replace("'", "")}
+                words = shlex.split(Template(task["bash_command"]).render(context))
+                dates[task["bash_command"]] = words[words.index("--date") + 1]
+    assert len(dates) >= 3
+    assert set(dates.values()) == {key.replace("'", "")}
 
 
 def test_a_build_ingests_the_missing_days_that_it_needs(snapshot: dict) -> None:
@@ -225,9 +226,9 @@ def test_a_build_ingests_the_missing_days_that_it_needs(snapshot: dict) -> None:
 
 
 def test_approval_and_notifications_are_off_until_configured(snapshot: dict, airflow_process: AirflowProcess) -> None:
-    assert not any(task["told"] for dag in snapshot.values() for task in dag["tasks"].values())
-    asked = read_dags(airflow_process, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
-    train = asked["longreel_train"]["tasks"]
+    assert not any(task["notifies"] for dag in snapshot.values() for task in dag["tasks"].values())
+    configured = read_dags(airflow_process, LONGREEL_APPROVAL="1", LONGREEL_NOTIFY_CONN="hook")
+    train = configured["longreel_train"]["tasks"]
     assert {name: task["next"] for name, task in train.items()} == {
         "should_retrain": ["retrain"],
         "retrain": ["proposal"],
@@ -238,15 +239,15 @@ def test_approval_and_notifications_are_off_until_configured(snapshot: dict, air
     assert train["approve"]["task_type"] == "HITLOperator"
     assert "--no-promote" in train["retrain"]["bash_command"]
     assert "--no-promote" not in snapshot["longreel_train"]["tasks"]["retrain"]["bash_command"]
-    assert all(task["told"] for dag in asked.values() for task in dag["tasks"].values())
+    assert all(task["notifies"] for dag in configured.values() for task in dag["tasks"].values())
 
 
 def test_with_a_pipeline_server_the_retrain_is_deferred_and_waits_for_approval_as_before(
     snapshot: dict, airflow_process: AirflowProcess
 ) -> None:
     assert snapshot["longreel_train"]["tasks"]["retrain"]["task_type"] == "BashOperator"
-    asked = read_dags(airflow_process, LONGREEL_KFP_HOST="http://127.0.0.1:1", LONGREEL_APPROVAL="1")
-    retrain = asked["longreel_train"]["tasks"]["retrain"]
+    configured = read_dags(airflow_process, LONGREEL_KFP_HOST="http://127.0.0.1:1", LONGREEL_APPROVAL="1")
+    retrain = configured["longreel_train"]["tasks"]["retrain"]
     assert retrain["task_type"] == "RetrainOperator"
     assert retrain["next"] == ["proposal"]
     assert retrain["promote"] is False
@@ -278,30 +279,30 @@ def test_with_a_train_job_a_task_trains_the_candidate_before_its_evaluation(
     assert both["tasks"]["retrain"]["task_type"] == "RetrainOperator"
 
 
-ASKED = """
+TRIGGERS = """
 import json, types
 from airflow.models.dagrun import DagRunType
 from longreel.dags.longreel_train import SAMPLES, trigger_of
-def asked(run_type, *extras):
+def trigger(run_type, *extras):
     run = types.SimpleNamespace(run_type=DagRunType(run_type))
     return trigger_of(run, {SAMPLES: [types.SimpleNamespace(extra=extra) for extra in extras]} if extras else {})
-print("ASKED" + json.dumps([
-    asked("manual"),
-    asked("asset_triggered", {"run_type": "scheduled"}),
-    asked("asset_triggered", {"run_type": "backfill"}),
-    asked("asset_triggered", {"run_type": "backfill"}, {"run_type": "rebuild"}),
-    asked("asset_triggered", {"run_type": "correction"}),
-    asked("asset_triggered", {"run_type": "correction"}, {"run_type": "backfill"}),
-    asked("asset_triggered", {"run_type": "correction"}, {"run_type": "scheduled"}),
-    asked("asset_triggered", {"from_rest_api": True}),
-    asked("asset_triggered", None),
+print("ANSWERS" + json.dumps([
+    trigger("manual"),
+    trigger("asset_triggered", {"run_type": "scheduled"}),
+    trigger("asset_triggered", {"run_type": "backfill"}),
+    trigger("asset_triggered", {"run_type": "backfill"}, {"run_type": "rebuild"}),
+    trigger("asset_triggered", {"run_type": "correction"}),
+    trigger("asset_triggered", {"run_type": "correction"}, {"run_type": "backfill"}),
+    trigger("asset_triggered", {"run_type": "correction"}, {"run_type": "scheduled"}),
+    trigger("asset_triggered", {"from_rest_api": True}),
+    trigger("asset_triggered", None),
 ]))
 """
 
 
 def test_the_trigger_of_a_training_follows_the_run_and_its_events(airflow_process: AirflowProcess) -> None:
     """Events of backfills and corrections never ask; one of another kind among them does, as does one by hand."""
-    assert answers(airflow_process, ASKED) == [
+    assert answers(airflow_process, TRIGGERS) == [
         "manual",
         "freshness",
         "backfill",
@@ -314,11 +315,11 @@ def test_the_trigger_of_a_training_follows_the_run_and_its_events(airflow_proces
     ]
 
 
-TOLD = """
+EVENT_KINDS = """
 import json
 from longreel.dags.longreel_rebuild import event_kinds
 was, now = {"05": "a", "06": "b", "07": "c"}, {"05": "a", "06": "x", "07": "y"}
-print("ASKED" + json.dumps([
+print("ANSWERS" + json.dumps([
     event_kinds(was, now, True), event_kinds(was, was, True), event_kinds(was, now | {"08": "d"}, True),
     event_kinds({}, was, True), event_kinds({"05": "a", "07": "c"}, {"05": "a", "06": "b", "07": "y"}, True),
     event_kinds(was, now | {"08": "d"}, False),
@@ -329,8 +330,8 @@ print("ASKED" + json.dumps([
 def test_a_rebuild_asks_the_policy_about_the_newest_new_day_and_no_corrected_one(
     airflow_process: AirflowProcess,
 ) -> None:
-    told = [{each["day"]: each["run_type"] for each in days} for days in answers(airflow_process, TOLD)]
-    assert told == [
+    kinds = [{event["day"]: event["run_type"] for event in events} for events in answers(airflow_process, EVENT_KINDS)]
+    assert kinds == [
         {"06": "correction", "07": "correction"},
         {},
         {"06": "correction", "07": "correction", "08": "rebuild"},
@@ -341,11 +342,11 @@ def test_a_rebuild_asks_the_policy_about_the_newest_new_day_and_no_corrected_one
 
 
 def answers(process: AirflowProcess, script: str) -> list:
-    """What a script that reads the DAGs prints after ASKED."""
+    """What a script that reads the DAGs prints after ANSWERS."""
     done = process.run(script, environment=os.environ)
-    said = [line for line in done.stdout.splitlines() if line.startswith("ASKED")]
-    assert said, done.stderr
-    return json.loads(said[0].removeprefix("ASKED"))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("ANSWERS")]
+    assert lines, done.stderr
+    return json.loads(lines[0].removeprefix("ANSWERS"))
 
 
 TELL = """
@@ -400,13 +401,13 @@ def test_the_webhook_gets_the_decision_its_reasons_and_links(airflow_process: Ai
     decided, failed, late = (message["text"] for message in got)
     assert [(m["path"], m["auth"]) for m in got] == [("/services/x", "Bearer token")] * 3
     assert late.startswith("longreel_daily 2026-01-10: not done by its deadline")
-    for wanted in (
+    for part in (
         "longreel-x version 3: hold",
         "Not sure.",
         "run_card.html",
         "http://mlflow.example/#/runs/r1",
         "/log",
     ):
-        assert wanted in decided
+        assert part in decided
     assert "version 3" not in failed
     assert "http://127.0.0.1/log" in failed

@@ -60,8 +60,8 @@ class Airflow:
             return json.load(answer)
 
     def runs(self, dag: str, **fields: str) -> list[dict[str, Any]]:
-        found = self.get(f"dags/{dag}/dagRuns?limit=100&order_by=id")["dag_runs"]
-        return [run for run in found if all(run[name] == value for name, value in fields.items())]
+        runs = self.get(f"dags/{dag}/dagRuns?limit=100&order_by=id")["dag_runs"]
+        return [run for run in runs if all(run[name] == value for name, value in fields.items())]
 
     def tasks(self, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
         path = f"dags/{run['dag_id']}/dagRuns/{quote(run['dag_run_id'], safe='')}/taskInstances"
@@ -74,13 +74,13 @@ class Airflow:
     def ended(self, dag: str, number: int, **fields: str) -> list[dict[str, Any]]:
         """Runs of a DAG, waited for until there are so many and all have ended."""
         self.until(
-            lambda: len(found := self.runs(dag, **fields)) >= number and all(run["state"] in OVER for run in found),
+            lambda: len(runs := self.runs(dag, **fields)) >= number and all(run["state"] in OVER for run in runs),
             f"{number} ended runs of {dag} {fields}",
         )
-        found = self.runs(dag, **fields)
-        assert len(found) == number
-        assert {run["state"] for run in found} == {"success"}
-        return found
+        runs = self.runs(dag, **fields)
+        assert len(runs) == number
+        assert {run["state"] for run in runs} == {"success"}
+        return runs
 
     def until(self, holds: Callable[[], Any], what: str, seconds: float = 240) -> None:
         deadline = time.monotonic() + seconds
@@ -109,8 +109,8 @@ def raw_day(home: Home, day: date) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told() -> Iterator[tuple[int, list[str]]]:
-    """A webhook on a port, and what it was told."""
+def webhook() -> Iterator[tuple[int, list[str]]]:
+    """A webhook on a port, and the texts that it got."""
     got: list[str] = []
 
     class Hook(http.server.BaseHTTPRequestHandler):
@@ -126,7 +126,7 @@ def told() -> Iterator[tuple[int, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def airflow(home: Home, told: tuple[int, list[str]]) -> Iterator[Airflow]:
+def airflow(home: Home, webhook: tuple[int, list[str]]) -> Iterator[Airflow]:
     """An Airflow whose schedule is the first day; whatever else runs was asked for. Its deadline is ten seconds."""
     settings = {
         "LONGREEL_FIRST_DAY": str(DAYS[0]),
@@ -134,7 +134,7 @@ def airflow(home: Home, told: tuple[int, list[str]]) -> Iterator[Airflow]:
         "LONGREEL_ARRIVAL_POLL_S": "2",
         "LONGREEL_DEADLINE_HOURS": str(10 / 3600),
         "LONGREEL_NOTIFY_CONN": "hook",
-        "AIRFLOW_CONN_HOOK": json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": told[0]}),
+        "AIRFLOW_CONN_HOOK": json.dumps({"conn_type": "http", "host": "127.0.0.1", "port": webhook[0]}),
     }
     with EmbeddedAirflow(home, settings | spark_variables(home, DAYS[0])) as embedded:
         airflow = Airflow(embedded)
@@ -148,7 +148,7 @@ def published(home: Home) -> dict[date, tuple[str, str]]:
     return {day: (manifest.digest, manifest.created_at) for day, manifest in manifests.items()}
 
 
-def asked_about(airflow: Airflow, day: date, number: int) -> str:
+def policy_log(airflow: Airflow, day: date, number: int) -> str:
     """What `should_retrain` said in the newest of a day's training runs; nothing was trained in any."""
     runs = airflow.ended("longreel_train", number, partition_key=str(day))
     for run in runs:
@@ -161,12 +161,12 @@ def test_an_unchanged_day_stays_and_its_event_starts_no_training(home: Home, air
     (run,) = airflow.ended("longreel_daily", 1, partition_key=str(DAYS[0]))
     for task in ("ingest", "build_samples"):
         assert f"{DAYS[0]}: unchanged" in airflow.log(run, task)
-    assert "0 published days lie before" in asked_about(airflow, DAYS[0], 1)
+    assert "0 published days lie before" in policy_log(airflow, DAYS[0], 1)
     assert published(home) == before
 
 
 def test_a_backfill_waits_for_a_missing_day_and_starts_no_training(
-    home: Home, airflow: Airflow, told: tuple[int, list[str]]
+    home: Home, airflow: Airflow, webhook: tuple[int, list[str]]
 ) -> None:
     days = {"from_date": f"{DAYS[1]}T00:00:00Z", "to_date": f"{DAYS[2]}T00:00:00Z"}
     body = {"dag_id": "longreel_daily", "reprocess_behavior": "none", "run_backwards": False, "max_active_runs": 1}
@@ -179,14 +179,14 @@ def test_a_backfill_waits_for_a_missing_day_and_starts_no_training(
 
     airflow.until(waiting, "the third day waits")
     late = f"longreel_daily {DAYS[2]}: not done by its deadline"
-    airflow.until(lambda: any(text.startswith(late) for text in told[1]), "somebody is told that it is late")
+    airflow.until(lambda: any(text.startswith(late) for text in webhook[1]), "the message that the day is late")
     assert home.lake.manifest("events", DAYS[2]) is None
     (home.path / "later").rename(raw_day(home, DAYS[2]))
     (run,) = airflow.ended("longreel_daily", 1, partition_key=str(DAYS[2]))
     assert run["run_type"] == "backfill"
     assert home.lake.require("samples", DAYS[2]).rows > 0
     for day in DAYS[1:]:
-        assert BACKFILL in asked_about(airflow, day, 1)
+        assert BACKFILL in policy_log(airflow, day, 1)
 
 
 def correct(home: Home, day: date) -> None:
@@ -211,15 +211,15 @@ def test_a_corrected_day_is_rebuilt_with_its_dependents_and_only_a_new_day_asks_
     assert [day for day in DAYS if after[day] != before[day]] == DAYS[1:]
     assert stale_partitions(home.lake) == []
     for day in DAYS[1:]:
-        assert CORRECTION in asked_about(airflow, day, 2)
-    assert TOO_OLD in asked_about(airflow, NEW, 1)
+        assert CORRECTION in policy_log(airflow, day, 2)
+    assert TOO_OLD in policy_log(airflow, NEW, 1)
     # Airflow answers 500 while a run that a listed event has made is not started yet; here all have ended.
     events = airflow.get("assets/events?limit=100")["asset_events"]
-    told = {event["partition_key"]: event["extra"] for event in events if event["source_run_id"] == run["dag_run_id"]}
-    assert {key: extra["digest"] for key, extra in told.items()} == {
+    extras = {event["partition_key"]: event["extra"] for event in events if event["source_run_id"] == run["dag_run_id"]}
+    assert {key: extra["digest"] for key, extra in extras.items()} == {
         str(day): after[day][0] for day in (*DAYS[1:], NEW)
     }
-    assert all(extra["rows"] and extra["users"] and extra["watermark"] == key for key, extra in told.items())
+    assert all(extra["rows"] and extra["users"] and extra["watermark"] == key for key, extra in extras.items())
 
 
 def test_a_rebuild_without_changes_skips_and_a_manual_training_gets_its_reason(home: Home, airflow: Airflow) -> None:
@@ -236,13 +236,13 @@ def test_a_rebuild_without_changes_skips_and_a_manual_training_gets_its_reason(h
 
 def cleared(airflow: Airflow, first: date, last: date) -> list[dict[str, Any]]:
     """Clear the daily runs of a range, wait until they and the rebuilds they ask for have ended well; the rebuilds."""
-    known = len(airflow.runs("longreel_rebuild"))
+    number_before = len(airflow.runs("longreel_rebuild"))
     ends = {"partition_date_start": f"{first}T00:00:00Z", "partition_date_end": f"{last}T00:00:00Z"}
     airflow.post("dags/longreel_daily/clearDagRuns", {"dry_run": False} | ends)
     for dag in ("longreel_daily", "longreel_rebuild"):  # a rebuild is there before the run that asks for it has ended
         airflow.until(lambda dag=dag: all(run["state"] in OVER for run in airflow.runs(dag)), f"the end of {dag}", 600)
         assert {run["state"] for run in airflow.runs(dag)} == {"success"}
-    return airflow.runs("longreel_rebuild")[known:]
+    return airflow.runs("longreel_rebuild")[number_before:]
 
 
 def test_clearing_one_corrected_day_rebuilds_the_days_after_it(home: Home, airflow: Airflow) -> None:
@@ -252,12 +252,12 @@ def test_clearing_one_corrected_day_rebuilds_the_days_after_it(home: Home, airfl
     assert rebuild["conf"] == {"start": str(DAYS[1])}
     assert stale_partitions(home.lake) == []
     assert [day for day in DAYS if published(home)[day][0] != before[day][0]] == DAYS
-    assert "0 published days lie before" in asked_about(airflow, DAYS[0], 2)  # a cleared run asks what it asked before
-    assert CORRECTION in asked_about(airflow, DAYS[1], 3)
+    assert "0 published days lie before" in policy_log(airflow, DAYS[0], 2)  # a cleared run asks what it asked before
+    assert CORRECTION in policy_log(airflow, DAYS[1], 3)
 
 
 def test_days_cleared_together_end_up_to_date_in_any_order(home: Home, airflow: Airflow) -> None:
-    """Runs that a backfill made heed no order: the last day may be built before the events it holds are corrected."""
+    """Runs that a backfill made follow no order: the last day may be built before the events it holds are corrected."""
     before = published(home)
     correct(home, DAYS[1])
     cleared(airflow, DAYS[0], DAYS[2])

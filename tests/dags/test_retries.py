@@ -67,9 +67,9 @@ def states(airflow_process: AirflowProcess, tmp_path_factory: pytest.TempPathFac
     }
     arguments = (str(ROOT / "dags"), str(script), json.dumps(CASES))
     done = airflow_process.run(DECIDE, *arguments, environment=environment)
-    said = [line for line in done.stdout.splitlines() if line.startswith("STATES")]
-    assert said, done.stdout[-2_000:] + done.stderr[-2_000:]
-    return json.loads(said[0].removeprefix("STATES"))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("STATES")]
+    assert lines, done.stdout[-2_000:] + done.stderr[-2_000:]
+    return json.loads(lines[0].removeprefix("STATES"))
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{task}, {command}" for _, task, command, _ in CASES])

@@ -92,7 +92,7 @@ def test_every_command_without_a_home_names_what_is_missing(
 
 
 @pytest.mark.parametrize(
-    ("out", "code", "said"),
+    ("out", "code", "message"),
     [
         ("/dev/full", 5, "No space left on device.*free some space"),
         (".", 2, "Is a directory: .*name another"),
@@ -105,14 +105,19 @@ def test_every_command_without_a_home_names_what_is_missing(
     ],
 )
 def test_refusals_of_the_operating_system_become_messages(
-    out: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out: str,
+    code: int,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     if out.startswith("/") and not Path(out).parents[-2].is_dir():
         pytest.skip(f"no {out} on this system")
     monkeypatch.chdir(tmp_path)
     Path("file").touch()
     assert main(["model", "evaluate", "--home", "home", "--date", "2026-01-05", "--version", "0", "--out", out]) == code
-    assert re.search(f"longreel model evaluate: error: {said}", capsys.readouterr().err)
+    assert re.search(f"longreel model evaluate: error: {message}", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("where", ["home/longreel.toml", "home"])

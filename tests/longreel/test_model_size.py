@@ -28,25 +28,25 @@ def test_without_a_gpu_only_the_named_settings_differ_and_the_configuration_is_v
     text, line = sized(preset("generic"), gpu=False)
     before, after = settings(preset("generic")), settings(text)
     assert {name: after[name] for name in after if after[name] != before[name]} == CPU_SIZE
-    config, recipe = parse_config(text), parse_config(preset("generic"))
-    assert config.model.id_match_fields == recipe.model.id_match_fields  # the shape of the recipe stays
-    assert config.model.width < recipe.model.width
-    assert config.training.window_max < recipe.training.window_max
+    config, full = parse_config(text), parse_config(preset("generic"))
+    assert config.model.id_match_fields == full.model.id_match_fields  # the shape of the model stays
+    assert config.model.width < full.model.width
+    assert config.training.window_max < full.training.window_max
     assert "has no GPU" in line
 
 
 @pytest.mark.parametrize(
-    ("listing", "code", "found"), [("GPU 0: NVIDIA H200", 0, True), ("", 0, False), ("", 9, False)]
+    ("listing", "code", "expected"), [("GPU 0: NVIDIA H200", 0, True), ("", 0, False), ("", 9, False)]
 )
 def test_a_gpu_is_what_the_driver_lists(
-    listing: str, code: int, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listing: str, code: int, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_size, "GPU_DEVICE", tmp_path / "nvidia0")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not has_gpu()  # no driver
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{listing}'\nexit {code}\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    assert has_gpu() is found
+    assert has_gpu() is expected
     (tmp_path / "nvidia0").touch()
     assert has_gpu()
 

@@ -55,16 +55,16 @@ def finish(process: "subprocess.Popen[str]") -> str:
 
 def mentions(home: Home) -> list[str]:
     """Command lines of live processes that were started for this home."""
-    found = []
+    lines = []
     for process in psutil.process_iter(["cmdline", "environ"]):
         try:
             environment = process.info["environ"] or {}
             words = process.info["cmdline"] or []
             if environment.get("LONGREEL_HOME") == str(home.path) or str(home.path) in " ".join(words):
-                found.append(" ".join(words))
+                lines.append(" ".join(words))
         except psutil.Error:
             continue
-    return found
+    return lines
 
 
 def interrupt_when(home: Home, holds: Callable[[str], bool]) -> str:

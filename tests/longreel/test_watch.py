@@ -20,9 +20,9 @@ class LongAtWork(EmbeddedAirflow):
     def get(self, path: str) -> dict[str, Any]:
         if path.endswith("taskInstances"):
             return {"task_instances": []}
-        asked = {name: int(values[0]) for name, values in parse_qs(urlsplit(path).query).items() if name != "order_by"}
-        start = asked.get("offset", 0)
-        page = self.days[start : start + min(100, asked["limit"])]
+        query = {name: int(values[0]) for name, values in parse_qs(urlsplit(path).query).items() if name != "order_by"}
+        start = query.get("offset", 0)
+        page = self.days[start : start + min(100, query["limit"])]
         runs = [{"partition_key": str(day), "state": "success", "dag_run_id": f"partition__{day}"} for day in page]
         return {"dag_runs": runs, "total_entries": len(self.days)}
 

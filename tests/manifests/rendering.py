@@ -88,10 +88,10 @@ def spark_defaults(folder: str) -> dict[str, str]:
 
 
 def assert_bounded(resources: dict[str, Any], name: str) -> None:
-    asked, most = resources["requests"], resources["limits"]
-    assert cores(asked["cpu"]) <= cores(most["cpu"]), name
-    assert gib(asked["memory"]) <= gib(most["memory"]), name
-    assert asked.get("nvidia.com/gpu") == most.get("nvidia.com/gpu"), name
+    requests, limits = resources["requests"], resources["limits"]
+    assert cores(requests["cpu"]) <= cores(limits["cpu"]), name
+    assert gib(requests["memory"]) <= gib(limits["memory"]), name
+    assert requests.get("nvidia.com/gpu") == limits.get("nvidia.com/gpu"), name
 
 
 def cores(quantity: str) -> float:

@@ -24,7 +24,7 @@ from tests.manifests.rendering import (
 
 ROOT = Path(__file__).resolve().parents[2]
 VALUES: dict[str, Any] = yaml.safe_load((ROOT / "manifests/airflow/values.yaml").read_text())
-VARIABLES = {each["name"]: each.get("value") for each in yaml.safe_load(VALUES["extraEnv"])}
+VARIABLES = {entry["name"]: entry.get("value") for entry in yaml.safe_load(VALUES["extraEnv"])}
 PARTS = ("scheduler", "apiServer", "dagProcessor", "triggerer", "workers", "migrateDatabaseJob")
 ASK = """
 from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
@@ -72,8 +72,8 @@ def mounted(part: str) -> dict[str, tuple[dict[str, Any], str]]:
 
 
 def bound_to(role: str) -> set[str]:
-    (found,) = [item for item in of_kind("manifests/base", "RoleBinding") if item["metadata"]["name"] == role]
-    return {subject["name"] for subject in found["subjects"]}
+    (binding,) = [item for item in of_kind("manifests/base", "RoleBinding") if item["metadata"]["name"] == role]
+    return {subject["name"] for subject in binding["subjects"]}
 
 
 def test_tasks_make_train_jobs_of_the_mounted_file_and_the_triggerer_sees_and_deletes_them() -> None:

@@ -24,15 +24,15 @@ def test_the_base_is_pinned_to_a_patch_version() -> None:
 def test_a_build_sees_every_package() -> None:
     links = (path for path in (FOLDER.parents[1] / "longreel").iterdir() if path.is_symlink())
     packages = {"longreel", *(path.name for path in links)}
-    seen = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
-    assert {f"!{name}" for name in packages} <= seen
-    assert "*" in seen
+    patterns = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
+    assert {f"!{name}" for name in packages} <= patterns
+    assert "*" in patterns
 
 
 def test_a_build_sees_the_files_that_the_project_names() -> None:
     project = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["project"]
-    seen = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
-    assert {f"!{name}" for name in ("pyproject.toml", project["readme"], *project["license-files"])} <= seen
+    patterns = set((FOLDER / "Dockerfile.dockerignore").read_text().splitlines())
+    assert {f"!{name}" for name in ("pyproject.toml", project["readme"], *project["license-files"])} <= patterns
 
 
 @pytest.mark.parametrize("target", sorted(targets()))

@@ -61,12 +61,12 @@ def test_an_unknown_field_is_noticed() -> None:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_everything_is_in_one_namespace(folder: str) -> None:
-    wanted = "longreel-dev" if "/dev" in folder else "longreel"
-    found = {item["metadata"].get("namespace", wanted) for item in rendered(folder)}
-    found |= {item["metadata"]["name"] for item in of_kind(folder, "Namespace")}
-    assert found == {wanted}
+    namespace = "longreel-dev" if "/dev" in folder else "longreel"
+    namespaces = {item["metadata"].get("namespace", namespace) for item in rendered(folder)}
+    namespaces |= {item["metadata"]["name"] for item in of_kind(folder, "Namespace")}
+    assert namespaces == {namespace}
     for environment in values_of(rendered(folder), "AIRFLOW_CONN_SPARK_DEFAULT"):
-        assert json.loads(environment)["extra"]["namespace"] == wanted
+        assert json.loads(environment)["extra"]["namespace"] == namespace
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -188,8 +188,8 @@ def commands(folder: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("folder", DAYS)
 def test_every_command_is_one_that_the_program_takes(folder: str) -> None:
-    found = list(commands(folder))
-    read = [split_command(words) for words in found]
+    command_lines = list(commands(folder))
+    read = [split_command(words) for words in command_lines]
     assert sorted(command for command, _ in read) == [
         "data build-samples",
         "data ingest",
@@ -208,9 +208,9 @@ def parser_of(command: str) -> argparse.ArgumentParser:
 
 def test_commands_in_the_docs_are_ones_that_the_program_takes() -> None:
     text = (ROOT / "docs/cluster.md").read_text()
-    found = re.findall(r"-- longreel ((?:[a-z-]+ )?[a-z-]+)((?: --?\S+(?: [^\s-]\S*)?)*)", text)
-    assert found
-    for words, options in found:
+    command_lines = re.findall(r"-- longreel ((?:[a-z-]+ )?[a-z-]+)((?: --?\S+(?: [^\s-]\S*)?)*)", text)
+    assert command_lines
+    for words, options in command_lines:
         command, rest = split_command(words.split())
         parser_of(command).parse_args([*rest, *options.split()])
 
@@ -231,8 +231,8 @@ def test_roles_cover_pods_and_theirs_train_jobs_and_pipeline_runs_only(folder: s
     for binding in of_kind(folder, "RoleBinding"):
         assert binding["roleRef"]["name"] in rights
         assert {subject["name"] for subject in binding["subjects"]} <= set(accounts)
-    for name, account in accounts.items():
-        assert account.get("automountServiceAccountToken", True) is (name in rights)
+    for name, item in accounts.items():
+        assert item.get("automountServiceAccountToken", True) is (name in rights)
 
 
 @pytest.mark.parametrize("folder", STANDING)
@@ -248,7 +248,7 @@ def test_only_allowed_connections_are_open(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", STANDING)
-def test_every_volume_account_and_setting_that_is_named_exists(folder: str) -> None:
+def test_named_volumes_service_accounts_and_settings_exist(folder: str) -> None:
     day = {"manifests/base": "manifests/day"}.get(folder, f"{folder}/day")
     both, names = rendered(folder) + rendered(day), {}
     for item in both:
@@ -297,7 +297,7 @@ def test_the_environment_names_only_variables_that_are_read() -> None:
     )
     for name in [
         *environment,
-        *(env["name"] for _, each in containers("manifests/day") for env in each.get("env", [])),
+        *(env["name"] for _, container in containers("manifests/day") for env in container.get("env", [])),
     ]:
         if name.startswith("LONGREEL_"):
             assert re.search(rf"\b{name}\b", code), name
@@ -324,7 +324,7 @@ def test_a_prod_day_fits_into_the_quota() -> None:
 
 def test_training_has_shared_memory_within_its_limit() -> None:
     for folder, day in zip(STANDING, DAYS, strict=True):
-        ((_, pod),) = [(name, each) for name, each in pods(folder) if name.startswith("TrainingRuntime")]
+        (pod,) = [pod for name, pod in pods(folder) if name.startswith("TrainingRuntime")]
         (shm,) = [volume["emptyDir"] for volume in pod["volumes"] if volume["name"] == "shm"]
         (mount,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "shm"]
         assert (shm["medium"], mount["mountPath"]) == ("Memory", "/dev/shm")
