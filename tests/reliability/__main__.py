@@ -24,14 +24,14 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 
 def main() -> int:
     """Run what is asked for; 0 where every check held."""
-    known = ", ".join(CASES)
+    case_names = ", ".join(CASES)
     parser = argparse.ArgumentParser(prog="python -m tests.reliability", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {known} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {case_names} (default: all)")
     parser.add_argument("--folder", type=Path, help="work there, and leave the homes there to be looked at")
     args = parser.parse_args()
     names = args.names or list(CASES)
     if unknown := sorted(set(names) - set(CASES)):
-        parser.error(f"no such row: {', '.join(unknown)}; known are {known}")
+        parser.error(f"no such row: {', '.join(unknown)}; rows are {case_names}")
     folder = args.folder or Path(tempfile.mkdtemp(prefix="longreel-reliability-"))
     print(f"homes: {folder}", flush=True)
     failed = [name for name in names if not tried(CASES[name], folder)]

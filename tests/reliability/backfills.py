@@ -11,7 +11,7 @@ from typing import Any
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.run import spark_variables
-from tests.reliability.days import told, trained
+from tests.reliability.days import event_extras, trained
 from tests.reliability.pipeline import (
     FIRST,
     Case,
@@ -49,7 +49,7 @@ def again(world: World, where: Path) -> str:
         raw_file(home, world.day).write_bytes(right)
         began = time.monotonic()
         assert _keys(_backfilled(stack, days, "failed")) == [str(world.day)]
-        mended = time.monotonic() - began
+        fix_s = time.monotonic() - began
         require_published(world, home.lake)
         assert _backfilled(stack, days, "failed") == [], "the newest run of a day is the one that counts"
         assert {key: manifest for key, manifest in _manifests(home).items() if key in before} == before
@@ -61,7 +61,7 @@ def again(world: World, where: Path) -> str:
         assert _manifests(home) == before
     assert stack.left() == []
     return (
-        f"`none`: no run; `failed`: {world.day} alone, published within {mended:.0f} s, and no run when asked again; "
+        f"`none`: no run; `failed`: {world.day} alone, published within {fix_s:.0f} s, and no run when asked again; "
         f"`completed`: {len(runs)} runs, the newest day first, one at a time, every partition left as it was"
     )
 
@@ -70,7 +70,7 @@ def backwards(_: World, where: Path) -> str:
     """Two days by the schedule; then two backfills, newest first and side by side, each of days before and after."""
     home = new_home(where / "home", len(LOG))
     by_hand = Home(shutil.copytree(home.path, where / "by-hand"))
-    ends, said = {"LONGREEL_FIRST_DAY": str(SCHEDULED[0]), "LONGREEL_LAST_DAY": str(SCHEDULED[-1])}, []
+    ends, results = {"LONGREEL_FIRST_DAY": str(SCHEDULED[0]), "LONGREEL_LAST_DAY": str(SCHEDULED[-1])}, []
     with Stack(home, ends | spark_variables(home, LOG[0])) as stack:
         for day in SCHEDULED:
             assert stack.ended(DAILY, stack.first(DAILY, str(day)), 900) == "success"
@@ -78,19 +78,19 @@ def backwards(_: World, where: Path) -> str:
         for name, days, words in (("newest first", AROUND, ONE_BY_ONE), ("side by side", LOG, ())):
             if not words:
                 stack.cli("pools", "set", "longreel_spark", "3", "three Spark jobs at once")
-            began, known = time.monotonic(), len(stack.runs(REBUILD))
+            began, rebuild_count = time.monotonic(), len(stack.runs(REBUILD))
             runs = _backfilled(stack, days, "none", *words)
             stack.quiet(1800)
             seconds = time.monotonic() - began
             assert not words or _keys(runs) == sorted(_keys(runs), reverse=True)
-            worked = _ended_at_once(stack, runs, stack.runs(REBUILD)[known:])
-            said.append(f"{name}: {len(runs)} days in {seconds:.0f} s, rebuilds: {worked}")
+            worked = _ended_at_once(stack, runs, stack.runs(REBUILD)[rebuild_count:])
+            results.append(f"{name}: {len(runs)} days in {seconds:.0f} s, rebuilds: {worked}")
             _built_in_order(by_hand, days)
             require_whole(home.lake)
             assert _digests(home) == _digests(by_hand), "not what oldest first gives"
         _require_asked_nothing(stack)
     assert stack.left() == []
-    return "; ".join(said)
+    return "; ".join(results)
 
 
 BACKFILLS = {
@@ -122,10 +122,14 @@ def _backfilled(stack: Stack, days: list[date], behavior: str, *words: str) -> l
     command = ("backfill", "create", "--dag-id", DAILY, *ends, "--reprocess-behavior", behavior, *words)
     rows = [line.split("|") for line in stack.cli(*command, "--dry-run").splitlines() if line.startswith("|")]
     listed = [cells[2].strip() for cells in rows[1:]]
-    known = {run["dag_run_id"] for run in stack.runs(DAILY)}
+    earlier = {run["dag_run_id"] for run in stack.runs(DAILY)}
     stack.cli(*command)
-    until(lambda: all(each["completed_at"] for each in _backfills(stack)), f"the end of the backfill {behavior}", 900)
-    runs = sorted((r for r in stack.runs(DAILY) if r["dag_run_id"] not in known), key=lambda run: run["start_date"])
+    until(
+        lambda: all(backfill["completed_at"] for backfill in _backfills(stack)),
+        f"the end of the backfill {behavior}",
+        900,
+    )
+    runs = sorted((r for r in stack.runs(DAILY) if r["dag_run_id"] not in earlier), key=lambda run: run["start_date"])
     assert {run["state"] for run in runs} <= {"success"}
     assert {run["run_type"] for run in runs} <= {"backfill"}
     assert sorted(_keys(runs)) == sorted(listed)
@@ -133,12 +137,12 @@ def _backfilled(stack: Stack, days: list[date], behavior: str, *words: str) -> l
 
 
 def _built_in_order(home: Home, days: Sequence[date]) -> None:
-    """Ingest days by hand, then build the samples of all ingested days anew, oldest first."""
+    """Ingest days by hand, then build the samples of all ingested days again, oldest first."""
     step(home, "data ingest", "--start", str(days[0]), "--end", str(days[-1]))
     for name in ("samples", "history"):
         shutil.rmtree(Path(home.lake.root) / name, ignore_errors=True)
-    known = list(home.lake.days("events"))
-    step(home, "data build-samples", "--start", str(known[0]), "--end", str(known[-1]))
+    ingested = list(home.lake.days("events"))
+    step(home, "data build-samples", "--start", str(ingested[0]), "--end", str(ingested[-1]))
 
 
 def _ended_at_once(stack: Stack, runs: list[dict[str, Any]], rebuilds: list[dict[str, Any]]) -> int:
@@ -156,20 +160,20 @@ def _ended_at_once(stack: Stack, runs: list[dict[str, Any]], rebuilds: list[dict
 def _require_asked_nothing(stack: Stack) -> None:
     """Every day's newest event tells its published digest, and the policy was asked about scheduled days only."""
     lake = stack.home.lake
-    digests = {day: extra["digest"] for day, extra in told(stack, DAILY, REBUILD).items()}
+    digests = {day: extra["digest"] for day, extra in event_extras(stack, DAILY, REBUILD).items()}
     assert digests == {str(day): lake.require("samples", day).digest for day in LOG}
     assert trained(stack) == []
-    asked = [
+    policy_days = [
         run["partition_key"]
         for run in stack.runs(TRAIN)
-        if not any(each in log_of(stack.home, TRAIN, run["dag_run_id"], "should_retrain") for each in NOT_ASKED)
+        if not any(reason in log_of(stack.home, TRAIN, run["dag_run_id"], "should_retrain") for reason in NOT_ASKED)
     ]
-    assert sorted(asked) == [str(day) for day in SCHEDULED]
+    assert sorted(policy_days) == [str(day) for day in SCHEDULED]
 
 
 def _backfills(stack: Stack) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = stack.ask("GET", f"backfills?dag_id={DAILY}")["backfills"]
-    return found
+    backfills: list[dict[str, Any]] = stack.ask("GET", f"backfills?dag_id={DAILY}")["backfills"]
+    return backfills
 
 
 def _keys(runs: list[dict[str, Any]]) -> list[str]:

@@ -34,7 +34,7 @@ def stores(where: Path, kind: str) -> Iterator[dict[str, str]]:
 def week(where: Path, kind: str) -> str:
     """Five scheduled days, a backfill of five more, a corrected day; every end state checked in all three stores."""
     home, began = new_home(where / "home", len(DAYS), epochs=2, every=5), time.monotonic()
-    said = []
+    durations = []
     with stores(where, kind) as variables:
         tracking = variables.get(TRACKING_VARIABLE)
         ends = {"LONGREEL_FIRST_DAY": str(DAYS[0]), "LONGREEL_LAST_DAY": str(DAYS[SCHEDULED - 1])}
@@ -43,10 +43,10 @@ def week(where: Path, kind: str) -> str:
                 assert "postgresql" in stack.cli("config", "get-value", "database", "sql_alchemy_conn")
             for phase in (_scheduled, _backfilled, _corrected):
                 phase(home, stack, tracking)
-                said.append(f"{phase.__name__.strip('_')} {time.monotonic() - began:.0f} s")
+                durations.append(f"{phase.__name__.strip('_')} {time.monotonic() - began:.0f} s")
                 began = time.monotonic()
         assert stack.left() == []
-    return ", ".join(said)
+    return ", ".join(durations)
 
 
 DONE = (
@@ -78,9 +78,9 @@ def _scheduled(home: Home, stack: Stack, tracking: str | None) -> None:
     require_whole(home.lake)
     assert [run["run_type"] for day in days for run in stack.runs(DAILY, str(day))] == ["scheduled"] * SCHEDULED
     assert [run["run_type"] for day in days for run in stack.runs(TRAIN, str(day))] == ["asset_triggered"] * SCHEDULED
-    assert trained(stack) == [str(days[3])]  # three days to train on, then one to judge by
+    assert trained(stack) == [str(days[3])]  # three days to train on, then one to evaluate on
     _require_events(stack, days)
-    _require_champion(home, tracking, judged=[days[3]])
+    _require_champion(home, tracking, evaluated=[days[3]])
 
 
 def _backfilled(home: Home, stack: Stack, tracking: str | None) -> None:
@@ -95,7 +95,7 @@ def _backfilled(home: Home, stack: Stack, tracking: str | None) -> None:
     assert [run["run_type"] for day in days for run in stack.runs(DAILY, str(day))] == ["backfill"] * BACKFILLED
     _require_events(stack, DAYS)
     assert len(trained(stack)) == len(set(trained(stack))) <= 2, "a backfill retrains once at most"
-    _require_champion(home, tracking, judged=[date.fromisoformat(day) for day in trained(stack)])
+    _require_champion(home, tracking, evaluated=[date.fromisoformat(day) for day in trained(stack)])
 
 
 def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
@@ -117,7 +117,7 @@ def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
         name == "samples" and day > wrong for name, day in set(rewritten) - {("events", wrong), ("samples", wrong)}
     )
     later = {str(day): "correction" for name, day in changed if name == "samples" and day > wrong}
-    assert {day: extra["run_type"] for day, extra in told(stack, REBUILD).items()} == later
+    assert {day: extra["run_type"] for day, extra in event_extras(stack, REBUILD).items()} == later
     assert trained(stack) == trained_before, "a corrected day trained again"
     assert ledger.entries() == entries
 
@@ -140,27 +140,27 @@ def trained(stack: Stack) -> list[str]:
 
 def _require_events(stack: Stack, days: list[date]) -> None:
     """One asset event a day, which says what was published."""
-    digests = {day: extra["digest"] for day, extra in told(stack, DAILY).items()}
+    digests = {day: extra["digest"] for day, extra in event_extras(stack, DAILY).items()}
     assert digests == {str(day): stack.home.lake.require("samples", day).digest for day in days}
 
 
-def told(stack: Stack, *dags: str) -> dict[str, dict[str, Any]]:
+def event_extras(stack: Stack, *dags: str) -> dict[str, dict[str, Any]]:
     """What the newest asset event of some DAGs says about each day."""
     events = stack.ask("GET", "assets/events?limit=1000&order_by=timestamp")["asset_events"]
     return {event["partition_key"]: event["extra"] for event in events if event["source_dag_id"] in dags}
 
 
-def _require_champion(home: Home, tracking: str | None, judged: list[date]) -> None:
-    """Every judged day has one version, the first was promoted, and the alias is where the ledger ends."""
+def _require_champion(home: Home, tracking: str | None, evaluated: list[date]) -> None:
+    """Every evaluated day has one version, the first was promoted, and the alias is where the ledger ends."""
     client = client_of(home, tracking)
     ledger = Ledger(home, client)
-    known, entries = versions.list_versions(client, ledger.model), ledger.entries()
-    assert [version.evaluation_day for version in known] == judged
-    assert all(version.decision in ("promote", "hold", "reject") for version in known)
-    promoted = [version.version for version in known if version.decision == "promote"]
+    registered, entries = versions.list_versions(client, ledger.model), ledger.entries()
+    assert [version.evaluation_day for version in registered] == evaluated
+    assert all(version.decision in ("promote", "hold", "reject") for version in registered)
+    promoted = [version.version for version in registered if version.decision == "promote"]
     assert [entry.to_version for entry in entries] == promoted
-    assert promoted[0] == known[0].version
+    assert promoted[0] == registered[0].version
     assert not any(entry.superseded for entry in entries)
     assert int(client.get_model_version_by_alias(ledger.model, "champion").version) == promoted[-1]
-    for version in known:
+    for version in registered:
         assert client.get_run(version.run_id).info.status == "FINISHED"

@@ -68,7 +68,7 @@ def started(world: World, home: Home, **variables: str) -> Iterator[Stack]:
 
 
 def staged(world: World, home: Home, dataset: str = "events") -> None:
-    """Wait until a build of the fourth day has files that nobody sees yet."""
+    """Wait until a build of the fourth day has files that are not visible yet."""
     until(lambda: stages_of(home.lake, dataset, world.day), f"files of {dataset} being built", 400, every=0.05)
     assert home.lake.manifest(dataset, world.day) is None, "published before anything could break"
 
@@ -103,7 +103,7 @@ def resumed(home: Home, stack: Stack, world: World) -> str:
     """From which step the training went on, as its log says."""
     log = log_of(home, TRAIN, stack.first(TRAIN, str(world.day)), "retrain")
     places = [line.split("resuming from step ")[1].split()[0] for line in log.splitlines() if "resuming from" in line]
-    assert places, "the training began anew"
+    assert places, "the training began again from the first step"
     return places[-1]
 
 
@@ -176,9 +176,9 @@ def takeover_after_promotion(world: World, where: Path) -> str:
         until(lambda: Ledger(home, client_of(home)).entries(), "the promotion", 300, every=0.1)
         retrain = _youngest_retrain(home)
         with _standing_still(retrain, lambda: _youngest_retrain(home) != retrain):
-            said = _scheduler_killed(world, stack, "retrain", TRAIN)
+            result = _scheduler_killed(world, stack, "retrain", TRAIN)
         assert "is the champion already" in log_of(home, TRAIN, stack.first(TRAIN, str(world.day)), "retrain")
-    return f"{said}; the second try found it done"
+    return f"{result}; the second try found it done"
 
 
 def _youngest_retrain(home: Home) -> psutil.Process:
@@ -251,8 +251,8 @@ def training_killed(world: World, where: Path) -> str:
     home = world.home(where)
     with started(world, home) as stack:
         in_training(world, home)
-        said = _step_killed(world, stack, live("longreel", " train ", str(home.path))[-1], TRAIN, "retrain")
-        return f"{said}, from step {resumed(home, stack, world)}"
+        result = _step_killed(world, stack, live("longreel", " train ", str(home.path))[-1], TRAIN, "retrain")
+        return f"{result}, from step {resumed(home, stack, world)}"
 
 
 @fault("worker-killed", "SIGKILL to the LocalExecutor's worker that supervises `ingest`; its task lives on", DAY)
@@ -336,7 +336,7 @@ def disk_full(world: World, where: Path) -> str:
         run_id = stack.first(DAILY, day)
         until(
             lambda: stack.task(DAILY, run_id, "ingest").get("state") == "up_for_retry",
-            "a failure for lack of room",
+            "a failure for lack of space",
             400,
         )
         log = log_of(home, DAILY, run_id, "ingest")
@@ -359,7 +359,7 @@ def disk_full(world: World, where: Path) -> str:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """Put a folder on a disk of its own that is full but for 64 KiB; yields the file that fills it.
+    """Put a folder on a separate disk that is full but for 64 KiB; yields the file that fills it.
 
     Raises:
         PermissionError: this process may not mount.
@@ -371,7 +371,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=False, capture_output=True
     )
     if mounted.returncode:
-        raise PermissionError(f"a disk of its own needs the right to mount: {mounted.stderr.decode()}")
+        raise PermissionError(f"a separate disk needs the right to mount: {mounted.stderr.decode()}")
     try:
         subprocess.run(["cp", "-a", f"{kept}/.", str(folder)], check=True)
         ballast = folder / "ballast"
@@ -399,7 +399,7 @@ def two_runs(world: World, where: Path) -> str:
         ingest = by_hand(stack, "data ingest", "--date", day)
         until(lambda: list(home.work.glob("train/*/checkpoints/step-*")), "a training", 900)
         retrain = by_hand(stack, "ops retrain", "--date", day)
-        told = [each.communicate(timeout=900)[0] for each in (ingest, retrain)]
+        outputs = [process.communicate(timeout=900)[0] for process in (ingest, retrain)]
         stack.quiet()
         runs = stack.runs(DAILY, day)
         assert {run["state"] for run in runs} == {"success"}
@@ -407,7 +407,7 @@ def two_runs(world: World, where: Path) -> str:
         assert states.count("success") == 1
     require_published(world, home.lake)
     require_promoted_once(home, model=world.expected["model"])
-    assert "waiting for it to end" in told[1], "the two trainings did not meet"
+    assert "waiting for it to end" in outputs[1], "the two trainings did not meet"
     codes = [process.returncode for process in (ingest, retrain)]
     superseded = sum(entry.superseded for entry in Ledger(home, client_of(home)).entries())
     return (
@@ -448,10 +448,10 @@ def bad_day(world: World, where: Path) -> str:
         assert not quality["success"]
         assert unpublished(home.lake) == 0
         raw_file(home, world.day).write_bytes(right)
-        mended = time.monotonic()
+        cleared = time.monotonic()
         stack.cli("dags", "clear", DAILY, "--partition-key", day, "-y")
         until(lambda: home.lake.manifest("samples", world.day), "the day's samples", 400)
-        published = time.monotonic() - mended
+        published = time.monotonic() - cleared
         both_succeeded(stack, world)
     require_published(world, home.lake)
     require_promoted_once(home, model=world.expected["model"])
@@ -483,6 +483,6 @@ def answer_lost(world: World, where: Path) -> str:
         assert int(ledger.client.get_model_version_by_alias(ledger.model, "champion").version) == counting.to_version
         summary = json.loads((home.reports / day / "summary.json").read_text())
         assert (summary["outcome"], summary["champion_after"]) == ("promote", counting.to_version)
-        known = [version.decision for version in versions.list_versions(ledger.client, ledger.model)]
+        decisions = [version.decision for version in versions.list_versions(ledger.client, ledger.model)]
         assert run_states(home, ledger.client) == {summary["run_id"]: "FINISHED"}
-    return f"{len(entries)} entries, 1 counts; versions: {', '.join(known)}"
+    return f"{len(entries)} entries, 1 counts; versions: {', '.join(decisions)}"

@@ -20,11 +20,11 @@ class Proxy(ThreadingHTTPServer):
         self.lock = threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def loses(self, asked: str) -> bool:
+    def loses(self, request: str) -> bool:
         """Whether this answer is to be lost; says so once for each entry."""
         with self.lock:
             for words in self.lose:
-                if all(word in asked for word in words):
+                if all(word in request for word in words):
                     self.lose.remove(words)
                     self.lost.append(words)
                     return True

@@ -191,8 +191,8 @@ def require_published(world: World, lake: Lake) -> None:
 
 
 def require_promoted_once(home: Home, tracking: str | None = None, model: str | None = None) -> str:
-    """One version, judged, promoted by one entry that counts, which the alias follows, out of one run that is finished;
-    its files those of a run without faults where `model` names them. Returns the run's id."""
+    """One version, evaluated, promoted by one entry that counts, which the alias follows, out of one finished run; its
+    files those of a run without faults where `model` names them. Returns the run's id."""
     client = client_of(home, tracking)
     ledger = Ledger(home, client)
     (version,) = versions.list_versions(client, ledger.model)

@@ -28,24 +28,24 @@ def until(holds: Callable[[], Any], what: str, seconds: float = 240, every: floa
     """Wait until `holds()` gives something true, and return it; AssertionError with `what` after `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if found := holds():
-            return found
+        if value := holds():
+            return value
         time.sleep(every)
     raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 def live(*words: str) -> list[psutil.Process]:
     """Processes whose command line holds every word, youngest last; zombies and this process left out."""
-    found = []
+    processes = []
     for process in psutil.process_iter(["cmdline", "create_time", "status"]):
         line = " ".join(process.info["cmdline"] or [])
         if process.pid != os.getpid() and all(word in line for word in words):
-            found.append(process)
-    return sorted(found, key=lambda process: float(process.info["create_time"]))
+            processes.append(process)
+    return sorted(processes, key=lambda process: float(process.info["create_time"]))
 
 
 def require_patience(error: OSError) -> None:
-    """Raise what asking again will not mend."""
+    """Raise an error that asking again will not fix."""
     if isinstance(error, urllib.error.HTTPError) and error.code in (400, 401, 403, 422):
         raise error
 
@@ -87,17 +87,17 @@ class Stack:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.airflow.url}/api/v2/{path}", data, headers, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
-            found: dict[str, Any] = json.load(answer)
-            return found
+            content: dict[str, Any] = json.load(answer)
+            return content
 
     def runs(self, dag: str, key: str | None = None) -> list[dict[str, Any]]:
         """A DAG's runs, oldest first; of one partition where `key` is given."""
         try:
-            found = self.ask("GET", f"dags/{dag}/dagRuns?limit=1000&order_by=id")["dag_runs"]
-        except OSError as error:  # not read yet, or nobody answers: the caller asks again
+            runs = self.ask("GET", f"dags/{dag}/dagRuns?limit=1000&order_by=id")["dag_runs"]
+        except OSError as error:  # not read yet, or no server answers: the caller asks again
             require_patience(error)
             return []
-        return [run for run in found if key is None or run["partition_key"] == key]
+        return [run for run in runs if key is None or run["partition_key"] == key]
 
     def trigger(self, dag: str, key: str) -> str:
         """Start a run for a partition; returns its id."""
@@ -121,8 +121,8 @@ class Stack:
         """The state that a run ends in, waited for."""
 
         def state() -> str:
-            found = [run["state"] for run in self.runs(dag) if run["dag_run_id"] == run_id]
-            return found[0] if found and found[0] in FINISHED else ""
+            states = [run["state"] for run in self.runs(dag) if run["dag_run_id"] == run_id]
+            return states[0] if states and states[0] in FINISHED else ""
 
         return str(until(state, f"the end of {dag} {run_id}; log {self.airflow.log}", seconds, every=1))
 
@@ -151,16 +151,16 @@ class Stack:
     def left(self) -> list[str]:
         """Command lines of what lives of this stack: in its sessions, or started for its home."""
         members = {process for leader in self._leaders for process in session_members(leader)}
-        found = []
+        command_lines = []
         for process in psutil.process_iter():
             try:
                 if process.pid != os.getpid() and (
                     process in members or process.environ().get("LONGREEL_HOME") == str(self.home.path)
                 ):
-                    found.append(" ".join(process.cmdline()))
+                    command_lines.append(" ".join(process.cmdline()))
             except psutil.Error:  # it ended meanwhile
                 continue
-        return found
+        return command_lines
 
     # killing ----------------------------------------------------------------------------------------------------------
     def scheduler(self) -> psutil.Process:
@@ -180,7 +180,7 @@ class Stack:
         until(lambda: not scheduler.is_running() or scheduler.status() == psutil.STATUS_ZOMBIE, "the scheduler's end")
 
     def start_scheduler(self) -> None:
-        """A new scheduler beside the other components, in a session of its own."""
+        """A new scheduler beside the other components, in a separate session."""
         with (self.home.airflow / "scheduler-again.log").open("ab") as log:
             command = [sys.executable, "-m", "airflow", "scheduler"]
             pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
