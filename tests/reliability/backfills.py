@@ -88,7 +88,7 @@ def backwards(_: World, where: Path) -> str:
             _built_in_order(by_hand, days)
             require_whole(home.lake)
             assert _digests(home) == _digests(by_hand), "not what oldest first gives"
-        _require_asked_nothing(stack)
+        _require_no_training(stack)
     assert stack.left() == []
     return "; ".join(results)
 
@@ -157,7 +157,7 @@ def _ended_at_once(stack: Stack, runs: list[dict[str, Any]], rebuilds: list[dict
     return worked
 
 
-def _require_asked_nothing(stack: Stack) -> None:
+def _require_no_training(stack: Stack) -> None:
     """Every day's newest event tells its published digest, and the policy was asked about scheduled days only."""
     lake = stack.home.lake
     digests = {day: extra["digest"] for day, extra in event_extras(stack, DAILY, REBUILD).items()}
