@@ -227,16 +227,16 @@ def suite(name: str, sets: str, size: Size, seeds: int) -> Iterator[Cell]:
                 for label in (METHOD, BASE, longest_fixed):
                     yield Cell(**stca | {"reader": reader}, training=label, seed=seed, **windows[label])
             equal = {"sasrec": 3 * fixed // 8, "hstu": fixed // 2}  # windows of the method's arithmetic (compute.py)
-            usual = {"heads": min(8, size.model["heads"])}  # heads of 16 columns, as fused attention wants them
+            fused_heads = {"heads": min(8, size.model["heads"])}  # heads of 16 columns, as fused attention wants them
             for reader, window in equal.items():
-                other = stca | {"reader": reader, "model": usual}
+                other = stca | {"reader": reader, "model": fused_heads}
                 yield Cell(**other, training=f"fixed {window}", seed=seed, **fixed_at(window))
                 yield Cell(**other, training=longest_fixed, seed=seed, **windows[longest_fixed])
                 if seed == 0:
                     for label in (METHOD, BASE):
                         yield Cell(**other, training=label, seed=seed, **windows[label])
             if seed == 0:
-                other = stca | {"reader": "sasrec", "model": usual}
+                other = stca | {"reader": "sasrec", "model": fused_heads}
                 yield Cell(**other, training=longest_fixed, match=False, seed=seed, **windows[longest_fixed])
                 yield Cell(**stca | {"reader": "trees"}, training="counts", seed=seed)
         elif name in ("ablations", "tuning"):

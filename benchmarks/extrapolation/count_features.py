@@ -48,10 +48,10 @@ def count_features(rows: SampleRows, window: int) -> NDArray[np.float32]:
     return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
 
 
-def _hours(rows: SampleRows, request_time_ms: Ints, place: Ints, known: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _hours(rows: SampleRows, request_time_ms: Ints, place: Ints, matched: NDArray[np.bool_]) -> NDArray[np.float64]:
     times = rows.history["time_ms"]
     at = times[np.clip(place, 0, max(len(times) - 1, 0))] if len(times) else np.zeros(len(place), np.int64)
-    return np.where(known, (request_time_ms - at) / 3_600_000, NEVER)
+    return np.where(matched, (request_time_ms - at) / 3_600_000, NEVER)
 
 
 def _matches(
@@ -64,15 +64,15 @@ def _matches(
     span = total + 1  # places within one id's run: history rows lie behind one another, so a place names its row too
     keys = np.sort(code[:total] * span + np.arange(total))
     run_start = code[total:] * span
-    known = np.asarray(rows.target[field]) != UNKNOWN
+    has_value = np.asarray(rows.target[field]) != UNKNOWN
     upto = np.searchsorted(keys, run_start + stop)
     counts = [upto - np.searchsorted(keys, run_start + stop - np.minimum(visible, edge)) for edge in edges]
     newest = np.where(counts[-1] > 0, keys[np.clip(upto - 1, 0, max(total - 1, 0))] - run_start if total else 0, 0)
-    any_match = (counts[-1] > 0) & known
+    any_match = (counts[-1] > 0) & has_value
     since = np.where(any_match, stop - 1 - newest, NEVER)
     share = np.where(any_match, counts[-1] / np.maximum(visible, 1), 0)
     return [
-        *(np.where(known, count, 0) for count in counts),
+        *(np.where(has_value, count, 0) for count in counts),
         _hours(rows, request_time_ms, newest, any_match),
         since,
         share,

@@ -171,7 +171,7 @@ class Runner:
         ranker.to(device).eval()
         scorer, began = WindowScorer(ranker, rows, device), time.monotonic()
         evaluation = eval_set.evaluate(scorer, self.size.eval_windows)
-        return _about(result, config, ranker, device, time.monotonic() - began, last_step), evaluation
+        return _line_fields(result, config, ranker, device, time.monotonic() - began, last_step), evaluation
 
 
 class WindowScorer:
@@ -188,7 +188,7 @@ class WindowScorer:
         return logits
 
 
-def _about(
+def _line_fields(
     result: TrainResult,
     config: Config,
     ranker: Ranker,

@@ -18,10 +18,10 @@ def tree_logits(
 
     x, y = count_features(trained, window), trained.task_labels(tasks)
     kept = np.random.default_rng(seed).permutation(len(x))[:MAX_TRAINING_TARGETS]
-    asked = count_features(tested, window)
+    tested_features = count_features(tested, window)
     columns = []
     for task in range(len(tasks)):
         trees = HistGradientBoostingClassifier(max_iter=200, learning_rate=0.1, max_leaf_nodes=63, random_state=seed)
         trees.fit(x[kept], y[kept, task])
-        columns.append(logits_of(trees.predict_proba(asked)[:, 1]))
+        columns.append(logits_of(trees.predict_proba(tested_features)[:, 1]))
     return np.stack(columns, axis=1)

@@ -37,10 +37,10 @@ def main() -> None:
 
     def timed(what: str, run):  # type: ignore[no-untyped-def]
         began = time.perf_counter()
-        made = run()
+        result = run()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024
         print(f"| {what} | {time.perf_counter() - began:.2f} s | {peak:,.0f} MiB |", flush=True)
-        return made
+        return result
 
     print(f"{args.targets:,} targets of {args.users:,} users, {args.draws} draws\n")
     print("| what | time | resident peak so far |\n| --- | --- | --- |")
@@ -53,7 +53,7 @@ def main() -> None:
     totals = timed("of it: replicates, one slice", lambda: weighted_totals(weights, users, sums))
     quick = metrics_of(totals, sums.sum(axis=0))["auc"]
     few = weights[:20]
-    exact = timed("the slow twin: exact AUC, one slice, 20 draws", lambda: scores.exact_auc(few))
+    exact = timed("the reference implementation: exact AUC, one slice, 20 draws", lambda: scores.exact_auc(few))
     print(
         f"\n{len(rows)} slices. AUC replicates, first order against exact: largest difference "
         f"{np.abs(exact - quick[:20]).max():.1e}, their standard deviation {np.std(quick):.1e}"

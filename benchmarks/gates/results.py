@@ -70,10 +70,10 @@ def _events(steps: list[Step]) -> list[str]:
     lines = ["| planted | days | should promote | promoted | held | rejected | wrong | missed |", "| --- " * 8 + "|"]
     for event in dict.fromkeys(s.planned.event for s in steps):
         own = [s for s in steps if s.planned.event == event]
-        said = Counter(s.outcome for s in own)
+        outcomes = Counter(s.outcome for s in own)
         lines.append(
-            f"| {event} | {len(own)} | {sum(s.should == 'promote' for s in own)} | {said['promote']} | {said['hold']} "
-            f"| {said['reject']} | {_wrong(own)} | {_missed(own)} |"
+            f"| {event} | {len(own)} | {sum(s.should == 'promote' for s in own)} | {outcomes['promote']} "
+            f"| {outcomes['hold']} | {outcomes['reject']} | {_wrong(own)} | {_missed(own)} |"
         )
     lines += ["", "*Wrong*: promoted, but the truth says keep. *Missed*: kept, but the truth says promote. After a"]
     return [*lines, "miss, the next day's candidate has the same improvement."]
@@ -115,8 +115,8 @@ def _noise(counts: list[NoiseCount]) -> list[str]:
     ]
     for c in counts:
         cells = [c.gates, c.better, c.at_least, c.margin]
-        said = " | ".join(f"{n} ({n / c.of:.1%}{_wilson(n, c.of)})" for n in cells)
-        lines.append(f"| {c.users:,} | {c.kin:.0%} | {c.of} | {said} |")
+        columns = " | ".join(f"{n} ({n / c.of:.1%}{_wilson(n, c.of)})" for n in cells)
+        lines.append(f"| {c.users:,} | {c.kin:.0%} | {c.of} | {columns} |")
     hits, tries = sum(c.gates for c in counts), sum(c.of for c in counts)
     lines += [
         "",

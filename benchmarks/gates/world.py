@@ -1,8 +1,8 @@
 """A log and models whose truth is known: what a model would score on each target, without training any.
 
 A target's log-odds is user taste plus item appeal. A model sees it with errors: one part that all models share (what no
-feature tells), one of its own, one that grows as the world moves away from the days it was trained on, and planted
-faults. Its scores are then fitted to the label rate it was trained at, as training does.
+feature tells), one independent of other models, one that grows as the world moves away from the days it was trained on,
+and planted faults. Its scores are then fitted to the label rate it was trained at, as training does.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Model:
     """A ranker by its faults. `drift` is the world's movement on the last day it was trained on."""
 
     name: str
-    error: float  # standard deviation of its own error, in log-odds
+    error: float  # standard deviation of the error that not all models share, in log-odds
     drift: float = 0.0
     rate: float = 0.0  # shift of the labels' log-odds while it was trained
     short_error: float = 0.0  # added for users with short histories
@@ -39,7 +39,7 @@ class Model:
     broken: float = 0.0  # share of its signal that a broken feature takes away
     nans: float = 0.0  # share of its logits that are no numbers
     latency_ms: float = 4.0
-    kin: float = 0.0  # share of its own error's variance that it has in common with its kin: a warm start
+    kin: float = 0.0  # share of the variance of `error` that a model has in common with its kin: a warm start
 
     def quality(self) -> "Model":
         """The same model without its name: what its truth depends on."""

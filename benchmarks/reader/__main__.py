@@ -45,14 +45,14 @@ class Parts:
         self.seconds[part] = self.seconds.get(part, 0.0) + time.process_time() - began
 
 
-def measure(lake: Lake, training: TrainingConfig, ranks: int, repeats: int) -> dict[str, float]:
-    """Read one epoch `repeats` times, the parts one after another; the quickest counts, others share the machine."""
+def measure(lake: Lake, training: TrainingConfig, ranks: int, repetitions: int) -> dict[str, float]:
+    """Read one epoch `repetitions` times, the parts in turn; the quickest counts, others share the machine."""
     manifests = [lake.require("samples", day) for day in lake.days("samples")]
     reader = TrainingReader(lake, manifests, ("click",), training, ranks=ranks)
     best: dict[str, float] = {}
     tokens = decoded = targets = batches = 0
     lookup = None
-    for _ in range(repeats):
+    for _ in range(repetitions):
         parts = Parts()
         tokens = decoded = targets = batches = 0
         for buffer, _, _ in reader._buffers_from(ReaderState()):
@@ -107,7 +107,7 @@ def main() -> int:
     parser.add_argument("--window-max", type=int, default=10_240)
     parser.add_argument("--batch-tokens", type=int, default=65_536)
     parser.add_argument("--ranks", type=int, default=1, help="pack the first rank's part of so many")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -123,11 +123,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         lakes = args.lakes
         if not lakes:
-            made = Path(folder, "synthetic")
-            make_lake(made, days=2, users=256, history=args.window_max)
-            lakes = [made]
+            synthetic_lake = Path(folder, "synthetic")
+            make_lake(synthetic_lake, days=2, users=256, history=args.window_max)
+            lakes = [synthetic_lake]
         for path in lakes:
-            timing = measure(Lake(path), training, args.ranks, args.repeats)
+            timing = measure(Lake(path), training, args.ranks, args.repetitions)
             name = path.name if path.name != "lake" else path.parent.name
             results[name] = timing
             print(row(name, timing), flush=True)

@@ -1,6 +1,6 @@
 """Samples by longreel, as one row a target in Spark, and by DuckDB, side by side: `python -m benchmarks.samples WORK`.
 
-Makes both logs under WORK (about 6 GB) where they are not there yet, runs every contender in a process of its own, and
+Makes both logs under WORK (about 6 GB) where they are not there yet, runs every contender in a separate process, and
 writes results.json and results.md beside this file. About half an hour on two cores.
 """
 
@@ -199,11 +199,11 @@ def main() -> None:
     day = bench.copy(large, "simulated-day", 2_048, "simulated, last day: longreel")
     bench.once("simulated, last day: longreel", lambda: longreel(day, last, last))
     bench.once("simulated, last day: duckdb", lambda: other("duckdb_samples", day, bench.work / "other", last, last))
-    bench.once("age", lambda: json.loads(_said(python("benchmarks.samples.age", str(bench.work / "age")))))
+    bench.once("age", lambda: json.loads(_last_line(python("benchmarks.samples.age", str(bench.work / "age")))))
     write_tables(bench.results, args.out.with_suffix(".md"))
 
 
-def _said(command: list[str]) -> str:
+def _last_line(command: list[str]) -> str:
     """The last line that a command prints."""
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1]

@@ -28,14 +28,14 @@ class Checked:
 
 
 def cases() -> Iterator[tuple[str, Case, str]]:
-    """(name, case, backend): ragged, empty, single, odd and long histories; narrow and wide heads; both forms."""
-    ragged = ([5, 0, 300, 1, 129, 1_000, 64, 77], [3, 1, 16, 2, 16, 1, 9, 16])
+    """(name, case, backend): jagged, empty, single, odd and long histories; narrow and wide heads; both forms."""
+    jagged = ([5, 0, 300, 1, 129, 1_000, 64, 77], [3, 1, 16, 2, 16, 1, 9, 16])
     for width, heads in ((256, 8), (256, 4), (128, 8), (1_024, 16)):
         for backend in ("varlen", "absorbed"):
             for id_match in (False, True):
                 yield (
                     f"d={width} h={heads} {backend}{' ids' if id_match else ''}",
-                    Case(*ragged, width, heads, id_match=id_match),
+                    Case(*jagged, width, heads, id_match=id_match),
                     backend,
                 )
     yield "m=1", Case([700, 0, 31], [1, 1, 1], 256, 8, id_match=True), "auto"

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 
-def median_ms(run: Callable[[], Any], repeats: int = 20, warm: int = 3) -> float:
+def median_ms(run: Callable[[], Any], runs: int = 20, warm: int = 3) -> float:
     """Median milliseconds of `run` on the device."""
     for _ in range(warm):
         run()
-    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
+    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(runs)]
     for start, stop in pairs:
         start.record()
         run()

@@ -147,7 +147,7 @@ def time_layouts(
     limit = 8.0 if args.quick else 120.0
     timings: list[Timing] = []
     for what, apart in (("request-level", False), ("one row per target", True)):
-        # As many tokens a step in either layout: a batch's copies take as much room as the other's requests.
+        # As many tokens a step in either layout: a batch's copies take as much memory as the other's requests.
         budget = max(1, round(training.batch_tokens / mean_targets)) if apart else training.batch_tokens
         chosen = replace(training, batch_tokens=budget)
         run = partial(time_steps, lake=lake, manifests=manifests, sizes=sizes, device=device, apart=apart)

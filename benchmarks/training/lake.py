@@ -50,7 +50,7 @@ def _day(rng: np.random.Generator, day: date, users: int, history: int, requests
     old = _fields(rng, events)
     gaps = rng.integers(1_000, 600_000, (users, history))
     old["time_ms"] = (midnight - np.cumsum(gaps, axis=1)[:, ::-1] - 1).ravel()
-    asked = midnight + np.sort(rng.integers(0, DAY_MS, (users, requests)), axis=1)
+    request_times = midnight + np.sort(rng.integers(0, DAY_MS, (users, requests)), axis=1)
     new = _fields(rng, shown)
     by_user, by_request = offsets_of(np.full(users, requests)), offsets_of(np.full(users, requests * targets))
     columns: dict[str, pa.Array] = {
@@ -59,7 +59,7 @@ def _day(rng: np.random.Generator, day: date, users: int, history: int, requests
         "request_id": pa.ListArray.from_arrays(
             pa.array(by_user, pa.int32()), pa.array([str(i) for i in range(users * requests)])
         ),
-        "request_time_ms": _lists(asked.ravel(), by_user, pa.int64()),
+        "request_time_ms": _lists(request_times.ravel(), by_user, pa.int64()),
         "request_history_end": _lists(np.full(users * requests, history), by_user, pa.int32()),
         "request_target_end": _lists(np.tile(np.arange(1, requests + 1) * targets, users), by_user, pa.int32()),
         "target_labels": _lists((rng.random(shown) < 0.3).astype(np.int32), by_request, pa.int32()),

@@ -73,8 +73,8 @@ def _peak_bytes(ranker: Ranker, lookup: RowLookup, events: int, device: torch.de
     return float(torch.cuda.max_memory_allocated(device))
 
 
-def longest(sizes: ModelConfig, device: torch.device, *, activation_checkpointing: bool, room: float = 0.92) -> Memory:
-    """Memory an event, from two lengths; on CUDA what then fits in `room` of the card, tried once."""
+def longest(sizes: ModelConfig, device: torch.device, *, activation_checkpointing: bool, share: float = 0.92) -> Memory:
+    """Memory an event, from two lengths; on CUDA what then fits in `share` of the card, tried once."""
     ranker = Ranker(sizes, ("click",), 0).to(device).train()
     lookup = RowLookup(ranker.embeddings, device)
     if activation_checkpointing:
@@ -88,7 +88,7 @@ def longest(sizes: ModelConfig, device: torch.device, *, activation_checkpointin
             activation_checkpointing=activation_checkpointing, bytes_per_event=per_event, longest=None, tried=None
         )
     total = torch.cuda.get_device_properties(device).total_memory
-    fits = int((room * total - (low - per_event * short)) / per_event) // 1_024 * 1_024
+    fits = int((share * total - (low - per_event * short)) / per_event) // 1_024 * 1_024
     try:
         _peak_bytes(ranker, lookup, fits, device)
         tried: int | None = fits

@@ -28,7 +28,7 @@ def test_other_shapes_keep_the_mean_or_are_one_window() -> None:
     assert counts[1:4].min() > 0.9 * counts[1:4].max()
 
 
-def test_what_was_drawn_stands_beside_what_was_configured() -> None:
+def test_drawn_windows_have_the_configured_mean_and_shares() -> None:
     for shape in SHAPES:
         sampler = windows_of(shape)(CONFIG)
         windows = distribution(sampler, sampler.sample(0, np.arange(200_000)))

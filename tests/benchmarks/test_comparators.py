@@ -93,16 +93,18 @@ def test_a_later_event_changes_nothing_before_it(stack: type[CausalStack]) -> No
 
 
 @pytest.mark.parametrize("name", ["din", "sasrec", "hstu"])
-def test_equal_ids_of_every_configured_field_are_told(name: str) -> None:
+def test_equal_ids_of_every_configured_field_change_the_output(name: str) -> None:
     torch.manual_seed(0)
     module = COMPARATORS[name](replace(CONFIG, id_match_fields=("item_id", "author_id", "tag")), True)
     target, history, packed = inputs()
     assert packed.ids is not None
     outs = []
     for tag in (5, 6):  # of all events; targets have 5
-        wanted, found = (torch.cat([ids, torch.full((len(ids), 1), 5)], dim=1) for ids in packed.ids)
-        found[:, 2] = tag
-        outs.append(read(module, target, history, Packed(offsets(TARGETS), offsets(LENGTHS), (wanted, found))))
+        target_ids, history_ids = (torch.cat([ids, torch.full((len(ids), 1), 5)], dim=1) for ids in packed.ids)
+        history_ids[:, 2] = tag
+        outs.append(
+            read(module, target, history, Packed(offsets(TARGETS), offsets(LENGTHS), (target_ids, history_ids)))
+        )
     reads = torch.tensor(LENGTHS).repeat_interleave(torch.tensor(TARGETS)) > 0
     assert ((outs[0] - outs[1]).abs().sum(dim=1) > 1e-6).tolist() == reads.tolist()
 

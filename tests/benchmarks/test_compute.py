@@ -22,20 +22,21 @@ def test_counts_are_those_of_the_modules(reader: str, monkeypatch: pytest.Monkey
     requests = Requests(torch.tensor([0, TARGETS]), torch.tensor([0, EVENTS]))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.randn(TARGETS, 32), torch.randn(EVENTS, 32), requests)
-    found = reader_flops(reader, config, np.array([EVENTS]), np.array([TARGETS]))
+    expected = reader_flops(reader, config, np.array([EVENTS]), np.array([TARGETS]))
     past, pair = EVENTS * (EVENTS + 1) // 2, config.layers * 4 * config.width
     if reader == "sasrec":  # the counter knows nothing of the fused kernel on a CPU
-        found -= pair * past
+        expected -= pair * past
     if reader == "hstu":  # nor that half of a causal square is not wanted
-        found += pair * (EVENTS**2 - past)
-    assert counter.get_total_flops() == found
+        expected += pair * (EVENTS**2 - past)
+    assert counter.get_total_flops() == expected
 
 
 def test_ours_is_the_products_count() -> None:
-    config, seen, targets = Config(), np.array([10, 0, 300]), np.array([3, 1, 2])
+    config, events, targets = Config(), np.array([10, 0, 300]), np.array([3, 1, 2])
     whole = product_flops(config.model, requests=3, events=310, targets=6, pairs=630, tasks=len(config.tasks))
-    assert training_flops("stca", config, seen, targets) == pytest.approx(whole)
-    other = training_flops("sasrec", config, seen, targets) - training_flops("mean", config, seen, targets)
+    assert training_flops("stca", config, events, targets) == pytest.approx(whole)
+    other = training_flops("sasrec", config, events, targets) - training_flops("mean", config, events, targets)
     assert other == pytest.approx(
-        3 * (reader_flops("sasrec", config.model, seen, targets) - reader_flops("mean", config.model, seen, targets))
+        3
+        * (reader_flops("sasrec", config.model, events, targets) - reader_flops("mean", config.model, events, targets))
     )

@@ -42,16 +42,16 @@ def test_features_are_those_of_a_plain_loop(window: int) -> None:
     column = {name: features[:, at] for at, name in enumerate(names)}
     for r in range(rows.num_requests):
         stop = int(rows.history_stop[r])
-        seen = list(range(max(int(rows.history_start[r]), stop - window), stop))
+        visible = list(range(max(int(rows.history_start[r]), stop - window), stop))
         for t in range(rows.target_offsets[r], rows.target_offsets[r + 1]):
-            assert column["events"][t] == len(seen)
+            assert column["events"][t] == len(visible)
             for field in ("item_id", "author_id", "tag"):
-                wanted = rows.target[field][t]
-                hits = [e for e in seen if rows.history[field][e] == wanted and wanted != -1]
+                value = rows.target[field][t]
+                hits = [e for e in visible if rows.history[field][e] == value and value != -1]
                 for edge in edges_of(window):
                     assert column[f"{field} in {edge}"][t] == sum(e >= stop - edge for e in hits)
                 since = stop - 1 - hits[-1] if hits else NEVER
                 assert column[f"events since {field}"][t] == since
                 age = (rows.request_time_ms[r] - rows.history["time_ms"][hits[-1]]) / 3_600_000 if hits else NEVER
                 assert column[f"hours since {field}"][t] == pytest.approx(age, rel=1e-6)
-                assert column[f"{field} share"][t] == pytest.approx(len(hits) / max(1, len(seen)))
+                assert column[f"{field} share"][t] == pytest.approx(len(hits) / max(1, len(visible)))

@@ -98,7 +98,7 @@ def test_steps_that_are_wrong_or_missed_are_counted_so(plans: list[Planned]) -> 
     from benchmarks.gates.results import _missed, _wrong
 
     steps = [
-        Step(plans[0], outcome, wanted, plans[0].candidate, None)
-        for outcome, wanted in (("promote", "keep"), ("hold", "promote"), ("reject", "keep"), ("promote", "promote"))
+        Step(plans[0], outcome, expected, plans[0].candidate, None)
+        for outcome, expected in (("promote", "keep"), ("hold", "promote"), ("reject", "keep"), ("promote", "promote"))
     ]
     assert (_wrong(steps), _missed(steps)) == (1, 1)

@@ -87,10 +87,10 @@ def test_finished_cells_are_not_run_again_unless_something_changed(sets: Path, t
 def test_the_planned_tokens_are_those_that_training_reads(sets: Path, tmp_path: Path) -> None:
     runner = runner_of(sets, tmp_path)
     for windows in ({}, {"shape": "full"}, {"shape": "fixed"}):
-        each = plan(replace(STCA, windows=windows), TINY, runner.data, "cpu")
-        line = runner.compute(each)
-        assert line["steps"] == pytest.approx(each.steps, rel=0.2)
-        assert line["training_tokens"] == each.tokens
+        cell_plan = plan(replace(STCA, windows=windows), TINY, runner.data, "cpu")
+        line = runner.compute(cell_plan)
+        assert line["steps"] == pytest.approx(cell_plan.steps, rel=0.2)
+        assert line["training_tokens"] == cell_plan.tokens
         assert line["windows"]["drawn_mean"] == pytest.approx(line["windows"]["configured_mean"], rel=0.1)
 
 
@@ -139,9 +139,9 @@ def test_every_suite_names_its_cells_apart() -> None:
         assert len({cell.key for cell in cells}) == len(cells)
 
 
-def line_of(training: str, seed: int, aucs: dict[int, float], out: Path, **about: object) -> dict:
+def line_of(training: str, seed: int, aucs: dict[int, float], out: Path, **fields: object) -> dict:
     cell = {"suite": "extrapolation", "set": "sim", "reader": "stca", "training": training, "seed": seed}
-    cell |= {"change": "", "match": True} | about
+    cell |= {"change": "", "match": True} | fields
     key = f"{cell['reader']}/{training}/{seed}"
     rows = [
         {"task": "click", "window": w, "slice": "all", "targets": 9, "users": 3, "auc": [v, 0, 1], "gauc": [v, 0, 1]}
@@ -176,8 +176,8 @@ def test_differences_are_paired_by_users_and_hold_what_seeds_differ_by(tmp_path:
 def test_a_difference_is_taken_over_the_seeds_that_both_have(tmp_path: Path) -> None:
     for seed, shift in enumerate((0.0, 0.02, 0.04)):
         append_line(tmp_path / RESULTS, line_of("beta", seed, {512: 0.70, 2_048: 0.74 + shift}, tmp_path))
-    about = {"suite": "ablations"}
-    append_line(tmp_path / RESULTS, line_of("no position", 1, {512: 0.70, 2_048: 0.75}, tmp_path, **about))
+    fields = {"suite": "ablations"}
+    append_line(tmp_path / RESULTS, line_of("no position", 1, {512: 0.70, 2_048: 0.75}, tmp_path, **fields))
     append_line(tmp_path / RESULTS, line_of("fixed 512", 0, {512: 0.70, 2_048: 0.65}, tmp_path))
     text = "\n".join(page(Findings(tmp_path)))
     beta = "| beta | .7400 .7600 .7800 |  |  | +.0600 (+.0400 .. +.0800) |"
@@ -233,18 +233,18 @@ def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
 @pytest.mark.parametrize("size", [SMALL, FULL], ids=["small", "full"])
 def test_every_cell_of_every_suite_is_a_configuration_and_its_own(size: Size) -> None:
     cells = {cell.key: cell for name in SUITES for cell in suite(name, "sim", size, 2)}
-    made = {key: cell.config(size, ("click",), "cpu") for key, cell in cells.items()}
-    named = {cells[key].fingerprint(config, "data") for key, config in made.items()}
+    configs = {key: cell.config(size, ("click",), "cpu") for key, cell in cells.items()}
+    named = {cells[key].fingerprint(config, "data") for key, config in configs.items()}
     assert len(named) == len(cells) > 60
 
 
-def test_the_generic_preset_is_the_measured_recipe() -> None:
+def test_the_generic_preset_is_the_measured_config() -> None:
     cell = Cell(suite="", set="", reader="stca", training=METHOD, seed=0, **samplings(FULL)[METHOD])
-    recipe, shipped = cell.config(FULL, ("click",), "auto"), parse_config(preset("generic"))
-    of_the_log = ("window_days", "batch_tokens", "checkpoint_every")  # settings that follow the log, not the recipe
+    measured, shipped = cell.config(FULL, ("click",), "auto"), parse_config(preset("generic"))
+    of_the_log = ("window_days", "batch_tokens", "checkpoint_every")  # settings that follow the log, not the experiment
     same = {name: getattr(shipped.training, name) for name in of_the_log}
-    assert shipped.model == recipe.model
-    assert shipped.training == replace(recipe.training, **same)
+    assert shipped.model == measured.model
+    assert shipped.training == replace(measured.training, **same)
     assert shipped.evaluation.windows == FULL.eval_windows
 
 
@@ -274,15 +274,19 @@ def test_slow_readers_lie_evenly_among_the_others_of_their_seed() -> None:
 
 
 def test_estimates_follow_tokens_steps_and_what_finished_cells_took(sets: Path) -> None:
-    each = plan(STCA, TINY, Data(sets), "cpu")
+    cell_plan = plan(STCA, TINY, Data(sets), "cpu")
     assert expected_seconds("stca", 2 * 10**8, 1_000, "cuda", 1) > expected_seconds("stca", 10**8, 1_000, "cuda", 1)
     assert expected_seconds("din", 10**8, 1_000, "cuda", 1) > expected_seconds("stca", 10**8, 1_000, "cuda", 1)
-    line = {"cell": {"reader": "stca"}, "device_type": "cpu", "jobs": 1, "training_tokens": each.tokens}
-    expected = expected_seconds("stca", each.tokens, each.steps, "cpu", 1)
-    lines = [line | {"steps": each.steps, "total_seconds": factor * expected} for factor in (3, 2, 9)]
-    assert Clock("cpu", 1, lines).seconds(each) == pytest.approx(3 * expected)
-    assert Clock("cpu", 2, lines).seconds(each) == expected_seconds("stca", each.tokens, each.steps, "cpu", 2)
-    assert Clock("cuda", 1, lines).seconds(each) == expected_seconds("stca", each.tokens, each.steps, "cuda", 1)
+    line = {"cell": {"reader": "stca"}, "device_type": "cpu", "jobs": 1, "training_tokens": cell_plan.tokens}
+    expected = expected_seconds("stca", cell_plan.tokens, cell_plan.steps, "cpu", 1)
+    lines = [line | {"steps": cell_plan.steps, "total_seconds": factor * expected} for factor in (3, 2, 9)]
+    assert Clock("cpu", 1, lines).seconds(cell_plan) == pytest.approx(3 * expected)
+    assert Clock("cpu", 2, lines).seconds(cell_plan) == expected_seconds(
+        "stca", cell_plan.tokens, cell_plan.steps, "cpu", 2
+    )
+    assert Clock("cuda", 1, lines).seconds(cell_plan) == expected_seconds(
+        "stca", cell_plan.tokens, cell_plan.steps, "cuda", 1
+    )
 
 
 def test_no_cell_is_begun_that_would_not_end_in_time_and_the_next_call_goes_on(sets: Path, tmp_path: Path) -> None:
@@ -343,7 +347,7 @@ def test_a_dead_process_loses_its_cell_alone_and_a_stop_reaches_all(sets: Path, 
     runner = runner_of(sets, tmp_path / "dead")
     broken = replace(STCA, training="broken", train={"learning_rate": 1e30, "clip_norm": 1e30})
     lost = runner.run(planned(runner, broken, STCA, replace(STCA, seed=1)), jobs=2)
-    assert [each.cell.training for each in lost] == ["broken"]
+    assert [cell_plan.cell.training for cell_plan in lost] == ["broken"]
     assert sorted(row["key"] for row in read_results(runner.out)) == [STCA.key, replace(STCA, seed=1).key]
 
     words = ["--set", "sim", "--suite", "extrapolation", "--size", "small", "--seeds", "1", "--device", "cpu"]
@@ -352,8 +356,8 @@ def test_a_dead_process_loses_its_cell_alone_and_a_stop_reaches_all(sets: Path, 
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    while "training" not in (seen := process.stderr.readline()):
-        assert seen
+    while "training" not in (line := process.stderr.readline()):
+        assert line
     process.send_signal(signal.SIGTERM)
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 143, rest

@@ -27,7 +27,7 @@ WORLD = WorldSettings(users=25, items=300, activity=40, interests=20)
 
 def described(rows: SampleRows, newest: int) -> dict[tuple[int, int], tuple[object, ...]]:
     """(user, time) of a request -> its newest events, its targets and labels. Late rows give a request two parts."""
-    found: dict[tuple[int, int], list[tuple[object, ...]]] = {}
+    by_request: dict[tuple[int, int], list[tuple[object, ...]]] = {}
     assert rows.labels is not None
     for r in range(rows.num_requests):
         stop = rows.history_stop[r]
@@ -36,9 +36,9 @@ def described(rows: SampleRows, newest: int) -> dict[tuple[int, int], tuple[obje
         history = tuple(tuple(rows.history[name][events].tolist()) for name in HISTORY_FIELDS)
         shown = tuple(tuple(rows.target[name][targets].tolist()) for name in TARGET_FIELDS)
         key = (int(rows.user_id[rows.request_row[r]]), int(rows.request_time_ms[r]))
-        assert key not in found
-        found[key] = (history, shown, tuple(rows.labels[targets].tolist()))
-    return found
+        assert key not in by_request
+        by_request[key] = (history, shown, tuple(rows.labels[targets].tolist()))
+    return by_request
 
 
 @pytest.mark.parametrize("with_archive", [False, True])
@@ -46,8 +46,8 @@ def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: 
     newest, world = 64, make_world(WORLD)
     home = new_home(tmp_path / "home", "generic", newest, "request_id")
     days = [FIRST + timedelta(days=n) for n in range(6)]
-    seen = {day: simulate_day(world, day) for day in days}
-    tables = {day: events_of(world, each, np.arange(len(each.user))) for day, each in seen.items()}
+    logs = {day: simulate_day(world, day) for day in days}
+    tables = {day: events_of(world, log, np.arange(len(log.user))) for day, log in logs.items()}
     histories, mask = UserHistories(newest), action_mask(["click"])
     if with_archive:
         archived = tables.pop(days[0])
@@ -58,8 +58,8 @@ def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: 
     no_users = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0)), unknown=np.zeros(0, np.int64))
     for day in days:
         publish(home, day, tables[day])
-        made = sample_tables(DayEvents.of(tables[day]), histories, no_users, home.config.samples, mask)
-        daily |= described(SampleRows.from_arrow(pa.concat_tables(made)), newest)
+        day_parts = sample_tables(DayEvents.of(tables[day]), histories, no_users, home.config.samples, mask)
+        daily |= described(SampleRows.from_arrow(pa.concat_tables(day_parts)), newest)
     sets = from_home(home, tmp_path / "set", split=days[-2])
     assert (sets.train, sets.test) == (days[-3], days[-1])
     parts = [described(day_rows(sets.lake, day), newest) for day in (sets.train, sets.test)]
@@ -87,9 +87,9 @@ def test_the_truth_is_calibrated_and_better_than_any_guess(sets: Sets) -> None:
     labels = rows.task_labels(("click", "skip"))
     error = np.sqrt((truth * (1 - truth)).sum(axis=0))
     assert (np.abs(labels.sum(axis=0) - truth.sum(axis=0)) < 4 * error).all()
-    found = {row["slice"]: row for row in ceiling(rows, truth, ("click",))}
-    assert found["all"]["auc"] > 0.75  # type: ignore[operator]
-    assert sum(row["targets"] for name, row in found.items() if name != "all") == found["all"]["targets"]  # type: ignore[misc]
+    slices = {row["slice"]: row for row in ceiling(rows, truth, ("click",))}
+    assert slices["all"]["auc"] > 0.75  # type: ignore[operator]
+    assert sum(row["targets"] for name, row in slices.items() if name != "all") == slices["all"]["targets"]  # type: ignore[misc]
 
 
 def test_controls_change_labels_of_training_or_hide_histories_and_nothing_else(sets: Sets) -> None:

@@ -21,7 +21,7 @@ needs_kernels = pytest.mark.skipif(
     not has_triton() or not (ON_CUDA or INTERPRETED), reason="needs Triton, and CUDA or TRITON_INTERPRET=1"
 )
 LENGTHS = {
-    "ragged": [5, 0, 130, 1, 67],
+    "jagged": [5, 0, 130, 1, 67],
     "one event": [1],
     "whole blocks": [64, 32],
     "empty around": [0, 0, 70, 0],

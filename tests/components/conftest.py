@@ -188,7 +188,7 @@ def make_report(
     **overrides: Any,
 ) -> EvaluationReport:
     """A report with AUC 0.70 + gain + by_window + by_slice. Draws share most of their noise with every other report, as
-    those of models judged on the same resampled users do; `own_noise` is what each model has for itself."""
+    those of models evaluated on the same resampled users do; `own_noise` is what each model has for itself."""
     shared = np.random.default_rng(0).normal(0, 0.01, 200)
     own = np.random.default_rng(list(model.encode()))
 
@@ -262,11 +262,11 @@ def register_tiny_model(home: Home, seed: int = 0, day: str = "2026-01-03", wate
     run = client.create_run(store.experiment_id(home, client), run_name=f"{day} train 2 days")
     tags = {"evaluation_day": day, "data_watermark": watermark, "train_first_day": "2026-01-01"}
     tags |= {"train_last_day": watermark, "run_name": f"{day} train 2 days"}
-    made = registration.register_version(
+    version = registration.register_version(
         home, client, folder, run_id=run.info.run_id, tasks=home.config.tasks, tags=tags
     )
     assert mlflow.active_run() is None
-    return made
+    return version
 
 
 def promotion(candidate: Version, champion: Version | None) -> Decision:

@@ -66,19 +66,21 @@ class Person:
 def until(holds: Callable[[], Any], what: str) -> Any:
     deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
-        if found := holds():
-            return found
+        if value := holds():
+            return value
         time.sleep(0.5)
     raise AssertionError(f"{what}: not within {LIMIT_S} s")
 
 
 def state(airflow: EmbeddedAirflow, run: str, task: str) -> str | None:
-    found = airflow.get(f"{DAG}/dagRuns/{run}/taskInstances/{task}")["state"]
-    assert found not in ("failed", "up_for_retry"), f"{task} failed; log: {airflow.log}"
-    return None if found is None else str(found)
+    task_state = airflow.get(f"{DAG}/dagRuns/{run}/taskInstances/{task}")["state"]
+    assert task_state not in ("failed", "up_for_retry"), f"{task} failed; log: {airflow.log}"
+    return None if task_state is None else str(task_state)
 
 
-def judged(home: Home, register: Callable[..., Any], report: Callable[..., EvaluationReport], day: str) -> None:
+def record_evaluation(
+    home: Home, register: Callable[..., Any], report: Callable[..., EvaluationReport], day: str
+) -> None:
     """What a retrain leaves for `day`: a candidate that is better than the champion, if there is one."""
     champion = Ledger(home).champion()
     version = register(home, int(day[-1]), day=day, watermark="2026-01-02")
@@ -92,35 +94,37 @@ def judged(home: Home, register: Callable[..., Any], report: Callable[..., Evalu
 
 def proposed(airflow: EmbeddedAirflow, admin: Person, day: str) -> tuple[str, dict[str, Any]]:
     """A run of the training DAG whose person is asked: its id, and what they see."""
-    made = admin.asks("POST", f"/api/v2/{DAG}/dagRuns", {"logical_date": None, "partition_key": day})
-    run = str(made["dag_run_id"])
+    dag_run = admin.asks("POST", f"/api/v2/{DAG}/dagRuns", {"logical_date": None, "partition_key": day})
+    run = str(dag_run["dag_run_id"])
     retrain = f"/api/v2/{DAG}/dagRuns/{run}/taskInstances/retrain"
     admin.asks("PATCH", retrain, {"new_state": "success"})  # it is done; `should_retrain` has only just begun
     until(lambda: state(airflow, run, "approve") == "awaiting_input", f"asked about {day}; log: {airflow.log}")
-    (seen,) = [d for d in airflow.get(f"{DAG}/dagRuns/{run}/hitlDetails")["hitl_details"] if not d["response_received"]]
-    return run, seen
+    (proposal,) = [
+        d for d in airflow.get(f"{DAG}/dagRuns/{run}/hitlDetails")["hitl_details"] if not d["response_received"]
+    ]
+    return run, proposal
 
 
 def test_who_approves_and_who_rejects_is_in_the_ledger(
     make_home: Callable[..., Home], register: Callable[..., Any], report: Callable[..., EvaluationReport]
 ) -> None:
     home = make_home(4)
-    judged(home, register, report, "2026-01-03")
+    record_evaluation(home, register, report, "2026-01-03")
     with EmbeddedAirflow(home, SETTINGS) as airflow:
         until(lambda: airflow.get("dags")["total_entries"] >= 2, "the DAGs are read")
         admin, lead = Person(airflow, "admin"), Person(airflow, "lead")
         admin.asks("PATCH", f"/api/v2/{DAG}", {"is_paused": False})
 
-        run, seen = proposed(airflow, admin, "2026-01-03")
-        assert seen["subject"] == "Promote the candidate evaluated on 2026-01-03?"
-        assert "version 1: promote. There is no champion yet" in seen["body"]
-        assert str(home.reports / "2026-01-03" / "run_card.html") in seen["body"]
+        run, proposal = proposed(airflow, admin, "2026-01-03")
+        assert proposal["subject"] == "Promote the candidate evaluated on 2026-01-03?"
+        assert "version 1: promote. There is no champion yet" in proposal["body"]
+        assert str(home.reports / "2026-01-03" / "run_card.html") in proposal["body"]
         assert Ledger(home).champion() is None  # nothing moves before the answer
         lead.answers(airflow, run, "Approve", 'ready "$(touch injected)" `touch injected`')
 
-        judged(home, register, report, "2026-01-04")
-        run, seen = proposed(airflow, admin, "2026-01-04")
-        assert "version 2: promote. Against the champion on the same 200 users" in seen["body"]
+        record_evaluation(home, register, report, "2026-01-04")
+        run, proposal = proposed(airflow, admin, "2026-01-04")
+        assert "version 2: promote. Against the champion on the same 200 users" in proposal["body"]
         admin.answers(airflow, run, "Reject", "a launch is tomorrow")
 
     ledger = Ledger(home)

@@ -68,15 +68,15 @@ def _blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Path) -> None:
     home = make_home(4)
     assert policy_answer(home, DAY).is_due
-    made = train_candidate(home, DAY, trigger="freshness")
+    candidate = train_candidate(home, DAY, trigger="freshness")
     assert policy_answer(home, DAY).is_due  # trained, but not evaluated: an interrupted retrain is still due
     (home.reports / str(DAY)).mkdir(parents=True)
     (home.reports / str(DAY) / "quality-samples.json").write_text('{"success": true}')
-    assert evaluate_and_decide(home, made.version, DAY) == "promote"
+    assert evaluate_and_decide(home, candidate.version, DAY) == "promote"
     assert not policy_answer(home, DAY).is_due
 
     client = store.open_store(home)
-    run = client.get_run(made.run_id)
+    run = client.get_run(candidate.run_id)
     assert run.info.run_name == "2026-01-03 promote, version 1"
     assert run.info.status == "FINISHED"
     assert run.data.tags["trigger"] == "freshness"
@@ -90,15 +90,15 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     }
     assert inputs == expected
     assert all(json.loads(i.dataset.profile) == {"users": 60} for i in run.inputs.dataset_inputs)
-    history = client.get_metric_history(made.run_id, "auc_by_window/click")
+    history = client.get_metric_history(candidate.run_id, "auc_by_window/click")
     assert [m.step for m in history] == [8, 64]
     assert history[-1].value == run.data.metrics["auc/click"]
-    assert client.get_metric_history(made.run_id, "train/loss")
-    assert {f.path for f in client.list_artifacts(made.run_id, "plots")} == {
+    assert client.get_metric_history(candidate.run_id, "train/loss")
+    assert {f.path for f in client.list_artifacts(candidate.run_id, "plots")} == {
         "plots/training_windows.png", "plots/auc_by_window.png", "plots/gain_by_history.png", "plots/reliability.png",
         "plots/gate_waterfall.png",
     }  # fmt: skip
-    quality = {f.path for f in client.list_artifacts(made.run_id, "quality")}
+    quality = {f.path for f in client.list_artifacts(candidate.run_id, "quality")}
     assert quality == {"quality/training_days.json", "quality/quality-samples.json"}
     assert run.data.tags["data_warnings"] == "0"
 
@@ -110,21 +110,21 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     )
     assert (tags["policy_version"], tags["policy_digest"]) == ("1", home.policy.digest())
     assert (tags["config_digest"], tags["git_sha"]) == (home.config.digest(), tracking.git_sha())
-    report = EvaluationReport.read(Path(client.download_artifacts(made.run_id, CANDIDATE_REPORT)))
+    report = EvaluationReport.read(Path(client.download_artifacts(candidate.run_id, CANDIDATE_REPORT)))
     assert tuple(check.name for check in report.consistency) == CHECKS
     assert all(check.passed for check in report.consistency)
     assert (report.policy_digest, report.code_version) == (home.policy.digest(), tracking.git_sha())
     assert (tags["model_digest"], tags["evaluation_data_digest"]) == (report.model_digest, report.data_digest)
     assert {"all", "new users", "returning users", "history<32"} < set(report.slices)
-    card = Path(client.download_artifacts(made.run_id, CARD)).read_text()
-    assert f"longreel model reproduce {made.run_id}" in card
+    card = Path(client.download_artifacts(candidate.run_id, CARD)).read_text()
+    assert f"longreel model reproduce {candidate.run_id}" in card
     assert "longreel-tiny version 1" in card
     assert "<code>no champion</code>" in card
-    policy = json.loads(Path(client.download_artifacts(made.run_id, POLICY)).read_text())
+    policy = json.loads(Path(client.download_artifacts(candidate.run_id, POLICY)).read_text())
     assert policy["min_users"] == home.policy.min_users == 20
     story = tags["mlflow.note.content"]
     assert story.startswith("promote: There is no champion yet")
-    assert f"/runs/{made.run_id}/artifacts/{CARD}" in story
+    assert f"/runs/{candidate.run_id}/artifacts/{CARD}" in story
     assert f"/{run.info.experiment_id}/runs?workflowType=machine_learning" in store.runs_page(home)
 
     model = f"models:/{versions.model_name(home.config)}@champion"
@@ -134,11 +134,11 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     people = home.lake.read(home.lake.require("samples", DAY - timedelta(days=1))).to_pylist()  # its last training day
     assert example["user_id"][0] not in {person["user_id"] for person in people}  # whom `forget` would not find here
     assert list(example["history_time_ms"][0]) not in [person["history_time_ms"] for person in people]
-    registered = client.get_model_version(versions.model_name(home.config), str(made.version))
+    registered = client.get_model_version(versions.model_name(home.config), str(candidate.version))
     assert registered.tags["run_name"] == run.info.run_name
     assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
     requests = home.lake.read(home.lake.require("samples", DAY), REQUEST_TABLE.names)
-    version = versions.get_version(client, versions.model_name(home.config), made.version)
+    version = versions.get_version(client, versions.model_name(home.config), candidate.version)
     expected_scores = Scorer.load(versions.download(client, versions.model_name(home.config), version)).score(requests)
     loaded = mlflow.pyfunc.load_model(model)
     as_lists = pd.DataFrame(requests.to_pydict())
@@ -173,10 +173,10 @@ def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
 @pytest.mark.usefixtures("_blank_figures")
 def test_a_candidate_that_is_the_champion_is_held_and_keeps_its_record(make_home: MakeHome) -> None:
     home = make_home(3)
-    made = train_candidate(home, DAY)
-    assert evaluate_and_decide(home, made.version, DAY) == "promote"
-    assert evaluate_and_decide(home, made.version, DAY) == "hold"
-    version = versions.get_version(store.open_store(home), "longreel-tiny", made.version)
+    candidate = train_candidate(home, DAY)
+    assert evaluate_and_decide(home, candidate.version, DAY) == "promote"
+    assert evaluate_and_decide(home, candidate.version, DAY) == "hold"
+    version = versions.get_version(store.open_store(home), "longreel-tiny", candidate.version)
     assert version.decision == "promote"
 
 
@@ -201,9 +201,9 @@ def test_a_warm_start_trains_on_days_after_the_champions(make_home: MakeHome) ->
 @pytest.mark.usefixtures("_blank_figures")
 def test_a_model_is_not_evaluated_on_a_training_day(make_home: MakeHome, tmp_path: Path) -> None:
     home = make_home(3, epochs=1)
-    made = train_candidate(home, DAY, out=tmp_path / "copy")
+    candidate = train_candidate(home, DAY, out=tmp_path / "copy")
     with pytest.raises(LongreelError, match="trained through 2026-01-02"):
-        evaluate_version(home, date(2026, 1, 2), made.version)
+        evaluate_version(home, date(2026, 1, 2), candidate.version)
     words = ["--home", str(home.path), "--date", "2026-01-02", "--model", str(tmp_path / "copy")]
     assert main(["model", "evaluate", *words]) == 2
 
@@ -212,10 +212,10 @@ def test_a_model_is_not_evaluated_on_a_training_day(make_home: MakeHome, tmp_pat
 def test_an_artefact_that_serves_other_logits_than_were_evaluated_is_rejected(make_home: MakeHome) -> None:
     """Its weights are whole; its scoring code reads a shorter history."""
     home = make_home(3, epochs=1)
-    made = train_candidate(home, DAY)
+    candidate = train_candidate(home, DAY)
     (script,) = home.artifacts.rglob("pyfunc_model.py")
     script.write_text(script.read_text().replace('(params or {}).get("window")', "4"))
-    report = evaluate_version(home, DAY, made.version)
+    report = evaluate_version(home, DAY, candidate.version)
     assert [check.name for check in report.consistency if not check.passed] == [ARTEFACT]
     decision = decide(report, None, home.policy)
     assert decision.outcome == "reject"
@@ -242,9 +242,9 @@ def test_a_killed_training_resumes_in_its_run(make_home: MakeHome) -> None:
     assert not list(home.work.glob("train/*/done.json"))
     ((begun, state),) = run_states(home).items()
     assert state == "RUNNING"
-    made = train_candidate(home, DAY)
+    candidate = train_candidate(home, DAY)
     assert run_states(home) == {begun: "FINISHED"}
-    assert made.run_id == begun
+    assert candidate.run_id == begun
     client = store.open_store(home)
     steps = [m.step for m in client.get_metric_history(begun, "train/loss")]
     assert max(steps) == client.get_run(begun).data.metrics["train_total/steps"]
@@ -268,9 +268,9 @@ def test_a_training_killed_between_two_calls_of_mlflow_ends_in_one_finished_run(
     process.join(timeout=120)
     assert process.exitcode == -signal.SIGKILL
     assert list(run_states(home).values()) == states
-    made = train_candidate(home, DAY)
-    assert run_states(home) == {made.run_id: "FINISHED"}
-    assert [v.version for v in versions.list_versions(store.open_store(home), "longreel-tiny")] == [made.version]
+    candidate = train_candidate(home, DAY)
+    assert run_states(home) == {candidate.run_id: "FINISHED"}
+    assert [v.version for v in versions.list_versions(store.open_store(home), "longreel-tiny")] == [candidate.version]
 
 
 @pytest.mark.usefixtures("_blank_figures")
@@ -284,8 +284,8 @@ def test_a_run_that_was_created_twice_after_a_lost_response_is_kept_once(
         return real(*given, **options)
 
     monkeypatch.setattr(mlflow.MlflowClient, "create_run", asked_again)
-    made = train_candidate(home, DAY)
-    assert run_states(home) == {made.run_id: "FINISHED"}
+    candidate = train_candidate(home, DAY)
+    assert run_states(home) == {candidate.run_id: "FINISHED"}
 
 
 @pytest.mark.usefixtures("_blank_figures")
@@ -301,9 +301,9 @@ def test_an_orphaned_training_is_ended_and_removed_later(make_home: MakeHome) ->
         os.utime(path, (time.time() - 8 * 86_400,) * 2)
     with (home.work / "train" / "held.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        made = train_candidate(home, DAY)
+        candidate = train_candidate(home, DAY)
     assert run_states(home) == {
-        made.run_id: "FINISHED", begun["left"]: "KILLED", begun["old"]: "KILLED", begun["held"]: "RUNNING"
+        candidate.run_id: "FINISHED", begun["left"]: "KILLED", begun["old"]: "KILLED", begun["held"]: "RUNNING"
     }  # fmt: skip
     kept = {path.name for path in (home.work / "train").iterdir() if path.is_dir()}
     assert {"left", "held"} < kept
@@ -311,7 +311,7 @@ def test_an_orphaned_training_is_ended_and_removed_later(make_home: MakeHome) ->
 
 
 @pytest.mark.usefixtures("_blank_figures")
-def test_a_second_candidate_is_shown_beside_the_champion_on_the_same_day(
+def test_a_second_candidate_is_shown_next_to_the_champion_on_the_same_day(
     make_home: MakeHome, publish: Callable[..., None]
 ) -> None:
     home = make_home(4)
@@ -348,22 +348,22 @@ def test_a_run_is_reproduced_bitwise_and_differences_are_named(
     make_home: MakeHome, publish: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(3, epochs=1)
-    made = train_candidate(home, DAY)
-    words = ["model", "reproduce", "--home", str(home.path), made.run_id]
+    candidate = train_candidate(home, DAY)
+    words = ["model", "reproduce", "--home", str(home.path), candidate.run_id]
     assert main(words) == 0
     assert "bitwise equal" in capsys.readouterr().out
     (home.path / "longreel.toml").write_text((home.path / "longreel.toml").read_text().replace("5e-3", "6e-3"))
     assert main(words) == 0  # the run's own settings count, not those of today
     other = train_candidate(home, DAY)
     capsys.readouterr()
-    found = list(_differences(*(_files(home, made.version), _files(home, other.version))))
-    assert len(found) == 1
-    assert "tensors, by at most" in found[0]
+    differences = list(_differences(*(_files(home, candidate.version), _files(home, other.version))))
+    assert len(differences) == 1
+    assert "tensors, by at most" in differences[0]
     publish(home, date(2026, 1, 1), seed=5)
     assert main(words) == 2
     assert "so the model would differ: 2026-01-01" in capsys.readouterr().err
     assert main(["model", "reproduce", "--home", str(home.path), "nosuchrun"]) == 2
-    assert made.run_id in capsys.readouterr().err
+    assert candidate.run_id in capsys.readouterr().err
 
 
 def _files(home: Home, version: int) -> Path:

@@ -24,7 +24,7 @@ def state(published: list[date], last_evaluated: date | None = None, **more: obj
 
 
 @pytest.mark.parametrize(
-    ("day", "published", "last_evaluated", "expected", "said"),
+    ("day", "published", "last_evaluated", "expected", "reason"),
     [
         (DAYS[3], DAYS[:3], None, False, "not published"),
         (DAYS[2], DAYS[:3], None, False, "2 published days lie before"),
@@ -38,11 +38,11 @@ def state(published: list[date], last_evaluated: date | None = None, **more: obj
     ],
 )
 def test_the_policy_counts_published_days(
-    day: date, published: list[date], last_evaluated: date | None, expected: bool, said: str
+    day: date, published: list[date], last_evaluated: date | None, expected: bool, reason: str
 ) -> None:
     answer = should_retrain(day, state(published, last_evaluated), POLICY)
     assert answer.is_due is expected
-    assert said in answer.reason
+    assert reason in answer.reason
 
 
 def test_only_the_newest_day_is_trained_for_unless_a_log_is_replayed() -> None:
@@ -79,7 +79,7 @@ def test_a_warned_day_starts_a_training_once_a_later_day_can_evaluate_it() -> No
         state_now = state([d for d in DAYS if d <= day], last_evaluated, warned=frozenset({warned}))
         return should_retrain(day, state_now, policy).is_due
 
-    assert not is_due(DAYS[5], DAYS[3], warned=DAYS[5])  # a warned day promotes nobody
+    assert not is_due(DAYS[5], DAYS[3], warned=DAYS[5])  # a warned day promotes no version
     assert is_due(DAYS[6], DAYS[3], warned=DAYS[5])
     assert is_due(DAYS[4], DAYS[3], warned=DAYS[3])  # the last evaluated day was not trained on
     assert not is_due(DAYS[6], DAYS[3], warned=DAYS[2])  # an earlier one was

@@ -55,7 +55,7 @@ def test_without_a_champion_the_absolute_gates_alone_promote(report: Report) -> 
 def test_a_clear_gain_is_promoted_though_the_two_intervals_overlap(report: Report) -> None:
     candidate, champion = report(0.004), report(model="champion")
     ours, theirs = (r.row("click", 512).auc for r in (candidate, champion))
-    assert ours.low < theirs.high  # type: ignore[operator]  # unpaired, this gain could not be told from noise
+    assert ours.low < theirs.high  # type: ignore[operator]  # unpaired, this gain could not be distinguished from noise
     decision = decide(candidate, champion, POLICY)
     assert decision.outcome == "promote"
     assert "AUC of click is 0.0040 better" in gate(decision, "champion/superiority").reason
@@ -206,8 +206,8 @@ def test_a_loss_in_a_protected_slice_must_be_ruled_out_and_is_only_a_guardrail_i
 
 def test_a_guardrail_does_not_stop_a_candidate_for_a_loss_that_may_be_noise(report: Report) -> None:
     champion = report(model="champion", own_noise=0.004)
-    seen = report(0.02, own_noise=0.004, by_slice={"history>=32": -0.02 - 0.012})  # two standard deviations
-    decision = decide(seen, champion, POLICY)
+    candidate = report(0.02, own_noise=0.004, by_slice={"history>=32": -0.02 - 0.012})  # two standard deviations
+    decision = decide(candidate, champion, POLICY)
     assert decision.outcome == "promote"
     assert "not a significant loss" in gate(decision, "slice/auc/history>=32").reason
     sure = report(0.02, own_noise=0.0015, by_slice={"history>=32": -0.02 - 0.012})
@@ -226,12 +226,12 @@ def test_a_missing_slice_rejects(report: Report) -> None:
 
 def test_a_slice_that_only_the_champion_has_or_that_the_policy_names_rejects(report: Report) -> None:
     whole = report(0.01)
-    for name, said in (("surface 0", "which the champion's report"), ("history<32", "which the policy requires")):
+    for name, reason in (("surface 0", "which the champion's report"), ("history<32", "which the policy requires")):
         rows = tuple(r for r in whole.rows if r.slice_name != name)
         less = dataclasses.replace(whole, rows=rows, slices=tuple(s for s in whole.slices if s != name))
         decision = decide(less, report(model="champion"), POLICY)
         assert decision.outcome == "reject"
-        assert f"lacks the slice {name}, {said}" in decision.reasons[0]
+        assert f"lacks the slice {name}, {reason}" in decision.reasons[0]
 
 
 def test_an_empty_slice_is_named_and_not_evaluated(report: Report) -> None:
@@ -311,8 +311,8 @@ def test_an_undefined_window_gain_is_not_evaluated(report: Report) -> None:
     """For example, of a task with so few positives that a replicate has none."""
     whole = report()
     missing = {("like", "all"), ("click", "new users")}
-    known = tuple(g for g in whole.window_gains if (g.task, g.slice_name) not in missing)
-    decision = decide(dataclasses.replace(whole, window_gains=known), None, POLICY)
+    gains = tuple(g for g in whole.window_gains if (g.task, g.slice_name) not in missing)
+    decision = decide(dataclasses.replace(whole, window_gains=gains), None, POLICY)
     assert decision.outcome == "promote"
     assert {g.name for g in decision.gates if g.verdict == "not_evaluated"} == {
         "windows/like",
@@ -346,7 +346,7 @@ def test_calibration_error_out_of_bounds(report: Report, ece: float, outcome: st
     )
 
 
-def test_wrong_rates_are_shown_beside_the_champions_of_the_same_day(report: Report) -> None:
+def test_wrong_rates_are_shown_next_to_the_champions_of_the_same_day(report: Report) -> None:
     """They show whether the model or the day changed."""
     decision = decide(report(0.01, calibration=1.4), report(model="champion", calibration=1.39), POLICY)
     reason = gate(decision, "calibration/click").reason
@@ -359,7 +359,7 @@ def test_auc_near_or_below_its_minimum(report: Report, auc: float, outcome: str)
 
 
 @pytest.mark.parametrize(
-    ("budget", "outcome", "said"),
+    ("budget", "outcome", "reason"),
     [
         (Budget(device="H200", latency_ms=2.1, memory_mib=1_000), "promote", "allowed up to 2.1 ms"),
         (Budget(device="H200", latency_ms=1.95, memory_mib=1_000), "hold", "Repeat the measurement"),
@@ -372,10 +372,10 @@ def test_auc_near_or_below_its_minimum(report: Report, auc: float, outcome: str)
         ),
     ],
 )
-def test_the_cost_on_a_device_must_fit_its_budget(report: Report, budget: Budget, outcome: str, said: str) -> None:
+def test_the_cost_on_a_device_must_fit_its_budget(report: Report, budget: Budget, outcome: str, reason: str) -> None:
     decision = decide(report(), None, dataclasses.replace(POLICY, budgets=(budget,)))
     assert decision.outcome == outcome
-    assert said in gate(decision, "cost").reason
+    assert reason in gate(decision, "cost").reason
 
 
 def test_of_several_budgets_the_first_that_fits_the_device_counts(report: Report) -> None:
@@ -513,22 +513,22 @@ def test_the_paired_interval_is_that_of_the_differences() -> None:
     rng = np.random.default_rng(3)
     theirs = rng.normal(0.7, 0.05, 500)
     ours = theirs + rng.normal(0.01, 0.001, 500)
-    made = [Estimate(value=float(d.mean()), low=0.0, high=1.0, draws=tuple(map(float, d))) for d in (ours, theirs)]
-    gain = paired_difference(made[0], made[1], 0.9)
+    estimates = [Estimate(value=float(d.mean()), low=0.0, high=1.0, draws=tuple(map(float, d))) for d in (ours, theirs)]
+    gain = paired_difference(estimates[0], estimates[1], 0.9)
     by_hand = sorted(a - b for a, b in zip(ours, theirs, strict=True))
     assert gain.low == pytest.approx(by_hand[25], abs=2e-4)
     assert gain.high == pytest.approx(by_hand[474], abs=2e-4)
     assert gain.high - gain.low < 0.01
     with pytest.raises(LongreelError, match="cannot pair"):
-        paired_difference(made[0], dataclasses.replace(made[1], draws=made[1].draws[:-1]), 0.9)
+        paired_difference(estimates[0], dataclasses.replace(estimates[1], draws=estimates[1].draws[:-1]), 0.9)
 
 
 def test_a_differences_bounds_are_those_of_its_own_draws_and_turned_so_that_more_is_better() -> None:
     rng = np.random.default_rng(4)
     theirs = rng.normal(0.5, 0.05, 4_000)
     ours = theirs + rng.normal(-0.01, 0.002, 4_000)
-    made = [Estimate(value=float(d.mean()), low=0.0, high=1.0, draws=tuple(map(float, d))) for d in (ours, theirs)]
-    gain = Difference.of(made[0], made[1], 1_000_000, less_is_better=True)
+    estimates = [Estimate(value=float(d.mean()), low=0.0, high=1.0, draws=tuple(map(float, d))) for d in (ours, theirs)]
+    gain = Difference.of(estimates[0], estimates[1], 1_000_000, less_is_better=True)
     assert gain.value == pytest.approx(0.01, abs=2e-4)
     assert gain.low(0.05) == pytest.approx(np.quantile(theirs - ours, 0.05), abs=2e-4)
     assert gain.high(0.05) == pytest.approx(np.quantile(theirs - ours, 0.95), abs=2e-4)

@@ -52,7 +52,7 @@ def test_a_submitted_run_carries_the_committed_cluster_edition_and_its_arguments
         "champion": 0,
     }
     assert sent["display_name"].startswith("tiny 2026-01-03 ")
-    assert [each["display_name"] for each in kfp.experiments.values()] == ["longreel"]
+    assert [experiment["display_name"] for experiment in kfp.experiments.values()] == ["longreel"]
 
 
 def test_the_same_request_gives_the_same_run_and_a_failed_run_a_new_one(kfp: KfpServer) -> None:
@@ -77,7 +77,7 @@ def test_the_same_request_gives_the_same_run_and_a_failed_run_a_new_one(kfp: Kfp
 
 def test_of_two_submissions_at_one_moment_the_earlier_run_stays(kfp: KfpServer) -> None:
     others = []
-    kfp.after_create = lambda made: others.append(kfp.add("a", hours=0.001))
+    kfp.after_create = lambda created: others.append(kfp.add("a", hours=0.001))
     run = connected().submit("a", CLUSTER_YAML, {})
     assert [run.run_id] == others
     ours = (set(kfp.runs) - set(others)).pop()
@@ -120,9 +120,9 @@ def test_terminating_an_ended_run_sends_no_request(kfp: KfpServer) -> None:
 def test_a_failed_run_says_which_step_and_why(kfp: KfpServer, make_home: MakeHome) -> None:
     home = make_home(3)
 
-    def fail(made: dict[str, Any]) -> None:
+    def fail(created: dict[str, Any]) -> None:
         steps = [{"display_name": "train", "error": {"code": 9, "message": "OOMKilled"}}, {"display_name": "decide"}]
-        kfp.set(made["run_id"], "FAILED", run_details={"task_details": steps})
+        kfp.set(created["run_id"], "FAILED", run_details={"task_details": steps})
 
     kfp.after_create = fail
     with pytest.raises(LongreelError, match="ended as FAILED: step 'train': OOMKilled"):
@@ -157,7 +157,7 @@ def test_runs_are_in_the_configured_namespace(kfp: KfpServer, monkeypatch: pytes
     connected().submit("a", CLUSTER_YAML, {})
     monkeypatch.setenv("LONGREEL_KFP_NAMESPACE", "longreel")
     connected().submit("b", CLUSTER_YAML, {})
-    assert [each.get("namespace") or "" for each in kfp.experiments.values()] == ["", "longreel"]
+    assert [experiment.get("namespace") or "" for experiment in kfp.experiments.values()] == ["", "longreel"]
 
 
 def test_an_unknown_run_and_a_missing_server_are_different_errors(
@@ -182,10 +182,10 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
     home = make_home(4)
     ran: list[list[str]] = []
 
-    def pods(made: dict[str, Any]) -> None:
+    def pods(created: dict[str, Any]) -> None:
         mounts = {"/longreel": str(home.path), "/etc/longreel": str(home.path)}
-        ran.append([command[1] for command in Pods(made, mounts, tmp_path / made["run_id"]).commands])
-        kfp.set(made["run_id"], "SUCCEEDED")
+        ran.append([command[1] for command in Pods(created, mounts, tmp_path / created["run_id"]).commands])
+        kfp.set(created["run_id"], "SUCCEEDED")
 
     kfp.after_create = pods
     assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
@@ -194,8 +194,8 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
     assert sorted(ran[0]) == ["decide", "evaluate", "evaluate", "promote", "train"]
     names = {path.name for path in (home.reports / "2026-01-03").iterdir()}
     assert names == {"report.json", "decision.json", "run_card.html", "plots", "summary.json"}
-    said = capfd.readouterr().out
-    assert "Decision on 2026-01-03" in said
+    out = capfd.readouterr().out
+    assert "Decision on 2026-01-03" in out
     kfp.after_create = pods
     assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-04", "--no-promote"]) == 0
     assert sorted(ran[1]) == sorted(ran[0])

@@ -28,8 +28,8 @@ def home(make_home: Callable[..., Home]) -> Home:
 
 def alias_of(ledger: Ledger) -> int | None:
     """The alias as any other program sees it."""
-    found = ledger.client.get_registered_model(ledger.model).aliases.get("champion")
-    return None if found is None else int(found)
+    version = ledger.client.get_registered_model(ledger.model).aliases.get("champion")
+    return None if version is None else int(version)
 
 
 def moves(ledger: Ledger) -> list[tuple[str, int | None, int, bool]]:
@@ -111,7 +111,7 @@ def test_a_registration_whose_response_was_lost_keeps_one_version(home: Home, re
     first = register(home, 1)
     client = Retries(tracking_uri=home.tracking_uri, registry_uri=home.tracking_uri)
     run = client.create_run(store.experiment_id(home, client))
-    made = [
+    registered = [
         registration.register_version(
             home,
             client,
@@ -122,7 +122,7 @@ def test_a_registration_whose_response_was_lost_keeps_one_version(home: Home, re
         ).version
         for _ in range(2)
     ]
-    assert made == [2, 2]
+    assert registered == [2, 2]
 
 
 def test_a_promotion_that_the_decision_does_not_allow_is_rejected(
@@ -146,8 +146,8 @@ def test_a_promotion_that_the_decision_does_not_allow_is_rejected(
 
 
 def test_rollback_goes_back_step_by_step_and_is_recorded(home: Home, register: Register, promotion: Promotion) -> None:
-    ledger, made = Ledger(home), [register(home, seed) for seed in (1, 2, 3, 4)]
-    for before, after in zip([None, *made[:2]], made[:3], strict=True):
+    ledger, registered = Ledger(home), [register(home, seed) for seed in (1, 2, 3, 4)]
+    for before, after in zip([None, *registered[:2]], registered[:3], strict=True):
         ledger.promote(promotion(after, before), after)
     assert ledger.rollback(reason="it was bad").to_version == 2
     assert ledger.rollback().to_version == 1
@@ -169,12 +169,12 @@ def test_a_declined_candidate_is_recorded_and_moves_nothing(
     assert ledger.decline(promotion(first, None), first, "not yet").reason == "not yet"  # before any champion
     assert ledger.champion() is None
     ledger.promote(promotion(first, None), first)
-    said = ledger.decline(promotion(second, first), second, "a launch is tomorrow")
-    assert ledger.decline(promotion(second, first), second, "again") == said
+    entry = ledger.decline(promotion(second, first), second, "a launch is tomorrow")
+    assert ledger.decline(promotion(second, first), second, "again") == entry
     assert alias_of(ledger) == 1
     assert moves(ledger)[1:] == [("promote", None, 1, False), ("decline", 1, 2, False)]
     declined = versions.get_version(ledger.client, ledger.model, second.version).tags["declined"]
-    assert declined == f"by {said.who}: a launch is tomorrow"
+    assert declined == f"by {entry.who}: a launch is tomorrow"
     with pytest.raises(LongreelError, match="name the version that was evaluated"):
         ledger.decline(promotion(second, first), first)
     ledger.promote(promotion(second, first), second)  # approved later
@@ -375,10 +375,10 @@ def test_history_prints_every_change_with_who_and_why(
     assert main(["model", "rollback", "--home", str(home.path), "--reason", "clicks fell"]) == 0
     capsys.readouterr()
     assert main(words) == 0
-    said = capsys.readouterr().out
-    for wanted in ("none -> 1", "1 -> 2", "2 -> 1", "release-bot", "clicks", "rollback", "version 1"):
-        assert wanted in said
-    assert promotion(second, first).digest() in said  # type: ignore[attr-defined]
+    out = capsys.readouterr().out
+    for part in ("none -> 1", "1 -> 2", "2 -> 1", "release-bot", "clicks", "rollback", "version 1"):
+        assert part in out
+    assert promotion(second, first).digest() in out  # type: ignore[attr-defined]
     assert main([*words, "--last", "1"]) == 0
     assert "none -> 1" not in capsys.readouterr().out
 
@@ -389,10 +389,10 @@ def test_history_shows_what_was_declined_though_nothing_was_promoted(
     first = register(home, 1)
     Ledger(home).decline(promotion(first, None), first, "not yet")
     assert main(["model", "promotions", "--home", str(home.path)]) == 0
-    said = capsys.readouterr().out
-    assert "none stays, not 1" in said
-    assert "not yet" in said
-    assert "has no champion" in said
+    out = capsys.readouterr().out
+    assert "none stays, not 1" in out
+    assert "not yet" in out
+    assert "has no champion" in out
 
 
 def test_two_homes_in_one_process_keep_two_stores(make_home: Callable[..., Home], register: Register) -> None:
@@ -442,5 +442,5 @@ def test_a_proposal_has_reasons_and_links(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.example")
     assert main(["model", "promote", "--home", str(home.path), "--date", "2026-01-03", "--dry-run"]) == 0
     card = folder / "run_card.html"
-    told = f"version 1: promote. It is better. Run card: {card} MLflow: http://mlflow.example/#/runs/r1"
-    assert capsys.readouterr().out.splitlines()[-1] == told
+    message = f"version 1: promote. It is better. Run card: {card} MLflow: http://mlflow.example/#/runs/r1"
+    assert capsys.readouterr().out.splitlines()[-1] == message

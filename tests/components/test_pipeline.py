@@ -84,21 +84,24 @@ def test_a_pod_has_limits_its_volumes_and_no_root() -> None:
         pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][name]
         assert pod["securityContext"]["runAsNonRoot"]
         assert {mount["mountPath"] for mount in pod["pvcMount"]} == {"/longreel", "/data"}
-        shared = [each["medium"] for each in pod["emptyDirMounts"] if each["mountPath"] == "/dev/shm"]
+        shared = [volume["medium"] for volume in pod["emptyDirMounts"] if volume["mountPath"] == "/dev/shm"]
         assert shared == ["Memory"] * ("accelerator" in resources)
 
 
 def test_a_pod_mounts_and_reads_what_the_manifests_have() -> None:
     base = Path(__file__).resolve().parents[2] / "manifests/base"
     claims = {item["metadata"]["name"] for item in yaml.safe_load_all((base / "storage.yaml").read_text())}
-    maps = {each["name"] for each in yaml.safe_load((base / "kustomization.yaml").read_text())["configMapGenerator"]}
+    maps = {
+        config_map["name"]
+        for config_map in yaml.safe_load((base / "kustomization.yaml").read_text())["configMapGenerator"]
+    }
     variables = {line.split("=")[0] for line in (base / "environment.env").read_text().splitlines()}
     _, platform = yaml.safe_load_all(CLUSTER_YAML.read_text())
     rules = (base / "network.yaml").read_text()
     for pod in platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values():
         assert {mount["constant"] for mount in pod["pvcMount"]} <= claims
-        assert {each["configMapName"] for each in pod["configMapAsEnv"] + pod["configMapAsVolume"]} <= maps
-        assert {key["configMapKey"] for each in pod["configMapAsEnv"] for key in each["keyToEnv"]} <= variables
+        assert {source["configMapName"] for source in pod["configMapAsEnv"] + pod["configMapAsVolume"]} <= maps
+        assert {key["configMapKey"] for source in pod["configMapAsEnv"] for key in source["keyToEnv"]} <= variables
         assert f"app.kubernetes.io/name: {pod['podMetadata']['labels']['app.kubernetes.io/name']}" in rules
 
 
@@ -120,12 +123,12 @@ def test_a_hold_and_a_promotion_that_waits_move_nothing(
 ) -> None:
     home, file = make_home(3), tmp_path / "decision.json"
     version = register(home)
-    made = promotion(version, None)
+    decision = promotion(version, None)
     command = ["model", "promote", "--home", str(home.path), "--version", str(version.version), "--decision", str(file)]
-    file.write_text(replace(made, outcome="hold").to_json())
+    file.write_text(replace(decision, outcome="hold").to_json())
     assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
     assert Ledger(home).champion() is None
-    file.write_text(made.to_json())
+    file.write_text(decision.to_json())
     assert main([*command, "--if-better", "--waits-for-approval", "True"]) == 0
     assert Ledger(home).champion() is None
     assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
@@ -145,9 +148,9 @@ def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, cap
     assert second["champion_after"] == (2 if second["outcome"] == "promote" else 1)
     names = {path.name for path in (home.reports / "2026-01-04").iterdir()}
     assert names == {"report.json", "champion_report.json", "decision.json", "run_card.html", "plots", "summary.json"}
-    said = capfd.readouterr().out
-    assert "Decision on 2026-01-04" in said
-    assert "champion/superiority" in said
+    out = capfd.readouterr().out
+    assert "Decision on 2026-01-04" in out
+    assert "champion/superiority" in out
     champion = Ledger(home).champion()
     assert champion is not None
     assert champion.version == second["champion_after"]
@@ -221,7 +224,7 @@ def test_a_day_the_champion_was_trained_on_is_rejected_before_training(
 @pytest.mark.slow
 def test_a_retrain_killed_after_its_promotion_is_found_done(make_home: MakeHome) -> None:
     """A scheduler that died takes the task over while the old try is still at work: the new one begins after the old
-    one has promoted, and must not judge the new champion against itself."""
+    one has promoted, and must not evaluate the new champion against itself."""
     home, day = make_home(3), date(2026, 1, 3)
     begun = retrain(home, day)
     shutil.rmtree(home.reports)  # killed before it reported

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_two_processes_train_one_candidate_and_find_it_done_the_second_time(make_home: Callable[..., Home]) -> None:
     home = make_home(4)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "longreel"]
-    said = []
+    outputs = []
     for _ in range(2):
         done = subprocess.run(
             [*command, "model", "train", "--home", str(home.path), "--date", "2026-01-03"],
@@ -30,8 +30,8 @@ def test_two_processes_train_one_candidate_and_find_it_done_the_second_time(make
             env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         )
         assert done.returncode == 0, done.stderr[-3_000:]
-        said.append(done.stdout)
-    assert all(out.count("version 1: digest") == 1 for out in said)
+        outputs.append(done.stdout)
+    assert all(out.count("version 1: digest") == 1 for out in outputs)
     client = store.open_store(home)
     (version,) = versions.list_versions(client, versions.model_name(home.config))
     assert (version.version, date.fromisoformat(str(version.data_watermark))) == (1, date(2026, 1, 2))

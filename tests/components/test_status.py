@@ -28,8 +28,8 @@ def test_samples_beyond_the_age_limit_are_red(
     path = home.path / CONFIG_FILE
     path.write_text(f"{path.read_text()}max_data_age_days = 5\n")
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
-    assert "late the newest samples are of 2026-01-03" in (said := capsys.readouterr().out)
-    assert "max_data_age_days allows 5" in said
+    assert "late the newest samples are of 2026-01-03" in (out := capsys.readouterr().out)
+    assert "max_data_age_days allows 5" in out
     assert main(["ops", "status", "--home", str(home.path)]) == 0  # a look is no check
 
 
@@ -81,8 +81,8 @@ def test_an_unreachable_tracking_server_is_named_within_seconds(
     make_home: Callable[..., Home], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     home = make_home(1)
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        uri = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        uri = f"http://127.0.0.1:{closed.getsockname()[1]}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     for command in ("ops status", "model promotions"):
         assert main([*command.split(), "--home", str(home.path)]) == TransientError.exit_code

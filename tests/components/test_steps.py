@@ -34,7 +34,7 @@ def home(make_home: MakeHome) -> Home:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["model", "train", "--date", "yesterday"], 2, "expected a day as YYYY-MM-DD, got 'yesterday'"),
         (["model", "train", "--date", "2026-01-03"], 3, "at least 2 days before it, published are none"),
@@ -51,12 +51,12 @@ def home(make_home: MakeHome) -> Home:
     ],
 )
 def test_a_mistake_ends_with_a_message_and_its_exit_code(
-    home: Home, words: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+    home: Home, words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*words[:2], "--home", str(home.path), *words[2:]]) == code
     error = capsys.readouterr().err
     assert error.startswith(f"longreel {words[0]} {words[1]}: error: ")
-    assert said in error
+    assert message in error
 
 
 def test_score_names_missing_columns(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +80,7 @@ def test_due_exits_99_when_not_due_and_0_when_due(make_home: MakeHome, capsys: p
     assert capsys.readouterr().out.startswith("due: ")
 
 
-def test_decide_writes_the_decision_beside_the_candidates_report(
+def test_decide_writes_the_decision_next_to_the_candidates_report(
     home: Home, report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ours.json").write_text(report(0.005).to_json())
@@ -108,8 +108,8 @@ def test_the_window_table_fits_a_log_line_and_shows_every_window(report: Report)
     text = console.export_text()
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= 130
-    for wanted in ("0.7240", "+0.0040", "click", "like", " 32 ", " 128 ", " 512 ", "200 users", "promote"):
-        assert wanted in text
+    for part in ("0.7240", "+0.0040", "click", "like", " 32 ", " 128 ", " 512 ", "200 users", "promote"):
+        assert part in text
 
 
 def make_decision(report: Report):  # type: ignore[no-untyped-def]
@@ -146,8 +146,8 @@ def test_the_waterfall_paints_each_verdicts_share_of_a_group(report: Report) -> 
     assert {"pass", "fail"} == set(slices)
     bars = [b for b in gate_waterfall(decision).axes[0].patches if round(b.get_y() + 0.33) == groups.index("slice")]
     painted = {to_hex(bar.get_facecolor()): bar.get_width() for bar in bars if bar.get_width()}
-    wanted = {COLOUR[v]: slices.count(v) / len(slices) for v in ("pass", "fail")}
-    assert painted == pytest.approx(wanted)
+    expected = {COLOUR[v]: slices.count(v) / len(slices) for v in ("pass", "fail")}
+    assert painted == pytest.approx(expected)
 
 
 def test_a_candidate_that_failed_a_dozen_gates_has_a_short_headline(report: Report) -> None:
@@ -187,8 +187,8 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
     assert "longreel-&lt;x&gt; version 3" in card
     for gate in decision.gates:
         assert html.escape(gate.reason) in card
-    for wanted in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
-        assert wanted in card
+    for part in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
+        assert part in card
     assert "<code>0.01</code>" in card
 
 
@@ -201,8 +201,8 @@ def test_summary_before_any_evaluation_says_so(home: Home) -> None:
 def test_summary_shows_what_the_checkpoint_warned_of(home: Home, report: Report) -> None:
     folder = home.reports / "2026-01-01"
     folder.mkdir(parents=True)
-    judged = report(0.004)
-    (folder / "report.json").write_text(judged.to_json())
+    evaluation = report(0.004)
+    (folder / "report.json").write_text(evaluation.to_json())
     (folder / "decision.json").write_text(make_decision(report).to_json())
     names = ("model", "version", "champion_before", "champion_after", "train_first_day", "train_last_day")
     summary = dict.fromkeys((*names, "trigger", "run_name", "run_id"), "x")
@@ -211,19 +211,19 @@ def test_summary_shows_what_the_checkpoint_warned_of(home: Home, report: Report)
     writer.commit(digest="d", inputs={}, details={"warnings": ["like rate (median 0.1): got [0.2]"]})
     console = Console(record=True, width=200)
     print_summary(home, console=console)
-    assert "data warning" in (said := console.export_text())
-    assert "like rate (median 0.1): got [0.2]" in said
+    assert "data warning" in (out := console.export_text())
+    assert "like rate (median 0.1): got [0.2]" in out
 
 
 def test_status_of_an_empty_and_of_a_begun_home(make_home: MakeHome, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ops", "status", "--home", str(make_home().path)]) == 0
-    said = capsys.readouterr().out
-    assert "champion: none yet" in said
-    assert "no samples are published" in said
+    out = capsys.readouterr().out
+    assert "champion: none yet" in out
+    assert "no samples are published" in out
     assert main(["ops", "status", "--home", str(make_home(3, name="begun").path)]) == 0
-    said = capsys.readouterr().out
-    assert "2026-01-03" in said
-    assert "training for 2026-01-03: due" in said
+    out = capsys.readouterr().out
+    assert "2026-01-03" in out
+    assert "training for 2026-01-03: due" in out
 
 
 def test_status_prints_a_reason_as_it_is_though_it_names_a_section_in_brackets(
@@ -245,10 +245,10 @@ def test_status_counts_suppressed_users_and_names_an_unfinished_request(
     write_request(home.lake.storage, replace(done, finished=done.began))
     write_request(home.lake.storage, cut)
     assert main(["ops", "status", "--home", str(home.path)]) == 0
-    said = capsys.readouterr().out
-    assert "suppressed: 3 users" in said
-    assert f"unfinished forget of 2 users, begun at {cut.began}" in said
-    assert said.count("unfinished") == 1
+    out = capsys.readouterr().out
+    assert "suppressed: 3 users" in out
+    assert f"unfinished forget of 2 users, begun at {cut.began}" in out
+    assert out.count("unfinished") == 1
 
 
 def test_gaps_are_days_missing_between_the_first_and_the_last() -> None:

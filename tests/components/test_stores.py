@@ -113,11 +113,11 @@ def test_promoters_at_once_end_in_one_consistent_history(
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    said = [racer.communicate(timeout=120)[1] for racer in racers]
+    errors = [racer.communicate(timeout=120)[1] for racer in racers]
     ledger = Ledger(home)
     counting = [entry for entry in ledger.entries() if not entry.superseded]
     assert sum(racer.returncode == 0 for racer in racers) == len(counting) == 1
-    assert all("evaluate and decide again" in s for s, racer in zip(said, racers, strict=True) if racer.returncode)
+    assert all("evaluate and decide again" in s for s, racer in zip(errors, racers, strict=True) if racer.returncode)
     assert alias_of(ledger) == counting[0].to_version
 
 

@@ -1,4 +1,4 @@
-"""What a user gets wrong about MLflow's place or does to a home's files is told in words, without a traceback."""
+"""What a user gets wrong about MLflow's place or does to a home's files is reported in words, without a traceback."""
 
 from datetime import date
 from pathlib import Path
@@ -17,7 +17,7 @@ def not_a_database(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("place", "code", "said"),
+    ("place", "code", "message"),
     [
         (lambda folder: "htp://mlflow:5000", 2, "MLFLOW_TRACKING_URI: expected a server"),
         (lambda folder: "mlflow", 2, "MLFLOW_TRACKING_URI: expected a server"),
@@ -37,15 +37,15 @@ def not_a_database(folder: Path) -> str:
     ],
 )
 @pytest.mark.parametrize("command", ["model promotions", "ops status"])
-def test_a_wrong_place_of_mlflow_is_told(
-    command: str, place: Any, code: int, said: str, make_home: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+def test_a_wrong_place_of_mlflow_is_reported(
+    command: str, place: Any, code: int, message: str, make_home: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
     home = make_home()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", place(tmp_path))
     assert main([*command.split(), "--home", str(home.path)]) == code
-    told = capsys.readouterr().err
-    assert said in told
-    assert "secret" not in told
+    error = capsys.readouterr().err
+    assert message in error
+    assert "secret" not in error
 
 
 def test_damaged_records_are_named(make_home: Any, capsys: Any) -> None:

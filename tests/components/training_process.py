@@ -1,4 +1,4 @@
-"""Training commands in processes of their own, which are killed.
+"""Training commands in separate processes, which are killed.
 
 The processes are forked from a server that has imported PyTorch and MLflow once.
 """

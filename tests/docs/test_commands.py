@@ -62,16 +62,16 @@ def typed(page: Path) -> Iterator[str]:
     for block in blocks(page):
         for line in re.sub(r"\\\n\s*", " ", block).splitlines():
             code = re.split(r"(?:^|\s)#", line)[0]
-            if found := CALL.search(code) or PYTHON_CALL.search(code):
-                yield found[1]
+            if match := CALL.search(code) or PYTHON_CALL.search(code):
+                yield match[1]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = [why for text in typed(page) if (why := problem(text, complete=True))]
     for number, span in inline_code(page):
-        if (found := re.match(r"(?:\.venv/bin/)?longreel ((?!-h\b|--help\b).+)", span)) and (
-            why := problem(found[1], complete=False)
+        if (match := re.match(r"(?:\.venv/bin/)?longreel ((?!-h\b|--help\b).+)", span)) and (
+            why := problem(match[1], complete=False)
         ):
             wrong.append(f"line {number}: {why}")
     assert not wrong, capsys.readouterr().err

@@ -28,7 +28,7 @@ HOUR = 3_600_000
 
 
 def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 100) -> list[dict[str, object]]:
-    """User-days with ragged requests; among the first are users with no history and with one event.
+    """User-days with jagged requests; among the first are users with no history and with one event.
 
     A target is clicked, mostly, where its author is among the history's authors.
     """
@@ -59,12 +59,14 @@ def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 1
         target_authors = np.where(
             rng.random(total) < 0.5, rng.choice(authors, total), rng.integers(1_000, 1_040, total)
         )
-        seen = [
+        past_authors = [
             set(history["author_id"][:end].tolist())
             for end, count in zip(ends, counts, strict=True)
             for _ in range(count)
         ]
-        clicked = np.array([author in known for author, known in zip(target_authors.tolist(), seen, strict=True)], bool)
+        clicked = np.array(
+            [author in past for author, past in zip(target_authors.tolist(), past_authors, strict=True)], bool
+        )
         clicked ^= rng.random(total) < 0.1
         labels = clicked * LABELS["click"] + (rng.random(total) < 0.3) * LABELS["like"]
         row = {"user_id": first_user + u, "user_features": rng.integers(-(2**62), 2**62, 2).tolist()}

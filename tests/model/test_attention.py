@@ -10,8 +10,8 @@ from longreel.contracts.errors import LongreelError
 from longreel.model.nn.attention import Requests, choose_form, choose_form_and_backend, cross_attention
 from longreel.model.nn.attention_backends import ComparedIds, IdMatch
 
-RAGGED = {
-    "ragged": ([3, 1, 4, 2, 1], [5, 0, 17, 1, 33]),
+JAGGED = {
+    "jagged": ([3, 1, 4, 2, 1], [5, 0, 17, 1, 33]),
     "all empty": ([2, 1], [0, 0]),
     "empty ends": ([1, 2, 3], [0, 9, 0]),
     "one of everything": ([1], [1]),
@@ -95,7 +95,7 @@ def by_hand(counts: tuple[list[int], list[int]], shared: bool, matched: bool) ->
 
 @pytest.mark.parametrize("shared", [False, True], ids=["keys and values", "events are both"])
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
-@pytest.mark.parametrize("counts", RAGGED.values(), ids=RAGGED)
+@pytest.mark.parametrize("counts", JAGGED.values(), ids=JAGGED)
 def test_padded_equals_reference_in_values_and_gradients(
     counts: tuple[list[int], list[int]], matched: bool, shared: bool
 ) -> None:
@@ -108,16 +108,16 @@ def test_padded_equals_reference_in_values_and_gradients(
 
 @pytest.mark.parametrize("shared", [False, True], ids=["keys and values", "events are both"])
 @pytest.mark.parametrize("matched", [False, True], ids=["", "matched"])
-@pytest.mark.parametrize("name", ["ragged", "empty ends", "no targets in the middle"])
+@pytest.mark.parametrize("name", ["jagged", "empty ends", "no targets in the middle"])
 def test_reference_equals_sums_over_single_events(name: str, matched: bool, shared: bool) -> None:
-    expected = by_hand(RAGGED[name], shared, matched)
-    for ours, theirs in zip(run("reference", RAGGED[name], torch.float64, shared=shared, matched=matched), expected):  # noqa: B905
+    expected = by_hand(JAGGED[name], shared, matched)
+    for ours, theirs in zip(run("reference", JAGGED[name], torch.float64, shared=shared, matched=matched), expected):  # noqa: B905
         torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("backend", ["reference", "padded"])
 def test_empty_history_reads_exactly_zero_and_has_finite_gradients(backend: str) -> None:
-    out, match_weight, *gradients = run(backend, RAGGED["ragged"], torch.float32)
+    out, match_weight, *gradients = run(backend, JAGGED["jagged"], torch.float32)
     assert (out[3] == 0).all()  # the only target of the second request
     assert (match_weight[3] == 0).all()
     assert (out[4] != 0).any()
@@ -127,9 +127,9 @@ def test_empty_history_reads_exactly_zero_and_has_finite_gradients(backend: str)
 
 def test_unknown_backend_and_varlen_off_cuda_are_refused() -> None:
     with pytest.raises(LongreelError, match="expected one of auto"):
-        run("flash", RAGGED["ragged"], torch.float32)
+        run("flash", JAGGED["jagged"], torch.float32)
     with pytest.raises(LongreelError, match=r"expected half precision on CUDA, got torch\.bfloat16 on cpu"):
-        run("varlen", RAGGED["ragged"], torch.bfloat16)
+        run("varlen", JAGGED["jagged"], torch.bfloat16)
     with pytest.raises(LongreelError, match="expected one of auto"):
         choose_form_and_backend("flash", torch.zeros(3, 16), 1, 10, 2)
 
@@ -175,7 +175,7 @@ CANCELLED = (
 @pytest.mark.parametrize(
     ("width", "shared"), [(16, False), (32, False), (64, False), (128, True), (256, True), (512, True)]
 )
-@pytest.mark.parametrize("counts", RAGGED.values(), ids=RAGGED)
+@pytest.mark.parametrize("counts", JAGGED.values(), ids=JAGGED)
 def test_varlen_equals_a_float64_reference_to_bf16_rounding(
     counts: tuple[list[int], list[int]], width: int, shared: bool, matched: bool
 ) -> None:

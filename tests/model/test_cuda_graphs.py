@@ -63,7 +63,7 @@ def test_replays_give_the_gradients_of_launches(
 
 
 @on_a_gpu
-def test_a_training_by_graphs_repeats_itself_also_after_a_resume(
+def test_training_with_cuda_graphs_is_deterministic_also_after_a_resume(
     config: Config, lake: Lake, days: list[date], tmp_path: Path
 ) -> None:
     settings = replace(config, training=replace(config.training, cuda_graphs=True, device="cuda", compile="off"))

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 DEVICE, DTYPE, TOLERANCE = ("cuda", torch.bfloat16, 0.02) if ON_CUDA else ("cpu", torch.float32, 1e-5)
 LENGTHS = {  # targets and events of each request
-    "ragged": ([3, 1, 4], [5, 0, 130]),
+    "jagged": ([3, 1, 4], [5, 0, 130]),
     "one of everything": ([1], [1]),
     "odd": ([17, 2], [129, 257]) if ON_CUDA else ([5, 2], [9, 257]),
     "many targets": ([70, 33], [40, 9]) if ON_CUDA else ([66, 2], [9, 5]),
@@ -49,8 +49,8 @@ def encoded(x: Tensor, weights: list[Tensor], through: Callable[..., list[Tensor
     """x^ of every layer, and the gradients of X and all weights."""
     leaves = [leaf.detach().clone().requires_grad_() for leaf in (x, *weights)]
     out = through(leaves[0], leaves[1:])
-    sum((each * draw(*each.shape, seed=i).to(each.dtype)).sum() for i, each in enumerate(out)).backward()  # type: ignore
-    return [*(each.detach() for each in out), *(leaf.grad for leaf in leaves)]  # type: ignore[list-item]
+    sum((tensor * draw(*tensor.shape, seed=i).to(tensor.dtype)).sum() for i, tensor in enumerate(out)).backward()  # type: ignore
+    return [*(tensor.detach() for tensor in out), *(leaf.grad for leaf in leaves)]  # type: ignore[list-item]
 
 
 def plain_encoder(x: Tensor, weights: list[Tensor]) -> list[Tensor]:

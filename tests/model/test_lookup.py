@@ -131,10 +131,10 @@ def test_deduplicator_numbers_distinct_rows_in_order() -> None:
     for seed in range(3):  # nothing is left over from the call before
         rng = np.random.default_rng(seed)
         lookups = [rng.integers(0, 50, size) for size in ((9, 3), (4, 3), (0, 3))]
-        unique, places = deduplicate(*(torch.from_numpy(each).int() for each in lookups))
-        assert unique.tolist() == sorted({int(row) for each in lookups for row in each.flatten()})
-        for each, place in zip(lookups, places, strict=True):
-            assert (unique[place.long()].numpy() == each).all()
+        unique, places = deduplicate(*(torch.from_numpy(ids).int() for ids in lookups))
+        assert unique.tolist() == sorted({int(row) for ids in lookups for row in ids.flatten()})
+        for ids, place in zip(lookups, places, strict=True):
+            assert (unique[place.long()].numpy() == ids).all()
 
 
 def test_gradient_of_gathered_rows_holds_those_rows_alone() -> None:

@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 
 
 def random_batch(seed: int) -> RequestBatch:
-    """Ragged requests, some without events or targets; few ids, so that many match; some unknown, some huge."""
+    """Jagged requests, some without events or targets; few ids, so that many match; some unknown, some huge."""
     rng = np.random.default_rng(seed)
     requests = int(rng.integers(1, 9))
     lengths = rng.integers(0, 40, requests) * (rng.random(requests) < 0.8)

@@ -16,11 +16,11 @@ ROWS, WIDTH = 40, 3
 
 def gradients(steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    found = []
+    batches = []
     for _ in range(steps):
         rows = torch.randperm(ROWS, generator=generator)[:7].sort().values
-        found.append((rows, torch.randn(7, WIDTH, generator=generator)))
-    return found
+        batches.append((rows, torch.randn(7, WIDTH, generator=generator)))
+    return batches
 
 
 def test_steps_equal_the_formula_row_by_row() -> None:
@@ -59,12 +59,12 @@ def test_clipping_takes_the_norm_over_sparse_and_dense_gradients() -> None:
     rows, values = gradients(1)[0]
     for limit in (0.5, 1e6):
         table.grad, dense.grad = row_gradient(rows, values.clone(), table.shape), torch.arange(5.0)
-        twins = [nn.Parameter(torch.zeros_like(p)) for p in (table, dense)]
-        twins[0].grad, twins[1].grad = table.grad.to_dense().clone(), dense.grad.clone()
-        expected = nn.utils.clip_grad_norm_(twins, limit)
+        copies = [nn.Parameter(torch.zeros_like(p)) for p in (table, dense)]
+        copies[0].grad, copies[1].grad = table.grad.to_dense().clone(), dense.grad.clone()
+        expected = nn.utils.clip_grad_norm_(copies, limit)
         torch.testing.assert_close(clip_gradients([table, dense, nn.Parameter(torch.zeros(1))], limit), expected)
-        torch.testing.assert_close(table.grad.to_dense(), twins[0].grad)
-        torch.testing.assert_close(dense.grad, twins[1].grad)
+        torch.testing.assert_close(table.grad.to_dense(), copies[0].grad)
+        torch.testing.assert_close(dense.grad, copies[1].grad)
 
 
 def test_adagrad_is_warmed_up_and_then_left_to_lower_its_rate_itself() -> None:

@@ -52,7 +52,7 @@ def assert_same(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict
 
 def test_request_level_batch_equals_one_row_per_target(ranker: Ranker, batch: RequestBatch) -> None:
     single = one_row_per_target(batch)
-    assert len(set(batch.target_offsets.diff().tolist())) > 2  # ragged
+    assert len(set(batch.target_offsets.diff().tolist())) > 2  # jagged
     assert single.num_requests == batch.num_targets > batch.num_requests
     assert single.num_events > batch.num_events
     assert_same(logits_and_gradients(ranker, batch), logits_and_gradients(ranker, single))

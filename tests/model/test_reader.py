@@ -57,17 +57,17 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
     naive = naive_requests(lake, days)
     assert len(naive) == reader.num_requests
     for epoch in range(2):
-        seen: list[tuple[int, int]] = []
+        keys: list[tuple[int, int]] = []
         for rank_batch in reader.batches(ReaderState(epoch=epoch)):
             batch = rank_batch.batch
             windows = reader.windows.sample(epoch, batch.request_index.numpy())
             for b in range(batch.num_requests):
                 key = (int(batch.user_id[b]), int(batch.request_time_ms[b]))
-                seen.append(key)
+                keys.append(key)
                 _assert_request(batch, b, naive[key], int(windows[b]))
             if rank_batch.next_state == ReaderState(epoch=epoch + 1):
                 break
-        assert sorted(seen) == sorted(naive)
+        assert sorted(keys) == sorted(naive)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
@@ -131,10 +131,10 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
         windows = reader.windows.sample(1, batch.request_index.numpy())
         for b in range(batch.num_requests):
             whole = naive[int(batch.user_id[b]), int(batch.request_time_ms[b])]["history"]["time_ms"]
-            seen = batch.history["time_ms"][batch.history_offsets[b] : batch.history_offsets[b + 1]].tolist()
+            times = batch.history["time_ms"][batch.history_offsets[b] : batch.history_offsets[b + 1]].tolist()
             length = min(int(windows[b]), len(whole))
-            places = [at for at in range(len(whole) - length + 1) if whole[at : at + length] == seen]
-            assert len(seen) == length
+            places = [at for at in range(len(whole) - length + 1) if whole[at : at + length] == times]
+            assert len(times) == length
             assert places
             assert part == "random" or 0 in places
             shifted += len(whole) - length not in places
@@ -185,7 +185,7 @@ def test_batches_are_balanced_by_tokens_and_mix_users(reader: TrainingReader, co
     assert all((batch.history_offsets.diff().diff() >= 0).all() for batch in batches)  # sorted for padding's sake
 
 
-def test_seed_changes_the_order_and_repeats_it(lake: Lake, days: list[date], config: Config) -> None:
+def test_a_seed_fixes_the_order_and_another_changes_it(lake: Lake, days: list[date], config: Config) -> None:
     manifests = [lake.require("samples", day) for day in days]
 
     def first(seed: int) -> list[int]:
@@ -270,13 +270,13 @@ def _broken(rows: list[dict], **changes: Callable[[list], list]) -> pa.Table:
 def test_rows_that_break_the_schema_are_rejected(
     rows: Callable[..., list[dict]], changes: dict[str, Callable[[list], list]], message: str
 ) -> None:
-    made = [row for row in rows(5) if len(row["history_time_ms"]) > 5 and row["request_history_end"][0] > 2]
-    SampleRows.from_arrow(pa.Table.from_pylist(made, schema=SAMPLES))
+    good_rows = [row for row in rows(5) if len(row["history_time_ms"]) > 5 and row["request_history_end"][0] > 2]
+    SampleRows.from_arrow(pa.Table.from_pylist(good_rows, schema=SAMPLES))
     with pytest.raises(LongreelError, match=message):
-        SampleRows.from_arrow(_broken(made, **changes))
+        SampleRows.from_arrow(_broken(good_rows, **changes))
 
 
-def test_days_from_before_a_column_train_beside_days_that_have_it(
+def test_days_from_before_a_column_train_with_days_that_have_it(
     own_lake: Lake,
     days: list[date],
     config: Config,
@@ -286,7 +286,7 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
 ) -> None:
     old, new = days[0], days[-1] + timedelta(days=1)
     before = own_lake.require("samples", old)
-    made = rows(9, first_user=900)
+    new_rows = rows(9, first_user=900)
     monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
     price = added_column(
         "target_price", pa.list_(pa.int64()), AddedColumn(since=2, default=-5, parallel_to="target_item_id")
@@ -296,9 +296,9 @@ def test_days_from_before_a_column_train_beside_days_that_have_it(
     monkeypatch.setitem(TARGET_FIELDS, "price", pa.int64())
     for module in (row_groups_module, samples_module):
         monkeypatch.setattr(module, "SAMPLES", grown)
-    for row in made:
+    for row in new_rows:
         row["target_price"] = [7] * len(row["target_item_id"])  # type: ignore[arg-type]
-    publish_rows(own_lake, new, made, schema=grown)
+    publish_rows(own_lake, new, new_rows, schema=grown)
 
     reader = TrainingReader(own_lake, [own_lake.require("samples", day) for day in (old, new)], TASKS, config.training)
     prices: dict[bool, set[int]] = {False: set(), True: set()}

@@ -59,7 +59,7 @@ def test_beta_cdf_agrees_with_random_draws(a: float, b: float) -> None:
     assert beta_cdf(np.array([0.0, 1.0]), a, b).tolist() == [0.0, 1.0]
 
 
-def test_what_was_drawn_stands_beside_what_was_configured() -> None:
+def test_drawn_windows_have_the_configured_mean_and_shares() -> None:
     sampler = WindowSampler(CONFIG)
     windows = distribution(sampler, sampler.sample(0, np.arange(200_000)))
     assert windows["drawn_mean"] == pytest.approx(windows["configured_mean"], rel=0.02)

@@ -105,7 +105,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def step(home: Any, *words: str) -> subprocess.Popen[bytes]:
-    """A `longreel` command in a process group of its own."""
+    """A `longreel` command in a new process group."""
     command = [sys.executable, "-m", "longreel", *words[0].split(), "--home", str(home.path), *words[1:]]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=quiet, stderr=quiet)

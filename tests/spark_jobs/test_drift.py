@@ -253,7 +253,7 @@ def test_samples_whose_histories_requests_or_labels_change_are_stopped(
     publish_events(home, DAY, user_day(0))
     assert longreel(home, "data build-samples", "--date", str(DAY)) == 0
     words = ("data build-samples", "--date", str(last))
-    publish_events(home, last, user_day(1, first_user=1_000, clicks=1))  # nobody who was there before
+    publish_events(home, last, user_day(1, first_user=1_000, clicks=1))  # no user who was there before
     assert longreel(home, *words) == 4
     text = capsys.readouterr().err
     assert "history events a user (median 5.0 of 1 trailing days): expected" in text

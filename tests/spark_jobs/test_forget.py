@@ -127,7 +127,7 @@ def at_once(original: Home, tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 @pytest.fixture
 def built(original: Home, tmp_path: Path) -> tuple[Home, dict[str, list[Row]]]:
-    """A lake of its own for each test, and the log it was built from."""
+    """A separate lake for each test, and the log it was built from."""
     shutil.copytree(original.path, tmp_path / "home")
     return Home(tmp_path / "home"), random_log(1)
 
@@ -167,8 +167,8 @@ def test_the_lake_is_that_of_a_log_without_the_users(
     for day in DAYS:
         for dataset in ("events", "quarantine"):
             counts = home.lake.require(dataset, day).counts
-            account = (counts[name] for name in ("events", "quarantined", "exact_duplicates", "suppressed"))
-            assert counts["input_rows"] == len(log[str(day)]) == sum(account)
+            row_counts = (counts[name] for name in ("events", "quarantined", "exact_duplicates", "suppressed"))
+            assert counts["input_rows"] == len(log[str(day)]) == sum(row_counts)
 
     # The same raw days again: unchanged, and by force the very same partitions.
     before, files = summary(home), set(contents(home.path / "lake"))
@@ -201,7 +201,7 @@ def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once
         past += today
 
 
-def test_the_record_counts_what_was_removed_and_names_nobody(spark: Any, built: Any) -> None:
+def test_the_record_counts_what_was_removed_and_names_no_user(spark: Any, built: Any) -> None:
     home, log = built
     before = summary(home)
     assert longreel(home, "data forget", "--user", SEVEN) == 0
@@ -245,10 +245,10 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
 def test_absent_and_already_erased_users_are_reported(spark: Any, built: Any, capsys: Any) -> None:
     home, _ = built
     before = contents(home.path / "lake")
-    assert longreel(home, "data forget", "--user", "nobody") == 3
+    assert longreel(home, "data forget", "--user", "absent") == 3
     assert "user 1 of 1: the lake has no rows of this user" in capsys.readouterr().out
     assert {name: data for name, data in contents(home.path / "lake").items() if name in before} == before
-    assert longreel(home, "data forget", "--user", ANNA, "--user", "nobody", "--user", "stranger") == 3
+    assert longreel(home, "data forget", "--user", ANNA, "--user", "absent", "--user", "stranger") == 3
     assert "user 3 of 3" in (output := capsys.readouterr().out)
     assert "user 1 of 3" not in output
     assert "user 2 of 3" not in output  # erased before

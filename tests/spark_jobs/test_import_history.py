@@ -54,8 +54,8 @@ def test_samples_on_a_bootstrap_snapshot_equal_plain_python(spark: Any, make_hom
     # The first day's log holds rows stamped before its midnight, at the times of the last older ones.
     old = random_rows(rng, [-FAR_BACK_MS, -DAY_MS, -3, -2, -2, -1], 80)
     logs = [random_rows(rng, [n * DAY_MS + at for at in (-2, -1, 0, 1, 2)], 25) for n in range(len(DAYS))]
-    late, nobody = row(item=99, at=0), row(item=99, at=-5) | {"user_id": None}
-    write_bootstrap(home, [*old, late, nobody])
+    late, without_user = row(item=99, at=0), row(item=99, at=-5) | {"user_id": None}
+    write_bootstrap(home, [*old, late, without_user])
     for day, rows in zip(DAYS, logs, strict=True):
         write_raw(home, day, rows)
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 0

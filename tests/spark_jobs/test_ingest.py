@@ -191,8 +191,8 @@ def packed_otherwise(folder: Path) -> None:
     (folder / "log.parquet").rename(folder / "log.parquet.zst")
 
 
-def beside(name: str) -> Callable[[Path], None]:
-    """A file of rows that would be overlooked beside good ones."""
+def extra_file(name: str) -> Callable[[Path], None]:
+    """A file of rows that would be overlooked next to good ones."""
 
     def damage(folder: Path) -> None:
         (folder / name).write_text("user_id,item_id,time_ms\n1,1,1\n")
@@ -220,9 +220,9 @@ def nested(folder: Path) -> None:
         (int_and_float, "time_ms is int64 in log.parquet and double in another"),
         (hours, "holds hour=01; expected .parquet, .csv or .csv.gz files in the folder itself"),
         (packed_otherwise, "holds log.parquet.zst; expected"),
-        (beside("part-2.CSV"), "holds part-2.CSV; expected"),
-        (beside("part-2.csv.zst"), "holds part-2.csv.zst; expected"),
-        (beside("late.jsonl"), "holds late.jsonl; expected"),
+        (extra_file("part-2.CSV"), "holds part-2.CSV; expected"),
+        (extra_file("part-2.csv.zst"), "holds part-2.csv.zst; expected"),
+        (extra_file("late.jsonl"), "holds late.jsonl; expected"),
         (nested, "column user_id of the Parquet files in"),
     ],
 )
@@ -233,14 +233,14 @@ def test_wrong_files_are_named(make_home: Any, capsys: Any, damage: Any, text: s
     assert text in capsys.readouterr().err
 
 
-def test_notes_and_checksums_beside_the_rows_are_left_alone(make_home: Any) -> None:
+def test_notes_and_checksums_next_to_the_rows_are_left_alone(make_home: Any) -> None:
     folder = write_raw(make_home(), DAY, [row()])
     for name in ("README.txt", "log.parquet.md5", ".log.parquet.crc", "_SUCCESS"):
         (folder / name).write_text("about the rows")
     assert [path.name for path in GenericSource(folder.parent).files(DAY)] == ["log.parquet"]
 
 
-def test_a_user_table_that_nobody_would_read_is_named(make_home: Any) -> None:
+def test_a_user_table_that_no_command_would_read_is_named(make_home: Any) -> None:
     folder = write_raw(make_home(), DAY, [row()])
     source = GenericSource(folder.parent)
     (folder.parent / "users.parquet.md5").write_text("0")
@@ -394,7 +394,7 @@ def test_csv_and_parquet_of_one_day_are_read_together(spark: Any, make_home: Any
 
 
 def test_without_a_java_the_step_says_how_to_get_one(make_home: Any) -> None:
-    """In a process of its own: a Java that runs already would be used."""
+    """In a separate process: a Java that runs already would be used."""
     home = make_home()
     write_raw(home, DAY, [row()])
     command = [sys.executable, "-m", "longreel", "data", "ingest", "--home", str(home.path), "--date", str(DAY)]

@@ -36,7 +36,9 @@ from longreel.spark_jobs.user_histories import UserHistories
 DAY_MS = 86_400_000
 GAP_MS = 3
 CLICK = 1
-NOBODY = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64))
+NO_USERS = UserFeatures(
+    user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64)
+)
 
 # Times of a log day against its midnight: ties, neighbouring milliseconds, rows stamped into the days around it.
 OFFSETS = [
@@ -115,7 +117,7 @@ def build_in_memory(log: list[list[Row]], first: int, config: SamplesConfig) -> 
     for rows in log[:first]:
         add_day(histories, DayEvents.of(table_of(rows)), CLICK)
     for rows in log[first:]:
-        actual = list(sample_tables(DayEvents.of(table_of(rows)), histories, NOBODY, config, CLICK))
+        actual = list(sample_tables(DayEvents.of(table_of(rows)), histories, NO_USERS, config, CLICK))
         yield pa.concat_tables(actual) if actual else SAMPLES.empty_table()
 
 
@@ -229,7 +231,7 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Any) -> N
             assert actual == expected(log, number, config)
 
 
-# What must not pass: requests that see an event of their own millisecond, or miss an older one.
+# What must not pass: requests that see an event of the same millisecond, or miss an older one.
 
 
 def stats_of(table: pa.Table, folder: str) -> Stats:

@@ -1,4 +1,4 @@
-"""The simulated log: the same settings and day give the same rows, outcomes follow the truth, and nobody reads it."""
+"""The simulated log: the same settings and day give the same rows; outcomes follow a truth that no product reads."""
 
 import ast
 from datetime import date, timedelta
@@ -169,10 +169,10 @@ def test_what_a_user_clicked_days_ago_tells_only_where_there_is_long_range_signa
 
 
 def test_nothing_of_the_product_reads_the_truth() -> None:
-    """Only the program that writes truth/ names it: no other source file of a product room holds the word as a text."""
+    """Only the program that writes truth/ names it: no other source file of the product holds the word as a string."""
     writers = {"spark_jobs/simulate.py"}
-    for room in ("contracts", "spark_jobs", "model", "components", "dags", "longreel"):
-        for path in sorted((ROOT / room).rglob("*.py")):
+    for package in ("contracts", "spark_jobs", "model", "components", "dags", "longreel"):
+        for path in sorted((ROOT / package).rglob("*.py")):
             name = str(path.relative_to(ROOT))
             tree = ast.parse(path.read_text())
             docs = {ast.get_docstring(n, clean=False) for n in ast.walk(tree) if isinstance(n, ast.Module)}

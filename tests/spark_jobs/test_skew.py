@@ -19,7 +19,9 @@ from longreel.spark_jobs import samples as samples_module
 from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
 from longreel.spark_jobs.user_histories import UserHistories
 
-NOBODY = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64))
+NO_USERS = UserFeatures(
+    user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64)
+)
 TARGETS = 512
 CROWD = """
 import resource
@@ -62,7 +64,7 @@ def build(table: pa.Table, most: int, past: pa.Table | None = None) -> Any:
     histories, config = UserHistories(10_240), SamplesConfig(max_targets=most)
     if past is not None:
         add_day(histories, DayEvents.of(past), 1)
-    return sample_tables(DayEvents.of(table), histories, NOBODY, config, 1)
+    return sample_tables(DayEvents.of(table), histories, NO_USERS, config, 1)
 
 
 def test_a_user_with_a_quarter_million_events_in_a_day_keeps_all_of_them() -> None:
@@ -85,7 +87,7 @@ def test_a_user_with_a_quarter_million_events_in_a_day_keeps_all_of_them() -> No
     assert set(ends[:parts]) == {0}  # the parts of a request see what it sees
 
 
-def test_one_busy_user_among_others_changes_nobody_elses_row(spark: Any, make_home: Any) -> None:
+def test_one_busy_user_changes_no_row_of_other_users(spark: Any, make_home: Any) -> None:
     home = make_home(samples="max_targets = 16")
     others = [event(user, item, at=item * 1_000) for user in range(1, 30) for item in range(4)]
     busy = [event(99, n % 50, at=n // 40, actions=n % 2) for n in range(3_000)]
