@@ -184,14 +184,14 @@ def test_the_cluster_edition_run_as_processes_ends_with_the_same_evidence_and_on
 
     def pods(created: dict[str, Any]) -> None:
         mounts = {"/longreel": str(home.path), "/etc/longreel": str(home.path)}
-        ran.append([command[1] for command in Pods(created, mounts, tmp_path / created["run_id"]).commands])
+        ran.append([" ".join(command[1:3]) for command in Pods(created, mounts, tmp_path / created["run_id"]).commands])
         kfp.set(created["run_id"], "SUCCEEDED")
 
     kfp.after_create = pods
     assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == 0
     champion = Ledger(home).champion()
     assert champion is not None
-    assert sorted(ran[0]) == ["decide", "evaluate", "evaluate", "promote", "train"]
+    assert sorted(ran[0]) == ["model decide", "model evaluate", "model evaluate", "model promote", "model train"]
     names = {path.name for path in (home.reports / "2026-01-03").iterdir()}
     assert names == {"report.json", "decision.json", "run_card.html", "plots", "summary.json"}
     out = capfd.readouterr().out

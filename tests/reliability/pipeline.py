@@ -143,7 +143,7 @@ def make_world(folder: Path) -> World:
     template, facts, day = folder / "template", folder / "expected.json", FIRST + timedelta(days=3)
     if not facts.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        home = new_home(folder / "whole", 4)
+        home = new_home(folder / "whole", 4, epochs=12)  # a training outlasts the 30 s that a takeover takes
         for name in ("data ingest", "data build-samples"):
             step(home, name, "--start", str(FIRST), "--end", str(day))
         step(home, "model train", "--date", str(day))
