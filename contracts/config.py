@@ -9,19 +9,19 @@ import math
 import re
 import typing
 from dataclasses import dataclass, field
-from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from longreel.contracts import toml
-from longreel.contracts.actions import ENGAGEMENT, LABELS, action_mask
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, require
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.log_schema_toml import TABLES, build_log_schema
 
-SourceKind = Literal["simulated", "kuairand", "generic"]
+SourceKind = Literal["simulated", "shop", "kuairand", "generic"]
 SOURCES: tuple[SourceKind, ...] = typing.get_args(SourceKind)
-IdField = Literal["item_id", "author_id", "tag"]
-ID_FIELDS: tuple[IdField, ...] = typing.get_args(IdField)  # the ids that a target and a history event both have
+SIMULATED: tuple[SourceKind, ...] = ("simulated", "shop")  # `longreel simulate` writes their logs
 NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 
 
@@ -37,28 +37,52 @@ class SourceConfig:
     """Format of the raw log; docs/generic-log.md describes `generic`."""
     log: str = ""
     """Folder or file of the raw log, relative to the home folder."""
+    table: str = ""
+    """Spark catalog table with the log, instead of `log`: `catalog.database.table`."""
+    day: str = ""
+    """With `table`: SQL for the log day of a row, a date or YYYY-MM-DD."""
     ready_file: str = ""
     """A file such as _SUCCESS that marks a day's folder as complete. Empty: no such file. Unused by kuairand."""
-    utc_offset_hours: float = 0.0
-    """Hours from UTC of the clock whose midnight ends a log day, -14 .. 14."""
-    history_actions: tuple[str, ...] = ENGAGEMENT
-    """An impression with any of these actions enters the history. Default: every action but `hate`."""
+    user_id: str = "user_id"
+    """SQL over the raw columns for the user: a whole number or text."""
+    item_id: str = "item_id"
+    """SQL for the item: a whole number or text."""
+    time_ms: str = "time_ms"
+    """SQL for when the item was served: milliseconds since 1970 UTC, or a timestamp."""
+    request_id: str = ""
+    """SQL for the request. Empty: the raw column request_id, where there is one."""
+    derived: dict[str, str] = field(default_factory=dict)
+    """Further columns as SQL over the raw ones, for use in other expressions."""
+    where: str = ""
+    """SQL: rows for which it does not hold are left out and counted. Empty: all rows."""
+    time_zone: str = "UTC"
+    """IANA time zone, such as Europe/Berlin, whose midnight ends a log day."""
+    outcome_hours: float = 0.0
+    """Hours after the log day's end up to which its rows have outcomes: deliver a day that much later."""
     max_lateness_hours: float = 24.0
     """Hours before the log day's midnight that a row's time may lie; older rows are quarantined."""
     max_quarantined_share: float = 0.01
     """Share of quarantined rows, 0 .. 1, above which a day stops: a changed format breaks more rows than chance."""
 
     def __post_init__(self) -> None:
-        require(bool(self.history_actions), "[source] history_actions: name at least one action")
-        action_mask(self.history_actions)
-        require(abs(self.utc_offset_hours) <= 14, "[source] utc_offset_hours: expected -14 .. 14")
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise LongreelError(
+                f"[source] time_zone: expected an IANA name such as Europe/Berlin or UTC, got {self.time_zone!r}"
+            ) from None
+        for name in ("user_id", "item_id", "time_ms"):
+            require(bool(getattr(self, name).strip()), f"[source] {name}: expected a column or SQL expression")
+        require(not (self.log and self.table), "[source]: expected either log or table, got both")
+        require(bool(self.table) == bool(self.day), "[source]: table and day go together")
+        require(0 <= self.outcome_hours < math.inf, "[source] outcome_hours: expected 0 or a number of hours")
         require(0 <= self.max_lateness_hours < math.inf, "[source] max_lateness_hours: expected 0 or a number of hours")
         require(0 <= self.max_quarantined_share <= 1, "[source] max_quarantined_share: expected 0 .. 1")
 
     @property
-    def clock(self) -> timezone:
+    def clock(self) -> ZoneInfo:
         """The time zone of the log's days."""
-        return timezone(timedelta(hours=self.utc_offset_hours))
+        return ZoneInfo(self.time_zone)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,49 +145,29 @@ class ModelConfig:
     width: int = 64
     """d: components of every token; a multiple of `heads` and of `mixer_tokens`."""
     heads: int = 4
-    """h: attention heads of a layer; at least one for each of `id_match_fields`."""
+    """h: attention heads of a layer; at least one for each id with `match`."""
     layers: int = 2
     """M: layers of target-to-history attention."""
     expansion: int = 2
     """r: hidden width of the feed-forward networks over d."""
-    item_buckets: int = 65_536
-    """Rows of the hashed item table. Ids that share a row share an embedding; a training reports how many do."""
-    author_buckets: int = 32_768
-    """Rows of the hashed author table."""
-    tag_buckets: int = 1_024
-    """Rows of the hashed tag table."""
-    user_feature_buckets: int = 4_096
-    """Rows of the hashed table of user features."""
     embedding_width: int = 32
-    """Components of an item, author or tag embedding, before they are fused to a token of `width`."""
+    """Components of an id's embedding, before they are fused to a token of `width`."""
     mixer_layers: int = 1
     """RankMixer layers."""
     mixer_tokens: int = 4
     """Tokens that RankMixer mixes."""
-    id_match_fields: tuple[IdField, ...] = ("item_id", "author_id")
-    """Id fields whose equality attention sees: equal ids of target and event add to the score. []: none."""
     dropout: float = 0.1
     """Share of components dropped in training, 0 <= dropout < 1."""
     match_counts: bool = False
-    """A token per target says how many events of the window have its item, author or tag, and how recent they are."""
+    """A token per target says how many events of the window have each of its item's ids, and how recent they are."""
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "layers", "expansion", "embedding_width", "mixer_layers", "mixer_tokens"):
             require(getattr(self, name) > 0, f"[model] {name}: expected a positive number")
-        for name in ("item_buckets", "author_buckets", "tag_buckets", "user_feature_buckets"):
-            rows = getattr(self, name)
-            require(rows >= 2, f"[model] {name}: expected at least 2 (unknown ids have a separate row), got {rows}")
         require(self.width % self.heads == 0, f"[model] width {self.width} is not a multiple of heads {self.heads}")
         require(
             self.width % self.mixer_tokens == 0,
             f"[model] width {self.width} is not a multiple of mixer_tokens {self.mixer_tokens}",
-        )
-        fields = tuple(self.id_match_fields)  # a list where it comes from JSON
-        object.__setattr__(self, "id_match_fields", fields)
-        require(
-            set(fields) <= set(ID_FIELDS) and len(set(fields)) == len(fields) <= self.heads,
-            f"[model] id_match_fields: expected some of {', '.join(ID_FIELDS)}, each once and no more than heads, "
-            f"got {list(fields)}",
         )
         require(0 <= self.dropout < 1, "[model] dropout: expected 0 <= dropout < 1")
 
@@ -300,8 +304,9 @@ class Config:
 
     name: str = "simulated"
     """Names the MLflow experiment and the registered model: letters, digits, `-`, `_` and `.`."""
-    tasks: tuple[str, ...] = ("click", "long_view", "like")
-    """The labels that the model predicts, each once; contracts/actions.py has all labels."""
+    tasks: tuple[str, ...] = ("click",)
+    """The labels that the model predicts, each once."""
+    log_schema: LogSchema = field(default_factory=LogSchema)
     source: SourceConfig = field(default_factory=SourceConfig)
     samples: SamplesConfig = field(default_factory=SamplesConfig)
     drift: DriftPolicy = field(default_factory=DriftPolicy)
@@ -318,7 +323,17 @@ class Config:
         require(bool(self.tasks), "tasks: name at least one label")
         require(len(set(self.tasks)) == len(self.tasks), f"tasks: expected each once, got {list(self.tasks)}")
         for task in self.tasks:
-            require(task in LABELS, f"tasks: {task!r} is not a label; expected some of {', '.join(LABELS)}")
+            label = self.log_schema.label(task)
+            require(
+                label.within_ms <= 3_600_000 * self.source.outcome_hours,
+                f"[labels] {task}: within {label.within_ms / 3_600_000:g} h needs rows with the outcomes of that time; "
+                f"deliver each day that much later and set [source] outcome_hours = {label.within_ms / 3_600_000:g}",
+            )
+        matches = len(self.log_schema.match_fields)
+        require(
+            matches <= self.model.heads,
+            f"[model] heads: expected one for each of the {matches} ids with match = true, got {self.model.heads}",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as logged with a run."""
@@ -337,7 +352,18 @@ def parse_config(text: str, where: str = "config") -> Config:
     Raises:
         LongreelError: it is not TOML, or a setting is unknown, of the wrong type or out of range.
     """
-    return toml.build_section(Config, toml.parse(text, where), where)
+    values = toml.parse(text, where)
+    tables = {name: values.pop(name) for name in TABLES if name in values}
+    source = toml.build_section(SourceConfig, _section(values, "source", where), f"{where} [source]")
+    schema = build_log_schema(tables, source.time_zone, where)
+    return toml.build_section(Config, values, where, log_schema=schema)
+
+
+def _section(values: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    section = values.get(name, {})
+    if not isinstance(section, dict):
+        raise LongreelError(f"{where}: {name!r} is a section: expected [{name}], got {section!r}")
+    return section
 
 
 def load_config(path: Path) -> Config:

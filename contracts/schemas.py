@@ -1,78 +1,64 @@
-"""Schemas of every dataset in the lake. Times are milliseconds since the epoch, UTC.
+"""Schemas of every dataset in the lake, as a log schema has them. Times are milliseconds since the epoch, UTC.
 
-A list column ending in an event field (`history_time_ms`, `target_item_id`) is parallel to its siblings: element i of
-each belongs to one event. Lists hold primitives, so a reader gets values and offsets without touching a row in Python.
+A list column that begins with `history_` or `target_` is parallel to its siblings: element i of each belongs to one
+event. A multi or vector field has `size` elements for each event, one event after another. Lists hold primitives, so a
+reader gets values and offsets without touching a row in Python.
 docs/decisions/0007-schemas-grow-at-the-edges.md says what may change here and what else a change needs.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1  # raised by every change of a column of any dataset
+from longreel.contracts.log_schema import Column, LogSchema, timed_column
 
-UNKNOWN = -1  # author, tag or surface that the source does not give
+SCHEMA_VERSION = 2  # raised by every change of a column that every log has
+
+DATASETS = ("events", "users", "quarantine", "history", "samples")
+
+# The schema version since which a dataset's partitions are read as they are now: raised by a change other than an
+# `added_column`. Older partitions are not read then, nor newer ones by older code.
+READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class AddedColumn:
-    """A column that came with schema version `since`. Older tables read as `default` in every row, or in every element
-    of a list as long as the list column `parallel_to`."""
+    """A column that tables may lack. Those read as `default` in every row, or in `size` elements for every element of
+    the list column `parallel_to`. `since` is the schema version that it came with; None: an optional field of the log.
+    """
 
-    since: int
-    default: int | str | None
+    since: int | None = None
+    default: float | str | None
     parallel_to: str | None = None
+    size: int = 1
 
 
 def added_column(name: str, kind: pa.DataType, column: AddedColumn) -> pa.Field:
-    """A column that a dataset has gained, nullable where its default is null.
+    """A column that tables may lack, nullable where its default is null.
 
     Raises:
         ValueError: the declaration does not fit the type or SCHEMA_VERSION.
     """
-    if not 1 < column.since <= SCHEMA_VERSION:
+    if column.since is not None and not 1 < column.since <= SCHEMA_VERSION:
         raise ValueError(f"{name}: since {column.since}, expected 2 .. SCHEMA_VERSION, which is {SCHEMA_VERSION}")
-    if pa.types.is_list(kind) != (column.parallel_to is not None):
-        raise ValueError(
-            f"{name}: a list column needs `parallel_to`, a column of its length, and no other column has one"
-        )
-    if column.parallel_to is not None and column.default is None:
+    is_list = pa.types.is_list(kind)
+    if is_list != (column.parallel_to is not None or column.size > 1):
+        raise ValueError(f"{name}: a list column needs `parallel_to` or `size`, and no other column has one")
+    if is_list and column.default is None:
         raise ValueError(f"{name}: elements of lists are never null; give a default")
-    pa.scalar(column.default, kind.value_type if column.parallel_to else kind)  # fails for a value of another type
+    pa.scalar(column.default, kind.value_type if is_list else kind)  # fails for a value of another type
     metadata = {"added_column": json.dumps(asdict(column))}
     return pa.field(name, kind, nullable=column.default is None, metadata=metadata)
 
 
 def added_column_of(field: pa.Field) -> AddedColumn | None:
-    """The declaration of an added column; None for a column of the first version."""
+    """The declaration of a column that tables may lack; None for any other."""
     text = (field.metadata or {}).get(b"added_column")
     return None if text is None else AddedColumn(**json.loads(text))
 
-
-# events/date=D: one row per impression of the log day D, sorted by (user_id, time_ms).
-EVENTS = pa.schema(
-    [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("time_ms", pa.int64(), nullable=False),
-        pa.field("request_id", pa.string()),  # null where the source has none
-        pa.field("item_id", pa.int64(), nullable=False),
-        pa.field("author_id", pa.int64(), nullable=False),
-        pa.field("tag", pa.int32(), nullable=False),
-        pa.field("surface", pa.int32(), nullable=False),
-        pa.field("actions", pa.int32(), nullable=False),  # contracts.actions.ACTIONS
-        pa.field("play_ms", pa.int64(), nullable=False),
-        pa.field("duration_ms", pa.int64(), nullable=False),  # 0 where unknown
-    ]
-)
-
-# users/date=D: the categorical features of the users active on D, hashed to int64, in the order the manifest names.
-USERS = pa.schema(
-    [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("user_features", pa.list_(pa.int64()), nullable=False),
-    ]
-)
 
 # quarantine/date=D: complete rows that ingest rejected, with the first reason that applied.
 QUARANTINE = pa.schema(
@@ -83,66 +69,102 @@ QUARANTINE = pa.schema(
     ]
 )
 
-# The fields of a history event, in storage order. `history_end` counts elements of these lists.
-HISTORY_FIELDS: dict[str, pa.DataType] = {
-    "time_ms": pa.int64(),
-    "item_id": pa.int64(),
-    "author_id": pa.int64(),
-    "tag": pa.int32(),
-    "surface": pa.int32(),
-    "actions": pa.int32(),
-    "play_ms": pa.int64(),
-    "duration_ms": pa.int64(),
-}
 
-# The fields of a target. Actions and play time are outcomes: they are labels, never features.
-TARGET_FIELDS: dict[str, pa.DataType] = {
-    "item_id": pa.int64(),
-    "author_id": pa.int64(),
-    "tag": pa.int32(),
-    "surface": pa.int32(),
-    "duration_ms": pa.int64(),
-}
+@dataclass(frozen=True)
+class DatasetSchemas:
+    """The schemas of one log.
+
+    events/date=D: one row per impression of the log day D, sorted by (user_id, time_ms).
+        request_id     null where the source has none
+        <field>        item, request and event fields; multi and vector as lists of `size`
+        actions        bit i: action i
+        <action>_ms    when a timed action happened; null where it did not
+        history        bit 0: the impression enters the history; bit i + 1: timed action i does, at its own time
+        labels         bit i: binary label i
+        label_<name>   a number label; NaN where it has no value
+    users/date=D: the user fields of the users active on D, as `user_<field>`.
+    history/date=B: per user the newest history events of the log days up to and including B, oldest first.
+    samples/date=D: one row per user active on D. Requests are ordered by time; request r owns the targets
+        [request_target_end[r-1], request_target_end[r]) and sees history[max(0, request_history_end[r] - window) :
+        request_history_end[r]], every event of which is strictly older than request_time_ms[r].
+    request_table: a scorer's input, the samples row without its labels.
+    """
+
+    events: pa.Schema
+    users: pa.Schema
+    quarantine: pa.Schema
+    history: pa.Schema
+    samples: pa.Schema
+    request_table: pa.Schema
+
+    def __getitem__(self, dataset: str) -> pa.Schema:
+        """The schema of a dataset in DATASETS."""
+        if dataset not in DATASETS:
+            raise KeyError(dataset)
+        schema: pa.Schema = getattr(self, dataset)
+        return schema
 
 
-def _lists(prefix: str, fields: dict[str, pa.DataType]) -> list[pa.Field]:
-    return [pa.field(f"{prefix}_{name}", pa.list_(kind), nullable=False) for name, kind in fields.items()]
-
-
-# history/date=B: per user the newest history events of the log days up to and including B, oldest first.
-HISTORY = pa.schema([pa.field("user_id", pa.int64(), nullable=False), *_lists("history", HISTORY_FIELDS)])
-
-# samples/date=D: one row per user active on D. Requests are ordered by time; request r owns the targets
-# [request_target_end[r-1], request_target_end[r]) and sees history[max(0, request_history_end[r] - window) :
-# request_history_end[r]], every event of which is strictly older than request_time_ms[r].
-SAMPLES = pa.schema(
-    [
-        pa.field("user_id", pa.int64(), nullable=False),
-        pa.field("user_features", pa.list_(pa.int64()), nullable=False),
-        *_lists("history", HISTORY_FIELDS),
+@lru_cache(maxsize=64)
+def dataset_schemas(log: LogSchema) -> DatasetSchemas:
+    """The schemas of a log's datasets."""
+    user = pa.field("user_id", pa.int64(), nullable=False)
+    users = [_scalar(column, f"user_{column.name}") for column in log.user_columns]
+    history = _lists("history", log.event_columns)
+    targets = _lists("target", log.item_columns)
+    requests = [
         pa.field("request_id", pa.list_(pa.string()), nullable=False),
         pa.field("request_time_ms", pa.list_(pa.int64()), nullable=False),
         pa.field("request_history_end", pa.list_(pa.int32()), nullable=False),
         pa.field("request_target_end", pa.list_(pa.int32()), nullable=False),
-        *_lists("target", TARGET_FIELDS),
-        pa.field("target_labels", pa.list_(pa.int32()), nullable=False),  # contracts.actions.LABELS
     ]
-)
+    labels = [pa.field("target_labels", pa.list_(log.labels_type), nullable=False)]
+    labels += [pa.field(f"target_label_{name}", pa.list_(pa.float32()), nullable=False) for name in log.number_labels]
+    request_table = [user, *users, *history, *requests, *targets]
+    return DatasetSchemas(
+        events=pa.schema([user, *_event_fields(log)]),
+        users=pa.schema([user, *users]),
+        quarantine=QUARANTINE,
+        history=pa.schema([user, *history]),
+        samples=pa.schema([*request_table, *labels]),
+        request_table=pa.schema(request_table),
+    )
 
-# A scorer's input: the samples row without its labels.
-REQUEST_TABLE = pa.schema([field for field in SAMPLES if field.name != "target_labels"])
 
-DATASETS: dict[str, pa.Schema] = {
-    "events": EVENTS,
-    "users": USERS,
-    "quarantine": QUARANTINE,
-    "history": HISTORY,
-    "samples": SAMPLES,
-}
+def _event_fields(log: LogSchema) -> list[pa.Field]:
+    columns = [column for column in log.event_columns if column.field is not None]
+    return [
+        pa.field("time_ms", pa.int64(), nullable=False),
+        pa.field("request_id", pa.string()),
+        *(_scalar(column, column.name) for column in columns),
+        pa.field("actions", log.actions_type, nullable=False),
+        *(pa.field(timed_column(name), pa.int64()) for name in log.timed_actions),
+        pa.field("history", pa.int32() if len(log.timed_actions) < 31 else pa.int64(), nullable=False),
+        pa.field("labels", log.labels_type, nullable=False),
+        *(pa.field(f"label_{name}", pa.float32(), nullable=False) for name in log.number_labels),
+    ]
 
-# The schema version since which a dataset's partitions are read as they are now: raised by a change other than an
-# `added_column`. Older partitions are not read then, nor newer ones by older code.
-READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 1)
+
+def _scalar(column: Column, name: str) -> pa.Field:
+    """A column of one event or user a row."""
+    kind = column.type if column.size == 1 else pa.list_(column.type)
+    if not column.is_optional or column.field is None:
+        return pa.field(name, kind, nullable=False)
+    return added_column(name, kind, AddedColumn(default=column.field.unknown, size=column.size))
+
+
+def _lists(prefix: str, columns: Iterable[Column]) -> list[pa.Field]:
+    """Columns of the events or targets of a user, one list a row. Parallel to the first of them."""
+    fields = []
+    first = "history_time_ms" if prefix == "history" else "target_item_id"
+    for column in columns:
+        name, kind = f"{prefix}_{column.name}", pa.list_(column.type)
+        if column.is_optional and column.field is not None:
+            declared = AddedColumn(default=column.field.unknown, parallel_to=first, size=column.size)
+            fields.append(added_column(name, kind, declared))
+        else:
+            fields.append(pa.field(name, kind, nullable=False))
+    return fields
 
 
 def type_text(kind: pa.DataType) -> str:

@@ -41,14 +41,14 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise LongreelError(f"{where} is not valid TOML: {error}") from error
 
 
-def build_section(kind: type[T], values: dict[str, Any], where: str) -> T:
-    """A dataclass from TOML values; sections become dataclasses and arrays tuples.
+def build_section(kind: type[T], values: dict[str, Any], where: str, **given: Any) -> T:
+    """A dataclass from TOML values and from arguments that are `given`; sections become dataclasses and arrays tuples.
 
     Raises:
         LongreelError: a setting is unknown, of the wrong type or out of range; the message begins with `where`.
     """
-    fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    arguments: dict[str, Any] = {}
+    fields = {field.name: field.type for field in dataclasses.fields(kind) if field.name not in given}
+    arguments = dict(given)
     for name, value in values.items():
         if name not in fields:
             raise LongreelError(f"{where}: unknown setting {name!r}; expected some of {', '.join(fields)}")
@@ -73,6 +73,8 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_checked(arguments[0], item, f"{where}, in its list,") for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {name: _checked(arguments[1], item, f"{where}.{name}") for name, item in value.items()}
     if origin is Literal:
         if value not in arguments:
             raise LongreelError(f"{where} expected one of {', '.join(arguments)}, got {value!r}")

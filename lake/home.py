@@ -58,7 +58,7 @@ class Home:
                 f"{LAKE_VARIABLE}: expected an absolute path that every machine sees, such as a shared volume's "
                 f"/data/lake, got {path!r}" + ("; mount the bucket's data as a volume" if ":/" in path else "")
             )
-        return Lake(path or self.path / "lake")
+        return Lake(path or self.path / "lake", self.config.log_schema)
 
     @property
     def tracking_uri(self) -> str:

@@ -7,6 +7,7 @@ Columns that the reader's schema does not know are not read.
 
 from collections.abc import Collection
 
+import numpy as np
 import pyarrow as pa
 
 from longreel.contracts.errors import LongreelError
@@ -50,11 +51,12 @@ def to_schema(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
 
 
 def _default(table: pa.Table, field: pa.Field) -> pa.Array:
-    """An added column's default in every row, or in every element of the list column that it is parallel to."""
+    """An added column's default in every row, or for every element of the list column that it is parallel to."""
     column = added_column_of(field)
     assert column is not None
-    if column.parallel_to is None:
+    if not pa.types.is_list(field.type):
         return pa.repeat(pa.scalar(column.default, field.type), table.num_rows)
-    values, offsets = list_values(table, column.parallel_to)
-    defaults = pa.repeat(pa.scalar(column.default, field.type.value_type), len(values))
+    offsets = np.arange(table.num_rows + 1) if column.parallel_to is None else list_values(table, column.parallel_to)[1]
+    offsets = (offsets - offsets[0]) * column.size
+    defaults = pa.repeat(pa.scalar(column.default, field.type.value_type), int(offsets[-1]))
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), defaults)

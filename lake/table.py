@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 from longreel.contracts import schemas
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
-from longreel.contracts.schemas import DATASETS, READABLE_SINCE, schema_text
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import DATASETS, READABLE_SINCE, DatasetSchemas, dataset_schemas, schema_text
 from longreel.lake import lease
 from longreel.lake.erasure import request_names
 from longreel.lake.manifest import MANIFEST, DataFile, Manifest
@@ -33,11 +34,17 @@ from longreel.lake.storage import Storage, utc_stamp
 
 
 class Lake:
-    """The partitions below a root: a local folder, or a URL that `Storage` opens."""
+    """The partitions below a root (a local folder, or a URL that `Storage` opens), with the columns of a log schema."""
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, log_schema: LogSchema = LogSchema()) -> None:  # noqa: B008  # frozen
         self.root = str(root)
         self.storage = Storage(root)
+        self.log_schema = log_schema
+
+    @property
+    def schemas(self) -> DatasetSchemas:
+        """The schemas of its datasets."""
+        return dataset_schemas(self.log_schema)
 
     @property
     def filesystem(self) -> pafs.FileSystem:
@@ -125,7 +132,7 @@ class Lake:
         Raises:
             LongreelError: a column is missing and has no default; or as `paths`.
         """
-        schema = DATASETS[manifest.dataset]
+        schema = self.schemas[manifest.dataset]
         schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         tables = []
         for path in self.paths(manifest):
@@ -267,7 +274,7 @@ class PartitionWriter:
             )
 
     def _data_files(self, buckets: int) -> Iterator[DataFile]:
-        expected = DATASETS[self.dataset]
+        expected = self.lake.schemas[self.dataset]
         for info in self.lake.storage.list(self.path):
             name = PurePosixPath(info.path).name
             if not name.endswith(".parquet"):

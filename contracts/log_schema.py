@@ -1,0 +1,346 @@
+"""The log schema: fields, actions and labels that longreel.toml declares, and what of them is stored.
+
+A field has a place and a kind. The place says what it describes, and so who may read it:
+
+    item     describes the item: in histories and in targets
+    request  context known when the item is served: in histories and in targets
+    event    what came of an impression: in histories, never of a target
+    user     describes the user: once for every sample row
+
+The kind says how it is stored and how the model reads it:
+
+    id        whole number, or text hashed to 64 bits; a row of a hashed table
+    category  a small vocabulary: whole number, or text hashed to 31 bits; a row for each value that training saw
+    number    float32; missing is NaN
+    multi     up to `size` ids of one event, such as tags
+    vector    `size` numbers, such as an embedding from elsewhere
+    hour, weekday   of the time, in the log's time zone; nothing is stored
+
+docs/log-schema.md describes all of it for users.
+"""
+
+import json
+import re
+import typing
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError, require
+from longreel.contracts.sql_names import names_in
+
+Place = Literal["item", "request", "event", "user"]
+Kind = Literal["id", "category", "number", "multi", "vector", "hour", "weekday"]
+PLACES: tuple[Place, ...] = typing.get_args(Place)
+KINDS: tuple[Kind, ...] = typing.get_args(Kind)
+DERIVED_KINDS: tuple[Kind, ...] = ("hour", "weekday")  # of the time; nothing is stored
+
+TYPES: dict[Kind, pa.DataType] = {
+    "id": pa.int64(),
+    "multi": pa.int64(),
+    "category": pa.int32(),
+    "number": pa.float32(),
+    "vector": pa.float32(),
+}
+DEFAULT_ROWS: dict[Kind, int] = {"id": 65_536, "multi": 16_384, "category": 64, "number": 32}
+MIN_ROWS = 4
+UNKNOWN = -1  # an id or category without a value
+MAX_ACTIONS = 60
+NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
+RESERVED = frozenset(
+    {"user_id", "item_id", "time_ms", "request_id", "actions", "labels", "history", "row", "reason", "source_file"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """A declared field. `source`, in TOML `from`, is a Spark SQL expression over the raw columns; empty: the raw column
+    of the field's name."""
+
+    name: str
+    place: Place
+    kind: Kind
+    source: str = ""
+    rows: int = 0  # table rows of an id or multi; largest vocabulary of a category; buckets of a number; 0: the default
+    size: int = 1  # elements of an event, of multi and vector
+    match: bool = False  # an item's id that attention compares between target and event
+    optional: bool = False  # a day may lack its column, and then has no value of it
+    of: str = ""  # of an event field: the timed action that it became known with; empty: known with the event
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether files have a column of it."""
+        return self.kind not in DERIVED_KINDS
+
+    @property
+    def type(self) -> pa.DataType:
+        """Type of one stored element."""
+        return TYPES[self.kind]
+
+    @property
+    def unknown(self) -> float:
+        """What a missing value is stored as, in every element: UNKNOWN or NaN."""
+        return UNKNOWN if pa.types.is_integer(self.type) else float("nan")
+
+    @property
+    def table_rows(self) -> int:
+        """`rows`, or the default of its kind."""
+        return self.rows or DEFAULT_ROWS.get(self.kind, 0)
+
+    def definition(self) -> dict[str, Any]:
+        """What decides a field's stored values. How a model reads them is not among it."""
+        return {
+            "place": self.place,
+            "kind": self.kind,
+            "from": self.source or self.name,
+            "size": self.size,
+            "of": self.of,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """Something that a user did with an impression. `when` is SQL over the raw columns; empty: the raw column of its
+    name, 1/0 or true/false. A timed action has `at`, SQL for when it happened: milliseconds or a timestamp."""
+
+    name: str
+    when: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """Something to predict of an impression, as SQL over its fields, its actions and its timed actions' `<action>_ms`.
+
+    A binary label has `when`, a number label `value`. With `within_ms`, timed actions count if they happened that many
+    milliseconds after the impression at the latest. A task's loss is multiplied by `weight`.
+    """
+
+    name: str
+    when: str = ""
+    value: str = ""
+    within_ms: int = 0  # 0: any time
+    weight: float = 1.0
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it is a number to predict, not a probability."""
+        return bool(self.value)
+
+    @property
+    def sql(self) -> str:
+        """The expression."""
+        return self.value or self.when
+
+
+@dataclass(frozen=True)
+class Column:
+    """A stored column of every event, target or user: `size` elements of a type each."""
+
+    name: str
+    type: pa.DataType
+    size: int = 1
+    field: Field | None = None  # None: a column of every log
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether partitions without it read as if it had no value anywhere."""
+        return self.field is not None and self.field.optional
+
+
+ITEM = Field(name="item_id", place="item", kind="id", match=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSchema:
+    """What an impression of one log is made of. `item_id` is its first field.
+
+    Raises:
+        LongreelError: a name, an expression or an attribute does not fit.
+    """
+
+    fields: tuple[Field, ...] = (ITEM,)
+    actions: tuple[Action, ...] = (Action(name="click"),)
+    labels: tuple[Label, ...] = (Label(name="click", when="click"),)
+    history: str = "click"  # SQL: which impressions enter the history; "true": all
+    time_zone: str = "UTC"
+
+    def __post_init__(self) -> None:
+        require(bool(self.fields) and self.fields[0].name == "item_id", "[fields.item]: item_id comes first")
+        names = [field.name for field in self.fields]
+        for field in self.fields:
+            _check_field(field, self.action_names)
+        _check_names("[fields]", names[1:])
+        _check_names("[actions]", list(self.action_names))
+        _check_names("[labels]", [label.name for label in self.labels])
+        both = sorted(set(names) & {*self.action_names, *(timed_column(name) for name in self.timed_actions)})
+        require(not both, f"[fields] and [actions] both declare {', '.join(both)}; rename one")
+        require(len(self.actions) <= MAX_ACTIONS, f"[actions]: expected at most {MAX_ACTIONS}, got {len(self.actions)}")
+        known = self.event_names
+        _check_expression("[history] events", self.history, known)
+        for label in self.labels:
+            where = f"[labels] {label.name}"
+            require(bool(label.when) != bool(label.value), f"{where}: expected either `when` or `value`")
+            require(label.weight > 0, f"{where}: expected a positive weight, got {label.weight}")
+            _check_expression(where, label.sql, known)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the actions; the i-th has bit i of `actions`."""
+        return tuple(action.name for action in self.actions)
+
+    @property
+    def timed_actions(self) -> tuple[str, ...]:
+        """Names of the actions that have a time. The i-th has bit i + 1 of an event's `history`; bit 0 is the
+        impression's own."""
+        return tuple(action.name for action in self.actions if action.at)
+
+    @property
+    def binary_labels(self) -> tuple[str, ...]:
+        """Names of the binary labels; the i-th has bit i of `labels`."""
+        return tuple(label.name for label in self.labels if not label.is_number)
+
+    @property
+    def number_labels(self) -> tuple[str, ...]:
+        """Names of the number labels."""
+        return tuple(label.name for label in self.labels if label.is_number)
+
+    def label(self, name: str) -> Label:
+        """The label of a name.
+
+        Raises:
+            LongreelError: there is none.
+        """
+        for label in self.labels:
+            if label.name == name:
+                return label
+        raise LongreelError(
+            f"{name!r} is not a label; expected some of {', '.join(label.name for label in self.labels)}"
+        )
+
+    def label_bit(self, name: str) -> int:
+        """The bit of a binary label."""
+        return 1 << self.binary_labels.index(name)
+
+    def action_bit(self, name: str) -> int:
+        """The bit of an action."""
+        return 1 << self.action_names.index(name)
+
+    @property
+    def event_names(self) -> tuple[str, ...]:
+        """What `[history]` and `[labels]` may name: keys, fields of an impression, actions, times of timed actions."""
+        fields = [field.name for field in self.fields if field.place != "user" and field.is_stored]
+        times = [timed_column(name) for name in self.timed_actions]
+        return ("user_id", "time_ms", *fields, *self.action_names, *times)
+
+    @property
+    def actions_type(self) -> pa.DataType:
+        """Type of the bitmask of actions."""
+        return _bitmask(len(self.actions))
+
+    @property
+    def labels_type(self) -> pa.DataType:
+        """Type of the bitmask of binary labels."""
+        return _bitmask(len(self.binary_labels))
+
+    def of_place(self, *places: Place) -> tuple[Field, ...]:
+        """The fields of some places, in the order that they are declared in."""
+        return tuple(field for field in self.fields if field.place in places)
+
+    @cached_property
+    def item_columns(self) -> tuple[Column, ...]:
+        """Columns of a target: item and request fields. Nothing that came of the impression is among them."""
+        return tuple(_column(field) for field in self.of_place("item", "request") if field.is_stored)
+
+    @cached_property
+    def event_columns(self) -> tuple[Column, ...]:
+        """Columns of a history event: its time, those of a target, event fields, and the actions."""
+        events = (_column(field) for field in self.of_place("event") if field.is_stored)
+        return (Column("time_ms", pa.int64()), *self.item_columns, *events, Column("actions", self.actions_type))
+
+    @cached_property
+    def user_columns(self) -> tuple[Column, ...]:
+        """Columns of a user."""
+        return tuple(_column(field) for field in self.of_place("user") if field.is_stored)
+
+    @property
+    def match_fields(self) -> tuple[str, ...]:
+        """The ids that attention compares between target and event."""
+        return tuple(field.name for field in self.fields if field.match)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; `from_dict` reads them."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "LogSchema":
+        """A schema from the JSON of `to_dict`.
+
+        Raises:
+            LongreelError: it is none.
+        """
+        try:
+            return LogSchema(
+                fields=tuple(Field(**field) for field in values["fields"]),
+                actions=tuple(Action(**action) for action in values["actions"]),
+                labels=tuple(Label(**label) for label in values["labels"]),
+                history=values["history"],
+                time_zone=values["time_zone"],
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LongreelError(f"not a log schema ({error}); expected what LogSchema.to_dict gives") from error
+
+    def digest(self) -> str:
+        """16 hex digits that change when any declaration does."""
+        return digest_of(json.loads(json.dumps(self.to_dict())))
+
+
+def timed_column(action: str) -> str:
+    """The events column with the time of a timed action."""
+    return f"{action}_ms"
+
+
+def _bitmask(bits: int) -> pa.DataType:
+    return pa.int32() if bits <= 31 else pa.int64()
+
+
+def _column(field: Field) -> Column:
+    return Column(field.name, field.type, field.size, field)
+
+
+def _check_names(section: str, names: list[str]) -> None:
+    for name in names:
+        require(
+            NAME.fullmatch(name) is not None and len(name) <= 64,
+            f"{section}: {name!r} is no name; expected lower-case letters, digits and '_', beginning with a letter",
+        )
+        require(name not in RESERVED, f"{section}: {name} is the name of a column of every log; choose another")
+        require(names.count(name) == 1, f"{section}: {name} is declared twice")
+
+
+def _check_field(field: Field, actions: tuple[str, ...]) -> None:
+    where = f"[fields.{field.place}] {field.name}"
+    require(field.place in PLACES, f"{where}: expected a place among {', '.join(PLACES)}")
+    require(field.kind in KINDS, f"{where}: kind expected one of {', '.join(KINDS)}, got {field.kind!r}")
+    require(field.rows == 0 or field.rows >= MIN_ROWS, f"{where}: expected at least {MIN_ROWS} rows, got {field.rows}")
+    wide = field.kind in ("multi", "vector")
+    require(
+        2 <= field.size <= 4_096 if wide else field.size == 1,
+        f"{where}: size expected 2 .. 4096 of a multi or vector, and no other kind has one; got {field.size}",
+    )
+    is_item_id = field.place == "item" and field.kind == "id"
+    require(not field.match or is_item_id, f"{where}: only an id of [fields.item] can have match = true")
+    if field.kind in DERIVED_KINDS:
+        require(field.place == "request", f"{where}: {field.kind} belongs to [fields.request]")
+        require(not field.source, f"{where}: {field.kind} is derived from the time; leave `from` out")
+    require(not field.of or field.place == "event", f"{where}: only a field of [fields.event] can have `of`")
+    require(not field.of or field.of in actions, f"{where}: of expected an action, got {field.of!r}")
+
+
+def _check_expression(where: str, sql: str, known: tuple[str, ...]) -> None:
+    require(bool(sql.strip()), f"{where}: expected a SQL expression")
+    unknown = sorted(names_in(sql) - {name.lower() for name in known})
+    require(not unknown, f"{where}: {', '.join(unknown)} is no field or action; expected some of {', '.join(known)}")

@@ -1,0 +1,31 @@
+"""Column names in a SQL expression, found without a SQL parser."""
+
+import re
+from collections.abc import Iterable
+
+_TOKEN = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>[^`]+)`|(?<![\w.$])(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()"""
+)
+_WORDS = frozenset(
+    "and or not is null true false between in like ilike rlike case when then else end as div distinct from interval "  # noqa: SIM905
+    "year years month months day days hour hours minute minutes second seconds tinyint smallint int integer bigint "
+    "double float string boolean decimal numeric date timestamp timestamp_ntz timestamp_ltz binary array struct map "
+    "escape any some all exists current_date current_timestamp to".split()
+)
+
+
+def names_in(sql: str) -> set[str]:
+    """The names in an expression that may be columns, in lower case: neither functions, words of SQL nor text."""
+    found = set()
+    for match in _TOKEN.finditer(sql):
+        name = match["quoted"] or match["name"]
+        if name and (match["quoted"] or name.lower() not in _WORDS):
+            found.add(name.lower())
+    return found
+
+
+def quote_names(sql: str, names: Iterable[str]) -> str:
+    """An expression with these column names in backticks, so that one that is a word of SQL too, such as `like`, is
+    read as the column."""
+    lower = {name.lower() for name in names}
+    return _TOKEN.sub(lambda m: f"`{m['name']}`" if m["name"] and m["name"].lower() in lower else m[0], sql)
