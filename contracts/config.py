@@ -40,7 +40,8 @@ class SourceConfig:
     table: str = ""
     """Spark catalog table with the log, instead of `log`: `catalog.database.table`."""
     day: str = ""
-    """With `table`: SQL for the log day of a row, a date or YYYY-MM-DD."""
+    """SQL for the log day of a row, a date or YYYY-MM-DD. Of a `table`, or of a `log` that is one file or a folder
+    without date= folders."""
     ready_file: str = ""
     """A file such as _SUCCESS that marks a day's folder as complete. Empty: no such file. Unused by kuairand."""
     user_id: str = "user_id"
@@ -74,7 +75,7 @@ class SourceConfig:
         for name in ("user_id", "item_id", "time_ms"):
             require(bool(getattr(self, name).strip()), f"[source] {name}: expected a column or SQL expression")
         require(not (self.log and self.table), "[source]: expected either log or table, got both")
-        require(bool(self.table) == bool(self.day), "[source]: table and day go together")
+        require(bool(self.day) or not self.table, "[source] day: expected SQL for the log day of a row of the table")
         require(0 <= self.outcome_hours < math.inf, "[source] outcome_hours: expected 0 or a number of hours")
         require(0 <= self.max_lateness_hours < math.inf, "[source] max_lateness_hours: expected 0 or a number of hours")
         require(0 <= self.max_quarantined_share <= 1, "[source] max_quarantined_share: expected 0 .. 1")
