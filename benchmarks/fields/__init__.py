@@ -1,0 +1,1 @@
+"""What each group of KuaiRand's columns brings."""
