@@ -59,7 +59,7 @@ GROUPS: dict[str, Callable[[Field], bool]] = {
     "+ user numbers": lambda field: field.name in (*PRESET, *USER_NUMBERS),
     "+ onehot columns": lambda field: field.name in PRESET or _onehot(field),
     "+ all user columns": lambda field: field.name in PRESET or field.place == "user",
-    "all": lambda field: True,
+    "all": lambda field: bool(field.name),
 }
 
 
