@@ -4,11 +4,12 @@ Manifests of events and samples keep them under `details["definitions"]`. A diff
 changes the meaning of a value that both have is a conflict too: a training does not mix such days.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from longreel.contracts.config import Config
+from longreel.contracts.log_schema import Action, Label, LogSchema
 
 Definitions = Mapping[str, Any]
 
@@ -39,8 +40,8 @@ def event_definitions(config: Config) -> dict[str, Any]:
     return {
         "source": {name: getattr(source, name) for name in SOURCE_SETTINGS},
         "fields": {field.name: field.definition() for field in schema.fields if field.is_stored},
-        "actions": [asdict(action) | {"when": action.when or action.name} for action in schema.actions],
-        "labels": {label.name: {"sql": label.sql, "within_ms": label.within_ms} for label in schema.labels},
+        "actions": [_action(action) for action in schema.actions],
+        "labels": [_label(label) for label in schema.labels],
         "history": schema.history,
     }
 
@@ -66,8 +67,8 @@ def changes(stored: Definitions, config: Config) -> list[Change]:
     return [
         *_settings("source", stored["source"], now["source"]),
         *_fields(stored["fields"], now["fields"], optional),
-        *_actions(stored["actions"], now["actions"]),
-        *_labels(stored["labels"], now["labels"]),
+        *_in_order("action", stored["actions"], now["actions"]),
+        *_in_order("label", stored["labels"], now["labels"]),
         *_settings("", {"history": stored["history"]}, {"history": now["history"]}),
         *_settings("samples", stored.get("samples", {}), now.get("samples", {})),
     ]
@@ -76,6 +77,30 @@ def changes(stored: Definitions, config: Config) -> list[Change]:
 def conflicts(stored: Definitions, config: Config) -> list[str]:
     """The differences for which a partition cannot be trained on, in words."""
     return [change.text for change in changes(stored, config) if change.is_conflict]
+
+
+def model_conflicts(stored: Definitions, log_schema: LogSchema, tasks: Sequence[str]) -> list[str]:
+    """Why rows of a partition have another meaning than those that a model was trained on, in words.
+
+    What the model does not know of does not matter, as long as the bits of its actions are where they were.
+
+    Args:
+        log_schema, tasks: those of the model.
+    """
+    optional = {field.name for field in log_schema.fields if field.optional}
+    fields = {field.name: field.definition() for field in log_schema.fields if field.is_stored}
+    actions = [_action(action) for action in log_schema.actions]
+    labels = _by_name([_label(log_schema.label(task)) for task in tasks])
+    found = [
+        *_fields(stored["fields"], fields, optional),
+        *_in_order("action", stored["actions"][: len(actions)], actions),
+        *_named("label", {k: v for k, v in _by_name(stored["labels"]).items() if k in labels}, labels),
+    ]
+    return [change.text for change in found if change.is_conflict]
+
+
+def _action(action: Action) -> dict[str, str]:
+    return asdict(action) | {"when": action.when or action.name}
 
 
 def _settings(section: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
@@ -103,17 +128,21 @@ def _fields(was: Mapping[str, Any], now: Mapping[str, Any], optional: set[str]) 
             yield Change(f"field {name} was removed, and its column is still stored", is_conflict=False)
 
 
-def _actions(was: list[dict[str, str]], now: list[dict[str, str]]) -> Iterator[Change]:
-    old, new = {action["name"]: action for action in was}, {action["name"]: action for action in now}
-    yield from _named("action", old, new)
+def _label(label: Label) -> dict[str, Any]:
+    kind = "number" if label.is_number else "binary"
+    return {"name": label.name, "kind": kind, "sql": label.sql, "within_ms": label.within_ms}
+
+
+def _in_order(what: str, was: list[dict[str, Any]], now: list[dict[str, Any]]) -> Iterator[Change]:
+    """Differences of actions or labels, whose bits follow their order."""
+    old, new = _by_name(was), _by_name(now)
+    yield from _named(what, old, new)
     if list(old) != list(new) and set(old) == set(new):
-        yield Change("the order of actions changed")
+        yield Change(f"the order of {what}s changed")
 
 
-def _labels(was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
-    yield from _named("label", was, now)
-    if list(was) != list(now) and set(was) == set(now):
-        yield Change("the order of labels changed")
+def _by_name(definitions: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {definition["name"]: definition for definition in definitions}
 
 
 def _named(what: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:
