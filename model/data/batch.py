@@ -19,13 +19,13 @@ class RequestBatch:
     strictly older than request_time_ms[b], and target[target_offsets[b] : target_offsets[b+1]].
     """
 
-    history: dict[str, Tensor]  # contracts.schemas.HISTORY_FIELDS, each [H], integer
+    history: dict[str, Tensor]  # LogSchema.event_columns, each [H] or [H, size], of the stored type
     history_offsets: Tensor  # [B+1] int64
-    target: dict[str, Tensor]  # contracts.schemas.TARGET_FIELDS, each [T], integer
+    target: dict[str, Tensor]  # LogSchema.item_columns, each [T] or [T, size]
     target_offsets: Tensor  # [B+1] int64
-    labels: Tensor  # [T, tasks] float32; [T, 0] for scoring
+    user: dict[str, Tensor]  # LogSchema.user_columns, each [B] or [B, size]
+    labels: Tensor  # [T, tasks] float32, nan where a number label has no value; [T, 0] for scoring
     request_time_ms: Tensor  # [B] int64
-    user_features: Tensor  # [B, F] int64
     user_id: Tensor  # [B] int64
     request_index: Tensor  # [B] int64, ordinals of the requests in their reader or table
     max_history: int  # longest history in the batch, on the host: no wait for the device
@@ -97,7 +97,7 @@ def one_row_per_target(batch: RequestBatch) -> RequestBatch:
         history_offsets=offsets,
         target_offsets=torch.arange(batch.num_targets + 1, device=row.device),
         request_time_ms=batch.request_time_ms[request],
-        user_features=batch.user_features[request],
+        user={name: values[request] for name, values in batch.user.items()},
         user_id=batch.user_id[request],
         request_index=batch.request_index[request],
         max_targets=min(1, batch.num_targets),

@@ -15,21 +15,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longreel.contracts.actions import LABELS
 from longreel.contracts.jagged import Ints, offsets_of
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.samples import SampleRows
+from longreel.model.data.samples import Columns, SampleRows
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceRows:
-    """`SampleRows` with events, targets and labels on a device; the requests' arrays stay on the host."""
+    """`SampleRows` with events, targets, users and labels on a device; the requests' arrays stay on the host."""
 
-    rows: SampleRows  # without events and targets
+    rows: SampleRows  # without events, targets and users
     device: torch.device
-    history: dict[str, Tensor]  # each [all events]
-    target: dict[str, Tensor]  # each [all targets]
+    history: dict[str, Tensor]  # each [all events] or [all events, size]
+    target: dict[str, Tensor]  # each [all targets] or [all targets, size]
+    user: dict[str, Tensor]  # each [U] or [U, size]
     labels: Tensor | None  # [all targets] bitmask
+    number_labels: dict[str, Tensor]  # each [all targets]
 
     @staticmethod
     def of(rows: SampleRows, device: torch.device) -> "DeviceRows":
@@ -37,11 +38,13 @@ class DeviceRows:
         stream = _copy_stream(device) if device.type == "cuda" else None
         with torch.cuda.stream(stream):  # None leaves the current stream
             moved = DeviceRows(
-                rows=replace(rows, history={}, target={}),
+                rows=replace(rows, history={}, target={}, user={}),
                 device=device,
-                history={name: _copied(values, device) for name, values in rows.history.items()},
-                target={name: _copied(values, device) for name, values in rows.target.items()},
+                history=_copied_columns(rows.history, device),
+                target=_copied_columns(rows.target, device),
+                user=_copied_columns(rows.user, device),
                 labels=None if rows.labels is None else _copied(rows.labels, device),
+                number_labels=_copied_columns(rows.number_labels, device),
             )
         if stream is not None:
             stream.synchronize()
@@ -65,10 +68,10 @@ class DeviceRows:
                 rows.request_time_ms[requests],
                 rows.user_id[row],
                 requests if index is None else index,
-                *rows.user_features[row].T,
+                row,
             ]
         )
-        event_starts, target_starts, time, user_id, request_index, *features = self._send(per_request).unbind()
+        event_starts, target_starts, time, user_id, request_index, user = self._send(per_request).unbind()
         history_offsets, target_offsets = self._send(np.stack([offsets_of(cut.events), offsets_of(cut.targets)]))
         events = _ranges(event_starts, history_offsets, int(cut.events.sum()))
         targets = _ranges(target_starts, target_offsets, int(cut.targets.sum()))
@@ -79,8 +82,8 @@ class DeviceRows:
             target={name: values[targets] for name, values in self.target.items()},
             target_offsets=target_offsets,
             labels=self._labels(tasks, targets),
+            user={name: values[user] for name, values in self.user.items()},
             request_time_ms=time,
-            user_features=torch.stack(features, 1) if features else time.new_zeros(len(requests), 0),
             user_id=user_id,
             request_index=request_index,
             max_history=int(cut.events.max(initial=0)),
@@ -94,26 +97,32 @@ class DeviceRows:
     def _labels(self, tasks: Sequence[str], targets: Tensor) -> Tensor:
         if not tasks:
             return torch.zeros(len(targets), 0, device=self.device)
-        if self.labels is None:
-            self.rows.task_labels(tasks)  # raises an error that names the missing column
+        bits = self.rows.label_bits(tasks)
         assert self.labels is not None
         masks = self.labels[targets]
-        return torch.stack([(masks & LABELS[task]) != 0 for task in tasks], 1).float()
+        columns = [
+            self.number_labels[task][targets] if bit is None else ((masks & bit) != 0).float()
+            for task, bit in zip(tasks, bits, strict=True)
+        ]
+        return torch.stack(columns, 1)
 
     def _record_stream(self) -> None:
         """Keep the memory until the current stream's work so far is done, even if the rows are dropped before."""
         if self.device.type == "cuda":
             stream = torch.cuda.current_stream(self.device)
-            for tensor in (*self.history.values(), *self.target.values()):
+            columns = (*self.history.values(), *self.target.values(), *self.user.values(), *self.number_labels.values())
+            for tensor in columns if self.labels is None else (*columns, self.labels):
                 tensor.record_stream(stream)
-            if self.labels is not None:
-                self.labels.record_stream(stream)
 
 
 @functools.cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     """One stream for all copies: new streams come from a pool of 32, and a graph may be capturing on a reused one."""
     return torch.cuda.Stream(device)
+
+
+def _copied_columns(columns: Columns, device: torch.device) -> dict[str, Tensor]:
+    return {name: _copied(values, device) for name, values in columns.items()}
 
 
 def _copied(values: NDArray[Any], device: torch.device) -> Tensor:

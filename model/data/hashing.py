@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from longreel.contracts.schemas import UNKNOWN
+from longreel.contracts.log_schema import UNKNOWN
 
 # SplitMix64's constants as signed 64-bit integers, since torch has no unsigned arithmetic; products wrap alike.
 _ADD, _MUL_1, _MUL_2 = (

@@ -160,8 +160,9 @@ class TrainingReader:
         return read_rows(self.lake, [group])
 
     def label_rates(self) -> torch.Tensor:
-        """Observed rate of each task [tasks] in the first rows, to start the logits from."""
-        return torch.from_numpy(self.first_rows().task_labels(self.tasks).mean(axis=0))
+        """Mean of each task's labels [tasks] in the first rows, to start the logits from; 0 of a task without any."""
+        labels = torch.from_numpy(self.first_rows().task_labels(self.tasks))
+        return labels.nanmean(dim=0).nan_to_num()
 
     def batches(self, start: ReaderState | None = None) -> Iterator[RankBatch]:
         """This rank's parts of the batches from a state to the end of the last epoch.
@@ -258,7 +259,8 @@ class TrainingReader:
                 yield *current[:3], current[3].result()
 
     def _decode(self, groups: list[RowGroup]) -> SampleRows | DeviceRows:
-        rows = read_rows(self.lake, groups, num_decode_threads(self.device), pin_memory=self.device.type == "cuda")
+        threads, on_cuda = num_decode_threads(self.device), self.device.type == "cuda"
+        rows = read_rows(self.lake, groups, threads=threads, pin_memory=on_cuda)
         return rows if self.device.type == "cpu" else DeviceRows.of(rows, self.device)
 
     def _after(self, state: ReaderState) -> ReaderState:

@@ -4,20 +4,24 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, list_values, offsets_of
-from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES
+from longreel.contracts.log_schema import Column, LogSchema
 from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
-from longreel.model.data.samples import SampleRows, without_request_ids
+from longreel.model.data.samples import SampleRows, rows_schema
 
 MAX_DECODE_THREADS = {"cpu": 8, "cuda": 16}  # enough for any step yet measured
-_TORCH = {np.int64: torch.int64, np.int32: torch.int32}
+_BYTES = {"INT64": 8, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 0}
+_TORCH = {pa.int64(): torch.int64, pa.int32(): torch.int32, pa.float32(): torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,31 +78,39 @@ def _request_sizes(file: pq.ParquetFile, index: int) -> tuple[Ints, Ints]:
 def _decoded_size(meta: pq.RowGroupMetaData) -> tuple[int, int]:
     """Bytes of a row group once decoded, and its history events; both at most, an empty list counting as a value.
 
-    Parquet's own sizes are of encoded pages, often a fifth of that.
+    Request ids, the only text, are not decoded. Parquet's own sizes are of encoded pages, often a fifth of that.
     """
     columns = [meta.column(i) for i in range(meta.num_columns)]
     events = next(c.num_values for c in columns if c.path_in_schema.startswith("history_time_ms."))
-    return sum(8 * int(c.num_values) for c in columns), int(events)
+    return sum(_BYTES[c.physical_type] * int(c.num_values) for c in columns), int(events)
 
 
-def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, pin_memory: bool = False) -> SampleRows:
+def read_rows(
+    lake: Lake,
+    groups: Sequence[RowGroup],
+    log_schema: LogSchema | None = None,
+    threads: int = 1,
+    pin_memory: bool = False,
+) -> SampleRows:
     """Decode row groups, in the order given.
 
-    `pin_memory`: decode into page-locked memory, which a GPU copies from, with every core, columns in parallel.
+    Args:
+        log_schema: of the columns to read, by default the lake's; labels are always the lake's.
+        pin_memory: decode into page-locked memory, which a GPU copies from, with every core, columns in parallel.
     """
+    log_schema = log_schema or lake.log_schema
     if not groups:
-        return SampleRows.from_arrow(without_request_ids(SAMPLES).empty_table())
+        return SampleRows.from_arrow(
+            rows_schema(log_schema, lake.log_schema).empty_table(), log_schema, lake.log_schema
+        )
     if len(groups) == 1:
-        return _read_group(lake, groups[0], pin_memory)
+        return _read_group(lake, groups[0], log_schema, pin_memory)
     starts = offsets_of(np.array([group.max_events for group in groups])).tolist()
     # Filled part by part: decoded parts need not all be in memory at once, nor be copied one after another.
-    history = {
-        name: torch.empty(starts[-1], dtype=_TORCH[kind.to_pandas_dtype()], pin_memory=pin_memory).numpy()
-        for name, kind in HISTORY_FIELDS.items()
-    }
+    history = {column.name: _empty(column, starts[-1], pin_memory) for column in log_schema.event_columns}
 
     def decode(group: RowGroup, start: int) -> SampleRows:
-        part = _read_group(lake, group, pin_memory)
+        part = _read_group(lake, group, log_schema, pin_memory)
         for name, values in part.history.items():
             history[name][start : start + len(values)] = values
         return replace(part, history={})
@@ -108,13 +120,18 @@ def read_rows(lake: Lake, groups: Sequence[RowGroup], threads: int = 1, pin_memo
     return SampleRows.concat(parts, history, starts[:-1])
 
 
-def _read_group(lake: Lake, group: RowGroup, use_threads: bool) -> SampleRows:
-    schema = without_request_ids(SAMPLES)
+def _empty(column: Column, events: int, pin_memory: bool) -> NDArray[Any]:
+    shape = (events,) if column.size == 1 else (events, column.size)
+    return torch.empty(shape, dtype=_TORCH[column.type], pin_memory=pin_memory).numpy()
+
+
+def _read_group(lake: Lake, group: RowGroup, log_schema: LogSchema, use_threads: bool) -> SampleRows:
+    schema = rows_schema(log_schema, lake.log_schema)
     with lake.open_parquet(group.path) as file:
         table = file.read_row_group(
             group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
         )
-    return SampleRows.from_arrow(to_schema(table, schema, f"samples in {group.path}"))
+    return SampleRows.from_arrow(to_schema(table, schema, f"samples in {group.path}"), log_schema, lake.log_schema)
 
 
 def num_decode_threads(device: torch.device) -> int:

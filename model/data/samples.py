@@ -5,29 +5,34 @@ No Python loop runs over events, targets or requests.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from longreel.contracts.actions import LABELS
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
-from longreel.contracts.schemas import HISTORY_FIELDS, REQUEST_TABLE, SAMPLES, TARGET_FIELDS
+from longreel.contracts.log_schema import Column, LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.schema_evolution import to_schema
 from longreel.model.data.batch import RequestBatch
 
-
-def without_request_ids(schema: pa.Schema) -> pa.Schema:
-    """A schema without the request ids, which no model reads: strings are slow to decode."""
-    return pa.schema([field for field in schema if field.name != "request_id"])
+Columns = dict[str, NDArray[Any]]  # by column name, each [n] or [n, size], of the stored type
+REQUEST_COLUMNS = tuple(Column(name, pa.int64()) for name in ("time_ms", "history_end", "target_end"))
 
 
-def _integers(array: pa.Array, name: str) -> Ints:
-    if array.null_count:
-        raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
-    return np.asarray(array.to_numpy(zero_copy_only=False))
+def rows_schema(log_schema: LogSchema, labels: LogSchema | None) -> pa.Schema:
+    """The columns of samples that a model of one log schema reads, with the labels of another; None: without labels.
+
+    Request ids are not among them: no model reads them, and strings are slow to decode.
+    """
+    fields = [field for field in dataset_schemas(log_schema).request_table if field.name != "request_id"]
+    if labels is not None:
+        names = ("target_labels", *(f"target_label_{name}" for name in labels.number_labels))
+        fields += [dataset_schemas(labels).samples.field(name) for name in names]
+    return pa.schema(fields)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,13 +47,16 @@ class Cut:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRows:
-    """Rows of SAMPLES (or REQUEST_TABLE) as flat arrays: U rows (user-days), R requests in row order."""
+    """Rows of samples (or of a request table) as flat arrays: U rows (user-days), R requests in row order."""
 
+    log_schema: LogSchema  # of `history`, `target` and `user`
     user_id: Ints  # [U]
-    user_features: Ints  # [U, F]
-    history: dict[str, Ints]  # each [all events]
-    target: dict[str, Ints]  # each [all targets]
-    labels: NDArray[np.int32] | None  # [all targets] bitmask, None where the table has none
+    user: Columns  # LogSchema.user_columns, each [U] or [U, size]
+    history: Columns  # LogSchema.event_columns, each [all events] or [all events, size]
+    target: Columns  # LogSchema.item_columns, each [all targets] or [all targets, size]
+    labels: Ints | None  # [all targets] bitmask, int32 or int64; None where the table has no labels
+    binary_labels: tuple[str, ...] = ()  # the label of each bit
+    number_labels: Columns  # each [all targets] float32, nan without a value
     request_row: Ints  # [R]
     request_time_ms: Ints  # [R]
     history_start: Ints  # [R] where the request's row begins in `history`
@@ -56,30 +64,32 @@ class SampleRows:
     target_offsets: Ints  # [R+1] into `target`
 
     @staticmethod
-    def from_arrow(table: pa.Table) -> "SampleRows":
+    def from_arrow(table: pa.Table, log_schema: LogSchema, labels: LogSchema | None = None) -> "SampleRows":
         """Flat arrays of a table, checked: parallel lists are parallel, and no request sees its own time or later.
+
+        Args:
+            log_schema: of the columns to read: that of the table, or of a model that scores it.
+            labels: the log schema that the table's labels follow, by default `log_schema`.
 
         Raises:
             LongreelError: a column is missing or of another type, or the rows break the schema's promises.
         """
-        labelled = "target_labels" in table.column_names
-        schema = without_request_ids(SAMPLES if labelled else REQUEST_TABLE)
-        table = to_schema(table, schema, "samples" if labelled else "request table")
-        history, history_offsets = _parallel(table, "history", list(HISTORY_FIELDS))
-        requests, request_offsets = _parallel(table, "request", ["time_ms", "history_end", "target_end"])
-        names = [*TARGET_FIELDS, "labels"] if labelled else list(TARGET_FIELDS)
-        target, target_offsets = _parallel(table, "target", names)
-        features, feature_offsets = list_values(table, "user_features")
-        widths = np.unique(np.diff(feature_offsets))
-        if len(widths) > 1:
-            raise LongreelError(f"user_features: expected one length for every user, got {widths.tolist()}")
-        users = table.num_rows
-        row = np.repeat(np.arange(users), np.diff(request_offsets))
+        labels = (labels or log_schema) if "target_labels" in table.column_names else None
+        table = to_schema(table, rows_schema(log_schema, labels), "request table" if labels is None else "samples")
+        history, history_offsets = _parallel(table, "history", log_schema.event_columns)
+        requests, request_offsets = _parallel(table, "request", REQUEST_COLUMNS)
+        label_columns = () if labels is None else _label_columns(labels)
+        target, target_offsets = _parallel(table, "target", (*log_schema.item_columns, *label_columns))
+        numbers = () if labels is None else labels.number_labels
+        row = np.repeat(np.arange(table.num_rows), np.diff(request_offsets))
         rows = SampleRows(
-            user_id=_integers(table.column("user_id"), "user_id"),
-            user_features=_integers(features, "user_features").reshape(users, int(widths[0]) if users else 0),
+            log_schema=log_schema,
+            user_id=_values(table.column("user_id"), "user_id"),
+            user={column.name: _user_values(table, column) for column in log_schema.user_columns},
             history=history,
-            labels=target.pop("labels").astype(np.int32) if labelled else None,
+            labels=None if labels is None else target.pop("labels"),
+            binary_labels=() if labels is None else labels.binary_labels,
+            number_labels={name: target.pop(f"label_{name}") for name in numbers},
             target=target,
             request_row=row,
             request_time_ms=requests["time_ms"],
@@ -91,26 +101,21 @@ class SampleRows:
         return rows
 
     @staticmethod
-    def concat(parts: Sequence["SampleRows"], history: dict[str, Ints], starts: Sequence[int]) -> "SampleRows":
-        """All requests of several tables, in order, whose events were copied into `history` from `starts` on.
-
-        Raises:
-            LongreelError: users have more features in one part than in another, or only some have labels.
-        """
-        widths = sorted({part.user_features.shape[1] for part in parts if len(part.user_id)})
-        if len(widths) > 1 or len({part.labels is None for part in parts}) > 1:
-            raise LongreelError(f"user_features: expected one length for every user, got {widths}")
+    def concat(parts: Sequence["SampleRows"], history: Columns, starts: Sequence[int]) -> "SampleRows":
+        """All requests of several tables of one schema, in order, whose events were copied into `history` from `starts`
+        on."""
         users = offsets_of(np.array([len(part.user_id) for part in parts]))
         targets = offsets_of(np.array([part.target_offsets[-1] for part in parts]))
-        features = [part.user_features for part in parts if len(part.user_id)]
         labels = [part.labels for part in parts if part.labels is not None]
         ends = [part.target_offsets[1:] + first for part, first in zip(parts, targets[:-1], strict=True)]
-        return SampleRows(
+        return replace(
+            parts[0],
             user_id=np.concatenate([part.user_id for part in parts]),
-            user_features=np.concatenate(features) if features else parts[0].user_features,
+            user=_concatenated([part.user for part in parts]),
             history=history,
-            target={name: np.concatenate([part.target[name] for part in parts]) for name in parts[0].target},
+            target=_concatenated([part.target for part in parts]),
             labels=np.concatenate(labels) if labels else None,
+            number_labels=_concatenated([part.number_labels for part in parts]),
             request_row=np.concatenate([p.request_row + n for p, n in zip(parts, users[:-1], strict=True)]),
             request_time_ms=np.concatenate([part.request_time_ms for part in parts]),
             history_start=np.concatenate([p.history_start + n for p, n in zip(parts, starts, strict=True)]),
@@ -159,12 +164,32 @@ class SampleRows:
         """Targets of each request: [R]."""
         return np.diff(self.target_offsets)
 
-    def task_labels(self, tasks: Sequence[str], where: Ints | slice = slice(None)) -> NDArray[np.float32]:
-        """Labels of targets as [.., tasks] of 0 and 1; no columns where the table has no labels."""
+    def label_bits(self, tasks: Sequence[str]) -> list[int | None]:
+        """The bit of each task in `labels`; None for one of `number_labels`.
+
+        Raises:
+            LongreelError: the table has no labels, or not that of a task.
+        """
         if self.labels is None:
             raise LongreelError("the table has no column target_labels, which training and evaluation need")
-        masks = np.array([LABELS[task] for task in tasks], np.int32)
-        return np.asarray((self.labels[where][:, None] & masks) != 0, np.float32)
+        known = (*self.binary_labels, *self.number_labels)
+        if unknown := [task for task in tasks if task not in known]:
+            raise LongreelError(f"the samples have no label {', '.join(unknown)}; expected some of {', '.join(known)}")
+        return [None if task in self.number_labels else 1 << self.binary_labels.index(task) for task in tasks]
+
+    def task_labels(self, tasks: Sequence[str], where: Ints | slice = slice(None)) -> NDArray[np.float32]:
+        """Labels of targets [.., tasks]: 0 and 1 of a binary one; a number, or nan where it has no value.
+
+        Raises:
+            LongreelError: as `label_bits`.
+        """
+        bits = self.label_bits(tasks)
+        assert self.labels is not None
+        masks = self.labels[where]
+        out = np.empty((len(masks), len(bits)), np.float32)
+        for column, (task, bit) in enumerate(zip(tasks, bits, strict=True)):
+            out[:, column] = self.number_labels[task][where] if bit is None else (masks & bit) != 0
+        return out
 
     def of_users(self, chosen: Ints) -> "SampleRows":
         """Only the requests of some users; the arrays of events stay whole."""
@@ -173,8 +198,9 @@ class SampleRows:
         targets = ranges(self.target_offsets[kept], counts)
         return replace(
             self,
-            target={name: values[targets] for name, values in self.target.items()},
+            target=_taken(self.target, targets),
             labels=None if self.labels is None else self.labels[targets],
+            number_labels=_taken(self.number_labels, targets),
             request_row=self.request_row[kept],
             request_time_ms=self.request_time_ms[kept],
             history_start=self.history_start[kept],
@@ -212,13 +238,13 @@ class SampleRows:
         row = self.request_row[requests]
         labels = self.task_labels(tasks, targets) if tasks else np.zeros((len(targets), 0), np.float32)
         return RequestBatch(
-            history={name: torch.from_numpy(values[events]) for name, values in self.history.items()},
+            history=_tensors(self.history, events),
             history_offsets=torch.from_numpy(offsets_of(cut.events)),
-            target={name: torch.from_numpy(values[targets]) for name, values in self.target.items()},
+            target=_tensors(self.target, targets),
             target_offsets=torch.from_numpy(offsets_of(cut.targets)),
+            user=_tensors(self.user, row),
             labels=torch.from_numpy(labels),
             request_time_ms=torch.from_numpy(self.request_time_ms[requests]),
-            user_features=torch.from_numpy(self.user_features[row]),
             user_id=torch.from_numpy(self.user_id[row]),
             request_index=torch.from_numpy(requests if index is None else index),
             max_history=int(cut.events.max(initial=0)),
@@ -226,17 +252,68 @@ class SampleRows:
         )
 
 
-def _parallel(table: pa.Table, prefix: str, names: list[str]) -> tuple[dict[str, Ints], Ints]:
-    """The list columns prefix_name, whose offsets must agree: values by name, and the offsets."""
-    values: dict[str, Ints] = {}
+def _taken(columns: Columns, where: Ints) -> Columns:
+    return {name: values[where] for name, values in columns.items()}
+
+
+def _tensors(columns: Columns, where: Ints) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(values[where]) for name, values in columns.items()}
+
+
+def _concatenated(parts: Sequence[Columns]) -> Columns:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _label_columns(labels: LogSchema) -> tuple[Column, ...]:
+    numbers = (Column(f"label_{name}", pa.float32()) for name in labels.number_labels)
+    return (Column("labels", labels.labels_type), *numbers)
+
+
+def _values(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[Any]:
+    if array.null_count:
+        raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
+    return np.asarray(array.to_numpy(zero_copy_only=False))
+
+
+def _user_values(table: pa.Table, column: Column) -> NDArray[Any]:
+    """A user column's values [U] or [U, size]."""
+    name = f"user_{column.name}"
+    if column.size == 1:
+        return _values(table.column(name), name)
+    array, offsets = list_values(table, name)
+    if lengths := set(np.diff(offsets).tolist()) - {column.size}:
+        raise LongreelError(
+            f"samples column {name}: expected {column.size} elements for every user, got {min(lengths)}; rebuild them"
+        )
+    return _values(array, name).reshape(-1, column.size)
+
+
+def _parallel(table: pa.Table, prefix: str, columns: Sequence[Column]) -> tuple[Columns, Ints]:
+    """The list columns prefix_name, the first of one element an event: values by name, and the offsets of events.
+
+    Raises:
+        LongreelError: a row's lists have other lengths than `size` times that of the first column.
+    """
+    values: Columns = {}
     first: Ints | None = None
-    for name in names:
-        array, offsets = list_values(table, f"{prefix}_{name}")
-        if first is not None and not np.array_equal(first, offsets):
-            raise LongreelError(
-                f"samples: {prefix}_{name} and {prefix}_{names[0]} differ in length; rebuild the samples"
-            )
-        first = offsets
-        values[name] = _integers(array, f"{prefix}_{name}")
+    for column in columns:
+        name = f"{prefix}_{column.name}"
+        array, offsets = list_values(table, name)
+        if first is None:
+            first = offsets
+        elif not np.array_equal(offsets, first if column.size == 1 else first * column.size):
+            raise LongreelError(_unequal(name, offsets, f"{prefix}_{columns[0].name}", first, column.size))
+        values[column.name] = (
+            _values(array, name) if column.size == 1 else _values(array, name).reshape(-1, column.size)
+        )
     assert first is not None
     return values, first
+
+
+def _unequal(name: str, offsets: Ints, first_name: str, first: Ints, size: int) -> str:
+    row = int(np.argmax(np.diff(offsets) != size * np.diff(first)))
+    got, events = (int(np.diff(ends)[row]) for ends in (offsets, first))
+    return (
+        f"samples: {name} and {first_name} differ in length: row {row} has {got:,} and {events:,} elements, expected "
+        f"{size} of {name} for each of {first_name}; rebuild the samples"
+    )

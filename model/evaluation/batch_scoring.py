@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, ranges
-from longreel.contracts.schemas import REQUEST_TABLE
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
@@ -76,14 +77,16 @@ def day_groups(lake: Lake, day: date) -> list[RowGroup]:
     return row_groups(lake, [lake.require("samples", day)])[0]
 
 
-def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int) -> pa.Table:
-    """The first rows of a day as a request table to be scored, without labels."""
+def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int, log_schema: LogSchema | None = None) -> pa.Table:
+    """The first rows of a day as a request table to be scored, without labels; `log_schema` is the model's, by default
+    the lake's."""
+    schema = dataset_schemas(log_schema or lake.log_schema).request_table
     group = next((g for g in groups if g.num_requests), None)
     if group is None:
-        return REQUEST_TABLE.empty_table()
+        return schema.empty_table()
     with lake.open_parquet(group.path) as file:
-        table = file.read_row_group(group.index, columns=stored_columns(REQUEST_TABLE, file.schema_arrow.names))
-    return to_schema(table.slice(0, rows), REQUEST_TABLE, f"samples in {group.path}")
+        table = file.read_row_group(group.index, columns=stored_columns(schema, file.schema_arrow.names))
+    return to_schema(table.slice(0, rows), schema, f"samples in {group.path}")
 
 
 def score_day(
@@ -101,7 +104,7 @@ def score_day(
     """
     parts, start = [np.zeros((0, len(ranker.tasks)), np.float32)], 0
     for group in groups:
-        rows = selection(read_rows(lake, [group]))
+        rows = selection(read_rows(lake, [group], ranker.log_schema))
         stop = start + int(rows.target_offsets[-1])
         part = None if cached is None else CachedLogits(cached.window, cached.logits[start:stop])
         parts.append(score_rows(ranker, rows, window, device, part))

@@ -52,7 +52,7 @@ def stretched(one: RequestBatch, events: int, candidates: int) -> RequestBatch:
         take = torch.arange(events) * one.num_events // events
         history = {name: values[take] for name, values in one.history.items()}
     else:
-        history = {name: torch.zeros(events, dtype=values.dtype) for name, values in one.history.items()}
+        history = {name: values.new_zeros(events, *values.shape[1:]) for name, values in one.history.items()}
     repeat = torch.arange(candidates) % max(1, one.num_targets)
     return replace(
         one,

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from longreel.contracts.actions import ACTIONS
 from longreel.contracts.jagged import Ints, offsets_of
-from longreel.contracts.schemas import REQUEST_TABLE
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.samples import SampleRows
+from longreel.model.data.samples import Columns, SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import GOLDEN
 
@@ -33,9 +33,10 @@ OLDEST_S = 365 * 86_400
 
 
 def make_requests(rows: SampleRows, seed: int, sizes: Sizes = KEPT_SIZES) -> RequestBatch:
-    """Requests with items and user features of `rows`, one without history and one with the longest.
+    """Requests with items, outcomes and users drawn from `rows`, one without history and one with the longest.
 
-    Their numbers of events and targets are a function of seed and sizes alone.
+    An item is drawn whole, with its request; every other column by itself, and actions and times at random. Numbers of
+    events and targets are a function of seed and sizes alone.
     """
     rng = np.random.default_rng(seed)
     requests, max_events, max_targets = sizes
@@ -46,24 +47,24 @@ def make_requests(rows: SampleRows, seed: int, sizes: Sizes = KEPT_SIZES) -> Req
     starts = offsets_of(lengths)
     events = int(starts[-1])
 
-    def items(number: int) -> dict[str, Ints]:
+    def items(number: int) -> Columns:
         chosen = shown[rng.integers(0, ITEMS, number)]
         return {name: values[chosen] for name, values in rows.target.items()}
 
     ages_s = np.exp(rng.uniform(0, np.log(OLDEST_S), events))
     history = items(events) | {
         "time_ms": NOW_MS - 1_000 - (1_000 * _descending(ages_s, starts)).astype(np.int64),
-        "actions": rng.integers(1, sum(ACTIONS.values()) + 1, events),
-        "play_ms": rng.integers(0, 60_000, events),
+        "actions": rng.integers(0, 1 << len(rows.log_schema.actions), events),
     }
-    users, features = rows.user_features.shape
-    by_feature = [rows.user_features[rng.integers(0, users, requests), column] for column in range(features)]
+    history |= {name: _drawn(rng, values, events) for name, values in rows.history.items() if name not in history}
     golden_rows = SampleRows(
+        log_schema=rows.log_schema,
         user_id=np.arange(requests),
-        user_features=np.stack(by_feature, axis=1) if features else np.zeros((requests, 0), np.int64),
-        history={name: history[name].astype(values.dtype) for name, values in rows.history.items()},
+        user={name: _drawn(rng, values, requests) for name, values in rows.user.items()},
+        history={name: history[name].astype(values.dtype, copy=False) for name, values in rows.history.items()},
         target=items(int(counts.sum())),
         labels=None,
+        number_labels={},
         request_row=np.arange(requests),
         request_time_ms=np.full(requests, NOW_MS),
         history_start=starts[:-1],
@@ -71,6 +72,13 @@ def make_requests(rows: SampleRows, seed: int, sizes: Sizes = KEPT_SIZES) -> Req
         target_offsets=offsets_of(counts),
     )
     return golden_rows.pack(np.arange(requests), max_events)
+
+
+def _drawn(rng: np.random.Generator, values: NDArray[Any], number: int) -> NDArray[Any]:
+    """Elements of a column [n, ...] drawn at random: [number, ...]; zeros where it has none."""
+    if not len(values):
+        return np.zeros((number, *values.shape[1:]), values.dtype)
+    return values[rng.integers(0, len(values), number)]
 
 
 def _descending(ages: NDArray[np.float64], starts: Ints) -> NDArray[np.float64]:
@@ -109,7 +117,8 @@ def tensors(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[s
     """A batch and its logits by `ranker`, as named tensors to be saved."""
     named = {f"history.{name}": values for name, values in batch.history.items()}
     named |= {f"target.{name}": values for name, values in batch.target.items()}
-    for name in ("history_offsets", "target_offsets", "request_time_ms", "user_features"):
+    named |= {f"user.{name}": values for name, values in batch.user.items()}
+    for name in ("history_offsets", "target_offsets", "request_time_ms"):
         named[name] = getattr(batch, name)
     return named | {"logits": torch.from_numpy(float32_logits(ranker, batch, device))}
 
@@ -129,9 +138,9 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
         history_offsets=named["history_offsets"],
         target=fields("target."),
         target_offsets=named["target_offsets"],
+        user=fields("user."),
         labels=torch.zeros(len(named["logits"]), 0),
         request_time_ms=named["request_time_ms"],
-        user_features=named["user_features"],
         user_id=torch.arange(requests),
         request_index=torch.arange(requests),
         max_history=int(lengths.max()),
@@ -140,7 +149,7 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
     return batch, named["logits"].numpy()
 
 
-def example_request(folder: Path) -> pa.Table | None:
+def example_request(folder: Path, log_schema: LogSchema) -> pa.Table | None:
     """A golden request of a model folder as a request table to score: that with the shortest history that has an event.
 
     None where the folder has none.
@@ -157,12 +166,12 @@ def example_request(folder: Path) -> pa.Table | None:
     )
     row: dict[str, Any] = {
         "user_id": 0,
-        "user_features": batch.user_features[chosen].tolist(),
         "request_id": ["example"],
         "request_time_ms": [int(batch.request_time_ms[chosen])],
         "request_history_end": [num_events],
         "request_target_end": [num_targets],
     }
-    row |= {f"history_{name}": values[events].tolist() for name, values in batch.history.items()}
-    row |= {f"target_{name}": values[targets].tolist() for name, values in batch.target.items()}
-    return pa.Table.from_pylist([row], schema=REQUEST_TABLE)
+    row |= {f"user_{name}": values[chosen].tolist() for name, values in batch.user.items()}
+    row |= {f"history_{name}": values[events].flatten().tolist() for name, values in batch.history.items()}
+    row |= {f"target_{name}": values[targets].flatten().tolist() for name, values in batch.target.items()}
+    return pa.Table.from_pylist([row], schema=dataset_schemas(log_schema).request_table)

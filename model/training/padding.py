@@ -107,7 +107,7 @@ def pad_to_bucket(
         target_offsets=_pad_offsets(batch.target_offsets, batch.num_targets, shape.targets, shape.requests),
         labels=pad_rows(batch.labels, shape.targets),
         request_time_ms=pad_rows(batch.request_time_ms, shape.requests),
-        user_features=pad_rows(batch.user_features, shape.requests),
+        user={},
         user_id=pad_rows(batch.user_id, shape.requests),
         request_index=pad_rows(batch.request_index, shape.requests),
         max_history=shape.max_history,

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -12,19 +13,23 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from longreel.contracts.actions import LABELS
 from longreel.contracts.config import Config, EvaluationConfig, ModelConfig, TrainingConfig
 from longreel.contracts.digests import digest_of
-from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from longreel.contracts.log_schema import Field, LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.samples import SampleRows
+from tests.short_video import SHORT_VIDEO
 
 if not torch.cuda.is_available():  # before anything imports Triton: kernels then run in its interpreter, on the CPU
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 FIRST_DAY = date(2026, 1, 5)
 HOUR = 3_600_000
+USER_FIELDS = (Field(name="country", place="user", kind="category"), Field(name="age", place="user", kind="number"))
+LOG = replace(SHORT_VIDEO, fields=(*SHORT_VIDEO.fields, *USER_FIELDS))
+SAMPLES = dataset_schemas(LOG).samples
 
 
 def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 100) -> list[dict[str, object]]:
@@ -47,8 +52,8 @@ def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 1
             "tag": rng.integers(-1, 12, events),
             "surface": rng.integers(0, 3, events),
             "actions": rng.integers(1, 256, events),
-            "play_ms": rng.integers(0, 60_000, events),
-            "duration_ms": durations,
+            "play_ms": rng.integers(0, 60_000, events).astype(float),
+            "duration_ms": durations.astype(float),
         }
         requests = sorted({int(t) for t in rng.integers(start, start + 60 * HOUR, int(rng.integers(1, 5)))})
         if events and rng.random() < 0.5:
@@ -68,9 +73,9 @@ def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 1
             [author in past for author, past in zip(target_authors.tolist(), past_authors, strict=True)], bool
         )
         clicked ^= rng.random(total) < 0.1
-        labels = clicked * LABELS["click"] + (rng.random(total) < 0.3) * LABELS["like"]
-        row = {"user_id": first_user + u, "user_features": rng.integers(-(2**62), 2**62, 2).tolist()}
-        row |= {f"history_{name}": history[name].tolist() for name in HISTORY_FIELDS}
+        labels = clicked * LOG.label_bit("click") + (rng.random(total) < 0.3) * LOG.label_bit("like")
+        row = {"user_id": first_user + u, "user_country": int(rng.integers(0, 9)), "user_age": float(rng.normal(40, 9))}
+        row |= {f"history_{name}": values.tolist() for name, values in history.items()}
         row |= {
             "request_id": [f"u{u}r{i}" for i in range(len(requests))],
             "request_time_ms": requests,
@@ -82,9 +87,10 @@ def make_rows(seed: int, users: int = 24, longest: int = 60, first_user: int = 1
             "author_id": target_authors,
             "tag": rng.integers(-1, 12, total),
             "surface": rng.integers(0, 3, total),
-            "duration_ms": rng.integers(0, 60_000, total),
+            "duration_ms": rng.integers(0, 60_000, total).astype(float),
         }
-        row |= {f"target_{name}": target[name].tolist() for name in TARGET_FIELDS} | {"target_labels": labels.tolist()}
+        row |= {f"target_{name}": values.tolist() for name, values in target.items()}
+        row["target_labels"] = labels.tolist()
         rows.append(row)
     return rows
 
@@ -95,12 +101,11 @@ def publish(
     rows: list[dict[str, object]],
     files: int = 2,
     row_group_size: int = 7,
-    schema: pa.Schema = SAMPLES,
 ) -> None:
     """Publish rows as a samples partition of several files and row groups."""
     writer = lake.writer("samples", day)
     for part in range(files):
-        table = pa.Table.from_pylist(rows[part::files], schema=schema)
+        table = pa.Table.from_pylist(rows[part::files], schema=lake.schemas.samples)
         pq.write_table(table, f"{writer.path}/part-{part}.parquet", row_group_size=row_group_size)
     writer.commit(digest=digest_of(rows), inputs={"events": "0" * 16})
 
@@ -109,6 +114,12 @@ def publish(
 def rows() -> Callable[..., list[dict[str, object]]]:
     """Makes plain rows from a seed."""
     return make_rows
+
+
+@pytest.fixture(scope="session")
+def log_schema() -> LogSchema:
+    """The log schema of `lake`: a short-video app with two columns of users."""
+    return LOG
 
 
 @pytest.fixture
@@ -120,7 +131,7 @@ def table() -> Callable[..., pa.Table]:
 @pytest.fixture
 def sample_rows(table: Callable[..., pa.Table]) -> Callable[..., SampleRows]:
     """Makes flat sample rows from a seed."""
-    return lambda *args, **kwargs: SampleRows.from_arrow(table(*args, **kwargs))
+    return lambda *args, **kwargs: SampleRows.from_arrow(table(*args, **kwargs), LOG)
 
 
 @pytest.fixture
@@ -133,7 +144,7 @@ def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
 @pytest.fixture(scope="session")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """A lake with four days of samples from FIRST_DAY on, which all tests share: to be read only."""
-    shared = Lake(tmp_path_factory.mktemp("lake"))
+    shared = Lake(tmp_path_factory.mktemp("lake"), LOG)
     for offset in range(4):
         publish(shared, FIRST_DAY + timedelta(days=offset), make_rows(offset, users=30))
     return shared
@@ -142,7 +153,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 @pytest.fixture
 def own_lake(lake: Lake, tmp_path: Path) -> Lake:
     """A copy of `lake` that a test may write to."""
-    return Lake(shutil.copytree(lake.root, tmp_path / "lake"))
+    return Lake(shutil.copytree(lake.root, tmp_path / "lake"), LOG)
 
 
 @pytest.fixture
@@ -162,17 +173,8 @@ def config() -> Config:
     """Sizes that train in seconds."""
     return Config(
         tasks=("click", "like"),
-        model=ModelConfig(
-            width=16,
-            heads=2,
-            layers=2,
-            item_buckets=256,
-            author_buckets=128,
-            tag_buckets=32,
-            user_feature_buckets=64,
-            embedding_width=8,
-            mixer_tokens=4,
-        ),
+        log_schema=LOG,
+        model=ModelConfig(width=16, heads=2, layers=2, embedding_width=8, mixer_tokens=4),
         training=TrainingConfig(
             batch_tokens=600, window_min=8, window_mean=24, window_max=64, epochs=2, checkpoint_every=5, device="cpu"
         ),

@@ -45,7 +45,7 @@ def assert_same(one: RequestBatch, other: RequestBatch) -> None:
 @pytest.mark.parametrize("device", DEVICES)
 def test_packs_what_the_host_packs(rows: SampleRows, device: str) -> None:
     there, rng = DeviceRows.of(rows, torch.device(device)), np.random.default_rng(0)
-    assert rows.user_features.shape[1] > 0
+    assert rows.user
     for count in (0, 1, 37):
         requests = rng.choice(rows.num_requests, count)
         windows = rng.integers(1, 64, count)
@@ -58,10 +58,10 @@ def test_packs_what_the_host_packs(rows: SampleRows, device: str) -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_users_without_features_and_requests_without_history(rows: SampleRows, device: str) -> None:
-    bare = replace(rows, user_features=rows.user_features[:, :0], history_stop=rows.history_start)
+    bare = replace(rows, user={}, history_stop=rows.history_start)
     some = np.arange(5)
     batch = DeviceRows.of(bare, torch.device(device)).pack(some, 64, TASKS)
-    assert (batch.num_events, tuple(batch.user_features.shape)) == (0, (5, 0))
+    assert (batch.num_events, batch.user) == (0, {})
     assert_same(bare.pack(some, 64, TASKS), batch)
 
 

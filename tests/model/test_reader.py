@@ -10,15 +10,13 @@ import pytest
 import torch
 
 from benchmarks.extrapolation.ablations import windows_of
-from longreel.contracts import schemas
-from longreel.contracts.actions import LABELS
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import DATASETS, HISTORY_FIELDS, SAMPLES, TARGET_FIELDS, AddedColumn, added_column
+from longreel.contracts.log_schema import Field, LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 from longreel.model.data import reader as reader_module
 from longreel.model.data import row_groups as row_groups_module
-from longreel.model.data import samples as samples_module
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.reader import ReaderState, TrainingReader, balance_by_tokens, even_buffers
 from longreel.model.data.row_groups import RowGroup
@@ -42,10 +40,10 @@ def naive_requests(lake: Lake, days: list[date]) -> dict[tuple[int, int], dict]:
             for r, time in enumerate(row["request_time_ms"]):
                 end, stop = row["request_history_end"][r], row["request_target_end"][r]
                 requests[row["user_id"], time] = {
-                    "history": {name: row[f"history_{name}"][:end] for name in HISTORY_FIELDS},
-                    "target": {name: row[f"target_{name}"][begin:stop] for name in TARGET_FIELDS},
+                    "history": {c.name: row[f"history_{c.name}"][:end] for c in lake.log_schema.event_columns},
+                    "target": {c.name: row[f"target_{c.name}"][begin:stop] for c in lake.log_schema.item_columns},
                     "labels": row["target_labels"][begin:stop],
-                    "user_features": row["user_features"],
+                    "user": {c.name: row[f"user_{c.name}"] for c in lake.log_schema.user_columns},
                 }
                 begin = stop
     return requests
@@ -64,7 +62,7 @@ def test_every_request_once_an_epoch_with_exactly_its_window(
             for b in range(batch.num_requests):
                 key = (int(batch.user_id[b]), int(batch.request_time_ms[b]))
                 keys.append(key)
-                _assert_request(batch, b, naive[key], int(windows[b]))
+                _assert_request(lake.log_schema, batch, b, naive[key], int(windows[b]))
             if rank_batch.next_state == ReaderState(epoch=epoch + 1):
                 break
         assert sorted(keys) == sorted(naive)
@@ -108,16 +106,18 @@ def test_windows_grow_in_the_second_half_of_all_requests(
             assert torch.equal(ours.batch.history_offsets, theirs.batch.history_offsets)
 
 
-def _assert_request(batch: RequestBatch, b: int, expected: dict, window: int) -> None:
+def _assert_request(log_schema: LogSchema, batch: RequestBatch, b: int, expected: dict, window: int) -> None:
     h = slice(int(batch.history_offsets[b]), int(batch.history_offsets[b + 1]))
     t = slice(int(batch.target_offsets[b]), int(batch.target_offsets[b + 1]))
     for name, values in expected["history"].items():
         assert batch.history[name][h].tolist() == values[-window:]
     for name, values in expected["target"].items():
         assert batch.target[name][t].tolist() == values
-    assert batch.user_features[b].tolist() == expected["user_features"]
+    assert {name: values[b].item() for name, values in batch.user.items()} == expected["user"]
     for column, task in enumerate(TASKS):
-        assert batch.labels[t, column].tolist() == [float(bool(v & LABELS[task])) for v in expected["labels"]]
+        assert batch.labels[t, column].tolist() == [
+            float(bool(v & log_schema.label_bit(task))) for v in expected["labels"]
+        ]
 
 
 @pytest.mark.parametrize("part", ["oldest", "random"])
@@ -226,7 +226,7 @@ def test_label_rates_are_those_of_the_data(lake: Lake, days: list[date], reader:
     group = reader.groups[0]
     rows = row_groups_module.read_rows(lake, [group])
     bits = np.asarray(rows.labels)
-    expected = [np.mean((bits & LABELS[task]) > 0) for task in TASKS]
+    expected = [np.mean((bits & lake.log_schema.label_bit(task)) > 0) for task in TASKS]
     assert reader.label_rates().tolist() == pytest.approx(expected)
 
 
@@ -239,41 +239,50 @@ def test_nothing_to_train_on_is_an_error(
         TrainingReader(empty, [empty.require("samples", days[0])], TASKS, config.training)
 
 
-def test_an_event_at_the_time_of_its_request_is_rejected(rows: Callable[..., list[dict]]) -> None:
+def from_rows(rows: list[dict], log_schema: LogSchema) -> SampleRows:
+    table = pa.Table.from_pylist(rows, schema=dataset_schemas(log_schema).samples)
+    return SampleRows.from_arrow(table, log_schema)
+
+
+def test_an_event_at_the_time_of_its_request_is_rejected(
+    rows: Callable[..., list[dict]], log_schema: LogSchema
+) -> None:
     row = next(row for row in rows(5) if row["request_history_end"][0] > 0)
     newest = row["history_time_ms"][row["request_history_end"][0] - 1]
     row["request_time_ms"][0] = newest + 1
-    SampleRows.from_arrow(pa.Table.from_pylist([row], schema=SAMPLES))
+    from_rows([row], log_schema)
     row["request_time_ms"][0] = newest
     with pytest.raises(LongreelError, match="at or after the request"):
-        SampleRows.from_arrow(pa.Table.from_pylist([row], schema=SAMPLES))
+        from_rows([row], log_schema)
 
 
-def _broken(rows: list[dict], **changes: Callable[[list], list]) -> pa.Table:
+def broken(rows: list[dict], changes: dict[str, Callable[[list], list]]) -> list[dict]:
     row = dict(rows[-1])
-    for name, change in changes.items():
-        row[name] = change(list(row[name]))
-    return pa.Table.from_pylist([*rows[:-1], row], schema=SAMPLES)
+    return [*rows[:-1], row | {name: change(list(row[name])) for name, change in changes.items()}]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"request_time_ms": lambda v: [1_000] * len(v)}, "at or after the request"),
-        ({"history_tag": lambda v: v[:-1]}, "differ in length"),
+        ({"history_tag": lambda v: v[:-1]}, "history_tag and history_time_ms differ in length"),
+        ({"history_tag": lambda v: [*v[:-1], None]}, "history_tag: expected no nulls, got 1"),
+        ({"target_duration_ms": lambda v: [*v[:-1], None]}, "target_duration_ms: expected no nulls, got 1"),
         ({"request_history_end": lambda v: [10_000] * len(v)}, "outside the history"),
         ({"request_target_end": lambda v: [end - 1 for end in v]}, "belong to no request"),
         ({"history_time_ms": lambda v: v[::-1]}, "not ordered by time"),
-        ({"user_features": lambda v: v[:1]}, "one length for every user"),
     ],
 )
 def test_rows_that_break_the_schema_are_rejected(
-    rows: Callable[..., list[dict]], changes: dict[str, Callable[[list], list]], message: str
+    rows: Callable[..., list[dict]],
+    log_schema: LogSchema,
+    changes: dict[str, Callable[[list], list]],
+    message: str,
 ) -> None:
     good_rows = [row for row in rows(5) if len(row["history_time_ms"]) > 5 and row["request_history_end"][0] > 2]
-    SampleRows.from_arrow(pa.Table.from_pylist(good_rows, schema=SAMPLES))
+    from_rows(good_rows, log_schema)
     with pytest.raises(LongreelError, match=message):
-        SampleRows.from_arrow(_broken(good_rows, **changes))
+        from_rows(broken(good_rows, changes), log_schema)
 
 
 def test_days_from_before_a_column_train_with_days_that_have_it(
@@ -282,32 +291,25 @@ def test_days_from_before_a_column_train_with_days_that_have_it(
     config: Config,
     rows: Callable[..., list[dict[str, object]]],
     publish_rows: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     old, new = days[0], days[-1] + timedelta(days=1)
     before = own_lake.require("samples", old)
     new_rows = rows(9, first_user=900)
-    monkeypatch.setattr(schemas, "SCHEMA_VERSION", 2)
-    price = added_column(
-        "target_price", pa.list_(pa.int64()), AddedColumn(since=2, default=-5, parallel_to="target_item_id")
-    )
-    grown = pa.schema([*SAMPLES, price])
-    monkeypatch.setitem(DATASETS, "samples", grown)
-    monkeypatch.setitem(TARGET_FIELDS, "price", pa.int64())
-    for module in (row_groups_module, samples_module):
-        monkeypatch.setattr(module, "SAMPLES", grown)
+    price = Field(name="price", place="item", kind="number", optional=True)
+    grown = Lake(own_lake.root, replace(own_lake.log_schema, fields=(*own_lake.log_schema.fields, price)))
     for row in new_rows:
         row["target_price"] = [7] * len(row["target_item_id"])  # type: ignore[arg-type]
-    publish_rows(own_lake, new, new_rows, schema=grown)
+        row["history_price"] = [8] * len(row["history_item_id"])  # type: ignore[arg-type]
+    publish_rows(grown, new, new_rows)
 
-    reader = TrainingReader(own_lake, [own_lake.require("samples", day) for day in (old, new)], TASKS, config.training)
-    prices: dict[bool, set[int]] = {False: set(), True: set()}
+    reader = TrainingReader(grown, [grown.require("samples", day) for day in (old, new)], TASKS, config.training)
+    prices: dict[bool, set[str]] = {False: set(), True: set()}
     for batch in (rank_batch.batch for rank_batch in reader.batches()):
         counts = np.diff(batch.target_offsets.numpy())
         for is_new, value in zip(np.repeat(batch.user_id.numpy() >= 900, counts), batch.target["price"], strict=True):
-            prices[bool(is_new)].add(int(value))
-    assert prices == {False: {-5}, True: {7}}
-    assert own_lake.require("samples", old) == before
+            prices[bool(is_new)].add(f"{value:g}")
+    assert prices == {False: {"nan"}, True: {"7"}}
+    assert grown.require("samples", old) == before
 
 
 def test_buffers_are_about_as_large_and_keep_the_order() -> None:
