@@ -15,6 +15,7 @@ import pytest
 from longreel.components.registry import registration, store
 from longreel.components.registry.versions import Version
 from longreel.contracts.decision import Decision, GateResult
+from longreel.contracts.definitions import sample_definitions
 from longreel.contracts.digests import digest_of
 from longreel.contracts.report import (
     CHECKS,
@@ -26,10 +27,10 @@ from longreel.contracts.report import (
     ScoringCost,
     interval_of,
 )
-from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
 from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
 from longreel.model.evaluation.report_builder import window_gains
 from tests.kfp_server import kfp  # noqa: F401  # a fixture
+from tests.short_video import SHORT_VIDEO_TOML
 
 FIRST_DAY = date(2026, 1, 1)
 USERS, REQUESTS, TARGETS, TAGS = 60, 3, 6, 6
@@ -41,10 +42,6 @@ tasks = ["click", "like"]
 width = 16
 heads = 2
 layers = 1
-item_buckets = 512
-author_buckets = 64
-tag_buckets = 32
-user_feature_buckets = 64
 embedding_width = 8
 mixer_tokens = 4
 [training]
@@ -64,6 +61,12 @@ bootstrap_draws = 40
 replay = true
 min_train_days = 2
 """
+LOG_TOML = f"""
+{SHORT_VIDEO_TOML}
+[fields.user]
+taste = {{kind = "category"}}
+constant = {{kind = "category"}}
+"""
 
 # Sixty users prove little: wide limits, so that the cycle's tests see promotions.
 POLICY = """
@@ -75,7 +78,7 @@ protected_slices = []
 """
 
 
-def samples_table(day: date, seed: int) -> pa.Table:
+def samples_table(day: date, seed: int, schema: pa.Schema) -> pa.Table:
     """User-days in which a user clicks what shares a tag with the history: something to learn in a few steps."""
     rng = np.random.default_rng([seed, day.toordinal()])
     midnight = (day - date(1970, 1, 1)).days * 86_400_000
@@ -87,7 +90,7 @@ def samples_table(day: date, seed: int) -> pa.Table:
         tags, shown = item_tag(length, 0.9), item_tag(REQUESTS * TARGETS, 0.4)
         clicked = rng.random(len(shown)) < np.where(shown == taste, 0.8, 0.1) + 0.15 * (shown < 2)
         liked = clicked & (rng.random(len(shown)) < 0.4)
-        row = {"user_id": 100 + user, "user_features": [taste, 7]}
+        row = {"user_id": 100 + user, "user_taste": taste, "user_constant": 7}
         old = {
             "time_ms": midnight - 1_000 * np.arange(length, 0, -1),
             "item_id": tags * 50 + rng.integers(0, 50, length),
@@ -105,8 +108,8 @@ def samples_table(day: date, seed: int) -> pa.Table:
             "surface": np.zeros(len(shown)),
             "duration_ms": np.full(len(shown), 1_000),
         }
-        row |= {f"history_{name}": old[name].astype(np.int64).tolist() for name in HISTORY_FIELDS}
-        row |= {f"target_{name}": new[name].astype(np.int64).tolist() for name in TARGET_FIELDS}
+        row |= {f"history_{name}": values.astype(np.int64).tolist() for name, values in old.items()}
+        row |= {f"target_{name}": values.astype(np.int64).tolist() for name, values in new.items()}
         row |= {
             "request_id": [f"{day}-{user}-{r}" for r in range(REQUESTS)],
             "request_time_ms": [midnight + 60_000 * (r + 1) for r in range(REQUESTS)],
@@ -115,19 +118,19 @@ def samples_table(day: date, seed: int) -> pa.Table:
             "target_labels": (clicked * 1 + liked * 2).astype(np.int64).tolist(),
         }
         rows.append(row)
-    return pa.Table.from_pylist(rows, schema=SAMPLES)
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def publish(home: Home, day: date, seed: int = 0) -> None:
     """Publish one day of samples."""
     writer = home.lake.writer("samples", day)
-    table = samples_table(day, seed)
+    table = samples_table(day, seed, home.lake.schemas.samples)
     pq.write_table(table, f"{writer.path}/part-0.parquet")
     writer.commit(
         digest=digest_of(table.to_pylist()),
         inputs={},
         counts={"users": USERS},
-        details={"user_features": ["taste", "constant"]},
+        details={"definitions": sample_definitions(home.config)},
     )
 
 
@@ -149,7 +152,7 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
         home = Home(tmp_path / name)
         home.path.mkdir()
         text = TOML.format(name=name, epochs=epochs, warm_start=warm_start)
-        (home.path / CONFIG_FILE).write_text(text)
+        (home.path / CONFIG_FILE).write_text(text + LOG_TOML)
         (home.path / POLICY_FILE).write_text(POLICY)
         (home.path / "mlflow").mkdir()
         shutil.copyfile(empty_store, home.path / "mlflow" / "mlflow.db")
@@ -160,7 +163,7 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
     return make
 
 
-SLICES = ("all", "new users", "returning users", "history<32", "history>=32", "surface 0")
+SLICES = ("all", "new users", "returning users", "history<32", "history>=32", "surface=0")
 SCORING = ScoringCost(
     device="NVIDIA H200",
     events=10_240,
@@ -245,12 +248,13 @@ def report() -> Callable[..., EvaluationReport]:
 def save_tiny_model(home: Home, folder: Path, seed: int = 0, watermark: str = "2026-01-02") -> str:
     """Write an untrained ranker of the home's sizes; returns its digest."""
     import torch
+    from longreel.model.data.encodings import Encodings
 
     from longreel.model.nn.ranker import Ranker
     from longreel.model.training.checkpoint import save_model
 
     torch.manual_seed(seed)
-    ranker = Ranker(home.config.model, home.config.tasks, 2)
+    ranker = Ranker(home.config.model, home.config.tasks, home.config.log_schema, Encodings())
     return save_model(folder, ranker, {"data_watermark": watermark, "training_mean_window": 16})
 
 
