@@ -14,12 +14,13 @@ _WORDS = frozenset(
 )
 
 
-def names_in(sql: str) -> set[str]:
-    """The names in an expression that may be columns, in lower case: neither functions, words of SQL nor text."""
+def names_in(sql: str, words: bool = False) -> set[str]:
+    """The names in an expression that may be columns, in lower case: neither functions, text nor, unless `words`, words
+    of SQL."""
     found = set()
     for match in _TOKEN.finditer(sql):
         name = match["quoted"] or match["name"]
-        if name and (match["quoted"] or name.lower() not in _WORDS):
+        if name and (match["quoted"] or words or name.lower() not in _WORDS):
             found.add(name.lower())
     return found
 

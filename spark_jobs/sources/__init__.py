@@ -1,17 +1,14 @@
 """Sources of raw rows; `open_source` opens the configured one. Spark is imported on first use."""
 
+from longreel.contracts.config import SIMULATED
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.spark_jobs.sources.base import Source, name_damaged_file
 from longreel.spark_jobs.sources.generic import GenericSource
 from longreel.spark_jobs.sources.kuairand import KuaiRandSource
+from longreel.spark_jobs.sources.raw_columns import RawColumns
 
-__all__ = ["Source", "name_damaged_file", "open_source", "source_class"]
-
-
-def source_class(kind: str) -> type[Source]:
-    """The reader of logs of a `[source] kind`."""
-    return KuaiRandSource if kind == "kuairand" else GenericSource
+__all__ = ["Source", "name_damaged_file", "open_source"]
 
 
 def open_source(home: Home) -> Source:
@@ -21,15 +18,16 @@ def open_source(home: Home) -> Source:
         LongreelError: no log is configured, or the folder is no log.
         DataNotReadyError: the folder is missing or empty, as before a volume is mounted.
     """
-    settings, log = home.config.source, home.log
+    config, log = home.config, home.log
+    settings, columns = config.source, RawColumns.of(config)
     if not settings.log:
         raise LongreelError(
             f"[source] log is not set in {home.settings / CONFIG_FILE}; expected the folder of the raw log"
         )
     if not log.exists() or (log.is_dir() and not any(log.iterdir())):
-        hint = "`longreel simulate` writes one" if settings.kind == "simulated" else "mount it, or correct [source] log"
+        hint = "`longreel simulate` writes one" if settings.kind in SIMULATED else "mount it, or correct [source] log"
         state = "an empty folder" if log.exists() else "no such folder"
         raise DataNotReadyError(f"no raw log at {log} ({settings.kind}) yet: {state}; {hint}")
     if settings.kind == "kuairand":
-        return KuaiRandSource(home.log)
-    return GenericSource(home.log, settings.ready_file)
+        return KuaiRandSource(log, columns)
+    return GenericSource(log, settings.ready_file, columns)

@@ -16,57 +16,26 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import (
-    CORRUPT,
-    FILE,
-    RAW_COLUMNS,
-    Source,
-    find_csv,
-    header_of,
-    read_csv,
-    require_columns,
-)
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, require_columns
+from longreel.spark_jobs.sources.csv_files import column, find_csv, header_of
+from longreel.spark_jobs.sources.data_files import read_data_files
+from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-# Our name -> the published one.
-COLUMNS = {
-    "user_id": "user_id",
-    "item_id": "video_id",
-    "time_ms": "time_ms",
-    "surface": "tab",
-    "play_ms": "play_time_ms",
-    "duration_ms": "duration_ms",
-    "click": "is_click",
-    "like": "is_like",
-    "follow": "is_follow",
-    "comment": "is_comment",
-    "forward": "is_forward",
-    "hate": "is_hate",
-    "long_view": "long_view",
-    "profile_enter": "is_profile_enter",
-}
-VIDEO_COLUMNS = ("video_id", "author_id", "tag")
-USER_FEATURES = (
-    "user_active_degree",
-    "is_lowactive_period",
-    "is_video_author",
-    "follow_user_num_range",
-    "fans_user_num_range",
-    "friend_user_num_range",
-    "register_days_range",
-)
+VIDEO = "video_id"  # by which a log's rows and the descriptions of videos are joined
 DATE = r"^(19[9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"  # 1990 .. 2099: a typing error must not be a day
 
 
 class KuaiRandSource(Source):
     """The folder with log_*.csv, video_features_basic_*.csv and, where wanted, user_features_*.csv, or .csv.gz."""
 
-    hashes_text_ids = False
+    root: Path
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, columns: RawColumns = RawColumns()) -> None:  # noqa: B008  # frozen
         super().__init__(root)
+        self._columns = columns
         self.older_logs = find_csv(root, "log_history")
         self.logs = [path for path in find_csv(root, "log_") if path not in self.older_logs]
         self.videos = find_csv(root, "video_features_basic")
@@ -74,11 +43,9 @@ class KuaiRandSource(Source):
         if not self.logs:
             raise LongreelError(f"no log_*.csv or log_*.csv.gz in {root}; expected KuaiRand's data folder")
         for path in (*self.logs, *self.older_logs):
-            require_columns(path, header_of(path), ("date", *COLUMNS.values()))
+            require_columns(path, header_of(path), ["date"])
         for path in self.videos:
-            require_columns(path, header_of(path), VIDEO_COLUMNS)
-        for path in self.user_files:
-            require_columns(path, header_of(path), ("user_id", *USER_FEATURES))
+            require_columns(path, header_of(path), [VIDEO])
 
     @cached_property
     def _span(self) -> tuple[date, date]:
@@ -112,38 +79,41 @@ class KuaiRandSource(Source):
             of_day = of_day | unreadable.isNotNull()
         else:
             unreadable = F.lit(None).cast("string")
-        return _as_rows(read_csv(spark, self.logs).where(of_day), unreadable)
+        return self._rows(self._read(spark, self.logs).where(of_day), unreadable)
 
     def bootstrap_files(self) -> list[Path]:
         return [*self.older_logs, *self.videos] if self.older_logs else []
 
     def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
-        return _as_rows(read_csv(spark, self.older_logs), _unreadable())
+        return self._rows(self._read(spark, self.older_logs), _unreadable())
 
-    def standard(self, rows: "DataFrame") -> "DataFrame":
+    def users(self, spark: "SparkSession") -> "DataFrame | None":
+        if not self.user_files:
+            return None
+        table = read_data_files(spark, self.user_files, self._columns, self._columns.user_keys)
+        return table.where(f"{CORRUPT} IS NULL").drop(FILE, CORRUPT)
+
+    def _read(self, spark: "SparkSession", logs: list[Path]) -> "DataFrame":
+        return read_data_files(spark, logs, self._columns, self._columns.keys)
+
+    def _rows(self, log: "DataFrame", unreadable: "Column") -> "DataFrame":
+        """Lines of the log, with those columns of their videos that the configuration reads."""
         from pyspark.sql import functions as F
 
-        fields = rows.select("row.*").columns
-        mapped = {ours: F.col(f"row.{theirs}") for ours, theirs in COLUMNS.items()}
-        if "request_id" in fields:
-            mapped["request_id"] = F.col("row.request_id")
-        standard = rows.select("*", *(column.alias(name) for name, column in mapped.items()))
-        if self.videos:
-            videos = read_csv(rows.sparkSession, self.videos).select(
-                F.col("video_id").alias("item_id"),
-                "author_id",
-                F.split_part("tag", F.lit(","), F.lit(1)).alias("tag"),  # "12,65": the first is the main one
-            )
-            distinct = videos.groupBy("item_id").agg(F.min(F.struct("author_id", "tag")).alias("video"))
-            standard = standard.join(distinct, "item_id", "left")
-            standard = standard.select("*", "video.author_id", "video.tag").drop("video")
-        missing = [name for name in RAW_COLUMNS if name not in standard.columns]
-        return standard.select("*", *(F.lit(None).cast("string").alias(name) for name in missing))
+        names = [name for name in log.columns if name != FILE]
+        rows = log.withColumn("unreadable", unreadable)
+        videos = self._video_columns(names)
+        if videos:
+            table = read_data_files(log.sparkSession, self.videos, self._columns, ()).where(f"{CORRUPT} IS NULL")
+            # A video described twice: the smallest, so that the choice does not depend on the order of reading.
+            described = table.groupBy(VIDEO).agg(F.min(F.struct(*map(column, videos))).alias("_video"))
+            rows = rows.join(described, VIDEO, "left")
+        row = F.struct(*map(column, names), *(F.col("_video").getField(name).alias(name) for name in videos))
+        return rows.select(row.alias("row"), F.col(FILE).alias("source_file"), "unreadable")
 
-    def users(self, spark: "SparkSession") -> tuple[list[str], "DataFrame | None"]:
-        if not self.user_files:
-            return [], None
-        return list(USER_FEATURES), read_csv(spark, self.user_files).select("user_id", *USER_FEATURES)
+    def _video_columns(self, log: list[str]) -> list[str]:
+        taken, names = {name.lower() for name in log}, dict.fromkeys(n for path in self.videos for n in header_of(path))
+        return [name for name in names if name.lower() not in taken and self._columns.reads(name)]
 
 
 def _unreadable() -> "Column":
@@ -153,18 +123,6 @@ def _unreadable() -> "Column":
     # 20220231 fits the pattern, so the calendar decides too.
     dated = F.when(F.col("date").rlike(DATE), F.try_to_timestamp("date", F.lit("yyyyMMdd")))
     return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").when(dated.isNull(), "unreadable_date")
-
-
-def _as_rows(raw: "DataFrame", unreadable: "Column") -> "DataFrame":
-    """Lines as read -> `row, source_file, unreadable`."""
-    from pyspark.sql import functions as F
-
-    names = [name for name in raw.columns if name not in (CORRUPT, FILE)]
-    return raw.select(
-        F.struct(*names, F.col(CORRUPT)).alias("row"),
-        F.col(FILE).alias("source_file"),
-        unreadable.alias("unreadable"),
-    )
 
 
 def _parse(text: str) -> date | None:

@@ -1,0 +1,69 @@
+"""CSV files with a header line, read as text."""
+
+import gzip
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, require_distinct
+from longreel.spark_jobs.sources.raw_columns import RawColumns
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+CSV_SUFFIXES = (".csv", ".csv.gz")
+
+
+def find_csv(folder: Path, stem: str) -> list[Path]:
+    """The CSV files, plain or gzipped, whose name begins with `stem`."""
+    return sorted(p for p in folder.glob(f"{stem}*") if p.name.endswith(CSV_SUFFIXES) and p.is_file())
+
+
+def header_of(path: Path) -> list[str]:
+    """The column names of a CSV file.
+
+    Raises:
+        LongreelError: the file cannot be read or is empty.
+    """
+    opener = gzip.open if path.name.endswith(".gz") else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig") as stream:  # spreadsheets write a byte order mark
+            line = stream.readline()
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise LongreelError(f"{path} cannot be read as CSV: {error}") from error
+    names = [name.strip().strip('"') for name in line.split(",")]
+    if names == [""]:
+        raise LongreelError(f"{path} is empty; expected a header line")
+    require_distinct(path, names)
+    return names
+
+
+def read_csv(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001  # as others
+    """CSV files of one header as text columns, with FILE. A line that does not fit the header keeps its text in
+    CORRUPT."""
+    schema = ", ".join(f"`{name}` STRING" for name in (*header_of(paths[0]), CORRUPT))
+    reader = spark.read.schema(schema).option("header", True).option("escape", '"')
+    reader = reader.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
+    return reader.csv(literal(paths)).select("*", file_name())
+
+
+def literal(paths: Iterable[Path | str]) -> list[str]:
+    """Paths as Spark's readers take them, in which a bracket or an asterisk is no pattern."""
+    return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
+
+
+def file_name() -> "Column":
+    """Of each row read, its file's name with the hour=HH and minute=MM folders that it is in, as FILE."""
+    from pyspark.sql import functions as F
+
+    folders = F.regexp_extract("_metadata.file_path", r"((?:hour=\d+/|minute=\d+/)*)[^/]*$", 1)
+    return F.concat(folders, "_metadata.file_name").alias(FILE)
+
+
+def column(name: str) -> "Column":
+    """A column by a name that may hold any character."""
+    from pyspark.sql import functions as F
+
+    return F.col("`" + name.replace("`", "``") + "`")

@@ -1,0 +1,137 @@
+"""Data files of several formats and schemas, read as one table."""
+
+import re
+from collections.abc import Callable, Hashable
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, require_distinct
+from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, column, header_of, read_csv
+from longreel.spark_jobs.sources.parquet_files import parquet_schema, read_parquet
+from longreel.spark_jobs.sources.raw_columns import RawColumns
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import DataType, StructField
+
+JSON_SUFFIXES = tuple(f".{name}{packed}" for name in ("json", "jsonl", "ndjson") for packed in ("", ".gz"))
+SUFFIXES = (".parquet", *CSV_SUFFIXES)
+ROWS = {".parquet", ".orc", ".avro", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"}  # whatever is behind them
+CHECKSUMS = {".crc", ".md5", ".sha1", ".sha256", ".sha512"}
+Read = Callable[["SparkSession", list[Path], RawColumns], "DataFrame"]
+HOUR = re.compile(r"(hour|minute)=\d{1,2}")  # folders in which a day's folder may have its files
+
+
+def find_data_files(folder: Path) -> list[Path]:
+    """A folder's data files, those of its hour=HH and minute=MM folders included. Hidden files and notes beside data
+    are left out.
+
+    Raises:
+        LongreelError: the folder holds other folders, data files of an unsupported format, or only files that are no
+            data: rows would be lost.
+    """
+    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "_"))]
+    hours = [path for path in visible if path.is_dir() and HOUR.fullmatch(path.name)]
+    files = [path for path in visible if is_data(path) and not path.is_dir()]
+    unread = [p.name for p in visible if p not in hours and (p.is_dir() or has_unread_rows(p))]
+    refuse_unread(folder, unread or ([] if files or hours else [path.name for path in visible]))
+    return [*files, *(path for hour in hours for path in find_data_files(hour))]
+
+
+def is_data(path: Path) -> bool:
+    """Whether a name is that of a data file that `read_data_files` reads."""
+    return path.name.endswith(SUFFIXES)
+
+
+def has_unread_rows(path: Path) -> bool:
+    """Whether a name is that of a data file that we cannot read (.csv.zst, .CSV); checksums are not."""
+    suffixes = {suffix.lower() for suffix in path.suffixes}
+    return not is_data(path) and bool(suffixes & ROWS) and not suffixes & CHECKSUMS
+
+
+def refuse_unread(folder: Path, unread: list[str]) -> None:
+    """Raises LongreelError where rows would be lost."""
+    if unread:
+        raise LongreelError(
+            f"{folder} holds {', '.join(unread[:3])}; expected files {', '.join(SUFFIXES)} in the folder itself or in "
+            "hour=HH folders"
+        )
+
+
+def read_data_files(
+    spark: "SparkSession", paths: list[Path], columns: RawColumns, keys: tuple[frozenset[str], ...]
+) -> "DataFrame":
+    """The rows of data files of any formats, columns matched by name without case, with FILE and, of CSV and JSON, with
+    CORRUPT. Where files have different types of a column, it has the widest of numbers and is text otherwise.
+
+    Raises:
+        LongreelError: a file has none of the columns of one of `keys`; or a column that the configuration reads is of a
+            type that Spark lacks, or nested in one file and otherwise in another.
+    """
+    parts = []
+    for suffixes, schema_of, read in FORMATS:
+        groups: dict[Hashable, list[Path]] = {}
+        for path in paths:
+            if path.name.endswith(suffixes):
+                groups.setdefault(schema_of(path), []).append(path)
+        for files in groups.values():
+            part = read(spark, files, columns)
+            _require_keys(files, [name for name in part.columns if name not in (CORRUPT, FILE)], keys)
+            parts.append(part)
+    return _union(parts, columns, paths[0].parent)
+
+
+def _require_keys(files: list[Path], names: list[str], keys: tuple[frozenset[str], ...]) -> None:
+    where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more of its columns"
+    require_distinct(where, names)
+    lower = {name.lower() for name in names}
+    for key in keys:
+        if key and not key & lower:
+            raise LongreelError(f"{where} has no column {' or '.join(sorted(key))}; its columns are {', '.join(names)}")
+
+
+def _union(parts: "list[DataFrame]", columns: RawColumns, folder: Path) -> "DataFrame":
+    """Tables one after the other; what one of them lacks is null there. NaN, as some writers spell a missing value,
+    becomes null."""
+    from pyspark.sql import functions as F
+
+    found: dict[str, list[StructField]] = {}
+    for part in parts:
+        for field in part.schema:
+            found.setdefault(field.name.lower(), []).append(field)
+    kinds = {lower: _common_type(fields, columns, folder) for lower, fields in found.items()}
+    selected = []
+    for part in parts:
+        own, values = {field.name.lower(): field for field in part.schema}, []
+        for lower, fields in found.items():
+            value = column(own[lower].name) if lower in own else F.lit(None)
+            if lower in own and own[lower].dataType.typeName() in ("float", "double"):
+                value = F.when(~F.isnan(value), value)
+            values.append(value.cast(kinds[lower]).alias(fields[0].name))
+        selected.append(part.select(*values))
+    return reduce(lambda one, other: one.union(other), selected)
+
+
+def _common_type(fields: "list[StructField]", columns: RawColumns, folder: Path) -> "DataType":
+    """The type that a column with such fields in different files is read as."""
+    from pyspark.sql import types as T
+
+    kinds = list(dict.fromkeys(field.dataType for field in fields if field.dataType != T.NullType()))
+    if len(kinds) == 1:
+        return kinds[0]
+    for widening in ((T.ByteType(), T.ShortType(), T.IntegerType(), T.LongType()), (T.FloatType(), T.DoubleType())):
+        if kinds and all(kind in widening for kind in kinds):
+            return max(kinds, key=widening.index)
+    name = fields[0].name
+    if columns.reads(name) and any(isinstance(kind, T.ArrayType | T.MapType | T.StructType) for kind in kinds):
+        spelled = ", ".join(kind.simpleString() for kind in kinds)
+        raise LongreelError(f"the files in {folder} disagree on the type of column {name}: {spelled}; write it as one")
+    return T.StringType()
+
+
+FORMATS: tuple[tuple[str | tuple[str, ...], Callable[[Path], Hashable], Read], ...] = (
+    (".parquet", parquet_schema, read_parquet),
+    (CSV_SUFFIXES, lambda path: tuple(header_of(path)), read_csv),
+)
