@@ -15,7 +15,7 @@ JAVA := JAVA_HOME=$$(bash .ci/java.sh) && export JAVA_HOME
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
-run: $(READY) ## run the main job: SOURCE=simulated|kuairand|generic LOG=FOLDER [HOME_DIR=...]
+run: $(READY) ## run the main job: SOURCE=simulated|shop|kuairand|generic LOG=FOLDER [HOME_DIR=...]
 	@$(JAVA) && $(BIN)/longreel run --source $(SOURCE) --home $(HOME_DIR) $(if $(LOG),--log "$(LOG)") $(ARGS)
 
 test: $(READY) ## lint, types and the default test suite

@@ -5,7 +5,7 @@ import json
 import re
 from pathlib import Path
 
-from longreel.contracts.config import SOURCES, parse_config
+from longreel.contracts.config import SIMULATED, SOURCES, parse_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.presets import preset
 from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
@@ -38,7 +38,7 @@ def write_config(home: Home, source: str, log: str | None) -> None:
         LongreelError: the source needs a log, and none was given or it does not exist.
     """
     text = preset(source)
-    if source != "simulated":
+    if source not in SIMULATED:
         if not log:
             raise LongreelError(f"source {source} needs its raw log: give --log FOLDER (make run: LOG=FOLDER)")
         folder = Path(log).expanduser().resolve()

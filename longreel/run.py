@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from longreel.contracts.argument_types import at_least
-from longreel.contracts.config import SOURCES
+from longreel.contracts.config import SIMULATED, SOURCES
 from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", choices=SOURCES, default="simulated", help="preset of a new home")
     parser.add_argument("--log", help="folder of the raw log (kuairand and generic), for a new home")
     parser.add_argument(
-        "--days", type=at_least(1), help="simulated: days to add to the log (default: 4, then 1 once all are done)"
+        "--days", type=at_least(1), help="simulated log: days to add (default: 4, then 1 once all are done)"
     )
 
 
@@ -60,9 +60,10 @@ def _prepare(home: Home, args: argparse.Namespace) -> None:
             f"{home.path} was made for the raw log {home.log}, now {log} is given; name another home (--home; "
             "make run: HOME_DIR=), or correct [source] log in its longreel.toml if the log has moved"
         )
-    if args.days is not None and home.config.source.kind != "simulated":
+    is_simulated = home.config.source.kind in SIMULATED
+    if args.days is not None and not is_simulated:
         raise LongreelError(f"--days is for a simulated log, {home.path} reads source {home.config.source.kind!r}")
-    if home.config.source.kind == "simulated" and (args.days or not unfinished_days(home)):
+    if is_simulated and (args.days or not unfinished_days(home)):
         days = args.days or (1 if home.log.exists() else FIRST_SIMULATED_DAYS)
         step = [sys.executable, "-m", "longreel", "simulate", "--home", str(home.path), "--days", str(days)]
         if subprocess.run(step, check=False).returncode:

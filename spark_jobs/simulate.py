@@ -1,10 +1,12 @@
-"""`longreel simulate`: days of a simulated raw log in the generic format, for trying the pipeline without data.
+"""`longreel simulate`: days of a simulated raw log, for trying the pipeline without data.
+
+A home's `[source] kind` says which: `simulated`, a short-video app, or `shop`.
 
     <home>/raw/simulation.json                 the log's settings; later days continue with them
-    <home>/raw/users.parquet                   categorical user features
+    <home>/raw/users.parquet                   what describes the users
     <home>/raw/history/2025-12.parquet         with --bootstrap-days: older history, for `longreel data import-history`
     <home>/raw/date=2026-01-05/log.parquet     one row per impression
-    <home>/truth/date=2026-01-05/truth.parquet the probability that every label was drawn with, row by row
+    <home>/truth/date=2026-01-05/truth.parquet the probability of every label, row by row
 
 Nothing of the pipeline reads truth/: models are measured against it (benchmarks/extrapolation/oracle.py).
 A day depends on the settings and its date alone, so any day can be simulated again. NumPy and pyarrow, no Spark.
@@ -19,29 +21,29 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longreel.contracts.config import SIMULATED
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.local_files import replacing
 from longreel.contracts.serialization import read_json
 from longreel.lake.home import Home
-from longreel.spark_jobs.simulated_day import Impressions, day_file, raw_rows, simulate_day
-from longreel.spark_jobs.simulated_world import World, WorldSettings, make_world, user_columns
+from longreel.spark_jobs.simulated_logs import SIMULATED_LOGS, SimulatedLog
+from longreel.spark_jobs.simulated_shop import ShopSettings
+from longreel.spark_jobs.simulated_world import WorldSettings
 
 SETTINGS = "simulation.json"
 LOG = "log.parquet"
 TRUTH = "truth"
-SIMULATION_VERSION = 2
 SETTING_HELP = {
     "start": "first day of a new log",
     "users": "users of a new log on its first day",
     "items": "items of a new log on its first day",
     "seed": "seed of a new log",
     "activity": "impressions a day of a new log's median user",
-    "interests": "lasting interests of a user of a new log; more of them make longer histories useful",
+    "interests": "lasting interests of a user of a new log (shop: loyal brands); more make longer histories useful",
     "user_growth": "users that join a new log every day, as a share of --users",
     "item_growth": "items that join a new log every day, as a share of --items",
 }
@@ -53,11 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bootstrap-days", type=int, help="days before a new log's first, as older history for import-history"
     )
-    defaults = WorldSettings()
+    video, shop = WorldSettings(), ShopSettings()
     for name, text in SETTING_HELP.items():
-        default = getattr(defaults, name)
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=type(default), help=f"{text} (default {default})")
+        default, of_shop = getattr(video, name), getattr(shop, name)
+        shown = f"{default}" if of_shop == default else f"{default}; shop: {of_shop}"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{text} (default {shown})")
     parser.add_argument(
         "--no-long-range",
         dest="long_range",
@@ -67,38 +69,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def raw_folder(home: Home) -> Path:
-    """Where the simulated log lies.
+def simulated_log(home: Home) -> type[SimulatedLog]:
+    """The simulated log that a home reads.
 
     Raises:
-        LongreelError: this home reads another source.
+        LongreelError: it reads another source.
     """
     kind = home.config.source.kind
-    if kind != "simulated":
-        raise LongreelError(f"{home.path} reads source {kind!r}; simulate needs a home made with the simulated preset")
-    return home.log
+    if kind not in SIMULATED:
+        presets = " or ".join(SIMULATED)
+        raise LongreelError(f"{home.path} reads source {kind!r}; simulate needs a home of the preset {presets}")
+    return SIMULATED_LOGS[kind]
 
 
-def settings_of(folder: Path, options: dict[str, Any]) -> WorldSettings:
+def settings_of(log: type[SimulatedLog], folder: Path, options: dict[str, Any]) -> WorldSettings:
     """The log's settings: those it was started with, or for a new log the options.
 
     Raises:
         LongreelError: an option differs from what the log was started with, or is out of range.
     """
     options = {name: value for name, value in options.items() if value is not None}
-    new = WorldSettings(**options)
+    new = log.settings_class(**options)
     path = folder / SETTINGS
     if not path.exists():
         return new
     stored = read_json(path, "restore it, or simulate into another home")
-    for name, value in (options | {"version": SIMULATION_VERSION}).items():
+    for name, value in (options | {"version": log.version}).items():
         if stored.get(name) != value:
             raise LongreelError(
                 f"{folder} was simulated with {name}={stored.get(name)}, not {value}; "
                 f"leave --{name.replace('_', '-')} out, or simulate into another home"
             )
     stored.pop("version")
-    return WorldSettings(**stored)
+    return log.settings_class(**stored)
 
 
 def days_present(folder: Path) -> list[date]:
@@ -113,26 +116,20 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, draft, compression="zstd")
 
 
-def begin(folder: Path, settings: WorldSettings) -> World:
-    """Write the user table and the settings of a new log; returns its world."""
-    world = make_world(settings)
+def begin(log: SimulatedLog, folder: Path) -> None:
+    """Write the user table and the settings of a new log."""
     if not (folder / SETTINGS).exists():
-        write_table(pa.table(user_columns(world)), folder / "users.parquet")
-        (folder / SETTINGS).write_text(json.dumps(asdict(settings) | {"version": SIMULATION_VERSION}))
-    return world
+        write_table(log.users(), folder / "users.parquet")
+        (folder / SETTINGS).write_text(json.dumps(asdict(log.settings) | {"version": log.version}))
 
 
-def write_bootstrap(world: World, folder: Path, days: int) -> None:
+def write_bootstrap(log: SimulatedLog, folder: Path, days: int) -> None:
     """Write the history events of the days before the log's first, a file a month, without other impressions."""
-    first = parse_day(world.settings.start)
+    first = parse_day(log.settings.start)
     before = day_range(first - timedelta(days=days), first - timedelta(days=1))
     total, started = 0, time.monotonic()
     for month, group in groupby(before, key=lambda day: f"{day:%Y-%m}"):
-        tables = []
-        for day in group:
-            impressions = simulate_day(world, day)
-            tables.append(raw_rows(world, impressions, np.flatnonzero(impressions.is_history_event)))
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables([log.history(day) for day in group])
         total += table.num_rows
         write_table(table, folder / "history" / f"{month}.parquet")
         print(f"older history {month}: {total:,} events in {time.monotonic() - started:.1f} s", flush=True)
@@ -143,30 +140,28 @@ def run(args: argparse.Namespace, home: Home) -> None:
     """Append `args.days` days; with --bootstrap-days, after older history of a new log."""
     if args.days < 1:
         raise LongreelError(f"--days: expected at least 1, got {args.days}")
-    folder = raw_folder(home)
+    log_class, folder = simulated_log(home), home.log
     options = {setting.name: getattr(args, setting.name) for setting in fields(WorldSettings)}
     present = days_present(folder)
     if present and args.start and args.start != present[0].isoformat():
         raise LongreelError(
             f"the log in {folder} starts on {present[0]}; leave --start out to continue after {present[-1]}"
         )
-    settings = settings_of(folder, options)
+    settings = settings_of(log_class, folder, options)
     if args.bootstrap_days is not None and (present or args.bootstrap_days < 1):
         raise LongreelError("--bootstrap-days: expected a positive number, and a log without days so far")
-    world = begin(folder, settings)
+    log = log_class(settings)
+    begin(log, folder)
     if args.bootstrap_days is not None:
-        write_bootstrap(world, folder, args.bootstrap_days)
+        write_bootstrap(log, folder, args.bootstrap_days)
     first = present[-1] + timedelta(days=1) if present else parse_day(settings.start)
-    yesterday = simulate_day(world, present[-1]) if present else None
     for number in range(args.days):
-        yesterday = _write_day(world, first + timedelta(days=number), yesterday, home)
+        _write_day(log, first + timedelta(days=number), home)
 
 
-def _write_day(world: World, day: date, yesterday: Impressions | None, home: Home) -> Impressions:
+def _write_day(log: SimulatedLog, day: date, home: Home) -> None:
     started = time.monotonic()
-    today = simulate_day(world, day)
-    rows, truth = day_file(world, today, yesterday)
+    rows, truth = log.day(day)
     write_table(truth, home.path / TRUTH / f"date={day}" / "truth.parquet")
     write_table(rows, home.log / f"date={day}" / LOG)
     print(f"simulated {day}: {rows.num_rows:,} rows in {time.monotonic() - started:.1f} s", flush=True)
-    return today

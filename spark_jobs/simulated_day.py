@@ -4,19 +4,24 @@ Every probability that an outcome is drawn with is kept as the truth that a mode
 """
 
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from longreel.contracts.actions import LABELS, SKIP_MS
-from longreel.spark_jobs.simulated_world import MAX_IMPRESSIONS, TAGS, Bools, Floats, Ints, World
+from longreel.spark_jobs.simulated_sessions import (
+    WeightedItems,
+    any_of,
+    draw_sessions,
+    midnight_ms,
+    sent_rows,
+    sigmoid,
+)
+from longreel.spark_jobs.simulated_world import TAGS, Bools, Floats, Ints, World
 
 DAY_MS = 86_400_000
-DUPLICATE_SHARE = 0.001  # rows that the client sent twice, as real logs have them
-BROKEN_SHARE = 0.0002  # rows that lost their item id on the way
 
 # The logging policy: where an impression comes from, and how often. Without long-range interests, the sources that
 # know them show anything instead.
@@ -63,7 +68,7 @@ class Impressions:
     surface: Ints
     play_ms: Ints
     acted: dict[str, Bools]
-    truth: dict[str, Floats] = field(repr=False)  # by LABELS
+    truth: dict[str, Floats] = field(repr=False)  # by label
 
     @cached_property
     def is_late(self) -> Bools:
@@ -78,55 +83,20 @@ class Impressions:
 
 def midnight_of(day: date) -> int:
     """The day's first millisecond since the epoch, UTC."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1_000)
+    return midnight_ms(day, UTC)
 
 
 def draw_requests(world: World, day: date, rng: np.random.Generator) -> SimulatedRequests:
-    """Sessions of a few requests: a start by time of day, then a request every half minute or so."""
-    users = world.users_on(day)
-    daily = world.user_daily[:users]
-    is_active = rng.random(users) < np.clip(0.55 + 0.1 * np.log1p(daily), 0, 0.98)
-    impressions = daily * rng.lognormal(-0.045, 0.3, users)
-    count = np.where(is_active, np.clip(np.ceil(np.minimum(impressions, MAX_IMPRESSIONS) / 8), 1, None), 0).astype(
-        np.int64
-    )
-    user = np.repeat(np.arange(users), count)
-    first = np.repeat(np.cumsum(count) - count, count)
-    per_session = 4 + user % 5
-    place = np.arange(len(user)) - first
-    new = place % per_session == 0
-    session = np.cumsum(new) - 1  # over the whole day
-    sessions = int(new.sum())
-    start = rng.beta(4, 2, sessions) * (DAY_MS - 900_000)
-    gaps = np.where(new, 0, rng.integers(30_000, 90_000, len(user)))
-    elapsed = np.cumsum(gaps) - np.maximum.accumulate(np.where(new, np.cumsum(gaps), 0))
-    time_ms = midnight_of(day) + start[session].astype(np.int64) + elapsed
-    order = np.lexsort((session, time_ms, user))
+    """The requests of the day's sessions, and the moods of these."""
+    sessions = draw_sessions(world.user_daily[: world.users_on(day)], midnight_of(day), DAY_MS, 8, rng)
     return SimulatedRequests(
-        user=user[order],
-        time_ms=time_ms[order],
-        session=session[order],
-        targets=rng.integers(4, 13, len(user)),
-        mood_authors=rng.integers(0, world.authors, (sessions, 2)),
-        mood_tag=rng.integers(0, TAGS, sessions),
+        user=sessions.user,
+        time_ms=sessions.time_ms,
+        session=sessions.session,
+        targets=rng.integers(4, 13, len(sessions.user)),
+        mood_authors=rng.integers(0, world.authors, (sessions.count, 2)),
+        mood_tag=rng.integers(0, TAGS, sessions.count),
     )
-
-
-class WeightedItems:
-    """Items grouped by a key, drawn within a group in proportion to their weight."""
-
-    def __init__(self, key: Ints, groups: int, weight: Floats) -> None:
-        self.order = np.argsort(key, kind="stable")
-        self.cumulative = np.concatenate([[0.0], np.cumsum(weight[self.order])])
-        self.bounds = np.searchsorted(key[self.order], np.arange(groups + 1))
-
-    def draw(self, group: Ints, rng: np.random.Generator) -> Ints:
-        """One item of each group [n]; an empty group gives the next item in the order."""
-        low, high = self.cumulative[self.bounds[group]], self.cumulative[self.bounds[group + 1]]
-        point = low + rng.random(len(group)) * (high - low)
-        place = np.searchsorted(self.cumulative, point, side="right") - 1
-        within: Ints = np.clip(place, 0, len(self.order) - 1)
-        return self.order[within]
 
 
 def draw_items(world: World, day: date, requests: SimulatedRequests, row: Ints, rng: np.random.Generator) -> Ints:
@@ -147,22 +117,16 @@ def draw_items(world: World, day: date, requests: SimulatedRequests, row: Ints, 
         if name == "mood_tag":
             item[where] = by_tag.draw(requests.mood_tag[session], rng)
         elif name == "mood_author":
-            item[where] = by_author.draw(_any_of(requests.mood_authors, session, rng), rng)
+            item[where] = by_author.draw(any_of(requests.mood_authors, session, rng), rng)
         elif name == "lasting":
-            interest = np.searchsorted(world.return_odds, rng.random(len(user)), side="right")
-            item[where] = by_author.draw(world.lasting_author(user, interest), rng)
+            item[where] = by_author.draw(world.lasting.draw(user, rng), rng)
         elif name in ("drifting", "periodic"):
-            item[where] = by_author.draw(_any_of(drifting if name == "drifting" else periodic, user, rng), rng)
+            item[where] = by_author.draw(any_of(drifting if name == "drifting" else periodic, user, rng), rng)
         elif name == "popular":
             item[where] = everything.draw(np.zeros(len(where), np.int64), rng)
         else:
             item[where] = rng.integers(0, items, len(where))
     return item
-
-
-def _any_of(table: Ints, rows: Ints, rng: np.random.Generator) -> Ints:
-    """A random column of each of the `rows` of a table."""
-    return np.asarray(table[rows, rng.integers(0, table.shape[1], len(rows))])
 
 
 def appeal_of(
@@ -181,18 +145,13 @@ def appeal_of(
         nothing = np.zeros(len(row), bool)
         return appeal, nothing, nothing
     hour = (requests.time_ms[row] - midnight_of(day)) // 3_600_000
-    lasting = world.is_lasting(user, author)
+    lasting = world.lasting.include(user, author)
     drifting = (world.drifting_authors(day)[user] == author[:, None]).any(axis=1)
     on_time = ((world.periodic_authors(day)[user] == author[:, None]) & world.is_time(day, user, hour)).any(axis=1)
     personal = lasting | drifting | on_time
     appeal += world.user_bias[user] + 0.5 * world.likes_tag(user, tag)
     appeal += 2.6 * personal + 0.4 * (on_time | drifting) + 0.8 * (personal & world.is_favourite(user, item))
     return appeal, personal, lasting
-
-
-def sigmoid(x: Floats) -> Floats:
-    """1 / (1 + exp(-x))."""
-    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def probabilities(appeal: Floats, personal: Bools, lasting: Bools) -> tuple[dict[str, Floats], dict[str, Floats]]:
@@ -202,11 +161,9 @@ def probabilities(appeal: Floats, personal: Bools, lasting: Bools) -> tuple[dict
     for name, (base, of_personal, of_lasting, _, _) in AFTER_CLICK.items():
         after_click[name] = base + of_personal * personal + of_lasting * lasting
     truth = {"click": click} | {name: click * share for name, share in after_click.items()}
-    low, high = PLAY_UNCLICKED_MS
     truth["hate"] = (1 - click) * HATE
     truth["finish"] = truth["long_view"] / 3  # a long view plays 0.6 .. 1.2 of the item, uniformly
-    truth["skip"] = (1 - click) * ((SKIP_MS - low + 1) / (high - low))
-    return {name: truth[name] for name in LABELS}, after_click
+    return truth, after_click
 
 
 def simulate_day(world: World, day: date) -> Impressions:
@@ -280,8 +237,7 @@ def day_file(world: World, today: Impressions, yesterday: Impressions | None) ->
         parts.insert(0, (yesterday, np.flatnonzero(yesterday.is_late)))
     for impressions, delivered in parts:
         rows = delivered[np.argsort(impressions.delivered_ms[delivered], kind="stable")]
-        broken = rng.random(len(rows)) < BROKEN_SHARE
-        truth.append(truth_rows(impressions, rows[~broken]))
-        times = 1 + (rng.random(len(rows)) < DUPLICATE_SHARE)
-        tables.append(raw_rows(world, impressions, np.repeat(rows, times), np.repeat(broken, times)))
+        sent, broken, intact = sent_rows(rows, rng)
+        truth.append(truth_rows(impressions, intact))
+        tables.append(raw_rows(world, impressions, sent, broken))
     return pa.concat_tables(tables), pa.concat_tables(truth)

@@ -60,6 +60,43 @@ class WorldSettings:
 
 
 @dataclass(frozen=True)
+class LastingInterests:
+    """`count` of P subjects (authors, brands) that each user `[U]` likes for ever."""
+
+    step: Ints  # a_u
+    inverse: Ints  # 1 / a_u mod P
+    offset: Ints  # b_u
+    prime: int  # P
+    return_odds: Floats  # [count] cumulative
+
+    @staticmethod
+    def of_users(seed: int, users: int, count: int, prime: int) -> "LastingInterests":
+        """The lasting interests of users 0 .. users - 1."""
+        step = 1 + (mix(seed, 9, np.arange(users)) % np.uint64(prime - 1)).astype(np.int64)
+        odds = (1.0 + np.arange(count)) ** -RETURN_ODDS
+        return LastingInterests(
+            step=step,
+            inverse=inverse_mod(step, prime),
+            offset=(mix(seed, 10, np.arange(users)) % np.uint64(prime)).astype(np.int64),
+            prime=prime,
+            return_odds=np.cumsum(odds) / odds.sum(),
+        )
+
+    def subject(self, user: Ints, interest: Ints) -> Ints:
+        """The subject of interest 0 .. count - 1 of each user."""
+        return np.asarray((self.step[user] * interest + self.offset[user]) % self.prime)
+
+    def include(self, user: Ints, subject: Ints) -> Bools:
+        """Whether a subject is among a user's interests."""
+        interest = (self.inverse[user] * (subject - self.offset[user])) % self.prime
+        return np.asarray(interest < len(self.return_odds))
+
+    def draw(self, user: Ints, rng: np.random.Generator) -> Ints:
+        """A subject that each user returns to."""
+        return self.subject(user, np.searchsorted(self.return_odds, rng.random(len(user)), side="right"))
+
+
+@dataclass(frozen=True)
 class World:
     """Users `[U]`, items `[I]` and authors `[P]`, those of later days included."""
 
@@ -73,19 +110,20 @@ class World:
     user_bias: Floats
     user_region: Ints
     user_device: Ints
-    user_step: Ints  # a_u of the lasting interests
-    user_inverse: Ints  # 1 / a_u mod P
-    user_offset: Ints  # b_u
-    authors: int  # P
-    return_odds: Floats  # [interests] cumulative
+    lasting: LastingInterests  # authors
+
+    @property
+    def authors(self) -> int:
+        """How many authors there are: P."""
+        return self.lasting.prime
 
     def users_on(self, day: date) -> int:
         """How many users there are on a day; their ids are 0 .. n - 1."""
-        return _grown(self.settings.users, self.settings.user_growth, self.age(day))
+        return grown(self.settings.users, self.settings.user_growth, self.age(day))
 
     def items_on(self, day: date) -> int:
         """How many items there are on a day, likewise."""
-        return _grown(self.settings.items, self.settings.item_growth, self.age(day))
+        return grown(self.settings.items, self.settings.item_growth, self.age(day))
 
     def item_age(self, day: date) -> Floats:
         """Days since each item of the day was added; a large number for the items of the first day."""
@@ -96,15 +134,6 @@ class World:
     def age(self, day: date) -> int:
         """Days since the log's first."""
         return (day - parse_day(self.settings.start)).days
-
-    def lasting_author(self, user: Ints, interest: Ints) -> Ints:
-        """The author of lasting interest 0 .. interests - 1 of each user."""
-        return np.asarray((self.user_step[user] * interest + self.user_offset[user]) % self.authors)
-
-    def is_lasting(self, user: Ints, author: Ints) -> Bools:
-        """Whether an author is among a user's lasting interests."""
-        interest = (self.user_inverse[user] * (author - self.user_offset[user])) % self.authors
-        return np.asarray(interest < self.settings.interests)
 
     def likes_tag(self, user: Ints, tag: Ints) -> Bools:
         """Whether a tag is one of the LIKED_TAGS or so that a user has always liked."""
@@ -151,7 +180,8 @@ def mix(*values: int | npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     return state
 
 
-def _grown(first: int, share: float, days: int) -> int:
+def grown(first: int, share: float, days: int) -> int:
+    """How many users or items there are after days of growth."""
     return int(first * (1 + share * min(max(days, 0), GROWTH_DAYS)))
 
 
@@ -175,12 +205,10 @@ def inverse_mod(values: Ints, prime: int) -> Ints:
 def make_world(settings: WorldSettings) -> World:
     """Users, items and authors, through the last day of growth."""
     rng = np.random.default_rng([settings.seed, 1])
-    users = _grown(settings.users, settings.user_growth, GROWTH_DAYS)
-    items = _grown(settings.items, settings.item_growth, GROWTH_DAYS)
+    users = grown(settings.users, settings.user_growth, GROWTH_DAYS)
+    items = grown(settings.items, settings.item_growth, GROWTH_DAYS)
     authors = prime_from(max(TAGS, settings.items // ITEMS_PER_AUTHOR, settings.interests + 1))
     item_author = rng.integers(0, authors, items)
-    step = 1 + (mix(settings.seed, 9, np.arange(users)) % np.uint64(authors - 1)).astype(np.int64)
-    odds = (1.0 + np.arange(settings.interests)) ** -RETURN_ODDS
     return World(
         settings=settings,
         item_author=item_author,
@@ -192,11 +220,7 @@ def make_world(settings: WorldSettings) -> World:
         user_bias=rng.normal(0, 0.3, users) * settings.long_range,
         user_region=rng.integers(0, len(REGIONS), users),
         user_device=rng.integers(0, len(DEVICES), users),
-        user_step=step,
-        user_inverse=inverse_mod(step, authors),
-        user_offset=(mix(settings.seed, 10, np.arange(users)) % np.uint64(authors)).astype(np.int64),
-        authors=authors,
-        return_odds=np.cumsum(odds) / odds.sum(),
+        lasting=LastingInterests.of_users(settings.seed, users, settings.interests, authors),
     )
 
 

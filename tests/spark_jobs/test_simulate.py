@@ -1,6 +1,7 @@
-"""The simulated log: the same settings and day give the same rows; outcomes follow a truth that no product reads."""
+"""The simulated log of a short-video app: any day again, and outcomes that follow a truth that no product reads."""
 
 import ast
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,26 @@ import pyarrow.parquet as pq
 import pytest
 from spark_helpers import longreel
 
-from longreel.contracts.actions import ACTIONS, LABELS, labels
+from longreel.contracts.config import parse_config
+from longreel.contracts.presets import preset
+from longreel.lake.home import Home
 from longreel.spark_jobs.simulated_day import ACTED, DAY_MS, Impressions, day_file, midnight_of, simulate_day
 from longreel.spark_jobs.simulated_world import WorldSettings, inverse_mod, make_world, prime_from
 
 ROOT = Path(__file__).resolve().parents[2]
 MONDAY = date(2026, 1, 5)
+
+
+@pytest.fixture
+def make_home(tmp_path: Path) -> Callable[..., Home]:
+    """A new home with a preset."""
+
+    def make(name: str = "home", kind: str = "simulated") -> Home:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "longreel.toml").write_text(preset(kind))
+        return Home(tmp_path / name)
+
+    return make
 
 
 def partition_bytes(home: Any) -> dict[str, bytes]:
@@ -24,7 +39,7 @@ def partition_bytes(home: Any) -> dict[str, bytes]:
 
 
 def test_days_are_the_same_however_they_were_asked_for(make_home: Any) -> None:
-    once, twice = make_home("once", kind="simulated"), make_home("twice", kind="simulated")
+    once, twice = make_home("once"), make_home("twice")
     small = ("--users", "60", "--items", "200", "--seed", "3")
     assert longreel(once, "simulate", "--days", "3", *small) == 0
     assert longreel(twice, "simulate", "--days", "1", *small) == 0
@@ -35,7 +50,7 @@ def test_days_are_the_same_however_they_were_asked_for(make_home: Any) -> None:
 
 
 def test_a_day_that_was_killed_before_its_file_was_whole_is_made_again(make_home: Any) -> None:
-    home = make_home(kind="simulated")
+    home = make_home()
     assert longreel(home, "simulate", "--users", "20", "--items", "50") == 0
     (first,) = (home.path / "raw").glob("date=*")
     killed = first.with_name("date=2026-01-06")
@@ -47,7 +62,7 @@ def test_a_day_that_was_killed_before_its_file_was_whole_is_made_again(make_home
 
 
 def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -> None:
-    home = make_home(kind="simulated")
+    home = make_home()
     assert longreel(home, "simulate", "--users", "20", "--items", "50") == 0
     assert longreel(home, "simulate", "--users", "21") == 2
     assert "users=20, not 21" in capsys.readouterr().err
@@ -55,13 +70,13 @@ def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -
     assert "long_range=True, not False" in capsys.readouterr().err
     assert longreel(home, "simulate", "--bootstrap-days", "3") == 2
     assert longreel(home, "simulate", "--days", "0") == 2
-    assert longreel(make_home("new", kind="simulated"), "simulate", "--activity", "0") == 2
-    assert longreel(make_home("other"), "simulate") == 2
+    assert longreel(make_home("new"), "simulate", "--activity", "0") == 2
+    assert longreel(make_home("other", kind="generic"), "simulate") == 2
     assert "source 'generic'" in capsys.readouterr().err
 
 
 def test_older_history_holds_the_history_events_before_the_first_day(make_home: Any) -> None:
-    home = make_home(kind="simulated")
+    home = make_home()
     assert longreel(home, "simulate", "--bootstrap-days", "40", "--users", "30", "--items", "200") == 0
     files = sorted((home.path / "raw" / "history").glob("*.parquet"))
     assert [path.stem for path in files] == ["2025-11", "2025-12", "2026-01"]
@@ -91,10 +106,10 @@ def test_rates_and_activity_are_plausible(day: Impressions) -> None:
 def test_every_label_happens_as_often_as_the_truth_says(day: Impressions) -> None:
     """In ten groups of impressions by their true probability, the rate is within 4.5 standard errors of its mean."""
     world = make_world(WorldSettings(users=600))
-    actions = sum(day.acted[name] * np.int32(ACTIONS[name]) for name in ACTED)
-    mask = labels(actions, day.play_ms, world.item_duration_ms[day.item])
-    for name, bit in LABELS.items():
-        p, happened = day.truth[name], (mask & bit) != 0
+    labels = day.acted | {"finish": day.play_ms >= world.item_duration_ms[day.item]}
+    assert day.truth.keys() == labels.keys() == set(parse_config(preset("simulated")).log_schema.binary_labels)
+    for name, happened in labels.items():
+        p = day.truth[name]
         for group in np.array_split(np.argsort(p), 10):
             error = np.sqrt((p[group] * (1 - p[group])).sum())
             assert abs(happened[group].sum() - p[group].sum()) < 4.5 * max(error, 1), name
@@ -130,8 +145,8 @@ def test_lasting_interests_are_as_many_as_asked_and_found_from_either_side() -> 
     world = make_world(WorldSettings(users=5, interests=160))
     assert world.authors == prime_from(1_000) == 1_009
     user, author = np.repeat(np.arange(5), world.authors), np.tile(np.arange(world.authors), 5)
-    listed_by_author = [set(author[(user == u) & world.is_lasting(user, author)].tolist()) for u in range(5)]
-    listed = [set(world.lasting_author(np.full(160, u), np.arange(160)).tolist()) for u in range(5)]
+    listed_by_author = [set(author[(user == u) & world.lasting.include(user, author)].tolist()) for u in range(5)]
+    listed = [set(world.lasting.subject(np.full(160, u), np.arange(160)).tolist()) for u in range(5)]
     assert listed_by_author == listed
     assert {len(authors) for authors in listed_by_author} == {160}
     assert len(set.intersection(*listed_by_author)) < 20
