@@ -7,7 +7,7 @@ What a user buys has several time scales, each visible in another part of the hi
     loyal      `interests` brands, permanently                              anything: the rarest recur after thousands
     lasting    liked categories, a price level, a style                     anything; title vectors alone show a style
 
-Text, prices and names are made up. NumPy, no Spark.
+Text, prices and names are synthetic. NumPy, no Spark.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ CATALOG = {
     "food/pantry": "coffee tea pasta oil chocolate",
     "food/pets": "catfood dogfood litter treats snacks",
     "care/body": "soap shampoo lotion razors toothpaste",
-    "care/house": "detergent tissues sponges bags filters",
+    "care/cleaning": "detergent tissues sponges bags filters",
 }
 CONSUMED = ("food", "care")  # departments whose products are bought again
 PATHS = tuple(f"{group}/{leaf}" for group, leaves in CATALOG.items() for leaf in leaves.split())
@@ -137,7 +137,7 @@ class Shop:
 
 
 def brand_name(brand: int) -> str:
-    """A made-up name, different for every brand."""
+    """A synthetic name, different for every brand."""
     first, rest = SYLLABLES[brand % 24], SYLLABLES[brand // 24 % 24]
     return f"{first}{rest}".capitalize() + (f" {brand // 576}" if brand >= 576 else "")
 
@@ -194,7 +194,7 @@ def _titles(rng: np.random.Generator, leaf: Ints, brand: Ints, brands: int, styl
 
 
 def user_table(shop: Shop) -> pa.Table:
-    """The user table, users of later days included. Some have told neither age nor country."""
+    """The user table, users of later days included. For some the age or the country is unknown."""
     user = np.arange(len(shop.user_daily))
     draw = _uniform(mix(shop.settings.seed, 24, user))
     return pa.table(

@@ -224,9 +224,9 @@ def clicked_before(long_range: bool) -> tuple[float, float]:
         return np.asarray(shown.user * shop.brands + shop.item_brand[shown.item])
 
     clicked = np.concatenate([pairs(shown)[shown.clicked_ms >= 0] for shown in past])
-    seen = np.setdiff1d(np.concatenate([pairs(shown) for shown in past]), clicked)
+    unclicked = np.setdiff1d(np.concatenate([pairs(shown) for shown in past]), clicked)
     click = today.clicked_ms >= 0
-    return click[np.isin(pairs(today), clicked)].mean(), click[np.isin(pairs(today), seen)].mean()
+    return click[np.isin(pairs(today), clicked)].mean(), click[np.isin(pairs(today), unclicked)].mean()
 
 
 def test_brands_clicked_days_ago_tell_only_where_there_is_long_range_signal() -> None:
