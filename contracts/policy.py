@@ -31,13 +31,14 @@ class Budget:
 @dataclass(frozen=True, kw_only=True)
 class GatePolicy:
     """Limits and error rates of the gates. AUC differences are absolute (0.001 is a tenth of a point); log loss is in
-    nats. A difference is significant by the bound of a paired user bootstrap at the level that the error rates allow;
+    nats; RMSE, of tasks that predict a number, is compared by its relative change. A difference is significant by the
+    bound of a paired user bootstrap at the level that the error rates allow;
     docs/decisions/0006-gates-look-at-differences.md gives the reasons."""
 
     version: str = "1"
     """Your name for this policy; decisions record it."""
     task: str = "click"
-    """The gate task: its AUC or log loss must improve."""
+    """The gate task: its AUC or log loss must improve, or the RMSE of a task that predicts a number."""
     false_promotion_rate: float = 0.05
     """How often a candidate that is no better is promoted; shared by evaluation days and metrics."""
     missed_regression_rate: float = 0.05
@@ -49,21 +50,25 @@ class GatePolicy:
     min_users: int = 100
     """Users below which the bootstrap is too narrow: a candidate is held, and a slice is reported as not evaluated."""
     min_auc: float = 0.5
-    """Lowest AUC at the longest window, for every champion."""
+    """Lowest AUC of the gate task at the longest window, for every champion."""
+    min_r2: float = 0.0
+    """The same for a gate task that predicts a number: R2 is 0 where the mean label predicts as well."""
     calibration: tuple[float, float] = (0.8, 1.25)
-    """Lowest and highest ratio of predicted to observed rate, for every task."""
+    """Lowest and highest ratio of predicted to observed rate or mean, for every task."""
     max_ece: float = 0.05
-    """Highest expected calibration error, for every task."""
+    """Highest expected calibration error, for every binary task."""
     max_window_loss: float = 0.002
     """AUC that the longest window may lose against the window nearest to the training mean."""
     superiority_metrics: tuple[str, ...] = SUPERIORITY_METRICS
-    """Metrics of the gate task; a candidate must be significantly better than the champion by at least one."""
+    """Metrics of a binary gate task; a candidate must be significantly better than the champion by at least one."""
     superiority_margin: float = 0.0
-    """How much better: the gain must be larger than this."""
+    """How much better: the gain must be larger than this; of RMSE, the share by which it falls."""
     max_auc_loss: float = 0.002
     """AUC that the gate task (non-inferiority) and other tasks, and GAUC that every task (guardrails), may lose."""
     max_log_loss_rise: float = 0.005
     """As `max_auc_loss`, for log loss in nats."""
+    max_rmse_rise: float = 0.01
+    """As `max_auc_loss`, for RMSE of number tasks, as a share of it; also in slices and for the longest window."""
     slice_tolerance: float = 0.01
     """AUC that a slice may lose before a significant loss stops the candidate (guardrail)."""
     protected_slices: tuple[str, ...] = ("history<32",)
@@ -87,14 +92,13 @@ class GatePolicy:
             len(self.calibration) == 2 and 0 < self.calibration[0] <= 1 <= self.calibration[1],
             "calibration: expected [low, high] with low <= 1 <= high",
         )
-        limits = ("max_window_loss", "superiority_margin", "max_auc_loss", "max_log_loss_rise", "slice_tolerance")
-        for name in limits:
+        tolerances = ("max_window_loss", "max_auc_loss", "max_log_loss_rise", "max_rmse_rise", "slice_tolerance")
+        for name in ("superiority_margin", *tolerances):
             require(getattr(self, name) >= 0, f"{name}: expected 0 or more")
 
-    @property
-    def promotion_level(self) -> float:
-        """One-sided level of the superiority test: Bonferroni over evaluation days and metrics."""
-        return self.false_promotion_rate / (self.evaluation_days * len(self.superiority_metrics))
+    def promotion_level(self, metrics: int) -> float:
+        """One-sided level of a superiority test by some number of metrics: Bonferroni over them and evaluation days."""
+        return self.false_promotion_rate / (self.evaluation_days * metrics)
 
     def digest(self) -> str:
         """16 hex digits that change with any setting, `version` included."""

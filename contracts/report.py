@@ -1,10 +1,12 @@
 """Evaluation report: a model's metrics with intervals per task, window and slice, on one day of samples."""
 
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,8 +15,25 @@ from longreel.contracts import serialization
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 
-METRICS = ("auc", "gauc", "log_loss", "calibration", "ece")
+TaskKind = Literal["binary", "number"]
+METRICS: dict[TaskKind, tuple[str, ...]] = {
+    "binary": ("auc", "gauc", "log_loss", "calibration", "ece"),
+    "number": ("rmse", "mae", "r2", "calibration"),
+}
+IN_LABEL_UNITS = ("rmse", "mae")
+TITLES = {
+    "auc": "AUC",
+    "gauc": "GAUC",
+    "log_loss": "log loss",
+    "calibration": "pred. / obs.",
+    "ece": "calib. error",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
+}
+PRIMARY: dict[TaskKind, str] = {"binary": "auc", "number": "rmse"}  # the metric of gains over windows and models
 ALL_TARGETS = "all"  # the slice of all targets
+CATEGORY_SLICE = re.compile(r"([a-z][a-z0-9_]*)=(.*)", re.ASCII | re.DOTALL)  # <field>=<name>
 DRAW_DIGITS = 8
 
 # Reference logits that the evaluated logits are compared with.
@@ -42,61 +61,93 @@ class Estimate:
 UNDEFINED = Estimate(value=None, low=None, high=None)
 
 
-def interval_of(value: float, draws: ArrayLike, interval: float) -> Estimate:
-    """A value with the percentile interval of its draws, and the draws rounded to DRAW_DIGITS."""
+def category_of(slice_name: str) -> tuple[str, str] | None:
+    """Field and name of a slice of one category, as in `device=phone`; None for another slice."""
+    match = CATEGORY_SLICE.fullmatch(slice_name)
+    return None if match is None else (match[1], match[2])
+
+
+def slice_groups(names: Iterable[str]) -> dict[str, list[str]]:
+    """Slices by the field that they are categories of, in order; under "" those by history."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        if name != ALL_TARGETS:
+            category = category_of(name)
+            groups.setdefault("" if category is None else category[0], []).append(name)
+    return groups
+
+
+def interval_of(value: float, draws: ArrayLike, interval: float, decimals: int = DRAW_DIGITS) -> Estimate:
+    """A value with the percentile interval of its draws, and the draws rounded to `decimals`."""
     tail = (1 - interval) / 2
     replicates = np.asarray(draws, np.float64)
     low, high = np.quantile(replicates, [tail, 1 - tail])
-    rounded = tuple(np.round(replicates, DRAW_DIGITS).tolist())
+    rounded = tuple(np.round(replicates, decimals).tolist())
     return Estimate(value=value, low=float(low), high=float(high), draws=rounded)
 
 
-def paired_difference(ours: Estimate, theirs: Estimate, interval: float) -> Estimate:
-    """`ours - theirs` with the percentile interval of the paired draws.
+def paired_gain(metric: str, ours: Estimate, theirs: Estimate, interval: float) -> Estimate:
+    """How much better `ours` is than `theirs`, with the percentile interval of the paired draws.
+
+    A difference, signed so that more is better. Of RMSE, which has the unit of the label, the share by which it is
+    lower: 0.01 is 1 % less.
 
     Raises:
-        LongreelError: a value is missing, or the numbers of draws differ.
+        LongreelError: a value is missing, the numbers of draws differ, or there is no share of an RMSE of 0.
     """
     if ours.value is None or theirs.value is None or not ours.draws or len(ours.draws) != len(theirs.draws):
         raise LongreelError(
             f"cannot pair {len(ours.draws)} bootstrap draws with {len(theirs.draws)}; evaluate both models again"
         )
-    return interval_of(ours.value - theirs.value, np.subtract(ours.draws, theirs.draws), interval)
+    if metric == "rmse":
+        if min(theirs.value, *theirs.draws) <= 0:
+            raise LongreelError("an RMSE of 0 cannot be improved; its label has one value, choose another task")
+        draws = 1 - np.divide(ours.draws, theirs.draws)
+        return interval_of(1 - ours.value / theirs.value, draws, interval)
+    sign = -1 if metric == "log_loss" else 1
+    draws = sign * np.subtract(ours.draws, theirs.draws)
+    return interval_of(sign * (ours.value - theirs.value), draws, interval)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MetricRow:
-    """One row of the report: a task at an evaluation window, over one slice of the targets."""
+    """One row of the report: a task at an evaluation window, over one slice of the targets that have its label.
+
+    METRICS has the estimates of each kind of task; the others are UNDEFINED.
+    """
 
     task: str
     window: int  # history events visible to a request, at most
-    slice_name: str  # "all", or what the slice holds, e.g. "history<32", "new users", "surface 1"
+    slice_name: str  # "all", or what the slice holds, e.g. "history<32", "new users", "device=phone"
     users: int
     requests: int
     targets: int
-    positives: int
-    auc: Estimate
-    gauc: Estimate  # impression-weighted mean of per-user AUC, over users with both classes
-    log_loss: Estimate  # natural log, mean over targets
-    calibration: Estimate  # mean prediction over observed rate
+    positives: int = 0  # of a binary task
+    auc: Estimate = UNDEFINED
+    gauc: Estimate = UNDEFINED  # impression-weighted mean of per-user AUC, over users with both classes
+    log_loss: Estimate = UNDEFINED  # natural log, mean over targets
+    calibration: Estimate = UNDEFINED  # mean prediction over observed rate or mean
     # Expected calibration error: mean |prediction - rate| over bins of equal mass; noise biases it upwards.
-    ece: Estimate
+    ece: Estimate = UNDEFINED
+    rmse: Estimate = UNDEFINED  # root mean square error, in label units
+    mae: Estimate = UNDEFINED  # mean absolute error, in label units
+    r2: Estimate = UNDEFINED  # 1 - squared error over that of the slice's mean label
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowGain:
-    """AUC at the longest window minus AUC at the reference window, paired."""
+    """How much better a task's primary metric is at the longest than at the reference window, as `paired_gain` says."""
 
     task: str
     slice_name: str
     reference: int  # the evaluation window nearest to the mean training window
     longest: int
-    auc: Estimate
+    gain: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """Targets with similar predictions at the longest window: mean prediction and observed rate."""
+    """Targets with similar predictions at the longest window: mean prediction and observed rate or mean."""
 
     task: str
     targets: int
@@ -162,6 +213,7 @@ class EvaluationReport:
     interval: float
     longest_history: int  # history events before the latest request of any user, as seen by it
     rows: tuple[MetricRow, ...]
+    number_tasks: tuple[str, ...] = ()  # those of `tasks` that predict a number; the others predict a probability
     window_gains: tuple[WindowGain, ...] = ()
     reliability: tuple[ReliabilityBin, ...] = ()
     scoring: ScoringCost | None = None
@@ -175,6 +227,23 @@ class EvaluationReport:
     def reference_window(self) -> int:
         """The evaluation window nearest to the mean training window."""
         return min(self.windows, key=lambda w: (abs(w - self.training_mean_window), w))
+
+    def kind(self, task: str) -> TaskKind:
+        """Whether a task predicts a probability or a number."""
+        return "number" if task in self.number_tasks else "binary"
+
+    def metrics(self, task: str) -> tuple[str, ...]:
+        """The metrics that a task's rows have."""
+        return METRICS[self.kind(task)]
+
+    def primary(self, task: str) -> str:
+        """The metric of a task's gains."""
+        return PRIMARY[self.kind(task)]
+
+    def tasks_by_kind(self) -> dict[TaskKind, tuple[str, ...]]:
+        """The tasks of each kind that has some."""
+        kinds = {kind: tuple(task for task in self.tasks if self.kind(task) == kind) for kind in METRICS}
+        return {kind: tasks for kind, tasks in kinds.items() if tasks}
 
     @cached_property
     def index(self) -> dict[tuple[str, int, str], MetricRow]:
@@ -193,17 +262,28 @@ class EvaluationReport:
             message = f"the report of {self.date} has no row for {task} at window {window}, slice {part}"
             raise LongreelError(message) from None
 
-    def auc_gain(self, over: "EvaluationReport", task: str, window: int, part: str = ALL_TARGETS) -> Estimate:
-        """This model's AUC minus another's on the same data, paired; UNDEFINED where one of them has none."""
+    def gain(self, over: "EvaluationReport", task: str, window: int, part: str = ALL_TARGETS) -> Estimate:
+        """How much better this model's primary metric is than another's on the same data, as `paired_gain` says;
+        UNDEFINED where one of them has none."""
+        metric = self.primary(task)
         try:
-            ours, theirs = (report.row(task, window, part).auc for report in (self, over))
-            return paired_difference(ours, theirs, self.interval)
+            ours, theirs = (getattr(report.row(task, window, part), metric) for report in (self, over))
+            return paired_gain(metric, ours, theirs, self.interval)
         except LongreelError:
             return UNDEFINED
 
     def to_json(self) -> str:
         """The report as it is stored: JSON, with an estimate's draws as one string of numbers."""
-        return json.dumps(_pack(asdict(self)), indent=1)
+        return json.dumps(_pack(self._values()), indent=1)
+
+    def _values(self) -> dict[str, Any]:
+        """Plain nested values; rows have the metrics of their task's kind."""
+        values = asdict(self)
+        every = {metric for metrics in METRICS.values() for metric in metrics}
+        for row in values["rows"]:
+            for metric in every.difference(self.metrics(row["task"])):
+                del row[metric]
+        return values
 
     @staticmethod
     def from_json(text: str) -> "EvaluationReport":
@@ -225,7 +305,7 @@ class EvaluationReport:
 
     def digest(self) -> str:
         """Digest of the metrics, without scoring cost and consistency checks, whose numbers differ between runs."""
-        values = asdict(self)
+        values = self._values()
         for name in ("scoring", "consistency"):
             values.pop(name)
         return digest_of(values)

@@ -110,4 +110,6 @@ def _small_slices(candidate: EvaluationReport, policy: GatePolicy) -> Iterator[G
         row = candidate.row(policy.task, candidate.windows[-1], part)
         subject = f"Slice {part}" + (", which the policy protects," if part in policy.protected_slices else "")
         evidence = Evidence(row=row, differences={}, estimates={})
-        yield GateResult(name=f"slice/{part}", verdict="not_evaluated", reason=not_evaluated(subject, evidence))
+        yield GateResult(
+            name=f"slice/{part}", verdict="not_evaluated", reason=not_evaluated(subject, evidence, candidate)
+        )

@@ -1,4 +1,4 @@
-"""Paired difference of two models' metrics: bounds and the sample size that would resolve it.
+"""Paired difference of two models' metrics, or of RMSE its relative change: bounds and the sample size to resolve it.
 
 Every comparison uses bootstrap replicates, never two points. Two reports on the same data with the same seed resample
 the same users in the same order, so the difference of their draws has the spread of the difference itself. That is far
@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.report import Estimate, paired_difference
+from longreel.contracts.report import Estimate, paired_gain
 
 MAX_FACTOR = 1_000  # times the day's users; a larger required sample is unrealistic
 POWER = 0.8  # probability that the required sample resolves a difference of the observed size
@@ -27,15 +27,15 @@ class Difference:
     users: int
 
     @staticmethod
-    def of(ours: Estimate, theirs: Estimate, users: int, *, less_is_better: bool = False) -> "Difference":
-        """`ours` minus `theirs`, paired, or `theirs` minus `ours` where less is better.
+    def of(metric: str, ours: Estimate, theirs: Estimate, users: int) -> "Difference":
+        """How much better `ours` is than `theirs`, as `contracts.report.paired_gain` says.
 
         The bootstrap of a mean over `users` users is too narrow by sqrt((users - 1) / users), which is corrected.
 
         Raises:
-            LongreelError: a value is missing, or the numbers of draws differ.
+            LongreelError: as `paired_gain`.
         """
-        gap = paired_difference(*((theirs, ours) if less_is_better else (ours, theirs)), 0.95)
+        gap = paired_gain(metric, ours, theirs, 0.95)
         if gap.value is None:
             raise LongreelError("a paired difference has no value; evaluate both models again")
         return Difference(value=gap.value, sd=float(np.std(gap.draws)) * _widening(users), users=users)

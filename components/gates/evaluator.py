@@ -71,9 +71,9 @@ def measure(gate: Gate, candidate: EvaluationReport, champion: EvaluationReport 
         defined = {m: e for m, e in estimates.items() if None not in (e.value, e.low, e.high)}
         return Evidence(row=row, differences={}, estimates=defined)
     if gate.baseline == "reference window":
-        gains = {(gain.task, gain.slice_name): gain.auc for gain in candidate.window_gains}
+        gains = {(gain.task, gain.slice_name): gain.gain for gain in candidate.window_gains}
         change = Difference.within(gains.get((gate.task, gate.part), UNDEFINED), candidate.interval, row.users)
-        return Evidence(row=row, differences={} if change is None else {"auc": change}, estimates={})
+        return Evidence(row=row, differences={} if change is None else {gate.metrics[0]: change}, estimates={})
     differences = {}
     if champion is not None:
         theirs = champion.row(gate.task, window, gate.part)
@@ -86,8 +86,7 @@ def measure(gate: Gate, candidate: EvaluationReport, champion: EvaluationReport 
 
 def _to_champion(ours: MetricRow, theirs: MetricRow, metric: str) -> Difference | None:
     try:
-        less_is_better = metric == "log_loss"
-        return Difference.of(getattr(ours, metric), getattr(theirs, metric), ours.users, less_is_better=less_is_better)
+        return Difference.of(metric, getattr(ours, metric), getattr(theirs, metric), ours.users)
     except LongreelError:
         return None
 

@@ -14,22 +14,29 @@ from math import inf
 from typing import Literal
 
 from longreel.contracts.policy import Budget, GatePolicy
-from longreel.contracts.report import ALL_TARGETS, EvaluationReport
+from longreel.contracts.report import ALL_TARGETS, EvaluationReport, TaskKind
 
 Test = Literal["superiority", "non_inferiority", "guardrail", "absolute"]
 Baseline = Literal["champion", "reference window"]
-DECISIVE = ("auc", "log_loss")  # metrics of the gate task without which a report is not usable
-
+Tests = Mapping[str, tuple[Test, Test, str]]
+# Metrics of the gate task without which a report is not usable
+DECISIVE: dict[TaskKind, tuple[str, ...]] = {"binary": ("auc", "log_loss"), "number": ("rmse", "r2")}
 # Metric: test of the gate task, test of the other tasks, tolerance (a setting of the policy)
-TASK_TESTS: dict[str, tuple[Test, Test, str]] = {
-    "auc": ("non_inferiority", "guardrail", "max_auc_loss"),
-    "log_loss": ("non_inferiority", "guardrail", "max_log_loss_rise"),
-    "gauc": ("guardrail", "guardrail", "max_auc_loss"),
+TASK_TESTS: dict[TaskKind, Tests] = {
+    "binary": {
+        "auc": ("non_inferiority", "guardrail", "max_auc_loss"),
+        "log_loss": ("non_inferiority", "guardrail", "max_log_loss_rise"),
+        "gauc": ("guardrail", "guardrail", "max_auc_loss"),
+    },
+    "number": {"rmse": ("non_inferiority", "guardrail", "max_rmse_rise")},
 }
 # Metric of the gate task: test of a protected slice, test of the other slices, tolerance
-SLICE_TESTS: dict[str, tuple[Test, Test, str]] = {
-    "auc": ("non_inferiority", "guardrail", "slice_tolerance"),
-    "log_loss": ("guardrail", "guardrail", "max_log_loss_rise"),
+SLICE_TESTS: dict[TaskKind, Tests] = {
+    "binary": {
+        "auc": ("non_inferiority", "guardrail", "slice_tolerance"),
+        "log_loss": ("guardrail", "guardrail", "max_log_loss_rise"),
+    },
+    "number": {"rmse": ("non_inferiority", "guardrail", "max_rmse_rise")},
 }
 
 
@@ -62,39 +69,41 @@ class Gate:
 
 
 def absolute_gates(report: EvaluationReport, policy: GatePolicy) -> Iterator[Gate]:
-    """The gate task's smallest AUC, and every task's calibration: as a ratio and at every level of prediction."""
+    """The gate task's smallest AUC or R2, and every task's calibration: as a ratio, and of a probability at every level
+    of prediction too."""
+    metric, least = ("r2", policy.min_r2) if report.kind(policy.task) == "number" else ("auc", policy.min_auc)
     yield Gate(
-        name="min_auc",
+        name=f"min_{metric}",
         test="absolute",
         task=policy.task,
-        metrics=("auc",),
-        limits={"auc": (policy.min_auc, inf)},
+        metrics=(metric,),
+        limits={metric: (least, inf)},
         level=(1 - report.interval) / 2,
         required=True,
     )
     low, high = policy.calibration
     limits = {"calibration": (low, high), "ece": (-inf, policy.max_ece)}
     for task in report.tasks:
-        yield Gate(
-            name=f"calibration/{task}", test="absolute", task=task, metrics=("calibration", "ece"), limits=limits
-        )
+        metrics = tuple(metric for metric in limits if metric in report.metrics(task))
+        yield Gate(name=f"calibration/{task}", test="absolute", task=task, metrics=metrics, limits=limits)
 
 
 def window_gates(report: EvaluationReport, policy: GatePolicy) -> Iterator[Gate]:
-    """Reading the longest window instead of the reference window costs no task AUC, nor the gate task in any slice."""
+    """Reading the longest window instead of the reference one makes no task worse, nor the gate task in any slice."""
     places = [(task, ALL_TARGETS) for task in report.tasks]
     places += [(policy.task, part) for part in report.slices if part != ALL_TARGETS]
     defined = {(gain.task, gain.slice_name) for gain in report.window_gains}
     level = policy.false_rejection_rate / max(1, sum(place in defined for place in places))
     for task, part in places:
+        is_number = report.kind(task) == "number"
         yield Gate(
             name=f"windows/{task}" + ("" if part == ALL_TARGETS else f"/{part}"),
             test="guardrail",
             task=task,
             part=part,
-            metrics=("auc",),
+            metrics=(report.primary(task),),
             baseline="reference window",
-            tolerance=policy.max_window_loss,
+            tolerance=policy.max_rmse_rise if is_number else policy.max_window_loss,
             level=level,
         )
 
@@ -109,19 +118,23 @@ def cost_gate(budget: Budget | None) -> Gate:
 
 def champion_gates(report: EvaluationReport, policy: GatePolicy, slices: list[str]) -> Iterator[Gate]:
     """Superiority on the gate task, and no loss elsewhere: in every task, and in those `slices` with enough users."""
+    kind = report.kind(policy.task)
+    superiority_metrics = ("rmse",) if kind == "number" else policy.superiority_metrics
     yield Gate(
         name="champion/superiority",
         test="superiority",
         task=policy.task,
-        metrics=policy.superiority_metrics,
+        metrics=superiority_metrics,
         tolerance=policy.superiority_margin,
-        level=policy.promotion_level,
+        level=policy.promotion_level(len(superiority_metrics)),
         required=True,
     )
-    comparisons = len(report.tasks) * len(TASK_TESTS) + len(slices) * len(SLICE_TESTS)
+    comparisons = sum(len(TASK_TESTS[report.kind(task)]) for task in report.tasks) + len(slices) * len(
+        SLICE_TESTS[kind]
+    )
     level = policy.false_rejection_rate / comparisons
     for task in report.tasks:
-        for metric, (gate_task_test, other_test, tolerance) in TASK_TESTS.items():
+        for metric, (gate_task_test, other_test, tolerance) in TASK_TESTS[report.kind(task)].items():
             yield Gate(
                 name=f"champion/{metric}/{task}",
                 test=gate_task_test if task == policy.task else other_test,
@@ -132,7 +145,7 @@ def champion_gates(report: EvaluationReport, policy: GatePolicy, slices: list[st
                 pass_level=policy.missed_regression_rate,
             )
     for part in slices:
-        for metric, (protected_test, other_test, tolerance) in SLICE_TESTS.items():
+        for metric, (protected_test, other_test, tolerance) in SLICE_TESTS[kind].items():
             yield Gate(
                 name=f"slice/{metric}/{part}",
                 test=protected_test if part in policy.protected_slices else other_test,

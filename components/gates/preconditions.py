@@ -1,16 +1,25 @@
 """Preconditions of a decision: usable reports, valid data, consistent logits, a champion to compare with."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from longreel.components.gates.gate import DECISIVE
 from longreel.contracts.decision import GateResult
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.policy import GatePolicy
-from longreel.contracts.report import ALL_TARGETS, CHECKS, METRICS, EvaluationReport, MetricRow
+from longreel.contracts.report import ALL_TARGETS, CHECKS, TITLES, EvaluationReport, MetricRow
 
 MAX_PROBLEMS = 3  # of a report, in its reason
-COMPARABLE = ("date", "data_digest", "bootstrap_seed", "bootstrap_draws", "interval", "windows", "tasks")
+COMPARABLE = (
+    "date",
+    "data_digest",
+    "bootstrap_seed",
+    "bootstrap_draws",
+    "interval",
+    "windows",
+    "tasks",
+    "number_tasks",
+)
 
 
 def require_comparable(candidate: EvaluationReport, champion: EvaluationReport) -> None:
@@ -34,8 +43,9 @@ def complete(report: EvaluationReport, champion: EvaluationReport | None, policy
         advice = "Evaluate the candidate again; if that does not help, check train/loss of its run."
         reason = f"The report is not usable: {'; '.join(problems[:MAX_PROBLEMS])}{more}. {advice}"
         return GateResult(name="complete", verdict="fail", reason=reason)
-    undefined = [t for t in report.tasks if report.row(t, report.windows[-1]).auc.value is None]
-    remark = f" AUC of {', '.join(undefined)} is undefined on this day and was not evaluated." if undefined else ""
+    undefined = [t for t in report.tasks if getattr(report.row(t, report.windows[-1]), report.primary(t)).value is None]
+    names = ", ".join(f"{TITLES[report.primary(task)]} of {task}" for task in undefined)
+    remark = f" {names} is undefined on this day and was not evaluated." if undefined else ""
     size = f"{len(report.tasks)} tasks x {len(report.windows)} windows x {len(report.slices)} slices"
     return GateResult(name="complete", verdict="pass", reason=f"The report is complete: {size}, all finite.{remark}")
 
@@ -57,9 +67,9 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
                 if row is None:
                     yield f"no row for {task} at window {window}, slice {name}"
                 else:
-                    yield from _row_problems(row)
+                    yield from _row_problems(row, report.metrics(task))
     decisive = report.index.get((policy.task, report.windows[-1], ALL_TARGETS))
-    for metric in DECISIVE if decisive is not None else ():
+    for metric in DECISIVE[report.kind(policy.task)] if decisive is not None else ():
         estimate = getattr(decisive, metric)
         if estimate.value is None or len(estimate.draws) != report.bootstrap_draws:
             yield f"{metric} of {policy.task}, which decides, is undefined or lacks draws"
@@ -68,15 +78,16 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
         yield "it lacks the gain of the longest window"
 
 
-def _row_problems(row: MetricRow) -> Iterator[str]:
+def _row_problems(row: MetricRow, metrics: Sequence[str]) -> Iterator[str]:
     place = f"of {row.task} at window {row.window}, slice {row.slice_name}"
-    for metric in METRICS:
+    for metric in metrics:
         estimate = getattr(row, metric)
         numbers = [x for x in (estimate.value, estimate.low, estimate.high, *estimate.draws) if x is not None]
         if not all(math.isfinite(x) for x in numbers):
             yield f"{metric} {place} is not finite"
-    if row.targets and row.log_loss.value is None:  # defined for any target, unless its logit is NaN
-        yield f"log_loss {place} is not finite"
+    always = "log_loss" if "log_loss" in metrics else "rmse"  # defined for any target, unless its prediction is NaN
+    if row.targets and getattr(row, always).value is None:
+        yield f"{always} {place} is not finite"
 
 
 def data(report: EvaluationReport, policy: GatePolicy) -> GateResult:

@@ -1,6 +1,7 @@
 """Plots of reports and decisions, drawn without a display."""
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -8,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from longreel.contracts.decision import STOPPING, VERDICTS, Decision, GateResult
-from longreel.contracts.report import ALL_TARGETS, Estimate, EvaluationReport
+from longreel.contracts.report import ALL_TARGETS, PRIMARY, TITLES, Estimate, EvaluationReport, TaskKind
 from longreel.model.data.windows import Distribution
 
 PLOTS = "plots"  # the folder in an MLflow run
@@ -24,7 +25,9 @@ def write_plots(
     folder.mkdir(parents=True, exist_ok=True)
     figures = {
         "gate_waterfall.png": gate_waterfall(decision),
-        "auc_by_window.png": auc_by_window(candidate, champion),
+        **{
+            f"{PRIMARY[kind]}_by_window.png": by_window(candidate, champion, kind) for kind in candidate.tasks_by_kind()
+        },
         "gain_by_history.png": gain_by_history(candidate),
         "reliability.png": reliability(candidate),
     }
@@ -60,11 +63,11 @@ def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
     return figure
 
 
-def _panels(report: EvaluationReport, title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(1.2 + 3.8 * len(report.tasks), 3.9), layout="constrained")
-    axes = figure.subplots(1, len(report.tasks), squeeze=False)[0]
+def _panels(tasks: Sequence[str], title: str) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(1.2 + 3.8 * len(tasks), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
     figure.suptitle(title, fontsize=11)
-    for axis, task in zip(axes, report.tasks, strict=True):
+    for axis, task in zip(axes, tasks, strict=True):
         axis.set_title(task, fontsize=10)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
@@ -99,95 +102,109 @@ def _window_axis(axis: Axes, report: EvaluationReport) -> None:
     axis.set_xlabel("evaluation window, history events")
 
 
-def _compare(
-    candidate: EvaluationReport, champion: EvaluationReport | None, metric: str, title: str
-) -> tuple[Figure, list[Axes]]:
-    figure, axes = _panels(candidate, title)
-    for axis, task in zip(axes, candidate.tasks, strict=True):
+def by_window(candidate: EvaluationReport, champion: EvaluationReport | None, kind: TaskKind) -> Figure:
+    """AUC of candidate and champion by window, or of number tasks RMSE."""
+    metric, tasks = PRIMARY[kind], candidate.tasks_by_kind()[kind]
+    name = TITLES[metric]
+    percent = f"{candidate.interval:.0%} user-bootstrap interval"
+    figure, axes = _panels(tasks, f"{name} on {candidate.date} by evaluation window ({percent})")
+    for axis, task in zip(axes, tasks, strict=True):
         _by_window(axis, candidate, task, metric, CANDIDATE, "candidate", 1.0)
         if champion is not None and task in champion.tasks:
             _by_window(axis, champion, task, metric, CHAMPION, "champion", 1.06)
         _window_axis(axis, candidate)
-    _legend(figure, axes[0])
-    return figure, axes
-
-
-def auc_by_window(candidate: EvaluationReport, champion: EvaluationReport | None) -> Figure:
-    """AUC of candidate and champion by window."""
-    percent = f"{candidate.interval:.0%} user-bootstrap interval"
-    figure, axes = _compare(candidate, champion, "auc", f"AUC on {candidate.date} by evaluation window ({percent})")
-    for axis in axes:
         axis.axvline(candidate.training_mean_window, color=GREY, lw=1, ls=":")
-    axes[0].set_ylabel("AUC  (dotted: mean training window)")
+    _legend(figure, axes[0])
+    units = ", label units" if kind == "number" else ""
+    axes[0].set_ylabel(f"{name}{units}  (dotted: mean training window)")
     return figure
 
 
+def _gains_title(report: EvaluationReport, what: str) -> str:
+    """The title of a plot of gains: of AUC alone they are differences."""
+    return f"{' or '.join(TITLES[PRIMARY[kind]] for kind in report.tasks_by_kind())} on {report.date}{what}"
+
+
+def _gain_label(report: EvaluationReport, task: str) -> str:
+    return "AUC gained" if report.kind(task) == "binary" else "RMSE saved, as a share"
+
+
 def gain_over_champion(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
-    """AUC of the candidate minus the champion's by window, with the paired interval that the gates use."""
-    title = f"AUC on {candidate.date}: candidate minus champion, paired {candidate.interval:.0%} interval"
-    figure, axes = _panels(candidate, title)
+    """Gain of the candidate over the champion by window, with the paired interval that the gates use."""
+    comparison = f": candidate {_against(candidate)} champion, paired {candidate.interval:.0%} interval"
+    figure, axes = _panels(candidate.tasks, _gains_title(candidate, comparison))
+    labelled = ""
     for axis, task in zip(axes, candidate.tasks, strict=True):
         axis.axhline(0.0, color=GREY, lw=1, ls=":")
         for window in candidate.windows:
-            gain = candidate.auc_gain(champion, task, window)
+            gain = candidate.gain(champion, task, window)
             if gain.value is None or gain.low is None or gain.high is None:
                 continue
             axis.plot([window, window], [gain.low, gain.high], color=CANDIDATE, lw=1.4)
             axis.plot([window], [gain.value], "o", ms=4, color=CANDIDATE)
         _window_axis(axis, candidate)
-    axes[0].set_ylabel("AUC gained  (above 0: better)")
+        if (label := _gain_label(candidate, task)) != labelled:
+            axis.set_ylabel(f"{label}  (above 0: better)")
+            labelled = label
     return figure
 
 
+def _against(report: EvaluationReport) -> str:
+    return "against" if report.number_tasks else "minus"
+
+
 def reliability(report: EvaluationReport) -> Figure:
-    """Observed against predicted rates, in bins with equal numbers of targets."""
+    """Observed against predicted rates or means, in bins with equal numbers of targets."""
     window = report.windows[-1]
     figure, axes = _panels(
-        report, f"Reliability on {report.date} at window {window:,}, in bins with equal numbers of targets"
+        report.tasks, f"Reliability on {report.date} at window {window:,}, in bins with equal numbers of targets"
     )
     for axis, task in zip(axes, report.tasks, strict=True):
         bins = [b for b in report.reliability if b.task == task and b.observed.value is not None]
         most = max([b.predicted for b in bins] + [b.observed.high or 0.0 for b in bins], default=1.0)
-        axis.plot([0, most], [0, most], color=GREY, lw=1, ls=":", label="observed = predicted")
+        least = min([0.0, *(b.predicted for b in bins)])
+        axis.plot([least, most], [least, most], color=GREY, lw=1, ls=":", label="observed = predicted")
         for b in bins:
             ends = [b.observed.low or 0.0, b.observed.high or 0.0]
             axis.plot([b.predicted] * 2, ends, color=CANDIDATE, lw=1.4)
         points = [(b.predicted, b.observed.value) for b in bins if b.observed.value is not None]
         axis.plot([x for x, _ in points], [y for _, y in points], "o", ms=4, color=CANDIDATE, label="observed")
         row = report.row(task, window)
-        if row.calibration.value is not None and row.ece.value is not None:
-            numbers = f"predicted / observed {row.calibration.value:.3f}\ncalibration error {row.ece.value:.4f}"
-            axis.text(0.03, 0.97, numbers, transform=axis.transAxes, va="top", fontsize=8)
-        axis.set_xlabel("predicted rate")
-    axes[0].set_ylabel("observed rate")
+        numbers = [f"predicted / observed {row.calibration.value:.3f}"] if row.calibration.value is not None else []
+        numbers += [f"calibration error {row.ece.value:.4f}"] if row.ece.value is not None else []
+        axis.text(0.03, 0.97, "\n".join(numbers), transform=axis.transAxes, va="top", fontsize=8)
+        what = "rate" if report.kind(task) == "binary" else "mean, label units"
+        axis.set_xlabel(f"predicted {what}")
+        if axis is axes[0] or report.kind(task) == "number":
+            axis.set_ylabel(f"observed {what}")
     _legend(figure, axes[0])
     return figure
 
 
 def gain_by_slice(candidate: EvaluationReport, champion: EvaluationReport) -> Figure:
-    """AUC of the candidate minus the champion's in every slice, paired."""
-    title = f"AUC on {candidate.date} by slice: candidate minus champion, paired {candidate.interval:.0%} interval"
-    figure, axes = _panels(candidate, title)
+    """Gain of the candidate over the champion in every slice, paired."""
+    comparison = f" by slice: candidate {_against(candidate)} champion, paired {candidate.interval:.0%} interval"
+    figure, axes = _panels(candidate.tasks, _gains_title(candidate, comparison))
     window = candidate.windows[-1]
     for axis, task in zip(axes, candidate.tasks, strict=True):
-        every = {name: candidate.auc_gain(champion, task, window, name) for name in candidate.slices}
+        every = {name: candidate.gain(champion, task, window, name) for name in candidate.slices}
         gains = {name: gain for name, gain in every.items() if gain.value is not None}
         _forest(axis, gains, {name: candidate.row(task, window, name).users for name in gains})
-        axis.set_xlabel("AUC gained")
+        axis.set_xlabel(_gain_label(candidate, task))
     return figure
 
 
 def gain_by_history(report: EvaluationReport) -> Figure:
-    """AUC at the longest window minus the reference window's, by history length."""
+    """Gain of the longest window over the reference window, by history length."""
     longest, reference = report.windows[-1], report.reference_window
-    title = f"AUC on {report.date}: window {longest:,} minus window {reference:,}, by history length"
-    figure, axes = _panels(report, title)
+    windows = f": window {longest:,} {_against(report)} window {reference:,}, by history length"
+    figure, axes = _panels(report.tasks, _gains_title(report, windows))
     for axis, task in zip(axes, report.tasks, strict=True):
         names = [name for name in report.slices if name == ALL_TARGETS or name.startswith("history")]
-        by_slice = {g.slice_name: g.auc for g in report.window_gains if g.task == task}
+        by_slice = {g.slice_name: g.gain for g in report.window_gains if g.task == task}
         gains = {name: by_slice[name] for name in names if name in by_slice}
         _forest(axis, gains, {name: report.row(task, longest, name).users for name in gains})
-        axis.set_xlabel("AUC gained")
+        axis.set_xlabel(_gain_label(report, task))
     return figure
 
 
@@ -200,7 +217,8 @@ def _forest(axis: Axes, gains: dict[str, Estimate], users: dict[str, int]) -> No
         colour = WORSE if gain.high < 0 else BETTER if gain.low > 0 else GREY
         axis.plot([gain.low, gain.high], [place, place], color=colour, lw=1.6)
         axis.plot([gain.value], [place], "o", ms=4, color=colour)
-    axis.set_yticks(range(len(gains)), [f"{name}  ({users[name]:,})" for name in gains], fontsize=7)
+    labels = [f"{name}  ({users[name]:,})" for name in gains]
+    axis.set_yticks(range(len(gains)), labels, fontsize=7, parse_math=False)  # a category's name may hold any text
     axis.invert_yaxis()
     axis.xaxis.set_major_locator(MaxNLocator(4))
     axis.tick_params(axis="x", labelsize=8)
@@ -221,7 +239,7 @@ def gate_waterfall(decision: Decision) -> Figure:
             axis.barh(place, share, left=left, height=0.66, color=COLOUR[verdict])
             left += share
         axis.text(-0.15, place, name, va="center", ha="right", fontsize=10)
-        axis.text(place + 1.15, place, _verdicts(gates, 124 - 7 * place), va="center", fontsize=8.5)
+        axis.text(place + 1.15, place, _verdicts(gates, 124 - 7 * place), va="center", fontsize=8.5, parse_math=False)
     axis.set_title(f"{decision.outcome.upper()}: candidate {decision.candidate_digest}, evaluated on {decision.date}")
     axis.set_xlim(-1.6, 2.2 * steps)
     axis.set_ylim(steps - 0.4, -0.6)

@@ -1,17 +1,19 @@
 """Run card of a candidate: one HTML page without external files, to forward to a reviewer."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from longreel.components.reports.summary import GAIN_FORMATS, number_text
 from longreel.contracts.decision import STOPPING, Decision
-from longreel.contracts.report import ALL_TARGETS, METRICS, Estimate, EvaluationReport
+from longreel.contracts.report import METRICS, TITLES, Estimate, EvaluationReport, MetricRow, TaskKind, slice_groups
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2328;max-width:1080px;margin:32px auto;padding:0 20px}
 h1{font-size:25px;margin:0 0 4px}
 h2{font-size:18px;margin:34px 0 8px;border-bottom:1px solid #d1d9e0;padding-bottom:4px}
+h3{font-size:15px;margin:18px 0 6px}
 table{border-collapse:collapse;font-size:13px;width:100%}
 th,td{padding:5px 9px;border-bottom:1px solid #e6eaef;text-align:left;vertical-align:top}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}small,.dim{color:#656d76}
@@ -21,16 +23,19 @@ img{max-width:100%;margin:8px 0}code{background:#f2f4f6;padding:1px 5px;border-r
 ul{margin:8px 0;padding-left:22px}
 details summary{cursor:pointer;color:#0969da;margin:8px 0}.better{color:#1a7f37}.worse{color:#cf222e}
 """
-TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss", "calibration": "pred. / obs.", "ece": "calib. error"}
 MOST_REASONS = 6  # of a candidate that was stopped, at the top of the page
-PLOTS = {
+PLOTS = {  # file: caption; {gain} is what a gain is of
     "gate_waterfall.png": "",
     "auc_by_window.png": "AUC by evaluation window: candidate and champion",
-    "gain_over_champion.png": "AUC gained over the champion, by evaluation window",
-    "gain_by_slice.png": "AUC gained over the champion, by slice",
-    "gain_by_history.png": "AUC gained by the longest window, by history length",
+    "rmse_by_window.png": "RMSE by evaluation window: candidate and champion",
+    "gain_over_champion.png": "{gain} over the champion, by evaluation window",
+    "gain_by_slice.png": "{gain} over the champion, by slice",
+    "gain_by_history.png": "{gain} by the longest window, by history length",
     "reliability.png": "Reliability: observed against predicted rates",
 }
+GAINS: dict[TaskKind, str] = {"binary": "AUC gained", "number": "RMSE saved"}
+MODEL_GAINS: dict[TaskKind, str] = {"binary": "AUC - champion's", "number": "RMSE saved over the champion"}
+SLICE_METRICS: dict[TaskKind, tuple[str, ...]] = {"binary": ("auc", "log_loss"), "number": ("rmse", "mae")}
 
 
 def run_card(
@@ -45,6 +50,7 @@ def run_card(
     and policy."""
     title = f"{facts.get('model', 'candidate')}: {decision.outcome} on {decision.date}"
     images = {path.name: path for path in plots}
+    gain = " or ".join(GAINS[kind] for kind in report.tasks_by_kind())
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(title)}</title><style>{STYLE}</style>",
         f"<h1>{escape(facts.get('model', 'candidate'))} {_tag(decision.outcome)}</h1>",
@@ -52,7 +58,7 @@ def run_card(
         f"{escape(facts.get('compared with', 'no champion'))}</p>",
         "<ul>" + "".join(f"<li>{escape(reason)}" for reason in _headline(decision)) + "</ul>",
         _waiting(decision, report),
-        *[_image(images[name], caption) for name, caption in PLOTS.items() if name in images],
+        *[_image(images[name], caption.format(gain=gain)) for name, caption in PLOTS.items() if name in images],
         "<h2>Evaluation windows</h2>",
         _windows(report, champion),
         "<h2>Slices</h2>",
@@ -104,19 +110,17 @@ def _image(path: Path, caption: str) -> str:
     return f'{heading}<img alt="{escape(caption or path.stem)}" src="data:image/png;base64,{data}">'
 
 
-def _number(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "–"
-    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:  # a single user has no interval
-        return f"{estimate.value:.4f}"
-    return f"{estimate.value:.4f} <small>±{(estimate.high - estimate.low) / 2:.4f}</small>"
+def _number(row: MetricRow, metric: str) -> str:
+    value, spread = number_text(metric, getattr(row, metric))
+    return f"{value} <small>±{spread}</small>" if spread else value
 
 
-def _gain(gain: Estimate) -> str:
+def _gain(gain: Estimate, kind: TaskKind) -> str:
     if gain.value is None or gain.low is None or gain.high is None:
         return "–"
     style = "better" if gain.low > 0 else "worse" if gain.high < 0 else "dim"
-    return f"<span class={style}>{gain.value:+.4f}</span> <small>{gain.low:+.4f} .. {gain.high:+.4f}</small>"
+    form = GAIN_FORMATS[kind]
+    return f"<span class={style}>{gain.value:{form}}</span> <small>{gain.low:{form}} .. {gain.high:{form}}</small>"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> str:
@@ -130,37 +134,63 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int) -> st
 
 
 def _windows(report: EvaluationReport, champion: EvaluationReport | None) -> str:
-    head = ["task", "window", *TITLES.values(), *(["AUC - champion's"] if champion else [])]
-    rows = []
-    for task in report.tasks:
-        for window in report.windows:
-            row = report.row(task, window)
-            cells = [_number(getattr(row, metric)) for metric in METRICS]
-            if champion is not None:
-                cells.append(_gain(report.auc_gain(champion, task, window)))
-            rows.append([escape(task), f"{window:,}", *cells])
-    note = (
-        "<p class=dim>Window: the number of newest history events that a request sees. "
-        f"±: half of the {report.interval:.0%} interval over {report.bootstrap_draws} resamples of the users. "
-        "AUC - champion's: the paired difference with its interval. "
-        "Pred. / obs.: predicted over observed rate, ideally 1.</p>"
-    )
-    return _table(head, rows, 1) + note
+    parts = []
+    for kind, tasks in report.tasks_by_kind().items():
+        rows = []
+        for task in tasks:
+            for window in report.windows:
+                row = report.row(task, window)
+                cells = [_number(row, metric) for metric in METRICS[kind]]
+                if champion is not None:
+                    cells.append(_gain(report.gain(champion, task, window), kind))
+                rows.append([escape(task), f"{window:,}", *cells])
+        head = ["task", "window", *(TITLES[metric] for metric in METRICS[kind])]
+        parts.append(_table([*head, *([MODEL_GAINS[kind]] if champion else [])], rows, 1))
+    return "".join(parts) + f"<p class=dim>{' '.join(_window_notes(report))}</p>"
+
+
+def _window_notes(report: EvaluationReport) -> Iterator[str]:
+    kinds = report.tasks_by_kind()
+    yield "Window: the number of newest history events that a request sees."
+    yield f"±: half of the {report.interval:.0%} interval over {report.bootstrap_draws} resamples of the users."
+    if "binary" in kinds:
+        yield "AUC - champion's: the paired difference with its interval."
+    if "number" in kinds:
+        yield "RMSE and MAE: in label units. R2: 1 - squared error over that of the mean label."
+        yield "RMSE saved over the champion: the paired share by which RMSE is lower, with its interval."
+    yield f"Pred. / obs.: predicted over observed rate{' or mean' if 'number' in kinds else ''}, ideally 1."
 
 
 def _slices(report: EvaluationReport, champion: EvaluationReport | None) -> str:
+    """A table for the slices by history, and for those by each declared category."""
+    parts = []
+    for field, names in slice_groups(report.slices).items():
+        parts += [f"<h3>By {escape(field)}</h3>"] if field else []
+        for kind, tasks in report.tasks_by_kind().items():
+            parts.append(_slice_table(report, champion, kind, tasks, names))
+    return "".join(parts)
+
+
+def _slice_table(
+    report: EvaluationReport,
+    champion: EvaluationReport | None,
+    kind: TaskKind,
+    tasks: Sequence[str],
+    names: Sequence[str],
+) -> str:
     window, rows = report.windows[-1], []
-    for task in report.tasks:
-        for name in report.slices:
+    for task in tasks:
+        for name in names:
             row = report.row(task, window, name)
-            if name == ALL_TARGETS or not row.users:
+            if not row.users:
                 continue
-            cells = [f"{row.users:,}", f"{row.targets:,}", _number(row.auc), _number(row.log_loss)]
+            numbers = [_number(row, metric) for metric in SLICE_METRICS[kind]]
+            cells = [f"{row.users:,}", f"{row.targets:,}", *numbers]
             if champion is not None:
-                cells.append(_gain(report.auc_gain(champion, task, window, name)))
+                cells.append(_gain(report.gain(champion, task, window, name), kind))
             rows.append([escape(task), escape(name), *cells])
-    head = ["task", "slice", "users", "targets", "AUC", "log loss", *(["AUC - champion's"] if champion else [])]
-    return _table(head, rows, 2)
+    head = ["task", "slice", "users", "targets", *(TITLES[metric] for metric in SLICE_METRICS[kind])]
+    return _table([*head, *([MODEL_GAINS[kind]] if champion else [])], rows, 2)
 
 
 def _gates(decision: Decision) -> str:

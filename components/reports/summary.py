@@ -1,26 +1,33 @@
 """Summary of a retrain on one screen: windows, the decision with its reasons, the version and its files."""
 
+import math
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
 from longreel.contracts.decision import Decision
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.report import Estimate, EvaluationReport
+from longreel.contracts.report import IN_LABEL_UNITS, TITLES, Estimate, EvaluationReport, TaskKind
 from longreel.contracts.serialization import read_summary
 from longreel.lake.home import Home
 
 LOG_COLUMNS = 130  # without a terminal, as in an Airflow task's log
 MARKS = {"promote": "[bold green]promote[/]", "hold": "[bold yellow]hold[/]", "reject": "[bold red]reject[/]"}
 GROUPED = {  # gates that share a row where they passed
-    "calibration": "Predicted rates are calibrated",
+    "calibration": "Predictions are calibrated",
     "windows": "Long windows cause no significant loss",
     "slice": "No significant loss in",
 }
+SHOWN: dict[TaskKind, tuple[str, ...]] = {
+    "binary": ("auc", "gauc", "log_loss", "calibration"),
+    "number": ("rmse", "mae", "r2", "calibration"),
+}
+GAIN_TITLES: dict[TaskKind, str] = {"binary": "AUC - champion", "number": "RMSE saved"}
+GAIN_FORMATS: dict[TaskKind, str] = {"binary": "+.4f", "number": "+.2%"}
 VERDICTS = {
     "pass": "[green]pass[/]",
     "hold": "[yellow]hold[/]",
@@ -29,43 +36,65 @@ VERDICTS = {
 }
 
 
-def _interval(estimate: Estimate, digits: int = 4) -> str:
+def number_text(metric: str, estimate: Estimate, digits: int = 4) -> tuple[str, str]:
+    """A metric and half of its interval, in label units with five digits; "" for an interval of one point, which a
+    single user has."""
     if estimate.value is None:
-        return "–"
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.value:.{digits}f}"
-    return f"{estimate.value:.{digits}f} [dim]±{(estimate.high - estimate.low) / 2:.{digits}f}[/]"
+        return "–", ""
+    if metric in IN_LABEL_UNITS and estimate.value > 0:
+        digits = max(0, 4 - math.floor(math.log10(estimate.value)))
+    if estimate.low is None or estimate.high is None or estimate.low == estimate.high:
+        return f"{estimate.value:,.{digits}f}", ""
+    return f"{estimate.value:,.{digits}f}", f"{(estimate.high - estimate.low) / 2:,.{digits}f}"
 
 
-def window_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Table:
-    """Metrics of every task by window, with intervals; with a champion's report, the paired AUC difference too."""
+def _interval(metric: str, estimate: Estimate) -> str:
+    value, spread = number_text(metric, estimate, 3 if metric == "calibration" else 4)
+    return f"{value} [dim]±{spread}[/]" if spread else value
+
+
+def window_table(report: EvaluationReport, champion: EvaluationReport | None = None) -> Group:
+    """Metrics of every task by window, with intervals; with a champion's report, the paired gain over it too.
+
+    Binary and number tasks have a table each.
+    """
     level = f"± half of the {report.interval:.0%} user-bootstrap interval"
     totals = report.row(report.tasks[0], report.windows[0])
     counts = f"{totals.users:,} users, {totals.requests:,} requests, {totals.targets:,} targets"
-    table = Table(
-        title=f"Model {report.model_digest} on {report.date}: {counts}",
-        caption=f"{level}; longest history {report.longest_history:,}; mean training window "
-        f"{report.training_mean_window:,}",
+    title = f"Model {report.model_digest} on {report.date}: {counts}"
+    caption = (
+        f"{level}; longest history {report.longest_history:,}; mean training window {report.training_mean_window:,}"
     )
+    kinds = report.tasks_by_kind()
+    units = {"number": "; RMSE and MAE in label units"}
+    return Group(*(_kind_table(report, champion, kind, title, f"{caption}{units.get(kind, '')}") for kind in kinds))
+
+
+def _kind_table(
+    report: EvaluationReport, champion: EvaluationReport | None, kind: TaskKind, title: str, caption: str
+) -> Table:
+    table = Table(title=title, caption=caption)
     table.add_column("task", no_wrap=True)
     table.add_column("window", justify="right", no_wrap=True)
-    for name in ("AUC", "GAUC", "log loss", "pred. / obs.", *(["AUC - champion"] if champion else [])):
+    names = [TITLES[metric] for metric in SHOWN[kind]]
+    for name in (*names, *([GAIN_TITLES[kind]] if champion else [])):
         table.add_column(name, justify="right", no_wrap=True)
-    for task in report.tasks:
+    for task in report.tasks_by_kind()[kind]:
         for window in report.windows:
             row = report.row(task, window)
-            cells = [_interval(row.auc), _interval(row.gauc), _interval(row.log_loss), _interval(row.calibration, 3)]
+            cells = [_interval(metric, getattr(row, metric)) for metric in SHOWN[kind]]
             if champion is not None:
-                cells.append(_gain(report.auc_gain(champion, task, window)))
+                cells.append(_gain(report.gain(champion, task, window), kind))
             last = window == report.windows[-1]
             table.add_row(task if window == report.windows[0] else "", f"{window:,}", *cells, end_section=last)
     return table
 
 
-def _gain(gain: Estimate) -> str:
+def _gain(gain: Estimate, kind: TaskKind) -> str:
     if gain.value is None:  # other windows, or undefined on this day
         return "–"
-    return f"{gain.value:+.4f} [dim]({gain.low:+.4f} .. {gain.high:+.4f})[/]"
+    form = GAIN_FORMATS[kind]
+    return f"{gain.value:{form}} [dim]({gain.low:{form}} .. {gain.high:{form}})[/]"
 
 
 def decision_table(decision: Decision) -> Table:
@@ -79,11 +108,11 @@ def decision_table(decision: Decision) -> Table:
         if gate.verdict == "pass" and gate.group in GROUPED:
             passed.setdefault(gate.group, []).append(gate.name.removeprefix(f"{gate.group}/"))
         elif gate.verdict != "not_evaluated":
-            table.add_row(gate.name, VERDICTS[gate.verdict], escape(gate.reason))
+            table.add_row(escape(gate.name), VERDICTS[gate.verdict], escape(gate.reason))
     for group, names in passed.items():
-        table.add_row(group, VERDICTS["pass"], f"{GROUPED[group]}: {', '.join(names)}.")
+        table.add_row(group, VERDICTS["pass"], escape(f"{GROUPED[group]}: {', '.join(names)}."))
     if decision.not_evaluated:
-        table.add_row("", VERDICTS["not_evaluated"], decision.not_evaluated)
+        table.add_row("", VERDICTS["not_evaluated"], escape(decision.not_evaluated))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Ranking metrics from sums per user: AUC, GAUC, log loss, calibration and expected calibration error.
+"""Metrics of a binary task from sums per user: AUC, GAUC, log loss, calibration and expected calibration error.
 
 `TaskScores` holds a task's scored targets. `user_sums` gives what each user adds to every metric and `metrics_of` turns
 totals of such sums into metrics: totals over all users give the plain values, totals of bootstrap counts the
@@ -24,7 +24,7 @@ def log_sigmoid(x: Floats) -> Floats:
     return -np.logaddexp(0, -x)
 
 
-def _ratio(top: Floats, bottom: Floats) -> Floats:
+def ratio(top: Floats, bottom: Floats) -> Floats:
     """top / bottom, nan where bottom is 0."""
     out = np.full(np.broadcast(top, bottom).shape, np.nan)
     np.divide(top, bottom, out=out, where=bottom > 0)
@@ -76,7 +76,7 @@ class TaskScores:
         rank = first[tie] + (size[tie] - 1) / 2 - start[own]  # mid-rank from 0 within the user
         positives = np.add.reduceat(labels, start)
         pairs = np.add.reduceat(rank * labels, start) - positives * (positives - 1) / 2
-        return users, _ratio(pairs, positives * (totals - positives)), totals.astype(np.float64)
+        return users, ratio(pairs, positives * (totals - positives)), totals.astype(np.float64)
 
     def exact_auc(self, weights: Counts | None = None) -> Floats:
         """Area under the ROC curve: the chance that a positive scores above a negative, ties counting one half.
@@ -97,7 +97,7 @@ class TaskScores:
             below = np.zeros((len(drawn), len(negative) + 1))
             np.cumsum(drawn[:, negative], axis=1, out=below[:, 1:])
             pairs = np.einsum("dp,dp->d", won, below[:, lower] + below[:, upper]) / 2
-            out[at : at + step] = _ratio(pairs, won.sum(axis=1) * below[:, -1])
+            out[at : at + step] = ratio(pairs, won.sum(axis=1) * below[:, -1])
         return out
 
 
@@ -148,13 +148,13 @@ def metrics_of(totals: Floats, whole: Floats) -> dict[str, Floats]:
     targets, positives = totals[:, _TARGETS], totals[:, _POSITIVES]
     negatives, all_positives = targets - positives, whole[_POSITIVES]
     all_negatives = whole[_TARGETS] - all_positives
-    auc = _ratio(whole[_PLACED_POSITIVES], all_positives * all_negatives)
+    auc = ratio(whole[_PLACED_POSITIVES], all_positives * all_negatives)
     return {
-        "auc": _ratio(totals[:, _PLACED_POSITIVES], positives * all_negatives)
-        + _ratio(totals[:, _PLACED_NEGATIVES], negatives * all_positives)
+        "auc": ratio(totals[:, _PLACED_POSITIVES], positives * all_negatives)
+        + ratio(totals[:, _PLACED_NEGATIVES], negatives * all_positives)
         - auc,
-        "gauc": _ratio(totals[:, _RANKED], totals[:, _RANKED_TARGETS]),
-        "log_loss": _ratio(totals[:, _LOSS], targets),
-        "calibration": _ratio(totals[:, _PREDICTED], positives),
-        "ece": _ratio(np.abs(totals[:, _BINS:]).sum(axis=1), targets),
+        "gauc": ratio(totals[:, _RANKED], totals[:, _RANKED_TARGETS]),
+        "log_loss": ratio(totals[:, _LOSS], targets),
+        "calibration": ratio(totals[:, _PREDICTED], positives),
+        "ece": ratio(np.abs(totals[:, _BINS:]).sum(axis=1), targets),
     }
