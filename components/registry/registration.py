@@ -19,7 +19,8 @@ from mlflow.types.schema import Array
 import longreel
 from longreel.components.registry.versions import CHAMPION, PENDING, Version, list_versions, model_name
 from longreel.contracts.errors import TransientError
-from longreel.contracts.schemas import REQUEST_TABLE, added_column_of
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import added_column_of, dataset_schemas
 from longreel.lake.home import Home
 
 SCRIPT = Path(__file__).with_name("pyfunc_model.py")
@@ -27,18 +28,26 @@ SERVED = ("contracts", "lake", "model")  # the packages that a served model impo
 SERVING_REQUIREMENTS = ["mlflow==3.17.2", "torch>=2.11", "numpy>=2.2", "pandas>=2.2", "pyarrow>=25", "safetensors>=0.8"]
 
 
-def request_signature(tasks: tuple[str, ...]) -> ModelSignature:
-    """MLflow's signature of scoring: the request table in, a probability per task out."""
-    # 32-bit columns are declared long: a request that comes as JSON or as Python lists has 64-bit integers.
-    kinds = {pa.int64(): DataType.long, pa.int32(): DataType.long, pa.string(): DataType.string}
+# 32-bit columns are declared as 64-bit: a request that comes as JSON or as Python lists has these.
+MLFLOW_TYPES = {
+    pa.int64(): DataType.long,
+    pa.int32(): DataType.long,
+    pa.float32(): DataType.double,
+    pa.string(): DataType.string,
+}
+
+
+def request_signature(log_schema: LogSchema, tasks: tuple[str, ...]) -> ModelSignature:
+    """MLflow's signature of scoring: the request table of a log in, a probability or number per task out."""
 
     def spec(field: pa.Field) -> ColSpec:
+        is_required = added_column_of(field) is None
         if pa.types.is_list(field.type):
-            return ColSpec(Array(kinds[field.type.value_type]), field.name, required=added_column_of(field) is None)
-        return ColSpec(kinds[field.type], field.name, required=added_column_of(field) is None)
+            return ColSpec(Array(MLFLOW_TYPES[field.type.value_type]), field.name, required=is_required)
+        return ColSpec(MLFLOW_TYPES[field.type], field.name, required=is_required)
 
-    inputs: list[ColSpec | TensorSpec] = [spec(field) for field in REQUEST_TABLE]
-    outputs: list[ColSpec | TensorSpec] = [spec(REQUEST_TABLE.field("user_id"))]
+    inputs: list[ColSpec | TensorSpec] = [spec(field) for field in dataset_schemas(log_schema).request_table]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.long, "user_id")]
     outputs += [ColSpec(DataType.string, "request_id"), ColSpec(DataType.long, "item_id")]
     outputs += [ColSpec(DataType.double, task) for task in tasks]
     return ModelSignature(
@@ -83,7 +92,7 @@ def register_version(
             python_model=str(SCRIPT),
             artifacts={"model": str(model_dir)},
             model_config={"model_digest": digest},
-            signature=request_signature(tasks),
+            signature=request_signature(home.config.log_schema, tasks),
             input_example=_example(model_dir),
             pip_requirements=SERVING_REQUIREMENTS,
             code_paths=[str(code)],

@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -17,18 +16,9 @@ from longreel.components.registry.versions import Version
 from longreel.contracts.decision import Decision, GateResult
 from longreel.contracts.definitions import sample_definitions
 from longreel.contracts.digests import digest_of
-from longreel.contracts.report import (
-    CHECKS,
-    ConsistencyCheck,
-    DataQuality,
-    Estimate,
-    EvaluationReport,
-    MetricRow,
-    ScoringCost,
-    interval_of,
-)
+from longreel.contracts.report import EvaluationReport
 from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
-from longreel.model.evaluation.report_builder import window_gains
+from tests.components.reports import make_report
 from tests.kfp_server import kfp  # noqa: F401  # a fixture
 from tests.short_video import SHORT_VIDEO_TOML
 
@@ -161,82 +151,6 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
         return home
 
     return make
-
-
-SLICES = ("all", "new users", "returning users", "history<32", "history>=32", "surface=0")
-SCORING = ScoringCost(
-    device="NVIDIA H200",
-    events=10_240,
-    candidates=128,
-    latency_ms=2.0,
-    latency_low_ms=1.9,
-    latency_high_ms=2.2,
-    peak_memory_mib=900.0,
-)
-CONSISTENCY = tuple(ConsistencyCheck(name=name, logits=100, largest=0.0, tolerance=1e-4) for name in CHECKS)
-
-
-def make_report(
-    gain: float = 0.0,
-    *,
-    model: str = "candidate",
-    tasks: tuple[str, ...] = ("click", "like"),
-    windows: tuple[int, ...] = (32, 128, 512),
-    by_window: tuple[float, ...] = (0.0, 0.01, 0.02),
-    by_slice: dict[str, float] | None = None,
-    own_noise: float = 0.001,
-    calibration: float = 1.0,
-    ece: float = 0.01,
-    log_loss: float = 0.5,
-    **overrides: Any,
-) -> EvaluationReport:
-    """A report with AUC 0.70 + gain + by_window + by_slice. Draws share most of their noise with every other report, as
-    those of models evaluated on the same resampled users do; `own_noise` is what each model has for itself."""
-    shared = np.random.default_rng(0).normal(0, 0.01, 200)
-    own = np.random.default_rng(list(model.encode()))
-
-    def estimate(value: float) -> Estimate:
-        return interval_of(value, value + shared + own.normal(0, own_noise, 200), 0.95)
-
-    rows = tuple(
-        MetricRow(
-            task=task,
-            window=window,
-            slice_name=name,
-            users=200,
-            requests=400,
-            targets=2_000,
-            positives=700,
-            auc=estimate(0.70 + gain + extra + (by_slice or {}).get(name, 0.0)),
-            gauc=estimate(0.65 + gain + extra),
-            log_loss=estimate(log_loss - gain),
-            calibration=estimate(calibration),
-            ece=estimate(ece),
-        )
-        for task in tasks
-        for window, extra in zip(windows, by_window, strict=True)
-        for name in SLICES
-    )
-    values: dict[str, Any] = {
-        "date": "2026-01-03",
-        "model_digest": model,
-        "data_digest": "data",
-        "config_digest": "config",
-        "tasks": tasks,
-        "windows": windows,
-        "slices": SLICES,
-        "training_mean_window": 100,
-        "bootstrap_seed": 0,
-        "bootstrap_draws": 200,
-        "interval": 0.95,
-        "longest_history": 500,
-        "rows": rows,
-        "window_gains": window_gains(rows, windows, min(windows, key=lambda w: abs(w - 100)), 0.95),
-        "scoring": SCORING,
-        "consistency": CONSISTENCY,
-        "quality": DataQuality(passed=True),
-    }
-    return EvaluationReport(**values | overrides)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Gates: every outcome, from reports whose truth is known."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from statistics import NormalDist
@@ -14,7 +15,7 @@ from longreel.components.gates.difference import POWER, Difference
 from longreel.contracts.decision import STOPPING, Decision, GateResult
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.policy import Budget, GatePolicy
-from longreel.contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, WindowGain, paired_difference
+from longreel.contracts.report import CHECKS, DataQuality, Estimate, EvaluationReport, WindowGain, paired_gain
 from longreel.model.evaluation.bootstrap import bootstrap_weights
 
 Report = Callable[..., EvaluationReport]
@@ -116,7 +117,7 @@ def test_the_required_sample_of_a_protected_slice_depends_on_its_side_of_the_tol
     assert held.verdict == "hold"
     assert held.required_sample_factor is not None
     ours, theirs = (r.row("click", 512, "history<32") for r in (candidate, report(model="champion", **noisy)))
-    gain = Difference.of(ours.auc, theirs.auc, ours.users)
+    gain = Difference.of("auc", ours.auc, theirs.auc, ours.users)
     places = 3 * len(candidate.tasks) + 2 * (len(candidate.slices) - 1)
     level = POLICY.missed_regression_rate if side == "passes" else POLICY.false_rejection_rate / places
     assert held.required_sample_factor == gain.required_sample_factor(-POLICY.slice_tolerance, level)
@@ -135,7 +136,7 @@ def test_the_required_sample_resolves_a_hold_with_the_stated_power(gain: float) 
     for _ in range(400):
         ours, theirs = rng.normal(gain, spread / math.sqrt(2), users), rng.normal(0, spread / math.sqrt(2), users)
         estimates = [Estimate(value=float(x.mean()), low=0, high=0, draws=tuple(weights @ x)) for x in (ours, theirs)]
-        settled += Difference.of(estimates[0], estimates[1], users).low(level) > limit
+        settled += Difference.of("auc", estimates[0], estimates[1], users).low(level) > limit
     assert settled / 400 == pytest.approx(POWER, abs=0.05)  # 2.5 standard deviations
 
 
@@ -188,7 +189,7 @@ def test_too_few_users_make_no_first_champion_and_reject_no_candidate(report: Re
 
 def test_a_slice_that_regresses_rejects_a_candidate_that_is_better_on_the_whole(report: Report) -> None:
     champion = report(model="champion")
-    for name in ("history<32", "history>=32", "surface 0"):
+    for name in ("history<32", "history>=32", "surface=0"):
         decision = decide(report(0.01, by_slice={name: -0.04}), champion, POLICY)
         assert decision.outcome == "reject"
         assert not_passed(decision) == {f"slice/auc/{name}": "fail"}
@@ -226,7 +227,7 @@ def test_a_missing_slice_rejects(report: Report) -> None:
 
 def test_a_slice_that_only_the_champion_has_or_that_the_policy_names_rejects(report: Report) -> None:
     whole = report(0.01)
-    for name, reason in (("surface 0", "which the champion's report"), ("history<32", "which the policy requires")):
+    for name, reason in (("surface=0", "which the champion's report"), ("history<32", "which the policy requires")):
         rows = tuple(r for r in whole.rows if r.slice_name != name)
         less = dataclasses.replace(whole, rows=rows, slices=tuple(s for s in whole.slices if s != name))
         decision = decide(less, report(model="champion"), POLICY)
@@ -275,7 +276,7 @@ def test_a_slice_of_few_users_is_not_evaluated_protected_or_not(report: Report) 
 
 def _window_loss(gain: WindowGain) -> WindowGain:
     lost = Estimate(value=-0.03, low=-0.032, high=-0.028)
-    return dataclasses.replace(gain, auc=lost) if gain.slice_name == "history<32" else gain
+    return dataclasses.replace(gain, gain=lost) if gain.slice_name == "history<32" else gain
 
 
 def test_a_model_that_separates_users_better_and_their_items_worse_is_rejected(report: Report) -> None:
@@ -323,7 +324,7 @@ def test_an_undefined_window_gain_is_not_evaluated(report: Report) -> None:
 def test_a_long_window_that_costs_one_slice_accuracy_rejects(report: Report) -> None:
     whole = report(0.01)
     gains = tuple(
-        dataclasses.replace(g, auc=Estimate(value=-0.03, low=-0.032, high=-0.028))
+        dataclasses.replace(g, gain=Estimate(value=-0.03, low=-0.032, high=-0.028))
         if (g.task, g.slice_name) == ("click", "history>=32")
         else g
         for g in whole.window_gains
@@ -448,7 +449,7 @@ def test_an_undefined_gate_metric_rejects_and_another_task_is_only_mentioned(rep
 def test_log_loss_that_is_undefined_though_there_are_targets_rejects(report: Report) -> None:
     """As a NaN logit leaves it."""
     undefined = Estimate(value=None, low=None, high=None)
-    decision = decide(with_estimate(report(), "like", 32, "log_loss", undefined, "surface 0"), None, POLICY)
+    decision = decide(with_estimate(report(), "like", 32, "log_loss", undefined, "surface=0"), None, POLICY)
     assert decision.outcome == "reject"
 
 
@@ -514,13 +515,13 @@ def test_the_paired_interval_is_that_of_the_differences() -> None:
     theirs = rng.normal(0.7, 0.05, 500)
     ours = theirs + rng.normal(0.01, 0.001, 500)
     estimates = [Estimate(value=float(d.mean()), low=0.0, high=1.0, draws=tuple(map(float, d))) for d in (ours, theirs)]
-    gain = paired_difference(estimates[0], estimates[1], 0.9)
+    gain = paired_gain("auc", estimates[0], estimates[1], 0.9)
     by_hand = sorted(a - b for a, b in zip(ours, theirs, strict=True))
     assert gain.low == pytest.approx(by_hand[25], abs=2e-4)
     assert gain.high == pytest.approx(by_hand[474], abs=2e-4)
     assert gain.high - gain.low < 0.01
     with pytest.raises(LongreelError, match="cannot pair"):
-        paired_difference(estimates[0], dataclasses.replace(estimates[1], draws=estimates[1].draws[:-1]), 0.9)
+        paired_gain("auc", estimates[0], dataclasses.replace(estimates[1], draws=estimates[1].draws[:-1]), 0.9)
 
 
 def test_a_differences_bounds_are_those_of_its_own_draws_and_turned_so_that_more_is_better() -> None:
@@ -528,7 +529,7 @@ def test_a_differences_bounds_are_those_of_its_own_draws_and_turned_so_that_more
     theirs = rng.normal(0.5, 0.05, 4_000)
     ours = theirs + rng.normal(-0.01, 0.002, 4_000)
     estimates = [Estimate(value=float(d.mean()), low=0.0, high=1.0, draws=tuple(map(float, d))) for d in (ours, theirs)]
-    gain = Difference.of(estimates[0], estimates[1], 1_000_000, less_is_better=True)
+    gain = Difference.of("log_loss", estimates[0], estimates[1], 1_000_000)
     assert gain.value == pytest.approx(0.01, abs=2e-4)
     assert gain.low(0.05) == pytest.approx(np.quantile(theirs - ours, 0.05), abs=2e-4)
     assert gain.high(0.05) == pytest.approx(np.quantile(theirs - ours, 0.95), abs=2e-4)
@@ -536,3 +537,110 @@ def test_a_differences_bounds_are_those_of_its_own_draws_and_turned_so_that_more
     kept = Difference.within(Estimate(value=0.0, low=-z, high=z), 0.95, 101)
     assert kept is not None
     assert kept.sd == pytest.approx(math.sqrt(101 / 100))
+
+
+# Tasks that predict a number
+
+SPENT: dict[str, Any] = {"tasks": ("spent", "click"), "number_tasks": ("spent",), "by_window": (0.0, 0.02, 0.04)}
+SPENT_POLICY = dataclasses.replace(POLICY, task="spent")
+
+
+def test_a_number_gate_task_promotes_by_the_share_of_rmse_that_it_saves(report: Report) -> None:
+    decision = decide(report(0.01, **SPENT), report(model="champion", **SPENT), SPENT_POLICY)
+    assert decision.outcome == "promote"
+    names = {g.name for g in decision.gates if g.group in ("min_r2", "champion", "windows", "slice")}
+    assert {"min_r2", "champion/rmse/spent", "champion/auc/click", "windows/spent", "slice/rmse/history<32"} <= names
+    assert not any("auc/spent" in name or "slice/auc" in name for name in names)
+    # RMSE falls from 3 x .96 to 3 x .95
+    assert "RMSE of spent is 1.04% better" in gate(decision, "champion/superiority").reason
+    assert "a loss above 1.00% is ruled out" in gate(decision, "champion/rmse/spent").reason
+    assert "predicted over observed mean is 1.000" in gate(decision, "calibration/spent").reason
+    assert "calibration error" not in gate(decision, "calibration/spent").reason
+
+
+def test_superiority_by_one_metric_is_tested_at_the_whole_rate_and_by_two_at_half_of_it(report: Report) -> None:
+    number = decide(report(**SPENT), report(model="champion", **SPENT), SPENT_POLICY)
+    assert "(90% interval" in gate(number, "champion/superiority").reason
+    assert "(95% interval" in gate(decide(report(), report(model="champion"), POLICY), "champion/superiority").reason
+
+
+@pytest.mark.parametrize(("gain", "outcome"), [(0.0, "hold"), (-0.03, "reject")])
+def test_a_number_gate_task_that_gains_nothing_is_held_and_one_that_loses_is_rejected(
+    report: Report, gain: float, outcome: str
+) -> None:
+    decision = decide(report(gain, **SPENT), report(model="champion", **SPENT), SPENT_POLICY)
+    assert decision.outcome == outcome
+    assert (gate(decision, "champion/rmse/spent").verdict == "fail") == (outcome == "reject")
+
+
+def test_a_number_task_beside_the_gate_task_is_a_guardrail(report: Report) -> None:
+    def worse(rise: float) -> Decision:
+        ours, lost = report(0.01, **SPENT), report(-rise, **SPENT)
+        rows = (dataclasses.replace(o, rmse=r.rmse) for o, r in zip(ours.rows, lost.rows, strict=True))
+        return decide(dataclasses.replace(ours, rows=tuple(rows)), report(model="champion", **SPENT), POLICY)
+
+    assert not_passed(worse(0.03)) == {"champion/rmse/spent": "fail"}
+    assert worse(0.005).outcome == "promote"
+    assert "within the tolerated loss of 1.00%" in gate(worse(0.005), "champion/rmse/spent").reason
+
+
+def test_a_long_window_or_a_slice_that_raises_rmse_rejects(report: Report) -> None:
+    lost = decide(report(**SPENT | {"by_window": (0.0, 0.04, 0.0)}), None, SPENT_POLICY)
+    assert gate(lost, "windows/spent").verdict == "fail"
+    sliced = report(0.05, by_slice={"surface=0": -0.1}, **SPENT)
+    decision = decide(sliced, report(model="champion", **SPENT), SPENT_POLICY)
+    assert not_passed(decision) == {"slice/rmse/surface=0": "fail"}
+
+
+def test_a_first_champion_of_a_number_task_beats_the_mean_label(report: Report) -> None:
+    assert not_passed(decide(report(r2=-0.1, **SPENT), None, SPENT_POLICY)) == {"min_r2": "fail"}
+    assert decide(report(r2=0.1, **SPENT), None, SPENT_POLICY).outcome == "promote"
+
+
+def test_a_mean_label_near_zero_has_no_calibration_and_stops_nothing(report: Report) -> None:
+    nothing = Estimate(value=None, low=None, high=None)
+    decision = decide(with_estimate(report(**SPENT), "spent", 512, "calibration", nothing), None, SPENT_POLICY)
+    assert decision.outcome == "promote"
+    reason = gate(decision, "calibration/spent").reason
+    assert "Calibration of spent was not evaluated: 200 users, 2,000 targets with a label; its mean label" in reason
+    wrong = decide(report(calibration=1.4, **SPENT), None, SPENT_POLICY)
+    assert gate(wrong, "calibration/spent").verdict == "fail"
+
+
+@pytest.mark.parametrize("metric", ["rmse", "mae", "r2"])
+def test_a_number_metric_that_is_not_finite_rejects(report: Report, metric: str) -> None:
+    estimate = Estimate(value=float("nan"), low=0.1, high=0.9)
+    decision = decide(with_estimate(report(**SPENT), "spent", 128, metric, estimate), None, SPENT_POLICY)
+    assert decision.outcome == "reject"
+    assert f"{metric} of spent at window 128, slice all is not finite" in decision.reasons[0]
+
+
+def test_an_rmse_that_is_undefined_though_there_are_targets_rejects(report: Report) -> None:
+    nothing = Estimate(value=None, low=None, high=None)
+    broken = with_estimate(report(**SPENT), "spent", 32, "rmse", nothing, "surface=0")
+    assert decide(broken, None, POLICY).outcome == "reject"
+
+
+def test_a_task_that_was_binary_for_the_champion_is_not_compared(report: Report) -> None:
+    with pytest.raises(LongreelError, match="stale: its number_tasks"):
+        decide(report(**SPENT), report(model="champion", tasks=("spent", "click")), POLICY)
+
+
+def test_a_report_stores_the_metrics_of_each_tasks_kind_and_no_others(report: Report) -> None:
+    whole = report(**SPENT)
+    rows = json.loads(whole.to_json())["rows"]
+    assert {frozenset(row) & {"auc", "rmse", "calibration"} for row in rows if row["task"] == "spent"} == {
+        frozenset({"rmse", "calibration"})
+    }
+    assert not any({"rmse", "mae", "r2"} & set(row) for row in rows if row["task"] == "click")
+    assert EvaluationReport.from_json(whole.to_json()) == whole
+
+
+def test_the_gain_of_a_number_task_is_the_paired_share_of_rmse(report: Report) -> None:
+    ours, theirs = report(0.05, **SPENT), report(model="champion", **SPENT)
+    gain, a, b = ours.gain(theirs, "spent", 512), ours.row("spent", 512).rmse, theirs.row("spent", 512).rmse
+    assert gain.value == pytest.approx(0.05 / 0.96)
+    assert gain.draws == pytest.approx(1 - np.array(a.draws) / np.array(b.draws), abs=1e-8)
+    perfect = dataclasses.replace(b, value=0.0, low=0.0, high=0.0, draws=(0.0,) * 200)
+    with pytest.raises(LongreelError, match="RMSE of 0 cannot be improved"):
+        paired_gain("rmse", a, perfect, 0.95)

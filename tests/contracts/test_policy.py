@@ -75,5 +75,5 @@ def test_any_change_changes_the_digest_and_the_file_alone_decides(tmp_path: Path
 
 
 def test_evaluation_days_and_metrics_share_the_promotion_rate() -> None:
-    assert parse_policy("superiority_metrics = ['auc']").promotion_level == 0.05
-    assert parse_policy("evaluation_days = 5").promotion_level == pytest.approx(0.005)
+    assert parse_policy("").promotion_level(1) == 0.05
+    assert parse_policy("evaluation_days = 5").promotion_level(2) == pytest.approx(0.005)

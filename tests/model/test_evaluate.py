@@ -105,10 +105,10 @@ def test_the_gain_of_a_long_window_is_the_paired_difference_of_its_lines(report:
     gain = gains["click", "all"]
     assert (gain.reference, gain.longest) == (report.reference_window, report.windows[-1]) == (32, 64)
     long, reference = report.row("click", 64).auc, report.row("click", 32).auc
-    assert gain.auc.value == pytest.approx(long.value - reference.value)  # type: ignore[operator]
-    np.testing.assert_allclose(gain.auc.draws, np.subtract(long.draws, reference.draws), atol=1e-7)
-    assert gain.auc.high - gain.auc.low < long.high - long.low  # type: ignore[operator]
-    within = gains["click", "history<32"].auc  # histories there are not longer than the reference window
+    assert gain.gain.value == pytest.approx(long.value - reference.value)  # type: ignore[operator]
+    np.testing.assert_allclose(gain.gain.draws, np.subtract(long.draws, reference.draws), atol=1e-7)
+    assert gain.gain.high - gain.gain.low < long.high - long.low  # type: ignore[operator]
+    within = gains["click", "history<32"].gain  # histories there are not longer than the reference window
     assert (within.value, within.low, within.high) == (0, 0, 0)
 
 
