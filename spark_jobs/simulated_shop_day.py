@@ -171,7 +171,7 @@ def probabilities(
     fits = 1.0 * (requests.leaf[session] == leaf)
     near = 1.0 * (LEAF_DEPARTMENT[requests.leaf[session]] == LEAF_DEPARTMENT[leaf])
     sale = shop.discount(day, item)
-    click = -2.9 + 1.0 * fits + 0.4 * near + 0.8 * shop.item_quality[item] + 1.5 * sale - 0.05 * position
+    click = -3.4 + 1.3 * fits + 0.4 * near + 1.2 * shop.item_quality[item] + 1.5 * sale - 0.05 * position
     cart = -1.6 + 0.5 * fits + 0.6 * shop.item_quality[item] + 2.0 * sale
     purchase = -0.3 + 2.0 * sale + np.array([0.3, -0.4, 0.1])[requests.device[row]]
     if shop.settings.long_range:
@@ -182,8 +182,8 @@ def probabilities(
         style = (shop.user_style[user] * shop.item_style[item]).sum(axis=1)
         dear = np.abs(shop.item_tier[item] - shop.user_level[user])
         abroad = 1.0 * (shop.user_country[user] > 0)
-        click += shop.user_bias[user] + 2.0 * loyal + 0.5 * liked + 0.5 * style - 0.3 * dear
-        click += 0.4 * shop.suits_age(user, leaf) + 0.8 * staple + 1.6 * due
+        click += shop.user_bias[user] + 2.4 * loyal + 0.5 * liked + 0.5 * style - 0.3 * dear
+        click += 0.4 * shop.suits_age(user, leaf) + 1.0 * staple + 2.0 * due
         cart += 0.8 * loyal + 0.3 * style - 0.3 * dear + 0.8 * staple + 1.6 * due
         purchase += 0.8 * loyal - 0.3 * dear - 0.4 * abroad + 0.6 * staple + 1.4 * due
     return sigmoid(click), sigmoid(cart), sigmoid(purchase)
