@@ -31,7 +31,7 @@ def main() -> None:
         labels=labels[:, None].astype(np.float32),
         user=user,
         request=np.arange(args.targets) // 8,
-        surface=rng.integers(0, 3, args.targets),
+        categories={"surface": rng.integers(0, 3, args.targets)},
         history=np.floor(rng.lognormal(4.5, 2, args.users)).astype(np.int64),
     )
 

@@ -82,7 +82,7 @@ def draw(day: Day) -> Drawn:
         labels=labels[:, None].astype(np.float32),
         user=user,
         request=np.arange(len(user)) // 5,
-        surface=rng.integers(0, 2, len(user)),
+        categories={"surface": rng.integers(0, 2, len(user))},
         history=history,
     )
     return Drawn(truth, eval_set, history[user])

@@ -21,7 +21,7 @@ from longreel.model.data.samples import SampleRows, rows_schema
 
 MAX_DECODE_THREADS = {"cpu": 8, "cuda": 16}  # enough for any step yet measured
 _BYTES = {"INT64": 8, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 0}
-_TORCH = {pa.int64(): torch.int64, pa.int32(): torch.int32, pa.float32(): torch.float32}
+TORCH_TYPES = {pa.int64(): torch.int64, pa.int32(): torch.int32, pa.float32(): torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def read_rows(
     threads: int = 1,
     pin_memory: bool = False,
 ) -> SampleRows:
-    """Decode row groups, in the order given.
+    """Decode row groups, in the order given. Between the events of several groups lie gaps that no request reads.
 
     Args:
         log_schema: of the columns to read, by default the lake's; labels are always the lake's.
@@ -122,7 +122,7 @@ def read_rows(
 
 def _empty(column: Column, events: int, pin_memory: bool) -> NDArray[Any]:
     shape = (events,) if column.size == 1 else (events, column.size)
-    return torch.empty(shape, dtype=_TORCH[column.type], pin_memory=pin_memory).numpy()
+    return torch.empty(shape, dtype=TORCH_TYPES[column.type], pin_memory=pin_memory).numpy()
 
 
 def _read_group(lake: Lake, group: RowGroup, log_schema: LogSchema, use_threads: bool) -> SampleRows:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longreel.contracts.config import Config, EvaluationConfig
+from longreel.contracts.definitions import model_conflicts
 from longreel.contracts.digests import digest_of
+from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import DataQuality, EvaluationReport, MetricRow
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
@@ -18,9 +20,10 @@ from longreel.model.data.row_groups import read_rows
 from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, score_day
 from longreel.model.evaluation.bootstrap import bootstrap_weights
 from longreel.model.evaluation.consistency import check_consistency
-from longreel.model.evaluation.eval_set import EvalSet, load_eval_set, select_users
+from longreel.model.evaluation.eval_set import EvalSet, category_names, load_eval_set, select_users
 from longreel.model.evaluation.latency import measure
 from longreel.model.evaluation.report_builder import ReportBuilder, window_gains
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import load_model, model_digest
 from longreel.model.training.device import select_device
 
@@ -48,19 +51,22 @@ def evaluate(
 
     Raises:
         DataNotReadyError: the day is not published.
-        LongreelError: there is no whole model in `model_dir`, or the day has no targets.
+        LongreelError: there is no whole model in `model_dir`, the day's values have another meaning than those that it
+            was trained on, or the day has no targets.
     """
     settings, device = config.evaluation, select_device(config.training.device)
     manifest, groups = lake.require("samples", day), day_groups(lake, day)
     ranker, meta = load_model(model_dir, device)
     selection = select_users(lake, groups, settings)
-    eval_set = load_eval_set(lake, groups, ranker.tasks, selection)
+    _require_fit(manifest, ranker, lake)
+    names = category_names(lake, day)
+    eval_set = load_eval_set(lake, groups, ranker.tasks, selection, log_schema=ranker.log_schema, names=names)
     windows = _eval_windows(settings.windows, eval_set.longest_history)
     reference = min(windows, key=lambda w: (abs(w - int(meta["training_mean_window"])), w))
     builder = _report_builder(eval_set, ranker.tasks, settings)
     score = partial(score_day, ranker, lake, groups, device=device, selection=selection)
     rows, logits = _metric_rows(builder, score, windows, reference, on_progress)
-    longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]]))
+    longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]], ranker.log_schema))
     scoring = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
     consistency = tuple(check_consistency(ranker, model_dir, longest_rows, windows[-1], device))
     on_progress("scoring cost and consistency", len(windows) + 1, len(windows) + 1)
@@ -87,6 +93,24 @@ def evaluate(
         code_version=code_version,
         extra=_origin(meta),
     )
+
+
+def _require_fit(manifest: Manifest, ranker: Ranker, lake: Lake) -> None:
+    """Raises LongreelError where the day's values mean something else to the model, or its labels to the lake."""
+    if (stored := manifest.details.get("definitions")) is None:
+        return
+    where = f"samples of {manifest.date}"
+    if found := model_conflicts(stored, ranker.log_schema, ranker.tasks):
+        raise LongreelError(
+            f"{where} have other definitions than the model's training: {'; '.join(found)}. Evaluate a model that was "
+            "trained with the present definitions, or a day that has the model's"
+        )
+    names = tuple(label["name"] for label in stored["labels"] if label["kind"] == "binary")
+    if names != lake.log_schema.binary_labels:
+        raise LongreelError(
+            f"{where} have the labels {', '.join(names)}, but [labels] now declares "
+            f"{', '.join(lake.log_schema.binary_labels)}; rebuild the day, see `longreel data stale`"
+        )
 
 
 def _report_builder(eval_set: EvalSet, tasks: tuple[str, ...], settings: EvaluationConfig) -> ReportBuilder:

@@ -1,4 +1,4 @@
-"""Serving: probabilities for a table of requests, in the table's order."""
+"""Serving: predictions for a table of requests, in the table's order."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,8 @@ import torch
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import list_values
-from longreel.contracts.schemas import REQUEST_TABLE
-from longreel.lake.schema_evolution import to_schema
+from longreel.contracts.schemas import dataset_schemas
+from longreel.lake.schema_evolution import missing_columns, to_schema
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_rows
 from longreel.model.nn.ranker import Ranker
@@ -23,7 +23,7 @@ DEFAULT_WINDOW = 10_240
 
 @dataclass(frozen=True)
 class Scorer:
-    """A loaded model that scores request tables (contracts.schemas.REQUEST_TABLE)."""
+    """A loaded model that scores request tables of the log schema that it was trained on."""
 
     ranker: Ranker
     meta: dict[str, Any]
@@ -37,10 +37,12 @@ class Scorer:
         return Scorer(ranker, meta, selected)
 
     def score(self, table: pa.Table, window: int | None = None) -> pa.Table:
-        """One row per target, in the table's order: user_id, request_id, item_id, a probability per task.
+        """One row per target, in the table's order: user_id, request_id, item_id and a column per task: a probability,
+        or the value of a number label.
 
         Args:
-            table: requests with their histories and targets; other columns, such as labels, are ignored.
+            table: requests with their histories and targets (`request_schema`); other columns, such as labels, are
+                ignored, and a column of an optional field may be missing.
             window: newest events that a request sees; default 10,240, at any training window.
 
         Raises:
@@ -48,8 +50,13 @@ class Scorer:
         """
         if window is not None and window < 0:
             raise LongreelError(f"window: expected 0 or more events, got {window}")
-        table = to_schema(table, REQUEST_TABLE, "request table")
-        rows = SampleRows.from_arrow(table)
+        if missing := missing_columns(self.request_schema, table.column_names):
+            raise LongreelError(
+                f"request table: column {', '.join(missing)} is missing, which the log that the model was trained on "
+                f"has; got {', '.join(table.column_names)}. Add it, or train a model without the field"
+            )
+        table = to_schema(table, self.request_schema, "request table")
+        rows = SampleRows.from_arrow(table, self.ranker.log_schema)
         logits = score_rows(self.ranker, rows, DEFAULT_WINDOW if window is None else window, self.device)
         request_ids, _ = list_values(table, "request_id")
         request = np.repeat(np.arange(rows.num_requests), rows.target_counts)
@@ -58,7 +65,11 @@ class Scorer:
             "request_id": request_ids.take(pa.array(request)),
             "item_id": pa.array(rows.target["item_id"], pa.int64()),
         }
-        probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-        for column, task in enumerate(self.ranker.tasks):
-            columns[task] = pa.array(probabilities[:, column], pa.float64())
+        predictions = self.ranker.values(torch.from_numpy(logits).to(self.device)).cpu().double().numpy()
+        columns |= {task: pa.array(predictions[:, place]) for place, task in enumerate(self.ranker.tasks)}
         return pa.table(columns)
+
+    @property
+    def request_schema(self) -> pa.Schema:
+        """The columns of a request table, by the log schema that the model was trained on."""
+        return dataset_schemas(self.ranker.log_schema).request_table

@@ -41,7 +41,7 @@ def model_dir(learned: Config, lake: Lake, days: list[date], tmp_path_factory: p
 
 @pytest.fixture(scope="module")
 def rows(lake: Lake, days: list[date]) -> SampleRows:
-    return SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
+    return SampleRows.from_arrow(lake.read(lake.require("samples", days[3])), lake.log_schema)
 
 
 def passed_checks(ranker: Ranker, model_dir: Path, rows: SampleRows) -> dict[str, bool]:
@@ -94,7 +94,7 @@ def test_golden_logits_are_of_the_model_in_memory_not_of_the_saved_one(
     learned: Config, lake: Lake, days: list[date], tmp_path: Path, rows: SampleRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def save_without_head(folder: Path, ranker: Ranker, *rest: object) -> str:
-        saved = Ranker(ranker.config, ranker.tasks, ranker.num_user_features)
+        saved = Ranker(ranker.config, ranker.tasks, ranker.log_schema, ranker.encodings)
         saved.load_state_dict({n: v for n, v in ranker.state_dict().items() if n != "head.weight"}, strict=False)
         return save_model(folder, saved, *rest)  # type: ignore[arg-type]
 

@@ -4,23 +4,26 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from longreel.contracts.config import Config
+from longreel.contracts.definitions import sample_definitions
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.report import DataQuality, EvaluationReport
 from longreel.lake.table import Lake
 from longreel.model.data.row_groups import read_rows
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, score_day, score_rows, token_batches
-from longreel.model.evaluation.eval_set import load_eval_set
+from longreel.model.evaluation.eval_set import category_names, load_eval_set
 from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
 from longreel.model.training.checkpoint import load_model, model_digest
 from longreel.model.training.train import train
+from tests.sample_tables import EVERY_KIND, random_rows
 
 CPU = torch.device("cpu")
 
@@ -40,7 +43,7 @@ def test_metrics_are_those_of_the_days_logits(
     report: EvaluationReport, model_dir: Path, lake: Lake, days: list[date], config: Config
 ) -> None:
     stored = lake.read(lake.require("samples", days[3]))
-    rows = SampleRows.from_arrow(stored)
+    rows = SampleRows.from_arrow(stored, lake.log_schema)
     ranker, _ = load_model(model_dir)
     users = np.repeat(rows.user_id[rows.request_row], rows.target_counts) - 100
     lengths = {
@@ -54,7 +57,10 @@ def test_metrics_are_those_of_the_days_logits(
             chosen = {"all": np.ones(len(users), bool), "new users": np.array([lengths[u] == 0 for u in users])}
             chosen["returning users"] = ~chosen["new users"]
             chosen["history 32-127"] = np.array([32 <= lengths[u] < 128 for u in users])
-            chosen["surface 1"] = rows.target["surface"] == 1
+            chosen["surface=1"] = rows.target["surface"] == 1
+            country = np.repeat(rows.user["country"][rows.request_row], rows.target_counts)
+            codes, counts = np.unique(country, return_counts=True)
+            chosen[f"country={codes[counts.argmax()]}"] = country == codes[counts.argmax()]
             for name, kept in chosen.items():
                 _, sums = user_sums(TaskScores.of(logits[kept, column].astype(np.float64), labels[kept], users[kept]))
                 expected = metrics_of(sums.sum(axis=0)[None], sums.sum(axis=0))
@@ -73,6 +79,36 @@ def test_evaluation_windows_end_with_the_first_window_that_holds_every_history(r
     assert report.windows == (8, 32, 64)
 
 
+def test_categories_make_slices_with_the_logs_own_names(tmp_path: Path, publish_rows: Callable[..., None]) -> None:
+    """The four most frequent values and the others, of items, requests and users; not of events."""
+    lake, day = Lake(tmp_path, EVERY_KIND), date(2026, 3, 1)
+    rows = random_rows(EVERY_KIND, 0, users=30)
+    for row in rows:
+        row["user_country"] = 49
+        row["target_device"] = [min(3, device) for device in row["target_device"]]
+    publish_rows(lake, day, rows)
+    for dataset, categories in (("events", {"color": [[2, "red", 9], [3, "blue", 1]]}), ("users", {"country": []})):
+        lake.writer(dataset, day).commit(digest="0" * 16, inputs={}, details={"categories": categories})
+    names = category_names(lake, day)
+    assert names == {"color": {2: "red", 3: "blue"}, "country": {}}
+    eval_set = load_eval_set(lake, day_groups(lake, day), ("click",), lambda kept: kept, names=names)
+    slices = eval_set.slices()
+    color = np.concatenate([row["target_color"] for part in (rows[::2], rows[1::2]) for row in part])
+    values, counts = np.unique(color, return_counts=True)
+    frequent = values[np.argsort(-counts, kind="stable")]
+    assert len(values) == 6
+    named = {-1: "unknown", 2: "red", 3: "blue"}
+    expected = {f"color={named.get(code, code)}": color == code for code in frequent[:4].tolist()}
+    expected["other color"] = np.isin(color, frequent[4:])
+    assert [name for name in slices if "color" in name] == list(expected)
+    for name, chosen in expected.items():
+        np.testing.assert_array_equal(slices[name], chosen)
+    assert {name for name in slices if "device" in name} <= {f"device={code}" for code in (0, 1, 2, 3, "unknown")} | {
+        "other device"
+    }
+    assert not [name for name in slices if name.startswith(("country", "screen", "other country", "other screen"))]
+
+
 def test_the_eval_set_locates_the_longest_history(lake: Lake, days: list[date], config: Config) -> None:
     groups = day_groups(lake, days[3])
     eval_set = load_eval_set(lake, groups, config.tasks, lambda rows: rows)
@@ -85,7 +121,7 @@ def test_every_slice_has_a_line_and_those_that_gates_compare_keep_replicates(
 ) -> None:
     lines = [(row.task, row.window, row.slice_name) for row in report.rows]
     assert sorted(lines) == sorted((t, w, s) for t in report.tasks for w in report.windows for s in report.slices)
-    assert {"all", "new users", "returning users", "history<32", "history>=2048", "surface 0"} < set(report.slices)
+    assert {"all", "new users", "returning users", "history<32", "history>=2048", "surface=0"} < set(report.slices)
     assert report.row("click", 64, "history>=2048").users == 0
     assert report.row("click", 64, "history>=2048").auc.value is None
     for row in report.rows:
@@ -184,11 +220,66 @@ def test_missing_day_and_empty_day_are_errors(
         evaluate(model_dir, own_lake, date(2026, 2, 1), config)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, None),
+        ({"fields": {"color": {"place": "item"}}}, None),  # the model does not know it
+        (
+            {"fields": {"tag": {"from": "lower(tag)"}}},
+            r"field tag was declared with from lower\(tag\), is with from tag",
+        ),
+        ({"fields": {"country": None}}, "field country was added, and is not optional"),
+        ({"fields": {"tag": None}}, None),  # optional
+        (
+            {"actions": [{"name": "click", "when": "clicked = 1", "at": ""}]},
+            "action click was when clicked = 1, is when",
+        ),
+        ({"labels": [{"name": "hate", "kind": "binary", "sql": "1 = 1", "within_ms": 0}]}, None),  # no task
+        ({"labels": [{"name": "like", "kind": "binary", "sql": "1 = 1", "within_ms": 0}]}, "label like was sql 1 = 1"),
+    ],
+)
+def test_a_day_whose_values_mean_something_else_is_refused(
+    change: dict[str, Any], message: str | None, config: Config, model_dir: Path, own_lake: Lake, days: list[date]
+) -> None:
+    """`change` of the definitions in the day's manifest; a field that becomes None is removed."""
+    definitions = sample_definitions(config)
+    for name, value in change.get("fields", {}).items():
+        definitions["fields"][name] = value and definitions["fields"].get(name, {}) | value
+    definitions["fields"] = {name: value for name, value in definitions["fields"].items() if value}
+    for kind in ("actions", "labels"):
+        changed = {value["name"]: value for value in change.get(kind, [])}
+        definitions[kind] = [changed.get(value["name"], value) for value in definitions[kind]]
+    with_definitions(own_lake, days[3], definitions)
+    if message is None:
+        evaluate(model_dir, own_lake, days[3], config)
+    else:
+        with pytest.raises(LongreelError, match=message):
+            evaluate(model_dir, own_lake, days[3], config)
+
+
+def with_definitions(lake: Lake, day: date, definitions: dict[str, Any]) -> None:
+    manifest = lake.require("samples", day)
+    lake.rewrite_manifest(replace(manifest, details={**manifest.details, "definitions": definitions}))
+
+
+def test_a_day_whose_labels_have_other_bits_is_refused(
+    config: Config, model_dir: Path, own_lake: Lake, days: list[date]
+) -> None:
+    definitions = sample_definitions(config)
+    definitions["labels"] = definitions["labels"][::-1]
+    with_definitions(own_lake, days[3], definitions)
+    with pytest.raises(LongreelError, match=r"have the labels skip, finish.* but \[labels\] now declares click, like"):
+        evaluate(model_dir, own_lake, days[3], config)
+
+
 def test_day_scored_by_row_groups_equals_scored_at_once(model_dir: Path, lake: Lake, days: list[date]) -> None:
     ranker, _ = load_model(model_dir)
     groups = day_groups(lake, days[3])
     assert len(groups) > 2
-    whole = score_rows(ranker, SampleRows.from_arrow(lake.read(lake.require("samples", days[3]))), 32, CPU)
+    whole = score_rows(
+        ranker, SampleRows.from_arrow(lake.read(lake.require("samples", days[3])), lake.log_schema), 32, CPU
+    )
     np.testing.assert_allclose(score_day(ranker, lake, groups, 32, CPU), whole, rtol=1e-4, atol=1e-5)
 
 
@@ -200,7 +291,7 @@ def test_longer_windows_rescore_only_who_has_more_history(model_dir: Path, lake:
     again = score_day(ranker, lake, groups, 64, CPU, cached=CachedLogits(8, short))
     np.testing.assert_allclose(again, long, rtol=1e-4, atol=1e-5)
     marked = score_day(ranker, lake, groups, 64, CPU, cached=CachedLogits(8, short + 100))
-    rows = SampleRows.from_arrow(lake.read(lake.require("samples", days[3])))
+    rows = SampleRows.from_arrow(lake.read(lake.require("samples", days[3])), lake.log_schema)
     kept = np.repeat(rows.history_lengths <= 8, rows.target_counts)
     assert ((marked > 50).all(axis=1) == kept).all()
 

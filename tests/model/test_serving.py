@@ -1,6 +1,7 @@
 """A served model answers a request table in its own order, at any window, or says what is wrong with the table."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import torch
 
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import REQUEST_TABLE, SAMPLES
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_rows
 from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import load_model
 from longreel.model.training.train import train
+from tests.sample_tables import EVERY_KIND, random_rows
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +30,8 @@ def model_dir(config: Config, lake: Lake, days: list[date], tmp_path_factory: py
 
 
 @pytest.fixture
-def requests(table: Callable[..., pa.Table]) -> pa.Table:
-    return table(9).select(REQUEST_TABLE.names)
+def requests(table: Callable[..., pa.Table], log_schema: LogSchema) -> pa.Table:
+    return table(9).select(dataset_schemas(log_schema).request_table.names)
 
 
 def test_one_row_per_target_in_the_tables_order(model_dir: Path, requests: pa.Table) -> None:
@@ -41,22 +44,26 @@ def test_one_row_per_target_in_the_tables_order(model_dir: Path, requests: pa.Ta
             begin = stop
     assert answer.column_names == ["user_id", "request_id", "item_id", "click", "like"]
     assert list(zip(*(answer[name].to_pylist() for name in answer.column_names[:3]), strict=True)) == expected
-    logits = score_rows(load_model(model_dir)[0], SampleRows.from_arrow(requests), 10_240, torch.device("cpu"))
+    ranker, _ = load_model(model_dir)
+    rows = SampleRows.from_arrow(requests, ranker.log_schema)
+    logits = score_rows(ranker, rows, 10_240, torch.device("cpu"))
     np.testing.assert_allclose(answer["click"].to_numpy(), 1 / (1 + np.exp(-logits[:, 0])), rtol=1e-5)
 
 
-def test_labels_in_the_table_change_nothing(model_dir: Path, table: Callable[..., pa.Table]) -> None:
+def test_labels_in_the_table_change_nothing(
+    model_dir: Path, table: Callable[..., pa.Table], requests: pa.Table
+) -> None:
     scorer = Scorer.load(model_dir)
-    assert scorer.score(table(9)) == scorer.score(table(9).select(REQUEST_TABLE.names))
+    assert scorer.score(table(9)) == scorer.score(requests)
 
 
 def test_model_trained_short_scores_ten_thousand_events(
-    model_dir: Path, rows: Callable[..., list[dict]], config: Config
+    model_dir: Path, rows: Callable[..., list[dict]], config: Config, log_schema: LogSchema
 ) -> None:
     assert config.training.window_max == 64
     long = [row for row in rows(2, users=8, longest=12_000) if row["request_history_end"][-1] > 10_240][:1]
-    answer = Scorer.load(model_dir).score(pa.Table.from_pylist(long, schema=SAMPLES), window=10_240)
-    shorter = Scorer.load(model_dir).score(pa.Table.from_pylist(long, schema=SAMPLES), window=512)
+    table = pa.Table.from_pylist(long, schema=dataset_schemas(log_schema).samples)
+    answer, shorter = (Scorer.load(model_dir).score(table, window=window) for window in (10_240, 512))
     assert np.isfinite(answer["click"].to_numpy()).all()
     assert not np.array_equal(answer["click"].to_numpy(), shorter["click"].to_numpy())
 
@@ -71,21 +78,48 @@ def test_window_zero_and_no_history_are_answered(model_dir: Path, requests: pa.T
 
 
 def test_empty_table_gets_an_empty_answer(model_dir: Path) -> None:
-    answer = Scorer.load(model_dir).score(REQUEST_TABLE.empty_table())
+    scorer = Scorer.load(model_dir)
+    answer = scorer.score(scorer.request_schema.empty_table())
     assert answer.num_rows == 0
     assert answer.column_names == ["user_id", "request_id", "item_id", "click", "like"]
 
 
 def test_missing_or_mistyped_columns_are_named(model_dir: Path, requests: pa.Table) -> None:
     scorer = Scorer.load(model_dir)
-    with pytest.raises(LongreelError, match="column history_tag is missing"):
-        scorer.score(requests.drop_columns(["history_tag"]))
+    with pytest.raises(LongreelError, match="column history_actions, target_item_id is missing, which the log that"):
+        scorer.score(requests.drop_columns(["target_item_id", "history_actions"]))
     words = pa.array([["a"]] * requests.num_rows)
     at = requests.schema.get_field_index("target_item_id")
     with pytest.raises(LongreelError, match="request table: "):
         scorer.score(requests.set_column(at, "target_item_id", words))
     with pytest.raises(LongreelError, match="window: expected 0 or more"):
         scorer.score(requests, window=-1)
+
+
+def test_a_missing_column_of_an_optional_field_reads_as_unknown(model_dir: Path, requests: pa.Table) -> None:
+    scorer, at = Scorer.load(model_dir), requests.schema.get_field_index("target_author_id")
+    unknown = pa.array([[-1] * len(ids) for ids in requests["target_author_id"].to_pylist()], pa.list_(pa.int64()))
+    expected = scorer.score(requests.set_column(at, "target_author_id", unknown))
+    assert scorer.score(requests.drop_columns(["target_author_id"])) == expected
+    assert expected != scorer.score(requests)
+
+
+def test_number_labels_are_answered_in_their_own_unit(
+    config: Config, days: list[date], tmp_path: Path, publish_rows: Callable[..., None]
+) -> None:
+    lake = Lake(tmp_path / "lake", EVERY_KIND)
+    for seed, day in enumerate(days[:2]):
+        rows = random_rows(EVERY_KIND, seed)
+        for row in rows:
+            row["target_label_spent"] = [1_000 + 10 * value for value in row["target_label_spent"]]
+        publish_rows(lake, day, rows)
+    own = replace(config, log_schema=EVERY_KIND, tasks=("spent", "click"))
+    model_dir = train(own, lake, days[:1], tmp_path / "work", tmp_path / "model").model_dir
+    table = lake.read(lake.require("samples", days[1])).drop_columns(["target_labels", "target_label_spent"])
+    answer = Scorer.load(model_dir).score(table)
+    assert answer.column_names == ["user_id", "request_id", "item_id", "spent", "click"]
+    assert answer["spent"].to_numpy().mean() == pytest.approx(1_000, abs=20)
+    assert 0 < answer["click"].to_numpy().min() < answer["click"].to_numpy().max() < 1
 
 
 def test_chunked_and_sliced_tables_score_the_same(model_dir: Path, requests: pa.Table) -> None:
