@@ -178,6 +178,8 @@ class LogSchema:
         _check_names("[labels]", [label.name for label in self.labels])
         both = sorted(set(names) & {*self.action_names, *(timed_column(name) for name in self.timed_actions)})
         require(not both, f"[fields] and [actions] both declare {', '.join(both)}; rename one")
+        both = sorted(set(names) & {f"label_{name}" for name in self.number_labels})
+        require(not both, f"[fields]: {', '.join(both)} is the column of a number label; rename the field")
         require(len(self.actions) <= MAX_ACTIONS, f"[actions]: expected at most {MAX_ACTIONS}, got {len(self.actions)}")
         known = self.event_names
         _check_expression("[history] events", self.history, known)
@@ -331,6 +333,7 @@ def _check_field(field: Field, actions: tuple[str, ...]) -> None:
         2 <= field.size <= 4_096 if wide else field.size == 1,
         f"{where}: size expected 2 .. 4096 of a multi or vector, and no other kind has one; got {field.size}",
     )
+    require(field.place != "user" or field.name != "id", f"{where}: user_id is a column of every log; rename the field")
     is_item_id = field.place == "item" and field.kind == "id"
     require(not field.match or is_item_id, f"{where}: only an id of [fields.item] can have match = true")
     if field.kind in DERIVED_KINDS:
