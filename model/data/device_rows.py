@@ -17,7 +17,8 @@ from torch import Tensor
 
 from longreel.contracts.jagged import Ints, offsets_of
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.samples import Columns, SampleRows
+from longreel.model.data.columns import Columns
+from longreel.model.data.samples import SampleRows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from longreel.contracts.log_schema import Column, LogSchema
 from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
-from longreel.model.data.samples import SampleRows, rows_schema
+from longreel.model.data.columns import rows_schema
+from longreel.model.data.samples import SampleRows
 
 MAX_DECODE_THREADS = {"cpu": 8, "cuda": 16}  # enough for any step yet measured
 _BYTES = {"INT64": 8, "INT32": 4, "FLOAT": 4, "BYTE_ARRAY": 0}

@@ -5,7 +5,6 @@ No Python loop runs over events, targets or requests.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,26 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
-from longreel.contracts.log_schema import Column, LogSchema
-from longreel.contracts.schemas import dataset_schemas
+from longreel.contracts.jagged import Ints, offsets_of, ranges
+from longreel.contracts.log_schema import LogSchema
 from longreel.lake.schema_evolution import to_schema
 from longreel.model.data.batch import RequestBatch
-
-Columns = dict[str, NDArray[Any]]  # by column name, each [n] or [n, size], of the stored type
-REQUEST_COLUMNS = tuple(Column(name, pa.int64()) for name in ("time_ms", "history_end", "target_end"))
-
-
-def rows_schema(log_schema: LogSchema, labels: LogSchema | None) -> pa.Schema:
-    """The columns of samples that a model of one log schema reads, with the labels of another; None: without labels.
-
-    Request ids are not among them: no model reads them, and strings are slow to decode.
-    """
-    fields = [field for field in dataset_schemas(log_schema).request_table if field.name != "request_id"]
-    if labels is not None:
-        names = ("target_labels", *(f"target_label_{name}" for name in labels.number_labels))
-        fields += [dataset_schemas(labels).samples.field(name) for name in names]
-    return pa.schema(fields)
+from longreel.model.data.columns import (
+    REQUEST_COLUMNS,
+    Columns,
+    column_values,
+    label_columns,
+    parallel_values,
+    rows_schema,
+    user_values,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +68,16 @@ class SampleRows:
         """
         labels = (labels or log_schema) if "target_labels" in table.column_names else None
         table = to_schema(table, rows_schema(log_schema, labels), "request table" if labels is None else "samples")
-        history, history_offsets = _parallel(table, "history", log_schema.event_columns)
-        requests, request_offsets = _parallel(table, "request", REQUEST_COLUMNS)
-        label_columns = () if labels is None else _label_columns(labels)
-        target, target_offsets = _parallel(table, "target", (*log_schema.item_columns, *label_columns))
+        history, history_offsets = parallel_values(table, "history", log_schema.event_columns)
+        requests, request_offsets = parallel_values(table, "request", REQUEST_COLUMNS)
+        columns = (*log_schema.item_columns, *(() if labels is None else label_columns(labels)))
+        target, target_offsets = parallel_values(table, "target", columns)
         numbers = () if labels is None else labels.number_labels
         row = np.repeat(np.arange(table.num_rows), np.diff(request_offsets))
         rows = SampleRows(
             log_schema=log_schema,
-            user_id=_values(table.column("user_id"), "user_id"),
-            user={column.name: _user_values(table, column) for column in log_schema.user_columns},
+            user_id=column_values(table.column("user_id"), "user_id"),
+            user={column.name: user_values(table, column) for column in log_schema.user_columns},
             history=history,
             labels=None if labels is None else target.pop("labels"),
             binary_labels=() if labels is None else labels.binary_labels,
@@ -262,58 +254,3 @@ def _tensors(columns: Columns, where: Ints) -> dict[str, torch.Tensor]:
 
 def _concatenated(parts: Sequence[Columns]) -> Columns:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _label_columns(labels: LogSchema) -> tuple[Column, ...]:
-    numbers = (Column(f"label_{name}", pa.float32()) for name in labels.number_labels)
-    return (Column("labels", labels.labels_type), *numbers)
-
-
-def _values(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[Any]:
-    if array.null_count:
-        raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
-    return np.asarray(array.to_numpy(zero_copy_only=False))
-
-
-def _user_values(table: pa.Table, column: Column) -> NDArray[Any]:
-    """A user column's values [U] or [U, size]."""
-    name = f"user_{column.name}"
-    if column.size == 1:
-        return _values(table.column(name), name)
-    array, offsets = list_values(table, name)
-    if lengths := set(np.diff(offsets).tolist()) - {column.size}:
-        raise LongreelError(
-            f"samples column {name}: expected {column.size} elements for every user, got {min(lengths)}; rebuild them"
-        )
-    return _values(array, name).reshape(-1, column.size)
-
-
-def _parallel(table: pa.Table, prefix: str, columns: Sequence[Column]) -> tuple[Columns, Ints]:
-    """The list columns prefix_name, the first of one element an event: values by name, and the offsets of events.
-
-    Raises:
-        LongreelError: a row's lists have other lengths than `size` times that of the first column.
-    """
-    values: Columns = {}
-    first: Ints | None = None
-    for column in columns:
-        name = f"{prefix}_{column.name}"
-        array, offsets = list_values(table, name)
-        if first is None:
-            first = offsets
-        elif not np.array_equal(offsets, first if column.size == 1 else first * column.size):
-            raise LongreelError(_unequal(name, offsets, f"{prefix}_{columns[0].name}", first, column.size))
-        values[column.name] = (
-            _values(array, name) if column.size == 1 else _values(array, name).reshape(-1, column.size)
-        )
-    assert first is not None
-    return values, first
-
-
-def _unequal(name: str, offsets: Ints, first_name: str, first: Ints, size: int) -> str:
-    row = int(np.argmax(np.diff(offsets) != size * np.diff(first)))
-    got, events = (int(np.diff(ends)[row]) for ends in (offsets, first))
-    return (
-        f"samples: {name} and {first_name} differ in length: row {row} has {got:,} and {events:,} elements, expected "
-        f"{size} of {name} for each of {first_name}; rebuild the samples"
-    )

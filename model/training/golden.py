@@ -21,7 +21,8 @@ from longreel.contracts.jagged import Ints, offsets_of
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.samples import Columns, SampleRows
+from longreel.model.data.columns import Columns
+from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import GOLDEN
 
