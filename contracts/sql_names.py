@@ -1,7 +1,6 @@
 """Column names in a SQL expression, found without a SQL parser."""
 
 import re
-from collections.abc import Iterable
 
 _TOKEN = re.compile(
     r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>[^`]+)`|(?<![\w.$])(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()"""
@@ -23,10 +22,3 @@ def names_in(sql: str, words: bool = False) -> set[str]:
         if name and (match["quoted"] or words or name.lower() not in _WORDS):
             found.add(name.lower())
     return found
-
-
-def quote_names(sql: str, names: Iterable[str]) -> str:
-    """An expression with these column names in backticks, so that one that is a word of SQL too, such as `like`, is
-    read as the column."""
-    lower = {name.lower() for name in names}
-    return _TOKEN.sub(lambda m: f"`{m['name']}`" if m["name"] and m["name"].lower() in lower else m[0], sql)

@@ -25,7 +25,6 @@ from datetime import date, timedelta
 from statistics import NormalDist, median
 from typing import Any, Literal, NamedTuple
 
-from longreel.contracts.actions import ACTIONS, LABELS
 from longreel.contracts.config import DriftPolicy
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
@@ -134,17 +133,19 @@ def event_drift(
     new_item_events: int | None,
     past: list[Manifest],
     *,
+    actions: tuple[str, ...],
     accepted: bool = False,
 ) -> Drift:
     """A day's events against `past`, its `trailing_days`. Where drift is accepted, none of it stops the day."""
-    return _drift(policy, event_measures(counts, new_item_events, past, policy), "data ingest", day, accepted)
+    measures = event_measures(counts, new_item_events, past, policy, actions)
+    return _drift(policy, measures, "data ingest", day, accepted)
 
 
 def sample_drift(home: Home, day: date, counts: dict[str, int], *, accepted: bool = False) -> Drift:
     """A day's samples against its trailing days. Where drift is accepted, none of it stops the day."""
-    policy = home.config.drift
+    policy, labels = home.config.drift, home.config.log_schema.binary_labels
     past = trailing_days(home.lake, "samples", day, policy)
-    return _drift(policy, sample_measures(counts, past, policy), "data build-samples", day, accepted)
+    return _drift(policy, sample_measures(counts, past, policy, labels), "data build-samples", day, accepted)
 
 
 def _drift(policy: DriftPolicy, measures: list[Measure], step: str, day: date, accepted: bool) -> Drift:
@@ -156,7 +157,11 @@ def _drift(policy: DriftPolicy, measures: list[Measure], step: str, day: date, a
 
 
 def event_measures(
-    counts: dict[str, int], new_item_events: int | None, past: list[Manifest], policy: DriftPolicy
+    counts: dict[str, int],
+    new_item_events: int | None,
+    past: list[Manifest],
+    policy: DriftPolicy,
+    actions: tuple[str, ...],
 ) -> list[Measure]:
     """Measures of a day's events: volume, users, the rate of every action, impressions on new items."""
     events, users = counts["events"], counts["users"]
@@ -177,7 +182,7 @@ def event_measures(
             past=tuple((m.counts["users"], 1) for m in past if "users" in m.counts),
             levels=policy.users,
         ),
-        *_label_rates("action", tuple(ACTIONS), counts, events, [(m.counts, m.rows) for m in past], policy),
+        *_label_rates("action", actions, counts, events, [(m.counts, m.rows) for m in past], policy),
     ]
     if new_item_events is not None:
         new = Measure(
@@ -192,7 +197,9 @@ def event_measures(
     return measures
 
 
-def sample_measures(counts: dict[str, int], past: list[Manifest], policy: DriftPolicy) -> list[Measure]:
+def sample_measures(
+    counts: dict[str, int], past: list[Manifest], policy: DriftPolicy, labels: tuple[str, ...]
+) -> list[Measure]:
     """Measures of a day's samples: requests and history events a user, the rate of every label."""
     requests = _per_user("requests", counts, past)
     history = _per_user("history_events", counts, past)
@@ -203,7 +210,7 @@ def sample_measures(counts: dict[str, int], past: list[Manifest], policy: DriftP
         ),
     ]
     targets = [(m.counts, m.counts["targets"]) for m in past if m.counts.get("targets")]
-    return measures + _label_rates("label", tuple(LABELS), counts, counts["targets"], targets, policy)
+    return measures + _label_rates("label", labels, counts, counts["targets"], targets, policy)
 
 
 def _per_user(name: str, counts: dict[str, int], past: list[Manifest]) -> dict[str, Any]:

@@ -1,18 +1,19 @@
 """`longreel data ingest`: one raw log day -> events, quarantine and users partitions, every input row counted.
 
-    input rows = events + quarantined rows + exact duplicates + suppressed rows
+    input rows = events + quarantined rows + exact duplicates + suppressed rows + filtered rows
 
-Of rows that are equal in every raw column one is kept; the others are the exact duplicates. Rows of users on the
-suppression list (`longreel data forget`) are left out, events or not. Quarantine and users are published before
+Of rows that are equal in every raw column one is kept; the others are the exact duplicates. Filtered rows are those for
+which [source] where does not hold. Rows of users on the suppression list (`longreel data forget`) are left out, events
+or not. Quarantine and users are published before
 events, so a published day of events always has both.
 """
 
 import argparse
 import time
-from dataclasses import asdict
 from datetime import date
 
 from longreel.contracts.config import Config
+from longreel.contracts.definitions import event_definitions
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import DataNotReadyError
 from longreel.lake.home import Home
@@ -23,7 +24,7 @@ from longreel.spark_jobs.row_counts import format_counts
 from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
 from longreel.spark_jobs.vacuum import vacuum
 
-INGEST_VERSION = 2  # raise when the same raw bytes would give other rows
+INGEST_VERSION = 3  # raise when the same raw bytes would give other rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,15 +43,12 @@ def run(args: argparse.Namespace, home: Home) -> None:
 
 def event_inputs(home: Home, source: Source, day: date) -> dict[str, str]:
     """What a day's events depend on. The quality limit is not part of it: it decides whether a day is published."""
-    return {"raw": source.digest(day), "settings": source_settings_digest(home.config), "ingest": str(INGEST_VERSION)}
+    return {"raw": source.digest(day), "definitions": definitions_digest(home.config), "ingest": str(INGEST_VERSION)}
 
 
-def source_settings_digest(config: Config) -> str:
-    """Digest of the settings that decide what raw rows become."""
-    settings = asdict(config.source)
-    for name in ("log", "ready_file", "history_actions", "max_quarantined_share"):
-        settings.pop(name)
-    return digest_of(settings)
+def definitions_digest(config: Config) -> str:
+    """Digest of the declarations that decide what raw rows become."""
+    return digest_of(event_definitions(config))
 
 
 def require_raw_day(source: Source, day: date) -> None:
@@ -68,7 +66,8 @@ def ingest_day(
 
     Raises:
         DataNotReadyError: the raw day has not arrived.
-        LongreelError: the bootstrap snapshot stands for the day, or a raw file is damaged.
+        LongreelError: the bootstrap snapshot stands for the day, a raw file is damaged, or an expression of the
+            configuration does not fit its columns.
         QualityError: the checkpoint failed, or the day is unlike the days before it and that is not accepted; what
             was published before stays.
     """
@@ -84,7 +83,7 @@ def ingest_day(
 
     writers = {name: home.lake.writer(name, day) for name in ("quarantine", "users", "events")}
     with discard_on_error(*writers.values()), name_damaged_file(source.files(day)):
-        spark = session(sum(path.stat().st_size for path in source.files(day)))
+        spark = session(source.input_bytes(day))
         ingest = IngestRun(
             home=home, source=source, day=day, spark=spark, writers=writers, inputs=inputs, accept_drift=accept_drift
         )

@@ -7,29 +7,29 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from longreel.contracts.actions import ACTIONS
-from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.contracts.definitions import event_definitions
+from longreel.contracts.log_schema import LogSchema, timed_column
 from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.buckets import num_buckets
+from longreel.spark_jobs.categories import count_categories
 from longreel.spark_jobs.day_bounds import event_bounds_ms
 from longreel.spark_jobs.days import code_version, log_progress
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
 from longreel.spark_jobs.event_checks import check_events
+from longreel.spark_jobs.field_checks import field_aggregates, field_report, positives_only
 from longreel.spark_jobs.items import count_items
 from longreel.spark_jobs.quality import verdict
 from longreel.spark_jobs.row_counts import check_balanced, count_rows
 from longreel.spark_jobs.sources import Source
 from longreel.spark_jobs.suppression import mark_suppressed
 from longreel.spark_jobs.tables import in_schema, write_staged
-from longreel.spark_jobs.users import unknown_features, user_features, write_users
-from longreel.spark_jobs.validate import distinct_rows, quarantined_rows, validate_rows
+from longreel.spark_jobs.users import StagedUsers, users_of_rows, users_of_table, write_users
+from longreel.spark_jobs.validate import category_texts, distinct_rows, evaluate_rows, quarantined_rows, validate_rows
 
 ROWS_PER_BUCKET = 2_000_000  # of a file, about
-EVENT_ORDER = ["user_id", *HISTORY_FIELDS, "request_id"]  # the order in which samples are built
-EVENT_COUNTS = ("with_request_id", *(f"action_{name}" for name in ACTIONS))  # counts among `event_aggregates`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +39,9 @@ class StagedDay:
     counts: dict[str, int]
     buckets: int  # of events and users
     digests: dict[str, str]  # by dataset
-    min_time_ms: int | None
-    max_time_ms: int | None
-    user_features: list[str]
+    observed: dict[str, Any]  # the aggregates of events
+    users: StagedUsers
+    categories: dict[str, list[list[Any]]]
     new_item_events: int | None  # None without trailing days
     past: list[Manifest]  # the trailing days' events
 
@@ -58,14 +58,25 @@ class IngestRun:
     inputs: dict[str, str]
     accept_drift: bool
 
-    def parse(self) -> DataFrame:
-        """The day's distinct raw rows, with RAW_COLUMNS as text."""
-        return self.source.standard(distinct_rows(self.source.rows(self.spark, self.day)))
+    @property
+    def log(self) -> LogSchema:
+        """The log schema."""
+        return self.home.config.log_schema
 
-    def validate(self, rows: DataFrame) -> DataFrame:
+    @property
+    def what(self) -> str:
+        """The day's rows, as an error names them."""
+        return f"the rows of {self.day}"
+
+    def parse(self) -> DataFrame:
+        """The day's distinct raw rows, with a column for each expression of the configuration."""
+        rows = distinct_rows(self.source.rows(self.spark, self.day))
+        return evaluate_rows(rows, self.home.config, self.what, with_users=self._users_table() is None)
+
+    def validate(self, evaluated: DataFrame) -> DataFrame:
         """The rows with the columns of events, and the `reason` why a row is no event, or null."""
         bounds_ms = event_bounds_ms(self.day, self.home.config.source)
-        validated = validate_rows(rows, bounds_ms, self.source.hashes_text_ids)
+        validated = validate_rows(evaluated, self.home.config, bounds_ms, self.what)
         return mark_suppressed(validated, suppression_list(self.home.lake.storage))
 
     def write(self, validated: DataFrame) -> StagedDay:
@@ -77,27 +88,31 @@ class IngestRun:
         validated = validated.persist()
         counts = count_rows(validated)
         buckets = num_buckets(counts["events"], ROWS_PER_BUCKET)
-        events = in_schema(validated.where("reason IS NULL"), "events")
+        accepted = validated.where("reason IS NULL")
         event_digest, observed = write_staged(
-            events, self.writers["events"], buckets=buckets, sort=EVENT_ORDER, more=event_aggregates()
+            in_schema(accepted, self.home.lake.schemas.events),
+            self.writers["events"],
+            buckets=buckets,
+            sort=event_order(self.log),
+            more=(*event_aggregates(self.log), *field_aggregates(self.log.of_place("item", "request", "event"))),
         )
+        categories = count_categories(accepted, category_texts(self.log))
         quarantine_digest, quarantine = write_staged(
             quarantined_rows(validated), self.writers["quarantine"], sort=["reason", "row"]
         )
-        validated.unpersist()
         check_balanced(counts, observed["digest_rows"], quarantine["digest_rows"], self.day)
-        names, features = user_features(self.source, self.spark, self.source.hashes_text_ids)
-        users_digest, users = write_users(self.spark, self.writers, names, features, buckets)
+        users = write_users(self.spark, self.writers, self._described_users(accepted), buckets)
+        validated.unpersist()
         past = trailing_days(self.home.lake, "events", self.day, self.home.config.drift)
         items, new_item_events = count_items(self.spark, self.home.lake, self.writers["events"], past)
-        counts |= {"users": users, "items": items} | {name: observed[name] for name in EVENT_COUNTS}
+        counts |= {"users": users.rows, "items": items} | {name: observed[name] for name in event_counts(self.log)}
         return StagedDay(
             counts=counts,
             buckets=buckets,
-            digests={"quarantine": quarantine_digest, "users": users_digest, "events": event_digest},
-            min_time_ms=observed["min_time_ms"],
-            max_time_ms=observed["max_time_ms"],
-            user_features=names,
+            digests={"quarantine": quarantine_digest, "users": users.digest, "events": event_digest},
+            observed=observed,
+            users=users,
+            categories=categories,
             new_item_events=new_item_events,
             past=past,
         )
@@ -108,22 +123,35 @@ class IngestRun:
         Raises:
             QualityError: a check failed.
         """
+        config = self.home.config
         drift = event_drift(
-            self.home.config.drift,
+            config.drift,
             self.day,
             staged.counts,
             staged.new_item_events,
             staged.past,
+            actions=self.log.action_names,
             accepted=self.accept_drift,
         )
-        quality = check_events(self.spark, self.home, self.day, self.writers["events"], staged.counts, drift)
-        details = {**verdict(quality), "source": self.home.config.source.kind}
+        fields = field_report(self.log, staged.observed | staged.users.observed, staged.counts)
+        quality = check_events(
+            self.spark, self.home, self.day, self.writers["events"], staged.counts, drift, fields.without_values
+        )
+        details: dict[str, Any] = {
+            **verdict(quality),
+            "source": config.source.kind,
+            "definitions": event_definitions(config),
+            "categories": staged.categories,
+        }
         if staged.new_item_events is not None:
             details[NEW_ITEM_EVENTS] = staged.new_item_events
+        warnings = [*details.get("warnings", []), *positives_only(config, staged.counts)]
         if not staged.counts["input_rows"]:
-            details["warnings"] = ["the log day has no rows", *details.get("warnings", [])]
-        for warning in details.get("warnings", []):
-            log_progress("events", self.day, f"warning: {warning}")
+            warnings.insert(0, "the log day has no rows")
+        details |= {name: lines for name, lines in (("warnings", warnings), ("notes", fields.notes)) if lines}
+        for name, lines in (("warning", warnings), ("note", fields.notes)):
+            for line in lines:
+                log_progress("events", self.day, f"{name}: {line}")
         return details
 
     def publish(self, staged: StagedDay, details: dict[str, Any]) -> Manifest:
@@ -134,10 +162,7 @@ class IngestRun:
             digest=staged.digests["users"],
             buckets=staged.buckets,
             counts={"users": staged.counts["users"]},
-            details={
-                "user_features": staged.user_features,
-                "unknown_features": unknown_features(self.spark, staged.user_features),
-            },
+            details={"categories": staged.users.categories},
             **common,
         )
         return self.writers["events"].commit(
@@ -145,20 +170,48 @@ class IngestRun:
             buckets=staged.buckets,
             counts=staged.counts,
             details=details,
-            min_time_ms=staged.min_time_ms,
-            max_time_ms=staged.max_time_ms,
+            min_time_ms=staged.observed["min_time_ms"],
+            max_time_ms=staged.observed["max_time_ms"],
             **common,
         )
 
+    def _users_table(self) -> DataFrame | None:
+        return self.source.users(self.spark) if self.log.user_columns else None
 
-def event_aggregates() -> tuple[Column, ...]:
-    """What a manifest states of its events, as aggregates of them."""
+    def _described_users(self, accepted: DataFrame) -> DataFrame | None:
+        if not self.log.user_columns:
+            return None
+        table = self._users_table()
+        if table is None:
+            return users_of_rows(accepted, self.log)
+        return users_of_table(table, self.home.config, f"the users of {self.day}")
+
+
+def event_order(log: LogSchema) -> list[str]:
+    """The order of events in files, in which samples are built: scalar columns, the key first."""
+    key = ["user_id", "time_ms", "item_id"]
+    scalars = [column.name for column in log.event_columns if column.size == 1 and column.name not in key]
+    return [*key, *scalars, *map(timed_column, log.timed_actions), "request_id"]
+
+
+def event_counts(log: LogSchema) -> tuple[str, ...]:
+    """The counts among `event_aggregates`."""
+    labels = (label.name for label in log.labels)
+    return ("with_request_id", *(f"action_{name}" for name in log.action_names), *(f"label_{name}" for name in labels))
+
+
+def event_aggregates(log: LogSchema) -> tuple[Column, ...]:
+    """What a manifest states of its events, as aggregates of them; of number labels, how many events have a value."""
+
+    def bits(column: str, names: tuple[str, ...], prefix: str) -> list[Column]:
+        masks = ((name, F.col(column).bitwiseAND(F.lit(1 << bit))) for bit, name in enumerate(names))
+        return [F.count_if(mask != 0).alias(f"{prefix}_{name}") for name, mask in masks]
+
     return (
         F.min("time_ms").alias("min_time_ms"),
         F.max("time_ms").alias("max_time_ms"),
         F.count("request_id").alias("with_request_id"),
-        *(
-            F.count_if(F.col("actions").bitwiseAND(F.lit(bit)) != 0).alias(f"action_{name}")
-            for name, bit in ACTIONS.items()
-        ),
+        *bits("actions", log.action_names, "action"),
+        *bits("labels", log.binary_labels, "label"),
+        *(F.count_if(~F.isnan(f"label_{name}")).alias(f"label_{name}") for name in log.number_labels),
     )

@@ -5,7 +5,7 @@ from pyspark.sql import functions as F
 
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter
-from longreel.spark_jobs.tables import read_files, read_partitions
+from longreel.spark_jobs.tables import read_partitions, read_staged
 
 
 def count_items(
@@ -15,7 +15,7 @@ def count_items(
 
     Reads one column of the trailing days.
     """
-    shown = read_files(spark, "events", [writer.path]).groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
+    shown = read_staged(spark, writer).groupBy("item_id").agg(F.count(F.lit(1)).alias("events"))
     old = read_partitions(spark, lake, "events", past).select("item_id").distinct().withColumn("is_old", F.lit(1))
     totals = (
         shown.join(old, "item_id", "left")

@@ -1,4 +1,4 @@
-"""Row counts of a raw day: input rows = events + quarantined + exact duplicates + suppressed rows."""
+"""Row counts of a raw day: input rows = events + quarantined + exact duplicates + suppressed + filtered rows."""
 
 from datetime import date
 from typing import TYPE_CHECKING
@@ -10,35 +10,43 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
 SUPPRESSED = "suppressed"  # the `reason` of rows of erased users, events or not; the quarantine has none of them
+FILTERED = "filtered"  # the `reason` of rows for which [source] where does not hold; the quarantine has none of them
 QUARANTINED = "quarantined_"  # prefix of the counts by reason
 
 
 def count_rows(validated: "DataFrame") -> dict[str, int]:
-    """The row counts: input_rows, events, quarantined (also by reason), exact_duplicates, suppressed."""
+    """The row counts: input_rows, events, quarantined (also by reason), exact_duplicates, suppressed, filtered_rows;
+    and the sums over events of columns `_dropped_<field>`, as dropped_<field>."""
     from pyspark.sql import functions as F
 
-    groups = validated.groupBy("reason").agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies")).collect()
+    dropped = [name for name in validated.columns if name.startswith("_dropped_")]
+    sums = (F.sum(name).alias(name) for name in dropped)
+    by_reason = validated.groupBy("reason")
+    groups = by_reason.agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies"), *sums).collect()
     rejected = {group["reason"]: group["rows"] for group in groups if group["reason"] is not None}
-    suppressed = rejected.pop(SUPPRESSED, 0)
+    suppressed, filtered = rejected.pop(SUPPRESSED, 0), rejected.pop(FILTERED, 0)
     distinct, copies = sum(group["rows"] for group in groups), sum(group["copies"] for group in groups)
     return {
         "input_rows": copies,
-        "events": distinct - sum(rejected.values()) - suppressed,
+        "events": distinct - sum(rejected.values()) - suppressed - filtered,
         "quarantined": sum(rejected.values()),
         "exact_duplicates": copies - distinct,
         "suppressed": suppressed,
+        "filtered_rows": filtered,
         **{f"{QUARANTINED}{reason}": rows for reason, rows in sorted(rejected.items())},
+        **{name[1:]: sum(group[name] or 0 for group in groups if group["reason"] is None) for name in dropped},
     }
 
 
 def check_balanced(counts: dict[str, int], events_written: int, quarantined_written: int, day: date) -> None:
     """Raises LongreelError where what was written does not add up to what was read."""
-    total = events_written + quarantined_written + counts["exact_duplicates"] + counts["suppressed"]
+    left_out = counts["exact_duplicates"] + counts["suppressed"] + counts["filtered_rows"]
+    total = events_written + quarantined_written + left_out
     if total != counts["input_rows"]:
         raise LongreelError(
             f"row counts of {day} do not add up: {counts['input_rows']} rows read, but {events_written} events + "
             f"{quarantined_written} quarantined + {counts['exact_duplicates']} exact duplicates + "
-            f"{counts['suppressed']} suppressed; nothing was published"
+            f"{counts['suppressed']} suppressed + {counts['filtered_rows']} filtered; nothing was published"
         )
 
 
@@ -46,14 +54,18 @@ def format_counts(counts: dict[str, int]) -> str:
     """The row counts as a sentence."""
     total = f"{counts['input_rows']:,} rows = {counts['events']:,} events + {counts['quarantined']:,} quarantined"
     suppressed = f" + {counts['suppressed']:,} suppressed" if counts["suppressed"] else ""
-    return f"{total} + {counts['exact_duplicates']:,} exact duplicates{suppressed}"
+    filtered = f" + {counts['filtered_rows']:,} filtered" if counts.get("filtered_rows") else ""
+    return f"{total} + {counts['exact_duplicates']:,} exact duplicates{suppressed}{filtered}"
 
 
 def format_reasons(counts: dict[str, int]) -> str:
     """Why rows were rejected, the most frequent reason first: no quarantine is published of a day that is stopped."""
     by_reason = {name.removeprefix(QUARANTINED): rows for name, rows in counts.items() if name.startswith(QUARANTINED)}
     parts = [f"{rows:,} {reason}" for reason, rows in sorted(by_reason.items(), key=lambda item: -item[1])]
-    hint = "; times are milliseconds since 1970 UTC" if {"stale_time", "future_time"} & set(by_reason) else ""
+    outside = by_reason.get("stale_time", 0) + by_reason.get("future_time", 0)
+    hint = "; times are milliseconds since 1970 UTC" if outside else ""
+    if outside > counts["events"]:
+        hint += ", and [source] time_zone says whose midnight ends a log day"
     return f" ({', '.join(parts)}{hint})" if parts else ""
 
 
@@ -68,7 +80,8 @@ def counts_after_erasure(counts: dict[str, int], events: int, quarantine: Manife
     the input rows now counts as suppressed. Counts without input rows stay without them."""
     if "input_rows" not in counts or quarantine is None:
         return counts
-    rest = {name: value for name, value in counts.items() if not name.startswith(QUARANTINED)}
+    rest = {name: value for name, value in counts.items() if not name.startswith((QUARANTINED, "dropped_"))}
     rest |= {"events": events, "quarantined": quarantine.rows}
-    rest[SUPPRESSED] = counts["input_rows"] - events - quarantine.rows - counts["exact_duplicates"]
+    left_out = counts["exact_duplicates"] + counts["filtered_rows"]
+    rest[SUPPRESSED] = counts["input_rows"] - events - quarantine.rows - left_out
     return rest | {name: n for name, n in quarantine.counts.items() if name.startswith(QUARANTINED)}

@@ -26,7 +26,7 @@ QUICK_JAVA = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"  # 26 s of processor tim
 # What every session needs for the same rows and digests on any machine, and little noise.
 COMMON = {
     "spark.sql.session.timeZone": "UTC",
-    "spark.sql.ansi.enabled": "true",
+    "spark.sql.ansi.enabled": "false",  # a cast in a user's SQL that fails gives null, it does not end the step
     "spark.sql.adaptive.enabled": "true",
     "spark.speculation": "false",  # two attempts of a task would write the same file
     "spark.sql.parquet.compression.codec": "zstd",
@@ -74,6 +74,7 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
         for name, value in settings.items():
             builder = builder.config(name, value)
     logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)  # prints the Java trace of wrong SQL
     from pyspark.errors import PySparkRuntimeError
 
     try:

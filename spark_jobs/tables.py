@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from longreel.contracts.schemas import DATASETS, added_column_of, schema_text
+from longreel.contracts.schemas import added_column_of, schema_text
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.row_digest import digest_from_aggregates, observe_digest
 from longreel.spark_jobs.sources.csv_files import literal
 
-_TYPES = {"int64": "BIGINT", "int32": "INT", "string": "STRING"}
+_TYPES = {"int64": "BIGINT", "int32": "INT", "float": "FLOAT", "string": "STRING"}
 
 
 def ddl(schema: pa.Schema) -> str:
@@ -27,15 +27,13 @@ def _type(kind: pa.DataType) -> str:
     return f"ARRAY<{_type(kind.value_type)}>" if pa.types.is_list(kind) else _TYPES.get(str(kind), str(kind))
 
 
-def read_files(spark: SparkSession, dataset: str, paths: list[str]) -> DataFrame:
-    """Parquet files of a dataset; no files give no rows. Where a file lacks a column that came later, as
+def read_files(spark: SparkSession, schema: pa.Schema, paths: list[str]) -> DataFrame:
+    """Parquet files of a dataset's schema; no files give no rows. Where a file lacks a column that came later, as
     `longreel.lake.schema_evolution` has it."""
-    schema = ddl(DATASETS[dataset])
     if not paths:  # an empty range is optimized away, an empty local collection is not
-        kinds = DATASETS[dataset]
-        return spark.range(0).select(*(F.lit(None).cast(_type(f.type)).alias(f.name) for f in kinds))
-    stored = spark.read.schema(schema).option("recursiveFileLookup", True).parquet(*literal(paths))
-    return stored.select(*(_with_default(field) for field in DATASETS[dataset]))
+        return spark.range(0).select(*(F.lit(None).cast(_type(f.type)).alias(f.name) for f in schema))
+    stored = spark.read.schema(ddl(schema)).option("recursiveFileLookup", True).parquet(*literal(paths))
+    return stored.select(*(_with_default(field) for field in schema))
 
 
 def _with_default(field: pa.Field) -> Column:
@@ -45,13 +43,21 @@ def _with_default(field: pa.Field) -> Column:
         return column
     default = F.lit(declared.default)
     if declared.parallel_to is not None:
-        default = F.transform(declared.parallel_to, lambda _: F.lit(declared.default))
+        default = F.array_repeat(default, F.size(declared.parallel_to) * declared.size)
+    elif pa.types.is_list(field.type):
+        default = F.array_repeat(default, declared.size)
     return F.coalesce(column, default.cast(_type(field.type))).alias(field.name)
 
 
 def read_partitions(spark: SparkSession, lake: Lake, dataset: str, manifests: Iterable[Manifest]) -> DataFrame:
     """The rows of published partitions together."""
-    return read_files(spark, dataset, [path for manifest in manifests for path in lake.paths(manifest)])
+    paths = [path for manifest in manifests for path in lake.paths(manifest)]
+    return read_files(spark, lake.schemas[dataset], paths)
+
+
+def read_staged(spark: SparkSession, writer: PartitionWriter) -> DataFrame:
+    """The rows of a build that is not committed yet."""
+    return read_files(spark, writer.lake.schemas[writer.dataset], [writer.path])
 
 
 def write_staged(
@@ -69,9 +75,8 @@ def write_staged(
     return digest_from_aggregates(values), values
 
 
-def in_schema(frame: DataFrame, dataset: str) -> DataFrame:
-    """Exactly the dataset's columns, in its order and types."""
-    schema = DATASETS[dataset]
+def in_schema(frame: DataFrame, schema: pa.Schema) -> DataFrame:
+    """Exactly the schema's columns, in its order and types."""
     return frame.select(*(F.col(field.name).cast(_type(field.type)).alias(field.name) for field in schema))
 
 

@@ -1,47 +1,92 @@
-"""Categorical features of the users active on a day, each hashed to 64 bits as xxhash64("name=value")."""
+"""The users partition of a day: the user fields of the users that have events, from a table of users or from the day's
+own rows."""
 
-from pyspark.sql import DataFrame, SparkSession
+from dataclasses import dataclass
+from typing import Any
+
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from longreel.contracts.config import Config
+from longreel.contracts.log_schema import Field, LogSchema
 from longreel.lake.table import PartitionWriter
-from longreel.spark_jobs.sources import Source
-from longreel.spark_jobs.tables import in_schema, read_files, write_staged
-from longreel.spark_jobs.validate import parsed
+from longreel.spark_jobs.categories import count_categories
+from longreel.spark_jobs.expressions import Setting, evaluate, field_setting, with_derived, without_absent
+from longreel.spark_jobs.field_checks import field_aggregates
+from longreel.spark_jobs.tables import in_schema, read_staged, write_staged
+from longreel.spark_jobs.typed_values import id_of, parse, stored
+from longreel.spark_jobs.validate import TEXT, USER
 
 
-def user_features(source: Source, spark: SparkSession, hashes_text: bool) -> tuple[list[str], DataFrame]:
-    """Feature names, and `user_id, user_features` of every user that the source describes; one row a user."""
-    names, table = source.users(spark)
-    if table is None:
-        return names, read_files(spark, "users", [])
-    hashed = [F.xxhash64(F.concat(F.lit(f"{name}="), F.coalesce(F.col(f"`{name}`"), F.lit("")))) for name in names]
-    features = F.array(*hashed) if names else F.array().cast("array<bigint>")
-    described = table.select(parsed("user_id", hashes_text).alias("user_id"), features.alias("user_features"))
-    # A user described twice: the smaller list, so that the choice does not depend on the order of reading.
-    return names, described.where("user_id IS NOT NULL").groupBy("user_id").agg(
-        F.min("user_features").alias("user_features")
-    )
+@dataclass(frozen=True, kw_only=True)
+class StagedUsers:
+    """The staged users of a day."""
+
+    digest: str
+    rows: int
+    observed: dict[str, Any]  # the `field_aggregates` of user fields
+    categories: dict[str, list[list[Any]]]
 
 
-def unknown_features(spark: SparkSession, names: list[str]) -> list[int]:
-    """The features of a user whom the source does not describe: every name with an empty value."""
-    if not names:
-        return []
-    row = spark.range(1).select(*(F.xxhash64(F.lit(f"{name}=")).alias(f"f{i}") for i, name in enumerate(names))).first()
-    return [] if row is None else [int(value) for value in row]
+def users_of_table(table: DataFrame, config: Config, what: str) -> DataFrame:
+    """`user_id, _user_<field>...` of a table of users, one row a user.
+
+    Raises:
+        LongreelError: an expression cannot be evaluated, or gives values of a type that its setting cannot have.
+    """
+    fields = config.log_schema.of_place("user")
+    key = Setting("[source] user_id", config.source.user_id, "_key_user_id")
+    table = with_derived(table, config.source, what, only_possible=True)
+    rows = evaluate(table, without_absent([key, *map(field_setting, fields)], table.columns), what, [])
+    kinds = {field.name: field.dataType for field in rows.schema.fields}
+    values = [id_of(F.col("_key_user_id"), kinds["_key_user_id"]).alias("user_id")]
+    for field in fields:
+        raw = f"_raw_{field.name}"
+        parsed = parse(field, F.col(raw), kinds[raw], f"[fields.user] {field.name}, {what}")
+        values.append(parsed.value.alias(f"{USER}{field.name}"))
+    # A user described twice: the smallest, so that the choice does not depend on the order of reading.
+    return _one_a_user(rows.select(*values), fields, F.min, [])
+
+
+def users_of_rows(events: DataFrame, log: LogSchema) -> DataFrame:
+    """`user_id, _user_<field>...` of a day's validated rows: what the newest row of each user says."""
+    return _one_a_user(events, log.of_place("user"), F.max, ["time_ms", "item_id"])
+
+
+def _one_a_user(rows: DataFrame, fields: tuple[Field, ...], choose: Any, order: list[str]) -> DataFrame:
+    columns = [f"{USER}{field.name}" for field in fields]
+    one = rows.where("user_id IS NOT NULL").groupBy("user_id").agg(choose(F.struct(*order, *columns)).alias("chosen"))
+    return one.select("user_id", *(F.col(f"chosen.{name}").alias(name) for name in columns))
 
 
 def write_users(
-    spark: SparkSession, writers: dict[str, PartitionWriter], names: list[str], features: DataFrame, buckets: int
-) -> tuple[str, int]:
-    """Stage the users of the staged events, all with as many features as there are names; returns digest and rows."""
-    active = _staged(spark, writers["events"]).select("user_id").distinct()
-    unknown = F.array(*(F.xxhash64(F.lit(f"{name}=")) for name in names)) if names else F.array()
-    filled = F.coalesce("user_features", unknown.cast("array<bigint>")).alias("user_features")
-    users = active.join(features, "user_id", "left").select("user_id", filled)
-    digest, observed = write_staged(in_schema(users, "users"), writers["users"], buckets=buckets, sort=["user_id"])
-    return digest, int(observed["digest_rows"])
+    spark: SparkSession, writers: dict[str, PartitionWriter], described: DataFrame | None, buckets: int
+) -> StagedUsers:
+    """Stage the users of the staged events.
 
-
-def _staged(spark: SparkSession, writer: PartitionWriter) -> DataFrame:
-    return read_files(spark, writer.dataset, [writer.path])
+    Args:
+        described: `users_of_table` or `users_of_rows`, None without user fields; other users have unknown values.
+    """
+    writer = writers["users"]
+    log = writer.lake.log_schema
+    active = read_staged(spark, writers["events"]).select("user_id").distinct()
+    users = active if described is None else active.join(described, "user_id", "left")
+    columns: list[Column] = []
+    texts = [field.name for field in log.of_place("user") if field.kind == "category"]
+    for field in log.of_place("user"):
+        value = F.col(f"{USER}{field.name}")
+        columns.append(stored(field, value).alias(f"user_{field.name}"))
+        columns += [value.alias(f"{TEXT}{field.name}")] if field.name in texts else []
+    users = users.select("user_id", *columns)
+    if texts:
+        users = users.persist()
+    digest, observed = write_staged(
+        in_schema(users, writer.lake.schemas.users),
+        writer,
+        buckets=buckets,
+        sort=["user_id"],
+        more=tuple(field_aggregates(log.of_place("user"), "user_")),
+    )
+    categories = count_categories(users, texts, "user_")
+    users.unpersist()
+    return StagedUsers(digest=digest, rows=int(observed["digest_rows"]), observed=observed, categories=categories)

@@ -1,95 +1,31 @@
-"""Validation of raw rows: parses the text fields of a source and names the first reason why a row is no event."""
+"""Validation of raw rows: evaluates the configured SQL and names the first reason why a row is no event."""
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from longreel.contracts.actions import ACTIONS
-from longreel.contracts.schemas import EVENTS, UNKNOWN
-from longreel.spark_jobs.row_counts import SUPPRESSED
+from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import LogSchema, timed_column
+from longreel.contracts.schemas import QUARANTINE
+from longreel.spark_jobs.expressions import (
+    PREFIX,
+    Setting,
+    action_settings,
+    as_null,
+    evaluate,
+    field_setting,
+    key_settings,
+    with_derived,
+    without_absent,
+)
+from longreel.spark_jobs.outcomes import bitmask, with_outcomes
+from longreel.spark_jobs.row_counts import FILTERED, SUPPRESSED
 from longreel.spark_jobs.tables import in_schema
+from longreel.spark_jobs.typed_values import Parsed, flag, id_of, milliseconds, parse, stored, text_of
 
-ALL_ACTIONS = sum(ACTIONS.values())
-NUMBERS = ("user_id", "item_id", "time_ms", "author_id", "tag", "surface", "play_ms", "duration_ms")
-MISSING = {"user_id": "missing_user", "item_id": "missing_item", "time_ms": "missing_time"}
-DEFAULTS = {"author_id": UNKNOWN, "tag": UNKNOWN, "surface": UNKNOWN, "play_ms": 0, "duration_ms": 0}
-
-
-def blank(text: Column) -> Column:
-    """Null, or nothing but spaces."""
-    return text.isNull() | (F.trim(text) == "")
-
-
-def as_long(text: Column) -> Column:
-    """A whole number written as text, also as 39.0 or 1.65e12; null where it is not one or does not fit 64 bits."""
-    decimal = F.trim(text).try_cast("decimal(38,6)")
-    return F.coalesce(F.trim(text).try_cast("bigint"), F.when(decimal == F.floor(decimal), decimal).try_cast("bigint"))
-
-
-def parsed(name: str, hashes_text: bool) -> Column:
-    """A field's value, null where it is blank or unparsable. Text ids are hashed where the source allows it: to 64
-    bits (xxhash64), tag and surface to 31."""
-    text = F.col(name)
-    value = as_long(text)
-    if name in ("tag", "surface"):
-        value = value.try_cast("int")
-        hashed = F.pmod(F.xxhash64(F.trim(text)), F.lit(2**31)).cast("int")
-    else:
-        hashed = F.xxhash64(F.trim(text))
-    if hashes_text and name in ("user_id", "item_id", "author_id", "tag", "surface"):
-        value = F.coalesce(value, F.when(~blank(text), hashed))
-    return value
-
-
-def action_bit(name: str) -> Column:
-    """1 or 0 from an action's column, also written true/false; null where it is neither."""
-    text = F.lower(F.trim(F.col(name)))
-    return F.when(blank(F.col(name)) | text.isin("0", "0.0", "false"), 0).when(text.isin("1", "1.0", "true"), 1)
-
-
-def action_bits() -> Column:
-    """The action bitmask from the action columns and the `actions` column together; null where one is not readable."""
-    mask = F.when(blank(F.col("actions")), F.lit(0)).otherwise(as_long(F.col("actions")).try_cast("int"))
-    total = F.when(mask.between(0, ALL_ACTIONS), mask)
-    for name, bit in ACTIONS.items():
-        total = total.bitwiseOR(action_bit(name) * bit)
-    return total
-
-
-def first_reason(bounds_ms: tuple[int, int]) -> Column:
-    """The first reason why a row with parsed_* columns is not an event at a time in [first, last), or null."""
-    oldest_ms, end_ms = bounds_ms
-    reason = F.when(F.col("unreadable").isNotNull(), F.col("unreadable"))
-    for name, missing in MISSING.items():
-        reason = reason.when(blank(F.col(name)), missing)
-    for name in NUMBERS:
-        reason = reason.when(~blank(F.col(name)) & F.col(f"parsed_{name}").isNull(), f"unparsable_{name}")
-    return (
-        reason.when(F.col("parsed_time_ms") >= end_ms, "future_time")
-        .when(F.col("parsed_time_ms") < oldest_ms, "stale_time")
-        .when(F.col("parsed_play_ms") < 0, "negative_play")
-        .when(F.col("parsed_duration_ms") < 0, "negative_duration")
-        .when(F.col("parsed_actions").isNull(), "bad_actions")
-    )
-
-
-def validate_rows(rows: DataFrame, bounds_ms: tuple[int, int], hashes_text: bool) -> DataFrame:
-    """Raw rows with RAW_COLUMNS as text -> the same rows with the columns of EVENTS and `reason`, null for an event,
-    whose time must lie in [first, last) of `bounds_ms`.
-
-    Keeps `row`, `source_file` and `copies` for the quarantine and the row counts.
-    """
-    values = [parsed(name, hashes_text).alias(f"parsed_{name}") for name in NUMBERS]
-    # Plain columns, not a struct: the optimizer would repeat a struct's expressions wherever a field is used.
-    rows = rows.select("*", *values, action_bits().alias("parsed_actions"))
-    filled = {name: F.coalesce(F.col(f"parsed_{name}"), F.lit(value)) for name, value in DEFAULTS.items()}
-    filled["request_id"] = F.when(~blank(F.col("request_id")), F.trim("request_id"))
-    return rows.select(
-        first_reason(bounds_ms).alias("reason"),
-        "row",
-        "source_file",
-        "copies",
-        *(filled.get(name, F.col(f"parsed_{name}")).alias(name) for name in EVENTS.names),
-    )
+KEPT = ("row", "source_file", "copies", "unreadable")  # columns of `distinct_rows`
+# Prefixes among validated rows: of the texts of categories, of user fields, and of how many ids a multi had too many.
+TEXT, USER, DROPPED = "_text_", "_user_", "_dropped_"
 
 
 def distinct_rows(rows: DataFrame) -> DataFrame:
@@ -99,7 +35,142 @@ def distinct_rows(rows: DataFrame) -> DataFrame:
 
 
 def quarantined_rows(validated: DataFrame) -> DataFrame:
-    """The rows with a reason, as the quarantine keeps them; none of suppressed users."""
-    rejected = validated.where(F.col("reason") != SUPPRESSED)
+    """The rows with a reason, as the quarantine keeps them; not those of suppressed users or left out by `where`."""
+    rejected = validated.where(~F.col("reason").isin(SUPPRESSED, FILTERED))
     raw = F.to_json("row", {"ignoreNullFields": "false"}).alias("row")
-    return in_schema(rejected.select("reason", "source_file", raw), "quarantine")
+    return in_schema(rejected.select("reason", "source_file", raw), QUARANTINE)
+
+
+def evaluate_rows(rows: DataFrame, config: Config, what: str, *, with_users: bool) -> DataFrame:
+    """`distinct_rows` -> the same rows with a column for each expression of the configuration, raw columns gone. An
+    optional field whose expression reads a column which the rows lack has no value.
+
+    Args:
+        what: the rows, as an error names them.
+        with_users: whether user fields come from these rows.
+
+    Raises:
+        LongreelError: an expression cannot be evaluated.
+    """
+    log, source = config.log_schema, config.source
+    places = log.of_place("item", "request", "event", *(("user",) if with_users else ()))
+    settings = [
+        *key_settings(source, rows.select("row.*").columns),
+        Setting("[source] where", source.where or "true", "_keep", "CAST(NULL AS BOOLEAN)"),
+        *(field_setting(field) for field in places if field.is_stored and field.name != "item_id"),
+        *action_settings(log),
+    ]
+    raw = rows.select(*(F.col(name).alias(f"{PREFIX}{name}") for name in KEPT), "row.*")
+    kept = [F.col(f"{PREFIX}{name}").alias(name) for name in KEPT]
+    try:
+        derived = with_derived(raw, source, what)
+        return evaluate(derived, without_absent(settings, derived.columns), what, kept)
+    except LongreelError:
+        if rows.isEmpty():  # a log day without rows may lack columns too
+            return evaluate(raw, [as_null(setting) for setting in settings], what, kept)
+        raise
+
+
+def validate_rows(evaluated: DataFrame, config: Config, bounds_ms: tuple[int, int], what: str) -> DataFrame:
+    """`evaluate_rows` -> the same rows with the columns of events and `reason`, null for an event, whose time must lie
+    in [first, last) of `bounds_ms`.
+
+    Keeps `row`, `source_file` and `copies` for the quarantine and the row counts. Categories have their text as
+    `_text_<field>`, user fields are `_user_<field>`, and a multi has the number of ids beyond `size` as
+    `_dropped_<field>`.
+
+    Raises:
+        LongreelError: an expression gives values of a type that its setting cannot have.
+    """
+    log = config.log_schema
+    typed = with_outcomes(_typed_rows(evaluated, log, bounds_ms, what), log, f"the labels of {what}")
+    columns = []
+    for field in log.fields:
+        name = _typed_name(log, field.name)
+        if name not in typed.columns:
+            continue
+        value = F.when(F.col(f"_is_{field.of}"), F.col(name)) if field.of else F.col(name)
+        is_user = field.place == "user"
+        columns.append(value.alias(f"{USER}{field.name}") if is_user else stored(field, value).alias(field.name))
+        if field.kind == "category" and not is_user:
+            columns.append(value.alias(f"{TEXT}{field.name}"))
+        if field.kind == "multi" and not is_user:
+            columns.append(F.greatest(F.size(value) - field.size, F.lit(0)).alias(f"{DROPPED}{field.name}"))
+    columns.append(bitmask(F.col(f"_is_{name}") for name in log.action_names).alias("actions"))
+    columns += [F.col(f"_at_{name}").alias(timed_column(name)) for name in log.timed_actions]
+    known = ["user_id", "time_ms", "request_id", "history", "labels", *(f"label_{name}" for name in log.number_labels)]
+    return typed.select("reason", "row", "source_file", "copies", *known, *columns)
+
+
+def _typed_name(log: LogSchema, field: str) -> str:
+    """The column of a field's typed values, as `with_outcomes` expects them."""
+    declared = next(one for one in log.fields if one.name == field)
+    return f"_of_{field}" if declared.of else f"{USER}{field}" if declared.place == "user" else field
+
+
+def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int], what: str) -> DataFrame:
+    """Evaluated rows as typed values, with the reason why a row is no event."""
+    kinds = {field.name: field.dataType for field in evaluated.schema.fields}
+    zone = log.time_zone
+    values: dict[str, Parsed] = {
+        "user_id": Parsed(id_of(F.col("_key_user_id"), kinds["_key_user_id"])),
+        "time_ms": milliseconds(F.col("_key_time_ms"), kinds["_key_time_ms"], zone, f"[source] time_ms, {what}"),
+        "request_id": Parsed(text_of(F.col("_key_request_id"))),
+    }
+    fields = [field for field in log.fields if f"_raw_{field.name}" in kinds]
+    for field in fields:
+        raw = f"_raw_{field.name}"
+        where = f"[fields.{field.place}] {field.name}, {what}"
+        values[_typed_name(log, field.name)] = parse(field, F.col(raw), kinds[raw], where)
+    for name in log.action_names:
+        when = f"_when_{name}"
+        values[f"_is_{name}"] = flag(F.col(when), kinds[when], f"[actions] {name}, {what}")
+    for name in log.timed_actions:
+        at = f"_at_{name}"
+        values[at] = milliseconds(F.col(at), kinds[at], zone, f"[actions] {name}, at, {what}")
+    # Plain columns, not a struct: the optimizer would repeat a struct's expressions wherever a field is used.
+    unreadable = {name: parsed.is_unreadable for name, parsed in values.items() if parsed.is_unreadable is not None}
+    rows = evaluated.select(
+        *KEPT,
+        "_keep",
+        *(parsed.value.alias(name) for name, parsed in values.items()),
+        *(is_unreadable.alias(f"_bad_{name}") for name, is_unreadable in unreadable.items()),
+    )
+    times = [F.when(F.col(f"_is_{name}"), F.col(f"_at_{name}")).alias(f"_at_{name}") for name in log.timed_actions]
+    kept = [name for name in values if not name.startswith("_at_")]
+    reason = _first_reason(log, bounds_ms, set(unreadable)).alias("reason")
+    return rows.select("row", "source_file", "copies", reason, *kept, *times)
+
+
+def _first_reason(log: LogSchema, bounds_ms: tuple[int, int], checked: set[str]) -> Column:
+    """The first reason why a row of typed values is no event, or null.
+
+    Args:
+        checked: the values that have a column `_bad_<name>`.
+    """
+    oldest_ms, end_ms = bounds_ms
+    bad_time = F.col("_bad_time_ms") if "time_ms" in checked else F.lit(False)
+    reason = (
+        F.when(F.col("unreadable").isNotNull(), F.col("unreadable"))
+        .when(~F.coalesce("_keep", F.lit(False)), FILTERED)
+        .when(F.col("user_id").isNull(), "missing_user")
+        .when(F.col("item_id").isNull(), "missing_item")
+        .when(bad_time, "unparsable_time_ms")
+        .when(F.col("time_ms").isNull(), "missing_time")
+    )
+    for field in log.fields:
+        if (name := _typed_name(log, field.name)) in checked:
+            reason = reason.when(F.col(f"_bad_{name}"), f"unparsable_{field.name}")
+    reason = reason.when(F.col("time_ms") >= end_ms, "future_time").when(F.col("time_ms") < oldest_ms, "stale_time")
+    for name in log.action_names:
+        if f"_is_{name}" in checked:
+            reason = reason.when(F.col(f"_bad__is_{name}"), f"bad_{name}")
+    for name in log.timed_actions:
+        is_late = F.col(f"_at_{name}") >= F.col("time_ms")
+        reason = reason.when(F.col(f"_is_{name}") & ~F.coalesce(is_late, F.lit(False)), f"bad_{timed_column(name)}")
+    return reason
+
+
+def category_texts(log: LogSchema) -> list[str]:
+    """The categories of events, whose texts validated rows have."""
+    return [field.name for field in log.of_place("item", "request", "event") if field.kind == "category"]

@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longreel.contracts.definitions import event_definitions
 from longreel.contracts.digests import digest_of
-from longreel.contracts.schemas import DATASETS
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.home import Home
 from longreel.spark_jobs.buckets import bucket_of
+from tests.short_video import SHORT_VIDEO, SHORT_VIDEO_TOML
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = date(2026, 3, 2)
@@ -30,21 +32,22 @@ tasks = ["click", "like"]
 [source]
 kind = "{kind}"
 log = "{log}"
-utc_offset_hours = {offset}
-history_actions = ["click"]
+time_zone = "{time_zone}"
 max_quarantined_share = {share}
+{source}
 
 [samples]
 max_history = {max_history}
 compact_every_days = {compact_every_days}
 {samples}
+{schema}
 """
 
 
 def new_home(folder: Path, **values: Any) -> Home:
-    """A home folder with a configuration of the generic source."""
-    settings = {"kind": "generic", "log": "raw", "offset": 0, "share": 1.0, "samples": ""}
-    settings |= {"max_history": 10_240, "compact_every_days": 7} | values
+    """A home folder with a configuration of the generic source; its log schema is that of a short-video app."""
+    settings = {"kind": "generic", "log": "raw", "time_zone": "UTC", "share": 1.0, "source": "", "samples": ""}
+    settings |= {"max_history": 10_240, "compact_every_days": 7, "schema": SHORT_VIDEO_TOML} | values
     folder.mkdir(exist_ok=True)
     (folder / "longreel.toml").write_text(CONFIG.format(**settings))
     return Home(folder)
@@ -52,8 +55,9 @@ def new_home(folder: Path, **values: Any) -> Home:
 
 def row(user: Any = 1, item: Any = 10, at: int = 0, **more: Any) -> Row:
     """A raw row, `at` milliseconds after the midnight of DAY."""
-    time_ms = MIDNIGHT_MS + at
-    return {"user_id": user, "item_id": item, "time_ms": time_ms, "click": 1, "play_ms": 500, "duration_ms": 900} | more
+    keys = {"user_id": user, "item_id": item, "time_ms": MIDNIGHT_MS + at}
+    acted = dict.fromkeys(SHORT_VIDEO.action_names, 0) | {"click": 1}
+    return keys | acted | {"play_ms": 500, "duration_ms": 900} | more
 
 
 def write_raw(home: Home, day: date, rows: list[Row]) -> Path:
@@ -74,23 +78,39 @@ def longreel(home: Home, command: str, *words: str) -> int:
 
 
 def event(user: int = 1, item: int = 10, at: int = 0, **more: Any) -> Row:
-    """A row of the events dataset, `at` milliseconds after the midnight of DAY."""
+    """A row of the events dataset of SHORT_VIDEO, `at` milliseconds after the midnight of DAY."""
     values = {"user_id": user, "time_ms": MIDNIGHT_MS + at, "request_id": None, "item_id": item, "author_id": -1}
-    return values | {"tag": -1, "surface": -1, "actions": 1, "play_ms": 500, "duration_ms": 900} | more
+    values |= {"tag": -1, "surface": -1, "actions": 1, "play_ms": 500.0, "duration_ms": 900.0} | more
+    return {"history": history_of(values), "labels": labels_of(values)} | values
+
+
+def history_of(values: Row) -> int:
+    """The history bit that SHORT_VIDEO gives an event: any action but `hate`."""
+    return int(values["actions"] & ~SHORT_VIDEO.action_bit("hate") != 0)
+
+
+def labels_of(values: Row) -> int:
+    """The label bits that SHORT_VIDEO gives an event."""
+    play, duration = values["play_ms"], values["duration_ms"]
+    is_finished = duration > 0 and play >= duration
+    is_skipped = play <= 3_000 and not history_of(values) and not is_finished
+    bits = int(values["actions"])  # the labels begin with the actions, in the same order
+    return bits | is_finished * SHORT_VIDEO.label_bit("finish") | is_skipped * SHORT_VIDEO.label_bit("skip")
 
 
 def publish_events(home: Home, day: date, rows: list[Row], buckets: int = 1) -> None:
-    """Events and users of a log day, put into the lake without Spark."""
-    users = [{"user_id": user, "user_features": []} for user in sorted({entry["user_id"] for entry in rows})]
+    """Events and users of a log day of SHORT_VIDEO, put into the lake without Spark."""
+    schemas = dataset_schemas(home.config.log_schema)
+    users = [{"user_id": user} for user in sorted({entry["user_id"] for entry in rows})]
     counts = {"users": len(users), "with_request_id": sum(entry["request_id"] is not None for entry in rows)}
-    details = {"user_features": [], "unknown_features": []}
+    details = {"definitions": event_definitions(home.config), "categories": {}}
     for dataset, table in (("users", users), ("events", rows)):
         writer = home.lake.writer(dataset, day)
         owner = bucket_of(np.array([entry["user_id"] for entry in table], np.int64), buckets)
         for bucket in range(buckets):
             mine = [entry for entry, number in zip(table, owner, strict=True) if number == bucket]
             path = f"{writer.path}/part-{bucket}.parquet"
-            pq.write_table(pa.Table.from_pylist(mine, schema=DATASETS[dataset]), path)
+            pq.write_table(pa.Table.from_pylist(mine, schema=schemas[dataset]), path)
         writer.commit(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
 
 

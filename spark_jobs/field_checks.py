@@ -1,0 +1,141 @@
+"""Checks of what declared fields hold on a day: some value, more than one value, and no label in disguise."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from longreel.contracts.config import Config
+from longreel.contracts.log_schema import UNKNOWN, Field, LogSchema
+from longreel.lake.table import PartitionWriter
+
+SAMPLE_ROWS = 20_000  # events that are compared with labels
+MIN_ROWS = 100  # fewer events are not compared: chance alone makes a field equal to a label
+MIN_CLASS = 5  # events with a label, and without, likewise
+
+
+def setting_of(field: Field) -> str:
+    """Where a field is declared."""
+    return f"[fields.{field.place}] {field.name}"
+
+
+def field_aggregates(fields: Iterable[Field], prefix: str = "") -> Iterator[Column]:
+    """For each stored field, how many rows have a value of it, and the least and the greatest of a scalar's values.
+
+    Args:
+        prefix: of the fields' columns.
+    """
+    for field in fields:
+        if not field.is_stored:
+            continue
+        column = F.col(f"{prefix}{field.name}")
+        first = column[0] if field.size > 1 else column
+        is_known = ~F.isnan(first) if field.kind in ("number", "vector") else first != UNKNOWN
+        yield F.count_if(is_known).alias(f"known_{field.name}")
+        if field.size == 1:
+            yield F.min(F.when(is_known, column)).alias(f"least_{field.name}")
+            yield F.max(F.when(is_known, column)).alias(f"greatest_{field.name}")
+
+
+@dataclass(frozen=True)
+class FieldReport:
+    """What declared fields hold on a day."""
+
+    without_values: list[str]  # required fields without a value in any row, which stop a day
+    notes: list[str]  # what need not be wrong
+
+
+def field_report(log: LogSchema, observed: Mapping[str, Any], counts: Mapping[str, int]) -> FieldReport:
+    """The fields without a value, or with one and the same. Both are ordinary on a small day, or for a field that only
+    some logs have, and so only a required field without any value stops a day.
+
+    Args:
+        observed: the values of `field_aggregates`, of events and users.
+        counts: the day's events and `action_<name>`; a field with `of` is expected where its action happened.
+    """
+    without_values, notes = [], []
+    for field in log.fields:
+        known = observed.get(f"known_{field.name}")
+        if known is None or not counts[f"action_{field.of}" if field.of else "events"]:
+            continue
+        least, greatest = observed.get(f"least_{field.name}"), observed.get(f"greatest_{field.name}")
+        if not known and field.optional:
+            notes.append(f"{setting_of(field)} has no value in any row")
+        elif not known:
+            without_values.append(setting_of(field))
+        elif known > 1 and least is not None and least == greatest:
+            notes.append(f"{setting_of(field)} is {least} in all {known:,} rows that have a value")
+    return FieldReport(without_values, notes)
+
+
+def sample_of(writer: PartitionWriter) -> pa.Table:
+    """The first SAMPLE_ROWS events of a build."""
+    tables, rows = [], 0
+    schema = writer.lake.schemas[writer.dataset]
+    for info in writer.lake.storage.list(writer.path):
+        if info.path.endswith(".parquet") and rows < SAMPLE_ROWS:
+            with writer.lake.open_parquet(info.path) as file:
+                for batch in file.iter_batches(SAMPLE_ROWS - rows, columns=[f.name for f in schema]):
+                    tables.append(pa.Table.from_batches([batch]))
+                    rows += batch.num_rows
+                    if rows >= SAMPLE_ROWS:
+                        break
+    return pa.concat_tables(tables) if tables else schema.empty_table()
+
+
+def equal_to_label(log: LogSchema, tasks: Iterable[str], events: pa.Table) -> list[str]:
+    """`setting = label` for each scalar item or request field whose values, or whether there is one, are the label's
+    throughout; for a number label also where they are in proportion."""
+    if events.num_rows < MIN_ROWS:
+        return []
+    pairs = []
+    fields = [f for f in log.of_place("item", "request") if f.is_stored and f.size == 1]
+    columns = {field.name: events.column(field.name).to_numpy() for field in fields}
+    labels = events.column("labels").to_numpy()
+    for task in tasks:
+        label = log.label(task)
+        if label.is_number:
+            target = events.column(f"label_{task}").to_numpy()
+            same = [f for f in fields if f.kind == "number" and _is_proportional(columns[f.name], target)]
+        else:
+            target = (labels & log.label_bit(task)) != 0
+            same = [f for f in fields if _is_same(columns[f.name], target)]
+        pairs += [f"{setting_of(field)} = {task}" for field in same]
+    return pairs
+
+
+def _is_same(values: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> bool:
+    """Whether values tell exactly where a binary label holds: by one value there and another elsewhere, or by having
+    any only there."""
+    positives = int(label.sum())
+    if min(positives, len(label) - positives) < MIN_CLASS:
+        return False
+    is_known = ~np.isnan(values) if values.dtype.kind == "f" else values != UNKNOWN
+    if np.array_equal(is_known, label) or np.array_equal(is_known, ~label):
+        return True
+    with_label, without = (np.unique(values[one]) for one in (label, ~label))
+    return len(with_label) == len(without) == 1 and not np.array_equal(with_label, without, equal_nan=True)
+
+
+def _is_proportional(values: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) -> bool:
+    """Whether |correlation| is 1, up to rounding, over enough events that have both."""
+    both = ~np.isnan(values) & ~np.isnan(label)
+    x, y = values[both].astype(np.float64), label[both].astype(np.float64)
+    if len(x) < MIN_ROWS or x.std() == 0 or y.std() == 0:
+        return False
+    return bool(abs(np.corrcoef(x, y)[0, 1]) > 1 - 1e-6)
+
+
+def positives_only(config: Config, counts: Mapping[str, int]) -> list[str]:
+    """A warning for each task whose label every event of a day has."""
+    events = counts["events"]
+    return [
+        f"every one of {events:,} events has the label {task}, and a model needs others to tell from them; log the "
+        "impressions without it too, or sample negatives: docs/log-schema.md#a-log-of-positives-only"
+        for task in config.tasks
+        if events >= MIN_ROWS and not config.log_schema.label(task).is_number and counts[f"label_{task}"] == events
+    ]

@@ -1,0 +1,151 @@
+"""Values of evaluated columns by kind: ids, categories, numbers, lists, times and actions.
+
+Text is trimmed, and blank text is a missing value. A whole number may be written 39.0 or 1.65e12.
+"""
+
+from dataclasses import dataclass
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+from pyspark.sql import types as T
+
+from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import UNKNOWN, Field
+
+WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
+NUMERIC = (*WHOLE, T.FloatType, T.DoubleType, T.DecimalType, T.BooleanType)
+NESTED = (T.ArrayType, T.StructType, T.MapType)
+FLOAT_MAX = 3.4028234663852886e38  # of float32, in which numbers are stored
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A column's value in its kind's type, null where it is missing, and whether there is one that is not readable."""
+
+    value: Column
+    is_unreadable: Column | None = None  # None: any value is readable
+
+
+def text_of(value: Column) -> Column:
+    """Trimmed text, null where it is blank."""
+    return F.nullif(F.trim(value.cast("string")), F.lit(""))
+
+
+def as_long(text: Column) -> Column:
+    """A whole number written as text; null where it is not one or does not fit 64 bits."""
+    decimal = F.when(F.substring(text, 1, 1).between("+", "9"), text).try_cast("decimal(38,6)")
+    return F.coalesce(text.try_cast("bigint"), F.when(decimal == F.floor(decimal), decimal).try_cast("bigint"))
+
+
+def id_of(value: Column, kind: T.DataType) -> Column:
+    """A whole number as it is, other text hashed to 64 bits."""
+    if isinstance(kind, WHOLE):
+        return value.cast("bigint")
+    text = text_of(_finite(value, kind))
+    return F.when(text.isNotNull(), F.coalesce(as_long(text), F.xxhash64(text)))
+
+
+def category_code(text: Column) -> Column:
+    """The code of a category's text: a whole number of 32 bits as it is, other text hashed to 31."""
+    hashed = F.pmod(F.xxhash64(text), F.lit(2**31)).cast("int")
+    return F.when(text.isNotNull(), F.coalesce(as_long(text).try_cast("int"), hashed))
+
+
+def parse(field: Field, value: Column, kind: T.DataType, where: str) -> Parsed:
+    """A field's value of a Spark type, as labels see it: a category as text.
+
+    Raises:
+        LongreelError: no value of the type fits the field's kind.
+    """
+    if field.kind in ("multi", "vector"):
+        if not isinstance(kind, T.ArrayType) or isinstance(kind.elementType, NESTED):
+            example = "split(x, ',')" if field.kind == "multi" else "from_json(x, 'array<float>')"
+            raise LongreelError(
+                f"{where}: expected a list, got {kind.simpleString()}; give one in `from`, such as {example}"
+            )
+        if field.kind == "multi":
+            element = kind.elementType
+            return Parsed(F.filter(F.transform(value, lambda x: id_of(x, element)), lambda x: x.isNotNull()))
+        return _vector(field, value, kind.elementType, where)
+    if isinstance(kind, NESTED):
+        raise LongreelError(f"{where}: expected a number or text, got {kind.simpleString()}; give one in `from`")
+    if field.kind == "id":
+        return Parsed(id_of(value, kind))
+    if field.kind == "category":
+        return Parsed(text_of(_finite(value, kind)))
+    return _number(value, kind, where)
+
+
+def _finite(value: Column, kind: T.DataType) -> Column:
+    """Null where a fraction is not a number: some writers spell a missing value so."""
+    return F.when(~F.isnan(value), value) if isinstance(kind, T.FloatType | T.DoubleType) else value
+
+
+def _number(value: Column, kind: T.DataType, where: str) -> Parsed:
+    double, is_unreadable = value.cast("double"), None
+    if isinstance(kind, T.StringType):
+        double = text_of(value).try_cast("double")
+        is_unreadable = text_of(value).isNotNull() & double.isNull()
+    elif not isinstance(kind, NUMERIC):
+        raise LongreelError(
+            f"{where}: expected a number, got {kind.simpleString()}; give one in `from`, such as unix_seconds(x)"
+        )
+    return Parsed(F.when(F.abs(double) <= FLOAT_MAX, double), is_unreadable)
+
+
+def _vector(field: Field, value: Column, element: T.DataType, where: str) -> Parsed:
+    """`size` numbers; unreadable where there are more or fewer, or one of them is no number."""
+    if not isinstance(element, (*NUMERIC, T.StringType)):
+        raise LongreelError(f"{where}: expected a list of numbers, got a list of {element.simpleString()}")
+    numbers = F.transform(value, lambda x: _number(x, element, where).value)
+    is_whole = (F.size(numbers) == field.size) & ~F.exists(numbers, lambda x: x.isNull())
+    return Parsed(F.when(is_whole, numbers), value.isNotNull() & ~is_whole)
+
+
+def stored(field: Field, value: Column) -> Column:
+    """A parsed value as `events` and `users` store it: lists filled up to `size`, missing values as UNKNOWN or NaN."""
+    unknown = F.lit(field.unknown)
+    if field.kind == "multi":
+        kept = F.slice(F.coalesce(value, F.array().cast("array<bigint>")), 1, field.size)
+        return F.concat(kept, F.array_repeat(F.lit(UNKNOWN).cast("bigint"), F.lit(field.size) - F.size(kept)))
+    if field.kind == "vector":
+        return F.coalesce(value, F.array_repeat(unknown, field.size)).cast("array<float>")
+    if field.kind == "category":
+        return F.coalesce(category_code(value), unknown.cast("int"))
+    return F.coalesce(value, unknown.cast("bigint")) if field.kind == "id" else F.coalesce(value, unknown).cast("float")
+
+
+def milliseconds(value: Column, kind: T.DataType, time_zone: str, where: str) -> Parsed:
+    """Milliseconds since 1970 UTC, of a number, text or timestamp; one without a zone is of the log's time zone.
+
+    Raises:
+        LongreelError: the type is none of these.
+    """
+    if isinstance(kind, T.TimestampType):
+        return Parsed(F.unix_millis(value))
+    if isinstance(kind, T.TimestampNTZType):
+        return Parsed(F.unix_millis(F.to_utc_timestamp(value.cast("timestamp"), time_zone)))
+    if isinstance(kind, WHOLE):
+        return Parsed(value.cast("bigint"))
+    if not isinstance(kind, T.StringType | T.FloatType | T.DoubleType | T.DecimalType):
+        raise LongreelError(
+            f"{where}: expected milliseconds since 1970 UTC or a timestamp, got {kind.simpleString()}; "
+            "convert it, as with to_timestamp(x)"
+        )
+    text = text_of(_finite(value, kind))
+    return Parsed(as_long(text), text.isNotNull() & as_long(text).isNull())
+
+
+def flag(value: Column, kind: T.DataType, where: str) -> Parsed:
+    """Whether something holds, of true/false or 1/0, also as text; missing is false.
+
+    Raises:
+        LongreelError: the type is neither.
+    """
+    if isinstance(kind, T.BooleanType):
+        return Parsed(F.coalesce(value, F.lit(False)))
+    if not isinstance(kind, (*NUMERIC, T.StringType)):
+        raise LongreelError(f"{where}: expected true/false or 1/0, got {kind.simpleString()}; give a condition")
+    text = F.lower(F.coalesce(text_of(_finite(value, kind)), F.lit("false")))
+    is_true = text.isin("1", "1.0", "true")
+    return Parsed(is_true, ~is_true & ~text.isin("0", "0.0", "false"))
