@@ -99,6 +99,19 @@ def model_conflicts(stored: Definitions, log_schema: LogSchema, tasks: Sequence[
     return [change.text for change in found if change.is_conflict]
 
 
+def log_schema_changes(was: LogSchema, now: LogSchema) -> list[str]:
+    """How two log schemas differ, in words."""
+    old, new = was.to_dict(), now.to_dict()
+    found = [
+        *_in_order("field", old["fields"], new["fields"]),
+        *_in_order("action", old["actions"], new["actions"]),
+        *_in_order("label", old["labels"], new["labels"]),
+        *_settings("history", {"events": old["history"]}, {"events": new["history"]}),
+        *_settings("source", {"time_zone": old["time_zone"]}, {"time_zone": new["time_zone"]}),
+    ]
+    return [change.text for change in found]
+
+
 def _action(action: Action) -> dict[str, str]:
     return asdict(action) | {"when": action.when or action.name}
 

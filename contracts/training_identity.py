@@ -1,4 +1,4 @@
-"""Identity of a training: tasks, settings, data and start that its result depends on."""
+"""Identity of a training: tasks, log schema, settings, data and start that its result depends on."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -22,6 +22,7 @@ def training_identity(config: Config, data: Mapping[str, str], start_digest: str
     settings = {name: value for name, value in asdict(config.training).items() if name not in RESULT_NEUTRAL}
     parts = {
         "tasks": config.tasks,
+        "log_schema": config.log_schema.digest(),
         "model": asdict(config.model),
         "training": settings,
         "data": dict(data),

@@ -1,28 +1,35 @@
 """Embedding rows of a batch: looked up ahead of the step, de-duplicated, and gathered with sparse gradients.
 
-Look-ups are integers: ids become rows of hashed tables, times and outcomes rows of a small context table. They run in
-the thread that reads ahead, on the device that trains; the step itself only gathers.
+Look-ups are integers: ids become rows of hashed tables, small features rows of a context table (field_rows.py). They
+run in the thread that reads ahead, on the device that trains; the step itself only gathers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from longreel.model.data.hashing import bucket, mix64
-
 
 @dataclass(frozen=True, kw_only=True)
 class BatchRows:
-    """Embedding rows of a batch. With `unique`, `history` and `target` index it; else rows of the whole table."""
+    """Embedding rows of a batch. With `unique`, `history` and `target` index it; else rows of the whole table.
 
-    history: Tensor  # [H, features] int32
-    target: Tensor  # [T, features] int32
-    user: Tensor  # [B, F] int32
-    history_context: Tensor  # [H, features + 1] int32: rows of the context table, then action bits
-    target_context: Tensor  # [T, 2] int32
+    A multi has several columns, and a weight in each. None stands for what the log schema does not declare.
+    """
+
+    history: Tensor  # [H, columns] int32: ids, then multis
+    target: Tensor  # [T, columns] int32
+    user: Tensor  # [B, columns] int32: one or more for every field of the user
+    history_context: Tensor  # [H, features + ceil(actions / 8)] int32: rows of the context table, then action bits
+    target_context: Tensor  # [T, features] int32
+    history_weights: Tensor | None = None  # [H, columns of multis] float32
+    target_weights: Tensor | None = None  # [T, columns of multis] float32
+    user_weights: Tensor | None = None  # [B, columns] float32
+    history_vectors: Tensor | None = None  # [H, elements] float32, standardised
+    target_vectors: Tensor | None = None  # [T, elements] float32
+    user_vectors: Tensor | None = None  # [B, elements] float32
     match_counts: Tensor | None = None  # [T, numbers] float32, for models with match counts (model/nn/match_counts.py)
     unique: Tensor | None = None  # [U] int64, increasing: rows of the id table
     counts: Tensor | None = None  # [U] int64: lookups of each
@@ -44,36 +51,38 @@ class BatchRows:
         moved: dict[str, Any] = {name: None if tensor is None else move(tensor) for name, tensor in tensors.items()}
         return replace(self, **moved)
 
+    def resized(self, resize: Callable[[Tensor, int], Tensor], lengths: Mapping[str, int]) -> "BatchRows":
+        """`resize` applied to every tensor with its new length: those of `history`, `target`, `user` (of requests),
+        `unique` and `user_unique`. Without `counts`."""
+        changed: dict[str, Any] = {"counts": None}
+        for field in fields(self):
+            tensor = getattr(self, field.name)
+            if tensor is not None and field.name != "counts":
+                changed[field.name] = resize(tensor, lengths[_AXES.get(field.name, field.name.split("_")[0])])
+        return replace(self, **changed)
+
+
+_AXES = {"match_counts": "target", "user_unique": "user_unique"}  # what else a tensor has a row for, its name says
+
+
+def row_starts(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Where each of several parts of a table begins."""
+    ends = torch.tensor([0, *sizes.values()]).cumsum(0).tolist()
+    return dict(zip(sizes, ends, strict=False))
+
 
 class HashedTable(nn.Module):
-    """Vectors of several id features in one matrix: each feature has its own rows, and hashes ids within them."""
+    """Vectors of several features in one matrix, in which each feature has its own rows."""
 
     def __init__(self, sizes: dict[str, int], width: int, std: float = 0.1) -> None:
         super().__init__()
-        self.sizes = sizes
-        ends = torch.tensor(list(sizes.values())).cumsum(0).tolist()
-        self.starts = dict(zip(sizes, [0, *ends[:-1]], strict=True))
-        self.register_buffer("_first", torch.tensor([0, *ends[:-1]]), persistent=False)
-        self.register_buffer("_size", torch.tensor(list(sizes.values())), persistent=False)
-        self._first: Tensor  # [features], so that all are hashed at once
-        self._size: Tensor
-        self.weight = nn.Parameter(torch.empty(ends[-1], width).normal_(std=std))
+        self.sizes, self.starts = sizes, row_starts(sizes)
+        self.weight = nn.Parameter(torch.empty(sum(sizes.values()), width).normal_(std=std))
 
     @property
     def num_rows(self) -> int:
         """Rows of all features."""
         return self.weight.shape[0]
-
-    def rows(self, ids: dict[str, Tensor]) -> Tensor:
-        """Ids of every feature, each [E], in the table's order -> rows [E, features] int32."""
-        together = torch.stack([ids[name].long() for name in self.sizes], dim=-1)
-        return (bucket(together, self._size) + self._first).int()
-
-    def field_rows(self, ids: Tensor) -> Tensor:
-        """Ids [E, F] of F fields that share one feature's rows, hashed with their field -> rows [E, F] int32."""
-        (size,) = self.sizes.values()
-        field = torch.arange(ids.shape[1], device=ids.device)
-        return bucket(mix64(ids) ^ mix64(field), size).int()
 
     def gather(self, unique: Tensor | None) -> Tensor:
         """The rows `unique` [U, width], with a gradient of those rows only; None: the whole table."""

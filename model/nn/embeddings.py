@@ -1,31 +1,30 @@
-"""Embeddings of history events, targets and users, from hashed tables.
+"""Embeddings of history events, targets and users, from the fields that a log declares.
 
-`find_rows` turns a batch's integers into rows of tables, ahead of the step; `target`, `history` and `user` gather and
+`find_rows` turns a batch's values into rows of tables, ahead of the step; `target`, `history` and `user` gather and
 fuse them. Nothing here has a table over absolute positions: time since the event and position from the newest event are
 logarithmic buckets, so that they are defined, and mean the same, at any window.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from math import ceil
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longreel.contracts.actions import ACTIONS
 from longreel.contracts.config import ModelConfig
-from longreel.contracts.errors import LongreelError
-from longreel.model.data.batch import RequestBatch
-from longreel.model.data.hashing import bucket
-from longreel.model.data.lookup import BatchRows, HashedTable
-from longreel.model.nn.context import context_sum
+from longreel.contracts.log_schema import Field, LogSchema
+from longreel.model.data.batch import RequestBatch, segment_ids
+from longreel.model.data.encodings import Encodings
+from longreel.model.data.field_rows import HASHED, FieldRows, VectorColumns, num_rows
+from longreel.model.data.lookup import BatchRows, HashedTable, row_starts
+from longreel.model.nn.context import CHUNK, action_chunks, context_sum
 from longreel.model.nn.match_counts import MatchCounts
 
-# Small features share one table of vectors of the model's width; a feature owns so many of its rows, in this order.
-CONTEXT_SIZES = {"surface": 64, "duration": 32, "play_ratio": 32, "age": 96, "position": 48}
-CONTEXT_ROWS = sum(CONTEXT_SIZES.values())
-CONTEXT_STARTS = dict(zip(CONTEXT_SIZES, accumulate(CONTEXT_SIZES.values(), initial=0), strict=False))
+# Features of every history event, beside its fields; no field has such a name.
+AGE, POSITION = "event age", "event position"
+AGE_ROWS, POSITION_ROWS = 96, 48
 
 
 def log_bucket(values: Tensor, per_octave: float, size: int) -> Tensor:
@@ -33,27 +32,14 @@ def log_bucket(values: Tensor, per_octave: float, size: int) -> Tensor:
     return (per_octave * torch.log2(1 + values.clamp(min=0).to(torch.float32))).int().clamp(max=size - 1)
 
 
-def duration_bucket(duration_ms: Tensor) -> Tensor:
-    """0 where unknown, else 1 + logarithm of the seconds, two buckets an octave."""
-    size = CONTEXT_SIZES["duration"]
-    return torch.where(duration_ms > 0, 1 + log_bucket(duration_ms / 1_000, 2, size - 1), 0)
-
-
-def play_ratio_bucket(play_ms: Tensor, duration_ms: Tensor) -> Tensor:
-    """0 where the duration is unknown, else 1 + log bucket of play over duration: finest near 0, 5 and over alike."""
-    size = CONTEXT_SIZES["play_ratio"]
-    ratio = play_ms / duration_ms.clamp(min=1)
-    return torch.where(duration_ms > 0, 1 + log_bucket(15 * ratio, 5, size - 1), 0)
-
-
 def age_bucket(age_ms: Tensor) -> Tensor:
     """Time since the event, three buckets an octave of seconds: an hour is 35, a day 49, a year 74."""
-    return log_bucket(age_ms / 1_000, 3, CONTEXT_SIZES["age"])
+    return log_bucket(age_ms / 1_000, 3, AGE_ROWS)
 
 
 def position_bucket(position: Tensor) -> Tensor:
     """Position counted from the newest event (0), three buckets an octave: 10,239 is 39."""
-    return log_bucket(position, 3, CONTEXT_SIZES["position"])
+    return log_bucket(position, 3, POSITION_ROWS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,45 +51,123 @@ class Gathered:
     user: Tensor  # [V, D]
 
 
+class TokenFields(nn.Module):
+    """The fields that events have, or targets: their rows in the id table and the context table, and their vectors."""
+
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        id_starts: Mapping[str, int],
+        context_starts: Mapping[str, int],
+        encodings: Encodings,
+    ) -> None:
+        super().__init__()
+        self.ids = FieldRows([f for f in fields if f.kind in HASHED], id_starts, encodings)
+        self.context = FieldRows([f for f in fields if f.kind not in HASHED], context_starts, encodings)
+        self.vectors = VectorColumns(fields, encodings)
+
+    def width(self, embedding_width: int) -> int:
+        """Components of what `gather` gives."""
+        return (len(self.ids.ids) + len(self.ids.multis)) * embedding_width + self.vectors.width
+
+    def gather(self, table: Tensor, places: Tensor, weights: Tensor | None, vectors: Tensor | None) -> Tensor:
+        """Rows of the ids, means of the multis, and vectors side by side: places [E, columns] -> [E, width].
+
+        Ids are one gather, without a copy where nothing else is declared.
+        """
+        ids = len(self.ids.ids)
+        parts = [F.embedding(places[:, :ids], table).flatten(1)] if ids else []
+        if weights is not None:
+            shares = self._of_multis(weights.to(table.dtype))
+            for multi, share in zip(self._of_multis(places[:, ids:]), shares, strict=True):
+                parts.append(F.embedding_bag(multi, table, mode="sum", per_sample_weights=share))
+        if vectors is not None:
+            parts.append(vectors.to(table.dtype))
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _of_multis(self, columns: Tensor) -> tuple[Tensor, ...]:
+        return columns.split([f.size for f in self.ids.multis], dim=1)
+
+
 class Embeddings(nn.Module):
     """x_t of targets, X of history events, and the user token, all of the model's width."""
 
-    def __init__(self, config: ModelConfig, num_user_features: int) -> None:
+    def __init__(self, config: ModelConfig, log_schema: LogSchema, encodings: Encodings) -> None:
         super().__init__()
         d, e = config.width, config.embedding_width
-        sizes = {"item_id": config.item_buckets, "author_id": config.author_buckets, "tag": config.tag_buckets}
-        self.ids = HashedTable(sizes, e)
-        self.user_features = HashedTable({"user_feature": config.user_feature_buckets}, d)
-        self.context = nn.Parameter(torch.zeros(CONTEXT_ROWS, d))  # an untrained bucket adds nothing
-        self.history_fuse = nn.Linear(len(sizes) * e, d)
-        self.target_fuse = nn.Linear(len(sizes) * e, d)
-        self.actions = nn.Linear(len(ACTIONS), d, bias=False)
+        shown, outcomes = log_schema.of_place("item", "request"), log_schema.of_place("event")
+        sizes = {f.name: num_rows(f, encodings) for f in (*shown, *outcomes)}
+        hashed = {f.name for f in (*shown, *outcomes) if f.kind in HASHED}
+        self.ids = HashedTable({name: size for name, size in sizes.items() if name in hashed}, e)
+        small = {name: size for name, size in sizes.items() if name not in hashed}
+        self.context_sizes = small | {AGE: AGE_ROWS, POSITION: POSITION_ROWS}
+        self.context_starts = row_starts(self.context_sizes)
+        self.context = nn.Parameter(torch.zeros(sum(self.context_sizes.values()), d))  # an untrained row adds nothing
+        self.history_fields, self.target_fields = (
+            TokenFields(fields, self.ids.starts, self.context_starts, encodings)
+            for fields in ((*shown, *outcomes), shown)
+        )
+        self.user_fields = log_schema.of_place("user")
+        self.users = HashedTable({f.name: num_rows(f, encodings) for f in self.user_fields}, d)
+        self.user_rows = FieldRows(self.user_fields, self.users.starts, encodings)
+        self.user_vectors = VectorColumns(self.user_fields, encodings)
+        self.user_fuse = nn.Linear(self.user_vectors.width, d) if self.user_vectors.width else None
+        self.history_fuse = nn.Linear(self.history_fields.width(e), d)
+        self.target_fuse = nn.Linear(self.target_fields.width(e), d)
+        self.num_actions = len(log_schema.actions)
+        self.actions = nn.Linear(self.num_actions, d, bias=False) if self.num_actions else None
         self.history_norm = nn.LayerNorm(d)
         self.target_norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
-        self.num_user_features = num_user_features
-        self.match_counts = MatchCounts(config) if config.match_counts else None
+        self.match_counts = MatchCounts(config, log_schema) if config.match_counts else None
 
     def table_parameters(self) -> Iterator[nn.Parameter]:
         """The hashed tables, of which one step touches few rows."""
-        return iter((self.ids.weight, self.user_features.weight))
+        return iter((self.ids.weight, self.users.weight))
 
     def find_rows(self, batch: RequestBatch) -> BatchRows:
-        """Rows of the whole tables that a batch reads. Integers only; no gradient, no weight is read."""
-        num_features = batch.user_features.shape[1]
-        if num_features != self.num_user_features:
-            raise LongreelError(
-                f"user_features: the model was built for {self.num_user_features} a user, got {num_features}; "
-                "rebuild the samples with the features of its training, or train a new model"
-            )
+        """Rows of the whole tables that a batch reads. No gradient, no weight is read."""
+        history, target, user = self.history_fields, self.target_fields, self.user_rows
+        request = segment_ids(batch.target_offsets, batch.num_targets)
+        request_time_ms = batch.request_time_ms[request]
         return BatchRows(
-            history=self.ids.rows(batch.history),
-            target=self.ids.rows(batch.target),
-            user=self.user_features.field_rows(batch.user_features),
-            history_context=_history_context(batch),
-            target_context=_target_context(batch.target),
+            history=history.ids.rows(batch.history, batch.history["time_ms"]),
+            target=target.ids.rows(batch.target, request_time_ms),
+            user=user.rows(batch.user, batch.request_time_ms),
+            history_context=self._history_context(batch),
+            target_context=target.context.rows(batch.target, request_time_ms),
+            history_weights=history.ids.weights(batch.history),
+            target_weights=target.ids.weights(batch.target),
+            user_weights=self._user_weights(batch.user),
+            history_vectors=history.vectors(batch.history),
+            target_vectors=target.vectors(batch.target),
+            user_vectors=self.user_vectors(batch.user),
             match_counts=None if self.match_counts is None else self.match_counts.numbers(batch),
         )
+
+    def _history_context(self, batch: RequestBatch) -> Tensor:
+        """[H, features + chunks] int32: a row per field, one of the age and the position, then the action bits."""
+        total, lengths = batch.num_events, batch.history_offsets.diff()
+        time_ms = batch.history["time_ms"]
+        newest, request_time_ms = (
+            torch.repeat_interleave(values, lengths, output_size=total)
+            for values in (batch.history_offsets[1:] - 1, batch.request_time_ms)
+        )
+        age = age_bucket(request_time_ms - time_ms)
+        position = position_bucket(newest - torch.arange(total, device=newest.device))
+        starts = self.context_starts
+        placed = torch.stack([starts[AGE] + age, starts[POSITION] + position], dim=1)
+        fields = self.history_fields.context.rows(batch.history, time_ms)
+        return torch.cat([fields, placed.int(), action_chunks(batch.history["actions"], self.num_actions)], dim=1)
+
+    def _user_weights(self, values: Mapping[str, Tensor]) -> Tensor | None:
+        """The weight of every row in a user's sum, of a multi's ids their share: [B, columns], None without multis."""
+        multis = self.user_rows.weights(values)
+        if multis is None:
+            return None
+        before, after = len(self.user_rows.ids), len(self.user_rows.others)
+        ones = (multis.new_ones(len(multis), columns) for columns in (before, after))
+        return torch.cat([next(ones), multis, next(ones)], dim=1)
 
     def gather(self, batch: RequestBatch) -> Gathered:
         """The table rows that a batch reads, once for its history and targets; finds its rows if need be."""
@@ -111,34 +175,44 @@ class Embeddings(nn.Module):
         ids = self.ids.gather(rows.unique)
         if rows.unique is not None:  # fewer than the lookups: narrowed here once, not at every lookup
             ids = ids.to(_compute_type(ids))
-        return Gathered(rows=rows, ids=ids, user=self.user_features.gather(rows.user_unique))
+        return Gathered(rows=rows, ids=ids, user=self.users.gather(rows.user_unique))
 
     def history(self, gathered: Gathered) -> Tensor:
         """X: [H, D]."""
-        return self.fuse_history(side_by_side(gathered.ids, gathered.rows.history), gathered.rows.history_context)
+        rows = gathered.rows
+        values = self.history_fields.gather(gathered.ids, rows.history, rows.history_weights, rows.history_vectors)
+        return self.fuse_history(values, rows.history_context)
 
-    def fuse_history(self, ids: Tensor, context: Tensor) -> Tensor:
-        """ids [H, 3 e], context rows and action bits [H, features + 1] -> X [H, D]."""
-        rows, actions = context[:, :-1], context[:, -1]
-        summed = context_sum(self.context, rows, self.actions.weight, actions)
-        out: Tensor = self.history_norm(self.history_fuse(self.dropout(ids)) + summed)
+    def fuse_history(self, values: Tensor, context: Tensor) -> Tensor:
+        """What `TokenFields.gather` gives, context rows and action bits [H, features + chunks] -> X [H, D]."""
+        features = context.shape[1] - ceil(self.num_actions / CHUNK)
+        weight = None if self.actions is None else self.actions.weight
+        summed = context_sum(self.context, context[:, :features], weight, context[:, features:])
+        out: Tensor = self.history_norm(self.history_fuse(self.dropout(values)) + summed)
         return out.to(_compute_type(out))
 
     def target(self, gathered: Gathered) -> Tensor:
-        """x_t: [T, D]. Labels, actions and play time of a target are outcomes and never come here."""
-        return self.fuse_target(side_by_side(gathered.ids, gathered.rows.target), gathered.rows.target_context)
+        """x_t: [T, D]. Event fields, actions and labels of a target are outcomes and never come here."""
+        rows = gathered.rows
+        values = self.target_fields.gather(gathered.ids, rows.target, rows.target_weights, rows.target_vectors)
+        return self.fuse_target(values, rows.target_context)
 
-    def fuse_target(self, ids: Tensor, context: Tensor) -> Tensor:
-        """ids [T, 3 e], context rows [T, 2] -> x_t [T, D]."""
-        out: Tensor = self.target_norm(self.target_fuse(self.dropout(ids)) + context_sum(self.context, context))
+    def fuse_target(self, values: Tensor, context: Tensor) -> Tensor:
+        """What `TokenFields.gather` gives, context rows [T, features] -> x_t [T, D]."""
+        fused = self.target_fuse(self.dropout(values))
+        out: Tensor = self.target_norm(fused + context_sum(self.context, context) if context.shape[1] else fused)
         return out.to(_compute_type(out))
 
     def user(self, gathered: Gathered) -> Tensor:
-        """One token per request: [B, D]; zeros where the source has no user features."""
-        if self.num_user_features == 0:
-            return gathered.user.new_zeros(gathered.rows.user.shape[0], gathered.user.shape[1])
-        out = F.embedding_bag(gathered.rows.user, gathered.user, mode="sum") / self.num_user_features**0.5
-        return F.layer_norm(out, out.shape[-1:])
+        """One token per request: [B, D]; zeros where no field of the user is declared."""
+        rows, table = gathered.rows, gathered.user
+        if not self.user_fields:
+            return table.new_zeros(rows.user.shape[0], table.shape[1])
+        weights = None if rows.user_weights is None else rows.user_weights.to(table.dtype)
+        out = F.embedding_bag(rows.user, table, mode="sum", per_sample_weights=weights)
+        if self.user_fuse is not None and rows.user_vectors is not None:
+            out = out + self.user_fuse(rows.user_vectors.to(table.dtype))
+        return F.layer_norm(out / len(self.user_fields) ** 0.5, out.shape[-1:])
 
     def counts(self, gathered: Gathered) -> Tensor:
         """The match counts' token of every target: [T, D]; of a model with `match_counts`."""
@@ -149,44 +223,7 @@ class Embeddings(nn.Module):
         return out
 
 
-def side_by_side(table: Tensor, places: Tensor) -> Tensor:
-    """Item, author and tag rows side by side, in one gather without a copy: places [E, 3] -> [E, 3 e]."""
-    return F.embedding(places, table).flatten(1)
-
-
 def _compute_type(like: Tensor) -> torch.dtype:
     """What a linear layer would compute in: bf16 under autocast, else the tensor's own type."""
     kind = like.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
-
-
-def _context_rows(features: dict[str, Tensor]) -> Tensor:
-    """Rows of the context table: features of [E] each -> [E, features] int32."""
-    return torch.stack([CONTEXT_STARTS[name] + row for name, row in features.items()], dim=1).int()
-
-
-def _history_context(batch: RequestBatch) -> Tensor:
-    """[H, features + 1] int32: a row per context feature, in their order, then the event's action bits."""
-    fields, total = batch.history, batch.num_events
-    lengths = batch.history_offsets.diff()
-    newest, request_time_ms = (
-        torch.repeat_interleave(values, lengths, output_size=total)
-        for values in (batch.history_offsets[1:] - 1, batch.request_time_ms)
-    )
-    features = {
-        "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
-        "duration": duration_bucket(fields["duration_ms"]),
-        "play_ratio": play_ratio_bucket(fields["play_ms"], fields["duration_ms"]),
-        "age": age_bucket(request_time_ms - fields["time_ms"]),
-        "position": position_bucket(newest - torch.arange(total, device=newest.device)),
-    }
-    return torch.cat([_context_rows(features), fields["actions"][:, None].int()], dim=1)
-
-
-def _target_context(fields: dict[str, Tensor]) -> Tensor:
-    """[T, features] int32."""
-    features = {
-        "surface": bucket(fields["surface"], CONTEXT_SIZES["surface"]),
-        "duration": duration_bucket(fields["duration_ms"]),
-    }
-    return _context_rows(features)

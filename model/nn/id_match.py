@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from longreel.contracts.config import ModelConfig
-from longreel.contracts.schemas import UNKNOWN
+from longreel.contracts.log_schema import UNKNOWN
 from longreel.model.nn.attention_backends import ComparedIds, IdMatch
 
 # What an equal id adds to an attention score before anything is learned, head by head of a field: a sharp head reads
@@ -33,10 +33,10 @@ class IdMatchBias(nn.Module):
     Heads are split evenly among the compared fields, in their order.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, num_fields: int) -> None:
         super().__init__()
         heads = torch.arange(config.heads)
-        head_channel = heads * len(config.id_match_fields) // config.heads
+        head_channel = heads * num_fields // config.heads
         nth_of_field = torch.tensor([int((head_channel[:head] == head_channel[head]).sum()) for head in heads])
         start = torch.tensor(INITIAL_SCALES)[nth_of_field % len(INITIAL_SCALES)]
         self.scale = nn.Parameter(start.repeat(config.layers, 1))

@@ -40,7 +40,7 @@ class Layer(nn.Module):
     the weight into W_K and W_V, the bias into a constant of V, added once per target (in a score it cancels out).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, matches_ids: bool) -> None:
         super().__init__()
         d = config.width
         self.heads = config.heads
@@ -48,7 +48,7 @@ class Layer(nn.Module):
         self.encode_norm = nn.LayerNorm(d)
         self.query = nn.Linear(d, d, bias=False)
         self.key_value = nn.Linear(d, 2 * d, bias=False)  # W_K and W_V side by side
-        match_weights = config.heads if config.id_match_fields else 0  # how much of each head fell on equal ids
+        match_weights = config.heads if matches_ids else 0  # how much of each head fell on equal ids
         self.out = nn.Linear(d + match_weights, d, bias=False)  # W_O
         self._cache: dict[object, tuple[object, Any]] = {}
 

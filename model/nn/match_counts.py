@@ -1,4 +1,4 @@
-"""Match counts: how many events of the window have the target's item, author or tag, and how recent the newest is.
+"""Match counts: how many events of the window have each of the target item's ids, and how recent the newest is.
 
 Softmax attention reads a mean over events: twice as many of them alike give the same mean. So what a longer window
 adds, that something occurred forty times and not four, hardly passes it (docs/method.md). Here it is counted.
@@ -8,30 +8,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longreel.contracts.config import ID_FIELDS, ModelConfig
-from longreel.contracts.schemas import UNKNOWN
+from longreel.contracts.config import ModelConfig
+from longreel.contracts.log_schema import UNKNOWN, LogSchema
 from longreel.model.data.batch import RequestBatch, segment_ids
 
 HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
 LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
-# Of each field: matches in the window and within each horizon, and three numbers of the newest match.
-NUM_NUMBERS = len(ID_FIELDS) * (1 + len(HORIZONS_MS) + 3)
+FIELD_NUMBERS = 1 + len(HORIZONS_MS) + 3  # matches in the window and within each horizon; three of the newest match
+
+
+def counted_fields(log_schema: LogSchema) -> tuple[str, ...]:
+    """The fields whose matches are counted: the ids of an item."""
+    return tuple(field.name for field in log_schema.of_place("item") if field.kind == "id")
+
+
+def num_numbers(log_schema: LogSchema) -> int:
+    """Numbers of a target."""
+    return FIELD_NUMBERS * len(counted_fields(log_schema))
 
 
 class MatchCounts(nn.Module):
     """A token made from a target's numbers: linear, GELU, linear.
 
-    For each id field they are: matches in the window and within each horizon; whether there is one; and of the newest
-    its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where there is none.
+    For each id of an item they are: matches in the window and within each horizon; whether there is one; and of the
+    newest its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where there is none.
 
     Not rows of a table by log buckets, as events' times are: targets are few to learn every bucket from, and with
     buckets a trial (benchmarks/extrapolation) lost what these numbers win.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, log_schema: LogSchema) -> None:
         super().__init__()
         hidden = config.expansion * config.width
-        self.up, self.down = nn.Linear(NUM_NUMBERS, hidden), nn.Linear(hidden, config.width)
+        self.fields = counted_fields(log_schema)
+        self.up, self.down = nn.Linear(num_numbers(log_schema), hidden), nn.Linear(hidden, config.width)
         self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
         self.horizons_ms: Tensor
 
@@ -43,7 +53,7 @@ class MatchCounts(nn.Module):
         now = batch.request_time_ms[request]
         times = torch.cat([batch.history["time_ms"], now])  # has an element also where there is no event
         history, target = (
-            torch.stack([fields[name].long() for name in ID_FIELDS]) for fields in (batch.history, batch.target)
+            torch.stack([fields[name].long() for name in self.fields]) for fields in (batch.history, batch.target)
         )
         counts, newest = matches(history, target, starts, stop)
         any_match = (counts[..., 0] > 0).float()

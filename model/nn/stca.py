@@ -26,18 +26,21 @@ class QueryFusion(nn.Sequential):
 class STCA(nn.Module):
     """M layers. Layer i reads LN(SwiGLU_i(X)), always from the raw history X; the query of layer i + 1 is fused from
     all earlier outputs and the target; there is no residual path and no LayerNorm on the result z.
+
+    Args:
+        match_fields: the number of ids that attention compares between target and event.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, match_fields: int) -> None:
         super().__init__()
         d = config.width
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.layers = nn.ModuleList(Layer(config, match_fields > 0) for _ in range(config.layers))
         self.first_query = feed_forward(config)
         self.first_norm = nn.LayerNorm(d)
         self.fusions = nn.ModuleList(QueryFusion(config, i + 1) for i in range(config.layers - 1))
         self.collect = nn.Linear((config.layers + 1) * d, d, bias=False)  # W_Z
         self.collect_glu = feed_forward(config)
-        self.id_match = IdMatchBias(config) if config.id_match_fields else None
+        self.id_match = IdMatchBias(config, match_fields) if match_fields else None
 
     def forward(
         self,

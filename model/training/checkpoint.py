@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from longreel.contracts.config import ModelConfig
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import LogSchema
+from longreel.model.data.encodings import Encodings
 from longreel.model.nn.ranker import Ranker
 
 WEIGHTS = "weights.safetensors"
@@ -77,7 +79,8 @@ def save_model(
         description = {
             "model": dataclasses.asdict(ranker.config),
             "tasks": list(ranker.tasks),
-            "num_user_features": ranker.num_user_features,
+            "log_schema": ranker.log_schema.to_dict(),
+            "encodings": ranker.encodings.to_dict(),
             "meta": meta,
             "weights_sha256": file_sha256(draft / WEIGHTS),
         }
@@ -114,7 +117,7 @@ def model_digest(folder: Path) -> str:
 
 
 def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
-    """A saved ranker in evaluation mode, and its meta.
+    """A saved ranker in evaluation mode, with its log schema and encodings, and its meta.
 
     Raises:
         LongreelError: as `model_digest`, or the description is of another version of the model.
@@ -122,8 +125,13 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Ranker
     model_digest(folder)
     description = _read_config(folder)
     try:
-        ranker = Ranker(ModelConfig(**description["model"]), description["tasks"], description["num_user_features"])
+        ranker = Ranker(
+            ModelConfig(**description["model"]),
+            description["tasks"],
+            LogSchema.from_dict(description["log_schema"]),
+            Encodings.from_dict(description["encodings"]),
+        )
         ranker.load_state_dict(load_file(folder / WEIGHTS))
-    except (TypeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (TypeError, KeyError, RuntimeError, SafetensorError, LongreelError) as error:
         raise LongreelError(f"{folder} does not fit this version of the model ({error}); train it again") from error
     return ranker.to(device).eval(), description["meta"]

@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longreel.contracts.schemas import UNKNOWN
+from longreel.contracts.log_schema import UNKNOWN, LogSchema
 from longreel.model.data.batch import RequestBatch
-from longreel.model.data.lookup import HashedTable
+from longreel.model.nn.embeddings import Embeddings
 
 log = logging.getLogger(__name__)
 
 WARN_SHARE = 0.2  # of the lookups; above it, a warning advises a larger table
 ADVISED_SHARE = 0.1  # of the ids that share a row at the advised size
-_SETTINGS = {"item_id": "item_buckets", "author_id": "author_buckets", "tag": "tag_buckets"}
 _NONE_LOW, _NONE_HIGH = torch.iinfo(torch.int64).max, torch.iinfo(torch.int64).min
 
 
@@ -38,10 +37,12 @@ class Collisions:
 
 
 class CollisionCounter:
-    """Counts the lookups of an id table, step by step, on the device that trains."""
+    """Counts the lookups of the id table, step by step, on the device that trains."""
 
-    def __init__(self, table: HashedTable, device: torch.device) -> None:
+    def __init__(self, embeddings: Embeddings, device: torch.device) -> None:
+        table = embeddings.ids
         self._sizes, self._starts = table.sizes, table.starts
+        self._stacked_ids = embeddings.history_fields.ids.stacked_ids, embeddings.target_fields.ids.stacked_ids
         self.low = torch.full((table.num_rows,), _NONE_LOW, device=device)
         self.high = torch.full((table.num_rows,), _NONE_HIGH, device=device)
         self.lookups = torch.zeros(table.num_rows, dtype=torch.int64, device=device)
@@ -53,11 +54,11 @@ class CollisionCounter:
         assert rows.unique is not None
         assert rows.counts is not None
         self.lookups[rows.unique] += rows.counts
-        for places, fields in ((rows.history, batch.history), (rows.target, batch.target)):
-            for column, name in enumerate(self._sizes):
-                where, ids = rows.unique[places[:, column]], fields[name].long()
-                self.low.scatter_reduce_(0, where, ids, "amin")
-                self.high.scatter_reduce_(0, where, ids, "amax")
+        sides = ((rows.history, batch.history), (rows.target, batch.target))
+        for stacked_ids, (places, values) in zip(self._stacked_ids, sides, strict=True):
+            where, ids = rows.unique[places.flatten()], stacked_ids(values).flatten()
+            self.low.scatter_reduce_(0, where, ids, "amin")
+            self.high.scatter_reduce_(0, where, ids, "amax")
 
     def tensors(self) -> dict[str, Tensor]:
         """The state as named tensors."""
@@ -104,8 +105,9 @@ def as_dict(report: list[Collisions]) -> dict[str, Any]:
     return {feature.feature: asdict(feature) for feature in report}
 
 
-def warn(report: list[Collisions]) -> list[str]:
+def warn(report: list[Collisions], log_schema: LogSchema) -> list[str]:
     """Log and return the settings to change where too many lookups share rows."""
+    places = {field.name: field.place for field in log_schema.fields}
     warnings = []
     for feature in report:
         if feature.shared_lookups <= WARN_SHARE:
@@ -116,7 +118,7 @@ def warn(report: list[Collisions]) -> list[str]:
         warnings.append(
             f"{feature.shared_lookups:.0%} of {feature.feature} lookups share a table row with another id "
             f"(about {feature.ids:,} ids in {feature.table_rows:,} rows); expected at most {WARN_SHARE:.0%}: "
-            f"set [model] {_SETTINGS[feature.feature]} = {rows}"
+            f"set [fields.{places[feature.feature]}] {feature.feature}: rows = {rows}"
         )
         log.warning(warnings[-1])
     return warnings

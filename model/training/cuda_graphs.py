@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longreel.contracts.config import TrainingConfig
@@ -26,12 +25,6 @@ def wants_graphs(config: TrainingConfig, device: torch.device) -> bool:
     return config.cuda_graphs and device.type == "cuda" and not config.activation_checkpointing
 
 
-def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Binary cross-entropy summed over tasks, each target with its weight: `ranking_loss` where weights are 1 / T."""
-    losses = F.binary_cross_entropy_with_logits(logits.float(), labels, reduction="none")
-    return (losses.sum(-1) * weights).sum()
-
-
 def loss_and_gradients(
     ranker: Ranker, parameters: Sequence[nn.Parameter], padded: PaddedBatch
 ) -> tuple[Tensor, list[Tensor | None]]:
@@ -39,7 +32,7 @@ def loss_and_gradients(
     device = padded.weights.device
     with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
         logits = ranker(padded.batch)
-    loss = weighted_loss(logits, padded.batch.labels, padded.weights)
+    loss = (ranker.losses(logits, padded.batch.labels) * padded.weights).sum()  # `Ranker.loss` of weights 1 / T
     return loss.detach(), list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
 

@@ -23,7 +23,7 @@ class RowLookup:
     def __init__(self, embeddings: Embeddings, device: torch.device) -> None:
         self._embeddings = embeddings
         self._ids = RowDeduplicator(embeddings.ids.num_rows, device)
-        self._users = RowDeduplicator(embeddings.user_features.num_rows, device)
+        self._users = RowDeduplicator(embeddings.users.num_rows, device)
 
     @torch.no_grad()
     def __call__(self, batch: RequestBatch) -> RequestBatch:

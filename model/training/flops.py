@@ -6,9 +6,9 @@ implementation recomputes or skips does not count. Look-ups, norms and activatio
 
 import torch
 
-from longreel.contracts.actions import ACTIONS
 from longreel.contracts.config import ModelConfig
-from longreel.model.nn.match_counts import NUM_NUMBERS
+from longreel.contracts.log_schema import Field, LogSchema
+from longreel.model.nn.match_counts import num_numbers
 
 BACKWARD = 3  # training is three times the forward pass: a product has two gradients
 
@@ -35,7 +35,14 @@ def stca_flops(config: ModelConfig, *, events: int, targets: int, pairs: int) ->
 
 
 def forward_flops(
-    config: ModelConfig, *, requests: int, events: int, targets: int, pairs: int, tasks: int, user_features: int = 0
+    config: ModelConfig,
+    log_schema: LogSchema,
+    *,
+    requests: int,
+    events: int,
+    targets: int,
+    pairs: int,
+    tasks: int,
 ) -> float:
     """FLOPs of one forward pass.
 
@@ -43,19 +50,27 @@ def forward_flops(
         pairs: (target, event) pairs that attention scores: the sum over requests of targets times events.
     """
     d, r, s = config.width, config.expansion, config.mixer_tokens
-    fuse = 2 * 3 * config.embedding_width * d
-    event = fuse + 2 * len(ACTIONS) * d
+    fields, user_fields = log_schema.of_place("item", "request"), log_schema.of_place("user")
+    outcomes = log_schema.of_place("event")
+    event = 2 * d * (_fused_width(config, (*fields, *outcomes)) + len(log_schema.actions))
+    user = 2 * d * sum(field.size for field in user_fields if field.kind == "vector")
     inputs = 3 + config.match_counts
     mixer = 2 * inputs * d * s * d + config.mixer_layers * s * 4 * r * d * d
-    counts = 2 * r * d * (NUM_NUMBERS + d) if config.match_counts else 0
-    target = fuse + mixer + counts + 2 * d * tasks
+    counts = 2 * r * d * (num_numbers(log_schema) + d) if config.match_counts else 0
+    target = 2 * d * _fused_width(config, fields) + mixer + counts + 2 * d * tasks
     stack = stca_flops(config, events=events, targets=targets, pairs=pairs)
-    return float(events * event + targets * target + requests * user_features * d) + stack
+    return float(events * event + targets * target + requests * user) + stack
 
 
-def training_flops(config: ModelConfig, **counts: int) -> float:
+def _fused_width(config: ModelConfig, fields: tuple[Field, ...]) -> int:
+    """Components that ids, means of multis, and vectors of a token have together."""
+    widths = {"id": config.embedding_width, "multi": config.embedding_width}
+    return sum(field.size if field.kind == "vector" else widths.get(field.kind, 0) for field in fields)
+
+
+def training_flops(config: ModelConfig, log_schema: LogSchema, **counts: int) -> float:
     """FLOPs of one training step; see `forward_flops`."""
-    return BACKWARD * forward_flops(config, **counts)
+    return BACKWARD * forward_flops(config, log_schema, **counts)
 
 
 def peak_flops(device: torch.device) -> float | None:

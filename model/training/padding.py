@@ -112,15 +112,15 @@ def pad_to_bucket(
         request_index=pad_rows(batch.request_index, shape.requests),
         max_history=shape.max_history,
         max_targets=shape.max_targets,
-        rows=BatchRows(
-            history=pad_rows(rows.history, shape.events),
-            target=pad_rows(rows.target, shape.targets),
-            user=pad_rows(rows.user, shape.requests),
-            history_context=pad_rows(rows.history_context, shape.events),
-            target_context=pad_rows(rows.target_context, shape.targets),
-            match_counts=None if rows.match_counts is None else pad_rows(rows.match_counts, shape.targets),
-            unique=None if rows.unique is None else pad_rows(rows.unique, shape.rows),
-            user_unique=None if rows.user_unique is None else pad_rows(rows.user_unique, shape.user_rows),
+        rows=rows.resized(
+            pad_rows,
+            {
+                "history": shape.events,
+                "target": shape.targets,
+                "user": shape.requests,
+                "unique": shape.rows,
+                "user_unique": shape.user_rows,
+            },
         ),
     )
     real = torch.arange(shape.targets, device=batch.labels.device) < batch.num_targets

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longreel.contracts.config import TrainingConfig
 from longreel.model.data.reader import RankBatch
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training.collisions import CollisionCounter, Collisions
 from longreel.model.training.cuda_graphs import GraphedBackward, wants_graphs
 from longreel.model.training.device_loader import DeviceBatch
@@ -78,14 +78,14 @@ class TrainStep:
     ) -> None:
         self.ranker, self._config, self._ranks, self._device = ranker, config, ranks, device
         self._optimizers = Optimizers(ranker, config, total_steps)
-        self._collisions = CollisionCounter(ranker.embeddings.ids, device)
+        self._collisions = CollisionCounter(ranker.embeddings, device)
         graphed = wants_graphs(config, device)
         self._graphed = GraphedBackward(ranker, self._optimizers.parameters) if graphed else None
 
     @property
     def pad_fields(self) -> tuple[str, ...] | None:
         """The id fields that padded batches keep, where steps need padded batches (device_loader.py); else None."""
-        return None if self._graphed is None else self.ranker.config.id_match_fields
+        return None if self._graphed is None else self.ranker.log_schema.match_fields
 
     def run(self, device_batch: DeviceBatch, step: int, stop: bool = False) -> StepResult:
         """Give step `step` (0 ..) to the device; `stop` where this rank was asked to stop."""
@@ -98,6 +98,7 @@ class TrainStep:
         batch = device_batch.rank_batch
         flops = training_flops(
             self.ranker.config,
+            self.ranker.log_schema,
             requests=batch.num_requests,
             events=batch.num_events,
             targets=batch.num_targets,
@@ -126,7 +127,7 @@ class TrainStep:
             return self._graphed(device_batch.padded, batch.rows, seed)
         with torch.autocast("cuda", torch.bfloat16, enabled=self._device.type == "cuda"):
             logits = self.ranker(batch)
-        loss = ranking_loss(logits, batch.labels, device_batch.rank_batch.num_targets)
+        loss = self.ranker.loss(logits, batch.labels, device_batch.rank_batch.num_targets)
         loss.backward()
         return loss.detach()
 
@@ -135,7 +136,7 @@ class TrainStep:
         return self._merged_collisions().report()
 
     def _merged_collisions(self) -> CollisionCounter:
-        merged = CollisionCounter(self.ranker.embeddings.ids, self._device)
+        merged = CollisionCounter(self.ranker.embeddings, self._device)
         low, high, lookups = self._ranks.reduce_min_max_sum(*self._collisions.tensors().values())
         merged.load({"low": low, "high": high, "lookups": lookups})
         return merged

@@ -19,10 +19,13 @@ from typing import Any
 import torch
 
 from longreel.contracts.config import Config, ModelConfig
+from longreel.contracts.definitions import log_schema_changes
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.training_identity import training_identity
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
+from longreel.model.data.encodings import Encodings, counted_categories, learn_encodings
 from longreel.model.data.reader import TrainingReader
 from longreel.model.data.samples import SampleRows
 from longreel.model.data.windows import Distribution, MakeWindows, WindowSampler, distribution
@@ -31,6 +34,7 @@ from longreel.model.training import collisions, golden
 from longreel.model.training.checkpoint import load_model, model_digest, save_model
 from longreel.model.training.collisions import Collisions
 from longreel.model.training.compile import checkpoint_activations, compile_blocks, compile_now, wants_compile
+from longreel.model.training.day_checks import check_training_days
 from longreel.model.training.device import deterministic, peak_memory_mib, select_device
 from longreel.model.training.device_loader import DeviceLoader
 from longreel.model.training.distributed import DistContext, init_process_group, local_device
@@ -48,7 +52,7 @@ log = logging.getLogger(__name__)
 TERMINATED = 143  # 128 + SIGTERM: the training is saved, run it again to continue
 CURVE_POINTS = 400
 
-MakeRanker = Callable[[ModelConfig, tuple[str, ...], int], Ranker]  # settings, tasks, user features
+MakeRanker = Callable[[ModelConfig, tuple[str, ...], LogSchema, Encodings], Ranker]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +98,13 @@ def train(
 
     Raises:
         DataNotReadyError: a day is not published.
-        LongreelError: nothing to train on, a loss that is not finite, or an `init_from` of another shape.
+        LongreelError: nothing to train on, days of other definitions, a label that is the same everywhere, a loss that
+            is not finite, or an `init_from` of another shape or log schema.
     """
     if not days:
         raise LongreelError("no days to train on; expected at least one published day before the evaluated one")
     manifests = [lake.require("samples", day) for day in sorted(days)]
+    check_training_days(config, manifests)
     device = select_device(config.training.device)
     with init_process_group(device) as ranks, deterministic(), _sigterm_event() as terminated:
         device = local_device(device) if ranks.size > 1 else device
@@ -139,7 +145,7 @@ class _Run:
         self.config, self.reader, self.manifests, self.work_dir = config, reader, manifests, work_dir
         self.ranks, self.device = ranks, device
         rows = reader.first_rows()
-        self.ranker = _initial_ranker(config, reader, rows, init_from, make_ranker, device)
+        self.ranker = _initial_ranker(config, reader, manifests, rows, init_from, make_ranker, device)
         self.init_digest = None if init_from is None else model_digest(init_from)
         self.golden_requests = golden.make_requests(rows, config.training.seed)
         self.total_steps = sum(reader.num_batches(epoch) for epoch in range(config.training.epochs))
@@ -218,7 +224,7 @@ class _Run:
         """Write the model folder; the result, on every rank."""
         state, report = self.state, self.train_step.collisions()
         if self.ranks.is_main:
-            collisions.warn(report)
+            collisions.warn(report, self.config.log_schema)
             meta = self._meta() | {"collisions": collisions.as_dict(report)}
             save_model(out_dir, self.ranker, meta, golden.tensors(self.ranker, self.golden_requests, self.device))
         self.ranks.barrier()
@@ -245,7 +251,6 @@ class _Run:
             "init_digest": self.init_digest,
             "training": asdict(self.config.training),
             "training_mean_window": self.config.training.window_mean,
-            "user_features": self.manifests[-1].details.get("user_features"),
             "steps": self.state.step,
             "targets": self.state.targets,
             "history_tokens": self.state.history_tokens,
@@ -255,6 +260,7 @@ class _Run:
 def _initial_ranker(
     config: Config,
     reader: TrainingReader,
+    manifests: list[Manifest],
     rows: SampleRows,
     init_from: Path | None,
     make_ranker: MakeRanker,
@@ -262,11 +268,12 @@ def _initial_ranker(
 ) -> Ranker:
     """The ranker before its first step, on its device, compiled as the settings say."""
     torch.manual_seed(config.training.seed)
-    ranker = make_ranker(config.model, config.tasks, rows.user_features.shape[1])
     if init_from is None:
+        encodings = _encodings(config.log_schema, reader.lake, manifests, rows)
+        ranker = make_ranker(config.model, config.tasks, config.log_schema, encodings)
         ranker.set_prior(reader.label_rates())
     else:
-        ranker = _same_shape(init_from, ranker)
+        ranker = _saved_ranker(init_from, config)
     ranker.to(device).train()
     if config.training.activation_checkpointing:
         checkpoint_activations(ranker)
@@ -276,12 +283,25 @@ def _initial_ranker(
     return ranker
 
 
-def _same_shape(folder: Path, ranker: Ranker) -> Ranker:
-    """The saved model of a folder, if it has the shape of `ranker`."""
+def _encodings(log_schema: LogSchema, lake: Lake, samples: list[Manifest], rows: SampleRows) -> Encodings:
+    """The encodings of the training days: categories from the manifests of their events and users."""
+    days = [date.fromisoformat(manifest.date) for manifest in samples]
+    manifests = [lake.manifest(dataset, day) for day in days for dataset in ("events", "users")]
+    categories = counted_categories(manifest for manifest in manifests if manifest is not None)
+    return learn_encodings(log_schema, rows, categories)
+
+
+def _saved_ranker(folder: Path, config: Config) -> Ranker:
+    """The saved model of a folder, with its encodings, if it has the shape and the log schema of `config`."""
     saved, _ = load_model(folder)
-    expected, actual = ((r.config, r.tasks, r.num_user_features) for r in (ranker, saved))
+    advice = "start from scratch: without a model to start from, or with [training] warm_start = false"
+    if changes := log_schema_changes(saved.log_schema, config.log_schema):
+        raise LongreelError(f"cannot start from {folder}, which has another log schema: {'; '.join(changes)}; {advice}")
+    expected, actual = (config.model, config.tasks), (saved.config, saved.tasks)
     if expected != actual:
-        raise LongreelError(f"cannot start from {folder}: it was built as {actual}, this run expects {expected}")
+        raise LongreelError(
+            f"cannot start from {folder}: it was built as {actual}, this run expects {expected}; {advice}"
+        )
     return saved
 
 

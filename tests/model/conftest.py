@@ -19,7 +19,9 @@ from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
+from longreel.model.data.encodings import Encodings, learn_encodings
 from longreel.model.data.samples import SampleRows
+from longreel.model.nn.ranker import Ranker
 from tests.short_video import SHORT_VIDEO
 
 if not torch.cuda.is_available():  # before anything imports Triton: kernels then run in its interpreter, on the CPU
@@ -139,6 +141,18 @@ def batch(sample_rows: Callable[..., SampleRows]) -> RequestBatch:
     """Every request of some rows, with two tasks."""
     rows = sample_rows(3)
     return rows.pack(np.arange(rows.num_requests), 48, ("click", "like"))
+
+
+@pytest.fixture(scope="session")
+def encodings() -> Encodings:
+    """The encodings of some rows."""
+    return learn_encodings(LOG, SampleRows.from_arrow(pa.Table.from_pylist(make_rows(3), schema=SAMPLES), LOG))
+
+
+@pytest.fixture
+def make_ranker(encodings: Encodings) -> Callable[..., Ranker]:
+    """Makes a ranker with the settings, tasks and log schema given."""
+    return lambda model, tasks=("click", "like"), log=LOG: Ranker(model, tasks, log, encodings)
 
 
 @pytest.fixture(scope="session")

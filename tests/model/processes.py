@@ -23,7 +23,9 @@ def _train(
 ) -> None:
     os.environ.update(environment)
     torch.set_num_threads(1)
-    steps.send(train(config, Lake(root), days, work, out, on_step=lambda stats: steps.send(stats.step)))
+    steps.send(
+        train(config, Lake(root, config.log_schema), days, work, out, on_step=lambda stats: steps.send(stats.step))
+    )
 
 
 class TrainingProcess:

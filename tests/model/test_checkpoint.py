@@ -11,14 +11,16 @@ import torch
 
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
+from longreel.model.data.encodings import learn_encodings
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import CONFIG, WEIGHTS, load_model, model_digest, new_folder, save_model
+from tests.model.every_kind import EVERY_KIND, make_sample_rows
 
 
 @pytest.fixture
-def ranker(config: Config) -> Ranker:
-    return Ranker(config.model, ("click", "like"), 2).eval()
+def ranker(config: Config, make_ranker: Callable[..., Ranker]) -> Ranker:
+    return make_ranker(config.model).eval()
 
 
 @pytest.fixture
@@ -30,19 +32,36 @@ def saved(ranker: Ranker, tmp_path: Path) -> Path:
 def test_reloaded_equals_in_memory(ranker: Ranker, saved: Path, sample_rows: Callable[..., SampleRows]) -> None:
     again, meta = load_model(saved)
     assert meta == {"data_watermark": "2026-01-05"}
-    assert (again.tasks, again.config, again.num_user_features) == (ranker.tasks, ranker.config, 2)
+    assert (again.tasks, again.config) == (ranker.tasks, ranker.config)
+    assert (again.log_schema, again.encodings) == (ranker.log_schema, ranker.encodings)
     batch = sample_rows(1).pack(np.arange(10), 64)
     assert torch.equal(again(batch), ranker(batch))
 
 
-def test_settings_come_back(config: Config, tmp_path: Path, sample_rows: Callable[..., SampleRows]) -> None:
-    changed = replace(config.model, match_counts=True, id_match_fields=("tag",), mixer_layers=2, dropout=0.3)
-    ranker = Ranker(changed, ("click", "like"), 2).eval()
+def test_settings_come_back(
+    config: Config,
+    tmp_path: Path,
+    sample_rows: Callable[..., SampleRows],
+    make_ranker: Callable[..., Ranker],
+) -> None:
+    changed = replace(config.model, match_counts=True, mixer_layers=2, dropout=0.3)
+    ranker = make_ranker(changed).eval()
     save_model(tmp_path / "model", ranker, {})
     again, _ = load_model(tmp_path / "model")
     assert again.config == changed
     batch = sample_rows(1).pack(np.arange(10), 64)
     assert torch.equal(again(batch), ranker(batch))
+
+
+def test_a_model_of_every_kind_of_field_comes_back(config: Config, tmp_path: Path) -> None:
+    rows = make_sample_rows(EVERY_KIND, 1)
+    ranker = Ranker(config.model, ("spent", "click"), EVERY_KIND, learn_encodings(EVERY_KIND, rows)).eval()
+    save_model(tmp_path / "model", ranker, {})
+    again, _ = load_model(tmp_path / "model")
+    assert (again.log_schema, again.encodings) == (EVERY_KIND, ranker.encodings)
+    batch = make_sample_rows(EVERY_KIND, 2).pack(np.arange(10), 64)
+    assert torch.equal(again(batch), ranker(batch))
+    assert torch.equal(again.values(again(batch)), ranker.values(ranker(batch)))
 
 
 def test_digest_names_the_content(ranker: Ranker, saved: Path, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 from longreel.contracts.config import Config
+from longreel.contracts.log_schema import LogSchema
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.samples import SampleRows
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training.compile import checkpoint_activations, compile_blocks, compile_now, wants_compile
 from longreel.model.training.device_loader import RowLookup
 
@@ -21,10 +22,12 @@ TASKS = ("click", "like")
 
 
 @pytest.fixture
-def batches(config: Config, sample_rows: Callable[..., SampleRows]) -> list[RequestBatch]:
+def batches(
+    config: Config, make_ranker: Callable[..., Ranker], sample_rows: Callable[..., SampleRows]
+) -> list[RequestBatch]:
     """Of many shapes: other numbers of requests, events and targets."""
     rows = sample_rows(3)
-    lookup = RowLookup(Ranker(config.model, TASKS, 2).embeddings, torch.device("cpu"))
+    lookup = RowLookup(make_ranker(config.model).embeddings, torch.device("cpu"))
     sizes = [(12, 48), (30, 16), (7, 8), (40, 64), (23, 24), (35, 40)]
     return [lookup(rows.pack(np.arange(3, 3 + n), window, TASKS)) for n, window in sizes]
 
@@ -33,7 +36,7 @@ def losses_and_gradients(ranker: Ranker, batches: list[RequestBatch]) -> tuple[l
     ranker.zero_grad()
     losses = []
     for batch in batches:
-        loss = ranking_loss(ranker(batch), batch.labels)
+        loss = ranker.loss(ranker(batch), batch.labels)
         loss.backward()
         losses.append(loss.item())
     return losses, {name: p.grad.to_dense() for name, p in ranker.named_parameters() if p.grad is not None}
@@ -47,17 +50,28 @@ def assert_like(ranker: Ranker, other: Ranker, batches: list[RequestBatch]) -> N
         torch.testing.assert_close(gradients[name], gradients_2[name], rtol=1e-4, atol=1e-6)
 
 
-def pair(config: Config) -> tuple[Ranker, Ranker]:
-    sizes = replace(config.model, dropout=0.0, layers=3)
-    plain, other = Ranker(sizes, TASKS, 2).train(), Ranker(sizes, TASKS, 2).train()
-    other.load_state_dict(plain.state_dict())
-    return plain, other
+Pair = Callable[[LogSchema], tuple[Ranker, Ranker]]
 
 
-def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Config, batches: list[RequestBatch]) -> None:
+@pytest.fixture
+def pair(config: Config, make_ranker: Callable[..., Ranker]) -> Pair:
+    """Two rankers of a log with the same weights."""
+
+    def make(log: LogSchema) -> tuple[Ranker, Ranker]:
+        sizes = replace(config.model, dropout=0.0, layers=3)
+        plain, other = (make_ranker(sizes, TASKS, log).train() for _ in range(2))
+        other.load_state_dict(plain.state_dict())
+        return plain, other
+
+    return make
+
+
+def test_new_shapes_compile_nothing_again_and_give_the_eager_model(
+    log_schema: LogSchema, pair: Pair, batches: list[RequestBatch]
+) -> None:
     torch._dynamo.reset()
     counters.clear()
-    plain, compiled = pair(config)
+    plain, compiled = pair(log_schema)
     compile_blocks(compiled, backend="aot_eager")
     assert list(compiled.state_dict()) == list(plain.state_dict())
     losses_and_gradients(compiled, batches[:1])
@@ -69,7 +83,7 @@ def test_new_shapes_compile_nothing_again_and_give_the_eager_model(config: Confi
 
 
 def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
-    config: Config, sample_rows: Callable[..., SampleRows], batches: list[RequestBatch]
+    log_schema: LogSchema, pair: Pair, sample_rows: Callable[..., SampleRows], batches: list[RequestBatch]
 ) -> None:
     sizes_met: list[list[int]] = []
 
@@ -82,7 +96,7 @@ def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
     for data, theirs in ((sample_rows(3), batches[:3]), (sample_rows(4), batches[3:])):
         torch._dynamo.reset()
         sizes_met.clear()
-        _, ranker = pair(config)
+        _, ranker = pair(log_schema)
         compile_blocks(ranker, backend=recorder)
         compile_now(ranker, data, torch.device("cpu"))
         assert all(p.grad is None for p in ranker.parameters())
@@ -95,9 +109,10 @@ def test_the_compiler_meets_the_same_sizes_whatever_is_trained(
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_recomputed_layers_keep_less_and_give_the_same_gradients(
-    config: Config, batches: list[RequestBatch], compiled: bool
+    log_schema: LogSchema, pair: Pair, batches: list[RequestBatch], compiled: bool
 ) -> None:
-    plain, recomputed = pair(replace(config, model=replace(config.model, id_match_fields=())))
+    unmatched = replace(log_schema, fields=tuple(replace(field, match=False) for field in log_schema.fields))
+    plain, recomputed = pair(unmatched)
     checkpoint_activations(recomputed)
     assert kept_bytes(recomputed, batches[3]) < 0.75 * kept_bytes(plain, batches[3])
     if compiled:
@@ -114,7 +129,7 @@ def kept_bytes(ranker: Ranker, batch: RequestBatch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        loss = ranking_loss(ranker(batch), batch.labels)
+        loss = ranker.loss(ranker(batch), batch.labels)
     assert loss.requires_grad
     return sum(kept.values())
 

@@ -34,10 +34,10 @@ def test_graphs_are_for_cuda_alone(config: Config) -> None:
 @on_a_gpu
 @pytest.mark.parametrize("counted", [False, True], ids=["", "match counts"])
 def test_replays_give_the_gradients_of_launches(
-    config: Config, sample_rows: Callable[..., SampleRows], counted: bool
+    config: Config, make_ranker: Callable[..., Ranker], sample_rows: Callable[..., SampleRows], counted: bool
 ) -> None:
     device = torch.device("cuda")
-    ranker = Ranker(replace(config.model, match_counts=counted), TASKS, 2).to(device).train()  # with dropout
+    ranker = make_ranker(replace(config.model, match_counts=counted)).to(device).train()  # with dropout
     parameters, rows, lookup = list(ranker.parameters()), sample_rows(3), RowLookup(ranker.embeddings, device)
     tables = {id(p) for p in ranker.table_parameters()}
     graphed = GraphedBackward(ranker, [*ranker.table_parameters(), *ranker.dense_parameters()])
@@ -45,7 +45,7 @@ def test_replays_give_the_gradients_of_launches(
     with deterministic():
         for seed, (n, window) in enumerate(sizes):
             batch = lookup(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
-            padded = pad_to_bucket(batch, config.model.id_match_fields, batch.num_targets)
+            padded = pad_to_bucket(batch, ranker.log_schema.match_fields, batch.num_targets)
             assert batch.rows is not None
             loss = graphed(padded, batch.rows, seed)
             torch.manual_seed(seed)

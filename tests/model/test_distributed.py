@@ -27,17 +27,19 @@ SCRIPT = """
     from pathlib import Path
     import torch
     from longreel.contracts.config import Config
+    from longreel.contracts.log_schema import LogSchema
     from longreel.contracts.toml import build_section
     from longreel.lake.table import Lake
     from longreel.model.training.train import train
     torch.set_num_threads(1)
-    config, lake, days, work, out, folder = json.loads(sys.argv[1])
+    config, schema, lake, days, work, out, folder = json.loads(sys.argv[1])
+    config = build_section(Config, config, "test", log_schema=LogSchema.from_dict(schema))
     rank = os.environ["RANK"]
     def log_step(stats):
         with open(f"{folder}/rank{rank}", "a") as lines:
             print(os.getpid(), stats.step, flush=True, file=lines)
     days = [date.fromisoformat(day) for day in days]
-    result = train(build_section(Config, config, "test"), Lake(lake), days, Path(work), Path(out), on_step=log_step)
+    result = train(config, Lake(lake, config.log_schema), days, Path(work), Path(out), on_step=log_step)
     Path(f"{folder}/result{rank}").write_text(json.dumps([result.curve, result.model_digest, result.targets]))
 """
 
@@ -53,7 +55,9 @@ def launch(processes: int, config: Config, lake: Lake, days: list[date], folder:
     script = folder / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     where = [str(folder / "work"), str(folder / "model"), str(folder)]
-    arguments = json.dumps([asdict(config), lake.root, [day.isoformat() for day in days], *where])
+    settings = asdict(config)
+    schema = settings.pop("log_schema")
+    arguments = json.dumps([settings, schema, lake.root, [day.isoformat() for day in days], *where])
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
         [*command, str(script), arguments],

@@ -10,21 +10,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from longreel.contracts.config import ID_FIELDS, Config
-from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS, UNKNOWN
+from longreel.contracts.config import Config
+from longreel.contracts.log_schema import UNKNOWN, Column
 from longreel.model.data.batch import RequestBatch, one_row_per_target
+from longreel.model.data.encodings import Encodings
 from longreel.model.data.samples import SampleRows
-from longreel.model.nn.embeddings import CONTEXT_STARTS
-from longreel.model.nn.match_counts import HORIZONS_MS, NUM_NUMBERS, MatchCounts, log2p1
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.nn.embeddings import POSITION
+from longreel.model.nn.match_counts import HORIZONS_MS, MatchCounts, counted_fields, log2p1, num_numbers
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import load_model, save_model
 from longreel.model.training.cuda_graphs import loss_and_gradients
 from longreel.model.training.device_loader import RowLookup
 from longreel.model.training.padding import pad_to_bucket
+from tests.short_video import SHORT_VIDEO
 
 TASKS = ("click", "like")
 HOUR = 3_600_000
 CPU = torch.device("cpu")
+ID_FIELDS = counted_fields(SHORT_VIDEO)
 
 
 def random_batch(seed: int) -> RequestBatch:
@@ -37,12 +40,12 @@ def random_batch(seed: int) -> RequestBatch:
     ages = [np.sort(rng.choice([1, HOUR, 24 * HOUR, 900 * HOUR]) * rng.integers(1, 9, n))[::-1] for n in lengths]
     ids = np.array([UNKNOWN, 0, 7, 2**31 - 1, 11, 12])
 
-    def fields(names: dict[str, object], total: int) -> dict[str, Tensor]:
-        values = {name: torch.from_numpy(rng.choice(ids, total)) for name in names}
+    def fields(columns: tuple[Column, ...], total: int) -> dict[str, Tensor]:
+        values = {column.name: torch.from_numpy(rng.choice(ids, total)) for column in columns}
         values["item_id"] = torch.from_numpy(rng.choice([-(2**63), 2**63 - 1, 2**63 - 2, 5, 6, 0], total))
         return values | {"tag": values["tag"].int()}
 
-    history = fields(HISTORY_FIELDS, int(lengths.sum()))
+    history = fields(SHORT_VIDEO.event_columns, int(lengths.sum()))
     history["time_ms"] = torch.from_numpy(
         np.repeat(request_time_ms, lengths) - np.concatenate([*ages, np.zeros(0, np.int64)])
     )
@@ -50,11 +53,11 @@ def random_batch(seed: int) -> RequestBatch:
     return RequestBatch(
         history=history,
         history_offsets=offsets[0],
-        target=fields(TARGET_FIELDS, int(counts.sum())),
+        target=fields(SHORT_VIDEO.item_columns, int(counts.sum())),
         target_offsets=offsets[1],
         labels=torch.from_numpy(rng.integers(0, 2, (int(counts.sum()), 2)).astype(np.float32)),
         request_time_ms=torch.from_numpy(request_time_ms),
-        user_features=torch.zeros(requests, 2, dtype=torch.int64),
+        user={},
         user_id=torch.arange(requests),
         request_index=torch.arange(requests),
         max_history=int(lengths.max()),
@@ -79,7 +82,7 @@ def counted_slowly(batch: RequestBatch) -> Tensor:
                 row += [1, math.log2(1 + ages[-1] / 1_000) / 8 - 2] if places else [0, 0]
                 row += [math.log2(stop - places[-1]) / 4 - 1] if places else [0]
             rows.append(row)
-    return torch.tensor(rows).reshape(len(rows), NUM_NUMBERS)
+    return torch.tensor(rows).reshape(len(rows), num_numbers(SHORT_VIDEO))
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def counting(config: Config) -> Config:
 def build(config: Config, **changes: float) -> Ranker:
     """In float64, with every zero-initialised weight moved off zero."""
     torch.manual_seed(0)
-    ranker = Ranker(replace(config.model, **changes), TASKS, 2).double().eval()
+    ranker = Ranker(replace(config.model, **changes), TASKS, config.log_schema, Encodings()).double().eval()
     with torch.no_grad():
         for parameter in ranker.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -106,7 +109,9 @@ def found_numbers(ranker: Ranker, batch: RequestBatch) -> Tensor:
 @pytest.mark.parametrize("seed", range(60))
 def test_numbers_are_those_of_looking_at_every_event(counting: Config, seed: int) -> None:
     batch = random_batch(seed)
-    torch.testing.assert_close(MatchCounts(counting.model).numbers(batch), counted_slowly(batch), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        MatchCounts(counting.model, SHORT_VIDEO).numbers(batch), counted_slowly(batch), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_the_batches_of_that_comparison_hold_every_case() -> None:
@@ -149,7 +154,7 @@ def test_requests_share_counts_as_one_row_per_target_has_them(counting: Config, 
 def test_every_weight_learns_and_backends_agree(counting: Config, batch: RequestBatch) -> None:
     ranker = build(counting)
     logits = ranker(batch)
-    ranking_loss(logits, batch.labels).backward()
+    ranker.loss(logits, batch.labels).backward()
     assert [name for name, p in ranker.named_parameters() if p.grad is None or not p.grad.any()] == []
     for backend in ("reference", "absorbed"):
         torch.testing.assert_close(ranker(batch, backend), logits, rtol=1e-9, atol=1e-11)
@@ -209,7 +214,7 @@ def test_repeating_the_matching_event_changes_the_count_alone(counting: Config, 
     for counts in (False, True):
         ranker = build(counting, match_counts=counts)
         with torch.no_grad():  # the events then differ in nothing
-            ranker.embeddings.context[CONTEXT_STARTS["position"] :].zero_()
+            ranker.embeddings.context[ranker.embeddings.context_starts[POSITION] :].zero_()
         assert torch.allclose(ranker(full), ranker(one), rtol=1e-9, atol=1e-11) != counts
 
 
@@ -221,9 +226,9 @@ def test_a_filled_batch_gives_the_loss_and_gradients_of_the_batch(
         batch = RowLookup(ranker.embeddings, CPU)(rows.pack(np.arange(3, 3 + n), window, TASKS))
         batch = replace(batch, labels=batch.labels.double())
         ranker.zero_grad()
-        loss = ranking_loss(ranker(batch), batch.labels)
+        loss = ranker.loss(ranker(batch), batch.labels)
         loss.backward()
-        filled = pad_to_bucket(batch, ranker.config.id_match_fields, batch.num_targets)
+        filled = pad_to_bucket(batch, ranker.log_schema.match_fields, batch.num_targets)
         assert filled.batch.rows is not None
         assert filled.batch.rows.match_counts is not None
         assert len(filled.batch.rows.match_counts) == filled.shape.targets
@@ -252,7 +257,7 @@ def test_a_saved_model_counts_when_loaded(counting: Config, batch: RequestBatch,
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_device_counts_alike_without_being_waited_for_and_in_a_graph(counting: Config) -> None:
-    module, device = MatchCounts(counting.model).cuda(), torch.device("cuda")
+    module, device = MatchCounts(counting.model, SHORT_VIDEO).cuda(), torch.device("cuda")
     for seed in range(60):
         batch = random_batch(seed)
         if not batch.num_targets:

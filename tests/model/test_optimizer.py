@@ -1,5 +1,6 @@
 """Row-wise Adagrad moves what its formula says and touches nothing else; clipping counts sparse gradients too."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -73,9 +74,11 @@ def test_adagrad_is_warmed_up_and_then_left_to_lower_its_rate_itself() -> None:
 
 
 @pytest.mark.parametrize("tables", ["rowwise_adagrad", "adamw"])
-def test_state_put_away_and_taken_up_again_goes_on_to_the_same_bits(config: Config, tables: str) -> None:
+def test_state_put_away_and_taken_up_again_goes_on_to_the_same_bits(
+    config: Config, make_ranker: Callable[..., Ranker], tables: str
+) -> None:
     training = replace(config.training, table_optimizer=tables)
-    rankers = [Ranker(config.model, ("click",), 0) for _ in range(2)]
+    rankers = [make_ranker(config.model) for _ in range(2)]
     rankers[1].load_state_dict(rankers[0].state_dict())
     first, second = (Optimizers(ranker, training, 100) for ranker in rankers)
 

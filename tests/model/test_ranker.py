@@ -10,18 +10,22 @@ import torch
 from torch import Tensor
 
 from longreel.contracts.config import Config
-from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import ITEM, Field, Kind, Label, LogSchema, Place
 from longreel.model.data.batch import RequestBatch, one_row_per_target
+from longreel.model.data.encodings import Encodings, Moments, learn_encodings
 from longreel.model.data.samples import SampleRows
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.nn.ranker import Ranker
+from longreel.model.training.device_loader import RowLookup
+from longreel.model.training.optimizer import Optimizers, clip_gradients
+from tests.model.every_kind import EVERY_KIND, make_sample_rows
 
 TASKS = ("click", "like")
 
 
 @pytest.fixture
-def ranker(config: Config) -> Ranker:
+def ranker(config: Config, make_ranker: Callable[..., Ranker]) -> Ranker:
     """In float64 and without dropout, so that equal means equal; with every zero-initialised weight moved off zero."""
-    ranker = Ranker(config.model, TASKS, 2).double().eval()
+    ranker = make_ranker(config.model).double().eval()
     with torch.no_grad():
         for parameter in ranker.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -103,7 +107,10 @@ def test_logits_do_not_depend_on_labels(ranker: Ranker, table: Callable[..., pa.
     flipped = pa.array(
         [[1023 - v for v in values] for values in rows["target_labels"].to_pylist()], pa.list_(pa.int32())
     )
-    one, other = (SampleRows.from_arrow(t) for t in (rows, rows.set_column(column, rows.schema.field(column), flipped)))
+    one, other = (
+        SampleRows.from_arrow(t, ranker.log_schema)
+        for t in (rows, rows.set_column(column, rows.schema.field(column), flipped))
+    )
     everything = np.arange(one.num_requests)
     a, b = one.pack(everything, 48, TASKS), other.pack(everything, 48, TASKS)
     assert not torch.equal(a.labels, b.labels)
@@ -134,19 +141,108 @@ def test_only_the_newest_events_inside_the_window_matter(
     assert not torch.equal(ranker(batch), ranker(replace(rows, history=changed).pack(longest, 8)))
 
 
-def test_a_time_never_trained_on_says_nothing(config: Config, batch: RequestBatch) -> None:
-    fresh = Ranker(config.model, TASKS, 2).eval()
+def test_a_time_never_trained_on_says_nothing(
+    config: Config, batch: RequestBatch, make_ranker: Callable[..., Ranker]
+) -> None:
+    fresh = make_ranker(config.model).eval()
     later = replace(batch, request_time_ms=batch.request_time_ms + 40 * 365 * 86_400_000)
     assert torch.equal(fresh(batch), fresh(later))
 
 
-def test_user_features_of_another_number_are_refused(ranker: Ranker, batch: RequestBatch) -> None:
-    with pytest.raises(LongreelError, match="built for 2 a user, got 1"):
-        ranker(replace(batch, user_features=batch.user_features[:, :1]))
-
-
-def test_loss_is_the_sum_over_targets_and_tasks_over_the_targets() -> None:
+def test_loss_is_the_sum_over_targets_and_tasks_over_the_targets(ranker: Ranker) -> None:
     logits, labels = torch.tensor([[0.3, -1.0], [2.0, 0.0], [-0.5, 0.1]]), torch.tensor([[1.0, 0], [0, 0], [1, 1]])
     p = torch.sigmoid(logits)
     by_hand = -(labels * p.log() + (1 - labels) * (1 - p).log()).sum() / 3
-    torch.testing.assert_close(ranking_loss(logits, labels), by_hand)
+    torch.testing.assert_close(ranker.loss(logits, labels), by_hand)
+    torch.testing.assert_close(ranker.loss(logits, labels, 6), by_hand / 2)
+    torch.testing.assert_close(ranker.values(logits), p)
+
+
+MIXED = LogSchema(
+    labels=(
+        Label(name="click", when="click"),
+        Label(name="spent", value="1", weight=3.0),
+        Label(name="unused", when="click"),
+    )
+)
+
+
+def mixed_ranker(config: Config, moments: Moments) -> Ranker:
+    return Ranker(config.model, ("spent", "click"), MIXED, Encodings(number_labels={"spent": moments}))
+
+
+def test_a_number_is_learned_on_its_own_scale_where_it_is_labelled(config: Config) -> None:
+    ranker = mixed_ranker(config, Moments(mean=20.0, deviation=4.0))
+    logits = torch.tensor([[0.5, 0.3], [1.0, -1.0], [9.0, 2.0]], requires_grad=True)
+    labels = torch.tensor([[24.0, 1.0], [16.0, 0.0], [float("nan"), 1.0]])
+    p = torch.sigmoid(logits[:, 1])
+    by_hand = 3 * ((0.5 - 1.0) ** 2 + (1.0 + 1.0) ** 2) / 2 - (p[0].log() + (1 - p[1]).log() + p[2].log())
+    loss = ranker.loss(logits, labels)
+    torch.testing.assert_close(loss, by_hand / 3)
+    loss.backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad[:, 0], torch.tensor([3 * -0.5, 3 * 2.0, 0.0]) / 3)
+    assert logits.grad.isfinite().all()
+    values = ranker.values(logits)
+    torch.testing.assert_close(values, torch.stack([20 + 4 * logits[:, 0], p], dim=1))
+
+
+def test_a_number_starts_at_its_mean_and_a_probability_at_its_rate(config: Config) -> None:
+    ranker = mixed_ranker(config, Moments(mean=20.0, deviation=4.0))
+    ranker.set_prior(torch.tensor([float("nan"), 0.2]))
+    torch.testing.assert_close(ranker.values(ranker.head.bias[None]), torch.tensor([[20.0, 0.2]]))
+
+
+def test_a_loss_that_diverged_is_not_hidden(config: Config) -> None:
+    ranker = mixed_ranker(config, Moments())
+    assert ranker.loss(torch.full((2, 2), float("nan")), torch.ones(2, 2)).isnan()
+
+
+def test_fields_of_every_kind_train(config: Config) -> None:
+    rows = make_sample_rows(EVERY_KIND, 1)
+    batch = rows.pack(np.arange(rows.num_requests), 10, ("spent", "click"))
+    model = replace(config.model, match_counts=True, dropout=0.0)
+    ranker = Ranker(model, ("spent", "click"), EVERY_KIND, learn_encodings(EVERY_KIND, rows)).train()
+    optimizer = torch.optim.Adam(ranker.parameters(), 1e-2)
+    losses = []
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = ranker.loss(ranker(batch), batch.labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert [name for name, p in ranker.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_fifty_fields_work(config: Config) -> None:
+    kinds: list[Kind] = ["id", "category", "number", "multi", "vector"]
+    places: list[Place] = ["item", "request", "event", "user"]
+    fields = [
+        Field(
+            name=f"f{i}", place=places[i % 4], kind=kinds[i % 5], size=3 if kinds[i % 5] in ("multi", "vector") else 1
+        )
+        for i in range(50)
+    ]
+    log = LogSchema(fields=(ITEM, *fields))
+    rows = make_sample_rows(log, 1)
+    ranker = Ranker(config.model, ("click",), log, learn_encodings(log, rows))
+    batch = rows.pack(np.arange(rows.num_requests), 10, ("click",))
+    loss = ranker.loss(ranker(RowLookup(ranker.embeddings, torch.device("cpu"))(batch)), batch.labels)
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_an_item_alone_is_enough(config: Config) -> None:
+    log = LogSchema(actions=(), history="true", labels=(Label(name="click", when="item_id = 1"),))
+    rows = make_sample_rows(log, 1)
+    ranker = Ranker(config.model, ("click",), log, learn_encodings(log, rows))
+    optimizers = Optimizers(ranker, config.training, 10)
+    batch = RowLookup(ranker.embeddings, torch.device("cpu"))(rows.pack(np.arange(rows.num_requests), 10, ("click",)))
+    assert batch.rows is not None
+    assert (batch.rows.user.shape[1], batch.rows.target_context.shape[1]) == (0, 0)
+    before = ranker.loss(ranker(batch), batch.labels)
+    before.backward()
+    clip_gradients(optimizers.parameters, 1.0)
+    optimizers.step(0)
+    assert not torch.equal(ranker.loss(ranker(batch), batch.labels), before)
