@@ -14,7 +14,7 @@ from longreel.model.evaluation.metrics import Ints, ratio
 # Standard errors of the observed mean. A mean that is nearer to zero has no calibration: the error of the divisor alone
 # would move the ratio by a fifth, which is as much as the gates allow.
 NEAR_ZERO = 5.0
-CONSTANT = 1e-20  # variance over mean square, below which labels are equal but for rounding
+ROUNDING = 1e-12  # of the sum of squares: less variance is that of equal labels
 
 _TARGETS, _SQUARED_ERROR, _ERROR, _PREDICTED, _LABEL, _CENTRED, _CENTRED_SQUARE = range(7)
 
@@ -48,11 +48,11 @@ def number_metrics_of(totals: Floats) -> dict[str, Floats]:
     """
     targets, labels = totals[:, _TARGETS], totals[:, _LABEL]
     variance = totals[:, _CENTRED_SQUARE] - ratio(totals[:, _CENTRED] ** 2, targets)
-    varied = np.where(variance > CONSTANT * ratio(labels**2, targets), variance, 0.0)
+    variance[variance < ROUNDING * totals[:, _CENTRED_SQUARE]] = 0
     return {
         "rmse": np.sqrt(ratio(totals[:, _SQUARED_ERROR], targets)),
         "mae": ratio(totals[:, _ERROR], targets),
-        "r2": 1 - ratio(totals[:, _SQUARED_ERROR], varied),
+        "r2": 1 - ratio(totals[:, _SQUARED_ERROR], variance),
         "calibration": ratio(np.sign(labels) * totals[:, _PREDICTED], np.abs(labels)),
     }
 
