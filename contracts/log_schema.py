@@ -57,18 +57,24 @@ RESERVED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """A declared field. `source`, in TOML `from`, is a Spark SQL expression over the raw columns; empty: the raw column
-    of the field's name."""
+    """A declared field; its TOML table says the place, and its key the name."""
 
     name: str
     place: Place
     kind: Kind
+    """How the field is stored and read by the model; docs/log-schema.md describes each kind."""
     source: str = ""
-    rows: int = 0  # table rows of an id or multi; largest vocabulary of a category; buckets of a number; 0: the default
-    size: int = 1  # elements of an event, of multi and vector
-    match: bool = False  # an item's id that attention compares between target and event
-    optional: bool = False  # a day may lack its column, and then has no value of it
-    of: str = ""  # of an event field: the timed action that it became known with; empty: known with the event
+    """SQL over the raw columns. Empty: the raw column of the field's name."""
+    rows: int = 0
+    """Table rows of an `id` or `multi`, largest vocabulary of a `category`, buckets of a `number`. 0: the default."""
+    size: int = 1
+    """Elements of one event, of a `multi` (further ids are dropped) or a `vector`."""
+    match: bool = False
+    """Whether attention compares this id of an item between target and event."""
+    optional: bool = False
+    """Whether a day may lack its column, and then has no value of it."""
+    of: str = ""
+    """Of an event field: the timed action that it becomes known with. Empty: known with the impression."""
 
     @property
     def is_stored(self) -> bool:
@@ -103,27 +109,31 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Something that a user did with an impression. `when` is SQL over the raw columns; empty: the raw column of its
-    name, 1/0 or true/false. A timed action has `at`, SQL for when it happened: milliseconds or a timestamp."""
+    """Something that a user did with an impression. One with a time, `at`, enters the history at that time."""
 
     name: str
     when: str = ""
+    """SQL over the raw columns. Empty: the raw column of the action's name, 1/0 or true/false."""
     at: str = ""
+    """SQL for when it happened: milliseconds since 1970 UTC, or a timestamp. Empty: at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
     """Something to predict of an impression, as SQL over its fields, its actions and its timed actions' `<action>_ms`.
 
-    A binary label has `when`, a number label `value`. With `within_ms`, timed actions count if they happened that many
-    milliseconds after the impression at the latest. A task's loss is multiplied by `weight`.
+    A binary label has `when`, a number label `value`.
     """
 
     name: str
     when: str = ""
+    """SQL that holds for a positive; null counts as false."""
     value: str = ""
-    within_ms: int = 0  # 0: any time
+    """SQL for a number to predict; without a value where it is null."""
+    within_ms: int = 0
+    """Timed actions count if they happened at the latest that long after the impression. 0: at any time."""
     weight: float = 1.0
+    """Factor of the task's loss."""
 
     @property
     def is_number(self) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from longreel.cli import COMMANDS, EXIT_CODES, GROUPS, command_parser, commands_of
 from longreel.contracts.config import SOURCES, Config
+from longreel.contracts.log_schema import DEFAULT_ROWS, PLACES, Action, Field, Label, LogSchema
 from longreel.contracts.policy import Budget, GatePolicy
 from longreel.contracts.presets import preset
 from longreel.model_size import sized
@@ -56,6 +57,7 @@ DAG_VARIABLES = (
     ("LONGREEL_NOTIFY_CONN", "Airflow connection of a webhook for failures and decisions", "no messages"),
 )
 VARIABLES = (*COMMAND_VARIABLES, *DAG_VARIABLES)
+TOML_NAMES = {(Field, "source"): "from", (Label, "within_ms"): "within"}  # settings that TOML spells otherwise
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -135,21 +137,24 @@ def allowed(annotation: Any) -> str:
     if typing.get_origin(annotation) is tuple:
         inner = typing.get_args(annotation)
         return f"list of {allowed(inner[0])}" if inner[-1] is ... else f"[{', '.join(map(allowed, inner))}]"
+    if annotation == dict[str, str]:
+        return "table of text"
     return {str: "text", int: "integer", float: "number", bool: "true, false"}.get(annotation, str(annotation))
 
 
 def settings(kind: type[Any], presets: dict[str, dict[str, Any]]) -> list[str]:
-    """A table of a dataclass's settings; `presets` maps a preset's name to what it sets."""
+    """A table of a dataclass's settings that have a text; `presets` maps a preset's name to what it sets."""
     types, texts = typing.get_type_hints(kind), meanings(kind)
     rows = []
     for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(types[field.name]):
+        if field.name not in texts:  # a section, or a key of the table
             continue
         default = "" if field.default is dataclasses.MISSING else text_of(field.default)
         chosen = {name: text_of(values[field.name]) for name, values in presets.items() if field.name in values}
         differs = any(value not in ("", default) for value in chosen.values())
         others = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value) if differs else ""
-        rows.append((f"`{field.name}`", texts.get(field.name, ""), allowed(types[field.name]), default, others))
+        name = TOML_NAMES.get((kind, field.name), field.name)
+        rows.append((f"`{name}`", texts[field.name], allowed(types[field.name]), default, others))
     header = ("setting", "meaning", "values", "default", "presets")
     return table(header, rows) if presets else table(header[:4], [row[:4] for row in rows])
 
@@ -164,17 +169,40 @@ def sections(presets: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Every section of longreel.toml."""
     yield from settings(Config, presets)
     for name, kind in typing.get_type_hints(Config).items():
-        if dataclasses.is_dataclass(kind):
+        if kind is LogSchema:
+            yield from ("", *log_schema_sections())
+        elif dataclasses.is_dataclass(kind):
             assert isinstance(kind, type)
             yield from ("", f"### [{name}]", "", purpose_of(kind), "")
             yield from settings(kind, {preset: values.get(name, {}) for preset, values in presets.items()})
+
+
+def log_schema_sections() -> Iterator[str]:
+    """The tables that declare what an impression is made of."""
+    rows = ", ".join(f"{rows:,} ({kind})" for kind, rows in DEFAULT_ROWS.items())
+    examples = (
+        (Field, ", ".join(f"[fields.{place}]" for place in PLACES), 'brand = {kind = "id", rows = 4096, match = true}'),
+        (Action, "[actions]", 'purchase = {when = "bought_at IS NOT NULL", at = "bought_at"}'),
+        (Label, "[labels]", 'bought = {when = "purchase", within = "48 h", weight = 2}'),
+    )
+    for kind, heading, example in examples:
+        yield from (f"### {heading}", "", purpose_of(kind), f"For example `{example}`.", "")
+        yield from (*settings(kind, {}), "")
+        if kind is Field:
+            yield from (f"Default `rows`: {rows}. `item_id` is an `id` of `[fields.item]` and cannot be renamed.", "")
+        else:
+            yield from ('`NAME = "SQL"` is short for `NAME = {when = "SQL"}`.', "")
+    yield from ("### [history]", "", "Which impressions enter the history of a user.", "")
+    meaning = "SQL over actions and fields of an impression, or `impressions` for all of them."
+    yield from table(("setting", "meaning", "values", "default"), [("`events`", meaning, "text", LogSchema().history)])
 
 
 def configuration_page() -> str:
     """Every setting of longreel.toml and gates.toml, and the environment variables."""
     presets = {str(name): tomllib.loads(preset(name)) for name in SOURCES}
     presets["generic without a GPU"] = tomllib.loads(sized(preset("generic"), False)[0])
-    lines = ["# Configuration", "", NOTE.format("`contracts/config.py`, `contracts/policy.py` and the presets"), ""]
+    code = "`contracts/config.py`, `contracts/log_schema.py`, `contracts/policy.py` and the presets"
+    lines = ["# Configuration", "", NOTE.format(code), ""]
     lines += [
         "A home folder holds `longreel.toml` and `gates.toml`. `longreel init` writes both from a preset.",
         "On a machine without a GPU it writes a smaller model for `generic`, see the last column.",
