@@ -72,6 +72,13 @@ def score_batch(ranker: Ranker, batch: RequestBatch, device: torch.device) -> ND
     return np.asarray(logits.float().cpu().numpy())
 
 
+def predictions(ranker: Ranker, logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What logits [T, tasks] predict: probabilities, and values of number labels; float64 keeps those near 1 apart."""
+    device = next(ranker.parameters()).device
+    with torch.inference_mode():
+        return np.asarray(ranker.values(torch.from_numpy(logits).to(device, torch.float64)).cpu().numpy())
+
+
 def day_groups(lake: Lake, day: date) -> list[RowGroup]:
     """Row groups of a day's samples. Raises DataNotReadyError where the day is not published."""
     return row_groups(lake, [lake.require("samples", day)])[0]

@@ -17,7 +17,7 @@ from longreel.contracts.report import DataQuality, EvaluationReport, MetricRow
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.model.data.row_groups import read_rows
-from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, score_day
+from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, predictions, score_day
 from longreel.model.evaluation.bootstrap import bootstrap_weights
 from longreel.model.evaluation.consistency import check_consistency
 from longreel.model.evaluation.eval_set import EvalSet, category_names, load_eval_set, select_users
@@ -63,9 +63,9 @@ def evaluate(
     eval_set = load_eval_set(lake, groups, ranker.tasks, selection, log_schema=ranker.log_schema, names=names)
     windows = _eval_windows(settings.windows, eval_set.longest_history)
     reference = min(windows, key=lambda w: (abs(w - int(meta["training_mean_window"])), w))
-    builder = _report_builder(eval_set, ranker.tasks, settings)
+    builder = _report_builder(eval_set, ranker, settings)
     score = partial(score_day, ranker, lake, groups, device=device, selection=selection)
-    rows, logits = _metric_rows(builder, score, windows, reference, on_progress)
+    rows, scores = _metric_rows(builder, ranker, score, windows, reference, on_progress)
     longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]], ranker.log_schema))
     scoring = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
     consistency = tuple(check_consistency(ranker, model_dir, longest_rows, windows[-1], device))
@@ -84,8 +84,9 @@ def evaluate(
         interval=settings.interval,
         longest_history=eval_set.longest_history,
         rows=tuple(rows),
-        window_gains=window_gains(rows, windows, reference, settings.interval),
-        reliability=tuple(builder.reliability(logits)),
+        number_tasks=builder.number_tasks,
+        window_gains=window_gains(rows, windows, reference, settings.interval, builder.number_tasks),
+        reliability=tuple(builder.reliability(scores)),
         scoring=scoring,
         consistency=consistency,
         quality=_quality(manifest),
@@ -113,27 +114,37 @@ def _require_fit(manifest: Manifest, ranker: Ranker, lake: Lake) -> None:
         )
 
 
-def _report_builder(eval_set: EvalSet, tasks: tuple[str, ...], settings: EvaluationConfig) -> ReportBuilder:
-    weights = bootstrap_weights(len(eval_set.history), settings.bootstrap_draws, settings.seed)
-    return ReportBuilder(eval_set=eval_set, tasks=tasks, weights=weights, interval=settings.interval)
+def _report_builder(eval_set: EvalSet, ranker: Ranker, settings: EvaluationConfig) -> ReportBuilder:
+    return ReportBuilder(
+        eval_set=eval_set,
+        tasks=ranker.tasks,
+        weights=bootstrap_weights(len(eval_set.history), settings.bootstrap_draws, settings.seed),
+        interval=settings.interval,
+        number_tasks=tuple(task for task in ranker.tasks if ranker.log_schema.label(task).is_number),
+    )
 
 
 def _metric_rows(
     builder: ReportBuilder,
+    ranker: Ranker,
     score: Callable[..., NDArray[np.float32]],
     windows: Sequence[int],
     reference: int,
     on_progress: OnProgress,
 ) -> tuple[list[MetricRow], NDArray[np.float32]]:
-    """Rows of all windows, and the logits of the longest; requests without more history keep those of a shorter one."""
+    """Rows of all windows, and the scores of the longest; requests without more history keep those of a shorter one."""
     rows: list[MetricRow] = []
+    number_columns = [ranker.tasks.index(task) for task in builder.number_tasks]
     cached: CachedLogits | None = None
     for number, window in enumerate(windows):
         logits = score(window=window, cached=cached)
         cached = CachedLogits(window, logits)
-        rows += builder.rows(logits, window, keep_draws=window in (reference, windows[-1]))
+        scores = logits.copy()
+        if number_columns:
+            scores[:, number_columns] = predictions(ranker, logits)[:, number_columns]
+        rows += builder.rows(scores, window, keep_draws=window in (reference, windows[-1]))
         on_progress(f"window {window:,}", number + 1, len(windows) + 1)
-    return rows, logits
+    return rows, scores
 
 
 def _quality(manifest: Manifest) -> DataQuality:

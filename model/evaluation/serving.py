@@ -13,7 +13,7 @@ from longreel.contracts.jagged import list_values
 from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.schema_evolution import missing_columns, to_schema
 from longreel.model.data.samples import SampleRows
-from longreel.model.evaluation.batch_scoring import score_rows
+from longreel.model.evaluation.batch_scoring import predictions, score_rows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import load_model
 from longreel.model.training.device import select_device
@@ -65,8 +65,8 @@ class Scorer:
             "request_id": request_ids.take(pa.array(request)),
             "item_id": pa.array(rows.target["item_id"], pa.int64()),
         }
-        predictions = self.ranker.values(torch.from_numpy(logits).to(self.device)).cpu().double().numpy()
-        columns |= {task: pa.array(predictions[:, place]) for place, task in enumerate(self.ranker.tasks)}
+        predicted = predictions(self.ranker, logits)
+        columns |= {task: pa.array(predicted[:, place]) for place, task in enumerate(self.ranker.tasks)}
         return pa.table(columns)
 
     @property

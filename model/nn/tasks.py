@@ -53,8 +53,8 @@ class Tasks(nn.Module):
         return torch.where(self.is_number, error.square() / 2, cross_entropy)
 
     def values(self, logits: Tensor) -> Tensor:
-        """[T, tasks] -> probabilities of binary labels, values of number labels."""
-        logits = logits.float()
+        """[T, tasks] -> probabilities of binary labels, values of number labels; of float64 logits in float64."""
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not self.has_numbers:
             return logits.sigmoid()
         return torch.where(self.is_number, self.mean + self.deviation * logits, logits.sigmoid())
