@@ -5,6 +5,7 @@ training saw, in random order: the tables' trained rows are read, and the model 
 scored in float32 on any device, so that weights are compared and not a device's rounding.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from longreel.model.data.batch import RequestBatch
 from longreel.model.data.columns import Columns
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
-from longreel.model.training.checkpoint import GOLDEN
+from longreel.model.training.checkpoint import CONFIG, GOLDEN
 
 Sizes = tuple[int, int, int]  # requests, at most that many events of each, and targets of each
 KEPT_SIZES: Sizes = (16, 512, 12)
@@ -150,7 +151,7 @@ def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
     return batch, named["logits"].numpy()
 
 
-def example_request(folder: Path, log_schema: LogSchema) -> pa.Table | None:
+def example_request(folder: Path) -> pa.Table | None:
     """A golden request of a model folder as a request table to score: that with the shortest history that has an event.
 
     None where the folder has none.
@@ -175,4 +176,5 @@ def example_request(folder: Path, log_schema: LogSchema) -> pa.Table | None:
     row |= {f"user_{name}": values[chosen].tolist() for name, values in batch.user.items()}
     row |= {f"history_{name}": values[events].flatten().tolist() for name, values in batch.history.items()}
     row |= {f"target_{name}": values[targets].flatten().tolist() for name, values in batch.target.items()}
+    log_schema = LogSchema.from_dict(json.loads((folder / CONFIG).read_text())["log_schema"])
     return pa.Table.from_pylist([row], schema=dataset_schemas(log_schema).request_table)

@@ -170,7 +170,7 @@ def own_lake(lake: Lake, tmp_path: Path) -> Lake:
     return Lake(shutil.copytree(lake.root, tmp_path / "lake"), LOG)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def publish_rows() -> Callable[..., None]:
     """Publishes rows as a samples partition."""
     return publish

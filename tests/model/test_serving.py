@@ -17,7 +17,9 @@ from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_rows
+from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.evaluation.serving import Scorer
+from longreel.model.training import golden
 from longreel.model.training.checkpoint import load_model
 from longreel.model.training.train import train
 from tests.sample_tables import EVERY_KIND, random_rows
@@ -104,22 +106,50 @@ def test_a_missing_column_of_an_optional_field_reads_as_unknown(model_dir: Path,
     assert expected != scorer.score(requests)
 
 
-def test_number_labels_are_answered_in_their_own_unit(
-    config: Config, days: list[date], tmp_path: Path, publish_rows: Callable[..., None]
-) -> None:
-    lake = Lake(tmp_path / "lake", EVERY_KIND)
+@pytest.fixture(scope="module")
+def every_kind_model(
+    config: Config, days: list[date], tmp_path_factory: pytest.TempPathFactory, publish_rows: Callable[..., None]
+) -> tuple[Path, Lake]:
+    """A model of a log with every kind of field, whose users spend about a thousand, and its lake of two days."""
+    folder = tmp_path_factory.mktemp("every_kind")
+    lake = Lake(folder / "lake", EVERY_KIND)
     for seed, day in enumerate(days[:2]):
-        rows = random_rows(EVERY_KIND, seed)
+        rows = random_rows(EVERY_KIND, seed, users=30)
         for row in rows:
             row["target_label_spent"] = [1_000 + 10 * value for value in row["target_label_spent"]]
         publish_rows(lake, day, rows)
     own = replace(config, log_schema=EVERY_KIND, tasks=("spent", "click"))
-    model_dir = train(own, lake, days[:1], tmp_path / "work", tmp_path / "model").model_dir
-    table = lake.read(lake.require("samples", days[1])).drop_columns(["target_labels", "target_label_spent"])
-    answer = Scorer.load(model_dir).score(table)
+    return train(own, lake, days[:1], folder / "work", folder / "model").model_dir, lake
+
+
+def test_number_labels_are_answered_in_their_own_unit(every_kind_model: tuple[Path, Lake], days: list[date]) -> None:
+    model_dir, lake = every_kind_model
+    answer = Scorer.load(model_dir).score(lake.read(lake.require("samples", days[1])))
     assert answer.column_names == ["user_id", "request_id", "item_id", "spent", "click"]
     assert answer["spent"].to_numpy().mean() == pytest.approx(1_000, abs=20)
     assert 0 < answer["click"].to_numpy().min() < answer["click"].to_numpy().max() < 1
+
+
+def test_a_day_with_every_kind_of_field_is_evaluated(
+    every_kind_model: tuple[Path, Lake], days: list[date], config: Config
+) -> None:
+    model_dir, lake = every_kind_model
+    report = evaluate(model_dir, lake, days[1], replace(config, log_schema=EVERY_KIND, tasks=("click",)))
+    assert {name for part in ("color", "device", "country") for name in (f"{part}=1", f"{part}=2")} & set(report.slices)
+    assert all(check.passed for check in report.consistency)
+    assert report.consistency[0].largest == 0  # golden requests of every kind of field are read as they were written
+
+
+def test_the_example_request_of_a_model_is_a_request_table_of_its_log(every_kind_model: tuple[Path, Lake]) -> None:
+    model_dir, _ = every_kind_model
+    table = golden.example_request(model_dir)
+    scorer = Scorer.load(model_dir)
+    assert table is not None
+    assert table.schema.equals(scorer.request_schema)
+    answer = scorer.score(table)
+    assert answer["item_id"].to_pylist() == table["target_item_id"].to_pylist()[0]
+    events = len(table["history_time_ms"].to_pylist()[0])
+    assert len(table["history_title"].to_pylist()[0]) == 4 * events > 0
 
 
 def test_chunked_and_sliced_tables_score_the_same(model_dir: Path, requests: pa.Table) -> None:
