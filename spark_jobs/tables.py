@@ -13,7 +13,7 @@ from longreel.contracts.schemas import added_column_of, schema_text
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.row_digest import digest_from_aggregates, observe_digest
-from longreel.spark_jobs.sources.csv_files import literal
+from longreel.spark_jobs.sources.base import literal
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "float": "FLOAT", "string": "STRING"}
 

@@ -1,12 +1,19 @@
 """Sources of raw rows; `open_source` opens the configured one. Spark is imported on first use."""
 
+from typing import TYPE_CHECKING
+
 from longreel.contracts.config import SIMULATED
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.spark_jobs.sources.base import Source, name_damaged_file
+from longreel.spark_jobs.sources.flat import FlatSource
 from longreel.spark_jobs.sources.generic import GenericSource
 from longreel.spark_jobs.sources.kuairand import KuaiRandSource
 from longreel.spark_jobs.sources.raw_columns import RawColumns
+from longreel.spark_jobs.sources.table import TableSource
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 __all__ = ["Source", "name_damaged_file", "open_source"]
 
@@ -20,6 +27,8 @@ def open_source(home: Home) -> Source:
     """
     config, log = home.config, home.log
     settings, columns = config.source, RawColumns.of(config)
+    if settings.table:
+        return TableSource(settings.table, settings.day, _session, columns)
     if not settings.log:
         raise LongreelError(
             f"[source] log is not set in {home.settings / CONFIG_FILE}; expected the folder of the raw log"
@@ -30,4 +39,13 @@ def open_source(home: Home) -> Source:
         raise DataNotReadyError(f"no raw log at {log} ({settings.kind}) yet: {state}; {hint}")
     if settings.kind == "kuairand":
         return KuaiRandSource(log, columns)
+    if settings.day:
+        return FlatSource(log, settings.day, _session, columns)
     return GenericSource(log, settings.ready_file, columns)
+
+
+def _session() -> "SparkSession":
+    """The running Spark session, or a new one."""
+    from longreel.spark_jobs.session import QUICK_BYTES, spark_session
+
+    return spark_session("longreel", input_bytes=QUICK_BYTES)  # how much is read later is not known

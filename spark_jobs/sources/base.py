@@ -1,10 +1,11 @@
-"""The interface of a source of raw rows, and digests and damage of its files."""
+"""The interface of a source of raw rows, and what sources share: checks, digests, names of columns and files."""
 
 import gzip
 import hashlib
+import re
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from functools import lru_cache
@@ -18,7 +19,7 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 CORRUPT = "_corrupt_record"  # Spark's name for a line that does not fit its header
 FILE = "_source_file"  # the name of the file that a row was read from
@@ -92,13 +93,12 @@ def require_distinct(where: Path | str, names: Iterable[str]) -> None:
         raise LongreelError(f"{where} has more than one column {', '.join(twice)}; rename all but one")
 
 
-def require_columns(where: Path | str, have: Iterable[str], needed: Iterable[str]) -> None:
-    """Raises LongreelError where a file lacks needed columns, naming both."""
-    have = list(have)
-    lower = {name.lower() for name in have}
-    missing = [name for name in needed if name.lower() not in lower]
-    if missing:
-        raise LongreelError(f"{where} has no column {', '.join(missing)}; its columns are {', '.join(have)}")
+def require_keys(where: Path | str, names: Sequence[str], keys: Iterable[frozenset[str]]) -> None:
+    """Raises LongreelError where a file or table has none of the columns of a key, naming both. No case, as in SQL."""
+    lower = {name.lower() for name in names}
+    for key in keys:
+        if key and not key & lower:
+            raise LongreelError(f"{where} has no column {' or '.join(sorted(key))}; its columns are {', '.join(names)}")
 
 
 @contextmanager
@@ -130,6 +130,26 @@ def _read_through(path: Path) -> None:
         with gzip.open(path) as stream:
             while stream.read(2**24):
                 pass
+
+
+def literal(paths: Iterable[Path | str]) -> list[str]:
+    """Paths as Spark's readers take them, in which a bracket or an asterisk is no pattern."""
+    return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
+
+
+def file_name() -> "Column":
+    """Of each row read, its file's name with the hour=HH and minute=MM folders that it is in, as FILE."""
+    from pyspark.sql import functions as F
+
+    folders = F.regexp_extract("_metadata.file_path", r"((?:hour=\d+/|minute=\d+/)*)[^/]*$", 1)
+    return F.concat(folders, "_metadata.file_name").alias(FILE)
+
+
+def column(name: str) -> "Column":
+    """A column by a name that may hold any character."""
+    from pyspark.sql import functions as F
+
+    return F.col("`" + name.replace("`", "``") + "`")
 
 
 def _digest_of_files(paths: list[Path]) -> str:

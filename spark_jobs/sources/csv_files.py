@@ -1,17 +1,15 @@
 """CSV files with a header line, read as text."""
 
 import gzip
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, require_distinct
+from longreel.spark_jobs.sources.base import CORRUPT, file_name, literal, require_distinct
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 CSV_SUFFIXES = (".csv", ".csv.gz")
 
@@ -47,23 +45,3 @@ def read_csv(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "
     reader = spark.read.schema(schema).option("header", True).option("escape", '"')
     reader = reader.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
     return reader.csv(literal(paths)).select("*", file_name())
-
-
-def literal(paths: Iterable[Path | str]) -> list[str]:
-    """Paths as Spark's readers take them, in which a bracket or an asterisk is no pattern."""
-    return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
-
-
-def file_name() -> "Column":
-    """Of each row read, its file's name with the hour=HH and minute=MM folders that it is in, as FILE."""
-    from pyspark.sql import functions as F
-
-    folders = F.regexp_extract("_metadata.file_path", r"((?:hour=\d+/|minute=\d+/)*)[^/]*$", 1)
-    return F.concat(folders, "_metadata.file_name").alias(FILE)
-
-
-def column(name: str) -> "Column":
-    """A column by a name that may hold any character."""
-    from pyspark.sql import functions as F
-
-    return F.col("`" + name.replace("`", "``") + "`")

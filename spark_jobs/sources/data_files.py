@@ -1,14 +1,15 @@
 """Data files of several formats and schemas, read as one table."""
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, require_distinct
-from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, column, header_of, read_csv
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, column, require_keys
+from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, header_of, read_csv
+from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, orc_schema, read_avro, read_json, read_orc
 from longreel.spark_jobs.sources.parquet_files import parquet_schema, read_parquet
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
@@ -16,23 +17,23 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import DataType, StructField
 
-JSON_SUFFIXES = tuple(f".{name}{packed}" for name in ("json", "jsonl", "ndjson") for packed in ("", ".gz"))
-SUFFIXES = (".parquet", *CSV_SUFFIXES)
+SUFFIXES = (".parquet", ".orc", ".avro", *JSON_SUFFIXES, *CSV_SUFFIXES)
 ROWS = {".parquet", ".orc", ".avro", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"}  # whatever is behind them
 CHECKSUMS = {".crc", ".md5", ".sha1", ".sha256", ".sha512"}
-Read = Callable[["SparkSession", list[Path], RawColumns], "DataFrame"]
+Read = Callable[["SparkSession", list[Path], RawColumns], "DataFrame | None"]
 HOUR = re.compile(r"(hour|minute)=\d{1,2}")  # folders in which a day's folder may have its files
 
 
-def find_data_files(folder: Path) -> list[Path]:
-    """A folder's data files, those of its hour=HH and minute=MM folders included. Hidden files and notes beside data
-    are left out.
+def find_data_files(folder: Path, besides: Collection[str] = ()) -> list[Path]:
+    """A folder's data files, those of its hour=HH and minute=MM folders included. Hidden files, notes beside data and
+    the names in `besides` are left out.
 
     Raises:
         LongreelError: the folder holds other folders, data files of an unsupported format, or only files that are no
             data: rows would be lost.
     """
     visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "_"))]
+    visible = [path for path in visible if path.name not in besides]
     hours = [path for path in visible if path.is_dir() and HOUR.fullmatch(path.name)]
     files = [path for path in visible if is_data(path) and not path.is_dir()]
     unread = [p.name for p in visible if p not in hours and (p.is_dir() or has_unread_rows(p))]
@@ -70,6 +71,8 @@ def read_data_files(
         LongreelError: a file has none of the columns of one of `keys`; or a column that the configuration reads is of a
             type that Spark lacks, or nested in one file and otherwise in another.
     """
+    from pyspark.sql import functions as F
+
     parts = []
     for suffixes, schema_of, read in FORMATS:
         groups: dict[Hashable, list[Path]] = {}
@@ -77,19 +80,17 @@ def read_data_files(
             if path.name.endswith(suffixes):
                 groups.setdefault(schema_of(path), []).append(path)
         for files in groups.values():
-            part = read(spark, files, columns)
-            _require_keys(files, [name for name in part.columns if name not in (CORRUPT, FILE)], keys)
-            parts.append(part)
+            if (part := read(spark, files, columns)) is not None:
+                require_keys(files[0], [name for name in part.columns if name not in (CORRUPT, FILE)], keys)
+                parts.append(part)
+    if not parts:
+        return spark.range(0).select(F.lit(None).cast("string").alias(FILE))
     return _union(parts, columns, paths[0].parent)
 
 
-def _require_keys(files: list[Path], names: list[str], keys: tuple[frozenset[str], ...]) -> None:
-    where = files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more of its columns"
-    require_distinct(where, names)
-    lower = {name.lower() for name in names}
-    for key in keys:
-        if key and not key & lower:
-            raise LongreelError(f"{where} has no column {' or '.join(sorted(key))}; its columns are {', '.join(names)}")
+def well_formed(table: "DataFrame") -> "DataFrame":
+    """The columns of data files, without the lines that do not fit their header."""
+    return (table.where(f"{CORRUPT} IS NULL") if CORRUPT in table.columns else table).drop(FILE, CORRUPT)
 
 
 def _union(parts: "list[DataFrame]", columns: RawColumns, folder: Path) -> "DataFrame":
@@ -131,7 +132,11 @@ def _common_type(fields: "list[StructField]", columns: RawColumns, folder: Path)
     return T.StringType()
 
 
-FORMATS: tuple[tuple[str | tuple[str, ...], Callable[[Path], Hashable], Read], ...] = (
-    (".parquet", parquet_schema, read_parquet),
+# Suffixes, what is equal of files that are read together, and how they are read.
+FORMATS: tuple[tuple[tuple[str, ...], Callable[[Path], Hashable], Read], ...] = (
+    ((".parquet",), parquet_schema, read_parquet),
+    ((".orc",), orc_schema, read_orc),
+    ((".avro",), lambda path: path, read_avro),
+    (JSON_SUFFIXES, lambda path: "", read_json),  # noqa: ARG005
     (CSV_SUFFIXES, lambda path: tuple(header_of(path)), read_csv),
 )

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, require_columns
-from longreel.spark_jobs.sources.csv_files import column, find_csv, header_of
-from longreel.spark_jobs.sources.data_files import read_data_files
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, column, require_keys
+from longreel.spark_jobs.sources.csv_files import find_csv, header_of
+from longreel.spark_jobs.sources.data_files import read_data_files, well_formed
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ class KuaiRandSource(Source):
         if not self.logs:
             raise LongreelError(f"no log_*.csv or log_*.csv.gz in {root}; expected KuaiRand's data folder")
         for path in (*self.logs, *self.older_logs):
-            require_columns(path, header_of(path), ["date"])
+            require_keys(path, header_of(path), [frozenset({"date"}), *columns.keys])
         for path in self.videos:
-            require_columns(path, header_of(path), [VIDEO])
+            require_keys(path, header_of(path), [frozenset({VIDEO})])
 
     @cached_property
     def _span(self) -> tuple[date, date]:
@@ -79,22 +79,20 @@ class KuaiRandSource(Source):
             of_day = of_day | unreadable.isNotNull()
         else:
             unreadable = F.lit(None).cast("string")
-        return self._rows(self._read(spark, self.logs).where(of_day), unreadable)
+        return self._rows(self._read(spark, self.logs, self._columns.keys).where(of_day), unreadable)
 
     def bootstrap_files(self) -> list[Path]:
         return [*self.older_logs, *self.videos] if self.older_logs else []
 
     def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
-        return self._rows(self._read(spark, self.older_logs), _unreadable())
+        return self._rows(self._read(spark, self.older_logs, self._columns.keys), _unreadable())
 
     def users(self, spark: "SparkSession") -> "DataFrame | None":
-        if not self.user_files:
-            return None
-        table = read_data_files(spark, self.user_files, self._columns, self._columns.user_keys)
-        return table.where(f"{CORRUPT} IS NULL").drop(FILE, CORRUPT)
+        files = self.user_files
+        return well_formed(self._read(spark, files, self._columns.user_keys)) if files else None
 
-    def _read(self, spark: "SparkSession", logs: list[Path]) -> "DataFrame":
-        return read_data_files(spark, logs, self._columns, self._columns.keys)
+    def _read(self, spark: "SparkSession", files: list[Path], keys: tuple[frozenset[str], ...]) -> "DataFrame":
+        return read_data_files(spark, files, self._columns, keys)
 
     def _rows(self, log: "DataFrame", unreadable: "Column") -> "DataFrame":
         """Lines of the log, with those columns of their videos that the configuration reads."""
@@ -104,7 +102,7 @@ class KuaiRandSource(Source):
         rows = log.withColumn("unreadable", unreadable)
         videos = self._video_columns(names)
         if videos:
-            table = read_data_files(log.sparkSession, self.videos, self._columns, ()).where(f"{CORRUPT} IS NULL")
+            table = well_formed(self._read(log.sparkSession, self.videos, keys=()))
             # A video described twice: the smallest, so that the choice does not depend on the order of reading.
             described = table.groupBy(VIDEO).agg(F.min(F.struct(*map(column, videos))).alias("_video"))
             rows = rows.join(described, VIDEO, "left")

@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import require_distinct
-from longreel.spark_jobs.sources.csv_files import column, file_name, literal
+from longreel.spark_jobs.sources.base import column, file_name, literal, require_distinct
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -83,6 +82,8 @@ def _spark_type(kind: pa.DataType) -> "DataType | None":
     from pyspark.errors import PySparkTypeError
     from pyspark.sql.pandas.types import from_arrow_type
 
+    if "decimal256" in str(kind):
+        return None  # it has more digits than Spark's decimals
     try:
         return from_arrow_type(_as_read(kind))
     except PySparkTypeError:
@@ -90,16 +91,21 @@ def _spark_type(kind: pa.DataType) -> "DataType | None":
 
 
 def _as_read(kind: pa.DataType) -> pa.DataType:
-    """A type whose stored values Spark reads, inside lists and structs too; the stored integers of times,
-    durations and nanoseconds."""
-    if pa.types.is_dictionary(kind):
-        return _as_read(kind.value_type)
+    """A type whose stored values Spark reads, inside lists and structs too; the stored integers of times, durations and
+    nanoseconds."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _as_read(kind.storage_type)
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return pa.list_(_as_read(kind.value_type))
     if pa.types.is_map(kind):
         return pa.map_(_as_read(kind.key_type), _as_read(kind.item_type))
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(_as_read(field.type)) for field in kind])
-    if pa.types.is_time64(kind) or (pa.types.is_timestamp(kind) and kind.unit == "ns") or pa.types.is_duration(kind):
+    return _as_read_scalar(kind.value_type if pa.types.is_dictionary(kind) else kind)
+
+
+def _as_read_scalar(kind: pa.DataType) -> pa.DataType:
+    in_ns = pa.types.is_timestamp(kind) and kind.unit == "ns"
+    if in_ns or pa.types.is_time64(kind) or pa.types.is_duration(kind):
         return pa.int64()
     return pa.int32() if pa.types.is_time32(kind) else AS_READ.get(kind, kind)

@@ -14,7 +14,6 @@ class RawColumns:
     """The columns that expressions read, and how a source reads the others: as it can, or not at all."""
 
     expressions: tuple[str, ...] | None = None  # None: all columns are read
-    derived: tuple[str, ...] = ()  # columns that expressions make, unless of a raw column of their own name
     keys: tuple[frozenset[str], ...] = ()  # names, of which a file of rows needs one each
     user_keys: tuple[frozenset[str], ...] = ()  # likewise, of a file of users
 
@@ -26,18 +25,12 @@ class RawColumns:
         expressions += [source.where, source.day, *source.derived.values()]
         expressions += [field.source or field.name for field in schema.fields[1:] if field.is_stored]
         expressions += [sql for action in schema.actions for sql in (action.when or action.name, action.at)]
-        derived = [name.lower() for name, sql in source.derived.items() if name.lower() not in names_in(sql)]
         keys = tuple(_raw_names(getattr(source, key), source.derived) for key in KEYS)
-        return RawColumns(expressions=tuple(expressions), derived=tuple(derived), keys=keys, user_keys=keys[:1])
+        return RawColumns(expressions=tuple(expressions), keys=keys, user_keys=keys[:1])
 
     def reads(self, column: str) -> bool:
         """Whether an expression reads a column; words of SQL count too where they are a column's name."""
         return self.expressions is None or column.lower() in self._names
-
-    @cached_property
-    def blank(self) -> tuple[str, ...]:
-        """The columns of a day without files, all null: as many as the expressions may need."""
-        return tuple(sorted({name for sql in self.expressions or () for name in names_in(sql)} - {*self.derived}))
 
     @cached_property
     def _names(self) -> set[str]:

@@ -1,0 +1,102 @@
+"""Logs whose rows say their log day: a table of Spark's catalog, or files without date= folders."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longreel.contracts.errors import LongreelError, require
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, column
+from longreel.spark_jobs.sources.raw_columns import RawColumns
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+DATE = r"^\d{4}-\d{2}-\d{2}$"
+
+
+class DayColumnSource(Source):
+    """Rows with their log day in a SQL expression: a date, or text YYYY-MM-DD.
+
+    The log has every day from its first to its last. Rows whose day cannot be read belong to the first, where ingest
+    quarantines them. `days` and `has_day` read the days of all rows, with a Spark session that `session` starts.
+    """
+
+    arrives_with = "; a day has arrived once the log has rows of it, or of a later day"
+
+    def __init__(self, root: Path | str, day: str, session: "Callable[[], SparkSession]", columns: RawColumns) -> None:
+        super().__init__(root)
+        self._day, self._session, self._columns = day, session, columns
+
+    @property
+    @abstractmethod
+    def _table(self) -> "DataFrame":
+        """The raw columns, FILE and, of CSV and JSON, CORRUPT."""
+
+    def days(self) -> list[date]:
+        if self._span is None:
+            return []
+        first, last = self._span
+        return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+    def has_day(self, day: date) -> bool:
+        return self._span is not None and self._span[0] <= day <= self._span[1]
+
+    def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
+        from pyspark.sql import functions as F
+
+        names = [name for name in self._table.columns if name != FILE]
+        row, file = F.struct(*map(column, names)).alias("row"), F.col(FILE).alias("source_file")
+        return self._table.where(self._of_day(day)).select(row, file, self._unreadable.alias("unreadable"))
+
+    @cached_property
+    def _span(self) -> tuple[date, date] | None:
+        """First and last day of the log, None without a row of any."""
+        from pyspark.sql import functions as F
+
+        dated = self._table.where(self._unreadable.isNull()).select(self._date.alias("day"))
+        first, last = dated.agg(F.min("day"), F.max("day")).collect()[0]
+        return None if first is None else (first, last)
+
+    @cached_property
+    def _date(self) -> "Column":
+        """A row's day, null where it cannot be read.
+
+        Raises:
+            LongreelError: `day` is no expression over the raw columns, or neither a date nor text.
+        """
+        from pyspark.errors import AnalysisException
+        from pyspark.sql import functions as F
+
+        day = F.expr(self._day)
+        try:
+            kind = self._table.select(day.alias("day")).schema["day"].dataType.typeName()
+        except AnalysisException as error:
+            raise LongreelError(
+                f"[source] day: {self._day!r} does not fit the columns of {self.root}: {error}"
+            ) from error
+        require(
+            kind in ("date", "string", "void"),
+            f"[source] day: expected a date or text YYYY-MM-DD, got {kind} from {self._day!r}; use to_date(...) of the "
+            "time in the log's time zone",
+        )
+        return day if kind == "date" else F.when(day.rlike(DATE), day.try_cast("date"))
+
+    @cached_property
+    def _unreadable(self) -> "Column":
+        """Why a row can be neither split into columns nor dated, else null."""
+        from pyspark.sql import functions as F
+
+        undated = F.when(self._date.isNull(), "unreadable_date")
+        if CORRUPT not in self._table.columns:
+            return undated
+        return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").otherwise(undated)
+
+    def _of_day(self, day: date) -> "Column":
+        from pyspark.sql import functions as F
+
+        is_first = self._span is not None and day == self._span[0]
+        of_day = (self._date == F.lit(day)) & self._unreadable.isNull()
+        return of_day | self._unreadable.isNotNull() if is_first else of_day

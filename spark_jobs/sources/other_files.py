@@ -1,0 +1,89 @@
+"""Files of JSON lines, ORC and Avro, whose columns Spark finds."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from pyarrow import orc
+
+from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import CORRUPT, file_name, literal, require_distinct
+from longreel.spark_jobs.sources.raw_columns import RawColumns
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+JSON_SUFFIXES = tuple(f".{name}{packed}" for name in ("json", "jsonl", "ndjson") for packed in ("", ".gz"))
+
+
+def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame | None":  # noqa: ARG001
+    """Files of one JSON object a line, with FILE; None without a line. A line that is no object keeps its text in
+    CORRUPT. A column's type is the one that fits all its values.
+
+    Raises:
+        LongreelError: no line is an object, or two columns have one name.
+    """
+    from pyspark.errors import AnalysisException
+    from pyspark.sql.types import StringType
+
+    reader = spark.read.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
+    try:
+        schema = reader.json(literal(paths)).schema
+    except AnalysisException as error:
+        if error.getCondition() != "COLUMN_ALREADY_EXISTS":
+            raise
+        name = (error.getMessageParameters() or {}).get("columnName", "")
+        raise LongreelError(
+            f"{_spelled(paths)} has more than one column {name.strip('`')}; rename all but one"
+        ) from error
+    if not schema.names:
+        return None
+    if schema.names == [CORRUPT]:
+        raise LongreelError(f"{_spelled(paths)}: no line is a JSON object; expected one object a line")
+    if CORRUPT not in schema.names:
+        schema.add(CORRUPT, StringType())
+    return reader.schema(schema).json(literal(paths)).select("*", file_name())
+
+
+def _spelled(paths: list[Path]) -> str:
+    return str(paths[0]) if len(paths) == 1 else f"{paths[0].name} .. {paths[-1].name} in {paths[0].parent}"
+
+
+def orc_schema(path: Path) -> pa.Schema:
+    """The columns of an ORC file.
+
+    Raises:
+        LongreelError: it is none, or two of its columns have one name.
+    """
+    try:
+        schema = orc.ORCFile(path).schema.remove_metadata()
+    except (pa.ArrowException, OSError) as error:
+        raise LongreelError(f"{path} is not an ORC file: {error}") from error
+    require_distinct(path, schema.names)
+    return schema
+
+
+def read_orc(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
+    """ORC files of one schema, with FILE."""
+    return spark.read.option("recursiveFileLookup", True).orc(literal(paths)).select("*", file_name())
+
+
+def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
+    """Avro files of one schema, with FILE.
+
+    Raises:
+        LongreelError: this Spark has no reader of them.
+    """
+    from pyspark.errors import AnalysisException
+
+    try:
+        frame = spark.read.format("avro").option("recursiveFileLookup", True).load(literal(paths))
+    except AnalysisException as error:
+        if "avro" not in str(error).lower() or "FAILED_TO_FIND" not in f"{error.getCondition()} {error}".upper():
+            raise
+        raise LongreelError(
+            f"{paths[0]}: Spark reads Avro with a package of its own; add spark.jars.packages "
+            f"org.apache.spark:spark-avro_2.13:{spark.version} to spark-defaults.conf in $SPARK_CONF_DIR, or give "
+            "spark-submit --packages with it"
+        ) from error
+    return frame.select("*", file_name())
