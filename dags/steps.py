@@ -63,11 +63,12 @@ def spark_step(command: str, minutes: int, doc: str, days: tuple[str, ...] = ("-
 
 
 def first_stale() -> str | None:
-    """The first day whose samples were built from events that have changed since; None if there is none."""
+    """The first day whose samples a rebuild would make of other inputs or definitions; None if there is none."""
     from longreel.lake.home import Home
     from longreel.lake.lineage import stale_partitions
 
-    return min((str(one.day) for one in stale_partitions(Home.locate(HOME).lake, ("samples",))), default=None)
+    home = Home.locate(HOME)
+    return min((str(one.day) for one in stale_partitions(home.lake, home.config, ("samples",))), default=None)
 
 
 def asset_extra(day: str, run_type: str) -> dict[str, Any]:

@@ -1,9 +1,11 @@
-"""Stale partitions: published ones whose inputs have changed since, and the reasons."""
+"""Stale partitions: published ones that a rebuild would make from other inputs or by other definitions, and why."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
+from longreel.contracts.config import Config
+from longreel.contracts.definitions import Change, changes, event_definitions
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 
@@ -14,7 +16,7 @@ INPUTS = ("events", "users", "history")  # of history, only an imported snapshot
 
 @dataclass(frozen=True)
 class Stale:
-    """A published partition that a rebuild would make from other inputs; each reason names one input."""
+    """A published partition that a rebuild would make differently; each reason names one input or definition."""
 
     dataset: str
     day: date
@@ -26,23 +28,67 @@ def is_imported(snapshot: Manifest) -> bool:
     return "raw" in snapshot.inputs
 
 
-def stale_partitions(lake: Lake, datasets: tuple[str, ...] = DERIVED) -> list[Stale]:
-    """Every stale history snapshot and samples partition, by dataset and day.
+def stale_partitions(lake: Lake, config: Config, datasets: tuple[str, ...] = ("events", *DERIVED)) -> list[Stale]:
+    """Every stale partition of events, history and samples, by dataset and day. Reads one manifest a partition.
 
-    A partition is stale where an input was published again with other rows, or where events of a log day, or an
-    imported snapshot, that it should hold arrived after it was built. Inputs that were removed from the lake do not
-    make it stale: a snapshot stands for the days compacted into it. A rebuild may well give the same rows.
+    A partition is stale where the configuration now defines its rows differently (`definition_changes`). One of history
+    or samples also where an input was published again with other rows, or where events of a log day, or an imported
+    snapshot, that it should hold arrived after it was built. Inputs that were removed from the lake do not make it
+    stale: a snapshot stands for the days compacted into it. A rebuild may well give the same rows.
     """
-    inputs = {f"{name}/{day}": lake.require(name, day) for name in INPUTS for day in lake.days(name)}
+    inputs = _inputs(lake)
     stale = []
     for dataset in datasets:
         for day in lake.days(dataset):
-            if reasons := tuple(_reasons(lake.require(dataset, day), inputs)):
-                stale.append(Stale(dataset, day, reasons))
+            manifest = inputs.get(f"{dataset}/{day}") or lake.require(dataset, day)
+            reasons = [change.text for change in definition_changes(manifest, config)]
+            reasons += _input_changes(manifest, inputs) if dataset in DERIVED else []
+            if reasons:
+                stale.append(Stale(dataset, day, tuple(reasons)))
     return stale
 
 
-def _reasons(derived: Manifest, inputs: dict[str, Manifest]) -> Iterator[str]:
+def outdated_snapshots(lake: Lake) -> list[Stale]:
+    """The history snapshots that were compacted from other inputs than those published now."""
+    inputs = _inputs(lake)
+    snapshots = ((day, tuple(_input_changes(lake.require("history", day), inputs))) for day in lake.days("history"))
+    return [Stale("history", day, reasons) for day, reasons in snapshots if reasons]
+
+
+def definition_changes(manifest: Manifest, config: Config) -> list[Change]:
+    """How the definitions that a partition was made with differ from the present ones; a partition that records none
+    has no difference. Of a history snapshot only what decides its history events counts."""
+    stored = manifest.details.get("definitions")
+    if stored is None:
+        return []
+    return history_changes(manifest, config) if manifest.dataset == "history" else changes(stored, config)
+
+
+def history_changes(manifest: Manifest, config: Config) -> list[Change]:
+    """How the definitions of a snapshot's, or of events', history events differ from the present ones.
+
+    Labels, user fields and the rules of samples do not matter, but a snapshot must keep `max_history` events a user.
+    """
+    stored = manifest.details.get("definitions")
+    if stored is None:
+        return []
+    now = event_definitions(config)
+    ignored = {name: now["source"][name] for name in ("request_id", "max_lateness_hours")}
+    fields = {name: field for name, field in stored["fields"].items() if field["place"] != "user"}
+    fields |= {name: field for name, field in now["fields"].items() if field["place"] == "user"}
+    same = {"source": stored["source"] | ignored, "fields": fields, "labels": now["labels"]}
+    differences = changes({name: stored[name] for name in ("actions", "history")} | same, config)
+    kept, needed = manifest.counts.get("max_history"), config.samples.max_history
+    if kept is not None and kept < needed:
+        differences.append(Change(f"it keeps {kept:,} events a user, max_history asks for {needed:,}"))
+    return [change for change in differences if change.is_conflict]
+
+
+def _inputs(lake: Lake) -> dict[str, Manifest]:
+    return {f"{name}/{day}": lake.require(name, day) for name in INPUTS for day in lake.days(name)}
+
+
+def _input_changes(derived: Manifest, inputs: dict[str, Manifest]) -> Iterator[str]:
     for name, digest in derived.inputs.items():
         current = inputs.get(name)
         if current is not None and current.digest != digest:

@@ -7,17 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from longreel.contracts.actions import LABELS
 from longreel.contracts.jagged import Ints, list_values
-from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS, schema_text
+from longreel.contracts.log_schema import Column, LogSchema
+from longreel.contracts.schemas import schema_text
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_digest import digest_sums
 from longreel.spark_jobs.array_io import row_groups
 from longreel.spark_jobs.buckets import bucket_of
 
 Stats = dict[str, Any]
-
-ALL_LABELS = sum(LABELS.values())
 
 # Name of a count of violations -> what it counts.
 SAMPLE_VIOLATIONS = {
@@ -32,7 +30,7 @@ SAMPLE_VIOLATIONS = {
     "unequal_targets": "users whose requests and targets do not match",
     "empty_requests": "requests without targets",
     "unknown_labels": "targets with labels of unknown bits",
-    "wrong_features": "users without all their features",
+    "unequal_user": "users with lists of another length than their field's size",
 }
 HISTORY_VIOLATIONS = {name: SAMPLE_VIOLATIONS[name] for name in ("misplaced", "duplicate_users")} | {
     "unsorted_history": SAMPLE_VIOLATIONS["unsorted_history"],
@@ -56,9 +54,9 @@ def combine(parts: Iterable[Stats]) -> Stats:
     return total
 
 
-def sample_stats(lake: Lake, path: str | None, bucket: int, buckets: int, features: int) -> Stats:
+def sample_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> Stats:
     """Counts of a samples file, SAMPLE_VIOLATIONS included, and its digest sums; {} without a file."""
-    return _file_stats(lake, path, bucket, buckets, lambda table: _sample_stats(table, features))
+    return _file_stats(lake, path, bucket, buckets, _sample_stats)
 
 
 def history_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> Stats:
@@ -67,7 +65,7 @@ def history_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> St
 
 
 def _file_stats(
-    lake: Lake, path: str | None, bucket: int, buckets: int, stats_of: Callable[[pa.Table], Stats]
+    lake: Lake, path: str | None, bucket: int, buckets: int, stats_of: Callable[[pa.Table, LogSchema], Stats]
 ) -> Stats:
     if path is None:
         return {}
@@ -76,7 +74,7 @@ def _file_stats(
     def group_stats() -> Iterator[Stats]:
         for table in row_groups(lake, path):
             users.append(table.column("user_id").to_numpy())
-            stats = stats_of(table)
+            stats = stats_of(table, lake.log_schema)
             has_equal_lists = not any(value for name, value in stats.items() if name.startswith("unequal_"))
             yield stats | (digest_sums(table) if has_equal_lists else {})
 
@@ -90,7 +88,7 @@ def _file_stats(
     }
 
 
-def _history_stats(table: pa.Table) -> Stats:
+def _history_stats(table: pa.Table, log: LogSchema) -> Stats:
     values, offsets = list_values(table, "history_time_ms")
     times, lengths = np.asarray(values.to_numpy(), np.int64), np.diff(offsets)
     extremes = {"min_history_ms": int(times.min()), "max_history_ms": int(times.max())} if len(times) else {}
@@ -99,20 +97,21 @@ def _history_stats(table: pa.Table) -> Stats:
         "max_history": int(lengths.max(initial=0)),
         **extremes,
         "unsorted_history": _unsorted(times, offsets),
-        "unequal_history": _unequal(table, lengths, [f"history_{name}" for name in HISTORY_FIELDS]),
+        "unequal_history": _unequal(table, lengths, "history", log.event_columns),
     }
 
 
-def _sample_stats(table: pa.Table, features: int) -> Stats:
+def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
     values, history = list_values(table, "history_time_ms")
     history_ms = np.asarray(values.to_numpy(), np.int64)
     times, request = _numbers(table, "request_time_ms"), list_values(table, "request_time_ms")[1]
     ends, stops = _numbers(table, "request_history_end"), _numbers(table, "request_target_end")
-    target, feature = list_values(table, "target_labels")[1], list_values(table, "user_features")[1]
-    labels = _numbers(table, "target_labels")
+    target, labels = list_values(table, "target_labels")[1], _numbers(table, "target_labels")
     per_row = np.diff(request)
-    unequal = _unequal(table, per_row, ["request_id", "request_history_end", "request_target_end"])
-    stats = _history_stats(table)
+    unequal = _unequal(
+        table, per_row, "request", [Column(name, pa.int64()) for name in ("id", "history_end", "target_end")]
+    )
+    stats = _history_stats(table, log)
     for name in ("min_history_ms", "max_history_ms"):
         stats.pop(name, None)
     stats |= {
@@ -120,10 +119,10 @@ def _sample_stats(table: pa.Table, features: int) -> Stats:
         "targets": len(labels),
         "unsorted_requests": _unsorted(times, request),
         "unequal_requests": unequal,
-        "unknown_labels": int((labels & ~ALL_LABELS != 0).sum()),
-        "wrong_features": int((np.diff(feature) != features).sum()),
+        "unknown_labels": int((labels >> len(log.binary_labels) != 0).sum()),
+        "unequal_user": _unequal(table, np.ones(table.num_rows, np.int64), "user", log.user_columns),
     }
-    stats |= {f"label_{name}": int((labels & bit != 0).sum()) for name, bit in LABELS.items()}
+    stats |= {f"label_{name}": int((labels & log.label_bit(name) != 0).sum()) for name in log.binary_labels}
     if unequal:  # nothing below can be computed
         return stats | dict.fromkeys(("leaking", "missing_events", "empty_requests", "max_request_targets"), 0)
     row = np.repeat(np.arange(len(per_row)), per_row)
@@ -139,7 +138,8 @@ def _sample_stats(table: pa.Table, features: int) -> Stats:
     padded = np.concatenate([history_ms, np.zeros(1, np.int64)])
     leaking = ~inside | ((ends > 0) & (padded[at - 1] >= times))
     missing = inside & (ends < length) & (padded[at] < times)
-    unequal_targets = _unequal(table, np.diff(target), [f"target_{name}" for name in TARGET_FIELDS])
+    number_labels = (Column(f"label_{name}", pa.float32()) for name in log.number_labels)
+    unequal_targets = _unequal(table, np.diff(target), "target", [*log.item_columns, *number_labels])
     return stats | {
         "leaking": int(leaking.sum()),
         "missing_events": int(missing.sum()),
@@ -153,11 +153,12 @@ def _numbers(table: pa.Table, name: str) -> Ints:
     return np.asarray(list_values(table, name)[0].to_numpy(), np.int64)
 
 
-def _unequal(table: pa.Table, lengths: Ints, names: list[str]) -> int:
-    """Rows in which not all of these lists have the lengths [rows]."""
+def _unequal(table: pa.Table, lengths: Ints, prefix: str, columns: Iterable[Column]) -> int:
+    """Rows in which not all list columns `<prefix>_<column>` have `size` elements for each of `lengths` [rows]."""
     wrong = np.zeros(len(lengths), bool)
-    for name in names:
-        wrong |= np.diff(list_values(table, name)[1]) != lengths
+    for column in columns:
+        if pa.types.is_list(table.schema.field(name := f"{prefix}_{column.name}").type):
+            wrong |= np.diff(list_values(table, name)[1]) != lengths * column.size
     return int(wrong.sum())
 
 

@@ -48,8 +48,18 @@ def _places(offsets: Ints) -> Words:
     return (np.arange(offsets[-1]) - np.repeat(offsets[:-1], np.diff(offsets))).view(np.uint64)
 
 
+def _folded(words: Words, count: int) -> Words:
+    """One word [count] for the elements that each event or target has of a multi or vector column."""
+    if len(words) == count:
+        return words
+    elements = words.reshape(count, -1)
+    return np.asarray(mix(elements + np.arange(elements.shape[1], dtype=np.uint64) * PLACE).sum(axis=1))
+
+
 def _words(values: pa.Array) -> Words:
-    """Integers, or a hash of each string."""
+    """Integers, the bits of each float, or a hash of each string."""
+    if pa.types.is_floating(values.type):
+        return np.asarray(values.to_numpy(zero_copy_only=False)).view(np.uint32).astype(np.uint64)
     if not pa.types.is_string(values.type):
         return np.asarray(values.to_numpy(zero_copy_only=False)).astype(np.int64).view(np.uint64)
     buffers, lengths = values.buffers(), np.asarray(pc.binary_length(values), np.int64)
@@ -60,7 +70,8 @@ def _words(values: pa.Array) -> Words:
 
 
 def row_hashes(table: pa.Table) -> Words:
-    """64 bits of each row [rows]. Lists of one group (`history_...`) have to be equally long, see `array_checks`."""
+    """64 bits of each row [rows]. Lists of one group (`history_...`) have to be as long as the group's first, or a
+    multiple of that for all rows, see `array_checks`."""
     total = np.zeros(table.num_rows, np.uint64)
     groups: dict[str, tuple[Words, Ints]] = {}
     with np.errstate(over="ignore"):
@@ -70,8 +81,12 @@ def row_hashes(table: pa.Table) -> Words:
                 continue
             values, offsets = list_values(table, field.name)
             words = _words(values) * _odd(field.name)
-            group = field.name.split("_")[0]
-            groups[group] = (groups[group][0] + words if group in groups else words, offsets)
+            group = field.name if field.name.startswith("user_") else field.name.split("_")[0]
+            if group in groups:
+                total_words, offsets = groups[group]
+                groups[group] = (total_words + _folded(words, len(total_words)), offsets)
+            else:
+                groups[group] = (words, offsets)
         for group, (words, offsets) in groups.items():
             elements = mix(words + _places(offsets) * PLACE)
             lists = _sums(elements, offsets) + np.diff(offsets).view(np.uint64) * LENGTH

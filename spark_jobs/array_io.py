@@ -1,6 +1,7 @@
 """Reading and writing of array datasets with pyarrow, bucket by bucket and a row group at a time.
 
-Encodings were chosen by measurement (benchmarks/samples): times are kept as differences, what repeats as a dictionary.
+Encodings were chosen by measurement (benchmarks/samples): times and items are kept as differences, what repeats as a
+dictionary.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,25 +12,26 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, list_values, ranges
-from longreel.contracts.schemas import DATASETS
+from longreel.contracts.log_schema import LogSchema, timed_column
 from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.buckets import bucket_of, files_of
 
 CODEC, LEVEL = "zstd", 3
-DICTIONARY = ("_tag", "_surface", "_actions", "_author_id", "_labels", "user_features")
+DELTAS = ("user_id", "item_id", "time_ms", "request_time_ms", "request_history_end", "request_target_end")
 
 
 def _leaf(field: pa.Field) -> str:
     return f"{field.name}.list.element" if pa.types.is_list(field.type) else str(field.name)
 
 
-def _encodings(schema: pa.Schema) -> tuple[list[str], dict[str, str]]:
-    """Columns with a dictionary, and the encoding of the other integers."""
-    dictionary = [_leaf(f) for f in schema if f.name.endswith(DICTIONARY)]
-    numbers = [f for f in schema if not pa.types.is_string(f.type.value_type if pa.types.is_list(f.type) else f.type)]
-    return dictionary, {_leaf(f): "DELTA_BINARY_PACKED" for f in numbers if _leaf(f) not in dictionary}
+def _encodings(schema: pa.Schema, log: LogSchema) -> tuple[list[str], dict[str, str]]:
+    """Columns with a dictionary, and the encoding of those without."""
+    deltas = {f"{prefix}{name}" for name in DELTAS for prefix in ("", "history_", "target_")}
+    deltas |= {timed_column(name) for name in log.timed_actions}
+    encodings = {_leaf(field): "DELTA_BINARY_PACKED" for field in schema if field.name in deltas}
+    return [_leaf(field) for field in schema if field.name not in {*deltas, "request_id"}], encodings
 
 
 def write_bucket(writer: PartitionWriter, bucket: int, tables: Iterable[pa.Table]) -> str | None:
@@ -45,7 +47,7 @@ def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) 
         The path, or None.
     """
     parquet = None
-    dictionary, encodings = _encodings(DATASETS[dataset])
+    dictionary, encodings = _encodings(lake.schemas[dataset], lake.log_schema)
     try:
         for table in tables:
             if not table.num_rows:
@@ -84,7 +86,7 @@ def read_bucket(
 ) -> Iterator[pa.Table]:
     """The rows of a partition's users of bucket `bucket` of `buckets`, row group by row group; with `among`, of the
     users that it selects. Of row groups without such users only the user ids are read."""
-    schema = DATASETS[manifest.dataset]
+    schema = lake.schemas[manifest.dataset]
     schema = pa.schema([schema.field(name) for name in columns])
     bucket_files = {item.path for item in files_of(manifest, bucket, buckets)}
     paths = [p for p, item in zip(lake.paths(manifest), manifest.files, strict=True) if item.path in bucket_files]

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from longreel.contracts.actions import action_mask
 from longreel.contracts.config import Config
-from longreel.contracts.digests import digest_of
+from longreel.contracts.definitions import sample_definitions
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import LogSchema
 from longreel.lake.home import Home
+from longreel.lake.lineage import definition_changes
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import PartitionWriter, discard_on_error
 from longreel.spark_jobs.array_digest import digest_from_sums
@@ -31,8 +32,16 @@ from longreel.spark_jobs.days import (
     log_progress,
     requested_days,
 )
-from longreel.spark_jobs.history import HistorySource, find_history, history_settings, missing_days, partition_bytes
+from longreel.spark_jobs.history import (
+    HistorySource,
+    find_history,
+    max_history_events,
+    missing_days,
+    partition_bytes,
+    require_definitions,
+)
 from longreel.spark_jobs.history_checks import check_snapshot
+from longreel.spark_jobs.history_events import event_bytes
 from longreel.spark_jobs.ingest import ingest_day
 from longreel.spark_jobs.quality import verdict
 from longreel.spark_jobs.requests import resolved_rule
@@ -43,8 +52,9 @@ from longreel.spark_jobs.vacuum import vacuum
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-BUILD_VERSION = 2  # raise when the same events would give other samples
-EVENTS_PER_BUCKET = 2_000_000  # history events that a task holds, about: 52 bytes each, twice while it compacts
+BUILD_VERSION = 3  # raise when the same events would give other samples
+EVENTS_PER_BUCKET = 2_000_000  # history events that a task holds, at most, about
+BYTES_PER_BUCKET = 100 * 2**20  # of those in memory, about; twice while a task compacts
 MIN_EVENTS_PER_TASK = 250_000  # less than this is not worth another task
 DAYS_PER_JOB = 64  # log days of one Spark job: what a killed range loses, and the most builds that are open at once
 
@@ -88,20 +98,6 @@ def ingest_missing(home: Home, days: Sequence[date], session: LazySession, *, ac
         ingest_day(home, source, day, session, accept_drift=accept_drift)
 
 
-def samples_settings_digest(config: Config) -> str:
-    """Digest of the settings that samples depend on. How often history is compacted is not among them."""
-    samples = config.samples
-    return digest_of(
-        {
-            "history_actions": sorted(config.source.history_actions),
-            "max_history": samples.max_history,
-            "request_rule": samples.request_rule,
-            "gap_ms": samples.gap_ms if samples.request_rule == "gap" else None,
-            "max_targets": samples.max_targets,
-        }
-    )
-
-
 @dataclass(frozen=True, kw_only=True)
 class DayPlan:
     """A log day to be built, and the inputs of its samples."""
@@ -119,6 +115,7 @@ def build_days(
 
     Raises:
         DataNotReadyError: events of a day, or of a log day before it, are not published. Days before it are built.
+        LongreelError: events of a day were made by other definitions. Days before it are built.
         QualityError: the checkpoint failed for a day, or it is unlike the days before it and that is not accepted; the
             days before it are published, what was there of it and of later ones stays.
     """
@@ -141,17 +138,18 @@ def _plan_days(
     error that says why."""
     config, lake = home.config, home.lake
     plans: list[DayPlan] = []
-    settings = {"settings": samples_settings_digest(config), "build": str(BUILD_VERSION)}
     past = history.inputs()
     for day in days:
         try:
             events, users = lake.require("events", day), lake.require("users", day)
+            require_definitions(events, definition_changes(events, config))
             require_request_ids(config, events)
         except LongreelError as error:
             return plans, error
-        inputs = past | {f"events/{day}": events.digest, f"users/{day}": users.digest} | settings
+        inputs = past | {f"events/{day}": events.digest, f"users/{day}": users.digest, "build": str(BUILD_VERSION)}
         past = past | {f"events/{day}": events.digest}
-        if is_unchanged(lake.manifest("samples", day), inputs, force):
+        published = lake.manifest("samples", day)
+        if is_unchanged(published, inputs, force) and published and not definition_changes(published, config):
             log_progress("samples", day, "unchanged")
         else:
             plans.append(DayPlan(day=day, events=events, users=users, inputs=inputs))
@@ -222,9 +220,7 @@ def _publish(
     config, events = home.config, plan.events
     details = {
         "request_rule": resolved_rule(config.samples, events.rows, events.counts["with_request_id"]),
-        "history_actions": list(config.source.history_actions),
-        "max_history": config.samples.max_history,
-        "user_features": plan.users.details["user_features"],
+        "definitions": sample_definitions(config),
         **verdict(quality),
     }
     if not events.rows:
@@ -251,8 +247,9 @@ def sample_tasks(
     Users are spread over as many buckets as keep a task small. Where those leave cores idle, a single day is cut into
     more buckets, and several days into runs of days: one file a day is what readers like best.
     """
-    size = history.max_events() + sum(plan.events.rows for plan in plans)
-    buckets, cores = num_buckets(size, EVENTS_PER_BUCKET), min(cores, num_buckets(size, MIN_EVENTS_PER_TASK))
+    log = home.config.log_schema
+    size = history.max_events(log) + sum(max_history_events(plan.events, log) for plan in plans)
+    buckets, cores = num_buckets(size, events_per_bucket(log)), min(cores, num_buckets(size, MIN_EVENTS_PER_TASK))
     slices = 1
     if buckets < cores:
         slices = min(-(-cores // buckets), len(plans))
@@ -272,22 +269,28 @@ def sample_tasks(
 
 
 def _buckets(home: Home, history: HistorySource, buckets: int) -> Iterator[Bucket]:
+    lake, config = home.lake, home.config.samples
     for number in range(buckets):
         yield Bucket(
-            lake_root=home.lake.root,
+            lake=lake,
             number=number,
             of=buckets,
             snapshot=history.snapshot,
             increments=history.increments,
-            mask=action_mask(home.config.source.history_actions),
-            max_history=home.config.samples.max_history,
+            max_history=config.max_history,
         )
+
+
+def events_per_bucket(log: LogSchema) -> int:
+    """History events that a task holds, about: fewer of a log with many columns."""
+    return max(1, min(EVENTS_PER_BUCKET, BYTES_PER_BUCKET // event_bytes(log)))
 
 
 def _compact(home: Home, day: date, history: HistorySource, spark: "SparkSession") -> HistorySource:
     """Publish the history up to and including a log day as a snapshot; returns the history as that snapshot."""
     started, writer = time.monotonic(), home.lake.writer("history", day)
-    buckets = num_buckets(history.max_events(), EVENTS_PER_BUCKET)
+    log = home.config.log_schema
+    buckets = num_buckets(history.max_events(log), events_per_bucket(log))
     with discard_on_error(writer):
         tasks = [CompactHistory(bucket=bucket, day=day, writer=writer) for bucket in _buckets(home, history, buckets)]
         stats = run_tasks(spark, tasks)[day.isoformat()]
@@ -303,7 +306,10 @@ def _compact(home: Home, day: date, history: HistorySource, spark: "SparkSession
             inputs=history.inputs() | {"build": str(BUILD_VERSION)},
             buckets=buckets,
             counts=counts,
-            details={"settings": history_settings(home.config), "quality": f"{len(quality['checks'])} checks passed"},
+            details={
+                "definitions": sample_definitions(home.config),
+                "quality": f"{len(quality['checks'])} checks passed",
+            },
             code_version=code_version(),
         )
     rows = f"{counts['users']:,} users, {counts['history_events']:,} history events"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longreel.contracts.jagged import Ints
-from longreel.contracts.schemas import DATASETS, schema_text
+from longreel.contracts.schemas import schema_text
 from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import to_schema
 from longreel.lake.table import Lake, PartitionWriter
@@ -65,35 +65,36 @@ def rows_in_file(lake: Lake, path: str, users: Ints) -> Ints:
 class EraseUsers:
     """Rewrite one file of a partition without the rows of some users."""
 
-    lake_root: str
+    lake: Lake
     dataset: str
     date: str
     source: str
     target: str
     bucket: int
     buckets: int
-    features: int  # of a user, in samples
     users: tuple[int, ...]  # increasing
 
     def run(self) -> Iterator[tuple[str, Stats]]:
         """Write the file; yields the day with the stats of the file, read back, where it holds arrays."""
-        lake, users = Lake(self.lake_root), np.array(self.users, np.int64)
+        lake, users = self.lake, np.array(self.users, np.int64)
         path: str | None = self.target
         with pq.ParquetFile(self.source, filesystem=lake.filesystem) as file:
-            is_unchanged = schema_text(file.schema_arrow) == schema_text(DATASETS[self.dataset])
+            is_unchanged = schema_text(file.schema_arrow) == schema_text(lake.schemas[self.dataset])
             is_unchanged &= not rows_in_file(lake, self.source, users).any()
             if not is_unchanged:
                 path = write_file(lake, self.dataset, self.target, self._kept(file, users))
         if is_unchanged:
             lake.filesystem.copy_file(self.source, self.target)
         if self.dataset == "samples":
-            yield self.date, sample_stats(lake, path, self.bucket, self.buckets, self.features)
+            yield self.date, sample_stats(lake, path, self.bucket, self.buckets)
         elif self.dataset == "history":
             yield self.date, history_stats(lake, path, self.bucket, self.buckets)
 
     def _kept(self, file: pq.ParquetFile, users: Ints) -> Iterator[pa.Table]:
         for number in range(file.num_row_groups):
-            table = to_schema(file.read_row_group(number), DATASETS[self.dataset], f"{self.dataset} of {self.date}")
+            table = to_schema(
+                file.read_row_group(number), self.lake.schemas[self.dataset], f"{self.dataset} of {self.date}"
+            )
             is_erased = is_among(table.column("user_id").to_numpy(), users)
             yield select(table, np.flatnonzero(~is_erased)) if is_erased.any() else table
 
@@ -102,13 +103,12 @@ def erasure_tasks(lake: Lake, manifest: Manifest, writer: PartitionWriter, users
     """The tasks that write a partition's new build, one a file."""
     for path, item in zip(lake.paths(manifest), manifest.files, strict=True):
         yield EraseUsers(
-            lake_root=lake.root,
+            lake=lake,
             dataset=manifest.dataset,
             date=manifest.date,
             source=path,
             target=f"{writer.path}/{PurePosixPath(path).name}",
             bucket=item.bucket,
             buckets=manifest.buckets,
-            features=len(manifest.details.get("user_features", ())),
             users=tuple(users.tolist()),
         )

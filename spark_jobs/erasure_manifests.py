@@ -145,7 +145,7 @@ def rewritten_array_partition(
     rows, day = int(stats.get("users", 0)), date.fromisoformat(manifest.date)
     changes: dict[str, Any] = {}
     if manifest.dataset == "samples":
-        changes["counts"] = manifest.counts | counts_of(stats)
+        changes["counts"] = manifest.counts | counts_of(stats, lake.log_schema)
         events = lake.manifest("events", day)
         if events is not None:
             changes |= {"min_time_ms": events.min_time_ms, "max_time_ms": events.max_time_ms}

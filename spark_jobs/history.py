@@ -4,13 +4,15 @@ The history is the same whatever the snapshot: for a row on D the newest `max_hi
 before D, ordered by time and then by every other field, so that ties fall the same way in any build.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 from longreel.contracts.config import Config
+from longreel.contracts.definitions import Change
 from longreel.contracts.errors import DataNotReadyError, LongreelError
-from longreel.lake.lineage import is_imported
+from longreel.contracts.log_schema import LogSchema
+from longreel.lake.lineage import history_changes, is_imported
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.spark_jobs.bootstrap_snapshot import bootstrap_input, find_bootstrap
@@ -30,14 +32,19 @@ class HistorySource:
         days = {f"events/{increment.date}": increment.digest for increment in self.increments}
         return (_snapshot_inputs(self.snapshot) if self.snapshot else {}) | days
 
-    def max_events(self) -> int:
+    def max_events(self, log: LogSchema) -> int:
         """Upper bound of the history events read."""
         stored = self.snapshot.counts["history_events"] if self.snapshot else 0
-        return stored + sum(increment.rows for increment in self.increments)
+        return stored + sum(max_history_events(increment, log) for increment in self.increments)
 
     def size_bytes(self) -> int:
         """Size of the files read."""
         return sum(partition_bytes(manifest) for manifest in (self.snapshot, *self.increments) if manifest)
+
+
+def max_history_events(events: Manifest, log: LogSchema) -> int:
+    """Upper bound of the history events of a day's events: its impressions, and those timed actions that happened."""
+    return events.rows + sum(events.counts.get(f"action_{name}", 0) for name in log.timed_actions)
 
 
 def partition_bytes(manifest: Manifest) -> int:
@@ -52,23 +59,32 @@ def _snapshot_inputs(snapshot: Manifest) -> dict[str, str]:
     return {name: value for name, value in snapshot.inputs.items() if name.startswith(("events/", "history/"))}
 
 
-def history_settings(config: Config) -> dict[str, str]:
-    """What a history snapshot depends on besides events."""
-    return {"history_actions": ",".join(sorted(config.source.history_actions))}
-
-
 def find_history(lake: Lake, config: Config, day: date) -> HistorySource:
     """The newest usable snapshot before a log day, and the increments since.
 
-    A snapshot is usable while it was compacted from the events and the bootstrap snapshot that are published now, for
-    the same history actions, and keeps at least `max_history` events a user.
+    A snapshot is usable while it was compacted from the events and the bootstrap snapshot that are published now, by
+    the present definitions of history events, and keeps at least `max_history` events a user.
 
     Raises:
         DataNotReadyError: a log day between the snapshot, or the first published day, and `day` is not published.
-        LongreelError: there is a bootstrap snapshot, but not for these settings; samples would lack it.
+        LongreelError: there is a bootstrap snapshot, but not for these settings; samples would lack it. Or the events
+            of such a day were made by other definitions of history events.
     """
     snapshot, first, manifests = _find_snapshot(lake, config, day)
-    return HistorySource(snapshot, _increments(first, day, manifests))
+    increments = _increments(first, day, manifests)
+    for events in increments:
+        require_definitions(events, history_changes(events, config))
+    return HistorySource(snapshot, increments)
+
+
+def require_definitions(events: Manifest, changes: Sequence[Change]) -> None:
+    """Raises LongreelError where some changes are conflicts: samples would mix two meanings of a value."""
+    texts = [change.text for change in changes if change.is_conflict]
+    if texts:
+        raise LongreelError(
+            f"events of {events.date} were made by other definitions: {'; '.join(texts)}; run "
+            f"`longreel data ingest --date {events.date}`, or `longreel data stale` for every such day"
+        )
 
 
 def missing_days(lake: Lake, config: Config, day: date) -> list[date]:
@@ -92,26 +108,16 @@ def _find_snapshot(lake: Lake, config: Config, day: date) -> tuple[Manifest | No
     inputs = {f"events/{d}": m.digest for d, m in manifests.items()} | (bootstrap_input(bootstrap) if bootstrap else {})
     for snapshot_day in sorted((d for d in lake.days("history") if d < day), reverse=True):
         snapshot = lake.require("history", snapshot_day)
-        if not _settings_mismatch(snapshot, config) and _is_current(snapshot, inputs):
+        if not history_changes(snapshot, config) and _is_current(snapshot, inputs):
             return snapshot, snapshot_day + timedelta(days=1), manifests
     if bootstrap:
-        reason = _settings_mismatch(bootstrap, config) or "the lake has events of its days"
+        changes = "; ".join(change.text for change in history_changes(bootstrap, config))
+        reason = changes or "the lake has events of its days"
         raise LongreelError(
             f"the bootstrap snapshot through {bootstrap.date} cannot be used: {reason}; "
             f"run `longreel data import-history --through {bootstrap.date}` again"
         )
     return None, min(manifests, default=day), manifests
-
-
-def _settings_mismatch(snapshot: Manifest, config: Config) -> str | None:
-    """Why a snapshot does not fit the settings, or None."""
-    expected, stored = history_settings(config), snapshot.details["settings"]
-    if stored != expected:
-        return (
-            f"its history actions are {stored['history_actions']}, the settings ask for {expected['history_actions']}"
-        )
-    kept, needed = snapshot.counts["max_history"], config.samples.max_history
-    return f"it keeps {kept:,} events a user, max_history asks for {needed:,}" if kept < needed else None
 
 
 def _is_current(snapshot: Manifest, inputs: Mapping[str, str]) -> bool:

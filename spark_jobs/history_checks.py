@@ -3,7 +3,7 @@
 from datetime import date
 from typing import Any
 
-from longreel.contracts.schemas import HISTORY, schema_text
+from longreel.contracts.schemas import schema_text
 from longreel.lake.home import Home
 from longreel.spark_jobs.array_checks import HISTORY_VIOLATIONS, Stats
 from longreel.spark_jobs.day_bounds import log_day_bounds_ms
@@ -18,15 +18,17 @@ def check_snapshot(home: Home, through: date, stats: Stats, counts: dict[str, in
         QualityError: a check failed.
     """
     names = ("users", "history_events", "max_history", "min_history_ms", "max_history_ms", *HISTORY_VIOLATIONS)
-    checked: Stats = {"schema": schema_text(HISTORY)} | dict.fromkeys(names, 0) | stats
+    expected, log = schema_text(home.lake.schemas.history), home.config.log_schema
+    checked: Stats = {"schema": expected} | dict.fromkeys(names, 0) | stats
     _, end_ms = log_day_bounds_ms(through, home.config.source)
+    latest_ms = None if log.timed_actions else end_ms - 1  # timed actions may happen on later days
     checks: list[Check] = [
-        Equal("schema", schema_text(HISTORY), "columns and types"),
+        Equal("schema", expected, "columns and types"),
         Equal("users", counts["users"], "one row a user"),
         Equal("history_events", counts["history_events"], "history events read back are those written"),
         Between("max_history", 0, counts["max_history"], "no history is longer than max_history"),
-        Between("min_history_ms", 0, end_ms - 1, "earliest history event since 1970"),
-        Between("max_history_ms", 0, end_ms - 1, "latest history event before the snapshot ends"),
+        Between("min_history_ms", 0, latest_ms, "earliest history event since 1970"),
+        Between("max_history_ms", 0, latest_ms, "latest history event before the snapshot ends"),
         *(Equal(name, 0, meaning) for name, meaning in HISTORY_VIOLATIONS.items()),
     ]
     if "input_rows" in counts:  # a bootstrap snapshot, made from raw rows

@@ -3,8 +3,8 @@
 from datetime import date
 from typing import Any
 
-from longreel.contracts.actions import LABELS
-from longreel.contracts.schemas import SAMPLES, schema_text
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import schema_text
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.spark_jobs.array_checks import SAMPLE_VIOLATIONS, Stats
@@ -26,22 +26,27 @@ def check_samples(
     Raises:
         QualityError: a check failed, or the day is unlike the days before it and that is not accepted.
     """
-    counted = (*COUNTS, *SAMPLE_VIOLATIONS, *(f"label_{name}" for name in LABELS))
-    stats = {"schema": schema_text(SAMPLES)} | dict.fromkeys(counted, 0) | built
+    log, expected = home.config.log_schema, schema_text(home.lake.schemas.samples)
+    stats = {"schema": expected} | dict.fromkeys((*count_names(log), *SAMPLE_VIOLATIONS), 0) | built
     checks: list[Check] = [
-        Equal("schema", schema_text(SAMPLES), "columns and types"),
+        Equal("schema", expected, "columns and types"),
         Equal("users", events.counts["users"], "one row for every user of the day's events"),
         Equal("targets", events.rows, "targets add up to the day's events"),
         Between("max_request_targets", 0, home.config.samples.max_targets, "targets of a request"),
         *(Equal(name, 0, meaning) for name, meaning in SAMPLE_VIOLATIONS.items()),
     ]
     stats = {name: value for name, value in stats.items() if not name.startswith("digest_")}
-    counts = counts_of(stats)
+    counts = counts_of(stats, log)
     drift = sample_drift(home, day, counts, accepted=accept_drift)
     summary = check(home.reports, day, "samples", stats | drift.stats, [*checks, *drift.checks], brief=brief)
     return summary, counts
 
 
-def counts_of(stats: Stats) -> dict[str, int]:
+def count_names(log: LogSchema) -> tuple[str, ...]:
+    """The counts of a samples manifest."""
+    return (*COUNTS, *(f"label_{name}" for name in log.binary_labels))
+
+
+def counts_of(stats: Stats, log: LogSchema) -> dict[str, int]:
     """The manifest's counts, from the stats of the files; {} stands for no samples."""
-    return {name: int(stats.get(name, 0)) for name in (*COUNTS, *(f"label_{name}" for name in LABELS))}
+    return {name: int(stats.get(name, 0)) for name in count_names(log)}

@@ -16,70 +16,80 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from longreel.contracts.actions import labels
 from longreel.contracts.config import SamplesConfig
 from longreel.contracts.jagged import Ints, offsets_of, ranges
-from longreel.contracts.schemas import SAMPLES, TARGET_FIELDS
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import dataset_schemas
+from longreel.spark_jobs.event_order import is_sorted, sort_rows
+from longreel.spark_jobs.history_events import Columns, column_values, event_bytes, event_order, history_events
 from longreel.spark_jobs.requests import Requests, find_requests
-from longreel.spark_jobs.user_histories import DTYPES, FIELDS, Columns, Segments, UserHistories, keep_last
+from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among, keep_last
 
-ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, about; a user's row is never divided
+ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, at most, about; a user's row is never divided
+ROW_GROUP_BYTES = 1 << 26  # of those in memory, about
 ROW_EVENTS = 8  # what a row weighs beside its events: the offsets of its lists, its request ids
 
 
 @dataclass(frozen=True, kw_only=True)
 class DayEvents:
-    """The events [N] of a log day that belong to a bucket, ordered by user, then by every field of HISTORY_FIELDS."""
+    """The events [n] of a log day that belong to a bucket, ordered by user, then as `event_order`."""
 
+    log: LogSchema
     user_id: Ints
     columns: Columns
     request_id: pa.Array
 
     @staticmethod
-    def of(table: pa.Table) -> "DayEvents":
-        """Rows of EVENTS in any order."""
-        user = np.asarray(table.column("user_id").to_numpy(), np.int64)
-        columns = {name: np.asarray(table.column(name).to_numpy(), kind) for name, kind in DTYPES.items()}
-        request_id = table.column("request_id").combine_chunks()
-        request_id = request_id.chunk(0) if isinstance(request_id, pa.ChunkedArray) else request_id
-        if not _is_ordered(user, columns):
-            order = np.lexsort([*(columns[name] for name in reversed(FIELDS)), user])
+    def of(table: pa.Table, log: LogSchema) -> "DayEvents":
+        """Rows of events in any order; for history events alone, `history_input` of them."""
+        sizes = {column.name: column.size for column in log.event_columns}
+        names = [name for name in event_order(log) if name in table.column_names]
+        columns = {name: column_values(table, name, sizes.get(name, 1)) for name in names}
+        user = column_values(table, "user_id")
+        request_id = pa.nulls(len(user), pa.string())
+        if "request_id" in table.column_names:
+            request_id = table.column("request_id").combine_chunks()
+            request_id = request_id.chunk(0) if isinstance(request_id, pa.ChunkedArray) else request_id
+        if not is_sorted(user, columns):
+            order = sort_rows(user, columns, np.arange(len(user)))
             user, request_id = user[order], request_id.take(pa.array(order))
             columns = {name: values[order] for name, values in columns.items()}
-        return DayEvents(user_id=user, columns=columns, request_id=request_id)
+        return DayEvents(log=log, user_id=user, columns=columns, request_id=request_id)
 
-    def history_events(self, mask: int) -> tuple[Ints, Columns]:
-        """Users and fields of the history events: events with any of the actions in `mask`."""
-        rows = np.flatnonzero(self.columns["actions"] & mask)
-        return self.user_id[rows], {name: values[rows] for name, values in self.columns.items()}
-
-
-def _is_ordered(user: Ints, columns: Columns) -> bool:
-    undecided = np.ones(max(len(user) - 1, 0), bool)
-    for values in (user, *columns.values()):
-        before, after = values[:-1], values[1:]
-        if (undecided & (before > after)).any():
-            return False
-        undecided &= before == after
-    return True
+    def history_events(self) -> tuple[Ints, Columns]:
+        """Users and columns of the history events, ordered as the events are."""
+        return history_events(self.user_id, self.columns, self.log)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserFeatures:
-    """The hashed features [n, F] of users [n], increasing; `unknown` [F] are those of all other users."""
+class UserFields:
+    """The declared fields of users [n], increasing."""
 
+    log: LogSchema
     user_id: Ints
-    features: Ints
-    unknown: Ints
+    columns: Columns  # [n] or [n, size]
 
-    def of(self, users: Ints) -> Ints:
-        """Features of `users` [m], flat: [m * F]."""
-        features = np.tile(self.unknown, (len(users), 1))
-        if len(self.user_id):
-            place = np.minimum(np.searchsorted(self.user_id, users), len(self.user_id) - 1)
-            is_described = self.user_id[place] == users
-            features[is_described] = self.features[place[is_described]]
-        return features.reshape(-1)
+    @staticmethod
+    def of(table: pa.Table, log: LogSchema) -> "UserFields":
+        """Rows of users in any order."""
+        ids = column_values(table, "user_id")
+        order = np.argsort(ids, kind="stable")
+        columns = {c.name: column_values(table, f"user_{c.name}", c.size)[order] for c in log.user_columns}
+        return UserFields(log=log, user_id=ids[order], columns=columns)
+
+    def arrays(self, users: Ints) -> dict[str, pa.Array]:
+        """Columns of `users` [m]; unknown where they are not described."""
+        place = np.searchsorted(self.user_id, users)
+        described = np.flatnonzero(is_among(users, self.user_id))
+        arrays = {}
+        for column in self.log.user_columns:
+            assert column.field is not None
+            stored = self.columns[column.name]
+            values = np.full((len(users), *stored.shape[1:]), column.field.unknown, stored.dtype)
+            values[described] = stored[place[described]]
+            is_list = values.ndim == 2
+            arrays[f"user_{column.name}"] = lists(values, np.ones(len(users), np.int64)) if is_list else values
+        return arrays
 
 
 def segments_by_user(users: Ints, start: int) -> Segments:
@@ -88,29 +98,28 @@ def segments_by_user(users: Ints, start: int) -> Segments:
     return Segments(users[begins], start + begins, np.diff(begins, append=len(users)))
 
 
-def add_day(histories: UserHistories, day: DayEvents, mask: int) -> None:
+def add_day(histories: UserHistories, day: DayEvents) -> None:
     """Take a day's history events into the users' histories."""
-    users, events = day.history_events(mask)
+    users, events = day.history_events()
     histories.append(segments_by_user(users, histories.store(events)))
 
 
 def sample_tables(
-    day: DayEvents, histories: UserHistories, features: UserFeatures, settings: SamplesConfig, mask: int
+    day: DayEvents, histories: UserHistories, fields: UserFields, settings: SamplesConfig
 ) -> Iterator[pa.Table]:
     """The samples of a log day for the users of one bucket.
 
     Args:
         histories: what these users did before the day; once all tables have been taken, the day's history events too.
-        mask: which actions make an event a history event.
 
     Yields:
-        Tables in schema SAMPLES of about ROW_GROUP_EVENTS history events and targets, rows by user.
+        Tables of samples of about ROW_GROUP_EVENTS history events and targets, or ROW_GROUP_BYTES, rows by user.
     """
     begins = np.flatnonzero(np.diff(day.user_id, prepend=day.user_id[:1] - 1))
     users, events = day.user_id[begins], np.diff(begins, append=len(day.user_id))
     row = np.repeat(np.arange(len(users)), events)
     requests = find_requests(day.user_id, day.columns["time_ms"], day.request_id, row, settings)
-    own_users, own_events = day.history_events(mask)
+    own_users, own_events = day.history_events()
     own = segments_by_user(own_users, histories.store(own_events))
     past = keep_last(histories.segments_of(users), histories.max_history, len(users))
     own_rows = Segments(np.searchsorted(users, own.owner), own.starts, own.lengths)
@@ -118,8 +127,10 @@ def sample_tables(
     for segments in (past, own_rows):
         size += np.bincount(segments.owner, segments.lengths, len(users)).astype(np.int64)
     request_at, event_at = np.searchsorted(requests.row, np.arange(len(users) + 1)), offsets_of(events)
-    for first, last in _chunks(size):
+    group = min(ROW_GROUP_EVENTS, max(1, ROW_GROUP_BYTES // event_bytes(day.log)))
+    for first, last in _chunks(size, group):
         chunk = _Chunk(
+            log=day.log,
             histories=histories,
             rows=last - first,
             past=past.of_rows(first, last),
@@ -131,33 +142,36 @@ def sample_tables(
         yield pa.table(
             {
                 "user_id": users[first:last],
-                "user_features": lists(features.of(users[first:last]), np.full(last - first, len(features.unknown))),
+                **fields.arrays(users[first:last]),
                 **chunk.history(),
                 **chunk.requests(requests, slice(request_at[first], request_at[last])),
                 **_targets(day, targets, events[first:last]),
             },
-            schema=SAMPLES,
+            schema=dataset_schemas(day.log).samples,
         )
     histories.append(own)
 
 
-def _chunks(size: Ints) -> Iterator[tuple[int, int]]:
-    """Bounds first, last of consecutive rows that hold about ROW_GROUP_EVENTS."""
-    group = (np.cumsum(size) - size) // ROW_GROUP_EVENTS
+def _chunks(size: Ints, events: int) -> Iterator[tuple[int, int]]:
+    """Bounds first, last of consecutive rows that hold about so many events."""
+    group = (np.cumsum(size) - size) // events
     bounds = np.concatenate([np.flatnonzero(np.diff(group, prepend=-1)), [len(size)]])
     yield from zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
 
 
 def lists(values: NDArray[Any] | pa.Array, lengths: Ints) -> pa.ListArray:
-    """Consecutive lists of the given lengths [n]."""
-    offsets = pa.array(offsets_of(lengths).astype(np.int32))
-    return pa.ListArray.from_arrays(offsets, values if isinstance(values, pa.Array) else pa.array(values))
+    """Consecutive lists of the given lengths [n]; of values [m, size], `size` elements of each."""
+    if isinstance(values, np.ndarray):
+        lengths = lengths * (values.shape[1] if values.ndim == 2 else 1)
+        values = pa.array(values.reshape(-1))
+    return pa.ListArray.from_arrays(pa.array(offsets_of(lengths).astype(np.int32)), values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Chunk:
     """Some rows of a day, numbered from 0: their users' past, history events of the day, and requests."""
 
+    log: LogSchema
     histories: UserHistories
     rows: int
     past: Segments
@@ -173,7 +187,10 @@ class _Chunk:
     def history(self) -> dict[str, pa.Array]:
         """The history columns."""
         lengths, places = self.merged
-        return {f"history_{name}": lists(self.histories.column(name)[places], lengths) for name in FIELDS}
+        return {
+            f"history_{column.name}": lists(self.histories.column(column.name)[places], lengths)
+            for column in self.log.event_columns
+        }
 
     def requests(self, requests: Requests, rows: slice) -> dict[str, pa.Array]:
         """The request columns."""
@@ -217,7 +234,6 @@ class _Chunk:
 
 
 def _targets(day: DayEvents, rows: Ints, counts: Ints) -> dict[str, pa.Array]:
-    values = {name: day.columns[name][rows] for name in FIELDS}
-    columns = {name: values[name] for name in TARGET_FIELDS}
-    columns["labels"] = labels(values["actions"], values["play_ms"], values["duration_ms"])
-    return {f"target_{name}": lists(column, counts) for name, column in columns.items()}
+    labels = (f"label_{name}" for name in day.log.number_labels)
+    names = (*(column.name for column in day.log.item_columns), "labels", *labels)
+    return {f"target_{name}": lists(day.columns[name][rows], counts) for name in names}

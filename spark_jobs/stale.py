@@ -1,7 +1,8 @@
 """`longreel data stale`: the days to rebuild, and why. Needs no Spark.
 
-Compares the raw bytes of the newest days with those that their events were made from, which finds corrected raw days,
-and all samples by lineage. The last line is for longreel_rebuild, as JSON:
+Compares the raw bytes of the newest days with those that their events were made from, which finds corrected raw days;
+all events and samples with the present definitions of fields, actions, labels, history and requests; and all samples
+with their inputs. The last line is for longreel_rebuild, as JSON:
 
     {"start": "2026-01-06", "end": "2026-01-09", "digests": {"2026-01-06": "9f..", ...}}
 
@@ -19,7 +20,8 @@ from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
-from longreel.spark_jobs.days import is_unchanged, log_progress
+from longreel.lake.manifest import Manifest
+from longreel.spark_jobs.days import log_progress
 from longreel.spark_jobs.ingest import event_inputs, require_raw_day
 from longreel.spark_jobs.sources import Source, open_source
 
@@ -65,17 +67,23 @@ def _changed(home: Home, source: Source, days: list[date]) -> Iterator[date]:
         if events is None:
             log_progress("events", day, "not published")
             yield day
-        elif source.has_day(day) and not is_unchanged(events, event_inputs(home, source, day), force=False):
-            log_progress("events", day, "made from another raw log or with other settings")
+        elif source.has_day(day) and _differs(events, event_inputs(home, source, day)):
+            log_progress("events", day, "made from another raw log, or by another version of ingest")
             yield day
         elif home.lake.manifest("samples", day) is None:
             log_progress("samples", day, "not published")
             yield day
 
 
+def _differs(events: Manifest, inputs: dict[str, str]) -> bool:
+    """Whether events were made from other inputs. Definitions are compared one by one: a new optional field makes no
+    day stale."""
+    return any(events.inputs.get(name) != digest for name, digest in inputs.items() if name != "definitions")
+
+
 def _stale(home: Home, since: date | None) -> Iterator[date]:
-    """The days whose samples are stale by lineage."""
-    for partition in stale_partitions(home.lake):
-        if partition.dataset == "samples" and (since is None or partition.day >= since):
+    """The days whose events or samples are stale by definitions or lineage."""
+    for partition in stale_partitions(home.lake, home.config, ("events", "samples")):
+        if since is None or partition.day >= since:
             log_progress(partition.dataset, partition.day, "; ".join(partition.reasons))
             yield partition.day

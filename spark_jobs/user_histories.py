@@ -1,8 +1,8 @@
 """The histories of a bucket's users: one growing pool of history events, each user's as ordered segments of it.
 
-A segment is a stretch of the pool, one user's, ordered by every field of HISTORY_FIELDS, time first. A user's segments
+A segment is a stretch of the pool, one user's, ordered by every column (event_order.py), time first. A user's segments
 follow one another in that order too, so that their past is the concatenation of their segments, whatever the days
-arrived in. Memory: 52 bytes a history event, 24 a segment.
+arrived in. Memory: `event_bytes` a history event, 24 a segment.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, offsets_of, ranges
-from longreel.contracts.schemas import HISTORY_FIELDS
+from longreel.contracts.log_schema import LogSchema
+from longreel.spark_jobs.event_order import is_after, sort_rows
+from longreel.spark_jobs.history_events import Columns, empty_events
 
-Columns = dict[str, NDArray[Any]]  # HISTORY_FIELDS in their own types, all of one length
-
-FIELDS = tuple(HISTORY_FIELDS)
-DTYPES = {name: np.dtype(kind.to_pandas_dtype()) for name, kind in HISTORY_FIELDS.items()}
 MAX_BLOCKS = 16  # blocks of added segments, before they are merged into the sorted ones
 COMPACT_AT = 1 << 20  # history events added since the last compaction, at least, before the next one
 
@@ -75,24 +73,24 @@ def keep_last(segments: Segments, limit: int, owners: int) -> Segments:
 class UserHistories:
     """The history events of the users of a bucket, of each user at least the newest `max_history`."""
 
-    def __init__(self, max_history: int) -> None:
+    def __init__(self, max_history: int, log: LogSchema) -> None:
         self.max_history = max_history
         self.size = 0  # history events in the pool, including those that no segment names any more
-        self._pool: Columns = {name: np.empty(0, kind) for name, kind in DTYPES.items()}
+        self._pool = empty_events(log)
         self._segments = merge([])
         self._blocks: list[Segments] = []
         self._compacted_size = 0
 
     def column(self, name: str) -> NDArray[Any]:
-        """A field of the whole pool."""
+        """A column of the whole pool: [size], or [size, elements]."""
         return self._pool[name][: self.size]
 
     def store(self, events: Columns) -> int:
         """Put history events into the pool without giving them to users; returns where they begin."""
-        start, stop = self.size, self.size + len(events[FIELDS[0]])
+        start, stop = self.size, self.size + len(events["time_ms"])
         for name, values in self._pool.items():
             if stop > len(values):
-                grown = np.empty(max(stop, len(values) * 3 // 2), values.dtype)
+                grown = np.empty((max(stop, len(values) * 3 // 2), *values.shape[1:]), values.dtype)
                 grown[:start] = values[:start]
                 self._pool[name] = grown
             self._pool[name][start:stop] = events[name]
@@ -128,15 +126,15 @@ class UserHistories:
         overlapping = self._overlapping(segments)
         if len(overlapping):
             indices = ranges(offsets_of(lengths)[overlapping], lengths[overlapping])
-            fields = [self._pool[name][places[indices]] for name in reversed(FIELDS)]
-            order = np.lexsort([*fields, np.repeat(overlapping, lengths[overlapping])])
-            places[indices] = places[indices][order]
+            owner = np.repeat(overlapping, lengths[overlapping])
+            places[indices] = sort_rows(owner, self._pool, places[indices])
         return lengths, places
 
     def _overlapping(self, segments: Segments) -> Ints:
         """The owners, increasing, of segments that begin before the owner's preceding segment ends."""
         same = np.flatnonzero(np.diff(segments.owner) == 0)
-        after = self._is_after(segments.starts[same] + segments.lengths[same] - 1, segments.starts[same + 1])
+        ends = segments.starts[same] + segments.lengths[same] - 1
+        after = is_after(self._pool, ends, segments.starts[same + 1])
         return np.unique(segments.owner[same[after]])
 
     def segments_of(self, users: Ints) -> Segments:
@@ -151,17 +149,6 @@ class UserHistories:
             owner = np.repeat(np.arange(len(users)), counts)
             selected.append(Segments(owner, part.starts[indices], part.lengths[indices]))
         return merge(selected)
-
-    def _is_after(self, a: Ints, b: Ints) -> NDArray[np.bool_]:
-        """Whether the history events at `a` [n] of the pool come after those at `b` [n] in the order of all fields."""
-        after, equal = np.zeros(len(a), bool), np.ones(len(a), bool)
-        for name in FIELDS:
-            left, right = self._pool[name][a], self._pool[name][b]
-            after |= equal & (left > right)
-            equal &= left == right
-            if not equal.any():
-                break
-        return after
 
     def users(self) -> Ints:
         """Every user with a segment, increasing."""
@@ -180,7 +167,8 @@ class UserHistories:
         if self.size - self._compacted_size < max(COMPACT_AT, self._compacted_size):
             return
         users, lengths, places = self.compacted()
-        self._pool = {name: values[places] for name, values in self._pool.items()}
+        for name in self._pool:  # one by one: both copies of a column at most
+            self._pool[name] = self._pool[name][places]
         self.size = self._compacted_size = len(places)
         self._segments, self._blocks = Segments(users, offsets_of(lengths)[:-1], lengths), []
 

@@ -5,7 +5,7 @@ published again since. Nothing reads either; `longreel ops status` names both. `
 killed call leaves snapshots stale and the next one makes them current again.
 """
 
-from longreel.lake.lineage import is_imported, stale_partitions
+from longreel.lake.lineage import is_imported, outdated_snapshots
 from longreel.lake.maintenance import remove_orphans
 from longreel.lake.table import Lake
 from longreel.spark_jobs.days import log_progress
@@ -14,7 +14,7 @@ from longreel.spark_jobs.days import log_progress
 def vacuum(lake: Lake) -> None:
     """Remove orphaned builds and stale history snapshots; the bootstrap snapshot stays."""
     vacuum_builds(lake)
-    for stale in stale_partitions(lake, ("history",)):
+    for stale in outdated_snapshots(lake):
         snapshot = lake.require("history", stale.day)
         if not is_imported(snapshot):
             lake.drop_partition(snapshot)

@@ -1,19 +1,60 @@
 """The samples of a log day in a few lines of plain Python: the reference of spark_jobs/samples.py."""
 
+import math
+import struct
 from collections import defaultdict
 from typing import Any
 
-HISTORY = ("time_ms", "item_id", "author_id", "tag", "surface", "actions", "play_ms", "duration_ms")
-TARGET = ("item_id", "author_id", "tag", "surface", "duration_ms")
+from longreel.contracts.log_schema import LogSchema
+from tests.short_video import SHORT_VIDEO
+
+Row = dict[str, Any]
 
 
-def labels_of(event: dict[str, Any]) -> int:
-    finish = 256 if 0 < event["duration_ms"] <= event["play_ms"] else 0
-    skip = 512 if event["play_ms"] <= 3_000 and not event["actions"] & 223 and not finish else 0
-    return int(event["actions"]) | finish | skip
+def order_of(value: Any) -> Any:
+    """What a value of an event is sorted by: floats by their bits, nulls first, lists element by element."""
+    if isinstance(value, list):
+        return [order_of(element) for element in value]
+    if isinstance(value, float):
+        (bits,) = struct.unpack("<i", struct.pack("<f", value))
+        return bits if bits >= 0 else bits ^ 0x7FFFFFFF
+    return -math.inf if value is None else value
 
 
-def request_keys(events: list[dict[str, Any]], rule: str, gap_ms: int) -> list[str]:
+def sort_key(event: Row, log: LogSchema) -> tuple[Any, ...]:
+    """Single values first, then lists, then what only events have."""
+    single = [column.name for column in log.event_columns if column.size == 1]
+    lists = [column.name for column in log.event_columns if column.size > 1]
+    more = [*(f"{name}_ms" for name in log.timed_actions), "history", "labels"]
+    more += [f"label_{name}" for name in log.number_labels]
+    return tuple(order_of(event[name]) for name in (*single, *lists, *more) if name in event)
+
+
+def history_of(event: Row, log: LogSchema) -> list[Row]:
+    """The history events of an event: what is known at its time, and at the time of each timed action."""
+    found = []
+    for bit, action in enumerate([None, *log.timed_actions]):
+        if not event["history"] & 1 << bit:
+            continue
+        known = {column.name: event[column.name] for column in log.event_columns}
+        for field in log.of_place("event"):
+            if (field.of if field.of in log.timed_actions else None) != action:
+                known[field.name] = [field.unknown] * field.size if field.size > 1 else field.unknown
+        if action is None:
+            untimed = [name for name in log.action_names if name not in log.timed_actions]
+            known["actions"] &= sum(log.action_bit(name) for name in untimed)
+        else:
+            known |= {"time_ms": event[f"{action}_ms"], "actions": log.action_bit(action)}
+        found.append(known)
+    return found
+
+
+def histories_of(events: list[Row], log: LogSchema) -> list[Row]:
+    """The history events of some events, in order."""
+    return sorted((known for event in events for known in history_of(event, log)), key=lambda e: sort_key(e, log))
+
+
+def request_keys(events: list[Row], rule: str, gap_ms: int) -> list[str]:
     """The request id of each of one user's events, which are in time order."""
     keys, started, last = [], 0, None
     for event in events:
@@ -25,39 +66,62 @@ def request_keys(events: list[dict[str, Any]], rule: str, gap_ms: int) -> list[s
     return keys
 
 
+def flat(rows: list[Row], name: str) -> list[Any]:
+    """A column of events as a list; of lists, one after another."""
+    values = [row[name] for row in rows]
+    return [element for value in values for element in value] if values and isinstance(values[0], list) else values
+
+
 def samples_of(
-    earlier: list[dict[str, Any]],
-    today: list[dict[str, Any]],
-    mask: int = 1,
+    earlier: list[Row],
+    today: list[Row],
+    log: LogSchema = SHORT_VIDEO,
     max_history: int = 10_240,
     max_targets: int = 512,
     rule: str = "auto",
     gap_ms: int = 60_000,
-) -> list[dict[str, Any]]:
-    """One sample row for each user of `today`, ordered by user; `earlier` are the events of all earlier log days."""
+    users: dict[int, Row] | None = None,
+) -> list[Row]:
+    """One sample row for each user of `today`, ordered by user; `earlier` are the events of all earlier log days, and
+    `users` user fields by user id."""
     rows = []
     for user in sorted({event["user_id"] for event in today}):
-        past = sorted(tuple(e[f] for f in HISTORY) for e in earlier if e["user_id"] == user and e["actions"] & mask)
-        mine = sorted((e for e in today if e["user_id"] == user), key=lambda e: tuple(e[f] for f in HISTORY))
-        own = [tuple(e[f] for f in HISTORY) for e in mine if e["actions"] & mask]
-        history = sorted(past[-max_history:] + own)
+        past = histories_of([event for event in earlier if event["user_id"] == user], log)
+        mine = sorted((event for event in today if event["user_id"] == user), key=lambda event: sort_key(event, log))
+        own = histories_of(mine, log)
+        history = sorted(past[-max_history:] + own, key=lambda event: sort_key(event, log))
         requests = defaultdict(list)
         for event, key in zip(mine, request_keys(mine, rule, gap_ms), strict=True):
             requests[key].append(event)
         ordered = sorted(requests.items(), key=lambda pair: (pair[1][0]["time_ms"], pair[0]))
-        row: dict[str, Any] = {"user_id": user}
-        row |= {f"history_{name}": [event[i] for event in history] for i, name in enumerate(HISTORY)}
+        row: Row = {"user_id": user}
+        for column in log.user_columns:
+            assert column.field is not None
+            unknown = column.field.unknown if column.size == 1 else [column.field.unknown] * column.size
+            row[f"user_{column.name}"] = (users or {}).get(user, {}).get(f"user_{column.name}", unknown)
+        row |= {f"history_{column.name}": flat(history, column.name) for column in log.event_columns}
         row |= {name: [] for name in ("request_id", "request_time_ms", "request_history_end", "request_target_end")}
-        row |= {f"target_{name}": [] for name in (*TARGET, "labels")}
+        targets = []
         for key, events in ordered:
             for start in range(0, len(events), max_targets):
                 part = events[start : start + max_targets]
                 row["request_id"].append(key)
                 row["request_time_ms"].append(events[0]["time_ms"])
-                row["request_history_end"].append(sum(e[0] < events[0]["time_ms"] for e in history))
-                for name in TARGET:
-                    row[f"target_{name}"] += [event[name] for event in part]
-                row["target_labels"] += [labels_of(event) for event in part]
-                row["request_target_end"].append(len(row["target_labels"]))
+                row["request_history_end"].append(sum(e["time_ms"] < events[0]["time_ms"] for e in history))
+                targets += part
+                row["request_target_end"].append(len(targets))
+        names = [*(column.name for column in log.item_columns), "labels", *(f"label_{n}" for n in log.number_labels)]
+        row |= {f"target_{name}": flat(targets, name) for name in names}
         rows.append(row)
     return rows
+
+
+def plain(rows: list[Row]) -> list[Row]:
+    """Rows in which floats are as text, so that NaN equals NaN and -0.0 is not 0.0."""
+    return [{name: _text(value) for name, value in row.items()} for row in rows]
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_text(element) for element in value]
+    return str(value) if isinstance(value, float) else value

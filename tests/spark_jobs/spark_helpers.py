@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.definitions import event_definitions
 from longreel.contracts.digests import digest_of
-from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.home import Home
 from longreel.spark_jobs.buckets import bucket_of
 from tests.short_video import SHORT_VIDEO, SHORT_VIDEO_TOML
@@ -21,6 +20,7 @@ from tests.short_video import SHORT_VIDEO, SHORT_VIDEO_TOML
 REPOSITORY = Path(__file__).resolve().parents[2]
 DAY = date(2026, 3, 2)
 MIDNIGHT_MS = 1_772_409_600_000  # of DAY, UTC
+DAY_MS = 86_400_000
 
 Row = dict[str, Any]
 
@@ -98,20 +98,30 @@ def labels_of(values: Row) -> int:
     return bits | is_finished * SHORT_VIDEO.label_bit("finish") | is_skipped * SHORT_VIDEO.label_bit("skip")
 
 
-def publish_events(home: Home, day: date, rows: list[Row], buckets: int = 1) -> None:
-    """Events and users of a log day of SHORT_VIDEO, put into the lake without Spark."""
-    schemas = dataset_schemas(home.config.log_schema)
-    users = [{"user_id": user} for user in sorted({entry["user_id"] for entry in rows})]
-    counts = {"users": len(users), "with_request_id": sum(entry["request_id"] is not None for entry in rows)}
+def publish_events(
+    home: Home, day: date, rows: list[Row], buckets: int = 1, users: dict[int, Row] | None = None
+) -> None:
+    """Events and users of a log day, put into the lake without Spark; `users` are user fields by user id."""
+    log = home.lake.log_schema
+    unknown = {
+        f"user_{column.name}": column.field.unknown if column.size == 1 else [column.field.unknown] * column.size
+        for column in log.user_columns
+        if column.field is not None
+    }
+    ids = sorted({entry["user_id"] for entry in rows})
+    described = [{"user_id": user} | unknown | (users or {}).get(user, {}) for user in ids]
+    counts = {"users": len(ids), "with_request_id": sum(entry["request_id"] is not None for entry in rows)}
+    counts |= {f"action_{n}": sum(bool(r["actions"] & log.action_bit(n)) for r in rows) for n in log.action_names}
     details = {"definitions": event_definitions(home.config), "categories": {}}
-    for dataset, table in (("users", users), ("events", rows)):
+    for dataset, table in (("users", described), ("events", rows)):
         writer = home.lake.writer(dataset, day)
         owner = bucket_of(np.array([entry["user_id"] for entry in table], np.int64), buckets)
         for bucket in range(buckets):
             mine = [entry for entry, number in zip(table, owner, strict=True) if number == bucket]
             path = f"{writer.path}/part-{bucket}.parquet"
-            pq.write_table(pa.Table.from_pylist(mine, schema=schemas[dataset]), path)
-        writer.commit(digest=digest_of(table), inputs={}, buckets=buckets, counts=counts, details=details)
+            pq.write_table(pa.Table.from_pylist(mine, schema=home.lake.schemas[dataset]), path)
+        digest = digest_of([{name: str(value) for name, value in entry.items()} for entry in table])
+        writer.commit(digest=digest, inputs={}, buckets=buckets, counts=counts, details=details)
 
 
 def published(home: Home, dataset: str, day: date) -> list[Row]:
