@@ -86,7 +86,8 @@ class TokenFields(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def _of_multis(self, columns: Tensor) -> tuple[Tensor, ...]:
-        return columns.split([f.size for f in self.ids.multis], dim=1)
+        parts: tuple[Tensor, ...] = columns.split([f.size for f in self.ids.multis], dim=1)
+        return parts
 
 
 class Embeddings(nn.Module):

@@ -11,19 +11,21 @@ import torch
 from longreel.contracts.config import Config
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
+from longreel.model.data.encodings import learn_encodings
 from longreel.model.data.reader import ShapeLimits, TrainingReader
 from longreel.model.data.samples import SampleRows
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training.cuda_graphs import loss_and_gradients
 from longreel.model.training.device_loader import RowLookup
 from longreel.model.training.padding import Shape, pad_to_bucket, round_up
+from tests.model.every_kind import EVERY_KIND, make_sample_rows
 
 TASKS = ("click", "like")
 
 
 @pytest.fixture
-def ranker(config: Config) -> Ranker:
-    return Ranker(replace(config.model, dropout=0.0), TASKS, 2).train()
+def ranker(config: Config, make_ranker: Callable[..., Ranker]) -> Ranker:
+    return make_ranker(replace(config.model, dropout=0.0)).train()
 
 
 @pytest.fixture
@@ -63,19 +65,19 @@ def test_a_padded_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
     tables = {id(p) for p in ranker.table_parameters()}
     for batch in (replace(batch, labels=batch.labels.double()) for batch in batches):
         ranker.zero_grad()
-        loss = ranking_loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
+        loss = ranker.loss(ranker(batch), batch.labels, 2 * batch.num_targets)  # as of two ranks
         loss.backward()
         padded_loss, gradients = loss_and_gradients(
             ranker,
             list(ranker.parameters()),
-            pad_to_bucket(batch, ranker.config.id_match_fields, 2 * batch.num_targets),
+            pad_to_bucket(batch, ranker.log_schema.match_fields, 2 * batch.num_targets),
         )
         torch.testing.assert_close(padded_loss, loss.detach(), rtol=1e-6, atol=0)
         rows = batch.rows
         assert rows is not None
         own = {
             ranker.embeddings.ids.num_rows: rows.num_unique,
-            ranker.embeddings.user_features.num_rows: rows.num_user_unique,
+            ranker.embeddings.users.num_rows: rows.num_user_unique,
         }
         for (name, p), gradient in zip(ranker.named_parameters(), gradients, strict=True):
             if id(p) in tables:
@@ -86,6 +88,21 @@ def test_a_padded_batch_gives_the_loss_and_gradients_of_the_batch(ranker: Ranker
                 torch.testing.assert_close(values, p.grad._values(), rtol=1e-5, atol=1e-8, msg=name)
             else:
                 torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-8, msg=name)
+
+
+def test_padding_keeps_fields_of_every_kind(config: Config) -> None:
+    rows = make_sample_rows(EVERY_KIND, 1)
+    model = replace(config.model, dropout=0.0, match_counts=True)
+    ranker = Ranker(model, ("spent", "click"), EVERY_KIND, learn_encodings(EVERY_KIND, rows)).double().train()
+    batch = rows.pack(np.arange(3, rows.num_requests), 10, ("spent", "click"))
+    batch = RowLookup(ranker.embeddings, torch.device("cpu"))(replace(batch, labels=batch.labels.double()))
+    loss = ranker.loss(ranker(batch), batch.labels)
+    loss.backward()
+    padded = pad_to_bucket(batch, ranker.log_schema.match_fields, batch.num_targets)
+    padded_loss, gradients = loss_and_gradients(ranker, list(ranker.dense_parameters()), padded)
+    torch.testing.assert_close(padded_loss, loss.detach(), rtol=1e-6, atol=0)
+    for p, gradient in zip(ranker.dense_parameters(), gradients, strict=True):
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-5, atol=1e-7)
 
 
 def test_batches_of_an_epoch_have_few_shapes(lake: Lake, days: list[date], config: Config, ranker: Ranker) -> None:

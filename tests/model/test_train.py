@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from longreel.contracts.config import Config
 from longreel.contracts.errors import DataNotReadyError, LongreelError
+from longreel.contracts.log_schema import Field
 from longreel.lake.table import Lake
 from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.training.checkpoint import WEIGHTS, load_model, model_digest
@@ -202,9 +203,49 @@ def test_warm_start_begins_where_the_champion_ended(
     warm = train(config, lake, days[-1:], tmp_path / "w2", tmp_path / "m2", init_from=uninterrupted.model_dir)
     assert warm.curve[0][1] < cold.curve[0][1]
     assert load_model(warm.model_dir)[1]["init_digest"] == uninterrupted.model_digest
+    champion, started = load_model(uninterrupted.model_dir)[0], load_model(warm.model_dir)[0]
+    assert started.encodings == champion.encodings != load_model(cold.model_dir)[0].encodings
     wider = replace(config, model=replace(config.model, width=32))
     with pytest.raises(LongreelError, match="cannot start from"):
         train(wider, lake, days[-1:], tmp_path / "w3", tmp_path / "m3", init_from=uninterrupted.model_dir)
+
+
+def test_warm_start_from_another_log_schema_says_what_differs(
+    uninterrupted: TrainResult, config: Config, lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    log = config.log_schema
+    fields = [replace(field, rows=64) if field.name == "tag" else field for field in log.fields]
+    fields.append(Field(name="brand", place="item", kind="id", optional=True))
+    other = replace(config, log_schema=replace(log, fields=tuple(fields), time_zone="Asia/Shanghai"))
+    other_lake = Lake(lake.root, other.log_schema)
+    with pytest.raises(LongreelError) as error:
+        train(other, other_lake, days[-1:], tmp_path / "w", tmp_path / "m", init_from=uninterrupted.model_dir)
+    text = str(error.value)
+    for part in (
+        "another log schema",
+        "field tag was rows 32, is rows 64",
+        "field brand was added",
+        "time_zone was UTC",
+    ):
+        assert part in text
+    assert "warm_start = false" in text
+
+
+def test_categories_are_encoded_as_the_manifests_of_the_training_days_count_them(
+    config: Config, own_lake: Lake, days: list[date], tmp_path: Path
+) -> None:
+    for dataset, name, codes in (("events", "surface", [1, 0]), ("users", "country", [3])):
+        writer = own_lake.writer(dataset, days[0])
+        counts = [[code, f"{name} {code}", 5 - place] for place, code in enumerate(codes)]
+        writer.commit(digest="0" * 16, inputs={}, details={"categories": {name: counts}})
+    short = replace(config, training=replace(config.training, epochs=1))
+    encodings = []
+    for attempt, chosen in enumerate((days[:2], days[1:3])):
+        result = train(short, own_lake, chosen, tmp_path / f"work{attempt}", tmp_path / f"model{attempt}")
+        encodings.append(load_model(result.model_dir)[0].encodings)
+    assert encodings[0].codes == {"surface": (1, 0), "country": (3,)}
+    assert encodings[0].names == {"surface": ("surface 1", "surface 0"), "country": ("country 3",)}
+    assert len(encodings[1].codes["country"]) > 1
 
 
 def test_missing_day_no_day_and_missing_device_are_errors(config: Config, lake: Lake, tmp_path: Path) -> None:
