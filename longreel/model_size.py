@@ -25,12 +25,10 @@ CPU_SIZE: dict[str, str] = {
     "heads": "8",
     "layers": "2",
     "embedding_width": "32",
-    "item_buckets": "65536",
-    "author_buckets": "32768",
-    "tag_buckets": "1024",
     "match_counts": "true",
     "dropout": "0.1",
 }
+CPU_ROWS = 65_536  # most rows of a table
 
 
 def has_gpu() -> bool:
@@ -51,5 +49,6 @@ def sized(text: str, gpu: bool) -> tuple[str, str]:
     for name, value in CPU_SIZE.items():
         text, count = re.subn(rf"^{name} = .*$", f"{name} = {value}", text, flags=re.MULTILINE)
         assert count == 1, f"the preset has {count} lines {name} = ..., expected one"
+    text = re.sub(r"\brows = (\d+)", lambda match: f"rows = {min(int(match[1]), CPU_ROWS)}", text)
     choice = "model size: small, because this machine has no GPU"
     return text, f"{choice}; on one with a GPU `longreel init` writes the measured recipe"

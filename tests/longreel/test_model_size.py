@@ -8,14 +8,19 @@ import pytest
 
 from longreel import model_size
 from longreel.cli import main
-from longreel.contracts.config import parse_config
+from longreel.contracts.config import Config, parse_config
 from longreel.contracts.presets import preset
 from longreel.lake.home import Home
-from longreel.model_size import CPU_SIZE, has_gpu, sized
+from longreel.model_size import CPU_ROWS, CPU_SIZE, has_gpu, sized
 
 
 def settings(text: str) -> dict[str, str]:
-    return {name: value for name, _, value in (line.partition(" = ") for line in text.splitlines()) if value}
+    lines = (line.partition(" = ") for line in text.splitlines())
+    return {name: value for name, _, value in lines if value and not value.startswith("{")}
+
+
+def rows(config: Config) -> list[int]:
+    return [field.rows for field in config.log_schema.fields]
 
 
 def test_with_a_gpu_the_preset_is_unchanged() -> None:
@@ -29,7 +34,9 @@ def test_without_a_gpu_only_the_named_settings_differ_and_the_configuration_is_v
     before, after = settings(preset("generic")), settings(text)
     assert {name: after[name] for name in after if after[name] != before[name]} == CPU_SIZE
     config, full = parse_config(text), parse_config(preset("generic"))
-    assert config.model.id_match_fields == full.model.id_match_fields  # the shape of the model stays
+    assert config.log_schema.match_fields == full.log_schema.match_fields  # the shape of the model stays
+    assert rows(config) == [min(number, CPU_ROWS) for number in rows(full)]
+    assert max(rows(full)) > CPU_ROWS
     assert config.model.width < full.model.width
     assert config.training.window_max < full.training.window_max
     assert "has no GPU" in line
@@ -59,7 +66,7 @@ def test_init_writes_the_size_and_says_which(
     monkeypatch.setattr("longreel.init.has_gpu", lambda: gpu)
     words = ["--home", str(tmp_path / "home"), "--source", "generic", "--log", str(tmp_path / "log")]
     assert main(["init", *words]) == 0
-    line, _ = capsys.readouterr().out.splitlines()
+    line, *_ = capsys.readouterr().out.splitlines()
     assert line == sized(preset("generic"), gpu)[1]
     assert Home(tmp_path / "home").config.model.layers == (4 if gpu else int(CPU_SIZE["layers"]))
 
