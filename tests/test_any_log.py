@@ -22,7 +22,7 @@ from longreel.model.training.train import train
 FIRST = date(2026, 3, 2)
 DAYS = [FIRST + timedelta(days=number) for number in range(4)]
 USERS, REQUESTS, TARGETS = 24, 3, 4
-NUMBERS = [f"n{number}" for number in range(34)]  # with the others 50 declared fields
+NUMBERS = [f"n{number}" for number in range(35)]  # with the others 50 declared fields
 
 TOML = """
 name = "every-kind"
@@ -91,7 +91,9 @@ match_counts = true
 
 [training]
 window_days = 3
-batch_tokens = 512
+epochs = 8
+batch_tokens = 256
+learning_rate = 5e-3
 window_min = 8
 window_mean = 16
 window_max = 64
