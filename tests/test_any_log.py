@@ -106,7 +106,7 @@ bootstrap_draws = 20
 
 
 def raw_day(day: date) -> pa.Table:
-    """Impressions of a day: a user clicks what is of their brand, and some clicks are bought hours later."""
+    """Impressions of a day: users click what is red, or of their brand, and some clicks are bought hours later."""
     rng = np.random.default_rng(day.toordinal())
     midnight = np.datetime64(day, "ms") - np.timedelta64(1, "h")  # of Berlin, in UTC
     n = USERS * REQUESTS * TARGETS
@@ -115,7 +115,7 @@ def raw_day(day: date) -> pa.Table:
     shown = midnight + (3_600_000 * (1 + 7 * (request % REQUESTS)) + 60_000 * user).astype("timedelta64[ms]")
     sku = rng.integers(0, 200, n)
     brand = np.where(rng.random(n) < 0.5, user % 8, sku % 8)
-    clicked = rng.random(n) < np.where(brand == user % 8, 0.7, 0.1)
+    clicked = rng.random(n) < np.where(sku % 3 == 0, 0.8, np.where(brand == user % 8, 0.3, 0.1))
     bought = clicked & (rng.random(n) < 0.4)
     delay = (3_600_000 * rng.uniform(0.1, 20, n)).astype("timedelta64[ms]")
     price = rng.integers(100, 9_900, n)
