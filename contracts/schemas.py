@@ -64,6 +64,7 @@ def added_column_of(field: pa.Field) -> AddedColumn | None:
 QUARANTINE = pa.schema(
     [
         pa.field("reason", pa.string(), nullable=False),
+        pa.field("user_id", pa.int64()),  # null where the row does not tell
         pa.field("source_file", pa.string(), nullable=False),
         pa.field("row", pa.string(), nullable=False),  # the raw row as JSON
     ]

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from longreel.contracts.jagged import Ints
@@ -55,7 +56,7 @@ def rows_in_file(lake: Lake, path: str, users: Ints) -> Ints:
             stats = file.metadata.row_group(number).column(column).statistics
             if stats is not None and stats.has_min_max and not ((users >= stats.min) & (users <= stats.max)).any():
                 continue
-            ids = file.read_row_group(number, columns=["user_id"]).column("user_id").to_numpy()
+            ids = pc.drop_null(file.read_row_group(number, columns=["user_id"]).column("user_id")).to_numpy()
             present = ids[is_among(ids, users)]
             rows += np.bincount(np.searchsorted(users, present), minlength=len(users))
     return rows
@@ -95,7 +96,7 @@ class EraseUsers:
             table = to_schema(
                 file.read_row_group(number), self.lake.schemas[self.dataset], f"{self.dataset} of {self.date}"
             )
-            is_erased = is_among(table.column("user_id").to_numpy(), users)
+            is_erased = np.asarray(pc.is_in(table.column("user_id"), pa.array(users)))
             yield select(table, np.flatnonzero(~is_erased)) if is_erased.any() else table
 
 

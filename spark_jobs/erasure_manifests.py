@@ -8,22 +8,22 @@ from typing import Any
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from longreel.contracts.config import SourceConfig
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.jagged import Ints
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.array_checks import HISTORY_VIOLATIONS, SAMPLE_VIOLATIONS, Stats
 from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days
-from longreel.spark_jobs.ingest_run import EVENT_COUNTS, event_aggregates
+from longreel.spark_jobs.expressions import Setting, evaluate
+from longreel.spark_jobs.ingest_run import event_aggregates, event_counts
 from longreel.spark_jobs.items import count_items
 from longreel.spark_jobs.row_counts import QUARANTINED, counts_after_erasure
 from longreel.spark_jobs.row_digest import digest_columns, digest_from_aggregates
 from longreel.spark_jobs.sample_checks import counts_of
-from longreel.spark_jobs.sources import Source
-from longreel.spark_jobs.tables import in_schema, read_files, read_partitions, write_staged
-from longreel.spark_jobs.validate import parsed
+from longreel.spark_jobs.tables import read_files, read_staged
+from longreel.spark_jobs.typed_values import id_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +50,19 @@ class RewrittenPartition:
         )
 
 
-def parse_user_ids(spark: SparkSession, source: type[Source], texts: Sequence[str]) -> list[int]:
-    """The lake's ids of users as the raw log spells them.
+def parse_user_ids(spark: SparkSession, source: SourceConfig, texts: Sequence[str]) -> list[int]:
+    """The lake's ids of users as the raw log spells them, or as [source] user_id makes them of several columns.
 
     Raises:
         LongreelError: ingest would quarantine one.
     """
-    ids = []
+    ids, setting = [], Setting("[source] user_id", source.user_id, "user_id")
     for text in texts:
-        user = parsed("user_id", source.hashes_text_ids)
-        row = spark.range(1).select(F.lit(text).alias("user_id")).select(user.alias("id")).first()
+        rows = spark.range(1).select(F.lit(text).alias("user_id"))
+        if len(setting.names) == 1 and not setting.names & {name.lower() for name in source.derived}:
+            raw = rows.select(F.col("user_id").alias(*setting.names))
+            rows = evaluate(raw, [setting], f"--user {text!r}", [])
+        row = rows.select(id_of(F.col("user_id"), rows.schema["user_id"].dataType).alias("id")).first()
         if row is None or row["id"] is None:
             raise LongreelError(f"--user {text!r} is no user id of this source; give it as the raw log spells it")
         ids.append(int(row["id"]))
@@ -71,32 +74,12 @@ def day_of_file() -> Column:
     return F.regexp_extract(F.input_file_name(), r"date(?:=|%3D)(\d{4}-\d\d-\d\d)/", 1)
 
 
-def quarantine_with_users(
-    spark: SparkSession, lake: Lake, source: type[Source], manifests: Sequence[Manifest]
-) -> DataFrame:
-    """The rows of quarantine partitions, with their `day`, and the `user_id` of the raw row where it can be parsed."""
-    rows = read_partitions(spark, lake, "quarantine", manifests)
-    user = F.get_json_object("row", f"$.{source.user_column}")
-    rows = rows.select("*", day_of_file().alias("day"), user.alias("user_id"))
-    return rows.withColumn("user_id", parsed("user_id", source.hashes_text_ids))
-
-
-def quarantine_without(
-    quarantine: DataFrame, manifest: Manifest, writer: PartitionWriter, users: Ints
-) -> RewrittenPartition:
-    """Stage a quarantine partition's rows (`quarantine_with_users`) without those of the users."""
-    is_erased = F.coalesce(F.col("user_id").isin(*users.tolist()), F.lit(False))
-    rows = in_schema(quarantine.where(~is_erased), "quarantine")
-    reasons = {f"{QUARANTINED}{group['reason']}": group["count"] for group in rows.groupBy("reason").count().collect()}
-    digest, observed = write_staged(rows, writer, sort=["reason", "row"])
-    counts = {name: value for name, value in manifest.counts.items() if not name.startswith(QUARANTINED)} | reasons
-    return RewrittenPartition(writer=writer, digest=digest, rows=observed["digest_rows"], changes={"counts": counts})
-
-
 def stats_by_day(spark: SparkSession, dataset: str, writers: Sequence[PartitionWriter]) -> dict[str, Stats]:
-    """Digest sums of staged builds of events or users, and the `event_aggregates` of events; by day, in one job."""
-    rows = read_files(spark, dataset, [writer.path for writer in writers])
-    aggregates = event_aggregates() if dataset == "events" else ()
+    """Digest sums of staged builds of quarantine, events or users, and the `event_aggregates` of events; by day, in one
+    job."""
+    lake = writers[0].lake
+    rows = read_files(spark, lake.schemas[dataset], [writer.path for writer in writers])
+    aggregates = event_aggregates(lake.log_schema) if dataset == "events" else ()
     by_day = rows.withColumn("day", day_of_file()).groupBy("day").agg(*digest_columns(rows), *aggregates)
     return {row["day"]: row.asDict() for row in by_day.collect()}
 
@@ -104,28 +87,52 @@ def stats_by_day(spark: SparkSession, dataset: str, writers: Sequence[PartitionW
 def rewritten_flat_partition(
     home: Home, spark: SparkSession, manifest: Manifest, writer: PartitionWriter, stats: Stats
 ) -> RewrittenPartition:
-    """A day's events or users from its `stats_by_day`, {} where no row is left."""
+    """A day's quarantine, events or users from its `stats_by_day`, {} where no row is left."""
+    lake, log = home.lake, home.lake.log_schema
     sums = ("digest_rows", "digest_high_1", "digest_low_1", "digest_high_2", "digest_low_2")
-    empty: Stats = dict.fromkeys((*sums, *EVENT_COUNTS), 0) | {"min_time_ms": None, "max_time_ms": None}
+    empty: Stats = dict.fromkeys((*sums, *event_counts(log)), 0) | {"min_time_ms": None, "max_time_ms": None}
     stats = empty | stats
     rows, day = int(stats["digest_rows"]), date.fromisoformat(manifest.date)
-    digest = digest_from_aggregates(stats)
-    if manifest.dataset == "users":
-        return RewrittenPartition(
-            writer=writer, digest=digest, rows=rows, changes={"counts": manifest.counts | {"users": rows}}
-        )
-    updates = {name: int(stats[name]) for name in EVENT_COUNTS}
-    updates["users"] = home.lake.require("users", day).rows
-    counts = counts_after_erasure(manifest.counts, rows, home.lake.manifest("quarantine", day))
-    details = {name: value for name, value in manifest.details.items() if name != NEW_ITEM_EVENTS}
-    if "items" in counts:
-        past = trailing_days(home.lake, "events", day, home.config.drift)
-        updates["items"], new_items = count_items(spark, home.lake, writer, past)
-        details |= {} if new_items is None else {NEW_ITEM_EVENTS: new_items}
-    counts = counts | {name: value for name, value in updates.items() if name in counts}
-    times = {name: stats[name] for name in ("min_time_ms", "max_time_ms")}
-    changes = {"counts": counts, "details": details, **times}
-    return RewrittenPartition(writer=writer, digest=digest, rows=rows, changes=changes)
+    staged = read_staged(spark, writer)
+    changes: dict[str, Any] = {"details": manifest.details}
+    if "categories" in manifest.details:
+        prefix = "user_" if manifest.dataset == "users" else ""
+        changes["details"] = manifest.details | {"categories": _categories(staged, manifest.details["categories"], prefix)}
+    if manifest.dataset == "quarantine":
+        reasons = {
+            f"{QUARANTINED}{group['reason']}": group["count"] for group in staged.groupBy("reason").count().collect()
+        }
+        others = {name: value for name, value in manifest.counts.items() if not name.startswith(QUARANTINED)}
+        changes["counts"] = others | reasons
+    elif manifest.dataset == "users":
+        changes["counts"] = manifest.counts | {"users": rows}
+    else:
+        updates = {name: int(stats[name]) for name in event_counts(log)} | {"users": lake.require("users", day).rows}
+        counts = counts_after_erasure(manifest.counts, rows, lake.manifest("quarantine", day))
+        if "items" in counts:
+            past = trailing_days(lake, "events", day, home.config.drift)
+            updates["items"], new_items = count_items(spark, lake, writer, past)
+            changes["details"] = {name: v for name, v in changes["details"].items() if name != NEW_ITEM_EVENTS}
+            changes["details"] |= {} if new_items is None else {NEW_ITEM_EVENTS: new_items}
+        changes["counts"] = counts | {name: value for name, value in updates.items() if name in counts}
+        changes |= {name: stats[name] for name in ("min_time_ms", "max_time_ms")}
+    return RewrittenPartition(writer=writer, digest=digest_from_aggregates(stats), rows=rows, changes=changes)
+
+
+def _categories(rows: DataFrame, stored: Mapping[str, list[list[Any]]], prefix: str) -> dict[str, list[list[Any]]]:
+    """Codes, names and counts of categories (`count_categories`) in the rows that are left. Names are those stored; of
+    UNKNOWN, which rows without a value have too, no more are counted than were."""
+    fields = list(stored)
+    if not fields:
+        return {}
+    values = F.array(*(F.struct(F.lit(name).alias("field"), F.col(f"{prefix}{name}").alias("code")) for name in fields))
+    groups = rows.select(F.explode(values).alias("value")).groupBy("value.field", "value.code").count().collect()
+    counts = {(group["field"], group["code"]): int(group["count"]) for group in groups}
+    categories = {}
+    for field, entries in stored.items():
+        left = ([code, name, min(count, counts.get((field, code), 0))] for code, name, count in entries)
+        categories[field] = sorted((entry for entry in left if entry[2]), key=lambda entry: (-entry[2], entry[0]))
+    return categories
 
 
 def rewritten_array_partition(

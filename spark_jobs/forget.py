@@ -18,7 +18,6 @@ from datetime import date
 
 import numpy as np
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.contracts.jagged import Ints
@@ -47,15 +46,12 @@ from longreel.spark_jobs.erasure_files import erasure_tasks, find_rows
 from longreel.spark_jobs.erasure_manifests import (
     RewrittenPartition,
     parse_user_ids,
-    quarantine_with_users,
-    quarantine_without,
     rewritten_array_partition,
     rewritten_flat_partition,
     stats_by_day,
 )
 from longreel.spark_jobs.history import partition_bytes
 from longreel.spark_jobs.row_counts import counts_after_erasure
-from longreel.spark_jobs.sources import Source, source_class
 from longreel.spark_jobs.vacuum import vacuum_builds
 
 ORDER = ("quarantine", "users", "events", "history", "samples")  # a partition comes after what it is made from
@@ -84,12 +80,12 @@ def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:
     Raises:
         LongreelError: a text is no user id of this source; or other steps keep publishing rows of the users.
     """
-    started, lake, source = time.monotonic(), home.lake, source_class(home.config.source.kind)
+    started, lake = time.monotonic(), home.lake
     spark = session(sum(partition_bytes(manifest) for dataset in ORDER for manifest in _published(lake, dataset)))
-    users = dict.fromkeys(parse_user_ids(spark, source, texts))
+    users = dict.fromkeys(parse_user_ids(spark, home.config.source, texts))
     salt = lake_salt(lake.storage)
     erased_before = {user for record in erasure_requests(lake.storage) if record.finished for user in record.users}
-    erasure = ErasureRun(home=home, source=source, spark=spark, users=np.array(sorted(users), np.int64), salt=salt)
+    erasure = ErasureRun(home=home, spark=spark, users=np.array(sorted(users), np.int64), salt=salt)
     if erasure.hashes <= erased_before and not any(list(erasure.affected(dataset)) for dataset in ORDER):
         print("erased already, and no rows of theirs have come back")
         return 0
@@ -125,7 +121,6 @@ class ErasureRun:
     """The erasure of some users from one lake."""
 
     home: Home
-    source: type[Source]
     spark: SparkSession
     users: Ints  # increasing
     salt: str
@@ -137,20 +132,7 @@ class ErasureRun:
 
     def affected(self, dataset: str) -> Iterator[tuple[Manifest, Ints]]:
         """The partitions of a dataset with rows of the users, and how many of each user."""
-        manifests = list(_published(self.home.lake, dataset))
-        if dataset != "quarantine":
-            yield from find_rows(self.home.lake, manifests, self.users)
-        elif manifests:
-            yield from self._affected_quarantine(manifests)
-
-    def _affected_quarantine(self, manifests: Sequence[Manifest]) -> Iterator[tuple[Manifest, Ints]]:
-        rows = quarantine_with_users(self.spark, self.home.lake, self.source, manifests)
-        rows = rows.where(F.col("user_id").isin(*self.users.tolist()))
-        counts: dict[str, Ints] = {}
-        for group in rows.groupBy("day", "user_id").count().collect():
-            day_counts = counts.setdefault(group["day"], np.zeros(len(self.users), np.int64))
-            day_counts[np.searchsorted(self.users, group["user_id"])] += group["count"]
-        yield from ((manifest, counts[manifest.date]) for manifest in manifests if manifest.date in counts)
+        return find_rows(self.home.lake, _published(self.home.lake, dataset), self.users)
 
     def erase_all(self, record: ErasureRequest) -> ErasureRequest:
         """Erase the users until a scan finds no rows of theirs, then update what was made from the old partitions.
@@ -201,18 +183,12 @@ class ErasureRun:
 
     def _write(self, manifests: Sequence[Manifest], writers: Sequence[PartitionWriter]) -> dict[str, Stats]:
         """Stage the partitions without the users; returns the stats of the staged files, by day."""
-        dataset = manifests[0].dataset
-        if dataset == "quarantine":  # staged by `_rewritten`
-            return {}
-        pairs = zip(manifests, writers, strict=True)
+        dataset, pairs = manifests[0].dataset, zip(manifests, writers, strict=True)
         tasks = [task for old, writer in pairs for task in erasure_tasks(self.home.lake, old, writer, self.users)]
         stats = run_tasks(self.spark, tasks)
         return stats if dataset in DERIVED else stats_by_day(self.spark, dataset, writers)
 
     def _rewritten(self, manifest: Manifest, writer: PartitionWriter, stats: Stats) -> RewrittenPartition:
-        if manifest.dataset == "quarantine":
-            rows = quarantine_with_users(self.spark, self.home.lake, self.source, [manifest])
-            return quarantine_without(rows, manifest, writer, self.users)
         if manifest.dataset in DERIVED:
             return rewritten_array_partition(self.home.lake, manifest, writer, stats)
         return rewritten_flat_partition(self.home, self.spark, manifest, writer, stats)

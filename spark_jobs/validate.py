@@ -38,7 +38,7 @@ def quarantined_rows(validated: DataFrame) -> DataFrame:
     """The rows with a reason, as the quarantine keeps them; not those of suppressed users or left out by `where`."""
     rejected = validated.where(~F.col("reason").isin(SUPPRESSED, FILTERED))
     raw = F.to_json("row", {"ignoreNullFields": "false"}).alias("row")
-    return in_schema(rejected.select("reason", "source_file", raw), QUARANTINE)
+    return in_schema(rejected.select("reason", "user_id", "source_file", raw), QUARANTINE)
 
 
 def evaluate_rows(rows: DataFrame, config: Config, what: str, *, with_users: bool) -> DataFrame:

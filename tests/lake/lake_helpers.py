@@ -16,7 +16,7 @@ DAY = date(2026, 1, 5)
 
 def rows(*reasons: str) -> pa.Table:
     """Quarantined rows, one for each reason."""
-    columns = [list(reasons), ["a.csv"] * len(reasons), ["{}"] * len(reasons)]
+    columns = [list(reasons), [None] * len(reasons), ["a.csv"] * len(reasons), ["{}"] * len(reasons)]
     return pa.table(columns, schema=QUARANTINE)
 
 

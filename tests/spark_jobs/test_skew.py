@@ -14,21 +14,20 @@ from spark_helpers import DAY, MIDNIGHT_MS, REPOSITORY, event, longreel, publish
 
 from longreel.contracts.config import SamplesConfig
 from longreel.contracts.jagged import list_values
-from longreel.contracts.schemas import EVENTS
+from longreel.contracts.schemas import dataset_schemas
 from longreel.spark_jobs import samples as samples_module
-from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
+from longreel.spark_jobs.samples import DayEvents, UserFields, add_day, sample_tables
 from longreel.spark_jobs.user_histories import UserHistories
+from tests.short_video import SHORT_VIDEO
 
-NO_USERS = UserFeatures(
-    user_id=np.zeros(0, np.int64), features=np.zeros((0, 0), np.int64), unknown=np.zeros(0, np.int64)
-)
+EVENTS = dataset_schemas(SHORT_VIDEO).events
+NO_USERS = UserFields.of(dataset_schemas(SHORT_VIDEO).users.empty_table(), SHORT_VIDEO)
 TARGETS = 512
 CROWD = """
 import resource
 import numpy as np
 import pyarrow as pa
-from longreel.contracts.schemas import EVENTS
-from test_skew import columns, build
+from test_skew import EVENTS, columns, build
 
 users = {users}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -49,22 +48,18 @@ def columns(user: np.ndarray, at: np.ndarray) -> dict[str, Any]:
         "time_ms": MIDNIGHT_MS + at,
         "request_id": pa.nulls(count, pa.string()),
         "item_id": number,
-        **{
-            name: np.full(count, -1, np.int32 if name != "author_id" else np.int64)
-            for name in ("author_id", "tag", "surface")
-        },
-        "actions": (number % 3 == 0).astype(np.int32),
-        "play_ms": np.zeros(count, np.int64),
-        "duration_ms": np.zeros(count, np.int64),
+        **{name: np.full(count, -1) for name in ("author_id", "tag", "surface")},
+        **{name: (number % 3 == 0).astype(np.int32) for name in ("actions", "history", "labels")},
+        **{name: np.zeros(count, np.float32) for name in ("play_ms", "duration_ms")},
     }
 
 
 def build(table: pa.Table, most: int, past: pa.Table | None = None) -> Any:
     """The sample tables of a day, as a bucket's task makes them."""
-    histories, config = UserHistories(10_240), SamplesConfig(max_targets=most)
+    histories, config = UserHistories(10_240, SHORT_VIDEO), SamplesConfig(max_targets=most)
     if past is not None:
-        add_day(histories, DayEvents.of(past), 1)
-    return sample_tables(DayEvents.of(table), histories, NO_USERS, config, 1)
+        add_day(histories, DayEvents.of(past, SHORT_VIDEO))
+    return sample_tables(DayEvents.of(table, SHORT_VIDEO), histories, NO_USERS, config)
 
 
 def test_a_user_with_a_quarter_million_events_in_a_day_keeps_all_of_them() -> None:
@@ -97,8 +92,7 @@ def test_one_busy_user_changes_no_row_of_other_users(spark: Any, make_home: Any)
     publish_events(home, tomorrow, alone)  # a day with one user
     assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(tomorrow)) == 0
     for day, earlier, today in ((DAY, [], others + busy), (tomorrow, others + busy, alone)):
-        rows = [{k: v for k, v in sample.items() if k != "user_features"} for sample in published(home, "samples", day)]
-        assert rows == samples_of(earlier, today, max_targets=16)
+        assert published(home, "samples", day) == samples_of(earlier, today, max_targets=16)
         counts = home.lake.require("samples", day).counts
         assert (counts["targets"], counts["max_request_targets"]) == (len(today), 16 if day == DAY else 1)
 
