@@ -97,7 +97,9 @@ def rewritten_flat_partition(
     changes: dict[str, Any] = {"details": manifest.details}
     if "categories" in manifest.details:
         prefix = "user_" if manifest.dataset == "users" else ""
-        changes["details"] = manifest.details | {"categories": _categories(staged, manifest.details["categories"], prefix)}
+        changes["details"] = manifest.details | {
+            "categories": _categories(staged, manifest.details["categories"], prefix)
+        }
     if manifest.dataset == "quarantine":
         reasons = {
             f"{QUARANTINED}{group['reason']}": group["count"] for group in staged.groupBy("reason").count().collect()
