@@ -1,6 +1,6 @@
 """Throughput of reading: history tokens a second that one core prepares for training, part by part.
 
-    python -m benchmarks.reader HOME/lake [HOME/lake ...] [--window-mean 2048] [--ranks 1]
+    python -m benchmarks.reader [HOME ...] [--window-mean 2048] [--ranks 1]
 
 CPU time of this process, one thread: decoding (Parquet, checks, joining a buffer), packing (a batch's windows out of a
 decoded buffer) and looking up (ids to distinct table rows; on CUDA the device does that). Tokens are history events
@@ -22,9 +22,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow as pa
 import torch
 
-from benchmarks.training.lake import make_lake
+from benchmarks.training.lake import make_lake, short_video
 from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.lake.home import Home
 from longreel.lake.table import Lake
+from longreel.model.data.encodings import learn_encodings
 from longreel.model.data.reader import ReaderState, TrainingReader
 from longreel.model.data.row_groups import read_rows
 from longreel.model.nn.embeddings import Embeddings
@@ -63,9 +65,8 @@ def measure(lake: Lake, training: TrainingConfig, ranks: int, repetitions: int) 
                 with parts.timed("pack"):
                     batch = reader._rank_batch(rows, buffer, number, ReaderState()).batch
                 if lookup is None:
-                    embeddings = Embeddings(
-                        ModelConfig(item_buckets=1 << 20, author_buckets=1 << 17), rows.user_features.shape[1]
-                    )
+                    encodings = learn_encodings(lake.log_schema, rows)
+                    embeddings = Embeddings(ModelConfig(), lake.log_schema, encodings)
                     lookup = RowLookup(embeddings, torch.device("cpu"))
                 with parts.timed("look up"):
                     lookup(batch)
@@ -102,7 +103,7 @@ def row(name: str, timing: dict[str, float]) -> str:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lakes", type=Path, nargs="*", help="lakes with samples; default: one that is made for this")
+    parser.add_argument("homes", type=Path, nargs="*", help="homes with samples; default: a lake made for this")
     parser.add_argument("--window-mean", type=int, default=2_048)
     parser.add_argument("--window-max", type=int, default=10_240)
     parser.add_argument("--batch-tokens", type=int, default=65_536)
@@ -121,14 +122,12 @@ def main() -> int:
     print("| --- " * 10 + "|")
     results = {}
     with tempfile.TemporaryDirectory() as folder:
-        lakes = args.lakes
+        lakes = {home.name: Home(home).lake for home in args.homes}
         if not lakes:
-            synthetic_lake = Path(folder, "synthetic")
-            make_lake(synthetic_lake, days=2, users=256, history=args.window_max)
-            lakes = [synthetic_lake]
-        for path in lakes:
-            timing = measure(Lake(path), training, args.ranks, args.repetitions)
-            name = path.name if path.name != "lake" else path.parent.name
+            schema, users = short_video(1 << 20, 1 << 17), 256
+            lakes = {"synthetic": make_lake(Path(folder), schema, days=2, users=users, history=args.window_max)}
+        for name, lake in lakes.items():
+            timing = measure(lake, training, args.ranks, args.repetitions)
             results[name] = timing
             print(row(name, timing), flush=True)
     if args.json is not None:

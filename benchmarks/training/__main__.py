@@ -1,7 +1,7 @@
 """Whole training steps from sample files: request-level batches against one row per target, end to end.
 
     python -m benchmarks.training --quick                      # its own small lake; CPU or GPU; under a minute
-    python -m benchmarks.training --lake HOME/lake --json out.json
+    python -m benchmarks.training --home HOME --json out.json
 
 The trainer's own parts run: decoding, packing, copying and looking up in the background, forward, backward, clipping,
 both optimisers. The other layout gets its copies of a history by a gather in the background thread, from the same
@@ -23,10 +23,12 @@ from typing import TypeVar
 
 import torch
 
-from benchmarks.training.lake import make_lake
+from benchmarks.training.lake import make_lake, short_video
 from benchmarks.training.longest import Memory, longest
 from benchmarks.training.measure import Timing, time_steps
 from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.contracts.log_schema import LogSchema
+from longreel.lake.home import Home
 from longreel.lake.table import Lake
 from longreel.model.data.row_groups import num_decode_threads, row_groups
 from longreel.model.training.compile import wants_compile
@@ -39,8 +41,12 @@ def sizes_for(device: torch.device, width: int | None) -> ModelConfig:
     """The sizes of the project's other measurements on CUDA, small ones on a CPU."""
     d = width or (256 if device.type == "cuda" else 64)
     heads = {256: 8, 1024: 16}.get(d, max(1, d // 32))
-    rows = {"item_buckets": 1 << 20, "author_buckets": 1 << 17} if device.type == "cuda" else {}
-    return ModelConfig(width=d, heads=heads, layers=4 if device.type == "cuda" else 2, dropout=0.0, **rows)
+    return ModelConfig(width=d, heads=heads, layers=4 if device.type == "cuda" else 2, dropout=0.0)
+
+
+def schema_for(device: torch.device) -> LogSchema:
+    """The log schema of the lake that this program makes, likewise."""
+    return short_video(1 << 20, 1 << 17) if device.type == "cuda" else short_video()
 
 
 def table(timings: list[Timing]) -> str:
@@ -94,7 +100,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer steps, a smaller lake: under a minute")
-    parser.add_argument("--lake", type=Path, help="a lake with samples; default: one that is made for this")
+    parser.add_argument("--home", type=Path, help="a home with samples; default: a lake that is made for this")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--width", type=int, help="d; default 256 on CUDA, 64 on a CPU")
     parser.add_argument("--batch-tokens", type=int, help="default 1,048,576 on CUDA, 16,384 on a CPU")
@@ -126,12 +132,12 @@ def settings(args: argparse.Namespace, device: torch.device) -> TrainingConfig:
     )
 
 
-def open_lake(args: argparse.Namespace, on_cuda: bool, window: int, folder: Path) -> Lake:
-    """The lake to read, made in `folder` where the command line names none."""
-    if args.lake is not None:
-        return Lake(args.lake)
-    users = (384 if args.quick else 1_024) if on_cuda else (64 if args.quick else 256)
-    return make_lake(folder, days=2, users=users, history=window, targets=TARGETS)
+def open_lake(args: argparse.Namespace, device: torch.device, window: int, folder: Path) -> Lake:
+    """The lake to read, made in `folder` where the command line names no home."""
+    if args.home is not None:
+        return Home(args.home).lake
+    users = (384 if args.quick else 1_024) if device.type == "cuda" else (64 if args.quick else 256)
+    return make_lake(folder, schema_for(device), days=2, users=users, history=window, targets=TARGETS)
 
 
 def time_layouts(
@@ -169,12 +175,12 @@ def main() -> int:
     name = torch.cuda.get_device_name(device) if on_cuda else cpu
     print(f"{name}, torch {torch.__version__}, {num_decode_threads(device)} decode threads; {sizes}", flush=True)
     with deterministic(), tempfile.TemporaryDirectory() as folder:
-        lake = open_lake(args, on_cuda, training.window_max, Path(folder))
+        lake = open_lake(args, device, training.window_max, Path(folder))
         print(f"samples ready after {time.perf_counter() - began:.1f} s", flush=True)
         timings = time_layouts(args, lake, sizes, training, device)
         memory: list[Memory] = []
         for checkpointing in () if args.no_longest else (False, True):
-            memory += attempt(partial(longest, sizes, device, activation_checkpointing=checkpointing))
+            memory += attempt(partial(longest, sizes, lake.log_schema, device, activation_checkpointing=checkpointing))
     print("\n" + table(timings))
     ratio = timings[0].targets_per_s / timings[1].targets_per_s if len(timings) == 2 else None
     if ratio is not None:

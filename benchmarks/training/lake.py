@@ -1,4 +1,4 @@
-"""A small lake of samples for benchmarks, written with numpy and pyarrow alone: every user-day has a long history.
+"""A small lake of a short-video log's samples for benchmarks, by numpy and pyarrow: every user-day has a long history.
 
 Ids are Zipf-like, times increase, each request has `targets` targets and sees all but the newest few events. There is
 nothing to learn in it; only sizes and distributions matter here.
@@ -6,44 +6,68 @@ nothing to learn in it; only sizes and distributions matter here.
 
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, offsets_of
-from longreel.contracts.schemas import HISTORY_FIELDS, SAMPLES, TARGET_FIELDS
+from longreel.contracts.log_schema import Action, Field, Label, LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 
 FIRST_DAY = date(2026, 1, 5)
 ITEMS, AUTHORS, TAGS = 400_000, 60_000, 300
 GROUP_ROWS = 64  # user-days in a row group
 DAY_MS = 86_400_000
+USER_CATEGORIES = ("activity", "region", "device", "age_range")
+ACTIONS = ("click", "like", "follow", "comment", "forward", "hate", "long_view", "profile_enter")
+
+
+def short_video(item_rows: int = 65_536, author_rows: int = 32_768) -> LogSchema:
+    """The log schema of the lake, with table rows for items and authors."""
+    return LogSchema(
+        fields=(
+            Field(name="item_id", place="item", kind="id", rows=item_rows, match=True),
+            Field(name="author_id", place="item", kind="id", rows=author_rows, match=True),
+            Field(name="tag", place="item", kind="id", rows=1_024),
+            Field(name="duration_ms", place="item", kind="number"),
+            Field(name="surface", place="request", kind="category"),
+            Field(name="play_ratio", place="event", kind="number"),
+            *(Field(name=name, place="user", kind="category") for name in USER_CATEGORIES),
+        ),
+        actions=tuple(Action(name=name) for name in ACTIONS),
+        labels=(Label(name="click", when="click"),),
+        history="click",
+    )
 
 
 def _zipf(rng: np.random.Generator, size: int, ids: int) -> Ints:
     return np.minimum((rng.pareto(0.7, size) * 30).astype(np.int64), ids - 1)
 
 
-def _fields(rng: np.random.Generator, size: int) -> dict[str, Ints]:
+def _fields(rng: np.random.Generator, size: int) -> dict[str, NDArray[Any]]:
     item = _zipf(rng, size, ITEMS)
-    duration = rng.integers(5_000, 120_000, size)
     return {
         "item_id": item * 7_919 + 11,
         "author_id": item % AUTHORS,
         "tag": item % TAGS,
         "surface": rng.integers(0, 4, size),
         "actions": 1 + 64 * (rng.random(size) < 0.3),
-        "play_ms": (duration * rng.beta(0.7, 1.2, size)).astype(np.int64),
-        "duration_ms": duration,
+        "play_ratio": rng.beta(0.7, 1.2, size),
+        "duration_ms": rng.integers(5_000, 120_000, size),
     }
 
 
-def _lists(values: Ints, offsets: Ints, kind: pa.DataType) -> pa.Array:
+def _lists(values: NDArray[Any], offsets: Ints, kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(values).cast(kind))
 
 
-def _day(rng: np.random.Generator, day: date, users: int, history: int, requests: int, targets: int) -> pa.Table:
+def _day(
+    rng: np.random.Generator, day: date, log: LogSchema, users: int, history: int, requests: int, targets: int
+) -> pa.Table:
     midnight = (day - date(1970, 1, 1)).days * DAY_MS
     lengths = np.full(users, history)
     events, shown = users * history, users * requests * targets
@@ -55,7 +79,7 @@ def _day(rng: np.random.Generator, day: date, users: int, history: int, requests
     by_user, by_request = offsets_of(np.full(users, requests)), offsets_of(np.full(users, requests * targets))
     columns: dict[str, pa.Array] = {
         "user_id": pa.array(np.arange(users)),
-        "user_features": _lists(rng.integers(0, 1_000, users * 4), offsets_of(np.full(users, 4)), pa.int64()),
+        **{f"user_{name}": pa.array(rng.integers(0, 50, users), pa.int32()) for name in USER_CATEGORIES},
         "request_id": pa.ListArray.from_arrays(
             pa.array(by_user, pa.int32()), pa.array([str(i) for i in range(users * requests)])
         ),
@@ -64,20 +88,29 @@ def _day(rng: np.random.Generator, day: date, users: int, history: int, requests
         "request_target_end": _lists(np.tile(np.arange(1, requests + 1) * targets, users), by_user, pa.int32()),
         "target_labels": _lists((rng.random(shown) < 0.3).astype(np.int32), by_request, pa.int32()),
     }
-    columns |= {f"history_{n}": _lists(old[n], offsets_of(lengths), kind) for n, kind in HISTORY_FIELDS.items()}
-    columns |= {f"target_{n}": _lists(new[n], by_request, kind) for n, kind in TARGET_FIELDS.items()}
-    return pa.table([columns[name] for name in SAMPLES.names], schema=SAMPLES)
+    columns |= {f"history_{c.name}": _lists(old[c.name], offsets_of(lengths), c.type) for c in log.event_columns}
+    columns |= {f"target_{c.name}": _lists(new[c.name], by_request, c.type) for c in log.item_columns}
+    schema = dataset_schemas(log).samples
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 def make_lake(
-    folder: Path, *, days: int, users: int, history: int, requests: int = 3, targets: int = 16, seed: int = 0
+    folder: Path,
+    log_schema: LogSchema,
+    *,
+    days: int,
+    users: int,
+    history: int,
+    requests: int = 3,
+    targets: int = 16,
+    seed: int = 0,
 ) -> Lake:
     """Publish `days` days of `users` user-days each, with `history` events and `requests` requests of `targets`."""
-    lake, rng = Lake(folder), np.random.default_rng(seed)
+    lake, rng = Lake(folder, log_schema), np.random.default_rng(seed)
     for offset in range(days):
         day = FIRST_DAY + timedelta(days=offset)
         writer = lake.writer("samples", day)
-        table = _day(rng, day, users, history, requests, targets)
+        table = _day(rng, day, lake.log_schema, users, history, requests, targets)
         pq.write_table(table, f"{writer.path}/part-00000.parquet", compression="zstd", row_group_size=GROUP_ROWS)
-        writer.commit(digest=f"{seed:08x}{offset:08x}", inputs={}, details={"user_features": list("abcd")})
+        writer.commit(digest=f"{seed:08x}{offset:08x}", inputs={})
     return lake

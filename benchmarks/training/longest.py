@@ -1,13 +1,18 @@
 """The longest history that fits: memory of one request's events, with activations kept or recomputed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 
 from longreel.contracts.config import ModelConfig
+from longreel.contracts.log_schema import Column, LogSchema
 from longreel.model.data.batch import RequestBatch
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.data.encodings import Encodings
+from longreel.model.data.row_groups import TORCH_TYPES
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training.compile import checkpoint_activations
 from longreel.model.training.device_loader import RowLookup
 
@@ -22,29 +27,22 @@ class Memory:
     tried: int | None  # events that were trained once to check `longest`; None where memory ran out
 
 
-def one_request(events: int, targets: int, device: torch.device) -> RequestBatch:
+def one_request(log_schema: LogSchema, events: int, targets: int, device: torch.device) -> RequestBatch:
     """A request with an artificial history."""
     rng = torch.Generator().manual_seed(0)
 
-    def fields(size: int) -> dict[str, Tensor]:
-        random_ids = {
-            name: torch.randint(0, 50_000, (size,), generator=rng) for name in ("item_id", "author_id", "duration_ms")
-        }
-        return random_ids | {name: torch.randint(0, 4, (size,), generator=rng) for name in ("tag", "surface")}
+    def columns(some: Sequence[Column], number: int) -> dict[str, Tensor]:
+        return {column.name: _random(column, number, rng) for column in some}
 
-    history = fields(events) | {
-        "time_ms": torch.arange(events) * 1_000,
-        "actions": torch.ones(events, dtype=torch.int32),
-        "play_ms": torch.randint(0, 50_000, (events,), generator=rng),
-    }
+    history = columns(log_schema.event_columns, events) | {"time_ms": torch.arange(events) * 1_000}
     return RequestBatch(
         history=history,
         history_offsets=torch.tensor([0, events]),
-        target=fields(targets),
+        target=columns(log_schema.item_columns, targets),
         target_offsets=torch.tensor([0, targets]),
+        user=columns(log_schema.user_columns, 1),
         labels=torch.zeros(targets, 1),
         request_time_ms=torch.tensor([events * 1_000]),
-        user_features=torch.zeros(1, 0, dtype=torch.int64),
         user_id=torch.zeros(1, dtype=torch.int64),
         request_index=torch.zeros(1, dtype=torch.int64),
         max_history=events,
@@ -52,10 +50,18 @@ def one_request(events: int, targets: int, device: torch.device) -> RequestBatch
     ).to(device)
 
 
+def _random(column: Column, number: int, rng: torch.Generator) -> Tensor:
+    shape = (number,) if column.size == 1 else (number, column.size)
+    if pa.types.is_floating(column.type):
+        return torch.rand(shape, generator=rng)
+    most = 1 if column.name == "actions" else 50_000 if column.field is None or column.field.kind == "id" else 4
+    return torch.randint(0, most + 1, shape, generator=rng).to(TORCH_TYPES[column.type])
+
+
 def _peak_bytes(ranker: Ranker, lookup: RowLookup, events: int, device: torch.device) -> float:
     """Peak on CUDA; on a CPU what the forward pass keeps, which is most of the peak."""
     ranker.zero_grad()
-    batch = lookup(one_request(events, 16, device))
+    batch = lookup(one_request(ranker.log_schema, events, 16, device))
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -64,18 +70,25 @@ def _peak_bytes(ranker: Ranker, lookup: RowLookup, events: int, device: torch.de
 
     if device.type != "cuda":
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = ranking_loss(ranker(batch), batch.labels)
+            loss = ranker.loss(ranker(batch), batch.labels)
         return float(sum(kept.values())) if loss.requires_grad else 0.0
     torch.cuda.reset_peak_memory_stats(device)
     with torch.autocast("cuda", torch.bfloat16):
         logits = ranker(batch)
-    ranking_loss(logits, batch.labels).backward()
+    ranker.loss(logits, batch.labels).backward()
     return float(torch.cuda.max_memory_allocated(device))
 
 
-def longest(sizes: ModelConfig, device: torch.device, *, activation_checkpointing: bool, share: float = 0.92) -> Memory:
+def longest(
+    sizes: ModelConfig,
+    log_schema: LogSchema,
+    device: torch.device,
+    *,
+    activation_checkpointing: bool,
+    share: float = 0.92,
+) -> Memory:
     """Memory an event, from two lengths; on CUDA what then fits in `share` of the card, tried once."""
-    ranker = Ranker(sizes, ("click",), 0).to(device).train()
+    ranker = Ranker(sizes, ("click",), log_schema, Encodings()).to(device).train()
     lookup = RowLookup(ranker.embeddings, device)
     if activation_checkpointing:
         checkpoint_activations(ranker)

@@ -12,6 +12,7 @@ from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.model.data.batch import one_row_per_target
+from longreel.model.data.encodings import learn_encodings
 from longreel.model.data.reader import RankBatch, TrainingReader
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.compile import checkpoint_activations, compile_blocks, wants_compile
@@ -71,8 +72,8 @@ def time_steps(
     on_cuda = device.type == "cuda"
     torch.manual_seed(0)
     reader = TrainingReader(lake, manifests, tasks, training, device=device)
-    first = next(iter(reader.batches()))
-    ranker = Ranker(sizes, tasks, first.batch.user_features.shape[1]).to(device).train()
+    encodings = learn_encodings(lake.log_schema, reader.first_rows())
+    ranker = Ranker(sizes, tasks, lake.log_schema, encodings).to(device).train()
     if training.activation_checkpointing:
         checkpoint_activations(ranker)
     if wants_compile(training, device):

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.training.__main__ import sizes_for
+from benchmarks.training.__main__ import schema_for, sizes_for
 from benchmarks.training.lake import FIRST_DAY, make_lake
-from longreel.model.data.samples import SampleRows
+from longreel.model.data.encodings import learn_encodings
+from longreel.model.data.row_groups import read_rows
+from longreel.model.evaluation.batch_scoring import day_groups
 from longreel.model.evaluation.latency import measure
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.device import select_device
@@ -29,12 +31,13 @@ def main() -> None:
     args = parser.parse_args()
     device = select_device("auto")
     with tempfile.TemporaryDirectory() as folder:
-        lake = make_lake(Path(folder), days=1, users=4, history=EVENTS, targets=16)
-        rows = SampleRows.from_arrow(lake.read(lake.require("samples", FIRST_DAY)))
+        lake = make_lake(Path(folder), schema_for(device), days=1, users=4, history=EVENTS, targets=16)
+        rows = read_rows(lake, day_groups(lake, FIRST_DAY))
+    encodings = learn_encodings(rows.log_schema, rows)
     print("| device | d | median ms | 10th, 90th percentile | peak MiB |\n| --- | --- | --- | --- | --- |")
     for width in args.widths:
         torch.manual_seed(0)
-        ranker = Ranker(sizes_for(device, width), ("click",), rows.user_features.shape[1]).to(device).eval()
+        ranker = Ranker(sizes_for(device, width), ("click",), rows.log_schema, encodings).to(device).eval()
         cost = measure(ranker, rows, 0, EVENTS, device)
         spread = f"{cost.latency_low_ms:.1f}, {cost.latency_high_ms:.1f}"
         print(
