@@ -91,25 +91,25 @@ def model_conflicts(stored: Definitions, log_schema: LogSchema, tasks: Sequence[
     fields = {field.name: field.definition() for field in log_schema.fields if field.is_stored}
     actions = [_action(action) for action in log_schema.actions]
     labels = _by_name([_label(log_schema.label(task)) for task in tasks])
-    found = [
+    differences = [
         *_fields(stored["fields"], fields, optional),
         *_in_order("action", stored["actions"][: len(actions)], actions),
         *_named("label", {k: v for k, v in _by_name(stored["labels"]).items() if k in labels}, labels),
     ]
-    return [change.text for change in found if change.is_conflict]
+    return [change.text for change in differences if change.is_conflict]
 
 
 def log_schema_changes(was: LogSchema, now: LogSchema) -> list[str]:
     """How two log schemas differ, in words."""
     old, new = was.to_dict(), now.to_dict()
-    found = [
+    differences = [
         *_in_order("field", old["fields"], new["fields"]),
         *_in_order("action", old["actions"], new["actions"]),
         *_in_order("label", old["labels"], new["labels"]),
         *_settings("history", {"events": old["history"]}, {"events": new["history"]}),
         *_settings("source", {"time_zone": old["time_zone"]}, {"time_zone": new["time_zone"]}),
     ]
-    return [change.text for change in found]
+    return [change.text for change in differences]
 
 
 def _action(action: Action) -> dict[str, str]:

@@ -191,13 +191,13 @@ class LogSchema:
         both = sorted(set(names) & {f"label_{name}" for name in self.number_labels})
         require(not both, f"[fields]: {', '.join(both)} is the column of a number label; rename the field")
         require(len(self.actions) <= MAX_ACTIONS, f"[actions]: expected at most {MAX_ACTIONS}, got {len(self.actions)}")
-        known = self.event_names
-        _check_expression("[history] events", self.history, known)
+        usable = self.event_names
+        _check_expression("[history] events", self.history, usable)
         for label in self.labels:
             where = f"[labels] {label.name}"
             require(bool(label.when) != bool(label.value), f"{where}: expected either `when` or `value`")
             require(label.weight > 0, f"{where}: expected a positive weight, got {label.weight}")
-            _check_expression(where, label.sql, known)
+            _check_expression(where, label.sql, usable)
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -353,7 +353,7 @@ def _check_field(field: Field, actions: tuple[str, ...]) -> None:
     require(not field.of or field.of in actions, f"{where}: of expected an action, got {field.of!r}")
 
 
-def _check_expression(where: str, sql: str, known: tuple[str, ...]) -> None:
+def _check_expression(where: str, sql: str, usable: tuple[str, ...]) -> None:
     require(bool(sql.strip()), f"{where}: expected a SQL expression")
-    unknown = sorted(names_in(sql) - {name.lower() for name in known})
-    require(not unknown, f"{where}: {', '.join(unknown)} is no field or action; expected some of {', '.join(known)}")
+    unknown = sorted(names_in(sql) - {name.lower() for name in usable})
+    require(not unknown, f"{where}: {', '.join(unknown)} is no field or action; expected some of {', '.join(usable)}")

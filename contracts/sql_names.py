@@ -16,9 +16,9 @@ _WORDS = frozenset(
 def names_in(sql: str, words: bool = False) -> set[str]:
     """The names in an expression that may be columns, in lower case: neither functions, text nor, unless `words`, words
     of SQL."""
-    found = set()
+    names = set()
     for match in _TOKEN.finditer(sql):
         name = match["quoted"] or match["name"]
         if name and (match["quoted"] or words or name.lower() not in _WORDS):
-            found.add(name.lower())
-    return found
+            names.add(name.lower())
+    return names

@@ -164,9 +164,11 @@ class SampleRows:
         """
         if self.labels is None:
             raise LongreelError("the table has no column target_labels, which training and evaluation need")
-        known = (*self.binary_labels, *self.number_labels)
-        if unknown := [task for task in tasks if task not in known]:
-            raise LongreelError(f"the samples have no label {', '.join(unknown)}; expected some of {', '.join(known)}")
+        declared = (*self.binary_labels, *self.number_labels)
+        if unknown := [task for task in tasks if task not in declared]:
+            raise LongreelError(
+                f"the samples have no label {', '.join(unknown)}; expected some of {', '.join(declared)}"
+            )
         return [None if task in self.number_labels else 1 << self.binary_labels.index(task) for task in tasks]
 
     def task_labels(self, tasks: Sequence[str], where: Ints | slice = slice(None)) -> NDArray[np.float32]:

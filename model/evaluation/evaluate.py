@@ -101,9 +101,9 @@ def _require_fit(manifest: Manifest, ranker: Ranker, lake: Lake) -> None:
     if (stored := manifest.details.get("definitions")) is None:
         return
     where = f"samples of {manifest.date}"
-    if found := model_conflicts(stored, ranker.log_schema, ranker.tasks):
+    if conflicts := model_conflicts(stored, ranker.log_schema, ranker.tasks):
         raise LongreelError(
-            f"{where} have other definitions than the model's training: {'; '.join(found)}. Evaluate a model that was "
+            f"{where} have other definitions than the model's training: {'; '.join(conflicts)}. Evaluate a model that was "
             "trained with the present definitions, or a day that has the model's"
         )
     names = tuple(label["name"] for label in stored["labels"] if label["kind"] == "binary")

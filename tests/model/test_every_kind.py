@@ -198,8 +198,8 @@ def test_golden_requests_draw_every_column_from_the_rows() -> None:
         for name, values in place.items():
             assert values.numpy().dtype == stored[name].dtype
             if name not in ("time_ms", "actions"):
-                known = {row.tobytes() for row in rows.target.get(name, stored[name])}
-                assert {row.tobytes() for row in values.numpy()} <= known, name
+                stored_values = {row.tobytes() for row in rows.target.get(name, stored[name])}
+                assert {row.tobytes() for row in values.numpy()} <= stored_values, name
     assert set(batch.history["actions"].tolist()) == {0, 1, 2, 3}
 
 
