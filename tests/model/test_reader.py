@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from benchmarks.extrapolation.ablations import windows_of
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
@@ -21,7 +21,7 @@ from longreel.model.data.batch import RequestBatch
 from longreel.model.data.reader import ReaderState, TrainingReader, balance_by_tokens, even_buffers
 from longreel.model.data.row_groups import RowGroup
 from longreel.model.data.samples import SampleRows
-from longreel.model.data.windows import distribution
+from longreel.model.data.windows import WindowSampler, distribution
 
 TASKS = ("click", "like")
 
@@ -120,12 +120,18 @@ def _assert_request(log_schema: LogSchema, batch: RequestBatch, b: int, expected
         ]
 
 
-@pytest.mark.parametrize("part", ["oldest", "random"])
-def test_another_part_of_the_history_is_one_stretch_of_it(
-    lake: Lake, days: list[date], config: Config, part: str
-) -> None:
+class AnyPart(WindowSampler):
+    """Windows that hold one stretch of a history, for every third request the oldest."""
+
+    def skip(self, epoch: int, index: Ints, visible: Ints, windows: Ints) -> Ints:
+        """Some newer events, for every third request all of them: [B]."""
+        spare = np.maximum(visible - windows, 0)
+        return np.where(index % 3 == 0, spare, index % (spare + 1))
+
+
+def test_another_part_of_the_history_is_one_stretch_of_it(lake: Lake, days: list[date], config: Config) -> None:
     manifests = [lake.require("samples", day) for day in days]
-    reader = TrainingReader(lake, manifests, TASKS, config.training, make_windows=windows_of(part=part))
+    reader = TrainingReader(lake, manifests, TASKS, config.training, make_windows=AnyPart)
     naive, shifted = naive_requests(lake, days), 0
     for batch in (rank_batch.batch for rank_batch in reader.batches(ReaderState(epoch=1))):
         windows = reader.windows.sample(1, batch.request_index.numpy())
@@ -136,7 +142,7 @@ def test_another_part_of_the_history_is_one_stretch_of_it(
             places = [at for at in range(len(whole) - length + 1) if whole[at : at + length] == times]
             assert len(times) == length
             assert places
-            assert part == "random" or 0 in places
+            assert int(batch.request_index[b]) % 3 or 0 in places
             shifted += len(whole) - length not in places
     assert shifted > 20
 
