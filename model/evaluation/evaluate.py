@@ -103,8 +103,8 @@ def _require_fit(manifest: Manifest, ranker: Ranker, lake: Lake) -> None:
     where = f"samples of {manifest.date}"
     if conflicts := model_conflicts(stored, ranker.log_schema, ranker.tasks):
         raise LongreelError(
-            f"{where} have other definitions than the model's training: {'; '.join(conflicts)}. Evaluate a model that was "
-            "trained with the present definitions, or a day that has the model's"
+            f"{where} have other definitions than the model's training: {'; '.join(conflicts)}. Evaluate a model that "
+            "was trained with the present definitions, or a day that has the model's"
         )
     names = tuple(label["name"] for label in stored["labels"] if label["kind"] == "binary")
     if names != lake.log_schema.binary_labels:
