@@ -94,19 +94,25 @@ def _check_artefact(home: Home, day: date, model_dir: Path, uri: str) -> Consist
     import mlflow
     import numpy as np
 
+    from longreel.model.data.encodings import Moments
     from longreel.model.evaluation.batch_scoring import day_groups, request_table
     from longreel.model.evaluation.consistency import compare, rounding, scoring_precision
     from longreel.model.evaluation.serving import Scorer
     from longreel.model.training.device import select_device
 
-    table = request_table(home.lake, day_groups(home.lake, day), ARTEFACT_ROWS)
     scorer = Scorer.load(model_dir, home.config.training.device)
+    table = request_table(home.lake, day_groups(home.lake, day), ARTEFACT_ROWS, scorer.ranker.log_schema)
     served = mlflow.pyfunc.load_model(uri).predict(table.to_pandas())
     ours = scorer.score(table).to_pandas()
 
     def logits(scores: Any) -> Any:
-        chance = scores[list(scorer.ranker.tasks)].to_numpy(np.float64)
-        return np.log(chance) - np.log1p(-chance)
+        return np.stack([logit(task, scores[task].to_numpy(np.float64)) for task in scorer.ranker.tasks], axis=1)
+
+    def logit(task: str, values: Any) -> Any:
+        if not scorer.ranker.log_schema.label(task).is_number:
+            return np.log(values) - np.log1p(-values)
+        moments = scorer.ranker.encodings.number_labels.get(task, Moments())
+        return (values - moments.mean) / moments.deviation
 
     evaluated = logits(ours)
     serving = select_device("auto")  # the artefact's device, which the evaluation's setting does not change

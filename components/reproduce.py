@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.contracts.config import Config, ModelConfig, TrainingConfig
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
+from longreel.lake.table import Lake
+
+if TYPE_CHECKING:
+    from longreel.model.nn.ranker import Ranker
 
 DIFFERS = 1  # exit code
 
@@ -49,7 +53,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
-    """Train a run's model again with the days, settings, seed and start from the model's metadata.
+    """Train a run's model again with the days, log schema, settings, seed and start from the model's metadata.
 
     Raises:
         LongreelError: the run registered no model, its data or its start were changed or removed, or its settings
@@ -74,10 +78,11 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
         if origin is None:
             raise LongreelError(f"run {run_id} started from the model {meta['init_digest']}, which is not registered")
         start = versions.download(client, name, origin)
-    config = replace(home.config, tasks=ranker.tasks, model=ranker.config, training=_settings(meta["training"], run_id))
+    config = _config(home, ranker, _settings(meta["training"], run_id), days[-1])
+    lake = Lake(home.lake.root, config.log_schema)
     print(f"training run {run_id} again: {days[0]} .. {days[-1]} ({len(days)} days), seed {config.training.seed}")
     with tempfile.TemporaryDirectory() as folder:
-        result = train(config, home.lake, days, Path(folder) / "work", out or Path(folder) / "model", init_from=start)
+        result = train(config, lake, days, Path(folder) / "work", out or Path(folder) / "model", init_from=start)
         differences = list(_differences(original, result.model_dir))
     return Comparison(
         run_id=run_id,
@@ -101,6 +106,22 @@ def _same_days(home: Home, recorded: dict[str, str]) -> list[date]:
             f"the samples have changed, so the model would differ: {', '.join(changed)}; restore those days"
         )
     return days
+
+
+def _config(home: Home, ranker: "Ranker", training: TrainingConfig, day: date) -> Config:
+    """The run's configuration: its model's, with the [source] and [samples] that its days were built with."""
+    schema, definitions = ranker.log_schema, home.lake.require("samples", day).details.get("definitions", {})
+    samples = {name: value for name, value in definitions.get("samples", {}).items() if value is not None}
+    source = {"outcome_hours": max(label.within_ms for label in schema.labels) / 3_600_000}
+    return replace(
+        home.config,
+        tasks=ranker.tasks,
+        log_schema=schema,
+        source=replace(home.config.source, **source, **definitions.get("source", {})),
+        samples=replace(home.config.samples, **samples),
+        model=ranker.config,
+        training=training,
+    )
 
 
 def _settings(recorded: dict[str, Any], run_id: str) -> TrainingConfig:

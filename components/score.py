@@ -1,4 +1,4 @@
-"""Command `longreel model score`: a request table in, a row per target with one probability per task out."""
+"""Command `longreel model score`: a request table in, a row per target with a probability or number per task out."""
 
 import argparse
 from pathlib import Path
@@ -8,9 +8,7 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import REQUEST_TABLE
 from longreel.lake.home import Home
-from longreel.lake.schema_evolution import missing_columns, stored_columns, to_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +30,11 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
     client, name = store.open_store(home), versions.model_name(home.config)
     version = versions.get_version(client, name, args.version or champion_version(home, client))
-    scores = Scorer.load(versions.download(client, name, version)).score(requests, args.window)
+    scorer = Scorer.load(versions.download(client, name, version))
+    try:
+        scores = scorer.score(requests, args.window)
+    except LongreelError as error:
+        raise LongreelError(f"{args.input} does not fit {name} version {version.version}: {error}") from error
     args.output.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(scores, args.output)
     print(f"{scores.num_rows:,} targets scored by {name} version {version.version}: {args.output}")
@@ -40,17 +42,14 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def read_requests(path: Path) -> pa.Table:
-    """A request table from a Parquet file; other columns, such as labels, are ignored.
+    """A request table from a Parquet file, with whatever columns it has.
 
     Raises:
-        LongreelError: there is no such file, it is not Parquet, or columns are missing or of another type.
+        LongreelError: there is no such file, or it is not Parquet.
     """
     if not path.is_file():
-        raise LongreelError(f"no request table at {path}; expected a Parquet file, see contracts/schemas.py")
+        raise LongreelError(f"no request table at {path}; expected a Parquet file with a row per user")
     try:
-        names = set(pq.read_schema(path).names)
-        if missing := missing_columns(REQUEST_TABLE, names):
-            raise LongreelError(f"{path} lacks columns {', '.join(missing)}; see REQUEST_TABLE in contracts/schemas.py")
-        return to_schema(pq.read_table(path, columns=stored_columns(REQUEST_TABLE, names)), REQUEST_TABLE, str(path))
+        return pq.read_table(path)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise LongreelError(f"{path} is not a request table: {error}") from error

@@ -310,6 +310,13 @@ class LogSchema:
         return digest_of(json.loads(json.dumps(self.to_dict())))
 
 
+def summary(log: LogSchema) -> dict[str, str]:
+    """A log schema in a few words: the fields of each place, actions, labels and digest."""
+    fields = {f"{place} fields": ", ".join(field.name for field in log.of_place(place)) for place in PLACES}
+    labels = {"binary labels": ", ".join(log.binary_labels), "number labels": ", ".join(log.number_labels)}
+    return {**fields, "actions": ", ".join(log.action_names), **labels, "digest": log.digest()}
+
+
 def timed_column(action: str) -> str:
     """The events column with the time of a timed action."""
     return f"{action}_ms"

@@ -1,8 +1,8 @@
 """Code of the registered model: loads the ranker from the artefacts beside it and scores a request table.
 
 MLflow runs this file by itself when it loads a version, so it imports only what is packed with the model
-(`SERVED` in registration.py). Input: columns of `longreel.contracts.schemas.REQUEST_TABLE`, lists as lists or arrays.
-Output: a row per target with user_id, request_id, item_id and one probability per task.
+(`SERVED` in registration.py). Input: the request table of the log that the model was trained on, lists as lists or
+arrays. Output: a row per target with user_id, request_id, item_id and a probability or number per task.
 """
 
 from pathlib import Path
@@ -14,8 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import REQUEST_TABLE
-from longreel.lake.schema_evolution import missing_columns
+from longreel.contracts.schemas import schema_text
 from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import model_digest
 
@@ -38,11 +37,19 @@ class RequestScorer(PythonModel):
     def predict(
         self, context: PythonModelContext | None, model_input: pd.DataFrame, params: dict[str, Any] | None = None
     ) -> pd.DataFrame:
-        """Score a request table; `params["window"]` limits the history events read for a request."""
-        if missing := missing_columns(REQUEST_TABLE, model_input.columns):
-            raise LongreelError(f"the request table lacks columns {', '.join(missing)}; see contracts/schemas.py")
-        schema = pa.schema([field for field in REQUEST_TABLE if field.name in model_input.columns])
-        table = pa.Table.from_pandas(model_input[schema.names], schema=schema, preserve_index=False)
+        """Score a request table; `params["window"]` limits the history events read for a request.
+
+        Raises:
+            LongreelError: a column is missing, or is not of the type that the model expects.
+        """
+        expected = self._scorer.request_schema
+        fields = [field.with_nullable(True) for field in expected if field.name in model_input.columns]
+        schema = pa.schema(fields)
+        try:
+            table = pa.Table.from_pandas(model_input[schema.names], schema=schema, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            cause = "; ".join(map(str, error.args))
+            raise LongreelError(f"request table: {cause}; the model expects {schema_text(schema)}") from error
         return self._scorer.score(table, (params or {}).get("window")).to_pandas()
 
 

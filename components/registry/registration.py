@@ -73,7 +73,7 @@ def register_version(
     home: Home, client: MlflowClient, model_dir: Path, *, run_id: str, tasks: tuple[str, ...], tags: Mapping[str, str]
 ) -> Version:
     """Log a trained model to its run and register it as a version, unless the run has registered it already."""
-    from longreel.model.training.checkpoint import model_digest  # imports torch, which most commands do not need
+    from longreel.model.training.checkpoint import load_log_schema, model_digest  # imports torch
 
     name, digest = model_name(home.config), model_digest(model_dir)
     registered = _registered(client, name, run_id, digest)
@@ -92,7 +92,7 @@ def register_version(
             python_model=str(SCRIPT),
             artifacts={"model": str(model_dir)},
             model_config={"model_digest": digest},
-            signature=request_signature(home.config.log_schema, tasks),
+            signature=request_signature(load_log_schema(model_dir), tasks),
             input_example=_example(model_dir),
             pip_requirements=SERVING_REQUIREMENTS,
             code_paths=[str(code)],

@@ -10,13 +10,16 @@ from longreel.components.registry import metrics, registration, tracking, versio
 from longreel.components.reports.plots import PLOTS, training_windows
 from longreel.components.training.spec import Candidate, TrainingSpec
 from longreel.contracts.digests import digest_of
+from longreel.contracts.log_schema import summary
 from longreel.lake.home import Home
+from longreel.model.training.checkpoint import load_encodings
 from longreel.model.training.train import TrainResult, train
 
 if TYPE_CHECKING:
     from longreel.model.training.distributed import DistContext
 
 TOTALS = ("steps", "targets", "history_tokens", "final_loss", "seconds")
+LOG_SCHEMA, ENCODINGS = "log_schema.json", "encodings.json"  # artifacts of a run
 COLLISION_COUNTS = ("table_rows", "rows_used", "ids", "shared_ids", "shared_lookups")
 
 
@@ -29,7 +32,9 @@ def train_and_register(
     name = f"{day} train {len(spec.manifests)} days"
     with tracking.training_run(home, client, name=name, candidate=spec.name) as run_id:
         source = {"mlflow.source.name": f"longreel model train --date {day}"}
-        tracking.log_settings(client, run_id, config.to_dict(), tags | source)
+        settings = config.to_dict() | {"log_schema": summary(config.log_schema)}
+        tracking.log_settings(client, run_id, settings, tags | source)
+        client.log_dict(run_id, config.log_schema.to_dict(), LOG_SCHEMA)
         tracking.log_datasets(client, run_id, home.lake, spec.manifests, "training")
         tracking.log_quality(client, run_id, home.lake, spec.manifests)
         days = [date.fromisoformat(m.date) for m in spec.manifests]
@@ -91,6 +96,7 @@ def _tags(home: Home, day: date, spec: TrainingSpec, trigger: str) -> dict[str, 
         "train_days": str(len(spec.manifests)),
         "samples_digest": digest_of({m.date: m.digest for m in spec.manifests}),
         "config_digest": home.config.digest(),
+        "log_schema": home.config.log_schema.digest(),
         "git_sha": tracking.git_sha(),
         "trigger": trigger,
         "warm_start_from": "scratch" if spec.init_from is None else f"version {spec.init_from.version}",
@@ -99,10 +105,11 @@ def _tags(home: Home, day: date, spec: TrainingSpec, trigger: str) -> dict[str, 
 
 
 def _log_result(client: MlflowClient, run_id: str, result: TrainResult, window_means: tuple[float, ...]) -> None:
-    """Totals, collisions of hashed ids and the windows drawn."""
+    """Totals, collisions of hashed ids, the windows drawn, and the encodings that training learned of the log."""
     for total in TOTALS:
         client.log_metric(run_id, f"train_total/{total}", float(getattr(result, total)))
     for table in result.collisions:
         for count in COLLISION_COUNTS:
             client.log_metric(run_id, f"collisions/{table.feature}/{count}", float(getattr(table, count)))
     client.log_figure(run_id, training_windows(result.windows, window_means), f"{PLOTS}/training_windows.png")
+    client.log_dict(run_id, load_encodings(result.model_dir).to_dict(), ENCODINGS)

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import list_values
+from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.schema_evolution import missing_columns, to_schema
 from longreel.model.data.samples import SampleRows
@@ -42,7 +44,7 @@ class Scorer:
 
         Args:
             table: requests with their histories and targets (`request_schema`); other columns, such as labels, are
-                ignored, and a column of an optional field may be missing.
+                ignored, and a column of an optional field may be missing. Null values of fields are unknown.
             window: newest events that a request sees; default 10,240, at any training window.
 
         Raises:
@@ -55,7 +57,7 @@ class Scorer:
                 f"request table: column {', '.join(missing)} is missing, which the log that the model was trained on "
                 f"has; got {', '.join(table.column_names)}. Add it, or train a model without the field"
             )
-        table = to_schema(table, self.request_schema, "request table")
+        table = to_schema(_fill_unknown(table, self.ranker.log_schema), self.request_schema, "request table")
         rows = SampleRows.from_arrow(table, self.ranker.log_schema)
         logits = score_rows(self.ranker, rows, DEFAULT_WINDOW if window is None else window, self.device)
         request_ids, _ = list_values(table, "request_id")
@@ -73,3 +75,26 @@ class Scorer:
     def request_schema(self) -> pa.Schema:
         """The columns of a request table, by the log schema that the model was trained on."""
         return dataset_schemas(self.ranker.log_schema).request_table
+
+
+def _fill_unknown(table: pa.Table, log: LogSchema) -> pa.Table:
+    """The table with what the lake stores for a missing value in place of nulls, which JSON and pandas have for it."""
+    for prefix, columns in (("user", log.user_columns), ("history", log.event_columns), ("target", log.item_columns)):
+        for column in columns:
+            at = table.schema.get_field_index(f"{prefix}_{column.name}")
+            if at >= 0 and column.field is not None:
+                filled = _filled(table.column(at), column.field.unknown)
+                table = table.set_column(at, table.schema.field(at).name, filled)
+    return table
+
+
+def _filled(values: pa.ChunkedArray, unknown: float) -> pa.ChunkedArray | pa.Array:
+    """Numbers, or lists of numbers, without nulls."""
+    if not pa.types.is_list(values.type):
+        return values.fill_null(unknown) if values.null_count and pa.types.is_primitive(values.type) else values
+    lists = values.combine_chunks()
+    elements = lists.flatten()
+    if lists.null_count or not elements.null_count or not pa.types.is_primitive(elements.type):
+        return values
+    offsets = pc.subtract(lists.offsets, lists.offsets[0])
+    return pa.ListArray.from_arrays(offsets, elements.fill_null(unknown))

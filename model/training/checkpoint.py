@@ -116,6 +116,16 @@ def model_digest(folder: Path) -> str:
     return str(description["digest"])
 
 
+def load_log_schema(folder: Path) -> LogSchema:
+    """The log schema that a saved model was trained on; see `model_digest` for errors."""
+    return LogSchema.from_dict(_read_config(folder)["log_schema"])
+
+
+def load_encodings(folder: Path) -> Encodings:
+    """What the training of a saved model learned of its log; see `model_digest` for errors."""
+    return Encodings.from_dict(_read_config(folder)["encodings"])
+
+
 def load_model(folder: Path, device: torch.device | str = "cpu") -> tuple[Ranker, dict[str, Any]]:
     """A saved ranker in evaluation mode, with its log schema and encodings, and its meta.
 

@@ -27,10 +27,11 @@ from longreel.components.reports.record import CANDIDATE_REPORT, CARD, POLICY, l
 from longreel.components.reproduce import _differences
 from longreel.components.should_retrain import policy_answer
 from longreel.components.train import train_candidate
+from longreel.components.training.logged_training import ENCODINGS, LOG_SCHEMA
 from longreel.components.training.spec import training_spec
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.report import ARTEFACT, CHECKS, EvaluationReport
-from longreel.contracts.schemas import REQUEST_TABLE
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import load_model
@@ -82,6 +83,14 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     assert run.data.tags["trigger"] == "freshness"
     assert run.data.tags["decision"] == "promote"
     assert run.data.params["training.window_mean"] == "16"
+    schema = home.config.log_schema
+    assert run.data.params["log_schema.user fields"] == "taste, constant"
+    assert run.data.tags["log_schema"] == run.data.params["log_schema.digest"] == schema.digest()
+    stored = json.loads(Path(client.download_artifacts(candidate.run_id, LOG_SCHEMA)).read_text())
+    assert LogSchema.from_dict(stored) == schema
+    encodings = json.loads(Path(client.download_artifacts(candidate.run_id, ENCODINGS)).read_text())
+    assert len(encodings["codes"]["taste"]) == 6
+    assert "duration_ms" in encodings["boundaries"]
     inputs = {(i.dataset.name, i.dataset.digest, i.tags[0].value) for i in run.inputs.dataset_inputs}
     days = [DAY - timedelta(days=2), DAY - timedelta(days=1), DAY]
     contexts = ["training", "training", "evaluation"]
@@ -137,14 +146,14 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
     registered = client.get_model_version(versions.model_name(home.config), str(candidate.version))
     assert registered.tags["run_name"] == run.info.run_name
     assert len(mlflow.pyfunc.load_model(model).predict(example)) == len(example["target_item_id"][0])
-    requests = home.lake.read(home.lake.require("samples", DAY), REQUEST_TABLE.names)
+    requests = home.lake.read(home.lake.require("samples", DAY), home.lake.schemas.request_table.names)
     version = versions.get_version(client, versions.model_name(home.config), candidate.version)
     expected_scores = Scorer.load(versions.download(client, versions.model_name(home.config), version)).score(requests)
     loaded = mlflow.pyfunc.load_model(model)
     as_lists = pd.DataFrame(requests.to_pydict())
     assert loaded.predict(as_lists).equals(expected_scores.to_pandas())
-    as_arrays = requests.to_pandas().drop(columns=["history_tag"])
-    with pytest.raises(Exception, match="history_tag"):
+    as_arrays = requests.to_pandas().drop(columns=["history_actions"])
+    with pytest.raises(Exception, match="history_actions"):
         loaded.predict(as_arrays)
     short = loaded.predict(requests.to_pandas(), params={"window": 1})
     assert not np.allclose(short["click"], expected_scores["click"].to_numpy())
@@ -354,6 +363,10 @@ def test_a_run_is_reproduced_bitwise_and_differences_are_named(
     assert "bitwise equal" in capsys.readouterr().out
     (home.path / "longreel.toml").write_text((home.path / "longreel.toml").read_text().replace("5e-3", "6e-3"))
     assert main(words) == 0  # the run's own settings count, not those of today
+    declared = (home.path / "longreel.toml").read_text()
+    (home.path / "longreel.toml").write_text(f'{declared}\nage = {{kind = "number", optional = true}}\n')
+    assert main(words) == 0  # and its own log schema
+    (home.path / "longreel.toml").write_text(declared)
     other = train_candidate(home, DAY)
     capsys.readouterr()
     differences = list(_differences(*(_files(home, candidate.version), _files(home, other.version))))
