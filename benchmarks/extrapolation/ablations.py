@@ -30,7 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from longreel.contracts.config import ModelConfig, TrainingConfig
+from longreel.contracts.log_schema import LogSchema
 from longreel.model.data.batch import RequestBatch
+from longreel.model.data.encodings import Encodings
 from longreel.model.data.lookup import BatchRows
 from longreel.model.data.windows import (
     Floats,
@@ -43,7 +45,7 @@ from longreel.model.data.windows import (
     uniform,
 )
 from longreel.model.nn.attention import AttentionPlan
-from longreel.model.nn.embeddings import CONTEXT_SIZES, Embeddings
+from longreel.model.nn.embeddings import AGE, POSITION, Embeddings
 from longreel.model.nn.history_encoder import Encoded, encode_plainly
 from longreel.model.nn.layer import SwiGLU
 from longreel.model.nn.ranker import Ranker
@@ -62,8 +64,8 @@ class GELUNetwork(nn.Sequential):
 class STCAWithoutSwiGLU(STCA):
     """STCA with GELU networks, which no fused kernel computes."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ModelConfig, match_fields: int) -> None:
+        super().__init__(config, match_fields)
         for parent in list(self.modules()):
             for name, child in parent.named_children():
                 if isinstance(child, SwiGLU):
@@ -85,9 +87,9 @@ class OfTarget(nn.Linear):
 class EmbeddingsWithout(Embeddings):
     """Embeddings whose events lack one context feature."""
 
-    def __init__(self, feature: str, config: ModelConfig, num_user_features: int) -> None:
-        super().__init__(config, num_user_features)
-        self.column = list(CONTEXT_SIZES).index(feature)
+    def __init__(self, feature: str, config: ModelConfig, log_schema: LogSchema, encodings: Encodings) -> None:
+        super().__init__(config, log_schema, encodings)
+        self.column = list(self.context_sizes).index(feature)
 
     def find_rows(self, batch: RequestBatch) -> BatchRows:
         """As Embeddings', with a column less."""
@@ -112,7 +114,7 @@ class PlainMLP(nn.Sequential):
 
 
 def _drop_swiglu(ranker: Ranker) -> None:
-    ranker.stca = STCAWithoutSwiGLU(ranker.config)
+    ranker.stca = STCAWithoutSwiGLU(ranker.config, len(ranker.log_schema.match_fields))
 
 
 def _drop_query_fusion(ranker: Ranker) -> None:
@@ -126,7 +128,7 @@ def _drop_fusion_norm(ranker: Ranker) -> None:
 
 
 def _drop_context(feature: str, ranker: Ranker) -> None:
-    ranker.embeddings = EmbeddingsWithout(feature, ranker.config, ranker.num_user_features)
+    ranker.embeddings = EmbeddingsWithout(feature, ranker.config, ranker.log_schema, ranker.encodings)
 
 
 def _drop_rankmixer(ranker: Ranker) -> None:
@@ -137,15 +139,17 @@ PARTS_OF_THE_MODEL: dict[str, Callable[[Ranker], None]] = {
     "SwiGLU": _drop_swiglu,
     "query fusion": _drop_query_fusion,
     "norm on fusion": _drop_fusion_norm,
-    "time delta": partial(_drop_context, "age"),
-    "position": partial(_drop_context, "position"),
+    "time delta": partial(_drop_context, AGE),
+    "position": partial(_drop_context, POSITION),
     "RankMixer": _drop_rankmixer,
 }
 
 
-def ranker_without(part: str, config: ModelConfig, tasks: tuple[str, ...], num_user_features: int) -> Ranker:
+def ranker_without(
+    part: str, config: ModelConfig, tasks: tuple[str, ...], log_schema: LogSchema, encodings: Encodings
+) -> Ranker:
     """The product's ranker without a part, one of PARTS_OF_THE_MODEL. Raises KeyError for an unknown one."""
-    ranker = Ranker(config, tasks, num_user_features)
+    ranker = Ranker(config, tasks, log_schema, encodings)
     PARTS_OF_THE_MODEL[part](ranker)
     return ranker
 

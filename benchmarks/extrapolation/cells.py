@@ -5,10 +5,11 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from benchmarks.extrapolation.ablations import PARTS_OF_THE_MODEL
-from longreel.contracts.config import Config, ModelConfig
+from longreel.contracts.config import Config
 from longreel.contracts.digests import digest_of
+from longreel.contracts.log_schema import LogSchema
 
-CELLS_VERSION = 7  # raise when the same cell would give another result
+CELLS_VERSION = 8  # raise when the same cell would give another result
 SLOW = ("sasrec", "hstu", "din")  # readers that take two to five times as long as STCA, and more memory
 WITHOUT_TRAINING = ("oracle", "trees")  # readers that are no torch modules
 METHOD, BASE = "growing", "beta"  # training windows: the method's, and those of every ablation and what it is held to
@@ -18,9 +19,11 @@ SHORT, LONG = 512, 2_048  # fixed windows to compare with; users with at least L
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large a run is: the model, the windows and the passes over the data."""
+    """How large a run is: the model and its tables, the windows and the passes over the data."""
 
     model: dict[str, Any]
+    rows: dict[str, int]  # of the tables of ids
+    matched: tuple[str, ...]  # ids that attention compares
     training: dict[str, Any]
     eval_windows: tuple[int, ...]
     requests_per_batch: int = 64
@@ -40,13 +43,12 @@ FULL = Size(
         "layers": 4,
         "expansion": 2,
         "embedding_width": 64,
-        "item_buckets": 1_048_576,  # some 150,000 files: fewer rows would let a third of them share one
-        "author_buckets": 262_144,
-        "tag_buckets": 16_384,
-        "id_match_fields": ("item_id", "author_id", "tag"),
         "match_counts": False,
         "dropout": 0.2,
     },
+    # some 150,000 files: fewer rows would let a third of them share one
+    rows={"item_id": 1_048_576, "author_id": 262_144, "tag": 16_384},
+    matched=("item_id", "author_id", "tag"),
     training={
         "epochs": 2,
         "window_min": 256,
@@ -66,10 +68,10 @@ SMALL = Size(
         "layers": 2,
         "expansion": 2,
         "embedding_width": 16,
-        "item_buckets": 65_536,
-        "author_buckets": 16_384,
         "dropout": 0.1,
     },
+    rows={"item_id": 65_536, "author_id": 16_384, "tag": 1_024},
+    matched=("item_id", "author_id"),
     training={
         "epochs": 1,
         "window_min": 16,
@@ -94,6 +96,7 @@ class Cell:
     change: str = ""  # of the sample set: shuffled | no-history
     match: bool = True
     model: dict[str, Any] = field(default_factory=dict)
+    matched: tuple[str, ...] | None = None  # ids that attention compares, where they are not the size's
     train: dict[str, Any] = field(default_factory=dict)
     windows: dict[str, str] = field(default_factory=dict)  # shape and part, where they are not the method's (ablations)
     without: str = ""  # a part of the model, one of ablations.PARTS_OF_THE_MODEL
@@ -105,7 +108,16 @@ class Cell:
         change = f"-{self.change}" if self.change else ""
         return f"{self.set}{change}/{self.reader}{match}/{self.training}/s{self.seed}".replace(" ", "_")
 
-    def config(self, size: Size, tasks: tuple[str, ...], device: str) -> Config:
+    def log_schema(self, size: Size, log_schema: LogSchema) -> LogSchema:
+        """The log schema of a sample set with this cell's tables and matched ids."""
+        matched = size.matched if self.matched is None else self.matched
+        fields = (
+            replace(field, rows=size.rows.get(field.name, field.rows), match=field.name in matched)
+            for field in log_schema.fields
+        )
+        return replace(log_schema, fields=tuple(fields))
+
+    def config(self, size: Size, tasks: tuple[str, ...], log_schema: LogSchema, device: str) -> Config:
         """The product's configuration of this cell, but for `batch_tokens`."""
         training = size.training | self.train | {"seed": self.seed, "device": device, "checkpoint_every": 1_000}
         if self.reader != "stca":
@@ -117,6 +129,7 @@ class Cell:
         return Config(
             name="extrapolation",
             tasks=tasks,
+            log_schema=self.log_schema(size, log_schema),
             model=replace(base.model, **(size.model | self.model)),
             training=replace(base.training, **training),
         )
@@ -124,7 +137,7 @@ class Cell:
     def fingerprint(self, config: Config, data: str) -> str:
         """Changes with anything that the result depends on, but for the code."""
         made_from = asdict(self) | {"suite": ""}  # suites share cells
-        settings = [config.tasks, asdict(config.model), asdict(config.training)]
+        settings = [config.tasks, config.log_schema.digest(), asdict(config.model), asdict(config.training)]
         return digest_of([CELLS_VERSION, made_from, settings, data])
 
 
@@ -151,10 +164,9 @@ def ablations(size: Size) -> dict[str, dict[str, Any]]:
     layers = size.model["layers"]
     depths = {f"depth {n}": {"model": {"layers": n}} for n in (1, 2, 4) if n != layers}
     counted = bool(size.model.get("match_counts"))
-    compared = size.model.get("id_match_fields", ModelConfig().id_match_fields)
-    tags, pair = "tag" in compared, ("item_id", "author_id")
+    tags, pair = "tag" in size.matched, ("item_id", "author_id")
     # a field takes a head at least
-    numbers = [n for n in (2, 4, 8, 16) if n != size.model["heads"] and n >= len(compared)]
+    numbers = [n for n in (2, 4, 8, 16) if n != size.model["heads"] and n >= len(size.matched)]
     heads = {f"heads {n}": {"model": {"heads": n}} for n in numbers}
     adagrad = {"table_optimizer": "rowwise_adagrad", "table_learning_rate": 0.05}
     adamw = {"table_optimizer": "adamw", "table_learning_rate": size.training["learning_rate"]}
@@ -162,12 +174,10 @@ def ablations(size: Size) -> dict[str, dict[str, Any]]:
     return {
         **depths,
         **heads,
-        "no identity match": {"model": {"id_match_fields": ()}},
+        "no identity match": {"matched": ()},
         **{f"no {part}": {"without": part} for part in PARTS_OF_THE_MODEL},
         "no match counts" if counted else "match counts": {"model": {"match_counts": not counted}},
-        "tags not matched" if tags else "tags matched too": {
-            "model": {"id_match_fields": pair if tags else (*pair, "tag")}
-        },
+        "tags not matched" if tags else "tags matched too": {"matched": pair if tags else (*pair, "tag")},
         "tables by Adagrad" if learned else "tables by AdamW": {"train": adagrad if learned else adamw},
         "uniform windows": {"windows": {"shape": "uniform"}},
         "beta, alpha 1": {"train": {"window_alpha": 1.0}},

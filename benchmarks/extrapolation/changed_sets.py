@@ -23,7 +23,7 @@ def changed(sets: Sets, change: str) -> Sets:
         return sets
     out = sets.folder.with_name(f"{sets.folder.name}-{change}")
     if not (out / ABOUT).exists():
-        lake = Lake(out / "lake")
+        lake = Lake(out / "lake", sets.lake.log_schema)
         for day in (sets.train, sets.test):
             table = sets.lake.read(sets.lake.require("samples", day))
             if change == "no-history" or day == sets.train:

@@ -10,7 +10,7 @@ optimiser and metrics are the product's own. Nothing of the product imports this
 
 Time and position reach all of them as they reach STCA: through the events' embeddings.
 
-With `match`, which is on by default, equal ids of target and event (`[model] id_match_fields`) reach each of them as
+With `match`, which is on by default, equal ids of target and event (`match = true`) reach each of them as
 they reach STCA, since without it attention hardly learns to recognise them: DIN as inputs of its MLP, the Transformers
 as a learned addition to the targets' scores; and how much weight fell on equal ids is handed on beside the output.
 Otherwise the table would measure that trick and not the architectures.
@@ -27,7 +27,9 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.extrapolation.groups import Group, Packed
 from benchmarks.extrapolation.silu_attention import silu_attention
 from longreel.contracts.config import ModelConfig
+from longreel.contracts.log_schema import LogSchema
 from longreel.model.data.batch import RequestBatch, segment_ids
+from longreel.model.data.encodings import Encodings
 from longreel.model.nn.attention import Requests
 from longreel.model.nn.id_match import IdMatchBias
 from longreel.model.nn.ranker import Ranker
@@ -44,7 +46,7 @@ def signed_log(x: Tensor) -> Tensor:
 class MeanPooling(nn.Module):
     """[mean of the history, x_t] -> z."""
 
-    def __init__(self, config: ModelConfig, match: bool) -> None:
+    def __init__(self, config: ModelConfig, fields: int) -> None:
         super().__init__()
         d = config.width
         self.mlp = nn.Sequential(nn.Linear(2 * d, 2 * d), nn.GELU(), nn.Linear(2 * d, d))
@@ -69,13 +71,12 @@ class DIN(nn.Module):
     """sum_e a(x_t, e) e / L with an MLP for a and no softmax, as in the paper but for L: the paper's sum grows with the
     history, and read at ten times the length of training it means nothing. Then [that, x_t] -> z."""
 
-    def __init__(self, config: ModelConfig, match: bool) -> None:
+    def __init__(self, config: ModelConfig, fields: int) -> None:
         super().__init__()
         d = config.width
         hidden = max(16, d // 2)
         self.target_part, self.event_part = nn.Linear(2 * d, hidden), nn.Linear(2 * d, hidden, bias=False)
         self.product_part = nn.Linear(d, hidden, bias=False)
-        fields = len(config.id_match_fields) * match
         self.match_part = nn.Linear(fields, hidden, bias=False) if fields else None
         self.score = nn.Linear(hidden, 1)
         nn.init.ones_(
@@ -119,16 +120,16 @@ class DIN(nn.Module):
 class CausalLayer(nn.Module):
     """What SASRec's and HSTU's layers share: events read earlier events and themselves, targets read all events."""
 
-    def __init__(self, config: ModelConfig, match: bool) -> None:
+    def __init__(self, config: ModelConfig, fields: int) -> None:
         super().__init__()
         d = config.width
         self.heads = config.heads
         self.norm = nn.LayerNorm(d)
         self.dropout = nn.Dropout(config.dropout)
-        ours = IdMatchBias(config)  # heads are shared among the fields, and begin sharp and gentle, as STCA's
+        ours = IdMatchBias(config, fields)  # heads are shared among the fields, and begin sharp and gentle, as STCA's
         self.register_buffer("head_channel", ours.head_channel.long(), persistent=False)
         self.head_channel: Tensor
-        self.scale = nn.Parameter(ours.scale[0].detach().clone()) if match and config.id_match_fields else None
+        self.scale = nn.Parameter(ours.scale[0].detach().clone()) if fields else None
 
     def among_events(self, q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> Tensor:
         """[H, N, Dh] each -> [H, N, Dh]: every event reads those of its request up to itself."""
@@ -157,8 +158,8 @@ class CausalLayer(nn.Module):
 class SASRecLayer(CausalLayer):
     """Pre-norm self-attention and a GELU network, each with a residual path."""
 
-    def __init__(self, config: ModelConfig, match: bool) -> None:
-        super().__init__(config, match)
+    def __init__(self, config: ModelConfig, fields: int) -> None:
+        super().__init__(config, fields)
         d, r = config.width, config.expansion
         self.qkv, self.out = nn.Linear(d, 3 * d), nn.Linear(d, d)
         self.ffn = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 2 * r * d), nn.GELU(), nn.Linear(2 * r * d, d))
@@ -190,8 +191,8 @@ class SASRecLayer(CausalLayer):
 class HSTULayer(CausalLayer):
     """u, q, k, v = SiLU(W LN(x)); x + W_o (LN(SiLU(q k^T / sqrt(Dh)) v / n) * u), n the number of events read."""
 
-    def __init__(self, config: ModelConfig, match: bool) -> None:
-        super().__init__(config, match)
+    def __init__(self, config: ModelConfig, fields: int) -> None:
+        super().__init__(config, fields)
         d = config.width
         self.uqkv, self.out = nn.Linear(d, 4 * d), nn.Linear(d, d)
         self.read_norm = nn.LayerNorm(d)
@@ -240,11 +241,11 @@ class CausalStack(nn.Module):
 
     layer: type[CausalLayer]
 
-    def __init__(self, config: ModelConfig, match: bool) -> None:
+    def __init__(self, config: ModelConfig, fields: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(self.layer(config, match) for _ in range(config.layers))
+        self.layers = nn.ModuleList(self.layer(config, fields) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
-        num_weights = config.layers * config.heads if match and config.id_match_fields else 0
+        num_weights = config.layers * config.heads if fields else 0
         self.out = nn.Linear(config.width + num_weights, config.width) if num_weights else nn.Identity()
 
     def states(self, target: Tensor, history: Tensor, packed: Packed) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -279,7 +280,8 @@ class HSTU(CausalStack):
     layer = HSTULayer
 
 
-COMPARATORS: dict[str, Callable[[ModelConfig, bool], nn.Module]] = {
+# of the model's settings and the number of ids that are compared
+COMPARATORS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
     "din": DIN,
     "sasrec": SASRec,
     "hstu": HSTU,
@@ -306,17 +308,23 @@ class ComparatorRanker(Ranker):
     """The product's ranker with another reader of the history."""
 
     def __init__(
-        self, name: str, config: ModelConfig, tasks: tuple[str, ...], features: int, match: bool = True
+        self,
+        name: str,
+        config: ModelConfig,
+        tasks: tuple[str, ...],
+        log_schema: LogSchema,
+        encodings: Encodings,
+        match: bool = True,
     ) -> None:
-        super().__init__(config, tasks, features)
-        self.match = match and bool(config.id_match_fields)
-        self.stca = InPlaceOfSTCA(COMPARATORS[name](config, match))  # type: ignore[assignment]
+        super().__init__(config, tasks, log_schema, encodings)
+        self.matched = log_schema.match_fields if match else ()
+        self.stca = InPlaceOfSTCA(COMPARATORS[name](config, len(self.matched)))  # type: ignore[assignment]
 
     def forward(self, batch: RequestBatch, backend: str = "auto") -> Tensor:
         """Logits [T, tasks]."""
-        if self.match:
+        if self.matched:
             target_ids, event_ids = (
-                torch.stack([fields[name].long() for name in self.config.id_match_fields], dim=1)
+                torch.stack([fields[name].long() for name in self.matched], dim=1)
                 for fields in (batch.target, batch.history)
             )
             self.stca.ids = (target_ids, event_ids)

@@ -39,5 +39,7 @@ def training_flops(reader: str, config: Config, visible: Ints, targets: Ints) ->
     model = config.model
     events, num_targets, pairs = int(visible.sum()), int(targets.sum()), int((visible * targets).sum())
     counts = {"requests": len(visible), "events": events, "targets": num_targets, "pairs": pairs}
-    shared = forward_flops(model, **counts, tasks=len(config.tasks)) - reader_flops("stca", model, visible, targets)
+    shared = forward_flops(model, config.log_schema, **counts, tasks=len(config.tasks)) - reader_flops(
+        "stca", model, visible, targets
+    )
     return BACKWARD * (shared + reader_flops(reader, model, visible, targets))

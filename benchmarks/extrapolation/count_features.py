@@ -1,4 +1,4 @@
-"""Hand-made features of a history: counts and recency of the target's item, author and tag.
+"""Hand-made features of a history: counts and recency of the target item's ids, beside its numbers and categories.
 
 Every number is read off sorted (id, place) keys by binary search: no loop over events, targets or requests.
 """
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints
-from longreel.contracts.schemas import UNKNOWN
+from longreel.contracts.log_schema import UNKNOWN, LogSchema
 from longreel.model.data.samples import SampleRows
+from longreel.model.nn.match_counts import counted_fields
 
-MATCHED = ("item_id", "author_id", "tag")
 EDGES = (32, 128, 512, 2_048, 10_240, 32_768)  # counts are taken in the newest so many events
 NEVER = 1e6  # hours since an event that is not there
 
@@ -22,10 +22,15 @@ def edges_of(window: int) -> tuple[int, ...]:
     return (*(edge for edge in EDGES if edge < window), window)
 
 
-def feature_names(window: int) -> list[str]:
+def plain_fields(log: LogSchema) -> list[str]:
+    """Numbers and categories of a target."""
+    return [field.name for field in log.of_place("item", "request") if field.kind in ("number", "category")]
+
+
+def feature_names(log: LogSchema, window: int) -> list[str]:
     """Columns of `count_features`."""
-    names = ["events", "hours since newest", "hours since oldest", "duration", "surface"]
-    for field in MATCHED:
+    names = ["events", "hours since newest", "hours since oldest", *plain_fields(log)]
+    for field in counted_fields(log):
         names += [f"{field} in {edge}" for edge in edges_of(window)]
         names += [f"hours since {field}", f"events since {field}", f"{field} share"]
     return names
@@ -42,8 +47,8 @@ def count_features(rows: SampleRows, window: int) -> NDArray[np.float32]:
         _hours(rows, request_time_ms, stop - 1, visible > 0),
         _hours(rows, request_time_ms, stop - visible, visible > 0),
     ]
-    columns += [rows.target["duration_ms"], rows.target["surface"]]
-    for field in MATCHED:
+    columns += [rows.target[name] for name in plain_fields(rows.log_schema)]
+    for field in counted_fields(rows.log_schema):
         columns += _matches(rows, field, request, stop, visible, request_time_ms, edges_of(window))
     return np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
 

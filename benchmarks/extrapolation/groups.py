@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longreel.contracts.jagged import Ints, ranges
-from longreel.contracts.schemas import UNKNOWN
+from longreel.contracts.log_schema import UNKNOWN
 
 SHORT = 256  # requests of no more events are padded to one length; longer ones to less than twice their own
 

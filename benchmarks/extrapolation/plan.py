@@ -65,7 +65,7 @@ class Data:
 def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     """What a cell will do; batches are cut so that every sampling takes about as many steps."""
     sets = data.sets(cell.set, cell.change)
-    config = cell.config(size, sets.tasks, device)
+    config = cell.config(size, sets.tasks, sets.lake.log_schema, device)
     digest = "/".join(sets.lake.require("samples", day).digest for day in (sets.train, sets.test))
     if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
         raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")

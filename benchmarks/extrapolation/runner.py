@@ -41,10 +41,11 @@ from benchmarks.extrapolation.plan import Clock, Data, Planned, plan
 from benchmarks.extrapolation.trees import tree_logits
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
+from longreel.model.data.encodings import Encodings
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import CachedLogits, score_rows
 from longreel.model.nn.ranker import Ranker
-from longreel.model.training.checkpoint import WEIGHTS
+from longreel.model.training.checkpoint import CONFIG, WEIGHTS
 from longreel.model.training.device import select_device
 from longreel.model.training.progress import StepStats
 from longreel.model.training.train import TrainResult, train
@@ -166,7 +167,9 @@ class Runner:
             make_windows=windows_of(**cell.windows),
         )
         device = select_device(config.training.device)
-        ranker = maker(cell)(config.model, planned.sets.tasks, rows.user_features.shape[1])
+        description = json.loads((work / "model" / CONFIG).read_text())
+        encodings = Encodings.from_dict(description["encodings"])
+        ranker = maker(cell)(config.model, config.tasks, config.log_schema, encodings)
         ranker.load_state_dict(load_file(work / "model" / WEIGHTS))
         ranker.to(device).eval()
         scorer, began = WindowScorer(ranker, rows, device), time.monotonic()

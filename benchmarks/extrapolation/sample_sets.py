@@ -21,22 +21,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from longreel.contracts.actions import ACTIONS, ENGAGEMENT, action_mask
-from longreel.contracts.config import SamplesConfig
+from longreel.contracts.config import SamplesConfig, parse_config
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.digests import digest_of
 from longreel.contracts.jagged import Ints, list_values
-from longreel.contracts.schemas import EVENTS, HISTORY_FIELDS
+from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.presets import preset
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.home import Home
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_io import write_bucket
-from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables, segments_by_user
+from longreel.spark_jobs.history_events import history_columns
+from longreel.spark_jobs.samples import DayEvents, UserFields, add_day, sample_tables, segments_by_user
 from longreel.spark_jobs.simulated_day import Impressions, simulate_day, truth_rows
 from longreel.spark_jobs.simulated_world import World, WorldSettings, make_world, mix, user_columns
-from longreel.spark_jobs.user_histories import Columns, UserHistories
+from longreel.spark_jobs.user_histories import UserHistories
 
 ABOUT = "set.json"  # what a set was made from, next to its lake
 TRUTH = "truth.parquet"
+SIMULATED = parse_config(preset("simulated")).log_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +57,8 @@ class Sets:
         """Sets written by this program."""
         description = json.loads((folder / ABOUT).read_text())
         dates = {name: parse_day(description[name]) for name in ("train", "test")}
-        return Sets(lake=Lake(folder / "lake"), folder=folder, tasks=tuple(description["tasks"]), **dates)
+        lake = Lake(folder / "lake", LogSchema.from_dict(description["log_schema"]))
+        return Sets(lake=lake, folder=folder, tasks=tuple(description["tasks"]), **dates)
 
 
 def publish_period(
@@ -62,13 +66,12 @@ def publish_period(
     day: date,
     events: pa.Table,
     histories: UserHistories,
-    features: UserFeatures,
+    fields: UserFields,
     settings: SamplesConfig,
-    mask: int,
 ) -> None:
     """Samples of a whole period as the partition of its last day; `histories` then hold the period's history events."""
     writer = lake.writer("samples", day)
-    path = write_bucket(writer, 0, sample_tables(DayEvents.of(events), histories, features, settings, mask))
+    path = write_bucket(writer, 0, sample_tables(DayEvents.of(events, lake.log_schema), histories, fields, settings))
     rows = pq.read_metadata(path).num_rows if path else 0
     digest = digest_of([day.isoformat(), rows, events.num_rows, int(np.asarray(events.column("time_ms")).sum())])
     times = events.column("time_ms").to_numpy()
@@ -85,14 +88,13 @@ def load_bootstrap(lake: Lake, day: date, histories: UserHistories) -> None:
     """A history snapshot as the first history events."""
     table = lake.read(lake.require("history", day))
     users = table.column("user_id").to_numpy()
-    columns: Columns = {}
-    for name in HISTORY_FIELDS:
-        values, offsets = list_values(table, f"history_{name}")
-        columns[name] = values.to_numpy()
-    order = np.argsort(users, kind="stable")
-    segments = segments_by_user(np.repeat(users, np.diff(offsets)), histories.store(columns))
+    _, offsets = list_values(table, "history_time_ms")
+    events = {}
+    for column in history_columns(lake.log_schema):
+        values = list_values(table, f"history_{column.name}")[0].to_numpy()
+        events[column.name] = values if column.size == 1 else values.reshape(-1, column.size)
+    segments = segments_by_user(np.repeat(users, np.diff(offsets)), histories.store(events))
     histories.load(segments.take(np.argsort(segments.owner, kind="stable")))
-    assert len(order) == len(segments) or (np.diff(offsets) == 0).any()
 
 
 def from_home(home: Home, out: Path, split: date, last: date | None = None) -> Sets:
@@ -103,49 +105,51 @@ def from_home(home: Home, out: Path, split: date, last: date | None = None) -> S
     """
     lake, config = home.lake, home.config
     days = [day for day in lake.days("events") if last is None or day <= last]
-    histories = UserHistories(config.samples.max_history)
+    histories = UserHistories(config.samples.max_history, config.log_schema)
     archive = next(lake.days("history"), None)
     if archive is not None and archive < days[0]:
         load_bootstrap(lake, archive, histories)
-    features = _newest_features(lake, days)
-    sets = _begin(out, days[days.index(split) - 1], days[-1], config.tasks, {"home": home.config.name})
-    mask = action_mask(config.source.history_actions)
+    fields = _newest_fields(lake, days)
+    description = {"home": home.config.name}
+    sets = _begin(out, days[days.index(split) - 1], days[-1], config.tasks, config.log_schema, description)
     for part, upto in (([d for d in days if d < split], sets.train), ([d for d in days if d >= split], sets.test)):
         tables = [lake.read(lake.require("events", day)) for day in track(part, description=f"events to {upto}")]
-        publish_period(sets.lake, upto, pa.concat_tables(tables), histories, features, config.samples, mask)
+        publish_period(sets.lake, upto, pa.concat_tables(tables), histories, fields, config.samples)
     return sets
 
 
-def _newest_features(lake: Lake, days: list[date]) -> UserFeatures:
-    """Each user's features as of the newest day that has them."""
-    users, values, unknown = [], [], np.zeros(0, np.int64)
-    for day in reversed(days):
-        manifest = lake.require("users", day)
-        table = lake.read(manifest)
-        unknown = np.array(manifest.details["unknown_features"], np.int64)
-        users.append(table.column("user_id").to_numpy())
-        values.append(list_values(table, "user_features")[0].to_numpy().reshape(table.num_rows, len(unknown)))
-    ids, first = np.unique(np.concatenate(users), return_index=True)
-    return UserFeatures(user_id=ids, features=np.concatenate(values)[first], unknown=unknown)
+def _newest_fields(lake: Lake, days: list[date]) -> UserFields:
+    """Each user's fields as of the newest day that has them."""
+    tables = [lake.read(lake.require("users", day)) for day in reversed(days)]
+    every = UserFields.of(pa.concat_tables(tables), lake.log_schema)
+    ids, first = np.unique(every.user_id, return_index=True)
+    columns = {name: values[first] for name, values in every.columns.items()}
+    return UserFields(log=lake.log_schema, user_id=ids, columns=columns)
 
 
 def events_of(world: World, impressions: Impressions, index: Ints) -> pa.Table:
     """Simulated impressions as ingest publishes them, without what a raw log loses on the way."""
-    actions = sum(impressions.acted[name][index].astype(np.int32) * ACTIONS[name] for name in impressions.acted)
+    acted = {name: values[index] for name, values in impressions.acted.items()}
+    taken = [acted.get(name, np.zeros(len(index), bool)) for name in SIMULATED.action_names]
+    actions = sum(bits.astype(np.int32) << bit for bit, bits in enumerate(taken))
     item, numbers = impressions.item[index], pa.array(impressions.request[index]).cast(pa.string())
+    play_ratio = impressions.play_ms[index] / world.item_duration_ms[item]
+    labels = [play_ratio >= 1 if name == "finish" else acted[name] for name in SIMULATED.binary_labels]
     columns = {
         "user_id": impressions.user[index],
         "time_ms": impressions.time_ms[index],
         "request_id": pa.compute.binary_join_element_wise(pa.scalar(f"{impressions.day:%y%m%d}"), numbers, "-"),
         "item_id": item,
         "author_id": world.item_author[item],
-        "tag": world.item_tag[item].astype(np.int32),
+        "tag": world.item_tag[item],
+        "duration_ms": world.item_duration_ms[item].astype(np.float32),
         "surface": impressions.surface[index].astype(np.int32),
+        "play_ratio": play_ratio.astype(np.float32),
         "actions": actions,
-        "play_ms": impressions.play_ms[index],
-        "duration_ms": world.item_duration_ms[item],
+        "history": impressions.is_history_event[index].astype(np.int32),
+        "labels": sum(np.asarray(bits, np.int32) << bit for bit, bits in enumerate(labels)),
     }
-    return pa.table(columns, schema=EVENTS)
+    return pa.table(columns, schema=dataset_schemas(SIMULATED).events)
 
 
 def from_world(
@@ -166,29 +170,26 @@ def from_world(
         request_share: share of the requests, by hash, that become samples; the others are history all the same. With
             long histories few requests teach enough, and a set stays small.
     """
-    world, mask = make_world(settings), action_mask(ENGAGEMENT)
+    world = make_world(settings)
     first = parse_day(settings.start)
     days = day_range(first - timedelta(days=archive_days), first + timedelta(days=train_days + test_days - 1))
-    histories, features, config = (
-        UserHistories(max_history),
-        _simulated_features(world),
-        SamplesConfig(max_history=max_history),
-    )
+    histories, fields = UserHistories(max_history, SIMULATED), _simulated_fields(world)
+    config = SamplesConfig(max_history=max_history)
     description = {"world": asdict(settings), "archive_days": archive_days, "request_share": request_share}
-    sets = _begin(out, first + timedelta(days=train_days - 1), days[-1], tasks, description)
+    sets = _begin(out, first + timedelta(days=train_days - 1), days[-1], tasks, SIMULATED, description)
     events: list[pa.Table] = []
     truth: list[pa.Table] = []
     for day in track(days, description=f"simulating into {out.name}"):
         impressions = simulate_day(world, day)
         if day < first:
             earlier = events_of(world, impressions, np.flatnonzero(impressions.is_history_event))
-            add_day(histories, DayEvents.of(earlier), mask)
+            add_day(histories, DayEvents.of(earlier, SIMULATED))
             continue
         events.append(events_of(world, impressions, np.arange(len(impressions.user))))
         if day > sets.train:
             truth.append(truth_rows(impressions, np.arange(len(impressions.user))))
         if day in (sets.train, sets.test):
-            publish_period(sets.lake, day, pa.concat_tables(events), histories, features, config, mask)
+            publish_period(sets.lake, day, pa.concat_tables(events), histories, fields, config)
             if request_share < 1:
                 keep_requests(sets.lake, day, request_share, settings.seed)
             events = []
@@ -238,19 +239,21 @@ def _thinned(table: pa.Table, share: float, seed: int) -> Iterator[pa.Table]:
         yield thinned.slice(at, step).combine_chunks()
 
 
-def _simulated_features(world: World) -> UserFeatures:
+def _simulated_fields(world: World) -> UserFields:
     columns = user_columns(world)
     ids = np.asarray(columns.pop("user_id"))
-    hashed = [
-        np.unique(np.asarray(values), return_inverse=True)[1] + 100 * n for n, values in enumerate(columns.values())
-    ]
-    return UserFeatures(user_id=ids, features=np.stack(hashed, axis=1), unknown=np.full(len(hashed), -1))
+    codes = {name: np.unique(np.asarray(values), return_inverse=True)[1] for name, values in columns.items()}
+    return UserFields(
+        log=SIMULATED, user_id=ids, columns={name: values.astype(np.int32) for name, values in codes.items()}
+    )
 
 
-def _begin(out: Path, train: date, test: date, tasks: tuple[str, ...], description: dict[str, object]) -> Sets:
+def _begin(
+    out: Path, train: date, test: date, tasks: tuple[str, ...], log_schema: LogSchema, description: dict[str, object]
+) -> Sets:
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"train": str(train), "test": str(test), "tasks": tasks} | description, indent=1)
-    (out / ABOUT).write_text(text + "\n")
+    made = {"train": str(train), "test": str(test), "tasks": tasks, "log_schema": log_schema.to_dict()} | description
+    (out / ABOUT).write_text(json.dumps(made, indent=1) + "\n")
     return Sets.open(out)
 
 

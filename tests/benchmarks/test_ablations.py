@@ -10,9 +10,11 @@ from torch import Tensor
 
 from benchmarks.extrapolation.ablations import PARTS, PARTS_OF_THE_MODEL, SHAPES, ranker_without, windows_of
 from longreel.contracts.config import Config, ModelConfig, TrainingConfig
+from longreel.contracts.log_schema import LogSchema
 from longreel.model.data.batch import RequestBatch
+from longreel.model.data.encodings import Encodings
 from longreel.model.data.windows import distribution
-from longreel.model.nn.ranker import Ranker, ranking_loss
+from longreel.model.nn.ranker import Ranker
 
 CONFIG = TrainingConfig(window_min=64, window_mean=2_048, window_max=10_240, window_alpha=0.2)
 
@@ -67,7 +69,7 @@ def test_a_part_lies_within_the_history_and_is_recomputed_alike() -> None:
 def build(config: Config, part: str = "") -> Ranker:
     """In float64, without dropout, and with every zero-initialised weight moved off zero; `part` taken away."""
     torch.manual_seed(0)
-    sizes = config.model, ("click", "like"), 2
+    sizes = config.model, ("click", "like"), config.log_schema, Encodings()
     ranker = (ranker_without(part, *sizes) if part else Ranker(*sizes)).double().eval()
     with torch.no_grad():
         for parameter in ranker.parameters():
@@ -81,7 +83,7 @@ def test_a_model_without_a_part_learns_with_every_weight_and_alike_on_every_back
 ) -> None:
     ranker = build(config, part)
     logits = ranker(batch)
-    ranking_loss(logits, batch.labels).backward()
+    ranker.loss(logits, batch.labels).backward()
     assert [name for name, p in ranker.named_parameters() if p.grad is None or not p.grad.any()] == []
     assert not torch.allclose(logits, build(config)(batch))
     for backend in ("reference", "absorbed"):
@@ -125,7 +127,7 @@ def test_without_its_norm_a_fused_query_is_the_network_alone(config: Config) -> 
 
 @pytest.mark.parametrize("part", ["SwiGLU", "RankMixer"])
 def test_what_replaces_a_part_has_as_many_weights(part: str) -> None:
-    arguments = ModelConfig(), ("click",), 2
+    arguments = ModelConfig(), ("click",), LogSchema(), Encodings()
     full, without = (
         sum(p.numel() for p in ranker.dense_parameters())
         for ranker in (Ranker(*arguments), ranker_without(part, *arguments))

@@ -1,6 +1,5 @@
 """Comparators compute what they are named for: each against a naive formula, causal, and alike packed or alone."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -22,8 +21,11 @@ from benchmarks.extrapolation.comparators import (
 )
 from benchmarks.extrapolation.groups import Packed
 from longreel.contracts.config import ModelConfig
+from longreel.model.data.encodings import Encodings
+from longreel.model.nn.ranker import Ranker
+from tests.short_video import SHORT_VIDEO
 
-CONFIG = ModelConfig(width=16, heads=4, layers=2, dropout=0.0, item_buckets=64, author_buckets=64, tag_buckets=16)
+CONFIG = ModelConfig(width=16, heads=4, layers=2, dropout=0.0)
 LENGTHS, TARGETS = [5, 0, 9, 1], [2, 3, 1, 4]
 
 
@@ -61,7 +63,7 @@ def short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 def test_a_request_reads_its_own_history_alone(name: str, match: bool) -> None:
     """Packed with others or by itself, values and gradients are the same."""
     torch.manual_seed(0)
-    module = COMPARATORS[name](CONFIG, match)
+    module = COMPARATORS[name](CONFIG, 2 * match)
     target, history, packed = inputs(match)
     together = read(module, target, history, packed)
     assert together.shape == target.shape
@@ -82,7 +84,7 @@ def test_a_request_reads_its_own_history_alone(name: str, match: bool) -> None:
 @pytest.mark.parametrize("stack", [SASRec, HSTU])
 def test_a_later_event_changes_nothing_before_it(stack: type[CausalStack]) -> None:
     torch.manual_seed(0)
-    module = stack(CONFIG, True)
+    module = stack(CONFIG, 2)
     target, history, packed = inputs()
     _, before, _ = module.states(target, history, packed)
     changed = history.clone()
@@ -95,7 +97,7 @@ def test_a_later_event_changes_nothing_before_it(stack: type[CausalStack]) -> No
 @pytest.mark.parametrize("name", ["din", "sasrec", "hstu"])
 def test_equal_ids_of_every_configured_field_change_the_output(name: str) -> None:
     torch.manual_seed(0)
-    module = COMPARATORS[name](replace(CONFIG, id_match_fields=("item_id", "author_id", "tag")), True)
+    module = COMPARATORS[name](CONFIG, 3)
     target, history, packed = inputs()
     assert packed.ids is not None
     outs = []
@@ -111,7 +113,7 @@ def test_equal_ids_of_every_configured_field_change_the_output(name: str) -> Non
 
 def test_mean_pooling_is_numpys_mean() -> None:
     _, history, packed = inputs()
-    pooled = MeanPooling(CONFIG, True).pool(history, offsets(LENGTHS)).numpy()
+    pooled = MeanPooling(CONFIG, 2).pool(history, offsets(LENGTHS)).numpy()
     for (_, h), row in zip(requests(packed), pooled, strict=True):
         expected = history[h].numpy().mean(axis=0) if h.stop > h.start else np.zeros(16)
         np.testing.assert_allclose(row, expected, atol=1e-6)
@@ -119,7 +121,7 @@ def test_mean_pooling_is_numpys_mean() -> None:
 
 def test_din_is_an_mlp_on_each_pair() -> None:
     torch.manual_seed(0)
-    din = DIN(CONFIG, True)
+    din = DIN(CONFIG, 2)
     target, history, packed = inputs()
     assert din.match_part is not None
     weight = torch.cat(
@@ -151,7 +153,7 @@ def test_din_is_an_mlp_on_each_pair() -> None:
 def test_hstu_is_its_formula(match: bool) -> None:
     """Events and targets of one layer, in float64, head by head and event by event."""
     torch.manual_seed(0)
-    layer = HSTULayer(CONFIG, match).double()
+    layer = HSTULayer(CONFIG, 2 * match).double()
     target, history, packed = inputs(match)
     target, history = target.double(), history.double()
     read_t, read_h, match_weights = layer(target, history, packed)
@@ -204,11 +206,9 @@ def test_groups_hold_every_row_once_and_nothing_twice_as_long() -> None:
 
 
 def test_a_comparator_differs_from_the_ranker_in_the_reader_of_histories_only() -> None:
-    from longreel.model.nn.ranker import Ranker
-
     for name in COMPARATORS:
-        theirs = ComparatorRanker(name, CONFIG, ("click",), 3)
-        ours = Ranker(CONFIG, ("click",), 3)
+        theirs = ComparatorRanker(name, CONFIG, ("click",), SHORT_VIDEO, Encodings())
+        ours = Ranker(CONFIG, ("click",), SHORT_VIDEO, Encodings())
         shapes = [
             {n: p.shape for n, p in ranker.named_parameters() if not n.startswith("stca")} for ranker in (theirs, ours)
         ]
@@ -219,7 +219,7 @@ def test_a_comparator_differs_from_the_ranker_in_the_reader_of_histories_only() 
 def test_half_precision_trains_and_stays_near(name: str) -> None:
     """As under CUDA's autocast: every type fits, gradients are finite, values are near those of float32."""
     torch.manual_seed(0)
-    module = COMPARATORS[name](CONFIG, True)
+    module = COMPARATORS[name](CONFIG, 2)
     target, history, packed = inputs()
     full = read(module, target, history, packed)
     with torch.autocast("cpu", torch.bfloat16):

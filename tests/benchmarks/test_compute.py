@@ -17,8 +17,8 @@ EVENTS, TARGETS = 24, 5
 @pytest.mark.parametrize("reader", COMPARATORS)
 def test_counts_are_those_of_the_modules(reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # the counter does not see what a kernel computes
-    config = ModelConfig(width=32, heads=4, layers=2, expansion=2, dropout=0.0, id_match_fields=())
-    module = InPlaceOfSTCA(COMPARATORS[reader](config, False))
+    config = ModelConfig(width=32, heads=4, layers=2, expansion=2, dropout=0.0)
+    module = InPlaceOfSTCA(COMPARATORS[reader](config, 0))
     requests = Requests(torch.tensor([0, TARGETS]), torch.tensor([0, EVENTS]))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.randn(TARGETS, 32), torch.randn(EVENTS, 32), requests)
@@ -33,7 +33,9 @@ def test_counts_are_those_of_the_modules(reader: str, monkeypatch: pytest.Monkey
 
 def test_ours_is_the_products_count() -> None:
     config, events, targets = Config(), np.array([10, 0, 300]), np.array([3, 1, 2])
-    whole = product_flops(config.model, requests=3, events=310, targets=6, pairs=630, tasks=len(config.tasks))
+    whole = product_flops(
+        config.model, config.log_schema, requests=3, events=310, targets=6, pairs=630, tasks=len(config.tasks)
+    )
     assert training_flops("stca", config, events, targets) == pytest.approx(whole)
     other = training_flops("sasrec", config, events, targets) - training_flops("mean", config, events, targets)
     assert other == pytest.approx(

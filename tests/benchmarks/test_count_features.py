@@ -5,8 +5,13 @@ import pytest
 
 from benchmarks.extrapolation.count_features import NEVER, count_features, edges_of, feature_names
 from longreel.contracts.jagged import offsets_of
-from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from longreel.contracts.log_schema import Column
 from longreel.model.data.samples import SampleRows
+from tests.short_video import SHORT_VIDEO
+
+
+def names(columns: tuple[Column, ...]) -> list[str]:
+    return [column.name for column in columns]
 
 
 def some_rows() -> SampleRows:
@@ -15,17 +20,19 @@ def some_rows() -> SampleRows:
     starts = offsets_of(np.array(lengths))
     row = np.repeat(np.arange(3), requests)
     total = int(starts[-1])
-    history = {name: rng.integers(-1, 5, total) for name in HISTORY_FIELDS}
+    history = {name: rng.integers(-1, 5, total) for name in names(SHORT_VIDEO.event_columns)}
     history["time_ms"] = np.concatenate([np.sort(rng.integers(0, 10**9, n)) for n in lengths])
     counts = np.array([2, 1, 3, 2, 1, 4])
-    target = {name: rng.integers(-1, 5, counts.sum()) for name in TARGET_FIELDS}
+    target = {name: rng.integers(-1, 5, counts.sum()) for name in names(SHORT_VIDEO.item_columns)}
     stop = starts[row] + np.array([0, 12, 33, 40, 3, 7])
     return SampleRows(
         user_id=np.arange(3),
-        user_features=np.zeros((3, 0), np.int64),
+        log_schema=SHORT_VIDEO,
+        user={},
         history=history,
         target=target,
-        labels=np.zeros(counts.sum(), np.int32),
+        labels=None,
+        number_labels={},
         request_row=row,
         request_time_ms=np.full(6, 2 * 10**9),
         history_start=starts[row],
@@ -36,10 +43,10 @@ def some_rows() -> SampleRows:
 
 @pytest.mark.parametrize("window", [5, 33, 10_240])
 def test_features_are_those_of_a_plain_loop(window: int) -> None:
-    rows, names = some_rows(), feature_names(window)
+    rows, columns = some_rows(), feature_names(SHORT_VIDEO, window)
     features = count_features(rows, window)
-    assert features.shape == (13, len(names))
-    column = {name: features[:, at] for at, name in enumerate(names)}
+    assert features.shape == (13, len(columns))
+    column = {name: features[:, at] for at, name in enumerate(columns)}
     for r in range(rows.num_requests):
         stop = int(rows.history_stop[r])
         visible = list(range(max(int(rows.history_start[r]), stop - window), stop))

@@ -28,9 +28,12 @@ from longreel.contracts.config import parse_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.presets import preset
 from longreel.spark_jobs.simulated_world import WorldSettings
+from tests.short_video import SHORT_VIDEO
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = Size(
+    rows=SMALL.rows,
+    matched=SMALL.matched,
     model=SMALL.model | {"width": 16, "heads": 2, "layers": 1, "embedding_width": 8, "mixer_tokens": 2},
     training=SMALL.training | {"window_min": 8, "window_mean": 24, "window_max": 64},
     eval_windows=(8, 16, 32, 64),
@@ -233,23 +236,25 @@ def test_the_fitted_curve_is_found_again_and_says_where_it_bends() -> None:
 @pytest.mark.parametrize("size", [SMALL, FULL], ids=["small", "full"])
 def test_every_cell_of_every_suite_is_a_configuration_and_its_own(size: Size) -> None:
     cells = {cell.key: cell for name in SUITES for cell in suite(name, "sim", size, 2)}
-    configs = {key: cell.config(size, ("click",), "cpu") for key, cell in cells.items()}
+    configs = {key: cell.config(size, ("click",), SHORT_VIDEO, "cpu") for key, cell in cells.items()}
     named = {cells[key].fingerprint(config, "data") for key, config in configs.items()}
     assert len(named) == len(cells) > 60
 
 
 def test_the_generic_preset_is_the_measured_config() -> None:
     cell = Cell(suite="", set="", reader="stca", training=METHOD, seed=0, **samplings(FULL)[METHOD])
-    measured, shipped = cell.config(FULL, ("click",), "auto"), parse_config(preset("generic"))
+    shipped = parse_config(preset("generic"))
+    measured = cell.config(FULL, ("click",), shipped.log_schema, "auto")
     of_the_log = ("window_days", "batch_tokens", "checkpoint_every")  # settings that follow the log, not the experiment
     same = {name: getattr(shipped.training, name) for name in of_the_log}
     assert shipped.model == measured.model
+    assert shipped.log_schema == measured.log_schema
     assert shipped.training == replace(measured.training, **same)
     assert shipped.evaluation.windows == FULL.eval_windows
 
 
 def test_settings_of_no_training_make_no_new_cell_and_an_ablation_does() -> None:
-    config = STCA.config(TINY, ("click",), "cpu")
+    config = STCA.config(TINY, ("click",), SHORT_VIDEO, "cpu")
     named = STCA.fingerprint(config, "data")
     assert named == STCA.fingerprint(replace(config, retrain=replace(config.retrain, min_train_days=9)), "data")
     assert named != replace(STCA, without="SwiGLU").fingerprint(config, "data")
@@ -328,7 +333,7 @@ def test_merged_results_are_those_made_elsewhere_once(sets: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_cells_in_processes_of_their_own_give_what_they_give_one_by_one(sets: Path, tmp_path: Path) -> None:
-    cells = [STCA, replace(STCA, reader="mean"), replace(STCA, seed=1, model={"id_match_fields": ()})]
+    cells = [STCA, replace(STCA, reader="mean"), replace(STCA, seed=1, matched=())]
     one, two = runner_of(sets, tmp_path / "one"), runner_of(sets, tmp_path / "two")
     one.run(planned(one, *cells))
     assert two.run(planned(two, *cells), jobs=2) == []

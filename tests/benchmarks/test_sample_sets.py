@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from longreel.contracts.actions import ACTIONS, action_mask
 
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.oracle import ceiling, day_rows, truth_of
 from benchmarks.extrapolation.sample_sets import Sets, events_of, from_home, from_world
 from benchmarks.samples.logs import new_home, publish, publish_bootstrap
-from longreel.contracts.actions import ACTIONS, action_mask
 from longreel.contracts.jagged import ranges
 from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
 from longreel.model.data.samples import SampleRows

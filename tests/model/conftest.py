@@ -21,7 +21,6 @@ from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.encodings import Encodings, learn_encodings
 from longreel.model.data.samples import SampleRows
-from longreel.model.nn.ranker import Ranker
 from tests.short_video import SHORT_VIDEO
 
 if not torch.cuda.is_available():  # before anything imports Triton: kernels then run in its interpreter, on the CPU
@@ -150,8 +149,10 @@ def encodings() -> Encodings:
 
 
 @pytest.fixture
-def make_ranker(encodings: Encodings) -> Callable[..., Ranker]:
+def make_ranker(encodings: Encodings) -> Callable[..., torch.nn.Module]:
     """Makes a ranker with the settings, tasks and log schema given."""
+    from longreel.model.nn.ranker import Ranker  # which imports Triton
+
     return lambda model, tasks=("click", "like"), log=LOG: Ranker(model, tasks, log, encodings)
 
 
