@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 CORRUPT = "_corrupt_record"  # Spark's name for a line that does not fit its header
+HOUR = re.compile(r"(hour|minute)=\d{1,2}")  # folders in which a day's folder may have its files
 FILE = "_source_file"  # the name of the file that a row was read from
 
 
@@ -137,12 +138,14 @@ def literal(paths: Iterable[Path | str]) -> list[str]:
     return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
 
 
-def file_name() -> "Column":
-    """Of each row read, its file's name with the hour=HH and minute=MM folders that it is in, as FILE."""
+def file_name(paths: Iterable[Path]) -> "Column":
+    """Of each row of some files, the name of its file with the hour=HH and minute=MM folders that it is in, as FILE."""
     from pyspark.sql import functions as F
 
-    folders = F.regexp_extract("_metadata.file_path", r"((?:hour=\d+/|minute=\d+/)*)[^/]*$", 1)
-    return F.concat(folders, "_metadata.file_name").alias(FILE)
+    name = F.col("_metadata.file_name")
+    if any(HOUR.fullmatch(path.parent.name) for path in paths):
+        name = F.regexp_extract("_metadata.file_path", r"((?:hour=\d+/|minute=\d+/)*[^/]*)$", 1)
+    return F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B"))).alias(FILE)
 
 
 def column(name: str) -> "Column":

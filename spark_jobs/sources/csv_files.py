@@ -44,4 +44,4 @@ def read_csv(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "
     schema = ", ".join(f"`{name}` STRING" for name in (*header_of(paths[0]), CORRUPT))
     reader = spark.read.schema(schema).option("header", True).option("escape", '"')
     reader = reader.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
-    return reader.csv(literal(paths)).select("*", file_name())
+    return reader.csv(literal(paths)).select("*", file_name(paths))

@@ -1,13 +1,12 @@
 """Data files of several formats and schemas, read as one table."""
 
-import re
 from collections.abc import Callable, Collection, Hashable
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, column, require_keys
+from longreel.spark_jobs.sources.base import CORRUPT, FILE, HOUR, column, require_keys
 from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, header_of, read_csv
 from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, orc_schema, read_avro, read_json, read_orc
 from longreel.spark_jobs.sources.parquet_files import parquet_schema, read_parquet
@@ -21,7 +20,6 @@ SUFFIXES = (".parquet", ".orc", ".avro", *JSON_SUFFIXES, *CSV_SUFFIXES)
 ROWS = {".parquet", ".orc", ".avro", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"}  # whatever is behind them
 CHECKSUMS = {".crc", ".md5", ".sha1", ".sha256", ".sha512"}
 Read = Callable[["SparkSession", list[Path], RawColumns], "DataFrame | None"]
-HOUR = re.compile(r"(hour|minute)=\d{1,2}")  # folders in which a day's folder may have its files
 
 
 def find_data_files(folder: Path, besides: Collection[str] = ()) -> list[Path]:

@@ -42,7 +42,7 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
         raise LongreelError(f"{_spelled(paths)}: no line is a JSON object; expected one object a line")
     if CORRUPT not in schema.names:
         schema.add(CORRUPT, StringType())
-    return reader.schema(schema).json(literal(paths)).select("*", file_name())
+    return reader.schema(schema).json(literal(paths)).select("*", file_name(paths))
 
 
 def _spelled(paths: list[Path]) -> str:
@@ -65,7 +65,7 @@ def orc_schema(path: Path) -> pa.Schema:
 
 def read_orc(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
     """ORC files of one schema, with FILE."""
-    return spark.read.option("recursiveFileLookup", True).orc(literal(paths)).select("*", file_name())
+    return spark.read.option("recursiveFileLookup", True).orc(literal(paths)).select("*", file_name(paths))
 
 
 def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
@@ -79,11 +79,11 @@ def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
     try:
         frame = spark.read.format("avro").option("recursiveFileLookup", True).load(literal(paths))
     except AnalysisException as error:
-        if "avro" not in str(error).lower() or "FAILED_TO_FIND" not in f"{error.getCondition()} {error}".upper():
+        if "external data source module" not in str(error):
             raise
         raise LongreelError(
             f"{paths[0]}: Spark reads Avro with a package of its own; add spark.jars.packages "
             f"org.apache.spark:spark-avro_2.13:{spark.version} to spark-defaults.conf in $SPARK_CONF_DIR, or give "
             "spark-submit --packages with it"
         ) from error
-    return frame.select("*", file_name())
+    return frame.select("*", file_name(paths))
