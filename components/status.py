@@ -19,11 +19,12 @@ from longreel.components.reports.summary import MARKS, wide_console
 from longreel.components.should_retrain import freshness_state, today
 from longreel.contracts.config import Config
 from longreel.contracts.dates import day_range
+from longreel.contracts.log_schema import PLACES, LogSchema
 from longreel.contracts.schemas import DATASETS
 from longreel.contracts.serialization import read_json
 from longreel.lake.erasure import erasure_requests
 from longreel.lake.home import Home
-from longreel.lake.lineage import Stale, is_imported, stale_partitions
+from longreel.lake.lineage import Stale, definition_changes, is_imported, stale_partitions
 from longreel.lake.maintenance import orphaned_builds
 from longreel.lake.table import Lake
 
@@ -42,9 +43,10 @@ def run(args: argparse.Namespace, home: Home) -> int:
     ledger = Ledger(home, store.open_store(home, patient=False))
     registered, champion = versions.list_versions(ledger.client, ledger.model), ledger.champion()
     console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
+    console.print(_log_schema(config.log_schema), soft_wrap=True, highlight=False)
     console.print(_partitions(lake))
     days = sorted(lake.days("samples"))
-    lines = [*_late(config, days), *_missing(lake), *_stale(lake, stale_partitions(lake)), *_orphaned(lake)]
+    lines = [*_late(config, days), *_missing(lake), *_stale(lake, config), *_orphaned(lake)]
     lines += [*_erasures(lake), *_quality(home)]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
@@ -93,24 +95,59 @@ def _missing(lake: Lake) -> Iterator[str]:
             yield f"{RED}missing[/] {dataset} of {days}{more}; longreel_rebuild publishes them"
 
 
-def _stale(lake: Lake, partitions: Sequence[Stale]) -> list[str]:
+def _stale(lake: Lake, config: Config) -> Iterator[str]:
     """Stale partitions and the commands that rebuild them. A stale snapshot needs no action: it is not read."""
-    lines = []
+    partitions = stale_partitions(lake, config)
+    changed = _changed_definitions(lake, config, partitions)
+    for texts, days in changed.items():
+        what = (
+            f"{_count(days, 'day')} ({_span(days)}) {'was' if len(days) == 1 else 'were'} made with other definitions"
+        )
+        yield f"{RED}stale[/] {what}: {escape('; '.join(texts))}; `longreel data stale` says what to rebuild"
+    known = {text for texts in changed for text in texts}
     for one in partitions:
-        why = escape("; ".join(one.reasons))
+        why = escape("; ".join(reason for reason in one.reasons if one.dataset == "history" or reason not in known))
         if one.dataset != "history":
-            lines.append(f"{RED}stale[/] {one.dataset} {one.day}: {why}")
+            if why:
+                yield f"{RED}stale[/] {one.dataset} {one.day}: {why}"
         elif is_imported(lake.require("history", one.day)):
             again = f"remove these days, or import again: longreel data import-history --through {one.day}"
-            lines.append(f"{RED}stale[/] bootstrap snapshot through {one.day}: {why}; {again}")
+            yield f"{RED}stale[/] bootstrap snapshot through {one.day}: {why}; {again}"
         else:
             unread = f"history snapshot {one.day}, which is not read; the next build removes it ({why})"
-            lines.append(f"superseded: {unread}")
-    if samples := [one.day for one in partitions if one.dataset == "samples"]:
-        lines.append(
-            f"rebuild: longreel data build-samples --start {samples[0]} --end {samples[-1]} (skips what is not stale)"
-        )
-    return lines
+            yield f"superseded: {unread}"
+    for command, dataset in (("ingest", "events"), ("build-samples", "samples")):
+        if days := [one.day for one in partitions if one.dataset == dataset]:
+            yield f"rebuild: longreel data {command} --start {days[0]} --end {days[-1]} (skips what is not stale)"
+
+
+def _changed_definitions(lake: Lake, config: Config, stale: Sequence[Stale]) -> dict[tuple[str, ...], list[date]]:
+    """The days whose events or samples were made with other definitions, by how these differ."""
+    by_day: dict[date, dict[str, None]] = {}
+    for one in stale:
+        if one.dataset != "history":
+            texts = [change.text for change in definition_changes(lake.require(one.dataset, one.day), config)]
+            by_day.setdefault(one.day, {}).update(dict.fromkeys(texts))
+    by_change: dict[tuple[str, ...], list[date]] = {}
+    for day, differences in sorted(by_day.items()):
+        if differences:
+            by_change.setdefault(tuple(differences), []).append(day)
+    return by_change
+
+
+def _count(items: Sequence[object], noun: str) -> str:
+    return f"{len(items)} {noun}{'s' * (len(items) != 1)}"
+
+
+def _span(days: Sequence[date]) -> str:
+    return str(days[0]) if len(days) == 1 else f"{days[0]} .. {days[-1]}"
+
+
+def _log_schema(log: LogSchema) -> str:
+    """What the configuration declares of an impression, in numbers."""
+    fields = ", ".join(f"{len(log.of_place(place))} {place}" for place in PLACES)
+    labels = f"{_count(log.labels, 'label')} ({len(log.number_labels)} of a number)"
+    return f"log schema: {fields} fields; {_count(log.actions, 'action')}, {labels}; digest {log.digest()}"
 
 
 def _orphaned(lake: Lake) -> list[str]:

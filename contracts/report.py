@@ -33,7 +33,7 @@ TITLES = {
 }
 PRIMARY: dict[TaskKind, str] = {"binary": "auc", "number": "rmse"}  # the metric of gains over windows and models
 ALL_TARGETS = "all"  # the slice of all targets
-CATEGORY_SLICE = re.compile(r"([a-z][a-z0-9_]*)=(.*)", re.ASCII | re.DOTALL)  # <field>=<name>
+CATEGORY_SLICE = re.compile(r"([a-z][a-z0-9_]*)=(.*)|other ([a-z][a-z0-9_]*)", re.ASCII | re.DOTALL)
 DRAW_DIGITS = 8
 
 # Reference logits that the evaluated logits are compared with.
@@ -62,9 +62,9 @@ UNDEFINED = Estimate(value=None, low=None, high=None)
 
 
 def category_of(slice_name: str) -> tuple[str, str] | None:
-    """Field and name of a slice of one category, as in `device=phone`; None for another slice."""
+    """Field and name of a slice by a category, `device=phone` or `other device`; None for a slice by history."""
     match = CATEGORY_SLICE.fullmatch(slice_name)
-    return None if match is None else (match[1], match[2])
+    return None if match is None else (match[1] or match[3], "other" if match[3] else match[2])
 
 
 def slice_groups(names: Iterable[str]) -> dict[str, list[str]]:

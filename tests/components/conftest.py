@@ -28,6 +28,7 @@ USERS, REQUESTS, TARGETS, TAGS = 60, 3, 6, 6
 TOML = """
 name = "{name}"
 tasks = ["click", "like"]
+{log}
 [model]
 width = 16
 heads = 2
@@ -141,8 +142,8 @@ def make_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_store: Path
     def make(days: int = 0, *, name: str = "tiny", epochs: int = 3, warm_start: str = "false") -> Home:
         home = Home(tmp_path / name)
         home.path.mkdir()
-        text = TOML.format(name=name, epochs=epochs, warm_start=warm_start)
-        (home.path / CONFIG_FILE).write_text(text + LOG_TOML)
+        text = TOML.format(name=name, epochs=epochs, warm_start=warm_start, log=LOG_TOML)
+        (home.path / CONFIG_FILE).write_text(text)
         (home.path / POLICY_FILE).write_text(POLICY)
         (home.path / "mlflow").mkdir()
         shutil.copyfile(empty_store, home.path / "mlflow" / "mlflow.db")
@@ -162,8 +163,8 @@ def report() -> Callable[..., EvaluationReport]:
 def save_tiny_model(home: Home, folder: Path, seed: int = 0, watermark: str = "2026-01-02") -> str:
     """Write an untrained ranker of the home's sizes; returns its digest."""
     import torch
-    from longreel.model.data.encodings import Encodings
 
+    from longreel.model.data.encodings import Encodings
     from longreel.model.nn.ranker import Ranker
     from longreel.model.training.checkpoint import save_model
 

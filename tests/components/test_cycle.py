@@ -364,7 +364,8 @@ def test_a_run_is_reproduced_bitwise_and_differences_are_named(
     (home.path / "longreel.toml").write_text((home.path / "longreel.toml").read_text().replace("5e-3", "6e-3"))
     assert main(words) == 0  # the run's own settings count, not those of today
     declared = (home.path / "longreel.toml").read_text()
-    (home.path / "longreel.toml").write_text(f'{declared}\nage = {{kind = "number", optional = true}}\n')
+    age = '[fields.user]\nage = {kind = "number", optional = true}'
+    (home.path / "longreel.toml").write_text(declared.replace("[fields.user]", age))
     assert main(words) == 0  # and its own log schema
     (home.path / "longreel.toml").write_text(declared)
     other = train_candidate(home, DAY)

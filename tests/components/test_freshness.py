@@ -141,7 +141,7 @@ def test_warnings_of_events_and_of_samples_both_count(
 def test_today_is_by_the_clock_of_the_log(make_home: Callable[..., Home]) -> None:
     home = make_home()
     path = home.path / CONFIG_FILE
-    path.write_text(f"{path.read_text()}[source]\nutc_offset_hours = 14\n")
+    path.write_text(f"{path.read_text()}[source]\ntime_zone = 'Etc/GMT-14'\n")
     ahead = today(home.config)
-    path.write_text(path.read_text().replace("= 14", "= -12"))
+    path.write_text(path.read_text().replace("GMT-14", "GMT+12"))
     assert (ahead - today(home.config)).days in (1, 2)  # 26 hours lie between them

@@ -67,6 +67,37 @@ def test_stale_samples_are_red_and_a_superseded_snapshot_is_not(
     assert f"stale bootstrap snapshot through {day}" in capsys.readouterr().out
 
 
+def test_days_of_other_definitions_are_red_and_say_what_changed(
+    make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(3)
+    path = home.path / CONFIG_FILE
+    words = ["ops", "status", "--home", str(home.path), "--check"]
+    assert main(words) == 0
+    assert "log schema: 4 item, 1 request, 1 event, 2 user fields; 8 actions, 10 labels" in capsys.readouterr().out
+    path.write_text(path.read_text().replace('tag = {kind = "id"', 'tag = {kind = "category"'))
+    assert main(words) == 1
+    out = capsys.readouterr().out
+    assert (
+        "stale 3 days (2026-01-01 .. 2026-01-03) were made with other definitions: "
+        "field tag was declared with kind id, is with kind category; `longreel data stale` says what to rebuild" in out
+    )
+    assert out.count("stale ") == 1  # one line for all days
+    assert "rebuild: longreel data build-samples --start 2026-01-01 --end 2026-01-03" in out
+
+
+def test_an_optional_field_that_was_added_leaves_every_day_as_it_is(
+    make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = make_home(3)
+    path = home.path / CONFIG_FILE
+    path.write_text(
+        path.read_text().replace("[fields.user]", '[fields.user]\nage = {kind = "number", optional = true}')
+    )
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 0
+    assert "stale" not in capsys.readouterr().out
+
+
 def test_orphaned_builds_are_counted_and_need_no_action(
     make_home: Callable[..., Home], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
 from longreel.cli import main
+from longreel.components.registry import metrics
 from longreel.components.registry.tracking import flatten
+from longreel.components.registry.versions import Version
 from longreel.components.reports.plots import write_plots
 from longreel.components.reports.run_card import run_card
 from longreel.components.reports.summary import decision_table, print_summary, window_table
@@ -59,14 +62,19 @@ def test_a_mistake_ends_with_a_message_and_its_exit_code(
     assert message in error
 
 
-def test_score_names_missing_columns(home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_score_names_missing_columns_and_the_version_that_needs_them(
+    home: Home, register: Callable[..., Version], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    register(home)
     pq.write_table(pa.table({"user_id": [1]}), tmp_path / "in.parquet")
-    words = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet")]
+    words = ["--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet"), "--version", "1"]
     assert main(["model", "score", "--home", str(home.path), *words]) == 2
-    assert "column history_time_ms" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "in.parquet does not fit longreel-tiny version 1: request table: column user_taste" in error
+    assert "history_time_ms" in error
     (tmp_path / "in.parquet").write_text("not parquet")
     assert main(["model", "score", "--home", str(home.path), *words]) == 2
     assert "is not a request table" in capsys.readouterr().err
@@ -190,6 +198,62 @@ def test_a_run_card_holds_everything_itself_and_says_what_was_decided(report: Re
     for part in (decision.digest(), decision.policy_digest, "history&lt;32", "10,240 events x 128 candidates"):
         assert part in card
     assert "<code>0.01</code>" in card
+
+
+NAMED = (
+    "all",
+    "history<32",
+    "history>=32",
+    "device=phone",
+    "device=<i>tv $x^{$ [b]",
+    "other device",
+    "country=Österreich",
+)
+MIXED: dict[str, Any] = {"tasks": ("click", "spent"), "number_tasks": ("spent",), "slices": NAMED}
+
+
+def test_number_tasks_and_named_slices_are_on_the_card_the_plots_and_the_tables(report: Report, tmp_path: Path) -> None:
+    from longreel.components.gates.decide import decide
+    from longreel.contracts.policy import GatePolicy
+
+    candidate = report(0.01, by_slice={"device=<i>tv $x^{$ [b]": -0.1}, **MIXED)
+    champion = report(model="champion", **MIXED)
+    decision = decide(candidate, champion, GatePolicy(protected_slices=("device=<i>tv $x^{$ [b]",)))
+    assert decision.outcome == "reject"
+    plots = write_plots(candidate, champion, decision, tmp_path)
+    assert {plot.name for plot in plots} >= {"auc_by_window.png", "rmse_by_window.png", "gain_by_slice.png"}
+    card = run_card(candidate, champion, decision, {}, plots, {})
+    assert card.count("<h3>By device</h3>") == card.count("<h3>By country</h3>") == 1
+    devices = card[card.index("<h3>By device</h3>") : card.index("<h3>By country</h3>")]
+    assert "device=&lt;i&gt;tv $x^{$ [b]" in devices
+    assert "<td>other device</td>" in devices
+    assert "country" not in devices
+    for part in ("RMSE saved over the champion", "R2", "label units", "AUC gained or RMSE saved over"):
+        assert part in card
+    assert "2.9100" in card  # RMSE 3 x .97 at the longest window
+    console = Console(width=130, record=True)
+    console.print(window_table(candidate, champion))
+    console.print(decision_table(decision))
+    text = console.export_text()
+    for part in ("2.9100", "RMSE saved", "+1.02%", "AUC - champion", "+0.0100", "label units"):
+        assert part in text
+    assert "slice/auc/device=<i>tv $x^{$ [b]" in text.replace("\n", "")
+
+
+def test_metrics_of_categories_have_names_that_mlflow_takes(home: Home, report: Report) -> None:
+    from longreel.components.registry import store
+
+    names = ("all", "new users", "a=b/../c", "a=b|..|c", "a=..", "a=", "a=x" * 50, "other a")
+    client = store.open_store(home)
+    run = client.create_run(store.experiment_id(home, client)).info.run_id
+    metrics.log_report(client, run, report(**MIXED | {"slices": names}))
+    logged = {name for name in client.get_run(run).data.metrics if name.startswith("rmse_by_slice/spent/a/")}
+    assert logged == {
+        f"rmse_by_slice/spent/a/{name}" for name in ("b_.._c", "b_.._c 2", "_", "_ 2", ("x" + "a_x" * 49)[:80], "other")
+    }
+    assert "auc_by_slice/click/a/other" in client.get_run(run).data.metrics
+    assert "rmse_by_window/spent" in client.get_run(run).data.metrics
+    assert not any(name.startswith("auc") and "spent" in name for name in client.get_run(run).data.metrics)
 
 
 def test_summary_before_any_evaluation_says_so(home: Home) -> None:
