@@ -1,7 +1,7 @@
 """Reading and writing of array datasets with pyarrow, bucket by bucket and a row group at a time.
 
 Encodings were chosen by measurement (benchmarks/samples): times and items are kept as differences, what repeats as a
-dictionary.
+dictionary, and numbers of single events with their bytes split.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,11 +27,24 @@ def _leaf(field: pa.Field) -> str:
 
 
 def _encodings(schema: pa.Schema, log: LogSchema) -> tuple[list[str], dict[str, str]]:
-    """Columns with a dictionary, and the encoding of those without."""
-    deltas = {f"{prefix}{name}" for name in DELTAS for prefix in ("", "history_", "target_")}
-    deltas |= {timed_column(name) for name in log.timed_actions}
-    encodings = {_leaf(field): "DELTA_BINARY_PACKED" for field in schema if field.name in deltas}
-    return [_leaf(field) for field in schema if field.name not in {*deltas, "request_id"}], encodings
+    """Columns with a dictionary, and the encoding of those without.
+
+    Numbers of an item repeat as its ids do. Other numbers, such as a play time, have too many values for a dictionary:
+    their bytes are split (36 % less than with one, and 8 % less than plain, of KuaiRand's); vectors stay plain.
+    """
+    encodings = dict.fromkeys(_prefixed(DELTAS), "DELTA_BINARY_PACKED")
+    encodings |= dict.fromkeys(map(timed_column, log.timed_actions), "DELTA_BINARY_PACKED")
+    numbers = [f"label_{name}" for name in log.number_labels]
+    numbers += [field.name for field in log.fields if field.kind == "number" and field.place != "item"]
+    encodings |= dict.fromkeys(_prefixed(numbers), "BYTE_STREAM_SPLIT")
+    encodings |= dict.fromkeys(_prefixed(field.name for field in log.fields if field.kind == "vector"), "PLAIN")
+    dictionary = [_leaf(field) for field in schema if field.name not in {*encodings, "request_id"}]
+    return dictionary, {_leaf(field): encodings[field.name] for field in schema if field.name in encodings}
+
+
+def _prefixed(names: Iterable[str]) -> Iterator[str]:
+    """Columns as the datasets name them."""
+    return (f"{prefix}{name}" for name in names for prefix in ("", "history_", "target_", "user_"))
 
 
 def write_bucket(writer: PartitionWriter, bucket: int, tables: Iterable[pa.Table]) -> str | None:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from longreel.contracts.dates import day_range
-from longreel.contracts.schemas import HISTORY_FIELDS
 from longreel.lake.home import Home
 from longreel.spark_jobs.history import find_history
 
-FIELDS = list(HISTORY_FIELDS)
+FIELDS = ["time_ms", "item_id", "author_id", "tag", "duration_ms", "surface", "play_ms", "actions"]  # of logs.py
 ORDER = ", ".join(FIELDS)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from longreel.contracts.schemas import SAMPLES
 from longreel.lake.home import Home
 
 CHOICES: dict[str, dict[str, object]] = {
@@ -50,7 +49,7 @@ def main() -> None:
     rows_a_group = max(1, round(table.num_rows * (1 << 20) / events))
     print(f"{table.num_rows:,} rows, {events:,} history events, {rows_a_group} rows a row group")
     print("column | encoding | level | bytes a value | write M values/s | read M values/s")
-    for field in SAMPLES:
+    for field in lake.schemas.samples:
         kind = field.type.value_type if pa.types.is_list(field.type) else field.type
         column = table.select([field.name])
         values = column.column(0).combine_chunks()

@@ -16,13 +16,13 @@ from pyspark.sql import types as T
 from pyspark.sql.window import Window
 
 from longreel.contracts.dates import day_range
-from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
 from longreel.lake.home import Home
 from longreel.spark_jobs.history import find_history
 from longreel.spark_jobs.session import spark_session
 from longreel.spark_jobs.tables import read_partitions
 
-FIELDS = list(HISTORY_FIELDS)
+TARGET_FIELDS = ["item_id", "author_id", "tag", "duration_ms", "surface"]  # of logs.py
+FIELDS = ["time_ms", *TARGET_FIELDS, "play_ms", "actions"]
 
 
 def build(home: Home, out: Path, start: date, end: date) -> None:

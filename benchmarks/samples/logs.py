@@ -13,10 +13,10 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from rich.progress import track
 
-from longreel.contracts.actions import ACTIONS
+from longreel.contracts.definitions import event_definitions, sample_definitions
 from longreel.contracts.digests import digest_of
 from longreel.contracts.jagged import Ints
-from longreel.contracts.schemas import DATASETS, EVENTS, UNKNOWN, USERS
+from longreel.contracts.log_schema import UNKNOWN
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.array_checks import combine, history_stats
@@ -24,9 +24,10 @@ from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.array_io import write_bucket
 from longreel.spark_jobs.bucket_tasks import snapshot_tables
 from longreel.spark_jobs.buckets import bucket_of, num_buckets
-from longreel.spark_jobs.history import history_settings
+from longreel.spark_jobs.event_order import sort_rows
+from longreel.spark_jobs.history_events import column_values, history_columns
 from longreel.spark_jobs.samples import DayEvents, add_day
-from longreel.spark_jobs.user_histories import FIELDS, UserHistories
+from longreel.spark_jobs.user_histories import UserHistories
 
 CONFIG = """name = "{name}"
 tasks = ["click"]
@@ -34,11 +35,37 @@ tasks = ["click"]
 [source]
 kind = "{kind}"
 log = "."
-history_actions = ["click"]
 
 [samples]
 max_history = {max_history}
 request_rule = "{rule}"
+
+[fields.item]
+author_id = {{kind = "id", match = true}}
+tag = {{kind = "id"}}
+duration_ms = {{kind = "number"}}
+
+[fields.request]
+surface = {{kind = "category"}}
+
+[fields.event]
+play_ms = {{kind = "number"}}
+
+[actions]
+click = "click"
+like = "like"
+follow = "follow"
+comment = "comment"
+forward = "forward"
+hate = "hate"
+long_view = "long_view"
+profile_enter = "profile_enter"
+
+[history]
+events = "click"
+
+[labels]
+click = "click"
 """
 ROWS_PER_BUCKET = 2_000_000
 DAY_MS = 86_400_000
@@ -57,21 +84,21 @@ def publish(home: Home, day: date, events: pa.Table) -> None:
     ids = events.column("user_id").to_numpy()
     buckets = num_buckets(len(ids), ROWS_PER_BUCKET)
     number = bucket_of(ids, buckets)
-    keys = [events.column(name).to_numpy() for name in reversed(FIELDS)]
-    order = np.lexsort([*keys, ids, number])
+    keys = {"user_id": ids}
+    keys |= {column.name: column_values(events, column.name) for column in history_columns(home.lake.log_schema)}
+    order = sort_rows(number, keys, np.arange(len(ids)))
     events, number, ids = events.take(pa.array(order)), number[order], ids[order]
-    users = {"user_id": np.unique(ids)}
+    users = np.unique(ids)
     for dataset in ("users", "events"):
         writer = home.lake.writer(dataset, day)
         for bucket in range(buckets):
             if dataset == "events":
                 rows = events.slice(*_span(number, bucket))
             else:
-                mine = users["user_id"][bucket_of(users["user_id"], buckets) == bucket]
-                rows = pa.table([mine, pa.array([[]] * len(mine), USERS.field(1).type)], schema=USERS)
+                rows = pa.table({"user_id": users[bucket_of(users, buckets) == bucket]})
             _write(writer, bucket, rows)
-        counts = {"users": len(users["user_id"]), "with_request_id": len(ids) - events.column("request_id").null_count}
-        details = {"user_features": [], "unknown_features": []}
+        counts = {"users": len(users), "with_request_id": len(ids) - events.column("request_id").null_count}
+        details = {"definitions": event_definitions(home.config), "categories": {}}
         writer.commit(
             digest=digest_of([str(day), len(ids)]), inputs={}, buckets=buckets, counts=counts, details=details
         )
@@ -84,7 +111,7 @@ def _span(number: Ints, bucket: int) -> tuple[int, int]:
 
 def _write(writer: PartitionWriter, bucket: int, rows: pa.Table) -> None:
     path = f"{writer.path}/part-{bucket:05d}.parquet"
-    pq.write_table(rows.cast(DATASETS[writer.dataset]), path, compression="zstd", row_group_size=1 << 20)
+    pq.write_table(rows.cast(writer.lake.schemas[writer.dataset]), path, compression="zstd", row_group_size=1 << 20)
 
 
 def publish_bootstrap(home: Home, through: date, events: pa.Table) -> None:
@@ -93,14 +120,14 @@ def publish_bootstrap(home: Home, through: date, events: pa.Table) -> None:
     ids = events.column("user_id").to_numpy()
     buckets, parts = num_buckets(len(ids), ROWS_PER_BUCKET), []
     for bucket in range(buckets):
-        histories = UserHistories(config.samples.max_history)
+        histories = UserHistories(config.samples.max_history, config.log_schema)
         mine = events.filter(pa.array(bucket_of(ids, buckets) == bucket))
-        add_day(histories, DayEvents.of(mine), sum(ACTIONS.values()))
-        path = write_bucket(writer, bucket, snapshot_tables(histories, through))
+        add_day(histories, DayEvents.of(mine, config.log_schema))
+        path = write_bucket(writer, bucket, snapshot_tables(histories, through, config.log_schema))
         parts.append(history_stats(home.lake, path, bucket, buckets))
     stats = combine(parts)
     counts = {"history_events": stats["history_events"], "max_history": config.samples.max_history}
-    common = {"inputs": {"raw": "benchmark"}, "details": {"settings": history_settings(config)}}
+    common = {"inputs": {"raw": "benchmark"}, "details": {"definitions": sample_definitions(config)}}
     writer.commit(digest=digest_from_sums(stats), buckets=buckets, counts=counts, **common)
 
 
@@ -108,7 +135,7 @@ def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2
     """The real log: events before `start` are older history, the days since are log days."""
     home = new_home(folder, "kuairand", max_history, "request_id")
     options = pacsv.ConvertOptions(column_types={"date": pa.string(), "request_id": pa.string()})
-    columns = ["user_id", "video_id", "date", "time_ms", "tab", *_CLICKS, "play_time_ms", "duration_ms", "request_id"]
+    columns = ["user_id", "video_id", "date", "time_ms", "tab", *_ACTIONS, "play_time_ms", "duration_ms", "request_id"]
     videos = pacsv.read_csv(source / "video_features_basic.csv.gz")
     tables = []
     for name in ("log_history", "log_standard"):
@@ -119,7 +146,7 @@ def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2
     raw = pa.concat_tables(tables)
     video = np.asarray(videos.column("video_id"), np.int64)
     place = np.argsort(video)[np.searchsorted(np.sort(video), np.asarray(raw.column("video_id"), np.int64))]
-    actions = sum(np.asarray(raw.column(column), np.int32) * ACTIONS[name] for column, name in _CLICKS.items())
+    actions = sum(np.asarray(raw.column(column), np.int32) << bit for bit, column in enumerate(_ACTIONS))
     events = pa.table(
         {
             "user_id": raw.column("user_id"),
@@ -127,13 +154,15 @@ def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2
             "request_id": raw.column("request_id"),
             "item_id": raw.column("video_id"),
             "author_id": np.asarray(videos.column("author_id"), np.int64)[place],
-            "tag": np.asarray(videos.column("tag"), np.int32)[place],
+            "tag": np.asarray(videos.column("tag"), np.int64)[place],
             "surface": raw.column("tab").cast("int32"),
             "actions": actions,
-            "play_ms": raw.column("play_time_ms").cast("int64"),
-            "duration_ms": raw.column("duration_ms").cast("int64"),
+            "play_ms": raw.column("play_time_ms").cast("float"),
+            "duration_ms": raw.column("duration_ms").cast("float"),
+            "history": actions & 1,
+            "labels": actions & 1,
         },
-        schema=EVENTS,
+        schema=home.lake.schemas.events,
     )
     coded = raw.column("date").combine_chunks().dictionary_encode()
     names = [f"{d[:4]}-{d[4:6]}-{d[6:]}" for d in coded.dictionary.to_pylist()]
@@ -149,16 +178,16 @@ def filetouch(source: Path, folder: Path, max_history: int, start: date = date(2
     return home
 
 
-_CLICKS = {
-    "is_click": "click",
-    "is_like": "like",
-    "is_follow": "follow",
-    "is_comment": "comment",
-    "is_forward": "forward",
-    "is_hate": "hate",
-    "long_view": "long_view",
-    "is_profile_enter": "profile_enter",
-}
+_ACTIONS = (  # in the order of [actions]
+    "is_click",
+    "is_like",
+    "is_follow",
+    "is_comment",
+    "is_forward",
+    "is_hate",
+    "long_view",
+    "is_profile_enter",
+)
 
 
 def simulated(folder: Path, users: int, events: int, days: int, max_history: int, seed: int = 0) -> Home:
@@ -179,19 +208,20 @@ def simulated(folder: Path, users: int, events: int, days: int, max_history: int
         item = np.minimum((rng.pareto(0.6, len(user)) * 20).astype(np.int64), 999_999)
         duration = rng.integers(5_000, 120_000, len(user))
         play = (duration * rng.beta(0.7, 1.2, len(user))).astype(np.int64)
+        clicks = (rng.random(len(user)) < 1 / 3).astype(np.int32)
         table = {
             "user_id": np.minimum(user, users - 1),
             "time_ms": time_ms,
             "request_id": pa.nulls(len(user), pa.string()),
             "item_id": item,
             "author_id": item // 7,
-            "tag": (item % 53).astype(np.int32),
+            "tag": item % 53,
             "surface": np.full(len(user), UNKNOWN, np.int32),
-            "actions": (rng.random(len(user)) < 1 / 3).astype(np.int32),
-            "play_ms": play,
-            "duration_ms": duration,
+            **dict.fromkeys(("actions", "history", "labels"), clicks),
+            "play_ms": play.astype(np.float32),
+            "duration_ms": duration.astype(np.float32),
         }
-        publish(home, first + timedelta(days=number), pa.table(table, schema=EVENTS))
+        publish(home, first + timedelta(days=number), pa.table(table, schema=home.lake.schemas.events))
     return home
 
 

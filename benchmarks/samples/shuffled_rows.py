@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 
 from benchmarks.samples.history_counts import RequestLists
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
-from longreel.contracts.schemas import HISTORY_FIELDS
 from longreel.lake.table import Lake
 
 GROUP_EVENTS = 3_000_000  # about 128 MiB of eight columns
@@ -50,7 +49,7 @@ def _exploded(
     lake: Lake, days: Sequence[date], window: int, sample: int | None, rng: np.random.Generator
 ) -> Iterator[pa.Table]:
     """Tables of one row a target: by request time, or shuffled where only a sample is taken."""
-    columns = [f"history_{name}" for name in HISTORY_FIELDS]
+    columns = [f"history_{column.name}" for column in lake.log_schema.event_columns]
     tables = [lake.read(lake.require("samples", day)) for day in days]
     table = pa.concat_tables([t for t in tables if t.num_rows]).combine_chunks()
     flat = {name: list_values(table, name) for name in columns}

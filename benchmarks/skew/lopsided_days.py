@@ -29,7 +29,12 @@ tasks = ["click"]
 [source]
 kind = "generic"
 log = "raw"
-history_actions = ["click"]
+
+[fields.item]
+duration_ms = {kind = "number"}
+
+[fields.event]
+play_ms = {kind = "number"}
 """
 
 
