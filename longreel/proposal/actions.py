@@ -101,7 +101,7 @@ def _timed(column: RawColumn, keys: Keys) -> ProposedAction | None:
     if not 0.0 < np.mean(rows) < 0.98 or np.sum(rows) < 5:
         return None
     delay = ms[rows] - np.append(impression.ms, NO_TIME)[keys.time.codes][rows]
-    if np.mean(delay >= 0) < 0.95:
+    if np.mean(delay >= 0) < 0.995:  # ingest rejects the rest, as it does whole days of 1 % rejected rows
         return None
     when = f"{column.sql} > 0" if times.zero_is_none else f"{column.sql} IS NOT NULL"
     late = float(np.quantile(delay, 0.95)) / 60_000

@@ -120,7 +120,9 @@ def _list_kind(column: RawColumn) -> tuple[Kind, dict[str, Any], str]:
     sql = column.sql if column.is_list else f"split({column.sql}, {_split_pattern(column.separator)})"
     fractions = sum("." in part or "e-" in part for part in parts[:1_000]) > 0.5 * len(parts[:1_000])
     if fractions and len(set(lengths)) == 1 and 2 <= lengths[0] <= 4_096:
-        bare = sql if column.is_list else f"CAST({sql} AS array<double>)"
+        is_json = column.texts.str.startswith("[").all()
+        bare = f"from_json({column.sql}, 'array<double>')" if is_json else f"CAST({sql} AS array<double>)"
+        bare = column.sql if column.is_list else bare
         return "vector", {"from": bare, "size": lengths[0]}, ""
     size = max(2, int(np.quantile(lengths, 0.98)))
     rows = table_rows(len(set(parts)))

@@ -84,7 +84,7 @@ def propose(log: Path, user: str | None = None, item: str | None = None, time: s
     day_column = next((column for column in rest if _is_day(column, keys)), None)
     placed = [(c, place_column(c, keys, actions)) for c in rest if c is not day_column]
     zone, zone_warning = _time_zone(sample, keys, day_column)
-    fields = [f for _, f in placed if isinstance(f, ProposedField)]
+    fields = [_known_to_rows(f, sample) for _, f in placed if isinstance(f, ProposedField)]
     others = [(c.name, f) for c, f in placed if isinstance(f, str)]
     if day_column is not None:
         others.append((day_column.name, "the log day of the row"))
@@ -116,6 +116,14 @@ def _renamed(fields: Sequence[ProposedField], taken: set[str]) -> list[ProposedF
         settings = dict(f.settings) if name == f.name else {"from": f.column.sql, **f.settings}
         renamed.append(ProposedField(name, f.column, f.place, f.kind, settings, f.reason, f.is_guess))
     return renamed
+
+
+def _known_to_rows(f: ProposedField, sample: RawSample) -> ProposedField:
+    """A field of the user that only the rows have: beside a user table, it is one of the request."""
+    if f.place != "user" or sample.users is None:
+        return f
+    reason = f"{f.reason}; users have a table, and it is no column of that"
+    return ProposedField(f.name, f.column, "request", f.kind, f.settings, reason)
 
 
 def _user_table(sample: RawSample) -> tuple[list[ProposedField], list[tuple[str, str]]]:
@@ -224,7 +232,8 @@ def _warnings(
             f"personal, and so no fields: {names}; the quarantine keeps rejected rows with all their columns"
         )
     if keys.time.times is not None and not keys.time.times.has_zone and not keys.time.times.is_millis:
-        warnings.append(f"{keys.time.name} has no time zone: it is read as UTC")
+        zone = "UTC" if keys.time.times.sql != keys.time.sql else "[source] time_zone"
+        warnings.append(f"{keys.time.name} names no time zone: it is read as {zone}")
     if keys.time.times is not None and keys.time.times.is_date:
         warnings.append(f"{keys.time.name} has days only: a request sees nothing of the same day")
     return warnings

@@ -15,6 +15,7 @@ from longreel.proposal.times import Times, times_of
 
 Codes = npt.NDArray[np.int64]
 PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
 TRUTH = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 YES = {"no": False, "yes": True, "n": False, "y": True, "f": False, "t": True}
 PERSONAL = {
@@ -124,7 +125,7 @@ class RawColumn:
         some = list(self.texts.iloc[:5_000])
         if self.is_list:
             return [text.split("\x1f") if text else [] for text in some]
-        return [[p.strip() for p in text.split(self.separator)] for text in some] if self.separator else []
+        return [[p.strip() for p in text.strip("[]").split(self.separator)] for text in some] if self.separator else []
 
     @cached_property
     def separator(self) -> str:
@@ -137,8 +138,9 @@ class RawColumn:
             distinct = {part for split in parts for part in split}
             recurs = sum(map(len, parts)) > 2 * len(distinct)
             is_path = separator in PATH_SEPARATORS and 2 * len({split[0] for split in parts}) <= len(parts)
+            is_vector = len({len(split) for split in parts}) == 1 and all(map(NUMBER.fullmatch, distinct))
             is_prose = separator in (",", "/") and any(len(part) > 40 for part in distinct)
-            if len(parts) > max(2, 0.3 * len(some)) and (recurs or is_path) and not is_prose:
+            if len(parts) > max(2, 0.3 * len(some)) and (recurs or is_path or is_vector) and not is_prose:
                 return separator
         return ""
 

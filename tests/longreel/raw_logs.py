@@ -1,7 +1,7 @@
 """Synthetic raw logs of several shapes, as companies write them."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ class Impressions:
         user = random.integers(0, USERS, REQUESTS)
         self.request = np.repeat(np.arange(REQUESTS) + 1_000 * DAYS.index(day), SHOWN)
         self.user = np.repeat(user, SHOWN)
-        self.item = random.integers(0, ITEMS, self.size)
+        self.item = np.concatenate([random.permutation(ITEMS)[:SHOWN] for _ in range(REQUESTS)])
         moments = np.sort(random.choice(80_000, REQUESTS, replace=False)) * 1_000 + random.integers(0, 1_000, REQUESTS)
         self.time_ms = day_start(day) + np.repeat(moments, SHOWN)
         self.click = random.random(self.size) < 0.05 + 0.4 * (self.item % 5 == self.user % 5)
@@ -126,8 +126,3 @@ def write_csv(log: Path, make: Callable[[str], pa.Table]) -> Path:
     log.mkdir(parents=True)
     pacsv.write_csv(pa.concat_tables([make(day) for day in DAYS]), log / "events.csv")
     return log
-
-
-def day_of(ms: int) -> str:
-    """The day of a time in UTC."""
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=ms)).date().isoformat()

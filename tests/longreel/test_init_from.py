@@ -332,3 +332,49 @@ def test_the_summary_is_short(tmp_path: Path) -> None:
     lines = summary(propose(write_folders(tmp_path / "log", shop)))
     assert len(lines) <= 8
     assert any("purchase 3." in line and "(timed)" in line for line in lines)
+
+
+def test_what_is_proposed_for_a_shop_is_ingested_without_an_edit(tmp_path: Path) -> None:
+    log, home = write_folders(tmp_path / "log", shop), Home(tmp_path / "home")
+    assert main(["init", "--home", str(home.path), "--from", str(log)]) == 0
+    assert main(["data", "ingest", "--home", str(home.path), "--date", DAYS[0]]) == 0
+    manifest = home.lake.manifest("events", date.fromisoformat(DAYS[0]))
+    assert manifest is not None
+    events = home.lake.read(manifest).to_pylist()
+    raw = {(row["time_ms"], row["price"]) for row in events}
+    shown = shop(DAYS[0])
+    expected = zip(
+        shown.column("shown_at").cast(pa.int64()).to_pylist(), shown.column("price").to_pylist(), strict=True
+    )
+    assert raw == set(expected)
+    assert sum(row["click_ms"] is not None for row in events) == len(shown) - shown.column("clicked_at").null_count
+    assert all(len(row["title_embedding"]) == 8 and -1 not in row["category_path"] for row in events)
+
+
+def test_what_only_rows_have_of_a_user_is_of_the_request_beside_a_user_table(tmp_path: Path) -> None:
+    def rows(day: str) -> pa.Table:
+        return with_columns(day, club=[f"c{user % 3}" for user in short_video(day).column("user_id").to_pylist()])
+
+    log = write_folders(tmp_path / "log", rows)
+    assert places(config_of(propose(log)))["club"] == "user category"
+    pq.write_table(pa.table({"user_id": range(60), "age": range(20, 80)}), log / "users.parquet")
+    fields = places(config_of(propose(log)))
+    assert (fields["club"], fields["age"]) == ("request category", "user number")
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        (json.dumps, "from_json(vec, 'array<double>')"),
+        (lambda v: ";".join(map(str, v)), "CAST(split(vec, ' *; *') AS array<double>)"),
+    ],
+)
+def test_a_vector_written_as_text(tmp_path: Path, text, source: str) -> None:
+    vectors = np.random.default_rng(3).normal(size=(80, 4)).round(4).tolist()
+
+    def rows(day: str) -> pa.Table:
+        return with_columns(day, vec=[text(vectors[item]) for item in short_video(day).column("item_id").to_pylist()])
+
+    config = config_of(propose(write_folders(tmp_path / "log", rows)))
+    field = next(field for field in config.log_schema.fields if field.name == "vec")
+    assert (field.place, field.kind, field.size, field.source) == ("item", "vector", 4, source)
