@@ -104,9 +104,9 @@ def _stale(lake: Lake, config: Config) -> Iterator[str]:
             f"{_count(days, 'day')} ({_span(days)}) {'was' if len(days) == 1 else 'were'} made with other definitions"
         )
         yield f"{RED}stale[/] {what}: {escape('; '.join(texts))}; `longreel data stale` says what to rebuild"
-    known = {text for texts in changed for text in texts}
+    explained = {text for texts in changed for text in texts}
     for one in partitions:
-        why = escape("; ".join(reason for reason in one.reasons if one.dataset == "history" or reason not in known))
+        why = escape("; ".join(reason for reason in one.reasons if one.dataset == "history" or reason not in explained))
         if one.dataset != "history":
             if why:
                 yield f"{RED}stale[/] {one.dataset} {one.day}: {why}"

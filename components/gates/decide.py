@@ -77,9 +77,10 @@ def _gates(
     if unavailable is not None:
         yield unavailable
         return
-    gates = list(champion_gates(candidate, policy, list(_large_slices(candidate, policy))))
+    assert champion is not None
+    gates = list(champion_gates(candidate, policy, list(_compared_slices(candidate, champion, policy))))
     yield gates[0]
-    yield from _small_slices(candidate, policy)
+    yield from _other_slices(candidate, champion, policy)
     yield from gates[1:]
 
 
@@ -94,22 +95,28 @@ def _cost(candidate: EvaluationReport, policy: GatePolicy) -> Gate | GateResult:
     return cost_gate(budget)
 
 
-def _large_slices(candidate: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
+def _compared_slices(candidate: EvaluationReport, champion: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
     """The slices with enough users to be compared."""
     for part in candidate.slices:
-        if part != ALL_TARGETS and candidate.row(policy.task, candidate.windows[-1], part).users >= policy.min_users:
+        users = candidate.row(policy.task, candidate.windows[-1], part).users
+        if part != ALL_TARGETS and part in champion.slices and users >= policy.min_users:
             yield part
 
 
-def _small_slices(candidate: EvaluationReport, policy: GatePolicy) -> Iterator[GateResult]:
-    """Results of the slices with too few users."""
-    large = set(_large_slices(candidate, policy))
+def _other_slices(candidate: EvaluationReport, champion: EvaluationReport, policy: GatePolicy) -> Iterator[GateResult]:
+    """Results of the slices with too few users, and of those that the champion's log schema does not have."""
+    compared = set(_compared_slices(candidate, champion, policy))
     for part in candidate.slices:
-        if part == ALL_TARGETS or part in large:
+        if part == ALL_TARGETS or part in compared:
             continue
         row = candidate.row(policy.task, candidate.windows[-1], part)
         subject = f"Slice {part}" + (", which the policy protects," if part in policy.protected_slices else "")
-        evidence = Evidence(row=row, differences={}, estimates={})
-        yield GateResult(
-            name=f"slice/{part}", verdict="not_evaluated", reason=not_evaluated(subject, evidence, candidate)
-        )
+        if part in champion.slices:
+            reason = not_evaluated(subject, Evidence(row=row, differences={}, estimates={}), candidate)
+        else:
+            reason = f"{subject} was not evaluated: the champion's log schema does not declare its field."
+        yield GateResult(name=f"slice/{part}", verdict="not_evaluated", reason=reason)
+    for part in policy.protected_slices:
+        if part not in candidate.slices:  # preconditions.py requires those by history
+            reason = f"Slice {part}, which the policy protects, was not evaluated: it is not among the values with the most targets."
+            yield GateResult(name=f"slice/{part}", verdict="not_evaluated", reason=reason)

@@ -7,7 +7,15 @@ from longreel.components.gates.gate import DECISIVE
 from longreel.contracts.decision import GateResult
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.policy import GatePolicy
-from longreel.contracts.report import ALL_TARGETS, CHECKS, TITLES, EvaluationReport, MetricRow
+from longreel.contracts.report import (
+    ALL_TARGETS,
+    CHECKS,
+    TITLES,
+    EvaluationReport,
+    MetricRow,
+    category_of,
+    slice_groups,
+)
 
 MAX_PROBLEMS = 3  # of a report, in its reason
 COMPARABLE = (
@@ -36,7 +44,7 @@ def require_comparable(candidate: EvaluationReport, champion: EvaluationReport) 
 def complete(report: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> GateResult:
     """Every task, window and slice has a row, every number is finite, and nothing that a gate needs is missing."""
     problems = list(_problems(report, policy))
-    missing = set() if champion is None else set(champion.slices) - set(report.slices)
+    missing = set() if champion is None else set(champion.slices) - set(report.slices) - _of_categories(champion)
     problems += [f"it lacks the slice {name}, which the champion's report of the same data has" for name in missing]
     if problems:
         more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
@@ -50,12 +58,20 @@ def complete(report: EvaluationReport, champion: EvaluationReport | None, policy
     return GateResult(name="complete", verdict="pass", reason=f"The report is complete: {size}, all finite.{remark}")
 
 
+def _of_categories(report: EvaluationReport) -> set[str]:
+    """The slices by a category: a model whose log schema declares no such field has none of them."""
+    return {name for name in report.slices if category_of(name) is not None}
+
+
 def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
     if policy.task not in report.tasks or not report.windows:
         yield f"it has no row for the gate task {policy.task}"
         return
+    fields = set(slice_groups(report.slices))
     for name in (ALL_TARGETS, *policy.protected_slices):
-        if name not in report.slices:
+        category = category_of(name)
+        is_rare = category is not None and category[0] in fields  # only the most frequent values have a slice
+        if name not in report.slices and not is_rare:
             yield f"it lacks the slice {name}, which the policy requires"
     for name in ("scoring", "consistency", "quality"):
         if not getattr(report, name):

@@ -227,12 +227,40 @@ def test_a_missing_slice_rejects(report: Report) -> None:
 
 def test_a_slice_that_only_the_champion_has_or_that_the_policy_names_rejects(report: Report) -> None:
     whole = report(0.01)
-    for name, reason in (("surface=0", "which the champion's report"), ("history<32", "which the policy requires")):
+    for name, reason in (("new users", "which the champion's report"), ("history<32", "which the policy requires")):
         rows = tuple(r for r in whole.rows if r.slice_name != name)
         less = dataclasses.replace(whole, rows=rows, slices=tuple(s for s in whole.slices if s != name))
         decision = decide(less, report(model="champion"), POLICY)
         assert decision.outcome == "reject"
         assert f"lacks the slice {name}, {reason}" in decision.reasons[0]
+
+
+def test_a_slice_by_a_field_that_one_of_the_models_does_not_know_is_not_evaluated(report: Report) -> None:
+    """Adding a field to the log schema, or removing one, does not make the next candidate unusable."""
+
+    def without(whole: EvaluationReport, name: str) -> EvaluationReport:
+        rows = tuple(r for r in whole.rows if r.slice_name != name)
+        gains = tuple(g for g in whole.window_gains if g.slice_name != name)
+        slices = tuple(s for s in whole.slices if s != name)
+        return dataclasses.replace(whole, rows=rows, slices=slices, window_gains=gains)
+
+    added = decide(report(0.01), without(report(model="champion"), "surface=0"), POLICY)
+    assert added.outcome == "promote"
+    assert "champion's log schema does not declare its field" in gate(added, "slice/surface=0").reason
+    removed = decide(without(report(0.01), "surface=0"), report(model="champion"), POLICY)
+    assert removed.outcome == "promote"
+    assert not any("surface" in g.name for g in removed.gates)
+
+
+def test_a_protected_category_that_is_rare_on_a_day_is_not_evaluated_and_one_of_no_field_rejects(
+    report: Report,
+) -> None:
+    champion = report(model="champion")
+    rare = decide(report(0.01), champion, dataclasses.replace(POLICY, protected_slices=("surface=7",)))
+    assert rare.outcome == "promote"
+    assert "slice/surface=7" in rare.not_evaluated
+    wrong = decide(report(0.01), champion, dataclasses.replace(POLICY, protected_slices=("surfaces=0",)))
+    assert "it lacks the slice surfaces=0, which the policy requires" in wrong.reasons[0]
 
 
 def test_an_empty_slice_is_named_and_not_evaluated(report: Report) -> None:
@@ -573,7 +601,7 @@ def test_a_number_gate_task_that_gains_nothing_is_held_and_one_that_loses_is_rej
     assert (gate(decision, "champion/rmse/spent").verdict == "fail") == (outcome == "reject")
 
 
-def test_a_number_task_beside_the_gate_task_is_a_guardrail(report: Report) -> None:
+def test_another_task_that_predicts_a_number_is_a_guardrail(report: Report) -> None:
     def worse(rise: float) -> Decision:
         ours, lost = report(0.01, **SPENT), report(-rise, **SPENT)
         rows = (dataclasses.replace(o, rmse=r.rmse) for o, r in zip(ours.rows, lost.rows, strict=True))

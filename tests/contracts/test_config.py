@@ -42,7 +42,7 @@ def test_presets_are_valid(name: str) -> None:
         ("[source]\ntime_zone = 'Europe/Ravensburg'", "expected an IANA name such as Europe/Berlin or UTC"),
         ("[source]\nitem_id = ' '", r"\[source\] item_id: expected a column or SQL expression"),
         ("[source]\nlog = 'raw'\ntable = 'a.b'\nday = 'dt'", "expected either log or table, got both"),
-        ("[source]\ntable = 'a.b'", "table and day go together"),
+        ("[source]\ntable = 'a.b'", r"\[source\] day: expected SQL for the log day of a row of the table"),
         ("[labels]\nclick = {when = 'click', within = '2 h'}", r"set \[source\] outcome_hours = 2"),
         ("[model]\nwidth = 4\nheads = 1\n[fields.item]\nbrand = {kind = 'id', match = true}", "each of the 2 ids"),
         ("tasks = ['buy']", "'buy' is not a label"),

@@ -45,12 +45,12 @@ def test_a_target_without_a_value_is_in_no_metric_of_its_task(day: tuple[ReportB
     spent, click = row(rows, "spent"), row(rows, "click")
     assert (spent.targets, click.targets) == (TARGETS // 2, TARGETS)
     labels = builder.eval_set.labels[:, 1]
-    known = ~np.isnan(labels)
-    error = scores[known, 1].astype(np.float64) - labels[known]
+    labelled = ~np.isnan(labels)
+    error = scores[labelled, 1].astype(np.float64) - labels[labelled]
     assert spent.rmse.value == pytest.approx(np.sqrt((error**2).mean()))
-    assert spent.calibration.value == pytest.approx(scores[known, 1].mean() / labels[known].mean(), rel=1e-5)
+    assert spent.calibration.value == pytest.approx(scores[labelled, 1].mean() / labels[labelled].mean(), rel=1e-5)
     wild = scores.copy()
-    wild[~known, 1] = 1e6  # predictions of the others change nothing
+    wild[~labelled, 1] = 1e6  # predictions of the others change nothing
     assert builder.rows(wild, 64, keep_draws=True) == rows
     assert builder.reliability(wild) == builder.reliability(scores)
 
@@ -68,8 +68,8 @@ def test_rows_have_the_metrics_of_their_kind_and_draws_of_those_that_gates_compa
     phone = row(rows, "spent", "device=phone")
     assert (len(phone.rmse.draws), len(phone.mae.draws)) == (40, 0)
     assert not row(builder.rows(scores, 64, keep_draws=False), "spent", "device=phone").rmse.draws
-    nobody = row(rows, "spent", "device=tv")
-    assert (nobody.users, nobody.targets, nobody.requests, nobody.rmse.value) == (0, 0, 0, None)
+    empty = row(rows, "spent", "device=tv")
+    assert (empty.users, empty.targets, empty.requests, empty.rmse.value) == (0, 0, 0, None)
     assert phone.users == 17
     assert phone.requests == len(np.unique(builder.eval_set.request[builder.eval_set.user % 3 == 0]))
 
