@@ -118,5 +118,6 @@ def _other_slices(candidate: EvaluationReport, champion: EvaluationReport, polic
         yield GateResult(name=f"slice/{part}", verdict="not_evaluated", reason=reason)
     for part in policy.protected_slices:
         if part not in candidate.slices:  # preconditions.py requires those by history
-            reason = f"Slice {part}, which the policy protects, was not evaluated: it is not among the values with the most targets."
+            subject = f"Slice {part}, which the policy protects,"
+            reason = f"{subject} was not evaluated: it is not among the values with the most targets."
             yield GateResult(name=f"slice/{part}", verdict="not_evaluated", reason=reason)
