@@ -44,4 +44,5 @@ def read_csv(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "
     schema = ", ".join(f"`{name}` STRING" for name in (*header_of(paths[0]), CORRUPT))
     reader = spark.read.schema(schema).option("header", True).option("escape", '"')
     reader = reader.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
+    reader = reader.option("columnPruning", False)  # a line with a cell too many is found only if all are read
     return reader.csv(literal(paths)).select("*", file_name(paths))

@@ -72,7 +72,7 @@ class DayColumnSource(Source):
 
         day = F.expr(self._day)
         try:
-            kind = self._table.select(day.alias("day")).schema["day"].dataType.typeName()
+            kind = self._table.select(day.alias("day")).schema["day"].dataType.simpleString()
         except AnalysisException as error:
             raise LongreelError(
                 f"[source] day: {self._day!r} does not fit the columns of {self.root}: {error}"

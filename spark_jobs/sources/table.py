@@ -60,7 +60,7 @@ class TableSource(DayColumnSource):
         require(
             self._has_files,
             f"[source] table: expected a table of files, of Iceberg or of Delta, which say when a day changes; "
-            f"{self.table} is {provider or 'another'}",
+            f"{self.table} is {provider or 'a view'}",
         )
         names = [F.col(f"_metadata.file_{name}").cast("string") for name in ("path", "size", "modification_time")]
         files = self._opened.where(self._of_day(day)).select(*names).distinct().collect()
@@ -97,6 +97,8 @@ class TableSource(DayColumnSource):
         """Whether rows know their files."""
         from pyspark.errors import AnalysisException
 
+        if self._provider == "iceberg":
+            return False
         try:
             self._opened.select("_metadata.file_name")
         except AnalysisException:
