@@ -48,11 +48,20 @@ def stale_partitions(lake: Lake, config: Config, datasets: tuple[str, ...] = ("e
     return stale
 
 
-def outdated_snapshots(lake: Lake) -> list[Stale]:
-    """The history snapshots that were compacted from other inputs than those published now."""
-    inputs = _inputs(lake)
-    snapshots = ((day, tuple(_input_changes(lake.require("history", day), inputs))) for day in lake.days("history"))
-    return [Stale("history", day, reasons) for day, reasons in snapshots if reasons]
+def outdated_snapshots(lake: Lake, config: Config) -> list[Stale]:
+    """The compacted history snapshots that no build uses: made from other inputs than those published now; or by other
+    definitions, and from events that are all there to be compacted again."""
+    inputs, outdated = _inputs(lake), []
+    for day in lake.days("history"):
+        snapshot = inputs[f"history/{day}"]
+        if is_imported(snapshot):
+            continue
+        reasons = tuple(_input_changes(snapshot, inputs))
+        if not reasons and all(name in inputs for name in snapshot.inputs if name.startswith(("events/", "history/"))):
+            reasons = tuple(change.text for change in history_changes(snapshot, config))
+        if reasons:
+            outdated.append(Stale("history", day, reasons))
+    return outdated
 
 
 def definition_changes(manifest: Manifest, config: Config) -> list[Change]:

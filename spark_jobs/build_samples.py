@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Build the samples of the requested days."""
     days, session = requested_days(args), LazySession("longreel data build-samples")
-    vacuum(home.lake)
+    vacuum(home)
     if args.ingest_missing:
         ingest_missing(home, days, session, accept_drift=args.accept_drift)
     build_days(home, days, session, force=args.force, accept_drift=args.accept_drift)

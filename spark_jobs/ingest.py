@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     """Ingest the requested days."""
     source = open_source(home)
     session = LazySession("longreel data ingest")
-    vacuum(home.lake)
+    vacuum(home)
     for day in requested_days(args):
         ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
 

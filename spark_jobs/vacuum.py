@@ -1,24 +1,24 @@
 """Vacuum of a lake: every step that writes to it removes what no reader needs before it begins.
 
-It removes orphaned builds, which a killed process left behind, and history snapshots compacted from events that were
-published again since. Nothing reads either; `longreel ops status` names both. `forget` removes builds only, as a
+It removes orphaned builds, which a killed process left behind, and history snapshots that no build uses again
+(`outdated_snapshots`). Nothing reads either; `longreel ops status` names both. `forget` removes builds only, as a
 killed call leaves snapshots stale and the next one makes them current again.
 """
 
-from longreel.lake.lineage import is_imported, outdated_snapshots
+from longreel.lake.home import Home
+from longreel.lake.lineage import outdated_snapshots
 from longreel.lake.maintenance import remove_orphans
 from longreel.lake.table import Lake
 from longreel.spark_jobs.days import log_progress
 
 
-def vacuum(lake: Lake) -> None:
-    """Remove orphaned builds and stale history snapshots; the bootstrap snapshot stays."""
+def vacuum(home: Home) -> None:
+    """Remove orphaned builds and outdated history snapshots; the bootstrap snapshot stays."""
+    lake = home.lake
     vacuum_builds(lake)
-    for stale in outdated_snapshots(lake):
-        snapshot = lake.require("history", stale.day)
-        if not is_imported(snapshot):
-            lake.drop_partition(snapshot)
-            log_progress("history", stale.day, f"snapshot removed: {'; '.join(stale.reasons)}")
+    for stale in outdated_snapshots(lake, home.config):
+        lake.drop_partition(lake.require("history", stale.day))
+        log_progress("history", stale.day, f"snapshot removed: {'; '.join(stale.reasons)}")
 
 
 def vacuum_builds(lake: Lake) -> None:

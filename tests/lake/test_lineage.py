@@ -150,4 +150,13 @@ def test_a_changed_definition_makes_its_partitions_stale(
         assert len(stale.reasons) == 1
     days = [stale.day for stale in found if stale.dataset != "history"]
     assert days == DAYS[:2] * len(datasets - {"history"})
-    assert outdated_snapshots(lake) == []  # which alone would be removed
+    removed = ["history"] if "history" in datasets else []
+    assert [stale.dataset for stale in outdated_snapshots(lake, changed(old, new))] == removed
+
+
+def test_a_snapshot_of_days_that_left_the_lake_is_kept_though_no_build_uses_it(tmp_path: Path) -> None:
+    lake, config = full_lake(tmp_path, DAYS[:2]), changed("max_history = 10240", "max_history = 20480")
+    publish(lake, "history", DAYS[1], "h", events_upto(lake, DAYS[1]))
+    assert [stale.day for stale in outdated_snapshots(lake, config)] == [DAYS[1]]
+    lake.drop_partition(lake.require("events", DAYS[0]))
+    assert outdated_snapshots(lake, config) == []

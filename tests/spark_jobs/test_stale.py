@@ -132,3 +132,69 @@ def test_days_that_were_never_published_are_asked_for_by_name(
     assert longreel(home, "data stale", "--start", str(DAYS[1]), "--end", str(DAYS[2])) == 3  # has no raw log
     assert f"not {DAYS[2]}" in capsys.readouterr().err
     assert longreel(home, "data stale", "--end", str(DAYS[2])) == 2
+
+
+def redeclare(home: Home, old: str, new: str) -> None:
+    """Change a declaration in the home's configuration."""
+    path = home.path / "longreel.toml"
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+
+
+def test_a_new_optional_field_makes_nothing_stale(
+    built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = built(2)
+    redeclare(home, "[fields.request]", 'price = {kind = "number", optional = true}\n[fields.request]')
+    assert stale_range(home, capsys) is None
+    assert longreel(home, "data build-samples", "--start", str(DAYS[0]), "--end", str(DAYS[1])) == 0
+    assert capsys.readouterr().out.count("unchanged") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason", "datasets"),
+    [
+        ("play_ms >= duration_ms\"", "play_ms > duration_ms\"", "label finish was sql", ("events", "samples")),
+        ('events = "click OR like', 'events = "like', "history was click OR like", ("events", "samples")),
+        ("max_history = 10240", "max_history = 64", "[samples] max_history was 10240, is 64", ("samples",)),
+    ],
+)  # fmt: skip
+def test_a_changed_definition_lists_every_day_and_the_range_brings_them_up_to_date(
+    built: Callable[[int], Home],
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    reason: str,
+    datasets: tuple[str, ...],
+) -> None:
+    home = built(2)
+    redeclare(home, old, new)
+    capsys.readouterr()
+    assert longreel(home, "data stale", "--raw-days", "1") == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    for dataset in ("events", "samples"):
+        for day in DAYS[:2]:
+            is_named = any(line.startswith(f"{dataset} {day}: {reason}") for line in lines)
+            assert is_named == (dataset in datasets)
+    stale = json.loads(last)
+    assert (stale["start"], stale["end"]) == (str(DAYS[0]), str(DAYS[1]))
+    span = ("--start", stale["start"], "--end", stale["end"], "--no-accept-drift")
+    if "events" in datasets:
+        assert longreel(home, "data build-samples", *span) == 2
+        error = capsys.readouterr().err
+        assert f"events of {DAYS[0]} were made by other definitions: {reason}" in error
+        assert f"run `longreel data ingest --date {DAYS[0]}`, or `longreel data stale`" in error
+    for step in ("data ingest", "data build-samples"):
+        assert longreel(home, step, *span) == 0
+    assert stale_range(home, capsys) is None
+
+
+def test_days_whose_raw_log_is_gone_cannot_be_brought_up_to_date(
+    built: Callable[[int], Home], capsys: pytest.CaptureFixture[str]
+) -> None:
+    home = built(2)
+    redeclare(home, "play_ms >= duration_ms\"", "play_ms > duration_ms\"")  # fmt: skip
+    shutil.rmtree(home.path / "raw" / f"date={DAYS[0]}")
+    assert longreel(home, "data stale") == 3
+    assert f"not {DAYS[0]}" in capsys.readouterr().err
