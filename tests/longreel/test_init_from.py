@@ -351,7 +351,7 @@ def test_what_is_proposed_for_a_shop_is_ingested_without_an_edit(tmp_path: Path)
     assert all(len(row["title_embedding"]) == 8 and -1 not in row["category_path"] for row in events)
 
 
-def test_what_only_rows_have_of_a_user_is_of_the_request_beside_a_user_table(tmp_path: Path) -> None:
+def test_with_a_user_table_what_only_rows_have_of_a_user_is_of_the_request(tmp_path: Path) -> None:
     def rows(day: str) -> pa.Table:
         return with_columns(day, club=[f"c{user % 3}" for user in short_video(day).column("user_id").to_pylist()])
 
