@@ -14,10 +14,12 @@ LAYERS, EXPANSION = 4, 2
 WINDOW_MIN, WINDOW_MAX, WINDOW_MEAN, ALPHA = 64, 10_240, 2_099, 0.2  # Beta(0.2, 0.8): the mean follows from a and b
 
 
-def config(width: int, heads: int, id_match: bool = False) -> ModelConfig:
+MATCHED = 2  # ids that attention compares, where it does
+
+
+def config(width: int, heads: int) -> ModelConfig:
     """The measured model: M = 4, r = 2."""
-    names = ("item_id", "author_id") if id_match else ()
-    return ModelConfig(width=width, heads=heads, layers=LAYERS, expansion=EXPANSION, id_match_fields=names)
+    return ModelConfig(width=width, heads=heads, layers=LAYERS, expansion=EXPANSION)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Case:
     def model(self) -> STCA:
         """STCA with float32 master weights, the same for a seed."""
         torch.manual_seed(self.seed)
-        return STCA(config(self.width, self.heads, self.id_match)).to(self.device)
+        return STCA(config(self.width, self.heads), MATCHED * self.id_match).to(self.device)
 
     def inputs(self, grad: bool, dtype: torch.dtype = torch.bfloat16) -> dict[str, object]:
         """Arguments of STCA's forward."""
@@ -71,7 +73,7 @@ class Case:
         ids = None
         if self.id_match:
             ids = tuple(
-                torch.randint(0, 200, (rows, 2), generator=generator, device=self.device)
+                torch.randint(0, 200, (rows, MATCHED), generator=generator, device=self.device)
                 for rows in (self.num_targets, self.num_events)
             )
         return {
