@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from longreel.contracts.clock import transitions
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import DERIVED_KINDS, UNKNOWN, Field, LogSchema
 from longreel.lake.manifest import Manifest
 from longreel.model.data.samples import SampleRows
-from longreel.model.data.time_zone import Transition, transitions
 
 MAX_VALUES = 1 << 20  # of a number or vector that its encoding is learned from
 
@@ -48,7 +48,7 @@ class Encodings:
     boundaries: dict[str, tuple[float, ...]] = field(default_factory=dict)  # of numbers, increasing
     vectors: dict[str, VectorScale] = field(default_factory=dict)
     number_labels: dict[str, Moments] = field(default_factory=dict)
-    transitions: tuple[Transition, ...] = ()  # of the time zone, where an hour or weekday is declared
+    transitions: tuple[tuple[int, int], ...] = ()  # UTC ms and ms ahead of it from then on, for hours and weekdays
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `from_dict` reads them."""
@@ -93,7 +93,7 @@ def learn_encodings(log: LogSchema, rows: SampleRows, categories: Mapping[str, C
         boundaries={f.name: quantile_boundaries(field_values(f, rows), f.table_rows) for f in kinds["number"]},
         vectors={f.name: vector_scale(field_values(f, rows)) for f in kinds["vector"]},
         number_labels={name: _moments(rows.number_labels[name]) for name in log.number_labels},
-        transitions=transitions(log.time_zone) if has_clock else (),
+        transitions=tuple(zip(*transitions(log.time_zone), strict=True)) if has_clock else (),
     )
 
 
@@ -123,8 +123,8 @@ def _vocabulary(field: Field, rows: SampleRows, categories: Mapping[str, Counted
     if counted is None:
         codes, counts = np.unique(field_values(field, rows), return_counts=True)
         counted = [(code, str(code), count) for code, count in zip(codes.tolist(), counts.tolist(), strict=True)]
-    known = [value for value in counted if value[0] != UNKNOWN]
-    frequent = sorted(known, key=lambda value: (-value[2], value[0]))
+    present = [value for value in counted if value[0] != UNKNOWN]
+    frequent = sorted(present, key=lambda value: (-value[2], value[0]))
     return [(code, name) for code, name, _ in frequent[: field.table_rows - 2]]
 
 
@@ -133,29 +133,29 @@ def quantile_boundaries(values: Values, buckets: int) -> tuple[float, ...]:
 
     As many values as buckets, or fewer, each get their own. None where all are equal or missing.
     """
-    known = _some(values)
-    known = np.sort(known[np.isfinite(known)])
-    distinct = np.unique(known)
+    present = _some(values)
+    present = np.sort(present[np.isfinite(present)])
+    distinct = np.unique(present)
     if len(distinct) > buckets:
-        ends = np.arange(1, buckets) * len(known) // buckets - 1
-        distinct = np.unique(np.append(known[ends], known[-1]))
+        ends = np.arange(1, buckets) * len(present) // buckets - 1
+        distinct = np.unique(np.append(present[ends], present[-1]))
     return tuple(distinct[:-1].tolist())
 
 
 def vector_scale(values: Values) -> VectorScale:
     """The scale of vectors [n, size]; a vector with NaN is missing."""
-    known = _some(values)
-    known = known[np.isfinite(known).all(axis=1)].astype(np.float64)
-    if not len(known):
+    present = _some(values)
+    present = present[np.isfinite(present).all(axis=1)].astype(np.float64)
+    if not len(present):
         return VectorScale((0.0,) * values.shape[1], 1.0)
-    mean = known.mean(axis=0)
-    deviation = float(np.sqrt(np.square(known - mean).mean()))
+    mean = present.mean(axis=0)
+    deviation = float(np.sqrt(np.square(present - mean).mean()))
     return VectorScale(tuple(mean.tolist()), deviation or 1.0)
 
 
 def _moments(values: Values) -> Moments:
-    known = values[np.isfinite(values)].astype(np.float64)
-    return Moments(float(known.mean()), float(known.std()) or 1.0) if len(known) else Moments()
+    present = values[np.isfinite(values)].astype(np.float64)
+    return Moments(float(present.mean()), float(present.std()) or 1.0) if len(present) else Moments()
 
 
 def _some(values: Values) -> Values:

@@ -70,9 +70,9 @@ def test_multis_are_counted_id_by_id(config: Config) -> None:
     batch = rows.pack(np.arange(rows.num_requests), 48)
     report = {feature.feature: feature for feature in counter_of(embeddings, [batch]).report()}
     assert list(report) == [f.name for f in EVERY_KIND.fields if f.place != "user" and f.kind in ("id", "multi")]
-    known = torch.cat([batch.history["tags"].flatten(), batch.target["tags"].flatten()])
-    known = known[known != UNKNOWN]
-    assert report["tags"].rows_used == len(bucket(known.unique(), 64).unique())
+    tags = torch.cat([batch.history["tags"].flatten(), batch.target["tags"].flatten()])
+    tags = tags[tags != UNKNOWN]
+    assert report["tags"].rows_used == len(bucket(tags.unique(), 64).unique())
     (message,) = warn([replace(report["tags"], shared_lookups=0.9)], EVERY_KIND)
     assert "set [fields.item] tags: rows = " in message
 

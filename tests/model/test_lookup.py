@@ -49,8 +49,8 @@ class Reference:
     def row(self, field: Field, value: object, time_ms: int) -> int:
         """The row of a value, counted from the field's first."""
         if field.kind == "category":
-            known = sorted(self.encodings.codes[field.name])
-            return 0 if value == UNKNOWN else 2 + known.index(value) if value in known else 1
+            codes = sorted(self.encodings.codes[field.name])
+            return 0 if value == UNKNOWN else 2 + codes.index(value) if value in codes else 1
         if field.kind == "number":
             number = float(value)  # type: ignore[arg-type]
             return 0 if np.isnan(number) else 1 + sum(b < number for b in self.encodings.boundaries[field.name])
