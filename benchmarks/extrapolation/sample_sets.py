@@ -252,8 +252,8 @@ def _begin(
     out: Path, train: date, test: date, tasks: tuple[str, ...], log_schema: LogSchema, description: dict[str, object]
 ) -> Sets:
     out.mkdir(parents=True, exist_ok=True)
-    about = {"train": str(train), "test": str(test), "tasks": tasks, "log_schema": log_schema.to_dict()} | description
-    (out / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
+    content = {"train": str(train), "test": str(test), "tasks": tasks, "log_schema": log_schema.to_dict()} | description
+    (out / ABOUT).write_text(json.dumps(content, indent=1) + "\n")
     return Sets.open(out)
 
 

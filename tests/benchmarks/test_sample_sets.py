@@ -1,5 +1,6 @@
 """A compact set holds the requests of daily samples, each with the same history; and the truth of its test part."""
 
+import re
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -7,21 +8,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from longreel.contracts.actions import ACTIONS, action_mask
 
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.oracle import ceiling, day_rows, truth_of
 from benchmarks.extrapolation.sample_sets import Sets, events_of, from_home, from_world
-from benchmarks.samples.logs import new_home, publish, publish_bootstrap
+from benchmarks.samples.logs import publish, publish_bootstrap
 from longreel.contracts.jagged import ranges
-from longreel.contracts.schemas import HISTORY_FIELDS, TARGET_FIELDS
+from longreel.contracts.presets import preset
+from longreel.lake.home import CONFIG_FILE, Home
 from longreel.model.data.samples import SampleRows
-from longreel.spark_jobs.samples import DayEvents, UserFeatures, add_day, sample_tables
+from longreel.spark_jobs.samples import DayEvents, UserFields, add_day, sample_tables
 from longreel.spark_jobs.simulated_day import simulate_day
 from longreel.spark_jobs.simulated_world import WorldSettings, make_world
 from longreel.spark_jobs.user_histories import UserHistories
 
 FIRST = date(2026, 1, 5)
+SAMPLES = """
+[samples]
+max_history = 64
+request_rule = "request_id"
+"""
 WORLD = WorldSettings(users=25, items=300, activity=40, interests=20)
 
 
@@ -33,33 +39,40 @@ def described(rows: SampleRows, newest: int) -> dict[tuple[int, int], tuple[obje
         stop = rows.history_stop[r]
         events = np.arange(max(rows.history_start[r], stop - newest), stop)
         targets = ranges(rows.target_offsets[r : r + 1], rows.target_counts[r : r + 1])
-        history = tuple(tuple(rows.history[name][events].tolist()) for name in HISTORY_FIELDS)
-        shown = tuple(tuple(rows.target[name][targets].tolist()) for name in TARGET_FIELDS)
+        history = tuple(tuple(rows.history[name][events].tolist()) for name in sorted(rows.history))
+        shown = tuple(tuple(rows.target[name][targets].tolist()) for name in sorted(rows.target))
         key = (int(rows.user_id[rows.request_row[r]]), int(rows.request_time_ms[r]))
         assert key not in by_request
         by_request[key] = (history, shown, tuple(rows.labels[targets].tolist()))
     return by_request
 
 
+def new_home(folder: Path) -> Home:
+    """A home for simulated events, without fields of users."""
+    folder.mkdir()
+    (folder / CONFIG_FILE).write_text(re.sub(r"\[fields\.user\]\n(\w.*\n)+", "", preset("simulated")) + SAMPLES)
+    return Home(folder)
+
+
 @pytest.mark.parametrize("with_archive", [False, True])
 def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: Path, with_archive: bool) -> None:
-    newest, world = 64, make_world(WORLD)
-    home = new_home(tmp_path / "home", "generic", newest, "request_id")
+    home, world = new_home(tmp_path / "home"), make_world(WORLD)
+    log, newest = home.config.log_schema, home.config.samples.max_history
     days = [FIRST + timedelta(days=n) for n in range(6)]
-    logs = {day: simulate_day(world, day) for day in days}
-    tables = {day: events_of(world, log, np.arange(len(log.user))) for day, log in logs.items()}
-    histories, mask = UserHistories(newest), action_mask(["click"])
+    impressions = {day: simulate_day(world, day) for day in days}
+    tables = {day: events_of(world, shown, np.arange(len(shown.user))) for day, shown in impressions.items()}
+    histories = UserHistories(newest, log)
     if with_archive:
         archived = tables.pop(days[0])
         publish_bootstrap(home, days[0], archived)
-        add_day(histories, DayEvents.of(archived), sum(ACTIONS.values()))
+        add_day(histories, DayEvents.of(archived, log))
         days = days[1:]
     daily: dict[tuple[int, int], tuple[object, ...]] = {}
-    no_users = UserFeatures(user_id=np.zeros(0, np.int64), features=np.zeros((0, 0)), unknown=np.zeros(0, np.int64))
+    no_users = UserFields(log=log, user_id=np.zeros(0, np.int64), columns={})
     for day in days:
         publish(home, day, tables[day])
-        day_parts = sample_tables(DayEvents.of(tables[day]), histories, no_users, home.config.samples, mask)
-        daily |= described(SampleRows.from_arrow(pa.concat_tables(day_parts)), newest)
+        day_parts = sample_tables(DayEvents.of(tables[day], log), histories, no_users, home.config.samples)
+        daily |= described(SampleRows.from_arrow(pa.concat_tables(day_parts), log), newest)
     sets = from_home(home, tmp_path / "set", split=days[-2])
     assert (sets.train, sets.test) == (days[-3], days[-1])
     parts = [described(day_rows(sets.lake, day), newest) for day in (sets.train, sets.test)]
@@ -83,8 +96,8 @@ def test_a_thinned_set_keeps_whole_requests_and_all_history(sets: Sets, tmp_path
 
 def test_the_truth_is_calibrated_and_better_than_any_guess(sets: Sets) -> None:
     rows = day_rows(sets.lake, sets.test)
-    truth = truth_of(sets, rows, ("click", "skip"))
-    labels = rows.task_labels(("click", "skip"))
+    truth = truth_of(sets, rows, ("click", "finish"))
+    labels = rows.task_labels(("click", "finish"))
     error = np.sqrt((truth * (1 - truth)).sum(axis=0))
     assert (np.abs(labels.sum(axis=0) - truth.sum(axis=0)) < 4 * error).all()
     slices = {row["slice"]: row for row in ceiling(rows, truth, ("click",))}
