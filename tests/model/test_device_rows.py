@@ -4,11 +4,13 @@ from dataclasses import fields, replace
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.device_rows import DeviceRows
@@ -16,6 +18,7 @@ from longreel.model.data.reader import ReaderState, TrainingReader
 from longreel.model.data.row_groups import read_rows
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import day_groups
+from tests.sample_tables import EVERY_KIND, random_rows
 
 TASKS = ("click", "like")
 DEVICES = [
@@ -37,7 +40,7 @@ def assert_same(one: RequestBatch, other: RequestBatch) -> None:
         for a, b in pairs:
             if isinstance(a, torch.Tensor):
                 assert (a.dtype, a.shape) == (b.dtype, b.shape), field.name
-                assert torch.equal(a, b.cpu()), field.name
+                torch.testing.assert_close(b.cpu(), a, rtol=0, atol=0, equal_nan=True, msg=field.name)
             else:
                 assert a == b, field.name
 
@@ -54,6 +57,18 @@ def test_packs_what_the_host_packs(rows: SampleRows, device: str) -> None:
         assert_same(rows.pack(requests, windows, TASKS, index, skip), there.pack(requests, windows, TASKS, index, skip))
     everything = np.arange(rows.num_requests)
     assert_same(rows.pack(everything, 10_240), there.pack(everything, 10_240))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_packs_every_kind_of_field_and_label(device: str) -> None:
+    table = pa.Table.from_pylist(random_rows(EVERY_KIND, 0), schema=dataset_schemas(EVERY_KIND).samples)
+    rows = SampleRows.from_arrow(table, EVERY_KIND)
+    there, requests = DeviceRows.of(rows, torch.device(device)), np.arange(rows.num_requests)[::-1].copy()
+    tasks = ("spent", "bought", "click")
+    batch = there.pack(requests, 16, tasks)
+    assert_same(rows.pack(requests, 16, tasks), batch)
+    assert batch.labels[:, 0].isnan().any()
+    assert batch.user["interests"].shape == (rows.num_requests, 3)
 
 
 @pytest.mark.parametrize("device", DEVICES)
