@@ -1,5 +1,6 @@
 """The KuaiRand source: a hand-made folder with every oddity, and the real two weeks where they are at hand."""
 
+import csv
 import gzip
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -10,8 +11,13 @@ import pyarrow.compute as pc
 import pytest
 from spark_helpers import REPOSITORY, longreel, published
 
+from longreel.contracts.config import parse_config
+from longreel.contracts.presets import preset
+from longreel.contracts.sql_names import names_in
+from longreel.lake.home import Home
 from longreel.spark_jobs.sources import open_source
-from longreel.spark_jobs.users import user_features
+from longreel.spark_jobs.sources.kuairand import KuaiRandSource
+from longreel.spark_jobs.users import users_of_table
 
 REAL = REPOSITORY.parent / "shared" / "data" / "kuairand-pure"
 COLUMNS = (
@@ -28,6 +34,19 @@ MIDNIGHT_MS = int(datetime(2022, 4, 24, 16, tzinfo=UTC).timestamp() * 1_000)  # 
 
 def line(day: str, at: int, user: str = "1", video: str = "5", click: int = 1, tail: str = "") -> str:
     return f"{user},{video},{day},0,{MIDNIGHT_MS + at},{click},0,0,0,0,0,{click},900,800,0,0,0,0,1{tail}\n"
+
+
+@pytest.fixture
+def new_home(tmp_path: Path) -> Any:
+    """A home with the preset, which stops no day."""
+
+    def make(name: str = "home", log: str = "raw") -> Home:
+        (tmp_path / name).mkdir()
+        text = preset("kuairand").replace('log = ""', f'log = "{log}"\nmax_quarantined_share = 1.0')
+        (tmp_path / name / "longreel.toml").write_text(text)
+        return Home(tmp_path / name)
+
+    return make
 
 
 def write_folder(home: Any) -> Path:
@@ -51,45 +70,66 @@ def write_folder(home: Any) -> Path:
     return raw
 
 
-def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, make_home: Any) -> None:
-    home = make_home(kind="kuairand", offset=8)
+def test_every_row_of_the_folder_belongs_to_one_day(spark: Any, new_home: Any) -> None:
+    home = new_home()
     write_folder(home)
     days = [DAY + timedelta(days=number) for number in range(4)]
     assert longreel(home, "data ingest", "--start", str(days[0]), "--end", str(days[-1])) == 0
     counts = [home.lake.require("events", day).counts for day in days]
     assert [c["input_rows"] for c in counts] == [6, 1, 0, 1]
-    assert [c["events"] for c in counts] == [2, 1, 0, 0]
+    assert [c["events"] for c in counts] == [2, 1, 0, 1]
     assert counts[0]["exact_duplicates"] == 1  # across files
     assert (counts[0]["quarantined_unreadable_date"], counts[0]["quarantined_malformed_row"]) == (2, 1)
-    assert counts[3]["quarantined_unparsable_user_id"] == 1
     assert {json.loads(r["row"])["date"] for r in published(home, "quarantine", DAY)} >= {"2022042", "20220231"}
 
     late, own = published(home, "events", DAY)
     assert (late["time_ms"], late["author_id"], late["tag"]) == (MIDNIGHT_MS - 7_200_000, -1, -1)
-    assert (own["author_id"], own["tag"], own["surface"], own["actions"], own["play_ms"]) == (50, 12, 1, 65, 900)
-    described, unknown = published(home, "users", DAY), published(home, "users", days[1])
-    details = home.lake.require("users", DAY).details
-    assert len(details["user_features"]) == len(described[0]["user_features"]) == 7
-    assert unknown[0]["user_features"] == details["unknown_features"] != described[0]["user_features"]
+    assert (own["author_id"], own["tag"], own["surface"], own["actions"], own["play_ratio"]) == (50, 12, 1, 65, 1.125)
+    assert (own["duration_ms"], own["history"]) == (800, 1)
+    (described,), (unknown,) = published(home, "users", DAY), published(home, "users", days[1])
+    assert (described["user_id"], described["user_is_video_author"]) == (1, 1)
+    assert {value for name, value in unknown.items() if name != "user_id"} == {-1}
     assert longreel(home, "data ingest", "--date", str(DAY + timedelta(days=4))) == 3
 
 
-def test_a_user_described_twice_has_the_same_features_in_any_order(spark: Any, make_home: Any) -> None:
+def test_a_user_described_twice_has_the_same_fields_in_any_order(spark: Any, new_home: Any) -> None:
     head, first = USERS.splitlines()
     lines, features = [first, first.replace("full_active", "low_active")], []
     for order in (lines, lines[::-1]):
-        home = make_home(f"home{len(features)}", kind="kuairand", offset=8)
+        home = new_home(f"home{len(features)}")
         (write_folder(home) / "user_features.csv").write_text("\n".join([head, *order]) + "\n")
-        features.append(user_features(open_source(home), spark, hashes_text=False)[1].collect())
+        table = open_source(home).users(spark)
+        assert table is not None
+        features.append(users_of_table(table, home.config, "users").collect())
     assert features[0] == features[1]
 
 
-def test_what_is_missing_is_named(make_home: Any, capsys: Any) -> None:
-    home = make_home(kind="kuairand", offset=8)
+def test_a_row_has_what_the_configuration_reads_of_its_video_and_without_one_everything(
+    spark: Any, new_home: Any
+) -> None:
+    home = new_home()
+    raw = write_folder(home)
+    videos = ["video_id,author_id,tag,video_type,tab", '5,50,"12,65",AD,9', '5,50,"12,65",NORMAL,9', "7,70,1,AD,9,9"]
+    for order in (videos, [videos[0], *videos[:0:-1]]):
+        (raw / "video_features_basic_1.csv").write_text("\n".join(order) + "\n")
+        rows = KuaiRandSource(raw).rows(spark, DAY).select("row.*").where("video_id IN (5, 6)")
+        found = {row["video_id"]: row for row in rows.collect()}
+        assert (found["5"]["author_id"], found["5"]["video_type"], found["5"]["tab"]) == ("50", "AD", "1")
+        assert (found["6"]["author_id"], found["6"]["video_type"]) == (None, None)
+    row = open_source(home).rows(spark, DAY).select("row.*")
+    assert {"author_id", "tag", "profile_stay_time"} <= set(row.columns)
+    assert "video_type" not in row.columns
+    (raw / "video_features_basic_1.csv").unlink()
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0  # author_id and tag are optional
+    assert {event["author_id"] for event in published(home, "events", DAY)} == {-1}
+
+
+def test_what_is_missing_is_named(new_home: Any, capsys: Any) -> None:
+    home = new_home()
     raw = write_folder(home)
     (raw / "log_standard_a.csv").write_text(COLUMNS.replace("video_id", "item") + "\n")
     assert longreel(home, "data ingest", "--date", str(DAY)) == 2
-    assert "log_standard_a.csv has no column video_id" in capsys.readouterr().err
+    assert "log_standard_a.csv has no column video_id; its columns are user_id, item, date" in capsys.readouterr().err
     (raw / "log_standard_a.csv").unlink()
     (raw / "log_random_b.csv.gz").write_bytes((raw / "log_random_b.csv.gz").read_bytes()[:-20])
     assert longreel(home, "data ingest", "--date", str(DAY)) == 2
@@ -110,10 +150,23 @@ def leaks_and_misses(table: Any) -> tuple[int, int]:
     return leaks, misses
 
 
+@pytest.mark.skipif(not REAL.is_dir(), reason="KuaiRand-Pure is not beside this checkout")
+def test_the_preset_names_columns_that_the_files_have() -> None:
+    columns = set()
+    for path in REAL.glob("*.csv.gz"):
+        with gzip.open(path, "rt") as stream:
+            columns.update(next(csv.reader(stream)))
+    config = parse_config(preset("kuairand"))
+    sources = [field.source or field.name for field in config.log_schema.fields[1:]]
+    sources += [action.when or action.name for action in config.log_schema.actions]
+    sources += [config.source.user_id, config.source.item_id, config.source.time_ms]
+    assert {name for sql in sources for name in names_in(sql)} <= columns
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="KuaiRand-Pure is not beside this checkout")
-def test_two_real_weeks_close_and_never_leak(spark: Any, make_home: Any) -> None:
-    home = make_home(kind="kuairand", offset=8, log=str(REAL), share=0.01)
+def test_two_real_weeks_close_and_never_leak(spark: Any, new_home: Any) -> None:
+    home = new_home(log=str(REAL))
     days = [date(2022, 4, 25) + timedelta(days=number) for number in range(14)]
     words = ("--start", str(days[0]), "--end", str(days[-1]))
     assert longreel(home, "data ingest", *words) == 0
