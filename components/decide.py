@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from longreel.contracts.report import EvaluationReport
+from longreel.contracts.report import EvaluationReport, UnevaluatedModel
 from longreel.lake.home import Home
 
 INPUTS_TAG = "inputs_digest"  # of a version: links it to the pipeline run that trained it
@@ -26,13 +26,14 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from longreel.components.gates.decide import decide
     from longreel.components.reports.summary import decision_table, wide_console
 
-    report, champion = EvaluationReport.read(args.candidate), _champion(args.champion)
-    decision = decide(report, champion, home.policy)
+    report, baseline = EvaluationReport.read(args.candidate), _champion(args.champion)
+    decision = decide(report, baseline, home.policy)
     if args.record is not None:
         from longreel.components.registry import store, versions
         from longreel.components.reports.record import log_evaluation
 
         client, name = store.open_store(home), versions.model_name(home.config)
+        champion = baseline if isinstance(baseline, EvaluationReport) else None
         log_evaluation(home, args.record, report, champion, decision, client)
         if args.inputs_digest is not None:
             client.set_model_version_tag(name, str(args.record), INPUTS_TAG, args.inputs_digest)
@@ -46,10 +47,12 @@ def run(args: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def _champion(path: Path | None) -> EvaluationReport | None:
-    """The champion's report; None where there is none, or where `longreel model evaluate --version 0` said so."""
+def _champion(path: Path | None) -> EvaluationReport | UnevaluatedModel | None:
+    """The champion's report, or why it has none; None where there is no champion, or where
+    `longreel model evaluate --version 0` said so."""
     from longreel.components.evaluate import NO_REPORT
 
     if path is None or (path.is_file() and path.read_text() == NO_REPORT):
         return None
-    return EvaluationReport.read(path)
+    unevaluated = UnevaluatedModel.from_json(path.read_text()) if path.is_file() else None
+    return unevaluated or EvaluationReport.read(path)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
-from longreel.contracts.errors import LongreelError
-from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport
+from longreel.contracts.errors import LongreelError, OtherDefinitionsError
+from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport, UnevaluatedModel
 from longreel.lake.home import Home
 
 if TYPE_CHECKING:
@@ -48,13 +48,32 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
         client = open_store(home)
         version = champion_version(home, client) if args.champion else args.version
-        report, name = evaluate_version(home, day, version, client), "champion" if args.champion else f"v{version}"
+        name = "champion" if args.champion else f"v{version}"
+        try:
+            report = evaluate_version(home, day, version, client)
+        except OtherDefinitionsError as error:
+            if args.out is None:
+                raise
+            _write_unevaluated(home, client, version, args.out, error)
+            return 0
     out = args.out or home.reports / str(day) / f"report-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(report.to_json())
     wide_console().print(window_table(report))
     print(f"report: {out}")
     return 0
+
+
+def _write_unevaluated(
+    home: Home, client: "MlflowClient", version: int, out: Path, error: OtherDefinitionsError
+) -> None:
+    """Write the reason in place of a report: `longreel model decide` needs it of a champion."""
+    from longreel.components.registry import versions
+
+    registered = versions.get_version(client, versions.model_name(home.config), version)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(UnevaluatedModel(model_digest=registered.model_digest, reason=str(error)).to_json())
+    print(f"version {version} was not evaluated: {error}\nreason: {out}")
 
 
 def champion_version(home: Home, client: "MlflowClient") -> int:

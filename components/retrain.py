@@ -223,7 +223,8 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
     for name in ("summary.json", "champion_report.json"):
         (folder / name).unlink(missing_ok=True)
     artifacts = {record.CANDIDATE_REPORT: "report.json", record.DECISION: "decision.json", record.CARD: record.CARD}
-    if champion_before:
+    stored = {file.path for file in ledger.client.list_artifacts(candidate.run_id, "evaluation")}
+    if champion_before and record.CHAMPION_REPORT in stored:  # one of other definitions has no report
         artifacts[record.CHAMPION_REPORT] = "champion_report.json"
     uri = ledger.client.tracking_uri
     for artifact, name in artifacts.items():

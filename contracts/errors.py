@@ -9,6 +9,10 @@ class LongreelError(Exception):
     exit_code = 2
 
 
+class OtherDefinitionsError(LongreelError):
+    """A day's values have another meaning than those that a model was trained on."""
+
+
 class DataNotReadyError(LongreelError):
     """The raw day or an upstream partition has not arrived yet; trying later may succeed."""
 

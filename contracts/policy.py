@@ -75,6 +75,9 @@ class GatePolicy:
     """Slices in which a larger loss must be ruled out (non-inferiority)."""
     budgets: tuple[Budget, ...] = ()
     """Cost limits by device; gates.toml has some."""
+    replace_unevaluated_champion: bool = False
+    """Whether the absolute gates alone decide where the champion has other definitions of fields than the day, so that
+    it cannot be evaluated; otherwise the candidate is held."""
     hold_on_data_warning: bool = True
     """Whether every candidate is held on a day whose checkpoint gave a warning."""
 

@@ -311,6 +311,27 @@ class EvaluationReport:
         return digest_of(values)
 
 
+@dataclass(frozen=True, kw_only=True)
+class UnevaluatedModel:
+    """Stands for a champion's report where it was trained with other definitions than the evaluated day's."""
+
+    model_digest: str
+    reason: str
+
+    def to_json(self) -> str:
+        """As it is stored in place of a report."""
+        return serialization.to_json(self)
+
+    @staticmethod
+    def from_json(text: str) -> "UnevaluatedModel | None":
+        """Read what stands in place of a report; None where the text is a report."""
+        try:
+            values = json.loads(text)
+            return UnevaluatedModel(**values) if set(values) == {"model_digest", "reason"} else None
+        except (ValueError, TypeError):
+            return None
+
+
 def _pack(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: " ".join(map(repr, v)) if k == "draws" else _pack(v) for k, v in value.items()}

@@ -8,31 +8,37 @@ from longreel.components.gates.gate import Gate, absolute_gates, champion_gates,
 from longreel.components.gates.sentences import not_evaluated, render
 from longreel.contracts.decision import Decision, GateResult, Outcome
 from longreel.contracts.policy import GatePolicy
-from longreel.contracts.report import ALL_TARGETS, EvaluationReport
+from longreel.contracts.report import ALL_TARGETS, EvaluationReport, UnevaluatedModel
 
 
-def decide(candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy) -> Decision:
+def decide(
+    candidate: EvaluationReport, baseline: EvaluationReport | UnevaluatedModel | None, policy: GatePolicy
+) -> Decision:
     """Evaluate every gate of the policy for a candidate.
 
     A gate that fails makes the outcome `reject`, one that holds makes it `hold`, otherwise it is `promote`. Without a
     champion the absolute gates alone decide. The same arguments give a decision with the same digest.
 
+    Args:
+        baseline: the champion's report, or why it has none; None where there is no champion.
+
     Raises:
         LongreelError: the champion's report is of other data, another seed or other windows.
     """
+    champion = baseline if isinstance(baseline, EvaluationReport) else None
     if champion is not None:
         preconditions.require_comparable(candidate, champion)
     results = [preconditions.complete(candidate, champion, policy)]
     if results[0].verdict == "pass":
         results += [preconditions.data(candidate, policy), preconditions.consistency(candidate)]
-        for gate in _gates(candidate, champion, policy):
+        for gate in _gates(candidate, baseline, policy):
             results.append(gate if isinstance(gate, GateResult) else evaluate_gate(gate, candidate, champion, policy))
     return Decision(
         outcome=_outcome(results),
         gates=tuple(results),
         date=candidate.date,
         candidate_digest=candidate.model_digest,
-        champion_digest=None if champion is None else champion.model_digest,
+        champion_digest=None if baseline is None else baseline.model_digest,
         data_digest=candidate.data_digest,
         policy_version=policy.version,
         policy_digest=policy.digest(),
@@ -62,7 +68,7 @@ def _outcome(results: Iterable[GateResult]) -> Outcome:
 
 
 def _gates(
-    candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy
+    candidate: EvaluationReport, baseline: EvaluationReport | UnevaluatedModel | None, policy: GatePolicy
 ) -> Iterator[Gate | GateResult]:
     """The gates in report order; a result stands where there is nothing to test."""
     yield from absolute_gates(candidate, policy)
@@ -73,14 +79,14 @@ def _gates(
     else:
         yield from window_gates(candidate, policy)
     yield _cost(candidate, policy)
-    unavailable = preconditions.champion_available(candidate, champion, policy)
+    unavailable = preconditions.champion_available(candidate, baseline, policy)
     if unavailable is not None:
         yield unavailable
         return
-    assert champion is not None
-    gates = list(champion_gates(candidate, policy, list(_compared_slices(candidate, champion, policy))))
+    assert isinstance(baseline, EvaluationReport)
+    gates = list(champion_gates(candidate, policy, list(_compared_slices(candidate, baseline, policy))))
     yield gates[0]
-    yield from _other_slices(candidate, champion, policy)
+    yield from _other_slices(candidate, baseline, policy)
     yield from gates[1:]
 
 

@@ -13,6 +13,7 @@ from longreel.contracts.report import (
     TITLES,
     EvaluationReport,
     MetricRow,
+    UnevaluatedModel,
     category_of,
     slice_groups,
 )
@@ -144,12 +145,19 @@ def consistency(report: EvaluationReport) -> GateResult:
 
 
 def champion_available(
-    candidate: EvaluationReport, champion: EvaluationReport | None, policy: GatePolicy
+    candidate: EvaluationReport, champion: EvaluationReport | UnevaluatedModel | None, policy: GatePolicy
 ) -> GateResult | None:
     """The result that replaces the comparison with the champion; None where they can be compared."""
     if champion is None:
         reason = "There is no champion yet; the absolute gates alone decide."
         return GateResult(name="champion", verdict="pass", reason=reason)
+    if isinstance(champion, UnevaluatedModel):
+        reason = f"The champion cannot be evaluated on this day: {champion.reason}."
+        if policy.replace_unevaluated_champion:
+            reason += " The policy lets the absolute gates alone decide."
+            return GateResult(name="champion", verdict="pass", reason=reason)
+        reason += " To let the absolute gates alone decide, set replace_unevaluated_champion = true in gates.toml."
+        return GateResult(name="champion", verdict="hold", reason=reason)
     if candidate.model_digest == champion.model_digest:
         reason = f"The candidate is the champion itself (model digest {candidate.model_digest}); nothing would change."
         return GateResult(name="champion", verdict="hold", reason=reason)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from longreel.contracts.config import Config, EvaluationConfig
 from longreel.contracts.definitions import model_conflicts
 from longreel.contracts.digests import digest_of
-from longreel.contracts.errors import LongreelError
+from longreel.contracts.errors import LongreelError, OtherDefinitionsError
 from longreel.contracts.report import DataQuality, EvaluationReport, MetricRow
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
@@ -51,8 +51,8 @@ def evaluate(
 
     Raises:
         DataNotReadyError: the day is not published.
-        LongreelError: there is no whole model in `model_dir`, the day's values have another meaning than those that it
-            was trained on, or the day has no targets.
+        LongreelError: there is no whole model in `model_dir`, or the day has no targets.
+        OtherDefinitionsError: the day's values have another meaning than those that the model was trained on.
     """
     settings, device = config.evaluation, select_device(config.training.device)
     manifest, groups = lake.require("samples", day), day_groups(lake, day)
@@ -102,7 +102,7 @@ def _require_fit(manifest: Manifest, ranker: Ranker, lake: Lake) -> None:
         return
     where = f"samples of {manifest.date}"
     if conflicts := model_conflicts(stored, ranker.log_schema, ranker.tasks):
-        raise LongreelError(
+        raise OtherDefinitionsError(
             f"{where} have other definitions than the model's training: {'; '.join(conflicts)}. Evaluate a model that "
             "was trained with the present definitions, or a day that has the model's"
         )

@@ -29,10 +29,11 @@ from longreel.components.should_retrain import policy_answer
 from longreel.components.train import train_candidate
 from longreel.components.training.logged_training import ENCODINGS, LOG_SCHEMA
 from longreel.components.training.spec import training_spec
+from longreel.contracts.decision import Decision
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.report import ARTEFACT, CHECKS, EvaluationReport
-from longreel.lake.home import CONFIG_FILE, Home
+from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
 from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import load_model
 from tests.components.training_process import start_training
@@ -378,6 +379,43 @@ def test_a_run_is_reproduced_bitwise_and_differences_are_named(
     assert "so the model would differ: 2026-01-01" in capsys.readouterr().err
     assert main(["model", "reproduce", "--home", str(home.path), "nosuchrun"]) == 2
     assert candidate.run_id in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_blank_figures")
+def test_a_champion_of_other_definitions_is_not_compared_and_replaced_if_the_policy_says_so(
+    make_home: MakeHome, publish: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, later = make_home(4, epochs=1), DAY + timedelta(days=1)
+    first = train_candidate(home, DAY)
+    ledger = Ledger(home)
+    report = evaluate_version(home, DAY, first.version)
+    promote = replace(decide(report, None, home.policy), outcome="promote")
+    ledger.promote(promote, versions.get_version(ledger.client, ledger.model, first.version))
+
+    settings = home.path / CONFIG_FILE
+    settings.write_text(settings.read_text().replace('tag = {kind = "id"', 'tag = {kind = "category"'))
+    home = Home(home.path)
+    for day in range(1, 5):
+        publish(home, date(2026, 1, day))
+    second, where = train_candidate(home, later), ["--home", str(home.path)]
+    ours, theirs, out = (tmp_path / name for name in ("ours.json", "theirs.json", "decision.json"))
+    evaluate = ["model", "evaluate", *where, "--date", str(later)]
+    assert main([*evaluate, "--version", str(second.version), "--out", str(ours)]) == 0
+    assert main([*evaluate, "--version", str(first.version)]) == 2  # to look at
+    assert "field tag was declared with kind category, is with kind id" in capsys.readouterr().err
+    assert main([*evaluate, "--version", str(first.version), "--out", str(theirs)]) == 0  # for the decision
+    words = ["model", "decide", *where, "--candidate", str(ours), "--champion", str(theirs), "--out", str(out)]
+    assert main([*words, "--record", str(second.version)]) == 0
+    held = Decision.read(out)
+    assert {gate.name for gate in held.gates if gate.verdict == "hold"} == {"champion"}
+    assert "set replace_unevaluated_champion = true in gates.toml" in held.reasons[0]
+    policy = home.path / POLICY_FILE
+    policy.write_text(f"{policy.read_text()}\nreplace_unevaluated_champion = true\n")
+    assert main(words) == 0
+    assert main(["model", "promote", *where, "--decision", str(out), "--version", str(second.version)]) == 0
+    champion = Ledger(home).champion()
+    assert champion is not None
+    assert champion.version == second.version
 
 
 def _files(home: Home, version: int) -> Path:
