@@ -112,7 +112,7 @@ def _config(home: Home, ranker: "Ranker", training: TrainingConfig, day: date) -
     """The run's configuration: its model's, with the [source] and [samples] that its days were built with."""
     schema, definitions = ranker.log_schema, home.lake.require("samples", day).details.get("definitions", {})
     samples = {name: value for name, value in definitions.get("samples", {}).items() if value is not None}
-    source = {"outcome_hours": max(label.within_ms for label in schema.labels) / 3_600_000}
+    source: dict[str, Any] = {"outcome_hours": max(label.within_ms for label in schema.labels) / 3_600_000}
     return replace(
         home.config,
         tasks=ranker.tasks,

@@ -131,7 +131,7 @@ class Label:
     value: str = ""
     """SQL for a number to predict; without a value where it is null."""
     within_ms: int = 0
-    """Timed actions count if they happened at the latest that long after the impression. 0: at any time."""
+    """Timed actions count if they happened at the latest that long after the impression. Empty: at any time."""
     weight: float = 1.0
     """Factor of the task's loss."""
 

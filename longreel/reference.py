@@ -57,7 +57,8 @@ DAG_VARIABLES = (
     ("LONGREEL_NOTIFY_CONN", "Airflow connection of a webhook for failures and decisions", "no messages"),
 )
 VARIABLES = (*COMMAND_VARIABLES, *DAG_VARIABLES)
-TOML_NAMES = {(Field, "source"): "from", (Label, "within_ms"): "within"}  # settings that TOML spells otherwise
+# Settings that TOML spells otherwise: name, values and default
+SPELLINGS = {(Field, "source"): ("from", "text", ""), (Label, "within_ms"): ("within", "duration, such as `48 h`", "")}
 
 
 def table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -112,6 +113,8 @@ def text_of(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {text_of(item)}' for name, item in value.items())}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(map(text_of, value))}]"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -153,8 +156,9 @@ def settings(kind: type[Any], presets: dict[str, dict[str, Any]]) -> list[str]:
         chosen = {name: text_of(values[field.name]) for name, values in presets.items() if field.name in values}
         differs = any(value not in ("", default) for value in chosen.values())
         others = "; ".join(f"{name}: {value}" for name, value in chosen.items() if value) if differs else ""
-        name = TOML_NAMES.get((kind, field.name), field.name)
-        rows.append((f"`{name}`", texts[field.name], allowed(types[field.name]), default, others))
+        spelling = (field.name, allowed(types[field.name]), default)
+        name, values, default = SPELLINGS.get((kind, field.name), spelling)
+        rows.append((f"`{name}`", texts[field.name], values, default, others))
     header = ("setting", "meaning", "values", "default", "presets")
     return table(header, rows) if presets else table(header[:4], [row[:4] for row in rows])
 
