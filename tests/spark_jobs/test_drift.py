@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from spark_helpers import DAY, MIDNIGHT_MS, event, longreel, publish_events, write_raw
+from spark_helpers import DAY, MIDNIGHT_MS, event, longreel, new_home, publish_events, write_raw
 
 from longreel.contracts.config import DriftPolicy
 from longreel.lake.home import Home
@@ -16,10 +16,22 @@ from longreel.lake.manifest import Manifest
 from longreel.spark_jobs.drift import Measure, event_drift, sample_measures
 from longreel.spark_jobs.simulated_day import simulate_day
 from longreel.spark_jobs.simulated_world import WorldSettings, make_world
+from tests.short_video import SHORT_VIDEO
 
 POLICY = DriftPolicy()
+ACTIONS, LABELS = SHORT_VIDEO.action_names, SHORT_VIDEO.binary_labels
 TODAY = DAY + timedelta(days=3)
 DAY_MS = 86_400_000
+CLICKS_AND_LIKES = """
+[actions]
+click = "click"
+like = "like"
+[history]
+events = "click OR like"
+[labels]
+click = "click"
+like = "like"
+"""
 Change = Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]
 
 
@@ -29,7 +41,8 @@ def verdicts(counts: dict[str, int], past: list[dict[str, int]], **more: Any) ->
         Manifest(dataset="events", date="", digest="", rows=counted["events"], files=(), counts=counted)
         for counted in past
     ]
-    stats, checks = event_drift(POLICY, DAY, counts, more.pop("new_item_events", None), manifests, **more)
+    new_items = more.pop("new_item_events", None)
+    stats, checks = event_drift(POLICY, DAY, counts, new_items, manifests, actions=ACTIONS, **more)
     failed = {}
     for check in checks:  # the check that warns comes first
         if not (check.low or 0) <= stats[check.column] <= check.high:  # type: ignore[operator]
@@ -118,7 +131,7 @@ def test_histories_may_grow_as_a_young_log_does_but_not_shrink_or_jump() -> None
         counts = {"users": 5_000, "requests": 9_000, "targets": 0}
         common: dict[str, Any] = {"dataset": "samples", "date": "", "digest": "", "rows": 5_000, "files": ()}
         days = [Manifest(counts=counts | {"history_events": int(x * 5_000)}, **common) for x in past]
-        measures = sample_measures(counts | {"history_events": int(today * 5_000)}, days, POLICY)
+        measures = sample_measures(counts | {"history_events": int(today * 5_000)}, days, POLICY, LABELS)
         return next(measure for measure in measures if measure.column == "history_a_user")
 
     def passes(measure: Measure, level: float) -> bool:
@@ -150,8 +163,7 @@ def raw_day(number: int, events: int = 4_000, first_item: int = 0, like: float =
 def ordinary(spark: Any, tmp_path_factory: pytest.TempPathFactory) -> Home:
     """A home with three ordinary days before TODAY, where two suffice to compare with."""
     folder = tmp_path_factory.mktemp("home")
-    (folder / "longreel.toml").write_text('[source]\nkind = "generic"\nlog = "raw"\n[drift]\nmin_days = 2\n')
-    home = Home(folder)
+    home = new_home(folder, samples="[drift]\nmin_days = 2", schema=CLICKS_AND_LIKES)
     for number in range(3):
         write_raw(home, DAY + timedelta(days=number), raw_day(number))
     assert longreel(home, "data ingest", "--start", str(DAY), "--end", str(TODAY - timedelta(days=1))) == 0
@@ -229,7 +241,7 @@ def test_an_accepted_day_is_published_as_it_would_be_without_days_before_it(
     assert "[accepted] events of the day" in docs_of(ordinary, TODAY)
     assert longreel(ordinary, "data ingest", "--date", str(TODAY)) == 0  # as a cleared task would
 
-    alone = make_home("alone")
+    alone = make_home("alone", schema=CLICKS_AND_LIKES)
     write_raw(alone, TODAY, rows)
     assert longreel(alone, "data ingest", "--date", str(TODAY)) == 0
     first = alone.lake.require("events", TODAY)
