@@ -1,39 +1,42 @@
 """Codes, names and counts of the values of categories, as a manifest's details keep them."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
 
-from longreel.spark_jobs.validate import TEXT
+from longreel.contracts.log_schema import Field
 
 MAX_NAMES = 1_000  # of a field
+TRACKED = 10_000  # values of a field that are counted at a time: counts are exact up to three quarters of it
+TEXT = "_text_"  # prefix of the columns with the texts that codes were made from
 
 
-def count_categories(rows: DataFrame, fields: list[str], prefix: str = "") -> dict[str, list[list[Any]]]:
-    """`[code, name, count]` of each field's most frequent values, in one job; the name is their text, the smallest
-    where several texts have one code.
+def category_aggregates(fields: Iterable[Field], prefix: str = "") -> Iterator[Column]:
+    """The most frequent values of each category, as an aggregate that a write can compute as it goes.
 
     Args:
-        rows: `<prefix><field>` with the codes and `_text_<field>` with the texts of each field.
+        prefix: of the columns with the codes; their texts are in `_text_<field>`.
     """
-    if not fields:
-        return {}
-    values = F.array(
-        *(
-            F.struct(
-                F.lit(number).alias("field"),
-                F.col(f"{prefix}{name}").alias("code"),
-                F.col(f"{TEXT}{name}").alias("text"),
-            )
-            for number, name in enumerate(fields)
-        )
-    )
-    each = rows.select(F.explode(values).alias("value")).select("value.*").where("text IS NOT NULL")
-    counts = each.groupBy("field", "code").agg(F.min("text").alias("name"), F.count(F.lit(1)).alias("rows"))
-    rank = F.row_number().over(Window.partitionBy("field").orderBy(F.desc("rows"), "code"))
-    found: dict[str, list[list[Any]]] = {name: [] for name in fields}
-    for row in counts.withColumn("rank", rank).where(F.col("rank") <= MAX_NAMES).orderBy("field", "rank").collect():
-        found[fields[row["field"]]].append([row["code"], row["name"], row["rows"]])
+    for field in fields:
+        if field.kind == "category":
+            value = f"concat(`{prefix}{field.name}`, ':', `{TEXT}{field.name}`)"
+            yield F.expr(f"approx_top_k({value}, {MAX_NAMES}, {TRACKED})").alias(f"top_{field.name}")
+
+
+def named_categories(fields: Iterable[Field], observed: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
+    """`[code, name, count]` of each field's values, the most frequent first, from the values of `category_aggregates`.
+    The name is the text that the code was made from, the smallest where several texts have one code."""
+    found = {}
+    for field in fields:
+        if field.kind == "category":
+            values: dict[int, tuple[str, int]] = {}
+            for item, count in observed[f"top_{field.name}"] or ():
+                if item is not None:
+                    code, _, text = item.partition(":")
+                    name, before = values.get(int(code), (text, 0))
+                    values[int(code)] = min(name, text), before + count
+            order = sorted(values.items(), key=lambda value: (-value[1][1], value[0]))
+            found[field.name] = [[code, name, count] for code, (name, count) in order]
     return found

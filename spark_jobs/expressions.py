@@ -96,7 +96,7 @@ def with_derived(frame: DataFrame, source: SourceConfig, what: str, *, only_poss
 
 
 def evaluate(frame: DataFrame, settings: Sequence[Setting], what: str, kept: Sequence[Column]) -> DataFrame:
-    """The columns `kept` of a frame, and those that settings give.
+    """The columns `kept` of a frame, and those that settings give, as the SQL has them.
 
     Args:
         what: the rows, as an error names them.

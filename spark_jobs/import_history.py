@@ -1,7 +1,9 @@
 """`longreel data import-history`: older history -> the bootstrap snapshot, without a partition per day.
 
-    input rows = events + quarantined rows + exact duplicates + suppressed rows
-    events     = history events kept + history events beyond a user's newest `max_history` + other events
+    input rows          = events + quarantined rows + exact duplicates + suppressed rows + filtered rows
+    history events read = history events kept + history events beyond a user's newest `max_history`
+
+An event has several history events where timed actions enter the history at their own times.
 
 The snapshot stands for every log day up to and including `through`, so the log's days begin after it.
 """
@@ -16,10 +18,9 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from longreel.contracts.actions import action_mask
 from longreel.contracts.dates import parse_day
+from longreel.contracts.definitions import sample_definitions
 from longreel.contracts.errors import LongreelError
-from longreel.contracts.schemas import HISTORY_FIELDS
 from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
@@ -31,17 +32,18 @@ from longreel.spark_jobs.bucket_tasks import CompactRows
 from longreel.spark_jobs.buckets import num_buckets
 from longreel.spark_jobs.day_bounds import log_day_bounds_ms
 from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, log_progress
-from longreel.spark_jobs.history import history_settings
 from longreel.spark_jobs.history_checks import check_snapshot
-from longreel.spark_jobs.ingest import INGEST_VERSION, source_settings_digest
+from longreel.spark_jobs.history_events import history_input
+from longreel.spark_jobs.ingest import INGEST_VERSION, definitions_digest
 from longreel.spark_jobs.row_counts import check_balanced, count_rows, format_counts
 from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
 from longreel.spark_jobs.suppression import mark_suppressed
-from longreel.spark_jobs.tables import write_staged
+from longreel.spark_jobs.tables import in_schema, write_staged
 from longreel.spark_jobs.vacuum import vacuum
-from longreel.spark_jobs.validate import distinct_rows, quarantined_rows, validate_rows
+from longreel.spark_jobs.validate import distinct_rows, evaluate_rows, quarantined_rows, validate_rows
 
 EVENTS_PER_BUCKET = 2_000_000  # history events that a task holds, about
+OLDER_ROWS = "the older history"  # as errors name its rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,8 +94,7 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
     require_before_log(home.lake, source, through)
     inputs = {
         "raw": source.bootstrap_digest(),
-        "settings": source_settings_digest(home.config),
-        "history_actions": ",".join(sorted(home.config.source.history_actions)),
+        "definitions": definitions_digest(home.config),
         "max_history": str(home.config.samples.max_history),
         "ingest": str(INGEST_VERSION),
     }
@@ -134,13 +135,14 @@ class ImportRun:
     inputs: dict[str, str]
 
     def parse(self) -> DataFrame:
-        """The distinct raw rows, with RAW_COLUMNS as text."""
-        return self.source.standard(distinct_rows(self.source.bootstrap_rows(self.spark)))
+        """The distinct raw rows, with a column for each expression of the configuration."""
+        rows = distinct_rows(self.source.bootstrap_rows(self.spark))
+        return evaluate_rows(rows, self.home.config, OLDER_ROWS, with_users=False)
 
-    def validate(self, rows: DataFrame) -> DataFrame:
+    def validate(self, evaluated: DataFrame) -> DataFrame:
         """The rows with the columns of events, and the `reason` why a row is no event, or null."""
         bounds_ms = (0, log_day_bounds_ms(self.through, self.home.config.source)[1])  # of any age since 1970
-        validated = validate_rows(rows, bounds_ms, self.source.hashes_text_ids)
+        validated = validate_rows(evaluated, self.home.config, bounds_ms, OLDER_ROWS)
         return mark_suppressed(validated, suppression_list(self.home.lake.storage))
 
     def write(self, validated: DataFrame) -> StagedSnapshot:
@@ -150,9 +152,9 @@ class ImportRun:
             LongreelError: the rows written do not add up to the rows read.
         """
         validated = validated.persist()
-        limit, mask = self.home.config.samples.max_history, action_mask(self.home.config.source.history_actions)
-        events = validated.where("reason IS NULL").where(F.col("actions").bitwiseAND(F.lit(mask)) != 0)
-        events = events.select("user_id", *HISTORY_FIELDS)
+        lake, limit = self.home.lake, self.home.config.samples.max_history
+        events = in_schema(validated.where("reason IS NULL AND history <> 0"), lake.schemas.events)
+        events = events.select(history_input(lake.log_schema))
         counts = count_rows(validated) | _history_counts(events, limit) | {"max_history": limit}
         buckets = num_buckets(counts["history_events_read"], EVENTS_PER_BUCKET)
         task = CompactRows(writer=self.writers["history"], day=self.through, buckets=buckets, max_history=limit)
@@ -174,7 +176,7 @@ class ImportRun:
         """
         quality = check_snapshot(self.home, self.through, staged.stats, staged.counts)
         return {
-            "settings": history_settings(self.home.config),
+            "definitions": sample_definitions(self.home.config),
             "quality": f"{len(quality['checks'])} checks passed",
         }
 
@@ -188,7 +190,7 @@ class ImportRun:
 
 def _history_counts(events: DataFrame, limit: int) -> dict[str, int]:
     """Users, history events read, and those that the newest `limit` a user leave."""
-    per_user = events.groupBy("user_id").agg(F.count(F.lit(1)).alias("read"))
+    per_user = events.groupBy("user_id").agg(F.sum(F.bit_count("history")).alias("read"))
     sums = [F.coalesce(F.sum(value), F.lit(0)) for value in ("read", F.least("read", F.lit(limit)))]
     users, read, kept = per_user.agg(F.count(F.lit(1)), *sums).collect()[0]
     return {"users": users, "history_events_read": read, "history_events": kept}

@@ -14,7 +14,7 @@ from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.buckets import num_buckets
-from longreel.spark_jobs.categories import count_categories
+from longreel.spark_jobs.categories import TEXT, category_aggregates, named_categories
 from longreel.spark_jobs.day_bounds import event_bounds_ms
 from longreel.spark_jobs.days import code_version, log_progress
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
@@ -27,7 +27,7 @@ from longreel.spark_jobs.sources import Source
 from longreel.spark_jobs.suppression import mark_suppressed
 from longreel.spark_jobs.tables import in_schema, write_staged
 from longreel.spark_jobs.users import StagedUsers, users_of_rows, users_of_table, write_users
-from longreel.spark_jobs.validate import category_texts, distinct_rows, evaluate_rows, quarantined_rows, validate_rows
+from longreel.spark_jobs.validate import distinct_rows, evaluate_rows, quarantined_rows, validate_rows
 
 ROWS_PER_BUCKET = 2_000_000  # of a file, about
 
@@ -89,14 +89,15 @@ class IngestRun:
         counts = count_rows(validated)
         buckets = num_buckets(counts["events"], ROWS_PER_BUCKET)
         accepted = validated.where("reason IS NULL")
+        fields = self.log.of_place("item", "request", "event")
+        texts = [name for name in validated.columns if name.startswith(TEXT)]
         event_digest, observed = write_staged(
-            in_schema(accepted, self.home.lake.schemas.events),
+            in_schema(accepted, self.home.lake.schemas.events, more=texts),
             self.writers["events"],
             buckets=buckets,
             sort=event_order(self.log),
-            more=(*event_aggregates(self.log), *field_aggregates(self.log.of_place("item", "request", "event"))),
+            more=(*event_aggregates(self.log), *field_aggregates(fields), *category_aggregates(fields)),
         )
-        categories = count_categories(accepted, category_texts(self.log))
         quarantine_digest, quarantine = write_staged(
             quarantined_rows(validated), self.writers["quarantine"], sort=["reason", "row"]
         )
@@ -112,7 +113,7 @@ class IngestRun:
             digests={"quarantine": quarantine_digest, "users": users.digest, "events": event_digest},
             observed=observed,
             users=users,
-            categories=categories,
+            categories=named_categories(fields, observed),
             new_item_events=new_item_events,
             past=past,
         )

@@ -37,7 +37,9 @@ def digest_from_aggregates(observed: dict[str, Any]) -> str:
     return digest_of({name: int(value or 0) for name, value in observed.items() if name.startswith("digest_")})
 
 
-def observe_digest(frame: DataFrame, *more: Column) -> tuple[DataFrame, Observation]:
-    """A frame that computes its digest, and other aggregates, while it is written."""
+def observe_digest(frame: DataFrame, names: list[str], *more: Column) -> tuple[DataFrame, Observation]:
+    """The columns `names` of a frame, and an observation that has their digest, and other aggregates of the frame, once
+    they are written."""
     observation = Observation()
-    return frame.observe(observation, *digest_columns(frame), *more), observation
+    observed = frame.observe(observation, *digest_columns(frame.select(names)), *more)
+    return observed.select(names), observation

@@ -63,21 +63,25 @@ def read_staged(spark: SparkSession, writer: PartitionWriter) -> DataFrame:
 def write_staged(
     frame: DataFrame, writer: PartitionWriter, *, buckets: int = 1, sort: list[str], more: tuple[Column, ...] = ()
 ) -> tuple[str, dict[str, Any]]:
-    """Write a dataset's rows into a build, each file sorted; rows are spread over files by a hash of the first column
-    that they are sorted by, which makes them buckets where that is the user.
+    """Write the columns of a dataset into a build, each file sorted; rows are spread over files by a hash of the first
+    column that they are sorted by, which makes them buckets where that is the user.
 
     Returns:
         The content digest, and what was observed while writing (`digest_rows`, and the aggregates in `more`).
     """
-    observed, observation = observe_digest(frame.repartition(buckets, sort[0]).sortWithinPartitions(*sort), *more)
+    rows, names = (
+        frame.repartition(buckets, sort[0]).sortWithinPartitions(*sort),
+        writer.lake.schemas[writer.dataset].names,
+    )
+    observed, observation = observe_digest(rows, names, *more)
     observed.write.mode("append").parquet(writer.path)
     values: dict[str, Any] = observation.get
     return digest_from_aggregates(values), values
 
 
-def in_schema(frame: DataFrame, schema: pa.Schema) -> DataFrame:
-    """Exactly the schema's columns, in its order and types."""
-    return frame.select(*(F.col(field.name).cast(_type(field.type)).alias(field.name) for field in schema))
+def in_schema(frame: DataFrame, schema: pa.Schema, *, more: Iterable[str] = ()) -> DataFrame:
+    """Exactly the schema's columns, in its order and types, and `more` columns."""
+    return frame.select(*(F.col(field.name).cast(_type(field.type)).alias(field.name) for field in schema), *more)
 
 
 def staged_schemas(writer: PartitionWriter) -> str:

@@ -15,6 +15,7 @@ from longreel.contracts.log_schema import UNKNOWN, Field
 WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 NUMERIC = (*WHOLE, T.FloatType, T.DoubleType, T.DecimalType, T.BooleanType)
 NESTED = (T.ArrayType, T.StructType, T.MapType)
+DECIMAL = r"^[+-]?\d+(\.0*|(\.\d*)?[eE]\+?\d+)$"  # a whole number as some writers spell it
 FLOAT_MAX = 3.4028234663852886e38  # of float32, in which numbers are stored
 
 
@@ -31,17 +32,24 @@ def text_of(value: Column) -> Column:
     return F.nullif(F.trim(value.cast("string")), F.lit(""))
 
 
+def cleaned(value: Column, kind: T.DataType) -> Column:
+    """A value with what means none as null: blank text, and a fraction that is not a number. Text is trimmed."""
+    if isinstance(kind, T.StringType):
+        return text_of(value)
+    return F.when(~F.isnan(value), value) if isinstance(kind, T.FloatType | T.DoubleType) else value
+
+
 def as_long(text: Column) -> Column:
     """A whole number written as text; null where it is not one or does not fit 64 bits."""
-    decimal = F.when(F.substring(text, 1, 1).between("+", "9"), text).try_cast("decimal(38,6)")
-    return F.coalesce(text.try_cast("bigint"), F.when(decimal == F.floor(decimal), decimal).try_cast("bigint"))
+    decimal = F.when(text.rlike(DECIMAL), text).try_cast("decimal(38,6)")
+    return F.coalesce(text.try_cast("bigint"), decimal.try_cast("bigint"))
 
 
 def id_of(value: Column, kind: T.DataType) -> Column:
-    """A whole number as it is, other text hashed to 64 bits."""
+    """A whole number as it is, other text hashed to 64 bits; null where the value is."""
     if isinstance(kind, WHOLE):
         return value.cast("bigint")
-    text = text_of(_finite(value, kind))
+    text = value.cast("string")
     return F.when(text.isNotNull(), F.coalesce(as_long(text), F.xxhash64(text)))
 
 
@@ -52,7 +60,7 @@ def category_code(text: Column) -> Column:
 
 
 def parse(field: Field, value: Column, kind: T.DataType, where: str) -> Parsed:
-    """A field's value of a Spark type, as labels see it: a category as text.
+    """A field's value, `cleaned`, of a Spark type, as labels see it: a category as text.
 
     Raises:
         LongreelError: no value of the type fits the field's kind.
@@ -65,27 +73,26 @@ def parse(field: Field, value: Column, kind: T.DataType, where: str) -> Parsed:
             )
         if field.kind == "multi":
             element = kind.elementType
-            return Parsed(F.filter(F.transform(value, lambda x: id_of(x, element)), lambda x: x.isNotNull()))
+            ids = F.transform(value, lambda x: id_of(cleaned(x, element), element))
+            return Parsed(F.filter(ids, lambda x: x.isNotNull()))
         return _vector(field, value, kind.elementType, where)
+    if field.kind == "number":
+        return _number(value, kind, where)
+    require_scalar(kind, where)
+    return Parsed(id_of(value, kind) if field.kind == "id" else value.cast("string"))
+
+
+def require_scalar(kind: T.DataType, where: str) -> None:
+    """Raises LongreelError for a type that holds more than one value."""
     if isinstance(kind, NESTED):
-        raise LongreelError(f"{where}: expected a number or text, got {kind.simpleString()}; give one in `from`")
-    if field.kind == "id":
-        return Parsed(id_of(value, kind))
-    if field.kind == "category":
-        return Parsed(text_of(_finite(value, kind)))
-    return _number(value, kind, where)
-
-
-def _finite(value: Column, kind: T.DataType) -> Column:
-    """Null where a fraction is not a number: some writers spell a missing value so."""
-    return F.when(~F.isnan(value), value) if isinstance(kind, T.FloatType | T.DoubleType) else value
+        raise LongreelError(f"{where}: expected a number or text, got {kind.simpleString()}; name a part of it")
 
 
 def _number(value: Column, kind: T.DataType, where: str) -> Parsed:
     double, is_unreadable = value.cast("double"), None
     if isinstance(kind, T.StringType):
-        double = text_of(value).try_cast("double")
-        is_unreadable = text_of(value).isNotNull() & double.isNull()
+        double = value.try_cast("double")
+        is_unreadable = value.isNotNull() & double.isNull()
     elif not isinstance(kind, NUMERIC):
         raise LongreelError(
             f"{where}: expected a number, got {kind.simpleString()}; give one in `from`, such as unix_seconds(x)"
@@ -97,7 +104,7 @@ def _vector(field: Field, value: Column, element: T.DataType, where: str) -> Par
     """`size` numbers; unreadable where there are more or fewer, or one of them is no number."""
     if not isinstance(element, (*NUMERIC, T.StringType)):
         raise LongreelError(f"{where}: expected a list of numbers, got a list of {element.simpleString()}")
-    numbers = F.transform(value, lambda x: _number(x, element, where).value)
+    numbers = F.transform(value, lambda x: _number(cleaned(x, element), element, where).value)
     is_whole = (F.size(numbers) == field.size) & ~F.exists(numbers, lambda x: x.isNull())
     return Parsed(F.when(is_whole, numbers), value.isNotNull() & ~is_whole)
 
@@ -116,7 +123,7 @@ def stored(field: Field, value: Column) -> Column:
 
 
 def milliseconds(value: Column, kind: T.DataType, time_zone: str, where: str) -> Parsed:
-    """Milliseconds since 1970 UTC, of a number, text or timestamp; one without a zone is of the log's time zone.
+    """Milliseconds since 1970 UTC, of a `cleaned` number, text or timestamp; one without a zone is of the log's.
 
     Raises:
         LongreelError: the type is none of these.
@@ -132,12 +139,12 @@ def milliseconds(value: Column, kind: T.DataType, time_zone: str, where: str) ->
             f"{where}: expected milliseconds since 1970 UTC or a timestamp, got {kind.simpleString()}; "
             "convert it, as with to_timestamp(x)"
         )
-    text = text_of(_finite(value, kind))
-    return Parsed(as_long(text), text.isNotNull() & as_long(text).isNull())
+    number = as_long(value.cast("string"))
+    return Parsed(number, value.isNotNull() & number.isNull())
 
 
 def flag(value: Column, kind: T.DataType, where: str) -> Parsed:
-    """Whether something holds, of true/false or 1/0, also as text; missing is false.
+    """Whether something holds, of true/false or 1/0, `cleaned`, also as text; missing is false.
 
     Raises:
         LongreelError: the type is neither.
@@ -146,6 +153,6 @@ def flag(value: Column, kind: T.DataType, where: str) -> Parsed:
         return Parsed(F.coalesce(value, F.lit(False)))
     if not isinstance(kind, (*NUMERIC, T.StringType)):
         raise LongreelError(f"{where}: expected true/false or 1/0, got {kind.simpleString()}; give a condition")
-    text = F.lower(F.coalesce(text_of(_finite(value, kind)), F.lit("false")))
+    text = F.lower(F.coalesce(value.cast("string"), F.lit("false")))
     is_true = text.isin("1", "1.0", "true")
     return Parsed(is_true, ~is_true & ~text.isin("0", "0.0", "false"))

@@ -10,12 +10,12 @@ from pyspark.sql import functions as F
 from longreel.contracts.config import Config
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.lake.table import PartitionWriter
-from longreel.spark_jobs.categories import count_categories
+from longreel.spark_jobs.categories import TEXT, category_aggregates, named_categories
 from longreel.spark_jobs.expressions import Setting, evaluate, field_setting, with_derived, without_absent
 from longreel.spark_jobs.field_checks import field_aggregates
 from longreel.spark_jobs.tables import in_schema, read_staged, write_staged
-from longreel.spark_jobs.typed_values import id_of, parse, stored
-from longreel.spark_jobs.validate import TEXT, USER
+from longreel.spark_jobs.typed_values import cleaned, id_of, parse, stored
+from longreel.spark_jobs.validate import USER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ def users_of_table(table: DataFrame, config: Config, what: str) -> DataFrame:
     table = with_derived(table, config.source, what, only_possible=True)
     rows = evaluate(table, without_absent([key, *map(field_setting, fields)], table.columns), what, [])
     kinds = {field.name: field.dataType for field in rows.schema.fields}
+    rows = rows.select(*(cleaned(F.col(name), kind).alias(name) for name, kind in kinds.items()))
     values = [id_of(F.col("_key_user_id"), kinds["_key_user_id"]).alias("user_id")]
     for field in fields:
         raw = f"_raw_{field.name}"
@@ -68,25 +69,26 @@ def write_users(
         described: `users_of_table` or `users_of_rows`, None without user fields; other users have unknown values.
     """
     writer = writers["users"]
-    log = writer.lake.log_schema
+    fields = writer.lake.log_schema.of_place("user")
     active = read_staged(spark, writers["events"]).select("user_id").distinct()
     users = active if described is None else active.join(described, "user_id", "left")
     columns: list[Column] = []
-    texts = [field.name for field in log.of_place("user") if field.kind == "category"]
-    for field in log.of_place("user"):
+    texts = []
+    for field in fields:
         value = F.col(f"{USER}{field.name}")
         columns.append(stored(field, value).alias(f"user_{field.name}"))
-        columns += [value.alias(f"{TEXT}{field.name}")] if field.name in texts else []
-    users = users.select("user_id", *columns)
-    if texts:
-        users = users.persist()
+        if field.kind == "category":
+            texts.append(value.alias(f"{TEXT}{field.name}"))
     digest, observed = write_staged(
-        in_schema(users, writer.lake.schemas.users),
+        in_schema(
+            users.select("user_id", *columns, *texts),
+            writer.lake.schemas.users,
+            more=[f"{TEXT}{f.name}" for f in fields if f.kind == "category"],
+        ),
         writer,
         buckets=buckets,
         sort=["user_id"],
-        more=tuple(field_aggregates(log.of_place("user"), "user_")),
+        more=(*field_aggregates(fields, "user_"), *category_aggregates(fields, "user_")),
     )
-    categories = count_categories(users, texts, "user_")
-    users.unpersist()
+    categories = named_categories(fields, observed)
     return StagedUsers(digest=digest, rows=int(observed["digest_rows"]), observed=observed, categories=categories)

@@ -7,6 +7,7 @@ from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import LogSchema, timed_column
 from longreel.contracts.schemas import QUARANTINE
+from longreel.spark_jobs.categories import TEXT
 from longreel.spark_jobs.expressions import (
     PREFIX,
     Setting,
@@ -21,11 +22,10 @@ from longreel.spark_jobs.expressions import (
 from longreel.spark_jobs.outcomes import bitmask, with_outcomes
 from longreel.spark_jobs.row_counts import FILTERED, SUPPRESSED
 from longreel.spark_jobs.tables import in_schema
-from longreel.spark_jobs.typed_values import Parsed, flag, id_of, milliseconds, parse, stored, text_of
+from longreel.spark_jobs.typed_values import Parsed, cleaned, flag, id_of, milliseconds, parse, require_scalar, stored
 
 KEPT = ("row", "source_file", "copies", "unreadable")  # columns of `distinct_rows`
-# Prefixes among validated rows: of the texts of categories, of user fields, and of how many ids a multi had too many.
-TEXT, USER, DROPPED = "_text_", "_user_", "_dropped_"
+USER, DROPPED = "_user_", "_dropped_"  # prefixes among validated rows: of user fields, and of ids that a multi lost
 
 
 def distinct_rows(rows: DataFrame) -> DataFrame:
@@ -111,11 +111,16 @@ def _typed_name(log: LogSchema, field: str) -> str:
 def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int], what: str) -> DataFrame:
     """Evaluated rows as typed values, with the reason why a row is no event."""
     kinds = {field.name: field.dataType for field in evaluated.schema.fields}
+    # A step of its own: an expression that names a cleaned text several times would clean it as often.
+    raw = [name for name in evaluated.columns if name not in (*KEPT, "_keep")]
+    evaluated = evaluated.select(*KEPT, "_keep", *(cleaned(F.col(name), kinds[name]).alias(name) for name in raw))
     zone = log.time_zone
+    for name in ("user_id", "request_id"):
+        require_scalar(kinds[f"_key_{name}"], f"[source] {name}, {what}")
     values: dict[str, Parsed] = {
         "user_id": Parsed(id_of(F.col("_key_user_id"), kinds["_key_user_id"])),
         "time_ms": milliseconds(F.col("_key_time_ms"), kinds["_key_time_ms"], zone, f"[source] time_ms, {what}"),
-        "request_id": Parsed(text_of(F.col("_key_request_id"))),
+        "request_id": Parsed(F.col("_key_request_id").cast("string")),
     }
     fields = [field for field in log.fields if f"_raw_{field.name}" in kinds]
     for field in fields:
@@ -169,8 +174,3 @@ def _first_reason(log: LogSchema, bounds_ms: tuple[int, int], checked: set[str])
         is_late = F.col(f"_at_{name}") >= F.col("time_ms")
         reason = reason.when(F.col(f"_is_{name}") & ~F.coalesce(is_late, F.lit(False)), f"bad_{timed_column(name)}")
     return reason
-
-
-def category_texts(log: LogSchema) -> list[str]:
-    """The categories of events, whose texts validated rows have."""
-    return [field.name for field in log.of_place("item", "request", "event") if field.kind == "category"]
