@@ -95,7 +95,7 @@ def spark_variables(home: Home, day: date) -> dict[str, str]:
     from longreel.spark_jobs.session import QUICK_BYTES, QUICK_JAVA
     from longreel.spark_jobs.sources import open_source
 
-    is_quick = sum(path.stat().st_size for path in open_source(home).files(day)) < QUICK_BYTES
+    is_quick = open_source(home).input_bytes(day) < QUICK_BYTES
     return {"SPARK_DRIVER_MEMORY": "2g", "SPARK_SUBMIT_OPTS": QUICK_JAVA if is_quick else ""}
 
 

@@ -1,4 +1,6 @@
-"""`longreel data check-arrival`: whether a raw log day has arrived (exit code 0: yes, 3: not yet). Needs no Spark."""
+"""`longreel data check-arrival`: whether a raw log day has arrived (exit code 0: yes, 3: not yet).
+
+Needs no Spark where folders or files say which days there are."""
 
 import argparse
 

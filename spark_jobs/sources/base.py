@@ -30,7 +30,6 @@ class Source(ABC):
     """A raw log, by log day. Columns keep the names and types of the log; CSV has text alone."""
 
     arrives_with = ""  # what a day needs to count as arrived, as a message ends with it
-    has_users = True  # whether this kind of log can have a table of users
 
     def __init__(self, root: Path | str) -> None:
         self.root = root  # where the log is, as messages name it

@@ -96,15 +96,15 @@ def _union(parts: "list[DataFrame]", columns: RawColumns, folder: Path) -> "Data
     becomes null."""
     from pyspark.sql import functions as F
 
-    found: dict[str, list[StructField]] = {}
+    fields_of: dict[str, list[StructField]] = {}
     for part in parts:
         for field in part.schema:
-            found.setdefault(field.name.lower(), []).append(field)
-    kinds = {lower: _common_type(fields, columns, folder) for lower, fields in found.items()}
+            fields_of.setdefault(field.name.lower(), []).append(field)
+    kinds = {lower: _common_type(fields, columns, folder) for lower, fields in fields_of.items()}
     selected = []
     for part in parts:
         own, values = {field.name.lower(): field for field in part.schema}, []
-        for lower, fields in found.items():
+        for lower, fields in fields_of.items():
             value = column(own[lower].name) if lower in own else F.lit(None)
             if lower in own and own[lower].dataType.typeName() in ("float", "double"):
                 value = F.when(~F.isnan(value), value)

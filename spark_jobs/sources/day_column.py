@@ -14,6 +14,7 @@ from longreel.spark_jobs.sources.raw_columns import RawColumns
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
+YEARS = (1990, 2099)  # a typing error must not be a day
 DATE = r"^\d{4}-\d{2}-\d{2}$"
 
 
@@ -61,18 +62,17 @@ class DayColumnSource(Source):
         return None if first is None else (first, last)
 
     @cached_property
-    def _date(self) -> "Column":
-        """A row's day, null where it cannot be read.
+    def _is_text(self) -> bool:
+        """Whether `day` gives text, not dates.
 
         Raises:
-            LongreelError: `day` is no expression over the raw columns, or neither a date nor text.
+            LongreelError: it is no expression over the raw columns, or gives neither.
         """
         from pyspark.errors import AnalysisException
         from pyspark.sql import functions as F
 
-        day = F.expr(self._day)
         try:
-            kind = self._table.select(day.alias("day")).schema["day"].dataType.simpleString()
+            kind = self._table.select(F.expr(self._day).alias("day")).schema["day"].dataType.simpleString()
         except AnalysisException as error:
             raise LongreelError(
                 f"[source] day: {self._day!r} does not fit the columns of {self.root}: {error}"
@@ -82,7 +82,17 @@ class DayColumnSource(Source):
             f"[source] day: expected a date or text YYYY-MM-DD, got {kind} from {self._day!r}; use to_date(...) of the "
             "time in the log's time zone",
         )
-        return day if kind == "date" else F.when(day.rlike(DATE), day.try_cast("date"))
+        return kind != "date"
+
+    @cached_property
+    def _date(self) -> "Column":
+        """A row's day, null where it cannot be read or is none of YEARS."""
+        from pyspark.sql import functions as F
+
+        day = F.expr(self._day)
+        if self._is_text:
+            day = F.when(day.rlike(DATE), day.try_cast("date"))
+        return F.when(F.year(day).between(*YEARS), day)
 
     @cached_property
     def _unreadable(self) -> "Column":
@@ -95,8 +105,11 @@ class DayColumnSource(Source):
         return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").otherwise(undated)
 
     def _of_day(self, day: date) -> "Column":
+        """Whether a row belongs to a day; a plain comparison, by which Spark leaves out partitions and files."""
         from pyspark.sql import functions as F
 
+        of_day = F.expr(self._day) == F.lit(day.isoformat() if self._is_text else day)
+        if CORRUPT in self._table.columns:
+            of_day &= F.col(CORRUPT).isNull()
         is_first = self._span is not None and day == self._span[0]
-        of_day = (self._date == F.lit(day)) & self._unreadable.isNull()
         return of_day | self._unreadable.isNotNull() if is_first else of_day

@@ -82,7 +82,7 @@ def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
         if "external data source module" not in str(error):
             raise
         raise LongreelError(
-            f"{paths[0]}: Spark reads Avro with a package of its own; add spark.jars.packages "
+            f"{paths[0]}: Spark reads Avro with a separate package; add spark.jars.packages "
             f"org.apache.spark:spark-avro_2.13:{spark.version} to spark-defaults.conf in $SPARK_CONF_DIR, or give "
             "spark-submit --packages with it"
         ) from error

@@ -60,26 +60,26 @@ def home_of(make_home: Callable[..., Home]) -> Callable[..., Home]:
 @pytest.fixture
 def table(spark: Any, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Makes a warehouse table with the first and third of DAYS, four rows each."""
-    made = []
+    names = []
 
     def make(name: str, partitioned: bool) -> str:
         frame = spark.sql(f"{events_sql(DAYS[0], range(4))} UNION ALL {events_sql(DAYS[2], range(2, 6))}")
         writer = frame.coalesce(1).write.option("path", str(tmp_path / name)).format("parquet")
         (writer.partitionBy("day") if partitioned else writer).saveAsTable(name)
-        made.append(name)
+        names.append(name)
         return f"default.{name}"
 
     yield make
-    for name in made:
+    for name in names:
         spark.sql(f"DROP TABLE {name}")
 
 
 def users_of(source: Any, spark: Any, day: date) -> dict[str | None, list[str]]:
     """Users of a day's rows, by why they are unreadable."""
-    found: dict[str | None, list[str]] = {}
+    by_reason: dict[str | None, list[str]] = {}
     for row in source.rows(spark, day).select("row.uid", "unreadable").collect():
-        found.setdefault(row["unreadable"], []).append(row["uid"])
-    return {reason: sorted(users) for reason, users in found.items()}
+        by_reason.setdefault(row["unreadable"], []).append(row["uid"])
+    return {reason: sorted(users) for reason, users in by_reason.items()}
 
 
 @pytest.mark.parametrize("partitioned", [True, False])
@@ -126,10 +126,12 @@ def test_a_tables_digest_changes_with_the_files_of_the_day(
 def test_a_table_with_rows_of_no_day_gives_them_to_its_first(spark: Any, home_of: Any, table: Any) -> None:
     name = table("undated", False)
     spark.sql("SELECT 'x', 1, 1, true, '2026-3-2' UNION ALL SELECT 'y', 1, 1, true, NULL").write.insertInto(name)
-    spark.sql("SELECT 'z', 1, 1, true, '2026-02-31'").write.insertInto(name)
+    spark.sql("SELECT 'z', 1, 1, true, '2026-02-31' UNION ALL SELECT 'w', 1, 1, true, '9999-12-31'").write.insertInto(
+        name
+    )
     source = open_source(home_of(table=name))
     assert source.days() == DAYS[:3]
-    assert users_of(source, spark, DAYS[0]) == {None: ["u0", "u1", "u2", "u3"], "unreadable_date": ["x", "y", "z"]}
+    assert users_of(source, spark, DAYS[0]) == {None: ["u0", "u1", "u2", "u3"], "unreadable_date": ["w", "x", "y", "z"]}
     assert users_of(source, spark, DAYS[2]) == {None: ["u2", "u3", "u4", "u5"]}
 
 
@@ -253,8 +255,8 @@ def test_a_new_process_finds_a_table_through_the_settings_of_spark_conf_dir(home
         return subprocess.run(command, cwd=REPOSITORY, env=variables, check=False, capture_output=True, text=True)
 
     script = MAKE_TABLE.format(folder=tmp_path, sql=events_sql(DAY, range(3)))
-    made = ended("-c", script)
-    assert made.returncode == 0, made.stderr
+    writer = ended("-c", script)
+    assert writer.returncode == 0, writer.stderr
     commands = (("ingest", DAY, 0), ("check-arrival", DAYS[1], 3))
     for command, day, code in commands:
         step = ended("-m", "longreel", "data", command, "--home", str(home.path), "--date", str(day))

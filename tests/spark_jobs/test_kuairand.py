@@ -113,9 +113,9 @@ def test_a_row_has_what_the_configuration_reads_of_its_video_and_without_one_eve
     for order in (videos, [videos[0], *videos[:0:-1]]):
         (raw / "video_features_basic_1.csv").write_text("\n".join(order) + "\n")
         rows = KuaiRandSource(raw).rows(spark, DAY).select("row.*").where("video_id IN (5, 6)")
-        found = {row["video_id"]: row for row in rows.collect()}
-        assert (found["5"]["author_id"], found["5"]["video_type"], found["5"]["tab"]) == ("50", "AD", "1")
-        assert (found["6"]["author_id"], found["6"]["video_type"]) == (None, None)
+        by_video = {row["video_id"]: row for row in rows.collect()}
+        assert (by_video["5"]["author_id"], by_video["5"]["video_type"], by_video["5"]["tab"]) == ("50", "AD", "1")
+        assert (by_video["6"]["author_id"], by_video["6"]["video_type"]) == (None, None)
     row = open_source(home).rows(spark, DAY).select("row.*")
     assert {"author_id", "tag", "profile_stay_time"} <= set(row.columns)
     assert "video_type" not in row.columns

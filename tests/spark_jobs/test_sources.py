@@ -82,8 +82,8 @@ def source_of(folder: Path, columns: RawColumns = READ) -> GenericSource:
 
 def rows_of(spark: Any, source: Any, day: date = DAY) -> list[dict[str, Any]]:
     """Raw rows with their file and why they are unreadable."""
-    found = source.rows(spark, day).select("row.*", "source_file", "unreadable").collect()
-    return sorted((row.asDict() for row in found), key=str)
+    rows = source.rows(spark, day).select("row.*", "source_file", "unreadable").collect()
+    return sorted((row.asDict() for row in rows), key=str)
 
 
 def types_of(spark: Any, source: Any, day: date = DAY) -> dict[str, str]:
@@ -236,10 +236,10 @@ def test_a_file_without_a_column_for_user_item_or_time_is_named(spark: Any, fold
 def test_a_json_line_that_is_no_object_is_unreadable(spark: Any, folder: Path) -> None:
     write_json(TABLE, folder / "a.jsonl")
     (folder / "b.jsonl").write_text('{"uid": "c", "sku": 3, "shown_at": 30, "tags": ["x"]}\n{"uid": "d", \n\n')
-    found = {row["unreadable"]: row for row in rows_of(spark, source_of(folder))}
-    assert found["malformed_row"]["_corrupt_record"] == '{"uid": "d", '
-    assert found["malformed_row"]["source_file"] == "b.jsonl"
-    assert found[None]["uid"] in ("a", "b", "c")
+    by_reason = {row["unreadable"]: row for row in rows_of(spark, source_of(folder))}
+    assert by_reason["malformed_row"]["_corrupt_record"] == '{"uid": "d", '
+    assert by_reason["malformed_row"]["source_file"] == "b.jsonl"
+    assert by_reason[None]["uid"] in ("a", "b", "c")
     assert types_of(spark, source_of(folder))["tags"] == "array<string>"
     for name in ("a.jsonl", "b.jsonl"):
         (folder / name).write_text("not an object\n")
