@@ -108,6 +108,7 @@ def samples_table(day: date, seed: int, schema: pa.Schema) -> pa.Table:
             "request_target_end": [TARGETS * (r + 1) for r in range(REQUESTS)],
             "target_labels": (clicked * 1 + liked * 2).astype(np.int64).tolist(),
         }
+        row |= {name: (5 + 3 * clicked).tolist() for name in schema.names if name.startswith("target_label_")}
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=schema)
 

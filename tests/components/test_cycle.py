@@ -166,6 +166,34 @@ def test_a_candidate_from_training_to_scoring(make_home: MakeHome, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("_blank_figures")
+def test_a_task_that_predicts_a_number_goes_from_training_to_a_decision(
+    make_home: MakeHome, publish: Callable[..., None]
+) -> None:
+    home = make_home(epochs=20)
+    text = (home.path / CONFIG_FILE).read_text()
+    text = text.replace('tasks = ["click", "like"]', 'tasks = ["spent", "click"]')
+    (home.path / CONFIG_FILE).write_text(text.replace("[labels]", '[labels]\nspent = {value = "5 + 3 * int(click)"}'))
+    (home.path / POLICY_FILE).write_text((home.path / POLICY_FILE).read_text() + 'task = "spent"\n')
+    home = Home(home.path)
+    for day in range(1, 4):
+        publish(home, date(2026, 1, day))
+    candidate = train_candidate(home, DAY)
+    outcome = evaluate_and_decide(home, candidate.version, DAY)
+    client = store.open_store(home)
+    assert outcome == "promote", client.get_run(candidate.run_id).data.tags["decision_reason"]
+    report = EvaluationReport.read(Path(client.download_artifacts(candidate.run_id, CANDIDATE_REPORT)))
+    assert report.number_tasks == ("spent",)
+    assert tuple(check.name for check in report.consistency) == CHECKS
+    assert all(check.passed for check in report.consistency)
+    row = report.row("spent", 64)
+    assert row.calibration.value == pytest.approx(1, abs=0.1)
+    assert row.r2.value is not None
+    assert row.r2.value > 0.2
+    assert row.rmse.value == client.get_run(candidate.run_id).data.metrics["rmse/spent"]
+    assert "RMSE" in Path(client.download_artifacts(candidate.run_id, CARD)).read_text()
+
+
+@pytest.mark.usefixtures("_blank_figures")
 def test_the_same_candidate_is_trained_once(make_home: MakeHome) -> None:
     home = make_home(3, epochs=1)
     first = train_candidate(home, DAY)
