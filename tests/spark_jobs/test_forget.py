@@ -30,7 +30,7 @@ DAY_MS = 86_400_000
 ANNA, SEVEN = "anna", "7"
 SETTINGS = {"compact_every_days": 2, "max_history": 4}
 OTHERS = ("ben", "8", "9.0")
-AS_BUILT = ("quality", "warnings", "new_item_events")
+AS_BUILT = ("quality", "warnings", "notes", "new_item_events")
 OWN_COUNTS = (
     "input_rows",
     "exact_duplicates",
@@ -49,15 +49,19 @@ def random_log(seed: int) -> dict[str, list[Row]]:
                 at = number * DAY_MS + rng.choice([-1, 0, 1, 2, rng.randint(3, DAY_MS - 1)])
                 fields = {
                     "click": rng.choice([0, 1]),
-                    "play_ms": rng.choice([5, 5, -1]),
+                    "play_ms": rng.choice([5, 5, "x"]),
                     "request_id": rng.choice("abc"),
                 }
                 rows.append(row(user, rng.randint(1, 6), at, **fields))
         rows += [row(user, 1, number * DAY_MS + 9, request_id="r") for user in (ANNA, SEVEN, *OTHERS)] * 2
-        log[name] = [{key: str(value) for key, value in entry.items()} for entry in rows]
+        log[name] = [as_text(entry) for entry in rows]
     log[str(DAYS[1])] = [entry for entry in log[str(DAYS[1])] if entry["user_id"] == SEVEN]
     log[str(DAYS[2])] = [entry for entry in log[str(DAYS[2])] if entry["user_id"] != ANNA]
     return log
+
+
+def as_text(entry: Row) -> Row:
+    return {key: str(value) for key, value in entry.items()}
 
 
 def without(log: dict[str, list[Row]], users: tuple[str, ...]) -> dict[str, list[Row]]:
@@ -187,7 +191,7 @@ def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once
     ids = dict(zip(OTHERS, parse_user_ids(spark, at_once.config.source, OTHERS), strict=True))
     log, past = without(random_log(1), (ANNA, SEVEN)), []
     for name in ("history", *map(str, DAYS)):
-        distinct = {json.dumps(entry): entry for entry in log[name] if int(entry["play_ms"]) >= 0}.values()
+        distinct = {json.dumps(entry): entry for entry in log[name] if entry["play_ms"] != "x"}.values()
         today = [
             event(ids[r["user_id"]], int(r["item_id"]), actions=int(r["click"]), play_ms=float(r["play_ms"]))
             | {"time_ms": int(r["time_ms"]), "request_id": r["request_id"]}
@@ -225,8 +229,8 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
     assert longreel(home, "data forget", "--user", ANNA) == 0
     tomorrow = DAYS[-1] + timedelta(days=1)
     late = [row(user, item, 4 * DAY_MS + item) for user in (ANNA, "ben") for item in range(3)]
-    write_raw(home, tomorrow, [*late, row(ANNA, 9, 4 * DAY_MS, play_ms=-1)])
-    write_raw(home, DAYS[0], [*log[str(DAYS[0])], {k: str(v) for k, v in row(ANNA, 77).items()}])  # a corrected day
+    write_raw(home, tomorrow, [as_text(entry) for entry in (*late, row(ANNA, 9, 4 * DAY_MS, play_ms="x"))])
+    write_raw(home, DAYS[0], [*log[str(DAYS[0])], as_text(row(ANNA, 77))])  # a corrected day
     capsys.readouterr()
     assert longreel(home, "data ingest", "--start", str(DAYS[0]), "--end", str(tomorrow), "--accept-drift") == 0
     assert "7 rows = 3 events + 0 quarantined + 0 exact duplicates + 4 suppressed" in capsys.readouterr().out
