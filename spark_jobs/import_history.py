@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> None:
     """Import the older history."""
     through = parse_day(args.through)
-    vacuum(home.lake)
+    vacuum(home)
     import_history(home, open_source(home), through, LazySession("longreel data import-history"), force=args.force)
 
 
