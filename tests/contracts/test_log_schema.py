@@ -142,7 +142,7 @@ def test_changed_definitions_are_told_in_words() -> None:
         ),
     }
     for text, log in cases.items():
-        assert [found[: len(text)] for found in conflicts(stored, replace(config, log_schema=log))] == [text]
+        assert [conflict[: len(text)] for conflict in conflicts(stored, replace(config, log_schema=log))] == [text]
     optional = Field(name="price", place="item", kind="number", optional=True)
     grown = replace(SHORT_VIDEO, fields=(*SHORT_VIDEO.fields, optional))
     assert changes(stored, replace(config, log_schema=grown)) == []
