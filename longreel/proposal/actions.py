@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,7 @@ class ProposedAction:
     rows: npt.NDArray[np.bool_]
     columns: tuple[str, ...]  # the raw columns that it is made of
     comment: str
+    delay_h: float = 0.0  # hours after the impression within which 95 % of a timed action happened
 
     @property
     def rate(self) -> float:
@@ -104,9 +105,9 @@ def _timed(column: RawColumn, keys: Keys) -> ProposedAction | None:
     if np.mean(delay >= 0) < 0.995:  # ingest rejects the rest, as it does whole days of 1 % rejected rows
         return None
     when = f"{column.sql} > 0" if times.zero_is_none else f"{column.sql} IS NOT NULL"
-    late = float(np.quantile(delay, 0.95)) / 60_000
-    comment = f"{_rate(rows)} of rows; 95 % of them within {_duration(late)}"
-    return ProposedAction(action_name(column.name), when, times.sql, rows, (column.name,), comment)
+    delay_h = float(np.quantile(delay, 0.95)) / 3_600_000
+    comment = f"{_rate(rows)} of rows; 95 % of them within {_duration(60 * delay_h)}"
+    return ProposedAction(action_name(column.name), when, times.sql, rows, (column.name,), comment, delay_h)
 
 
 def _merged(first: ProposedAction, second: ProposedAction) -> ProposedAction:
@@ -117,7 +118,7 @@ def _merged(first: ProposedAction, second: ProposedAction) -> ProposedAction:
         return ProposedAction(
             first.name, first.when, first.at, first.rows, (*first.columns, *second.columns), first.comment
         )
-    return ProposedAction(flag.name, flag.when, timed.at, flag.rows, columns, timed.comment)
+    return replace(timed, name=flag.name, when=flag.when, rows=flag.rows, columns=columns)
 
 
 def _is_event_type(column: RawColumn) -> bool:

@@ -88,7 +88,7 @@ def propose(log: Path, user: str | None = None, item: str | None = None, time: s
     others = [(c.name, f) for c, f in placed if isinstance(f, str)]
     if day_column is not None:
         others.append((day_column.name, "the log day of the row"))
-    user_fields, other_users = _user_table(sample)
+    user_fields, other_users = _user_table(sample, keys)
     if not actions:
         actions = [ProposedAction("interaction", "true", "", np.ones(len(sample.rows), bool), (), "every row")]
     taken = {action.name for action in actions} | {f"{action.name}_ms" for action in actions if action.at}
@@ -126,13 +126,13 @@ def _known_to_rows(f: ProposedField, sample: RawSample) -> ProposedField:
     return ProposedField(f.name, f.column, "request", f.kind, f.settings, reason)
 
 
-def _user_table(sample: RawSample) -> tuple[list[ProposedField], list[tuple[str, str]]]:
+def _user_table(sample: RawSample, keys: Keys) -> tuple[list[ProposedField], list[tuple[str, str]]]:
     """Fields of the user table beside the log."""
     if sample.users is None:
         return [], []
     fields, others = [], []
     for column in raw_columns(sample.users):
-        if column.name == "user_id":
+        if column.name.lower() == keys.user.name.lower():
             continue
         constant = column.distinct <= 1 and column.null_share < 0.001
         if constant or column.personal or column.times is not None:
@@ -231,6 +231,8 @@ def _warnings(
         warnings.append(
             f"personal, and so no fields: {names}; the quarantine keeps rejected rows with all their columns"
         )
+    if sample.users is not None and keys.user.name.lower() not in map(str.lower, sample.users.column_names):
+        warnings.append(f"the user table has no column {keys.user.name}, by which the log names its users: rename it")
     if keys.time.times is not None and not keys.time.times.has_zone and not keys.time.times.is_millis:
         zone = "UTC" if keys.time.times.sql != keys.time.sql else "[source] time_zone"
         warnings.append(f"{keys.time.name} names no time zone: it is read as {zone}")

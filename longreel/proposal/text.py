@@ -12,6 +12,7 @@ from longreel.contracts.log_schema import PLACES, Place
 from longreel.proposal.fields import ProposedField
 from longreel.proposal.proposal import Proposal, item_rows
 from longreel.proposal.raw_column import RawColumn
+from longreel.proposal.raw_sample import SAMPLE_ROWS
 from longreel.proposal.times import NO_TIME
 
 PLACE_TEXTS: dict[Place, str] = {
@@ -21,7 +22,7 @@ PLACE_TEXTS: dict[Place, str] = {
     "user": "what describes a user: once for every sample row",
 }
 EXAMPLES, EXAMPLE_LENGTH = 3, 16
-NAME_LENGTH = 40
+HOURS = (2, 6, 12, 24, 48, 72, 168)  # of a label for actions that come late
 
 
 def config_text(proposal: Proposal, settings: str) -> str:
@@ -71,9 +72,9 @@ def _where(proposal: Proposal) -> str:
     if sample.layout == "folders":
         days = " and ".join(day.isoformat() for day in sample.sampled_days)
         return f"{days} of {len(sample.days)} days"
-    return (
-        f"{'the first and the last file' if len(sample.row_days) > 1 else 'the first rows'} of {sample.files} file(s)"
-    )
+    if len(sample.row_days) > 1:
+        return f"the first and the last of {sample.files} files"
+    return "the log" if len(sample.rows) < SAMPLE_ROWS else "the beginning of the log"
 
 
 def _head(proposal: Proposal) -> str:
@@ -83,13 +84,14 @@ def _head(proposal: Proposal) -> str:
         '# Beside each line is what was seen. A line that begins with "# ?" is a guess: remove "# ?" if it is right.',
         "# Expressions are Spark SQL over the raw columns. docs/log-schema.md describes every place, kind and setting.",
         *(f"# WARNING: {warning}" for warning in proposal.warnings),
-        f"name = {json.dumps(_home_name(sample.log.name))}",
+        f"name = {json.dumps(_home_name(sample.log))}",
         f"tasks = {json.dumps(list(proposal.tasks))}",
     ]
     return "\n".join(lines)
 
 
-def _home_name(folder: str) -> str:
+def _home_name(log: Path) -> str:
+    folder = log.parent.name if log.stem in ("raw", "log", "logs", "data") else log.name
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.split(".", maxsplit=1)[0]).strip("-_")
     return name or "mylog"
 
@@ -170,9 +172,11 @@ def _labels(proposal: Proposal) -> str:
             f"{action.name} = {json.dumps(action.name)}   # {int(action.rows.sum()):,} of {len(action.rows):,} rows"
         )
     for action in proposal.actions:
-        if action.at:
-            within = f'{{when = "{action.name}", within = "24 h"}}'
-            lines.append(f"# {action.name}_24h = {within}   # needs [source] outcome_hours = 24")
+        if action.delay_h > 1:
+            hours = next((h for h in HOURS if h >= action.delay_h), HOURS[-1])
+            within = f'{{when = "{action.name}", within = "{hours} h"}}'
+            later = f"with [source] outcome_hours = {hours}: deliver each day that much later"
+            lines.append(f"# {action.name}_{hours}h = {within}   # {later}")
     numbers = [f for f in proposal.of_place("event") if f.kind == "number" and not f.is_guess]
     lines += [f'# log_{f.name} = {{value = "ln(1 + {f.name})"}}   # a number to predict' for f in numbers[:2]]
     return "\n".join(lines)

@@ -90,6 +90,9 @@ def test_a_shop_with_times_of_outcomes(tmp_path: Path) -> None:
         ("purchase", "bought_at IS NOT NULL", "bought_at"),
     ]
     assert any("email" in warning for warning in proposal.warnings)
+    text = config_text(proposal, preset("generic"))
+    assert "# purchase_6h = " in text  # 95 % of purchases come within hours, of clicks within a minute
+    assert "# click_" not in text
     assert "example.com" not in config_text(proposal, preset("generic"))
 
 
@@ -246,6 +249,9 @@ def test_the_user_table_of_a_log(tmp_path: Path) -> None:
     pq.write_table(users, log / "users.parquet")
     fields = places(config_of(propose(log)))
     assert (fields["plan"], fields["age"]) == ("user category", "user number")
+    assert not [field for field in fields if field.startswith("user_id")]  # the key is no field
+    pq.write_table(users.rename_columns(["uid", "plan", "age"]), log / "users.parquet")
+    assert propose(log).warnings[0].startswith("the user table has no column user_id")
 
 
 def test_kuairands_files(tmp_path: Path) -> None:
