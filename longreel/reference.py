@@ -193,7 +193,8 @@ def log_schema_sections() -> Iterator[str]:
         yield from (f"### {heading}", "", purpose_of(kind), f"For example `{example}`.", "")
         yield from (*settings(kind, {}), "")
         if kind is Field:
-            yield from (f"Default `rows`: {rows}. `item_id` is an `id` of `[fields.item]` and cannot be renamed.", "")
+            text = f"Default `rows`: {rows}. `item_id` is an `id` of `[fields.item]` and cannot be renamed."
+            yield from (textwrap.fill(text, 118), "")
         else:
             yield from ('`NAME = "SQL"` is short for `NAME = {when = "SQL"}`.', "")
     yield from ("### [history]", "", "Which impressions enter the history of a user.", "")
@@ -206,7 +207,7 @@ def configuration_page() -> str:
     presets = {str(name): tomllib.loads(preset(name)) for name in SOURCES}
     presets["generic without a GPU"] = tomllib.loads(sized(preset("generic"), False)[0])
     code = "`contracts/config.py`, `contracts/log_schema.py`, `contracts/policy.py` and the presets"
-    lines = ["# Configuration", "", NOTE.format(code), ""]
+    lines = ["# Configuration", "", textwrap.fill(NOTE.format(code), 118, break_on_hyphens=False), ""]
     lines += [
         "A home folder holds `longreel.toml` and `gates.toml`. `longreel init` writes both from a preset.",
         "On a machine without a GPU it writes a smaller model for `generic`, see the last column.",
