@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from longreel.contracts.definitions import event_definitions
-from longreel.contracts.log_schema import LogSchema, timed_column
+from longreel.contracts.log_schema import LogSchema
 from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
@@ -20,6 +20,7 @@ from longreel.spark_jobs.days import code_version, log_progress
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
 from longreel.spark_jobs.event_checks import check_events
 from longreel.spark_jobs.field_checks import field_aggregates, field_report, positives_only
+from longreel.spark_jobs.history_events import event_order
 from longreel.spark_jobs.items import count_items
 from longreel.spark_jobs.quality import verdict
 from longreel.spark_jobs.row_counts import check_balanced, count_rows
@@ -95,7 +96,7 @@ class IngestRun:
             in_schema(accepted, self.home.lake.schemas.events, more=texts),
             self.writers["events"],
             buckets=buckets,
-            sort=event_order(self.log),
+            sort=["user_id", *event_order(self.log), "request_id"],
             more=(*event_aggregates(self.log), *field_aggregates(fields), *category_aggregates(fields)),
         )
         quarantine_digest, quarantine = write_staged(
@@ -186,13 +187,6 @@ class IngestRun:
         if table is None:
             return users_of_rows(accepted, self.log)
         return users_of_table(table, self.home.config, f"the users of {self.day}")
-
-
-def event_order(log: LogSchema) -> list[str]:
-    """The order of events in files, in which samples are built: scalar columns, the key first."""
-    key = ["user_id", "time_ms", "item_id"]
-    scalars = [column.name for column in log.event_columns if column.size == 1 and column.name not in key]
-    return [*key, *scalars, *map(timed_column, log.timed_actions), "request_id"]
 
 
 def event_counts(log: LogSchema) -> tuple[str, ...]:
