@@ -18,7 +18,7 @@ from longreel.contracts.errors import LongreelError
 
 Layout = Literal["folders", "flat", "kuairand"]
 SUFFIXES = (".parquet", ".orc", ".csv", ".csv.gz", ".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
-SAMPLE_ROWS = 400_000  # of each end of the log
+SAMPLE_ROWS = 250_000  # of each end of the log
 TABLE_ROWS = 2_000_000  # of a table beside the log
 BLOCK_BYTES = 16 * 2**20
 
