@@ -106,7 +106,7 @@ def test_a_warehouse_table_has_every_day_from_its_first_to_its_last(
 
 @pytest.mark.parametrize("partitioned", [True, False])
 def test_a_tables_digest_changes_with_the_files_of_the_day(
-    spark: Any, home_of: Any, table: Any, partitioned: bool
+    spark: Any, home_of: Any, table: Any, partitioned: bool, tmp_path: Path
 ) -> None:
     name = table(f"digest_{partitioned}".lower(), partitioned)
     home = home_of(table=name)
@@ -121,6 +121,10 @@ def test_a_tables_digest_changes_with_the_files_of_the_day(
     after = digests()
     assert after[:2] == before[:2]
     assert after[2] != before[2]
+    for path in (tmp_path / f"digest_{partitioned}".lower()).rglob("*.parquet"):
+        os.utime(path, (1, 1))  # written again, as long as before
+    spark.catalog.refreshTable(name)
+    assert digests()[0] != before[0]
 
 
 def test_a_table_with_rows_of_no_day_gives_them_to_its_first(spark: Any, home_of: Any, table: Any) -> None:
