@@ -18,6 +18,7 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, require
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.log_schema_toml import TABLES, build_log_schema
+from longreel.contracts.outcome_columns import check_outcome_columns
 
 SourceKind = Literal["simulated", "shop", "kuairand", "generic"]
 SOURCES: tuple[SourceKind, ...] = typing.get_args(SourceKind)
@@ -335,6 +336,9 @@ class Config:
             matches <= self.model.heads,
             f"[model] heads: expected one for each of the {matches} ids with match = true, got {self.model.heads}",
         )
+        source = self.source
+        keys = (source.user_id, source.item_id, source.time_ms, source.request_id or "request_id")
+        check_outcome_columns(self.log_schema, source.derived, keys)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as logged with a run."""
