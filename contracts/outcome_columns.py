@@ -32,9 +32,10 @@ def check_outcome_columns(log: LogSchema, derived: Mapping[str, str], keys: tupl
             others = set().union(*(own for other, own in plain.items() if other is not field))
             telling = made_from - others or made_from
             if telling and telling <= names:
+                where = f"[fields.{field.place}] {field.name}"
                 raise LongreelError(
-                    f"[fields.{field.place}] {field.name} reads {', '.join(sorted(telling))}, as {outcome} does: it is not "
-                    "known when an item is served; remove the field, or declare it in [fields.event]"
+                    f"{where} reads {', '.join(sorted(telling))}, as {outcome} does: it is not known when an item is "
+                    "served; remove the field, or declare it in [fields.event]"
                 )
 
 
