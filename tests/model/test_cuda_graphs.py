@@ -11,6 +11,7 @@ import torch
 
 from longreel.contracts.config import Config
 from longreel.lake.table import Lake
+from longreel.model.data.encodings import learn_encodings
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.cuda_graphs import GraphedBackward, loss_and_gradients, wants_graphs
@@ -18,6 +19,7 @@ from longreel.model.training.device import deterministic
 from longreel.model.training.device_loader import RowLookup
 from longreel.model.training.padding import pad_to_bucket
 from longreel.model.training.train import train
+from tests.model.every_kind import EVERY_KIND, make_sample_rows
 
 TASKS = ("click", "like")
 on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -31,20 +33,37 @@ def test_graphs_are_for_cuda_alone(config: Config) -> None:
     assert not wants_graphs(replace(training, cuda_graphs=False), torch.device("cuda"))
 
 
+def short_videos(config: Config, sample_rows: Callable[..., SampleRows], counted: bool) -> tuple[Ranker, SampleRows]:
+    """A ranker with dropout, and rows."""
+    rows = sample_rows(3)
+    encodings = learn_encodings(rows.log_schema, rows)
+    return Ranker(replace(config.model, match_counts=counted), TASKS, rows.log_schema, encodings), rows
+
+
+def every_kind(config: Config) -> tuple[Ranker, SampleRows]:
+    """A ranker with dropout whose log has every kind of field, and rows."""
+    rows = make_sample_rows(EVERY_KIND, 1, requests=50)
+    model = replace(config.model, match_counts=True)
+    return Ranker(model, ("click", "spent"), EVERY_KIND, learn_encodings(EVERY_KIND, rows)), rows
+
+
 @on_a_gpu
-@pytest.mark.parametrize("counted", [False, True], ids=["", "match counts"])
+@pytest.mark.parametrize("log", ["short videos", "match counts", "every kind"])
 def test_replays_give_the_gradients_of_launches(
-    config: Config, make_ranker: Callable[..., Ranker], sample_rows: Callable[..., SampleRows], counted: bool
+    config: Config, sample_rows: Callable[..., SampleRows], log: str
 ) -> None:
     device = torch.device("cuda")
-    ranker = make_ranker(replace(config.model, match_counts=counted)).to(device).train()  # with dropout
-    parameters, rows, lookup = list(ranker.parameters()), sample_rows(3), RowLookup(ranker.embeddings, device)
+    ranker, rows = (
+        every_kind(config) if log == "every kind" else short_videos(config, sample_rows, log != "short videos")
+    )
+    ranker = ranker.to(device).train()
+    parameters, lookup = list(ranker.parameters()), RowLookup(ranker.embeddings, device)
     tables = {id(p) for p in ranker.table_parameters()}
     graphed = GraphedBackward(ranker, [*ranker.table_parameters(), *ranker.dense_parameters()])
     sizes = [(3, 48), (30, 16), (4, 48), (40, 64), (3, 48), (29, 16)]
     with deterministic():
         for seed, (n, window) in enumerate(sizes):
-            batch = lookup(rows.pack(np.arange(3, 3 + n), window, TASKS).to(device))
+            batch = lookup(rows.pack(np.arange(3, 3 + n), window, ranker.tasks).to(device))
             padded = pad_to_bucket(batch, ranker.log_schema.match_fields, batch.num_targets)
             assert batch.rows is not None
             loss = graphed(padded, batch.rows, seed)
