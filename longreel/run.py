@@ -4,7 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 from rich.console import Console
@@ -18,6 +18,7 @@ from longreel.lake.home import CONFIG_FILE, Home
 from longreel.watch import console, print_failures, watch
 
 FIRST_SIMULATED_DAYS = 4
+SHOP_HISTORY_DAYS = 21  # of older history: what a user buys again comes back after days
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +65,37 @@ def _prepare(home: Home, args: argparse.Namespace) -> None:
     if args.days is not None and not is_simulated:
         raise LongreelError(f"--days is for a simulated log, {home.path} reads source {home.config.source.kind!r}")
     if is_simulated and (args.days or not unfinished_days(home)):
-        days = args.days or (1 if home.log.exists() else FIRST_SIMULATED_DAYS)
-        step = [sys.executable, "-m", "longreel", "simulate", "--home", str(home.path), "--days", str(days)]
-        if subprocess.run(step, check=False).returncode:
-            raise LongreelError("the simulated log could not be written; see above")
+        _simulate(home, args.days)
+    if is_simulated and not any(True for dataset in ("history", "events") for _ in home.lake.days(dataset)):
+        _import_history(home)
+
+
+def _simulate(home: Home, days: int | None) -> None:
+    """Add days to the simulated log, and to a new shop's older history."""
+    is_new = not home.log.exists()
+    options = ["--days", str(days or (FIRST_SIMULATED_DAYS if is_new else 1))]
+    if is_new and home.config.source.kind == "shop":
+        options += ["--bootstrap-days", str(SHOP_HISTORY_DAYS)]
+    if _longreel(home, "simulate", *options):
+        raise LongreelError("the simulated log could not be written; see above")
+
+
+def _import_history(home: Home) -> None:
+    """Import the older history that a simulated log begins with, if any."""
+    from longreel.spark_jobs.sources import open_source
+
+    source = open_source(home)
+    if not source.bootstrap_files():
+        return
+    before = source.days()[0] - timedelta(days=1)
+    if _longreel(home, "data", "import-history", "--through", before.isoformat()):
+        raise LongreelError("the older history could not be imported; see above")
+
+
+def _longreel(home: Home, *command: str) -> int:
+    """Run another command of longreel on this home; its exit status."""
+    step = [sys.executable, "-m", "longreel", *command, "--home", str(home.path)]
+    return subprocess.run(step, check=False).returncode
 
 
 def unfinished_days(home: Home) -> list[date]:
