@@ -99,12 +99,19 @@ class SamplesConfig:
     """Milliseconds; with the rule `gap`, a longer pause starts a new request."""
     max_targets: int = 512
     """Targets in a request; a request with more is split, and none is dropped."""
+    sampled_negatives: int = 0
+    """For a log of positives only: negatives for each request, items of the day's other impressions. It has a bias; see
+    docs/log-schema.md. 0: none."""
     compact_every_days: int = 7
     """Log days after the newest history snapshot at which the next one is written."""
 
     def __post_init__(self) -> None:
         for name in ("max_history", "gap_ms", "max_targets", "compact_every_days"):
             require(getattr(self, name) > 0, f"[samples] {name}: expected a positive number")
+        require(
+            0 <= self.sampled_negatives < self.max_targets,
+            f"[samples] sampled_negatives: expected 0 (none) to max_targets - 1, got {self.sampled_negatives}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

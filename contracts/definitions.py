@@ -55,6 +55,7 @@ def sample_definitions(config: Config) -> dict[str, Any]:
             "request_rule": samples.request_rule,
             "gap_ms": samples.gap_ms if samples.request_rule == "gap" else None,
             "max_targets": samples.max_targets,
+            "sampled_negatives": samples.sampled_negatives,
         }
     }
 

@@ -23,6 +23,7 @@ from longreel.lake.table import Lake, PartitionWriter
 from longreel.spark_jobs.array_checks import Stats, combine, history_stats, sample_stats
 from longreel.spark_jobs.array_io import read_bucket, write_bucket
 from longreel.spark_jobs.history_events import event_bytes, event_order, history_columns, history_input
+from longreel.spark_jobs.sampled_negatives import NegativePool
 from longreel.spark_jobs.samples import DayEvents, UserFields, add_day, lists, sample_tables
 from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among
 
@@ -102,6 +103,7 @@ class DayBuild:
     events: Manifest
     users: Manifest
     writer: PartitionWriter
+    negatives: NegativePool | None = None  # what sampled negatives are drawn from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,8 @@ class BuildSamples:
         histories = self.bucket.histories(only=np.unique(np.concatenate([users.user_id for users in fields])))
         for day, users in zip(self.days, fields, strict=True):
             events = self.bucket.events(day.events)
-            path = write_bucket(day.writer, self.bucket.number, sample_tables(events, histories, users, self.settings))
+            tables = sample_tables(events, histories, users, self.settings, day.negatives)
+            path = write_bucket(day.writer, self.bucket.number, tables)
             histories.compact()
             yield day.events.date, sample_stats(self.bucket.lake, path, self.bucket.number, self.bucket.of)
 

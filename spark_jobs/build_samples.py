@@ -46,6 +46,7 @@ from longreel.spark_jobs.ingest import ingest_day
 from longreel.spark_jobs.quality import verdict
 from longreel.spark_jobs.requests import resolved_rule
 from longreel.spark_jobs.sample_checks import check_samples
+from longreel.spark_jobs.sampled_negatives import NegativePool, negative_pool
 from longreel.spark_jobs.sources import open_source
 from longreel.spark_jobs.vacuum import vacuum
 
@@ -256,7 +257,7 @@ def sample_tasks(
         if slices == 1:
             buckets = num_buckets(cores, 1)
     days = [
-        DayBuild(events=plan.events, users=plan.users, writer=writer)
+        DayBuild(events=plan.events, users=plan.users, writer=writer, negatives=_negatives(home, plan.events))
         for plan, writer in zip(plans, writers, strict=True)
     ]
     bounds = [round(number * len(days) / slices) for number in range(slices + 1)]
@@ -266,6 +267,11 @@ def sample_tasks(
         for bucket in _buckets(home, HistorySource(history.snapshot, history.increments + earlier), buckets):
             tasks.append(BuildSamples(bucket=bucket, days=tuple(days[first:last]), settings=home.config.samples))
     return tasks
+
+
+def _negatives(home: Home, events: Manifest) -> NegativePool | None:
+    draws = home.config.samples.sampled_negatives
+    return negative_pool(home.lake, events, draws) if draws and events.rows else None
 
 
 def _buckets(home: Home, history: HistorySource, buckets: int) -> Iterator[Bucket]:

@@ -6,7 +6,7 @@
     auto           request_id where the row has one, delivery_time for the others
 
 A request's time is that of its first impression. A request without an id is named `<user_id>@<request time>`. One with
-more than `max_targets` impressions becomes several with the same id, time and history.
+more than `max_targets` impressions, less `sampled_negatives`, becomes several with the same id, time and history.
 """
 
 from dataclasses import dataclass
@@ -46,7 +46,8 @@ def find_requests(user_id: Ints, time_ms: Ints, request_id: pa.Array, row: Ints,
         ids = generated_ids(user_id[first], time_ms[first])
     place = np.argsort(request, kind="stable")
     counts = np.bincount(request, minlength=len(first)).astype(np.int64)
-    parts = -(-counts // settings.max_targets)
+    most = settings.max_targets - settings.sampled_negatives
+    parts = -(-counts // most)
     of = np.repeat(np.arange(len(first)), parts)  # the request that a part is of
     part = np.arange(len(of)) - offsets_of(parts)[:-1][of]
     return Requests(
@@ -54,7 +55,7 @@ def find_requests(user_id: Ints, time_ms: Ints, request_id: pa.Array, row: Ints,
         time_ms=time_ms[first][of],
         ids=ids if len(of) == len(first) else ids.take(pa.array(of)),
         targets=place,
-        target_counts=np.minimum(counts[of] - part * settings.max_targets, settings.max_targets),
+        target_counts=np.minimum(counts[of] - part * most, most),
     )
 
 

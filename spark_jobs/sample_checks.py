@@ -31,7 +31,7 @@ def check_samples(
     checks: list[Check] = [
         Equal("schema", expected, "columns and types"),
         Equal("users", events.counts["users"], "one row for every user of the day's events"),
-        Equal("targets", events.rows, "targets add up to the day's events"),
+        _targets(events.rows, home.config.samples.sampled_negatives * int(stats["requests"])),
         Between("max_request_targets", 0, home.config.samples.max_targets, "targets of a request"),
         *(Equal(name, 0, meaning) for name, meaning in SAMPLE_VIOLATIONS.items()),
     ]
@@ -40,6 +40,12 @@ def check_samples(
     drift = sample_drift(home, day, counts, accepted=accept_drift)
     summary = check(home.reports, day, "samples", stats | drift.stats, [*checks, *drift.checks], brief=brief)
     return summary, counts
+
+
+def _targets(events: int, negatives: int) -> Check:
+    if negatives:
+        return Between("targets", events, events + negatives, "targets are the day's events and sampled negatives")
+    return Equal("targets", events, "targets add up to the day's events")
 
 
 def count_names(log: LogSchema) -> tuple[str, ...]:

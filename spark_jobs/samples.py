@@ -23,6 +23,7 @@ from longreel.contracts.schemas import dataset_schemas
 from longreel.spark_jobs.event_order import is_sorted, sort_rows
 from longreel.spark_jobs.history_events import Columns, column_values, event_bytes, event_order, history_events
 from longreel.spark_jobs.requests import Requests, find_requests
+from longreel.spark_jobs.sampled_negatives import NegativePool, add_negatives
 from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among, keep_last
 
 ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, at most, about; a user's row is never divided
@@ -105,11 +106,16 @@ def add_day(histories: UserHistories, day: DayEvents) -> None:
 
 
 def sample_tables(
-    day: DayEvents, histories: UserHistories, fields: UserFields, settings: SamplesConfig
+    day: DayEvents,
+    histories: UserHistories,
+    fields: UserFields,
+    settings: SamplesConfig,
+    negatives: NegativePool | None = None,
 ) -> Iterator[pa.Table]:
     """The samples of a log day for the users of one bucket.
 
     Args:
+        negatives: what `settings.sampled_negatives` are drawn from.
         histories: what these users did before the day; once all tables have been taken, the day's history events too.
 
     Yields:
@@ -119,6 +125,10 @@ def sample_tables(
     users, events = day.user_id[begins], np.diff(begins, append=len(day.user_id))
     row = np.repeat(np.arange(len(users)), events)
     requests = find_requests(day.user_id, day.columns["time_ms"], day.request_id, row, settings)
+    columns = {name: day.columns[name] for name in target_names(day.log)}
+    if negatives is not None:
+        columns, requests = add_negatives(columns, users[requests.row], requests, negatives, day.log)
+        events = np.bincount(requests.row, requests.target_counts, len(users)).astype(np.int64)
     own_users, own_events = day.history_events()
     own = segments_by_user(own_users, histories.store(own_events))
     past = keep_last(histories.segments_of(users), histories.max_history, len(users))
@@ -145,7 +155,7 @@ def sample_tables(
                 **fields.arrays(users[first:last]),
                 **chunk.history(),
                 **chunk.requests(requests, slice(request_at[first], request_at[last])),
-                **_targets(day, targets, events[first:last]),
+                **_targets(columns, targets, events[first:last]),
             },
             schema=dataset_schemas(day.log).samples,
         )
@@ -233,7 +243,11 @@ class _Chunk:
         return np.asarray(older - offsets_of(lengths)[self.request_row])
 
 
-def _targets(day: DayEvents, rows: Ints, counts: Ints) -> dict[str, pa.Array]:
-    labels = (f"label_{name}" for name in day.log.number_labels)
-    names = (*(column.name for column in day.log.item_columns), "labels", *labels)
-    return {f"target_{name}": lists(day.columns[name][rows], counts) for name in names}
+def target_names(log: LogSchema) -> tuple[str, ...]:
+    """What a target has of an impression: its item columns and its labels."""
+    labels = (f"label_{name}" for name in log.number_labels)
+    return (*(column.name for column in log.item_columns), "labels", *labels)
+
+
+def _targets(columns: Columns, rows: Ints, counts: Ints) -> dict[str, pa.Array]:
+    return {f"target_{name}": lists(values[rows], counts) for name, values in columns.items()}
