@@ -32,7 +32,7 @@ def log_of_clicks(users: int = 40, requests: int = 6) -> list[Row]:
     for user in range(users):
         for number in range(requests):
             items = np.unique(np.where(rng.random(3) < 0.25, 0, rng.integers(0, 60, 3)))[: 1 + rng.integers(3)]
-            at, surface = 1_000 * number + user, int(rng.integers(3))
+            at, surface = 1_000 * number, int(rng.integers(3))
             rows += [event(user, int(i), at, author_id=int(1_000 + i), surface=surface) for i in items]
     return rows
 
@@ -108,8 +108,10 @@ def test_draws_depend_neither_on_buckets_nor_on_files(tmp_path: Path, monkeypatc
     whole = built(rows, pool)
     parts = [built([row for row in rows if row["user_id"] % 2 == number], pool) for number in range(2)]
     assert sorted([*parts[0], *parts[1]], key=lambda row: row["user_id"]) == whole
-    users = {tuple(t["target_item_id"] for t in requests_of(row)[0][1]) for row in whole}
-    assert len(users) > 30  # users differ in what they draw
+    first = [requests_of(row)[0] for row in whole]
+    assert {time_ms for time_ms, _ in first} == {MIDNIGHT_MS}
+    drawn = [{t["target_item_id"] for t in targets if not t["target_labels"]} for _, targets in first]
+    assert len(set(map(frozenset, drawn))) > 30  # users draw differently at the same time
 
 
 def test_split_requests_stay_within_max_targets_and_draw_differently(tmp_path: Path) -> None:
