@@ -58,7 +58,8 @@ def parse_user_ids(spark: SparkSession, source: SourceConfig, texts: Sequence[st
     """
     ids, setting = [], Setting("[source] user_id", source.user_id, "user_id")
     for text in texts:
-        rows = spark.range(1).select(F.lit(text).alias("user_id"))
+        spelled = text.strip() or None  # as raw rows are read: trimmed, and blank text is a missing value
+        rows = spark.range(1).select(F.lit(spelled).cast("string").alias("user_id"))
         if len(setting.names) == 1 and not setting.names & {name.lower() for name in source.derived}:
             raw = rows.select(F.col("user_id").alias(*setting.names))
             rows = evaluate(raw, [setting], f"--user {text!r}", [])

@@ -15,6 +15,7 @@ import pytest
 from brute_force_samples import plain, samples_of
 from spark_helpers import DAY, Row, contents, event, longreel, new_home, published, row, step, wait_for, write_raw
 
+from longreel.contracts.config import SourceConfig
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import DATASETS
 from longreel.lake.erasure import erasure_requests, suppression_list
@@ -320,3 +321,22 @@ def test_a_build_that_was_begun_before_is_not_committed(spark: Any, built: Any) 
         writer.commit(digest=old.digest, inputs=old.inputs)
     assert not Path(writer.path).exists()
     assert_gone(home, spark, (ANNA,))
+
+
+@pytest.mark.parametrize(
+    ("user_id", "derived", "expected"),
+    [
+        ("uid", {}, {"7": "7", " 7 ": "7", "Anna": "Anna"}),
+        ("lower(uid)", {}, {"Anna": "anna", "7": "7"}),
+        ("concat(shop, uid)", {}, {"Anna": "Anna"}),  # of several columns: what the expression gives
+        ("person", {"person": "lower(uid)"}, {"anna": "anna"}),
+    ],
+)
+def test_users_are_named_as_the_raw_log_spells_them(
+    spark: Any, user_id: str, derived: dict[str, str], expected: dict[str, str]
+) -> None:
+    source = SourceConfig(user_id=user_id, derived=derived)
+    plain_ids = parse_user_ids(spark, SourceConfig(), list(expected.values()))
+    assert parse_user_ids(spark, source, list(expected)) == plain_ids
+    with pytest.raises(LongreelError, match="no user id of this source"):
+        parse_user_ids(spark, source, [" "])
