@@ -48,10 +48,10 @@ def stale_partitions(lake: Lake, config: Config, datasets: tuple[str, ...] = ("e
     return stale
 
 
-def outdated_snapshots(lake: Lake, config: Config) -> list[Stale]:
+def stale_snapshots(lake: Lake, config: Config) -> list[Stale]:
     """The compacted history snapshots that no build uses: made from other inputs than those published now; or by other
     definitions, and from events that are all there to be compacted again."""
-    inputs, outdated = _inputs(lake), []
+    inputs, stale = _inputs(lake), []
     for day in lake.days("history"):
         snapshot = inputs[f"history/{day}"]
         if is_imported(snapshot):
@@ -60,8 +60,8 @@ def outdated_snapshots(lake: Lake, config: Config) -> list[Stale]:
         if not reasons and all(name in inputs for name in snapshot.inputs if name.startswith(("events/", "history/"))):
             reasons = tuple(change.text for change in history_changes(snapshot, config))
         if reasons:
-            outdated.append(Stale("history", day, reasons))
-    return outdated
+            stale.append(Stale("history", day, reasons))
+    return stale
 
 
 def definition_changes(manifest: Manifest, config: Config) -> list[Change]:

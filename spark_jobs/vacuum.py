@@ -1,22 +1,22 @@
 """Vacuum of a lake: every step that writes to it removes what no reader needs before it begins.
 
 It removes orphaned builds, which a killed process left behind, and history snapshots that no build uses again
-(`outdated_snapshots`). Nothing reads either; `longreel ops status` names both. `forget` removes builds only, as a
+(`stale_snapshots`). Nothing reads either; `longreel ops status` names both. `forget` removes builds only, as a
 killed call leaves snapshots stale and the next one makes them current again.
 """
 
 from longreel.lake.home import Home
-from longreel.lake.lineage import outdated_snapshots
+from longreel.lake.lineage import stale_snapshots
 from longreel.lake.maintenance import remove_orphans
 from longreel.lake.table import Lake
 from longreel.spark_jobs.days import log_progress
 
 
 def vacuum(home: Home) -> None:
-    """Remove orphaned builds and outdated history snapshots; the bootstrap snapshot stays."""
+    """Remove orphaned builds and stale history snapshots; the bootstrap snapshot stays."""
     lake = home.lake
     vacuum_builds(lake)
-    for stale in outdated_snapshots(lake, home.config):
+    for stale in stale_snapshots(lake, home.config):
         lake.drop_partition(lake.require("history", stale.day))
         log_progress("history", stale.day, f"snapshot removed: {'; '.join(stale.reasons)}")
 

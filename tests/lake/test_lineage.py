@@ -7,7 +7,7 @@ import pytest
 
 from longreel.contracts.config import Config, parse_config
 from longreel.contracts.definitions import event_definitions, sample_definitions
-from longreel.lake.lineage import Stale, outdated_snapshots, stale_partitions
+from longreel.lake.lineage import Stale, stale_snapshots, stale_partitions
 from longreel.lake.table import Lake
 from tests.short_video import SHORT_VIDEO_TOML
 
@@ -143,20 +143,20 @@ def test_a_changed_definition_makes_its_partitions_stale(
     lake = full_lake(tmp_path, DAYS[:2])
     publish(lake, "history", DAYS[0], "h", events_upto(lake, DAYS[0]))
     assert stale_partitions(lake, CONFIG) == []
-    found = stale_partitions(lake, changed(old, new))
-    assert {stale.dataset for stale in found} == datasets
-    for stale in found:
+    partitions = stale_partitions(lake, changed(old, new))
+    assert {stale.dataset for stale in partitions} == datasets
+    for stale in partitions:
         assert reason in stale.reasons[0]
         assert len(stale.reasons) == 1
-    days = [stale.day for stale in found if stale.dataset != "history"]
+    days = [stale.day for stale in partitions if stale.dataset != "history"]
     assert days == DAYS[:2] * len(datasets - {"history"})
     removed = ["history"] if "history" in datasets else []
-    assert [stale.dataset for stale in outdated_snapshots(lake, changed(old, new))] == removed
+    assert [stale.dataset for stale in stale_snapshots(lake, changed(old, new))] == removed
 
 
 def test_a_snapshot_of_days_that_left_the_lake_is_kept_though_no_build_uses_it(tmp_path: Path) -> None:
     lake, config = full_lake(tmp_path, DAYS[:2]), changed("max_history = 10240", "max_history = 20480")
     publish(lake, "history", DAYS[1], "h", events_upto(lake, DAYS[1]))
-    assert [stale.day for stale in outdated_snapshots(lake, config)] == [DAYS[1]]
+    assert [stale.day for stale in stale_snapshots(lake, config)] == [DAYS[1]]
     lake.drop_partition(lake.require("events", DAYS[0]))
-    assert outdated_snapshots(lake, config) == []
+    assert stale_snapshots(lake, config) == []

@@ -32,26 +32,26 @@ def sort_key(event: Row, log: LogSchema) -> tuple[Any, ...]:
 
 def history_of(event: Row, log: LogSchema) -> list[Row]:
     """The history events of an event: what is known at its time, and at the time of each timed action."""
-    found = []
+    events = []
     for bit, action in enumerate([None, *log.timed_actions]):
         if not event["history"] & 1 << bit:
             continue
-        known = {column.name: event[column.name] for column in log.event_columns}
+        values = {column.name: event[column.name] for column in log.event_columns}
         for field in log.of_place("event"):
             if (field.of if field.of in log.timed_actions else None) != action:
-                known[field.name] = [field.unknown] * field.size if field.size > 1 else field.unknown
+                values[field.name] = [field.unknown] * field.size if field.size > 1 else field.unknown
         if action is None:
             untimed = [name for name in log.action_names if name not in log.timed_actions]
-            known["actions"] &= sum(log.action_bit(name) for name in untimed)
+            values["actions"] &= sum(log.action_bit(name) for name in untimed)
         else:
-            known |= {"time_ms": event[f"{action}_ms"], "actions": log.action_bit(action)}
-        found.append(known)
-    return found
+            values |= {"time_ms": event[f"{action}_ms"], "actions": log.action_bit(action)}
+        events.append(values)
+    return events
 
 
 def histories_of(events: list[Row], log: LogSchema) -> list[Row]:
     """The history events of some events, in order."""
-    return sorted((known for event in events for known in history_of(event, log)), key=lambda e: sort_key(e, log))
+    return sorted((one for event in events for one in history_of(event, log)), key=lambda e: sort_key(e, log))
 
 
 def request_keys(events: list[Row], rule: str, gap_ms: int) -> list[str]:

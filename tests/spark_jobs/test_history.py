@@ -5,7 +5,7 @@ from typing import Any
 
 from spark_helpers import DAY, contents, event, longreel, publish_events, published
 
-from longreel.lake.lineage import outdated_snapshots
+from longreel.lake.lineage import stale_snapshots
 
 DAYS = [DAY + timedelta(days=number) for number in range(5)]
 DAY_MS = 86_400_000
@@ -47,9 +47,9 @@ def test_a_snapshot_of_events_that_changed_is_not_used(spark: Any, make_home: An
     assert longreel(home, "data build-samples", "--date", str(DAYS[2])) == 0
     assert list(home.lake.days("history")) == [DAYS[1]]
     publish_events(home, DAYS[0], [event(1, 777)])
-    assert [one.day for one in outdated_snapshots(home.lake, home.config)] == [DAYS[1]]
+    assert [one.day for one in stale_snapshots(home.lake, home.config)] == [DAYS[1]]
     assert longreel(home, "data build-samples", "--date", str(DAYS[3])) == 0
-    assert outdated_snapshots(home.lake, home.config) == []  # and removed
+    assert stale_snapshots(home.lake, home.config) == []  # and removed
     items = {item for row in published(home, "samples", DAYS[3]) for item in row["history_item_id"]}
     assert 777 in items
 
