@@ -149,7 +149,7 @@ class Lake:
             LongreelError: it is damaged.
             TransientError: it does not exist any more.
         """
-        # A rebuild alone would not help: the same rows have the published digest, so it would keep these files.
+        # A rebuild alone may not help: the same rows have the published digest, so it keeps what looks whole.
         remedy = f"remove {PurePosixPath(path).parent.parent / MANIFEST} and run the step of that day again"
         try:
             with pq.ParquetFile(path, filesystem=self.filesystem) as file:
@@ -222,7 +222,7 @@ class PartitionWriter:
         """
         self._end_lease()
         published = self.lake.manifest(self.dataset, self.day)
-        if published is not None and published.digest == digest:
+        if published is not None and published.digest == digest and self._has_columns(published):
             files, buckets = published.files, published.buckets
         else:
             files = tuple(self._data_files(buckets))
@@ -272,6 +272,17 @@ class PartitionWriter:
                 f"this build of {self.dataset} of {self.day} renewed no lease for "
                 f"{lease.EXPIRES_AFTER_S / 3600:g} h and another process removed it; run the step again"
             )
+
+    def _has_columns(self, published: Manifest) -> bool:
+        """Whether the published files have the columns that this build has: a digest may not tell a renamed field."""
+        if not published.files:
+            return True
+        path = f"{self.lake.partition_path(self.dataset, self.day)}/{published.files[0].path}"
+        try:
+            stored = pq.read_schema(path, filesystem=self.lake.filesystem)
+        except (OSError, pa.ArrowInvalid):  # gone or damaged: this build replaces it
+            return False
+        return schema_text(stored) == schema_text(self.lake.schemas[self.dataset])
 
     def _data_files(self, buckets: int) -> Iterator[DataFile]:
         expected = self.lake.schemas[self.dataset]

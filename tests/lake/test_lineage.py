@@ -7,7 +7,7 @@ import pytest
 
 from longreel.contracts.config import Config, parse_config
 from longreel.contracts.definitions import event_definitions, sample_definitions
-from longreel.lake.lineage import Stale, stale_snapshots, stale_partitions
+from longreel.lake.lineage import Stale, stale_partitions, stale_snapshots
 from longreel.lake.table import Lake
 from tests.short_video import SHORT_VIDEO_TOML
 

@@ -11,6 +11,7 @@ import pytest
 from lake_helpers import DAY, rows, write_build
 
 from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
+from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.schemas import SCHEMA_VERSION
 from longreel.lake.manifest import MANIFEST, Manifest
 from longreel.lake.table import Lake, discard_on_error
@@ -173,3 +174,22 @@ def test_a_manifest_is_rewritten_only_for_the_files_that_it_names(tmp_path: Path
     with pytest.raises(TransientError, match="published again meanwhile"):
         lake.rewrite_manifest(manifest)
     assert lake.require("quarantine", DAY) == newest
+
+
+def test_same_rows_under_another_column_name_replace_the_files(tmp_path: Path) -> None:
+    """A digest of rows may not hold the names of their columns, as where a field was renamed."""
+    for name in ("price", "cost"):
+        log = LogSchema(fields=(*LogSchema().fields, Field(name=name, place="user", kind="number")))
+        lake = Lake(tmp_path, log)
+        writer = lake.writer("users", DAY)
+        pq.write_table(pa.table([[1], [2.0]], schema=lake.schemas.users), f"{writer.path}/part-0.parquet")
+        manifest = writer.commit(digest="d1", inputs={})
+        assert manifest.builds == {writer.build}
+        assert lake.read(manifest).to_pylist() == [{"user_id": 1, f"user_{name}": 2.0}]
+
+
+def test_publishing_a_damaged_day_again_repairs_it(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    manifest = write_build(lake, rows("x")).commit(digest="d1", inputs={})
+    Path(lake.paths(manifest)[0]).write_bytes(b"PAR1")
+    assert lake.read(write_build(lake, rows("x")).commit(digest="d1", inputs={})).equals(rows("x"))
