@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from longreel.contracts.config import Config
-from longreel.contracts.log_schema import Action, Label, LogSchema
+from longreel.contracts.log_schema import ITEM, Action, Field, Label, LogSchema
 
 Definitions = Mapping[str, Any]
 
@@ -58,6 +58,36 @@ def sample_definitions(config: Config) -> dict[str, Any]:
             "sampled_negatives": samples.sampled_negatives,
         }
     }
+
+
+def stored_log_schema(definitions: Definitions, columns: Sequence[str]) -> LogSchema:
+    """The log schema of the definitions of a partition, whose files have these columns, in their order. How a model
+    reads a field is not among definitions."""
+    place = {name: number for number, name in enumerate(columns)}
+    prefixes = ("", "user_", "history_", "target_")
+
+    def order(name: str) -> int:
+        stored = [place[f"{prefix}{name}"] for prefix in prefixes if f"{prefix}{name}" in place]
+        return -1 if name == ITEM.name else min(stored, default=len(place))
+
+    fields = sorted(definitions["fields"].items(), key=lambda field: order(field[0]))
+    return LogSchema(
+        fields=tuple(_stored_field(name, definition) for name, definition in fields),
+        actions=tuple(Action(**action) for action in definitions["actions"]),
+        labels=tuple(_stored_label(label) for label in definitions["labels"]),
+        history=definitions["history"],
+        time_zone=definitions["source"]["time_zone"],
+    )
+
+
+def _stored_field(name: str, definition: Mapping[str, Any]) -> Field:
+    values = {part: definition[part] for part in ("place", "kind", "size", "of")}
+    return Field(name=name, source=definition["from"], **values)
+
+
+def _stored_label(label: Mapping[str, Any]) -> Label:
+    sql = {"value" if label["kind"] == "number" else "when": label["sql"]}
+    return Label(name=label["name"], within_ms=label["within_ms"], **sql)
 
 
 def changes(stored: Definitions, config: Config) -> list[Change]:

@@ -100,11 +100,11 @@ class EraseUsers:
             yield select(table, np.flatnonzero(~is_erased)) if is_erased.any() else table
 
 
-def erasure_tasks(lake: Lake, manifest: Manifest, writer: PartitionWriter, users: Ints) -> Iterator[EraseUsers]:
+def erasure_tasks(manifest: Manifest, writer: PartitionWriter, users: Ints) -> Iterator[EraseUsers]:
     """The tasks that write a partition's new build, one a file."""
-    for path, item in zip(lake.paths(manifest), manifest.files, strict=True):
+    for path, item in zip(writer.lake.paths(manifest), manifest.files, strict=True):
         yield EraseUsers(
-            lake=lake,
+            lake=writer.lake,
             dataset=manifest.dataset,
             date=manifest.date,
             source=path,

@@ -12,7 +12,7 @@ from longreel.contracts.config import SourceConfig
 from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
-from longreel.lake.table import Lake, PartitionWriter
+from longreel.lake.table import PartitionWriter
 from longreel.spark_jobs.array_checks import HISTORY_VIOLATIONS, SAMPLE_VIOLATIONS, Stats
 from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days
@@ -89,7 +89,7 @@ def rewritten_flat_partition(
     home: Home, spark: SparkSession, manifest: Manifest, writer: PartitionWriter, stats: Stats
 ) -> RewrittenPartition:
     """A day's quarantine, events or users from its `stats_by_day`, {} where no row is left."""
-    lake, log = home.lake, home.lake.log_schema
+    lake, log = home.lake, writer.lake.log_schema
     sums = ("digest_rows", "digest_high_1", "digest_low_1", "digest_high_2", "digest_low_2")
     empty: Stats = dict.fromkeys((*sums, *event_counts(log)), 0) | {"min_time_ms": None, "max_time_ms": None}
     stats = empty | stats
@@ -138,14 +138,13 @@ def _categories(rows: DataFrame, stored: Mapping[str, list[list[Any]]], prefix: 
     return categories
 
 
-def rewritten_array_partition(
-    lake: Lake, manifest: Manifest, writer: PartitionWriter, stats: Stats
-) -> RewrittenPartition:
+def rewritten_array_partition(manifest: Manifest, writer: PartitionWriter, stats: Stats) -> RewrittenPartition:
     """A day's samples or a history snapshot from the stats of its files, {} where no row is left.
 
     Raises:
         LongreelError: the files violate a rule of the dataset.
     """
+    lake = writer.lake
     violations = SAMPLE_VIOLATIONS if manifest.dataset == "samples" else HISTORY_VIOLATIONS
     if broken := [meaning for name, meaning in violations.items() if stats.get(name)]:
         raise LongreelError(

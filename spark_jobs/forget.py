@@ -52,6 +52,7 @@ from longreel.spark_jobs.erasure_manifests import (
 )
 from longreel.spark_jobs.history import partition_bytes
 from longreel.spark_jobs.row_counts import counts_after_erasure
+from longreel.spark_jobs.stored_columns import by_columns
 from longreel.spark_jobs.vacuum import vacuum_builds
 
 ORDER = ("quarantine", "users", "events", "history", "samples")  # a partition comes after what it is made from
@@ -143,16 +144,18 @@ class ErasureRun:
         for _ in range(MAX_SCANS):
             before = record
             for dataset in ORDER:
-                affected = list(self.affected(dataset))
-                for first in range(0, len(affected), PARTITIONS_PER_JOB):
-                    record = self._erase(record, affected[first : first + PARTITIONS_PER_JOB])
+                rows = {manifest.date: (manifest, rows) for manifest, rows in self.affected(dataset)}
+                for lake, manifests in by_columns(self.home.lake, (manifest for manifest, _ in rows.values())):
+                    affected = [rows[manifest.date] for manifest in manifests]
+                    for first in range(0, len(affected), PARTITIONS_PER_JOB):
+                        record = self._erase(lake, record, affected[first : first + PARTITIONS_PER_JOB])
             if record is before:
                 return _update_references(self.home.lake, record)
         raise LongreelError("other steps keep publishing rows of these users; stop them, then run forget again")
 
-    def _erase(self, record: ErasureRequest, affected: Sequence[tuple[Manifest, Ints]]) -> ErasureRequest:
-        """Publish some partitions of a dataset without the users, and delete the builds that had them."""
-        lake = self.home.lake
+    def _erase(self, lake: Lake, record: ErasureRequest, affected: Sequence[tuple[Manifest, Ints]]) -> ErasureRequest:
+        """Publish some partitions of a dataset without the users, and delete the builds that had them; `lake` has the
+        columns of their files."""
         manifests = [manifest for manifest, _ in affected]
         writers = [lake.writer(manifest.dataset, date.fromisoformat(manifest.date)) for manifest in manifests]
         with discard_on_error(*writers):
@@ -184,13 +187,13 @@ class ErasureRun:
     def _write(self, manifests: Sequence[Manifest], writers: Sequence[PartitionWriter]) -> dict[str, Stats]:
         """Stage the partitions without the users; returns the stats of the staged files, by day."""
         dataset, pairs = manifests[0].dataset, zip(manifests, writers, strict=True)
-        tasks = [task for old, writer in pairs for task in erasure_tasks(self.home.lake, old, writer, self.users)]
+        tasks = [task for old, writer in pairs for task in erasure_tasks(old, writer, self.users)]
         stats = run_tasks(self.spark, tasks)
         return stats if dataset in DERIVED else stats_by_day(self.spark, dataset, writers)
 
     def _rewritten(self, manifest: Manifest, writer: PartitionWriter, stats: Stats) -> RewrittenPartition:
         if manifest.dataset in DERIVED:
-            return rewritten_array_partition(self.home.lake, manifest, writer, stats)
+            return rewritten_array_partition(manifest, writer, stats)
         return rewritten_flat_partition(self.home, self.spark, manifest, writer, stats)
 
 

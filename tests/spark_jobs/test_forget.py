@@ -188,6 +188,23 @@ def test_the_lake_is_that_of_a_log_without_the_users(
     assert_gone(home, spark, users)
 
 
+def test_days_of_other_columns_keep_them(spark: Any, built: Any, at_once: Home) -> None:
+    """The configuration has lost one field and gained another since, and no day was built again."""
+    home, _ = built
+    path = home.path / "longreel.toml"
+    fields = path.read_text().replace('tag = {kind = "id", rows = 32, optional = true}', 'brand = {kind = "id"}')
+    path.write_text(fields)
+    assert {field.name for field in home.config.log_schema.of_place("item")} >= {"item_id", "brand"}
+    assert longreel(home, "data forget", "--user", ANNA, "--user", SEVEN) == 0
+    assert summary(home) == summary(at_once)
+    for file in (home.path / "lake" / "events").rglob("*.parquet"):
+        names = pq.read_schema(file).names
+        assert "tag" in names
+        assert "brand" not in names
+    path.write_text(fields.replace('brand = {kind = "id"}', 'tag = {kind = "id", rows = 32, optional = true}'))
+    assert_gone(home, spark, (ANNA, SEVEN))
+
+
 def test_samples_are_those_of_plain_python_without_the_users(spark: Any, at_once: Home) -> None:
     ids = dict(zip(OTHERS, parse_user_ids(spark, at_once.config.source, OTHERS), strict=True))
     log, past = without(random_log(1), (ANNA, SEVEN)), []
