@@ -17,8 +17,8 @@ import pytest
 from brute_force_samples import plain, samples_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from random_logs import GAP_MS, Case, cases
-from spark_helpers import DAY, DAY_MS, Row, event, longreel, new_home, publish_events, published
+from random_logs import GAP_MS, SHOP, Case, cases
+from spark_helpers import DAY, DAY_MS, MIDNIGHT_MS, Row, event, longreel, new_home, publish_events, published
 
 from longreel.contracts.config import SamplesConfig
 from longreel.contracts.definitions import sample_definitions
@@ -172,6 +172,33 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Case) -> 
         assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(last), "--accept-drift") == 0
         for number in range(len(case.days)):
             assert plain(published(home, "samples", DAY + timedelta(days=number))) == expected(case, number)
+
+
+def test_a_late_purchase_is_known_from_its_own_millisecond_on() -> None:
+    """Bought after the midnight of its impression's log day. What came of it is in its own event alone."""
+    shown, bought = DAY_MS - 1_000, DAY_MS + 5_000
+    fields = {"brand": 7, "tags": [1, 2], "title": [0.0] * 3, "price": 9.5, "device": 3, "basket": [-1, -1]}
+    common = {"user_id": 1, "request_id": None, "click_place": 4, "cart_ms": None, "labels": 1} | fields
+    unsold = {"actions": 1, "purchase_ms": None, "paid": float("nan"), "history": 1}
+    sold = {"actions": 1 | SHOP.action_bit("purchase"), "purchase_ms": MIDNIGHT_MS + bought, "paid": 9.0, "history": 5}
+    rows = [
+        common | unsold | {"item_id": 10 + number, "time_ms": MIDNIGHT_MS + at, "dwell": 2.0, "label_spent": 0.0}
+        for number, at in enumerate((shown, bought - 1, bought, bought + 1))
+    ]
+    rows[0] |= sold
+    case = Case(SHOP, [rows[:1], rows[1:]], {}, SamplesConfig())
+    today, tomorrow = (table.to_pylist() for table in build_in_memory(case))
+    (own,), (row,) = today, tomorrow
+    assert own["request_history_end"] == [0]
+    times = [time - MIDNIGHT_MS for time in row["history_time_ms"]]
+    assert times == [shown, bought - 1, bought, bought, bought + 1]
+    assert row["history_item_id"] == [10, 11, 10, 12, 13]  # the purchase is the second event of item 10
+    assert row["request_history_end"] == [1, 2, 4]
+    assert row["history_actions"] == [1, 1, SHOP.action_bit("purchase"), 1, 1]
+    assert str(row["history_paid"]) == "[nan, nan, 9.0, nan, nan]"
+    assert str(row["history_dwell"]) == "[2.0, 2.0, nan, 2.0, 2.0]"
+    assert row["history_click_place"] == [4, 4, -1, 4, 4]
+    assert row["history_brand"] == [7] * 5
 
 
 # What must not pass: requests that see an event of the same millisecond, or miss an older one.
