@@ -2,7 +2,7 @@
 
     longreel init --home HOME --source kuairand --log LOG && cp benchmarks/fields/kuairand.toml HOME/longreel.toml
     (set `log` in it) longreel data build-samples --home HOME --start 2022-04-25 --end 2022-05-08 --ingest-missing
-    python -m benchmarks.fields HOME [--seeds 3]
+    python -m benchmarks.fields HOME [--seeds 0 1 2]
 
 Samples are built once with every column. A group is a part of the log schema: a model reads the columns of its fields
 and no others. Each is trained on the ten days before the last day and evaluated on that day; differences to `preset`
@@ -76,11 +76,11 @@ def report_of(home: Home, config: Config, work: Path) -> EvaluationReport:
     return evaluate(work / "model", lake, days[-1], config)
 
 
-def run(home: Home, seeds: int, out: Path) -> None:
+def run(home: Home, seeds: list[int], out: Path) -> None:
     """Train and evaluate every group and seed; a line of JSON each, in `out`."""
     config = home.config
     with out.open("w") as stream, tempfile.TemporaryDirectory() as folder:
-        for seed in range(seeds):
+        for seed in seeds:
             for number, (group, keep) in enumerate(GROUPS.items()):
                 schema = part_of(config.log_schema, keep)
                 changed = replace(config, log_schema=schema, training=replace(config.training, seed=seed))
@@ -118,7 +118,7 @@ def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("home", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("fields.jsonl"))
     args = parser.parse_args()
     run(Home(args.home.absolute()), args.seeds, args.out)
