@@ -28,7 +28,7 @@ def category_aggregates(fields: Iterable[Field], prefix: str = "") -> Iterator[C
 def named_categories(fields: Iterable[Field], observed: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
     """`[code, name, count]` of each field's values, the most frequent first, from the values of `category_aggregates`.
     The name is the text that the code was made from, the smallest where several texts have one code."""
-    found = {}
+    ranked = {}
     for field in fields:
         if field.kind == "category":
             values: dict[int, tuple[str, int]] = {}
@@ -38,5 +38,5 @@ def named_categories(fields: Iterable[Field], observed: Mapping[str, Any]) -> di
                     name, before = values.get(int(code), (text, 0))
                     values[int(code)] = min(name, text), before + count
             order = sorted(values.items(), key=lambda value: (-value[1][1], value[0]))
-            found[field.name] = [[code, name, count] for code, (name, count) in order]
-    return found
+            ranked[field.name] = [[code, name, count] for code, (name, count) in order]
+    return ranked

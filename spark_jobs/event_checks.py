@@ -80,7 +80,7 @@ def check_events(
             "fields_equal_to_a_label",
             NONE,
             "fields of items and requests that tell a label",
-            remedy="such a field comes from the outcome, which nobody knows when an item is served: remove it, or "
+            remedy="such a field comes from the outcome, which is not known when an item is served: remove it, or "
             "declare it in [fields.event]",
         ),
         *drift.checks,

@@ -13,7 +13,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import Field, Kind, LogSchema
 from longreel.contracts.sql_names import names_in
 
-PREFIX = "_longreel_"  # of our own columns in a frame with raw columns
+PREFIX = "_longreel_"  # of the columns that ingest adds to a frame with raw columns
 NULLS: dict[Kind, str] = {
     "id": "CAST(NULL AS BIGINT)",
     "category": "CAST(NULL AS STRING)",

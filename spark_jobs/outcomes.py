@@ -63,11 +63,11 @@ def _within(within_ms: int) -> Happened:
 def _evaluated(frame: DataFrame, log: LogSchema, happened: Happened, settings: list[Setting], what: str) -> DataFrame:
     """The columns of a frame and of settings, which know of timed actions what has `happened`."""
     timed = log.timed_actions
-    known = [(happened(name) if name in timed else _is(name)).alias(name) for name in log.action_names]
-    known += [F.when(happened(name), _at(name)).alias(timed_column(name)) for name in timed]
-    known += [F.when(happened(f.of), F.col(f"_of_{f.name}")).alias(f.name) for f in log.fields if f.of]
+    named = [(happened(name) if name in timed else _is(name)).alias(name) for name in log.action_names]
+    named += [F.when(happened(name), _at(name)).alias(timed_column(name)) for name in timed]
+    named += [F.when(happened(f.of), F.col(f"_of_{f.name}")).alias(f.name) for f in log.fields if f.of]
     kept = [F.col(name) for name in frame.columns]
-    result = evaluate(frame.select(*kept, *known), settings, what, kept)
+    result = evaluate(frame.select(*kept, *named), settings, what, kept)
     for setting in settings:
         _check_type(setting, result.schema[setting.column].dataType, log)
     return result

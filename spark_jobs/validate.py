@@ -98,8 +98,8 @@ def validate_rows(evaluated: DataFrame, config: Config, bounds_ms: tuple[int, in
             columns.append(F.greatest(F.size(value) - field.size, F.lit(0)).alias(f"{DROPPED}{field.name}"))
     columns.append(bitmask(F.col(f"_is_{name}") for name in log.action_names).alias("actions"))
     columns += [F.col(f"_at_{name}").alias(timed_column(name)) for name in log.timed_actions]
-    known = ["user_id", "time_ms", "request_id", "history", "labels", *(f"label_{name}" for name in log.number_labels)]
-    return typed.select("reason", "row", "source_file", "copies", *known, *columns)
+    common = ["user_id", "time_ms", "request_id", "history", "labels", *(f"label_{name}" for name in log.number_labels)]
+    return typed.select("reason", "row", "source_file", "copies", *common, *columns)
 
 
 def _typed_name(log: LogSchema, field: str) -> str:
@@ -111,9 +111,9 @@ def _typed_name(log: LogSchema, field: str) -> str:
 def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int], what: str) -> DataFrame:
     """Evaluated rows as typed values, with the reason why a row is no event."""
     kinds = {field.name: field.dataType for field in evaluated.schema.fields}
-    # A step of its own: an expression that names a cleaned text several times would clean it as often.
-    raw = [name for name in evaluated.columns if name not in (*KEPT, "_keep")]
-    evaluated = evaluated.select(*KEPT, "_keep", *(cleaned(F.col(name), kinds[name]).alias(name) for name in raw))
+    # A separate step: an expression that names a cleaned text several times would clean it as often.
+    raw_columns = [name for name in evaluated.columns if name not in (*KEPT, "_keep")]
+    evaluated = evaluated.select(*KEPT, "_keep", *(cleaned(F.col(name), kinds[name]).alias(name) for name in raw_columns))
     zone = log.time_zone
     for name in ("user_id", "request_id"):
         require_scalar(kinds[f"_key_{name}"], f"[source] {name}, {what}")
