@@ -105,14 +105,19 @@ def evaluate(frame: DataFrame, settings: Sequence[Setting], what: str, kept: Seq
         LongreelError: Spark cannot evaluate one of the expressions.
     """
     try:
-        return frame.select(*kept, *(F.expr(setting.sql).alias(setting.column) for setting in settings))
+        return frame.select(*kept, *map(_column, settings))
     except AnalysisException:
         for setting in settings:
             try:
-                frame.select("*", F.expr(setting.sql).alias(setting.column))
+                frame.select("*", _column(setting))
             except AnalysisException as error:
                 raise LongreelError(_message(setting, error, frame.columns, what)) from error
         raise
+
+
+def _column(setting: Setting) -> Column:
+    # Spark refuses a generator within another function; alone, `explode` would make several rows of one.
+    return F.coalesce(F.expr(setting.sql)).alias(setting.column)
 
 
 def _message(setting: Setting, error: AnalysisException, columns: Sequence[str], what: str) -> str:

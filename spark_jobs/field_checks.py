@@ -24,13 +24,14 @@ def setting_of(field: Field) -> str:
 
 
 def field_aggregates(fields: Iterable[Field], prefix: str = "") -> Iterator[Column]:
-    """For each stored field, how many rows have a value of it, and the least and the greatest of a scalar's values.
+    """For each stored field, how many rows have a value of it, and the least and the greatest of a scalar's values; not
+    of categories, which are counted anyway.
 
     Args:
         prefix: of the fields' columns.
     """
     for field in fields:
-        if not field.is_stored:
+        if not field.is_stored or field.kind == "category":
             continue
         column = F.col(f"{prefix}{field.name}")
         first = column[0] if field.size > 1 else column
@@ -49,26 +50,36 @@ class FieldReport:
     notes: list[str]  # what need not be wrong
 
 
-def field_report(log: LogSchema, observed: Mapping[str, Any], counts: Mapping[str, int]) -> FieldReport:
+def field_report(
+    log: LogSchema,
+    observed: Mapping[str, Any],
+    categories: Mapping[str, list[list[Any]]],
+    counts: Mapping[str, int],
+) -> FieldReport:
     """The fields without a value, or with one and the same. Both are ordinary on a small day, or for a field that only
     some logs have, and so only a required field without any value stops a day.
 
     Args:
         observed: the values of `field_aggregates`, of events and users.
+        categories: `named_categories` of both.
         counts: the day's events and `action_<name>`; a field with `of` is expected where its action happened.
     """
     without_values, notes = [], []
     for field in log.fields:
-        known = observed.get(f"known_{field.name}")
-        if known is None or not counts[f"action_{field.of}" if field.of else "events"]:
+        if not field.is_stored or not counts[f"action_{field.of}" if field.of else "events"]:
             continue
-        least, greatest = observed.get(f"least_{field.name}"), observed.get(f"greatest_{field.name}")
+        if field.kind == "category":
+            values = categories[field.name]
+            known, constant = sum(count for *_, count in values), values[0][1] if len(values) == 1 else None
+        else:
+            known, constant = observed[f"known_{field.name}"], observed.get(f"least_{field.name}")
+            constant = constant if constant == observed.get(f"greatest_{field.name}") else None
         if not known and field.optional:
             notes.append(f"{setting_of(field)} has no value in any row")
         elif not known:
             without_values.append(setting_of(field))
-        elif known > 1 and least is not None and least == greatest:
-            notes.append(f"{setting_of(field)} is {least} in all {known:,} rows that have a value")
+        elif known > 1 and constant is not None:
+            notes.append(f"{setting_of(field)} is {constant} in all {known:,} rows that have a value")
     return FieldReport(without_values, notes)
 
 

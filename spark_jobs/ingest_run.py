@@ -135,7 +135,12 @@ class IngestRun:
             actions=self.log.action_names,
             accepted=self.accept_drift,
         )
-        fields = field_report(self.log, staged.observed | staged.users.observed, staged.counts)
+        fields = field_report(
+            self.log,
+            staged.observed | staged.users.observed,
+            staged.categories | staged.users.categories,
+            staged.counts,
+        )
         quality = check_events(
             self.spark, self.home, self.day, self.writers["events"], staged.counts, drift, fields.without_values
         )
