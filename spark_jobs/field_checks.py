@@ -70,16 +70,16 @@ def field_report(
             continue
         if field.kind == "category":
             values = categories[field.name]
-            known, constant = sum(count for *_, count in values), values[0][1] if len(values) == 1 else None
+            with_value, constant = sum(count for *_, count in values), values[0][1] if len(values) == 1 else None
         else:
-            known, constant = observed[f"known_{field.name}"], observed.get(f"least_{field.name}")
+            with_value, constant = observed[f"known_{field.name}"], observed.get(f"least_{field.name}")
             constant = constant if constant == observed.get(f"greatest_{field.name}") else None
-        if not known and field.optional:
+        if not with_value and field.optional:
             notes.append(f"{setting_of(field)} has no value in any row")
-        elif not known:
+        elif not with_value:
             without_values.append(setting_of(field))
-        elif known > 1 and constant is not None:
-            notes.append(f"{setting_of(field)} is {constant} in all {known:,} rows that have a value")
+        elif with_value > 1 and constant is not None:
+            notes.append(f"{setting_of(field)} is {constant} in all {with_value:,} rows that have a value")
     return FieldReport(without_values, notes)
 
 

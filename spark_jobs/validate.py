@@ -113,7 +113,9 @@ def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int]
     kinds = {field.name: field.dataType for field in evaluated.schema.fields}
     # A separate step: an expression that names a cleaned text several times would clean it as often.
     raw_columns = [name for name in evaluated.columns if name not in (*KEPT, "_keep")]
-    evaluated = evaluated.select(*KEPT, "_keep", *(cleaned(F.col(name), kinds[name]).alias(name) for name in raw_columns))
+    evaluated = evaluated.select(
+        *KEPT, "_keep", *(cleaned(F.col(name), kinds[name]).alias(name) for name in raw_columns)
+    )
     zone = log.time_zone
     for name in ("user_id", "request_id"):
         require_scalar(kinds[f"_key_{name}"], f"[source] {name}, {what}")

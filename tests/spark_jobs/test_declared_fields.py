@@ -253,9 +253,7 @@ def test_an_expression_that_does_not_fit_is_named(
 
 
 def test_casts_that_fail_in_sql_give_missing_values(spark: Any, shop: Any) -> None:
-    home = shop(
-        [shown(1), shown(2, brand="12")], replace=('from = "price"', 'from = "cast(brand AS INT) / 0"')
-    )
+    home = shop([shown(1), shown(2, brand="12")], replace=('from = "price"', 'from = "cast(brand AS INT) / 0"'))
     assert ingest(home) == 4  # a field without any value
     home = shop([shown(1), shown(2, brand="12", stars=3)], replace=('from = "price"', 'from = "cast(brand AS INT)"'))
     assert ingest(home) == 0
