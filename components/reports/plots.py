@@ -64,7 +64,7 @@ def training_windows(windows: Distribution, means: tuple[float, ...]) -> Figure:
 
 
 def _panels(tasks: Sequence[str], title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(1.2 + 3.8 * len(tasks), 3.9), layout="constrained")
+    figure = Figure(figsize=(max(6.8, 1.2 + 3.8 * len(tasks)), 3.9), layout="constrained")
     axes = figure.subplots(1, len(tasks), squeeze=False)[0]
     figure.suptitle(title, fontsize=11)
     for axis, task in zip(axes, tasks, strict=True):
@@ -116,7 +116,7 @@ def by_window(candidate: EvaluationReport, champion: EvaluationReport | None, ki
         axis.axvline(candidate.training_mean_window, color=GREY, lw=1, ls=":")
     _legend(figure, axes[0])
     units = ", label units" if kind == "number" else ""
-    axes[0].set_ylabel(f"{name}{units}  (dotted: mean training window)")
+    axes[0].set_ylabel(f"{name}{units}\n(dotted: mean training window)")
     return figure
 
 
