@@ -18,7 +18,7 @@ from longreel.lake.home import CONFIG_FILE, Home
 from longreel.watch import console, print_failures, watch
 
 FIRST_SIMULATED_DAYS = 4
-SHOP_HISTORY_DAYS = 14  # of older history: what a user buys again comes back after days
+SHOP_HISTORY_DAYS = 21  # of older history: what a user buys again comes back after days
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -35,7 +35,7 @@ def test_a_new_shop_has_older_history_which_is_imported_once(tmp_path: Path, com
     home = Home(tmp_path / "home")
     prepare(home.path, "shop")
     importing = "data import-history --through 2026-01-04"
-    assert commands == ["simulate --days 4 --bootstrap-days 14", importing]
+    assert commands == ["simulate --days 4 --bootstrap-days 21", importing]
     assert [day.isoformat() for day in run.log_days(home)] == [f"2026-01-0{n}" for n in (5, 6, 7, 8)]
     prepare(home.path, "shop")  # the import was interrupted
     assert commands[2:] == [importing]
