@@ -65,7 +65,10 @@ def _evaluated(frame: DataFrame, log: LogSchema, happened: Happened, settings: l
     timed = log.timed_actions
     named = [(happened(name) if name in timed else _is(name)).alias(name) for name in log.action_names]
     named += [F.when(happened(name), _at(name)).alias(timed_column(name)) for name in timed]
-    named += [F.when(happened(f.of), F.col(f"_of_{f.name}")).alias(f.name) for f in log.fields if f.of]
+    for field in log.fields:
+        if field.of:
+            condition = happened(field.of) if field.of in timed else _is(field.of)
+            named.append(F.when(condition, F.col(f"_of_{field.name}")).alias(field.name))
     kept = [F.col(name) for name in frame.columns]
     result = evaluate(frame.select(*kept, *named), settings, what, kept)
     for setting in settings:

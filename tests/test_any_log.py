@@ -58,7 +58,7 @@ hour = {kind = "hour"}
 weekday = {kind = "weekday"}
 
 [fields.event]
-dwell_ms = {kind = "number"}
+dwell_ms = {kind = "number", of = "click"}
 paid = {kind = "number", of = "purchase"}
 
 [fields.user]
