@@ -209,7 +209,7 @@ def test_a_corrected_day_is_rebuilt_with_its_dependents_and_only_a_new_day_asks_
 
     after = published(home)
     assert [day for day in DAYS if after[day] != before[day]] == DAYS[1:]
-    assert stale_partitions(home.lake) == []
+    assert stale_partitions(home.lake, home.config) == []
     for day in DAYS[1:]:
         assert CORRECTION in policy_log(airflow, day, 2)
     assert TOO_OLD in policy_log(airflow, NEW, 1)
@@ -250,7 +250,7 @@ def test_clearing_one_corrected_day_rebuilds_the_days_after_it(home: Home, airfl
     correct(home, DAYS[0])
     (rebuild,) = cleared(airflow, DAYS[0], DAYS[0])
     assert rebuild["conf"] == {"start": str(DAYS[1])}
-    assert stale_partitions(home.lake) == []
+    assert stale_partitions(home.lake, home.config) == []
     assert [day for day in DAYS if published(home)[day][0] != before[day][0]] == DAYS
     assert "0 published days lie before" in policy_log(airflow, DAYS[0], 2)  # a cleared run asks what it asked before
     assert CORRECTION in policy_log(airflow, DAYS[1], 3)
@@ -261,6 +261,6 @@ def test_days_cleared_together_end_up_to_date_in_any_order(home: Home, airflow: 
     before = published(home)
     correct(home, DAYS[1])
     cleared(airflow, DAYS[0], DAYS[2])
-    assert stale_partitions(home.lake) == []
+    assert stale_partitions(home.lake, home.config) == []
     assert [day for day in DAYS if published(home)[day][0] != before[day][0]] == DAYS[1:]
     assert cleared(airflow, DAYS[0], DAYS[2]) == []  # nothing is stale, nothing is started

@@ -50,7 +50,7 @@ def again(world: World, where: Path) -> str:
         began = time.monotonic()
         assert _keys(_backfilled(stack, days, "failed")) == [str(world.day)]
         fix_s = time.monotonic() - began
-        require_published(world, home.lake)
+        require_published(world, home)
         assert _backfilled(stack, days, "failed") == [], "the newest run of a day is the one that counts"
         assert {key: manifest for key, manifest in _manifests(home).items() if key in before} == before
 
@@ -86,7 +86,7 @@ def backwards(_: World, where: Path) -> str:
             worked = _ended_at_once(stack, runs, stack.runs(REBUILD)[rebuild_count:])
             results.append(f"{name}: {len(runs)} days in {seconds:.0f} s, rebuilds: {worked}")
             _built_in_order(by_hand, days)
-            require_whole(home.lake)
+            require_whole(home)
             assert _digests(home) == _digests(by_hand), "not what oldest first gives"
         _require_no_training(stack)
     assert stack.left() == []

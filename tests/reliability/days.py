@@ -75,7 +75,7 @@ def _scheduled(home: Home, stack: Stack, tracking: str | None) -> None:
     until(lambda: _succeeded(stack, TRAIN, days), "their training runs", 1200, every=3)
     stack.quiet()
     assert list(home.lake.days("samples")) == days
-    require_whole(home.lake)
+    require_whole(home)
     assert [run["run_type"] for day in days for run in stack.runs(DAILY, str(day))] == ["scheduled"] * SCHEDULED
     assert [run["run_type"] for day in days for run in stack.runs(TRAIN, str(day))] == ["asset_triggered"] * SCHEDULED
     assert trained(stack) == [str(days[3])]  # three days to train on, then one to evaluate on
@@ -91,7 +91,7 @@ def _backfilled(home: Home, stack: Stack, tracking: str | None) -> None:
     (backfill,) = stack.ask("GET", f"backfills?dag_id={DAILY}")["backfills"]
     until(lambda: stack.ask("GET", f"backfills/{backfill['id']}")["completed_at"], "the backfill's end", 120)
     assert list(home.lake.days("samples")) == DAYS
-    require_whole(home.lake)
+    require_whole(home)
     assert [run["run_type"] for day in days for run in stack.runs(DAILY, str(day))] == ["backfill"] * BACKFILLED
     _require_events(stack, DAYS)
     assert len(trained(stack)) == len(set(trained(stack))) <= 2, "a backfill retrains once at most"
@@ -108,7 +108,7 @@ def _corrected(home: Home, stack: Stack, tracking: str | None) -> None:
         stack.cli("dags", "clear", DAILY, "--partition-date-start", first, "--partition-date-end", last, "-y")
         stack.quiet(1800)
     assert home.lake.require("events", wrong).digest != before["events", wrong].digest
-    require_whole(home.lake)  # nothing stale either
+    require_whole(home)  # nothing stale either
     changed = [key for key, manifest in before.items() if home.lake.require(*key).digest != manifest.digest]
     rewritten = [key for key, manifest in before.items() if home.lake.require(*key) != manifest]
     assert ("events", wrong) in changed

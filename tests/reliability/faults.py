@@ -229,7 +229,7 @@ def power_cut(world: World, where: Path) -> str:
         both_succeeded(stack, world)
         over = time.monotonic() - began - 5
         number, at = tries(stack, TRAIN, "retrain", day), resumed(home, stack, world)
-    require_published(world, home.lake)
+    require_published(world, home)
     require_promoted_once(home, model=world.expected["model"])
     return f"Airflow up again after {up:.0f} s, all done after {over:.0f} s, `retrain` on try {number}, from step {at}"
 
@@ -317,7 +317,7 @@ def mlflow_down(world: World, where: Path) -> str:
             up = time.monotonic()
             both_succeeded(stack, world)
             over, number = time.monotonic() - up - 5, tries(stack, TRAIN, "retrain", day)
-        require_published(world, home.lake)
+        require_published(world, home)
         run_id = require_promoted_once(home, server.url, world.expected["model"])
         client = client_of(home, server.url)
         assert len(client.get_metric_history(run_id, "train/loss")) > 3
@@ -342,14 +342,14 @@ def disk_full(world: World, where: Path) -> str:
         log = log_of(home, DAILY, run_id, "ingest")
         assert "No space left on device" in log
         assert all(home.lake.manifest(name, world.day) is None for name in ("events", "users", "quarantine", "samples"))
-        require_whole(home.lake)
+        require_whole(home)
         left = unpublished(home.lake)
         ballast.unlink()
         began = time.monotonic()
         until(lambda: _is_over(stack, DAILY, run_id, "ingest"), "the end of ingest", 600)
         over, number = time.monotonic() - began, tries(stack, DAILY, "ingest", day)
         both_succeeded(stack, world)
-        require_published(world, home.lake)
+        require_published(world, home)
         require_promoted_once(home, model=world.expected["model"])
     assert left == 0, f"{left} builds lay about on a full disk"
     return (
@@ -405,7 +405,7 @@ def two_runs(world: World, where: Path) -> str:
         assert {run["state"] for run in runs} == {"success"}
         states = [stack.task(TRAIN, run["dag_run_id"], "retrain")["state"] for run in stack.runs(TRAIN, day)]
         assert states.count("success") == 1
-    require_published(world, home.lake)
+    require_published(world, home)
     require_promoted_once(home, model=world.expected["model"])
     assert "waiting for it to end" in outputs[1], "the two trainings did not meet"
     codes = [process.returncode for process in (ingest, retrain)]
@@ -453,7 +453,7 @@ def bad_day(world: World, where: Path) -> str:
         until(lambda: home.lake.manifest("samples", world.day), "the day's samples", 400)
         published = time.monotonic() - cleared
         both_succeeded(stack, world)
-    require_published(world, home.lake)
+    require_published(world, home)
     require_promoted_once(home, model=world.expected["model"])
     return (
         f"stopped after {failed:.0f} s and {number} tries (the checkpoint says why); published {published:.0f} s after "

@@ -25,6 +25,7 @@ from longreel.embedded_airflow import airflow_environment
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
 from longreel.lake.table import Lake
+from tests.short_video import SHORT_VIDEO_TOML
 
 FIRST = date(2026, 1, 5)
 SMALL = ["--users", "150", "--items", "600"]
@@ -39,8 +40,6 @@ max_quarantined_share = 0.05
 width = 32
 heads = 2
 layers = 1
-item_buckets = 4096
-author_buckets = 1024
 [training]
 window_days = 7
 epochs = {epochs}
@@ -80,7 +79,7 @@ def new_home(path: Path, days: int, *, epochs: int = 6, every: int = 1) -> Home:
     """A home with a raw log of so many days, and nothing else."""
     home = Home(path)
     path.mkdir(parents=True)
-    (path / "longreel.toml").write_text(CONFIG.format(epochs=epochs, every=every))
+    (path / "longreel.toml").write_text(CONFIG.format(epochs=epochs, every=every) + SHORT_VIDEO_TOML)
     (path / "gates.toml").write_text(POLICY)
     step(home, "simulate", "--days", str(days), *SMALL)
     return home
@@ -161,14 +160,15 @@ def client_of(home: Home, tracking: str | None = None) -> MlflowClient:
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def require_whole(lake: Lake) -> None:
+def require_whole(home: Home) -> None:
     """Every visible file is there, every row counted, and no samples are stale. (A history snapshot of events that were
     corrected since stays, and is not read.)"""
+    lake = home.lake
     for dataset in DATASETS:
         for day in lake.days(dataset):
             manifest = lake.require(dataset, day)
             assert lake.read(manifest).num_rows == manifest.rows, f"{dataset} of {day} is not whole"
-    assert [stale for stale in stale_partitions(lake) if stale.dataset == "samples"] == []
+    assert stale_partitions(lake, home.config, ("samples",)) == []
 
 
 def unpublished(lake: Lake) -> int:
@@ -183,11 +183,11 @@ def unpublished(lake: Lake) -> int:
     return count
 
 
-def require_published(world: World, lake: Lake) -> None:
+def require_published(world: World, home: Home) -> None:
     """The world's fourth day is published with the rows of a run without faults, and the lake is whole."""
-    require_whole(lake)
+    require_whole(home)
     for dataset in ("events", "samples"):
-        assert lake.require(dataset, world.day).digest == world.expected[dataset]
+        assert home.lake.require(dataset, world.day).digest == world.expected[dataset]
 
 
 def require_promoted_once(home: Home, tracking: str | None = None, model: str | None = None) -> str:

@@ -73,7 +73,7 @@ def test_newest_first_after_published_days_gives_what_oldest_first_gives_at_once
         assert build(home, number, "--ingest-missing") == 0
         assert list(home.lake.days("events")) == DAYS[1:]
         assert sorted(home.lake.days("samples")) == [DAYS[1], *DAYS[number:]]
-        assert stale_partitions(home.lake, ("samples",)) == []
+        assert stale_partitions(home.lake, home.config, ("samples",)) == []
     assert digests(home) == digests(expected)
     assert list(home.lake.days("history"))  # the newest day was built on a snapshot
 
@@ -87,11 +87,11 @@ def test_newest_first_with_nothing_before_leaves_stale_samples_that_a_rebuild_co
         assert build(home, number, "--ingest-missing") == 0
         assert list(home.lake.days("events")) == DAYS[number:3]
         later = DAYS[number + 1 : 3]
-        assert [one.day for one in stale_partitions(home.lake, ("samples",))] == later
+        assert [one.day for one in stale_partitions(home.lake, home.config, ("samples",))] == later
         if later:
             words = ("--start", str(later[0]), "--end", str(later[-1]), "--ingest-missing")
             assert longreel(home, "data build-samples", *words) == 0
-    assert stale_partitions(home.lake) == []
+    assert stale_partitions(home.lake, home.config) == []
     assert digests(home) == digests(expected)
 
 
@@ -142,7 +142,7 @@ def test_processes_that_ingest_the_same_missing_days_at_once_end_with_the_same_r
         step(home, "data build-samples", "--date", str(DAYS[number]), "--ingest-missing") for number in (2, 3, 3)
     ]
     assert [process.wait(timeout=300) for process in at_once] == [0, 0, 0]
-    assert stale_partitions(home.lake) == []
+    assert stale_partitions(home.lake, home.config) == []
     # No process was asked for the samples of the second day.
     assert digests(home) == {name: digest for name, digest in digests(expected).items() if name != f"samples/{DAYS[1]}"}
     for name in ("events", "users", "quarantine", "samples"):
