@@ -199,7 +199,7 @@ def _scheduler_killed(world: World, stack: Stack, task: str, dag: str) -> str:
     until(lambda: _is_over(stack, dag, run_id, task), f"the end of {task}", 900)
     over = time.monotonic() - began
     both_succeeded(stack, world)
-    require_published(world, stack.home.lake)
+    require_published(world, stack.home)
     require_promoted_once(stack.home, model=world.expected["model"])
     number = tries(stack, dag, task, key)
     left = f"builds left unpublished: {unpublished(stack.home.lake)}"
@@ -292,7 +292,7 @@ def _step_killed(world: World, stack: Stack, process: psutil.Process, dag: str, 
     until(over_now, f"the end of {task}", 900)
     over = time.monotonic() - began
     both_succeeded(stack, world)
-    require_published(world, stack.home.lake)
+    require_published(world, stack.home)
     if dag == TRAIN:
         require_promoted_once(stack.home, model=world.expected["model"])
     also = "; two copies ran at once meanwhile" if copies > 1 else ""
