@@ -10,6 +10,7 @@ from typing import Any
 
 from longreel.contracts.config import Config
 from longreel.contracts.log_schema import ITEM, Action, Field, Label, LogSchema
+from longreel.contracts.statistics import Statistic, build_statistics
 
 Definitions = Mapping[str, Any]
 
@@ -56,7 +57,9 @@ def sample_definitions(config: Config) -> dict[str, Any]:
             "gap_ms": samples.gap_ms if samples.request_rule == "gap" else None,
             "max_targets": samples.max_targets,
             "sampled_negatives": samples.sampled_negatives,
-        }
+        },
+        "history_known_after": config.log_schema.history_known_after,
+        "statistics": _statistics(config.log_schema),
     }
 
 
@@ -76,6 +79,8 @@ def stored_log_schema(definitions: Definitions, columns: Sequence[str]) -> LogSc
         actions=tuple(Action(**action) for action in definitions["actions"]),
         labels=tuple(_stored_label(label) for label in definitions["labels"]),
         history=definitions["history"],
+        history_known_after=definitions.get("history_known_after", ""),
+        statistics=tuple(_stored_statistic(statistic) for statistic in definitions.get("statistics", ())),
         time_zone=definitions["source"]["time_zone"],
     )
 
@@ -90,6 +95,15 @@ def _stored_label(label: Mapping[str, Any]) -> Label:
     return Label(name=label["name"], within_ms=label["within_ms"], **sql)
 
 
+def _statistics(log: LogSchema) -> list[dict[str, Any]]:
+    return [{"name": s.key, "measures": list(s.measures)} for s in log.statistics]
+
+
+def _stored_statistic(stored: Mapping[str, Any]) -> Statistic:
+    (statistic,) = build_statistics({stored["name"]: list(stored["measures"])})
+    return statistic
+
+
 def changes(stored: Definitions, config: Config) -> list[Change]:
     """How the definitions of a partition's rows differ from the present ones; an optional field that it lacks is no
     difference, since it reads as unknown."""
@@ -102,6 +116,8 @@ def changes(stored: Definitions, config: Config) -> list[Change]:
         *_in_order("label", stored["labels"], now["labels"]),
         *_settings("", {"history": stored["history"]}, {"history": now["history"]}),
         *_settings("samples", stored.get("samples", {}), now.get("samples", {})),
+        *_settings("history", *({"known_after": d.get("history_known_after", "")} for d in (stored, now))),
+        *_in_order("statistic", *(d.get("statistics", []) for d in (stored, now))),
     ]
 
 
@@ -126,8 +142,16 @@ def model_conflicts(stored: Definitions, log_schema: LogSchema, tasks: Sequence[
         *_fields(stored["fields"], fields, optional),
         *_in_order("action", stored["actions"][: len(actions)], actions),
         *_named("label", {k: v for k, v in _by_name(stored["labels"]).items() if k in labels}, labels),
+        *_missing_statistics(stored, log_schema),
     ]
     return [change.text for change in differences if change.is_conflict]
+
+
+def _missing_statistics(stored: Definitions, log_schema: LogSchema) -> Iterator[Change]:
+    there = {column.name for kept in stored.get("statistics", ()) for column in _stored_statistic(kept).columns()}
+    missing = [column.name for column in log_schema.statistic_columns if column.name not in there]
+    if missing:
+        yield Change(f"statistic {', '.join(missing)} was added")
 
 
 def log_schema_changes(was: LogSchema, now: LogSchema) -> list[str]:
@@ -137,7 +161,8 @@ def log_schema_changes(was: LogSchema, now: LogSchema) -> list[str]:
         *_in_order("field", old["fields"], new["fields"]),
         *_in_order("action", old["actions"], new["actions"]),
         *_in_order("label", old["labels"], new["labels"]),
-        *_settings("history", {"events": old["history"]}, {"events": new["history"]}),
+        *_settings("history", *({"events": d["history"], "known_after": d["history_known_after"]} for d in (old, new))),
+        *_in_order("statistic", _statistics(was), _statistics(now)),
         *_settings("source", {"time_zone": old["time_zone"]}, {"time_zone": new["time_zone"]}),
     ]
     return [change.text for change in differences]

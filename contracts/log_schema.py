@@ -16,6 +16,8 @@ The kind says how it is stored and how the model reads it:
     vector    `size` numbers, such as an embedding from elsewhere
     hour, weekday   of the time, in the log's time zone; nothing is stored
 
+Statistics (statistics.py) are number fields of the user or of a target, which the build of samples computes.
+
 docs/log-schema.md describes all of it for users.
 """
 
@@ -29,8 +31,10 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from longreel.contracts.digests import digest_of
+from longreel.contracts.durations import delay_ms
 from longreel.contracts.errors import LongreelError, require
 from longreel.contracts.sql_names import names_in
+from longreel.contracts.statistics import USER, Statistic, StatisticColumn, check_statistics
 
 Place = Literal["item", "request", "event", "user"]
 Kind = Literal["id", "category", "number", "multi", "vector", "hour", "weekday"]
@@ -109,13 +113,20 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Something that a user did with an impression. One with a time, `at`, enters the history at that time."""
+    """Something that a user did with an impression. One that is `timed` enters the history when it becomes known."""
 
     name: str
     when: str = ""
     """SQL over the raw columns. Empty: the raw column of the action's name, 1/0 or true/false."""
     at: str = ""
-    """SQL for when it happened: milliseconds since 1970 UTC, or a timestamp. Empty: at once."""
+    """SQL for when it happened: milliseconds since 1970 UTC, or a timestamp. Empty: with the impression."""
+    known_after: str = ""
+    """How long after it happened it becomes known: a duration such as `10 min`, or `next day`. Empty: at once."""
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it becomes known at another time than the impression."""
+        return bool(self.at or self.known_after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +187,8 @@ class LogSchema:
     actions: tuple[Action, ...] = (Action(name="click"),)
     labels: tuple[Label, ...] = (Label(name="click", when="click"),)
     history: str = "click"  # SQL: which impressions enter the history; "true": all
+    history_known_after: str = ""  # how long after its time a request may see a history event; "next day"
+    statistics: tuple[Statistic, ...] = ()
     time_zone: str = "UTC"
 
     def __post_init__(self) -> None:
@@ -191,6 +204,12 @@ class LogSchema:
         both = sorted(set(names) & {f"label_{name}" for name in self.number_labels})
         require(not both, f"[fields]: {', '.join(both)} is the column of a number label; rename the field")
         require(len(self.actions) <= MAX_ACTIONS, f"[actions]: expected at most {MAX_ACTIONS}, got {len(self.actions)}")
+        for action in self.actions:
+            delay_ms(action.known_after, f"[actions] {action.name}: known_after")
+        delay_ms(self.history_known_after, "[history] known_after")
+        check_statistics(self.statistics, self._statistic_keys, self.action_names)
+        both = sorted(set(names) & {column.name for column in self.statistic_columns})
+        require(not both, f"[fields] and [statistics] both declare {', '.join(both)}; rename the field")
         usable = self.event_names
         _check_expression("[history] events", self.history, usable)
         for label in self.labels:
@@ -206,9 +225,9 @@ class LogSchema:
 
     @property
     def timed_actions(self) -> tuple[str, ...]:
-        """Names of the actions that have a time. The i-th has bit i + 1 of an event's `history`; bit 0 is the
-        impression's own."""
-        return tuple(action.name for action in self.actions if action.at)
+        """Names of the actions that become known at their own time. The i-th has bit i + 1 of an event's `history`;
+        bit 0 is the impression's own."""
+        return tuple(action.name for action in self.actions if action.is_timed)
 
     @property
     def binary_labels(self) -> tuple[str, ...]:
@@ -262,21 +281,56 @@ class LogSchema:
         """The fields of some places, in the order that they are declared in."""
         return tuple(field for field in self.fields if field.place in places)
 
+    @property
+    def _statistic_keys(self) -> tuple[str, ...]:
+        fields = (f.name for f in self.of_place("item", "request") if f.kind in ("id", "category"))
+        return (USER, *fields)
+
+    @cached_property
+    def statistic_columns(self) -> tuple[StatisticColumn, ...]:
+        """The columns of all statistics."""
+        return tuple(column for statistic in self.statistics for column in statistic.columns())
+
+    @cached_property
+    def target_fields(self) -> tuple[Field, ...]:
+        """What a target is served with: item and request fields, and the statistics that are not of the user alone."""
+        return (*self.of_place("item", "request"), *self._statistics(of_user=False))
+
+    @cached_property
+    def user_fields(self) -> tuple[Field, ...]:
+        """What a user is served with: user fields, and the user's statistics."""
+        return (*self.of_place("user"), *self._statistics(of_user=True))
+
+    def _statistics(self, *, of_user: bool) -> tuple[Field, ...]:
+        place: Place = "user" if of_user else "request"
+        columns = (column for column in self.statistic_columns if column.statistic.is_of_user == of_user)
+        return tuple(Field(name=column.name, place=place, kind="number") for column in columns)
+
     @cached_property
     def item_columns(self) -> tuple[Column, ...]:
-        """Columns of a target: item and request fields. Nothing that came of the impression is among them."""
+        """Columns that an impression is served with: item and request fields. Nothing that came of it is among them."""
         return tuple(_column(field) for field in self.of_place("item", "request") if field.is_stored)
 
     @cached_property
+    def target_columns(self) -> tuple[Column, ...]:
+        """Columns of a target: `item_columns` and statistics."""
+        return tuple(_column(field) for field in self.target_fields if field.is_stored)
+
+    @cached_property
     def event_columns(self) -> tuple[Column, ...]:
-        """Columns of a history event: its time, those of a target, event fields, and the actions."""
+        """Columns of a history event: its time, `item_columns`, event fields, and the actions."""
         events = (_column(field) for field in self.of_place("event") if field.is_stored)
         return (Column("time_ms", pa.int64()), *self.item_columns, *events, Column("actions", self.actions_type))
 
     @cached_property
-    def user_columns(self) -> tuple[Column, ...]:
-        """Columns of a user."""
+    def described_user_columns(self) -> tuple[Column, ...]:
+        """Columns of a user in `users`: the user fields."""
         return tuple(_column(field) for field in self.of_place("user") if field.is_stored)
+
+    @cached_property
+    def user_columns(self) -> tuple[Column, ...]:
+        """Columns of a user in samples: the user fields, and the user's statistics."""
+        return tuple(_column(field) for field in self.user_fields if field.is_stored)
 
     @property
     def match_fields(self) -> tuple[str, ...]:
@@ -300,6 +354,8 @@ class LogSchema:
                 actions=tuple(Action(**action) for action in values["actions"]),
                 labels=tuple(Label(**label) for label in values["labels"]),
                 history=values["history"],
+                history_known_after=values["history_known_after"],
+                statistics=tuple(_statistic(statistic) for statistic in values["statistics"]),
                 time_zone=values["time_zone"],
             )
         except (KeyError, TypeError, AttributeError) as error:
@@ -314,12 +370,18 @@ def summary(log: LogSchema) -> dict[str, str]:
     """A log schema in a few words: the fields of each place, actions, labels and digest."""
     fields = {f"{place} fields": ", ".join(field.name for field in log.of_place(place)) for place in PLACES}
     labels = {"binary labels": ", ".join(log.binary_labels), "number labels": ", ".join(log.number_labels)}
-    return {**fields, "actions": ", ".join(log.action_names), **labels, "digest": log.digest()}
+    statistics = "; ".join(f"{s.key}: {', '.join(s.measures)}" for s in log.statistics)
+    actions = {"actions": ", ".join(log.action_names)}
+    return {**fields, **actions, **labels, "statistics": statistics, "digest": log.digest()}
 
 
 def timed_column(action: str) -> str:
-    """The events column with the time of a timed action."""
+    """The events column with the time at which a timed action became known."""
     return f"{action}_ms"
+
+
+def _statistic(values: dict[str, Any]) -> Statistic:
+    return Statistic(of=tuple(values["of"]), impressions=values["impressions"], rates=tuple(values["rates"]))
 
 
 def _bitmask(bits: int) -> pa.DataType:

@@ -1,4 +1,5 @@
-"""The tables of longreel.toml that declare a log schema: [fields.<place>], [actions], [labels], [history].
+"""The tables of longreel.toml that declare a log schema: [fields.<place>], [actions], [labels], [history] and
+[statistics].
 
 [fields.item]
 brand = {kind = "id", from = "lower(brand)", rows = 4096, match = true}
@@ -14,20 +15,22 @@ events = "click OR purchase"
 click = "click"
 bought = {when = "purchase", within = "48 h", weight = 2}
 spent = {value = "if(purchase, paid, 0)"}
+
+[statistics]
+brand = ["impressions", "rate(click)"]
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from longreel.contracts import toml
+from longreel.contracts.durations import duration_ms
 from longreel.contracts.errors import LongreelError, require
 from longreel.contracts.log_schema import ITEM, PLACES, Action, Field, Label, LogSchema, Place
+from longreel.contracts.statistics import build_statistics
 
-TABLES = ("fields", "actions", "history", "labels")
-UNITS_MS = {"s": 1_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-DURATION = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(UNITS_MS)})")
+TABLES = ("fields", "actions", "history", "labels", "statistics")
 
 
 def build_log_schema(tables: Mapping[str, Any], time_zone: str, where: str) -> LogSchema:
@@ -47,22 +50,12 @@ def build_log_schema(tables: Mapping[str, Any], time_zone: str, where: str) -> L
             labels = _table(tables["labels"], "[labels]")
             arguments["labels"] = tuple(_label(name, value) for name, value in labels.items())
         if "history" in tables:
-            arguments["history"] = _history(_table(tables["history"], "[history]"))
+            arguments |= _history(_table(tables["history"], "[history]"))
+        if "statistics" in tables:
+            arguments["statistics"] = build_statistics(_table(tables["statistics"], "[statistics]"))
         return LogSchema(**arguments)
     except LongreelError as error:
         raise LongreelError(f"{where}: {error}") from error
-
-
-def duration_ms(text: str, where: str) -> int:
-    """Milliseconds of a duration such as `48 h`, `10 min`, `2 d` or `30 s`.
-
-    Raises:
-        LongreelError: it is none.
-    """
-    match = DURATION.fullmatch(text.strip())
-    if match is None:
-        raise LongreelError(f"{where}: expected a number and one of {', '.join(UNITS_MS)}, such as 48 h, got {text!r}")
-    return round(float(match[1]) * UNITS_MS[match[2]])
 
 
 def _table(value: Any, where: str) -> dict[str, Any]:
@@ -111,11 +104,18 @@ def _label(name: str, value: Any) -> Label:
     return toml.build_section(Label, {"name": name, **values}, where)
 
 
-def _history(values: dict[str, Any]) -> str:
-    if set(values) != {"events"} or not isinstance(values["events"], str):
-        raise LongreelError(f'[history]: expected events = "SQL expression", got {values}')
-    events: str = values["events"]
-    return "true" if events.strip() == "impressions" else events
+def _history(values: dict[str, Any]) -> dict[str, str]:
+    where = "[history]"
+    unknown = sorted(set(values) - {"events", "known_after"})
+    require(not unknown, f"{where}: unknown setting {', '.join(unknown)}; expected events and known_after")
+    arguments = {}
+    for setting, name in (("events", "history"), ("known_after", "history_known_after")):
+        if setting in values:
+            require(isinstance(values[setting], str), f"{where} {setting}: expected a text, got {values[setting]!r}")
+            arguments[name] = values[setting]
+    if arguments.get("history", "").strip() == "impressions":
+        arguments["history"] = "true"
+    return arguments
 
 
 def setting_names() -> tuple[str, ...]:

@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from longreel.contracts.log_schema import Column, LogSchema, timed_column
 
-SCHEMA_VERSION = 2  # raised by every change of a column that every log has
+SCHEMA_VERSION = 3  # raised by every change of a column that every log has
 
-DATASETS = ("events", "users", "quarantine", "history", "samples")
+DATASETS = ("events", "users", "quarantine", "counters", "statistics", "history", "samples")
 
 # The schema version since which a dataset's partitions are read as they are now: raised by a change other than an
 # `added_column`. Older partitions are not read then, nor newer ones by older code.
-READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 2)
+READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,21 +79,33 @@ class DatasetSchemas:
         request_id     null where the source has none
         <field>        item, request and event fields; multi and vector as lists of `size`
         actions        bit i: action i
-        <action>_ms    when a timed action happened; null where it did not
+        <action>_ms    when a timed action became known; null where it did not happen
         history        bit 0: the impression enters the history; bit i + 1: timed action i does, at its own time
         labels         bit i: binary label i
         label_<name>   a number label; NaN where it has no value
     users/date=D: the user fields of the users active on D, as `user_<field>`.
+    counters/date=D: how often values of a statistic's columns occur in the events of D. Days are local, since 1970.
+        statistic      place in `LogSchema.statistics`
+        value          of its column; of several columns together, or of a category, a hash
+        day            of the impressions
+        known_day      of what the row counts: impressions on `day`, or actions that became known on this day
+        impressions, action_<name>   of the actions that rates are of
+    statistics/date=D: for the events of D the numbers of their values, as statistics.py has them.
+        statistic, value   as in counters
+        day            the local day of the requests, which for late events is before D
+        <column>       one for each of `LogSchema.statistic_columns`; NaN where it is of another statistic
     history/date=B: per user the newest history events of the log days up to and including B, oldest first.
     samples/date=D: one row per user active on D. Requests are ordered by time; request r owns the targets
         [request_target_end[r-1], request_target_end[r]) and sees history[max(0, request_history_end[r] - window) :
-        request_history_end[r]], every event of which is strictly older than request_time_ms[r].
+        request_history_end[r]], every event of which was known strictly before request_time_ms[r].
     request_table: a scorer's input, the samples row without its labels.
     """
 
     events: pa.Schema
     users: pa.Schema
     quarantine: pa.Schema
+    counters: pa.Schema
+    statistics: pa.Schema
     history: pa.Schema
     samples: pa.Schema
     request_table: pa.Schema
@@ -110,9 +122,10 @@ class DatasetSchemas:
 def dataset_schemas(log: LogSchema) -> DatasetSchemas:
     """The schemas of a log's datasets."""
     user = pa.field("user_id", pa.int64(), nullable=False)
+    described = [_scalar(column, f"user_{column.name}") for column in log.described_user_columns]
     users = [_scalar(column, f"user_{column.name}") for column in log.user_columns]
     history = _lists("history", log.event_columns)
-    targets = _lists("target", log.item_columns)
+    targets = _lists("target", log.target_columns)
     requests = [
         pa.field("request_id", pa.list_(pa.string()), nullable=False),
         pa.field("request_time_ms", pa.list_(pa.int64()), nullable=False),
@@ -124,8 +137,10 @@ def dataset_schemas(log: LogSchema) -> DatasetSchemas:
     request_table = [user, *users, *history, *requests, *targets]
     return DatasetSchemas(
         events=pa.schema([user, *_event_fields(log)]),
-        users=pa.schema([user, *users]),
+        users=pa.schema([user, *described]),
         quarantine=QUARANTINE,
+        counters=pa.schema(_counter_fields(log)),
+        statistics=pa.schema(_statistic_fields(log)),
         history=pa.schema([user, *history]),
         samples=pa.schema([*request_table, *labels]),
         request_table=pa.schema(request_table),
@@ -143,6 +158,27 @@ def _event_fields(log: LogSchema) -> list[pa.Field]:
         pa.field("history", pa.int32() if len(log.timed_actions) < 31 else pa.int64(), nullable=False),
         pa.field("labels", log.labels_type, nullable=False),
         *(pa.field(f"label_{name}", pa.float32(), nullable=False) for name in log.number_labels),
+    ]
+
+
+def _counter_fields(log: LogSchema) -> list[pa.Field]:
+    actions = [name for name in log.action_names if any(name in statistic.rates for statistic in log.statistics)]
+    counts = ("impressions", *(f"action_{name}" for name in actions))
+    return [
+        pa.field("statistic", pa.int32(), nullable=False),
+        pa.field("value", pa.int64(), nullable=False),
+        pa.field("day", pa.int32(), nullable=False),
+        pa.field("known_day", pa.int32(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in counts),
+    ]
+
+
+def _statistic_fields(log: LogSchema) -> list[pa.Field]:
+    return [
+        pa.field("statistic", pa.int32(), nullable=False),
+        pa.field("value", pa.int64(), nullable=False),
+        pa.field("day", pa.int32(), nullable=False),
+        *(pa.field(column.name, pa.float32(), nullable=False) for column in log.statistic_columns),
     ]
 
 

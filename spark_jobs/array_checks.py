@@ -139,7 +139,7 @@ def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
     leaking = ~inside | ((ends > 0) & (padded[at - 1] >= times))
     missing = inside & (ends < length) & (padded[at] < times)
     number_labels = (Column(f"label_{name}", pa.float32()) for name in log.number_labels)
-    unequal_targets = _unequal(table, np.diff(target), "target", [*log.item_columns, *number_labels])
+    unequal_targets = _unequal(table, np.diff(target), "target", [*log.target_columns, *number_labels])
     return stats | {
         "leaking": int(leaking.sum()),
         "missing_events": int(missing.sum()),

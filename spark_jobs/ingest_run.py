@@ -183,10 +183,10 @@ class IngestRun:
         )
 
     def _users_table(self) -> DataFrame | None:
-        return self.source.users(self.spark) if self.log.user_columns else None
+        return self.source.users(self.spark) if self.log.described_user_columns else None
 
     def _described_users(self, accepted: DataFrame) -> DataFrame | None:
-        if not self.log.user_columns:
+        if not self.log.described_user_columns:
             return None
         table = self._users_table()
         if table is None:

@@ -75,7 +75,7 @@ class UserFields:
         """Rows of users in any order."""
         ids = column_values(table, "user_id")
         order = np.argsort(ids, kind="stable")
-        columns = {c.name: column_values(table, f"user_{c.name}", c.size)[order] for c in log.user_columns}
+        columns = {c.name: column_values(table, f"user_{c.name}", c.size)[order] for c in log.described_user_columns}
         return UserFields(log=log, user_id=ids[order], columns=columns)
 
     def arrays(self, users: Ints) -> dict[str, pa.Array]:
@@ -83,7 +83,7 @@ class UserFields:
         place = np.searchsorted(self.user_id, users)
         described = np.flatnonzero(is_among(users, self.user_id))
         arrays = {}
-        for column in self.log.user_columns:
+        for column in self.log.described_user_columns:
             assert column.field is not None
             stored = self.columns[column.name]
             values = np.full((len(users), *stored.shape[1:]), column.field.unknown, stored.dtype)

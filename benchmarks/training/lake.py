@@ -89,7 +89,7 @@ def _day(
         "target_labels": _lists((rng.random(shown) < 0.3).astype(np.int32), by_request, pa.int32()),
     }
     columns |= {f"history_{c.name}": _lists(old[c.name], offsets_of(lengths), c.type) for c in log.event_columns}
-    columns |= {f"target_{c.name}": _lists(new[c.name], by_request, c.type) for c in log.item_columns}
+    columns |= {f"target_{c.name}": _lists(new[c.name], by_request, c.type) for c in log.target_columns}
     schema = dataset_schemas(log).samples
     return pa.table([columns[name] for name in schema.names], schema=schema)
 

@@ -38,7 +38,7 @@ def one_request(log_schema: LogSchema, events: int, targets: int, device: torch.
     return RequestBatch(
         history=history,
         history_offsets=torch.tensor([0, events]),
-        target=columns(log_schema.item_columns, targets),
+        target=columns(log_schema.target_columns, targets),
         target_offsets=torch.tensor([0, targets]),
         user=columns(log_schema.user_columns, 1),
         labels=torch.zeros(targets, 1),

@@ -21,7 +21,7 @@ class RequestBatch:
 
     history: dict[str, Tensor]  # LogSchema.event_columns, each [H] or [H, size], of the stored type
     history_offsets: Tensor  # [B+1] int64
-    target: dict[str, Tensor]  # LogSchema.item_columns, each [T] or [T, size]
+    target: dict[str, Tensor]  # LogSchema.target_columns, each [T] or [T, size]
     target_offsets: Tensor  # [B+1] int64
     user: dict[str, Tensor]  # LogSchema.user_columns, each [B] or [B, size]
     labels: Tensor  # [T, tasks] float32, nan where a number label has no value; [T, 0] for scoring

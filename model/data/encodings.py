@@ -83,7 +83,8 @@ def learn_encodings(log: LogSchema, rows: SampleRows, categories: Mapping[str, C
         categories: values of category fields, as `counted_categories` gives them; a field that is not among them is
             counted in `rows`.
     """
-    stored = {field.name: field for field in log.fields if field.is_stored}
+    served = (*log.target_fields, *log.of_place("event"), *log.user_fields)
+    stored = {field.name: field for field in served if field.is_stored}
     kinds = {kind: [f for f in stored.values() if f.kind == kind] for kind in ("category", "number", "vector")}
     vocabularies = {f.name: _vocabulary(f, rows, categories or {}) for f in kinds["category"]}
     has_clock = any(f.kind in DERIVED_KINDS for f in log.fields)
@@ -110,11 +111,11 @@ def counted_categories(manifests: Iterable[Manifest]) -> dict[str, list[tuple[in
 
 
 def field_values(field: Field, rows: SampleRows) -> Values:
-    """All values of a field: of events and targets together, or of users."""
+    """All values of a field: of events and targets together where both have it, or of users."""
     if field.place == "user":
         return rows.user[field.name]
-    events = rows.history[field.name]
-    return events if field.place == "event" else np.concatenate([events, rows.target[field.name]])
+    parts = [values[field.name] for values in (rows.history, rows.target) if field.name in values]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _vocabulary(field: Field, rows: SampleRows, categories: Mapping[str, Counted]) -> list[tuple[int, str]]:

@@ -45,7 +45,7 @@ class SampleRows:
     user_id: Ints  # [U]
     user: Columns  # LogSchema.user_columns, each [U] or [U, size]
     history: Columns  # LogSchema.event_columns, each [all events] or [all events, size]
-    target: Columns  # LogSchema.item_columns, each [all targets] or [all targets, size]
+    target: Columns  # LogSchema.target_columns, each [all targets] or [all targets, size]
     labels: Ints | None  # [all targets] bitmask, int32 or int64; None where the table has no labels
     binary_labels: tuple[str, ...] = ()  # the label of each bit
     number_labels: Columns  # each [all targets] float32, nan without a value
@@ -70,7 +70,7 @@ class SampleRows:
         table = to_schema(table, rows_schema(log_schema, labels), "request table" if labels is None else "samples")
         history, history_offsets = parallel_values(table, "history", log_schema.event_columns)
         requests, request_offsets = parallel_values(table, "request", REQUEST_COLUMNS)
-        columns = (*log_schema.item_columns, *(() if labels is None else label_columns(labels)))
+        columns = (*log_schema.target_columns, *(() if labels is None else label_columns(labels)))
         target, target_offsets = parallel_values(table, "target", columns)
         numbers = () if labels is None else labels.number_labels
         row = np.repeat(np.arange(table.num_rows), np.diff(request_offsets))

@@ -79,7 +79,7 @@ class Scorer:
 
 def _fill_unknown(table: pa.Table, log: LogSchema) -> pa.Table:
     """The table with what the lake stores for a missing value in place of nulls, which JSON and pandas have for it."""
-    for prefix, columns in (("user", log.user_columns), ("history", log.event_columns), ("target", log.item_columns)):
+    for prefix, columns in (("user", log.user_columns), ("history", log.event_columns), ("target", log.target_columns)):
         for column in columns:
             at = table.schema.get_field_index(f"{prefix}_{column.name}")
             if at >= 0 and column.field is not None:

@@ -97,8 +97,9 @@ class Embeddings(nn.Module):
         super().__init__()
         d, e = config.width, config.embedding_width
         shown, outcomes = log_schema.of_place("item", "request"), log_schema.of_place("event")
-        sizes = {f.name: num_rows(f, encodings) for f in (*shown, *outcomes)}
-        hashed = {f.name for f in (*shown, *outcomes) if f.kind in HASHED}
+        targets = log_schema.target_fields
+        sizes = {f.name: num_rows(f, encodings) for f in (*targets, *outcomes)}
+        hashed = {f.name for f in (*targets, *outcomes) if f.kind in HASHED}
         self.ids = HashedTable({name: size for name, size in sizes.items() if name in hashed}, e)
         small = {name: size for name, size in sizes.items() if name not in hashed}
         self.context_sizes = small | {AGE: AGE_ROWS, POSITION: POSITION_ROWS}
@@ -106,9 +107,9 @@ class Embeddings(nn.Module):
         self.context = nn.Parameter(torch.zeros(sum(self.context_sizes.values()), d))  # an untrained row adds nothing
         self.history_fields, self.target_fields = (
             TokenFields(fields, self.ids.starts, self.context_starts, encodings)
-            for fields in ((*shown, *outcomes), shown)
+            for fields in ((*shown, *outcomes), targets)
         )
-        self.user_fields = log_schema.of_place("user")
+        self.user_fields = log_schema.user_fields
         self.users = HashedTable({f.name: num_rows(f, encodings) for f in self.user_fields}, d)
         self.user_rows = FieldRows(self.user_fields, self.users.starts, encodings)
         self.user_vectors = VectorColumns(self.user_fields, encodings)

@@ -50,7 +50,7 @@ def forward_flops(
         pairs: (target, event) pairs that attention scores: the sum over requests of targets times events.
     """
     d, r, s = config.width, config.expansion, config.mixer_tokens
-    fields, user_fields = log_schema.of_place("item", "request"), log_schema.of_place("user")
+    fields, user_fields = log_schema.of_place("item", "request"), log_schema.user_fields  # a number costs no FLOPs
     outcomes = log_schema.of_place("event")
     event = 2 * d * (_fused_width(config, (*fields, *outcomes)) + len(log_schema.actions))
     user = 2 * d * sum(field.size for field in user_fields if field.kind == "vector")

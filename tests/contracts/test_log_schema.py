@@ -51,7 +51,7 @@ def declared(text: str) -> LogSchema:
         ("[labels]\nx = {when = 'click', within = '2 weeks'}", "such as 48 h, got '2 weeks'"),
         ("[labels]\nx = ' '", "expected a SQL expression"),
         ("[history]\nevents = 'buy'", r"\[history\] events: buy is no field or action"),
-        ("[history]\nx = 1", r"\[history\]: expected events"),
+        ("[history]\nx = 1", r"\[history\]: unknown setting x; expected events and known_after"),
         ("actions = 3", r"\[actions\] is a table of names, got 3"),
         ("[actions]\n" + "\n".join(f"a{i} = 'x'" for i in range(61)), "expected at most 60, got 61"),
     ],
