@@ -1,12 +1,15 @@
 """Statistics of sample and history files, and the rules that they break, read back independently of the builder."""
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longreel.contracts.durations import delay_ms
 from longreel.contracts.jagged import Ints, list_values
 from longreel.contracts.log_schema import Column, LogSchema
 from longreel.contracts.schemas import schema_text
@@ -16,13 +19,14 @@ from longreel.spark_jobs.array_io import row_groups
 from longreel.spark_jobs.buckets import bucket_of
 
 Stats = dict[str, Any]
+MINUTE_MS = 60_000
 
 # Name of a count of violations -> what it counts.
 SAMPLE_VIOLATIONS = {
     "misplaced": "users in another bucket's file",
     "duplicate_users": "users with two rows",
-    "leaking": "requests that see an event at or after their own time",
-    "missing_events": "requests that miss an older event",
+    "leaking": "requests that see an event not known before their own time, as [history] known_after says",
+    "missing_events": "requests that miss an event that was known before",
     "unsorted_history": "users whose history is not in time order",
     "unsorted_requests": "users whose requests are not in time order",
     "unequal_history": "users with history lists of unequal length",
@@ -136,8 +140,9 @@ def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
     inside = (ends >= 0) & (ends <= length)
     at = history[row] + np.clip(ends, 0, length)
     padded = np.concatenate([history_ms, np.zeros(1, np.int64)])
-    leaking = ~inside | ((ends > 0) & (padded[at - 1] >= times))
-    missing = inside & (ends < length) & (padded[at] < times)
+    cutoff = _cutoff_ms(times, log)
+    leaking = ~inside | ((ends > 0) & (padded[at - 1] >= cutoff))
+    missing = inside & (ends < length) & (padded[at] < cutoff)
     number_labels = (Column(f"label_{name}", pa.float32()) for name in log.number_labels)
     unequal_targets = _unequal(table, np.diff(target), "target", [*log.target_columns, *number_labels])
     return stats | {
@@ -147,6 +152,23 @@ def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
         "max_request_targets": int(sizes.max(initial=0)),
         "unequal_targets": max(unequal_targets, int((closed != np.diff(target)).sum())),
     }
+
+
+def _cutoff_ms(times: Ints, log: LogSchema) -> Ints:
+    """The cutoff of each request, which the builder computes in another way: by the calendar, not by offsets."""
+    delay = delay_ms(log.history_known_after, "[history] known_after")
+    if delay is not None:
+        return times - delay
+    clock = ZoneInfo(log.time_zone)
+    minutes, place = np.unique(times // MINUTE_MS, return_inverse=True)  # a zone has one date throughout a minute
+    midnights = [_midnight_ms(int(minute) * MINUTE_MS, clock) for minute in minutes]
+    return np.array(midnights, np.int64)[place]
+
+
+def _midnight_ms(time_ms: int, clock: ZoneInfo) -> int:
+    """The midnight that begins a time's day in a zone."""
+    local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).astimezone(clock)
+    return round(datetime(local.year, local.month, local.day, tzinfo=clock).timestamp()) * 1_000
 
 
 def _numbers(table: pa.Table, name: str) -> Ints:

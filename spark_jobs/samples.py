@@ -1,10 +1,11 @@
 """Samples of a log day, one row per user: the history once, and requests that each see a part of it.
 
     history      by time: the newest `max_history` history events of earlier log days, and those of the day itself
-    history_end  how many of those are strictly older than the request, in milliseconds
+    history_end  how many of those are strictly older than the request's cutoff, in milliseconds
 
 A log day's rows may be stamped before its midnight, so the past can hold events that are not older than a request.
-Time alone decides what a request sees, never the partition.
+Time alone decides what a request sees, never the partition. The cutoff is the request's time, less what
+`[history] known_after` says.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from longreel.contracts.config import SamplesConfig
+from longreel.contracts.history_cutoff import history_cutoff_ms
 from longreel.contracts.jagged import Ints, offsets_of, ranges
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
@@ -190,6 +192,11 @@ class _Chunk:
     request_time_ms: Ints
 
     @cached_property
+    def cutoff_ms(self) -> Ints:
+        """The time from which on each request sees no history event."""
+        return history_cutoff_ms(self.request_time_ms, self.log)
+
+    @cached_property
     def merged(self) -> tuple[Ints, Ints]:
         """Past and own history events in order: how many a row has, and their places in the pool."""
         return self.histories.merged(self.past, self.own, self.rows)
@@ -216,8 +223,8 @@ class _Chunk:
         return {f"request_{name}": lists(values, counts) for name, values in columns.items()}
 
     def _history_end(self) -> Ints:
-        """History events strictly older than each request: all of the past and the day's before it; counted one by
-        one where the past reaches into the day."""
+        """History events strictly older than each request's cutoff: all of the past and the day's before it; counted
+        one by one where the past reaches beyond the cutoff."""
         past = np.bincount(self.past.owner, self.past.lengths, self.rows).astype(np.int64)
         own = np.bincount(self.own.owner, self.own.lengths, self.rows).astype(np.int64)
         end = past[self.request_row] + self._older(ranges(self.own.starts, self.own.lengths), own)
@@ -225,21 +232,22 @@ class _Chunk:
         final = np.flatnonzero(np.diff(self.past.owner, append=self.rows))  # of each row the last segment
         last = self.past.take(final)
         newest_ms[last.owner] = self.histories.column("time_ms")[last.starts + last.lengths - 1]
-        reaches = newest_ms[self.request_row] >= self.request_time_ms
+        reaches = newest_ms[self.request_row] >= self.cutoff_ms
         if not reaches.any():
             return end
         lengths, places = self.merged
         return np.where(reaches, self._older(places, lengths), end)
 
     def _older(self, places: Ints, lengths: Ints) -> Ints:
-        """Of the history events at `places`, `lengths` a row and by time, how many are older than each request."""
-        if not len(self.request_time_ms):
+        """Of the history events at `places`, `lengths` a row and by time, how many are older than each request's
+        cutoff."""
+        if not len(self.cutoff_ms):
             return np.zeros(0, np.int64)
-        low, high = int(self.request_time_ms.min()) - 1, int(self.request_time_ms.max())
-        step = high - low + 1  # rows and times as one number; times outside the requests' range may be clipped
+        low, high = int(self.cutoff_ms.min()) - 1, int(self.cutoff_ms.max())
+        step = high - low + 1  # rows and times as one number; times outside the cutoffs' range may be clipped
         times = np.clip(self.histories.column("time_ms")[places], low, high) - low
         keys = np.repeat(np.arange(self.rows) * step, lengths) + times
-        older = np.searchsorted(keys, self.request_row * step + self.request_time_ms - low)
+        older = np.searchsorted(keys, self.request_row * step + self.cutoff_ms - low)
         return np.asarray(older - offsets_of(lengths)[self.request_row])
 
 

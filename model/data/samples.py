@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.history_cutoff import history_cutoff_ms
 from longreel.contracts.jagged import Ints, offsets_of, ranges
 from longreel.contracts.log_schema import LogSchema
 from longreel.lake.schema_evolution import to_schema
@@ -57,16 +58,18 @@ class SampleRows:
 
     @staticmethod
     def from_arrow(table: pa.Table, log_schema: LogSchema, labels: LogSchema | None = None) -> "SampleRows":
-        """Flat arrays of a table, checked: parallel lists are parallel, and no request sees its own time or later.
+        """Flat arrays of a table, checked: parallel lists are parallel, and no request sees an event at its history
+        cutoff or later.
 
         Args:
             log_schema: of the columns to read: that of the table, or of a model that scores it.
-            labels: the log schema that the table's labels follow, by default `log_schema`.
+            labels: the log schema that the table's labels and histories follow, by default `log_schema`.
 
         Raises:
             LongreelError: a column is missing or of another type, or the rows break the schema's promises.
         """
-        labels = (labels or log_schema) if "target_labels" in table.column_names else None
+        rule = labels or log_schema
+        labels = rule if "target_labels" in table.column_names else None
         table = to_schema(table, rows_schema(log_schema, labels), "request table" if labels is None else "samples")
         history, history_offsets = parallel_values(table, "history", log_schema.event_columns)
         requests, request_offsets = parallel_values(table, "request", REQUEST_COLUMNS)
@@ -89,7 +92,7 @@ class SampleRows:
             history_stop=history_offsets[row] + requests["history_end"],
             target_offsets=np.concatenate([np.zeros(1, np.int64), target_offsets[row] + requests["target_end"]]),
         )
-        rows._check(history_offsets, target_offsets, request_offsets)
+        rows._check(history_offsets, target_offsets, request_offsets, rule)
         return rows
 
     @staticmethod
@@ -115,7 +118,7 @@ class SampleRows:
             target_offsets=np.concatenate([np.zeros(1, np.int64), *ends]),
         )
 
-    def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints) -> None:
+    def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints, rule: LogSchema) -> None:
         self._reject(
             (self.history_stop < self.history_start) | (self.history_stop > history_offsets[self.request_row + 1]),
             "request_history_end lies outside the history",
@@ -132,9 +135,10 @@ class SampleRows:
             raise LongreelError("samples: a history is not ordered by time; rebuild the samples")
         has_history = self.history_stop > self.history_start
         newest = np.where(has_history, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
-        self._reject(
-            has_history & (newest >= self.request_time_ms), "the history holds an event at or after the request"
-        )
+        what = "the history holds an event at or after the request"
+        if rule.history_known_after:
+            what = f"the history holds an event not known yet, [history] known_after = {rule.history_known_after!r}"
+        self._reject(has_history & (newest >= history_cutoff_ms(self.request_time_ms, rule)), what)
 
     def _reject(self, wrong: NDArray[np.bool_], what: str) -> None:
         if wrong.any():

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from longreel.contracts.history_cutoff import history_cutoff_ms
 from longreel.contracts.jagged import Ints, offsets_of
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
@@ -53,9 +54,10 @@ def make_requests(rows: SampleRows, seed: int, sizes: Sizes = KEPT_SIZES) -> Req
         chosen = shown[rng.integers(0, ITEMS, number)]
         return {name: values[chosen] for name, values in rows.target.items()}
 
+    cutoff_ms = history_cutoff_ms(np.array([NOW_MS]), rows.log_schema)
     ages_s = np.exp(rng.uniform(0, np.log(OLDEST_S), events))
     history = items(events) | {
-        "time_ms": NOW_MS - 1_000 - (1_000 * _descending(ages_s, starts)).astype(np.int64),
+        "time_ms": cutoff_ms - 1_000 - (1_000 * _descending(ages_s, starts)).astype(np.int64),
         "actions": rng.integers(0, 1 << len(rows.log_schema.actions), events),
     }
     history |= {name: _drawn(rng, values, events) for name, values in rows.history.items() if name not in history}

@@ -3,8 +3,11 @@
 import math
 import struct
 from collections import defaultdict
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from longreel.contracts.durations import UNITS_MS
 from longreel.contracts.log_schema import LogSchema
 from tests.short_video import SHORT_VIDEO
 
@@ -52,6 +55,17 @@ def history_of(event: Row, log: LogSchema) -> list[Row]:
 def histories_of(events: list[Row], log: LogSchema) -> list[Row]:
     """The history events of some events, in order."""
     return sorted((one for event in events for one in history_of(event, log)), key=lambda e: sort_key(e, log))
+
+
+def cutoff_of(time_ms: int, log: LogSchema) -> float:
+    """A request at a time sees the history events before this."""
+    if not log.history_known_after:
+        return time_ms
+    if log.history_known_after == "next day":
+        local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).astimezone(ZoneInfo(log.time_zone))
+        return 1_000 * local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0).timestamp()
+    number, unit = log.history_known_after.split()
+    return time_ms - round(float(number) * UNITS_MS[unit])
 
 
 def request_keys(events: list[Row], rule: str, gap_ms: int) -> list[str]:
@@ -103,11 +117,12 @@ def samples_of(
         row |= {name: [] for name in ("request_id", "request_time_ms", "request_history_end", "request_target_end")}
         targets = []
         for key, events in ordered:
+            cutoff = cutoff_of(events[0]["time_ms"], log)
             for start in range(0, len(events), max_targets):
                 part = events[start : start + max_targets]
                 row["request_id"].append(key)
                 row["request_time_ms"].append(events[0]["time_ms"])
-                row["request_history_end"].append(sum(e["time_ms"] < events[0]["time_ms"] for e in history))
+                row["request_history_end"].append(sum(e["time_ms"] < cutoff for e in history))
                 targets += part
                 row["request_target_end"].append(len(targets))
         names = [*(column.name for column in log.item_columns), "labels", *(f"label_{n}" for n in log.number_labels)]

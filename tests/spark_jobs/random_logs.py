@@ -1,6 +1,6 @@
 """Small random logs, of a short-video app and with every place and kind, and settings that they can be built with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -49,7 +49,10 @@ bought = {when = "purchase", within = "48 h"}
 spent = {value = "if(purchase, paid, 0)"}
 """
 SHOP = build_log_schema(toml.parse(SHOP_TOML, "shop"), "UTC", "shop")
-TOML = {SHORT_VIDEO.digest(): SHORT_VIDEO_TOML, SHOP.digest(): SHOP_TOML}
+TOML = {SHORT_VIDEO.actions: SHORT_VIDEO_TOML, SHOP.actions: SHOP_TOML}
+# `[history] known_after` and milliseconds; None: the midnight of KATHMANDU that begins the request's day.
+KNOWN_AFTER = {"": 0, "0.001 s": 1, "0.003 s": 3, "24 h": 86_400_000, "2 d": 172_800_000, "next day": None}
+KATHMANDU, KATHMANDU_MS = "Asia/Kathmandu", 20_700_000  # 5:45 ahead of UTC
 
 GAP_MS = 3
 # Times of a log day against its midnight: ties, neighbouring milliseconds, rows stamped into the days around it.
@@ -71,6 +74,8 @@ OFFSETS = [
     -2 * DAY_MS,
     DAY_MS,
     DAY_MS + 1,
+    DAY_MS - KATHMANDU_MS,
+    DAY_MS - KATHMANDU_MS - 1,
 ]
 # Times of an action against its impression.
 DELAYS = [-1, 0, 1, 2, 3, DAY_MS - 1, DAY_MS, DAY_MS + 1, 2 * DAY_MS]
@@ -91,7 +96,8 @@ class Case:
     @property
     def toml(self) -> str:
         """The declaration of `log`."""
-        return TOML[self.log.digest()]
+        known_after = f'[history]\nknown_after = "{self.log.history_known_after}"'
+        return TOML[self.log.actions].replace("[history]", known_after)
 
 
 def videos(ids: str, start: int) -> st.SearchStrategy[Row]:
@@ -138,6 +144,7 @@ def pairs() -> st.SearchStrategy[list[int]]:
 def cases(draw: st.DrawFn, max_days: int = 4) -> Case:
     """A log of either kind, and settings."""
     log, rows = draw(st.sampled_from([(SHORT_VIDEO, videos), (SHOP, shop)]))
+    log = replace(log, history_known_after=draw(st.sampled_from(sorted(KNOWN_AFTER))), time_zone=KATHMANDU)
     ids = draw(st.sampled_from(sorted(IDS)))
     rules = {"none": ["auto", "delivery_time", "gap"], "some": ["auto", "gap"], "all": ["auto", "request_id", "gap"]}
     config = SamplesConfig(
@@ -149,5 +156,5 @@ def cases(draw: st.DrawFn, max_days: int = 4) -> Case:
     count = draw(st.integers(1, max_days))
     days = [draw(st.lists(rows(ids, number * DAY_MS), max_size=12)) for number in range(count)]
     fields: dict[str, Any] = {"user_country": SMALL, "user_age": NUMBERS, "user_interests": pairs()}
-    described = draw(st.dictionaries(st.integers(1, 3), st.fixed_dictionaries(fields))) if log is SHOP else {}
+    described = draw(st.dictionaries(st.integers(1, 3), st.fixed_dictionaries(fields))) if rows is shop else {}
     return Case(log, days, described, config)

@@ -6,15 +6,16 @@ The builders are functions of Arrow tables, so most examples run without Spark; 
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from brute_force_samples import plain, samples_of
+from brute_force_samples import cutoff_of, plain, samples_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from random_logs import GAP_MS, SHOP, Case, cases
@@ -137,7 +138,12 @@ def make_lake(folder: Path, case: Case, buckets: int) -> Home:
     config = case.config
     options = f'request_rule = "{config.request_rule}"\ngap_ms = {GAP_MS}\nmax_targets = {config.max_targets}'
     home = new_home(
-        folder, max_history=config.max_history, samples=options, source="outcome_hours = 48", schema=case.toml
+        folder,
+        max_history=config.max_history,
+        samples=options,
+        source="outcome_hours = 48",
+        schema=case.toml,
+        time_zone=case.log.time_zone,
     )
     for number, rows in enumerate(case.days):
         publish_events(home, DAY + timedelta(days=number), rows, buckets, users=case.users)
@@ -235,7 +241,7 @@ def test_a_history_end_that_is_off_by_one_is_caught(case: Case, data: st.DataObj
     inside = 0 <= wrong[place] <= np.repeat(lengths, per_row)[place]
     if shift > 0 or not inside:
         assert stats["leaking"] == 1
-        with pytest.raises(LongreelError, match=r"at or after the request|outside the history"):
+        with pytest.raises(LongreelError, match=r"at or after the request|not known yet|outside the history"):
             SampleRows.from_arrow(broken, case.log)
     else:
         assert stats["missing_events"] == 1
@@ -244,14 +250,14 @@ def test_a_history_end_that_is_off_by_one_is_caught(case: Case, data: st.DataObj
 @settings(SAME, max_examples=60)
 @given(case=cases())
 def test_one_millisecond_too_late_is_caught(case: Case) -> None:
-    """The newest event that a request sees, stamped with the request's own time."""
+    """The newest event that a request sees, stamped with the request's cutoff."""
     table = list(build_in_memory(case))[-1].combine_chunks()
     row = next((r for r, entry in enumerate(table.to_pylist()) if any(entry["request_history_end"])), None)
     assume(row is not None)
     assert row is not None
     entry = table.slice(row, 1).to_pylist()[0]
     request = next(r for r, end in enumerate(entry["request_history_end"]) if end)
-    end, at = entry["request_history_end"][request] - 1, entry["request_time_ms"][request]
+    end, at = entry["request_history_end"][request] - 1, round(cutoff_of(entry["request_time_ms"][request], case.log))
     for time_ms, leaks in ((at - 1, False), (at, True)):
         moved = [*entry["history_time_ms"][:end], time_ms, *entry["history_time_ms"][end + 1 :]]
         if moved != sorted(moved):
@@ -260,7 +266,7 @@ def test_one_millisecond_too_late_is_caught(case: Case) -> None:
         with tempfile.TemporaryDirectory() as folder:
             assert (stats_of(changed, case.log, folder)["leaking"] > 0) == leaks
         if leaks:
-            with pytest.raises(LongreelError, match="at or after the request"):
+            with pytest.raises(LongreelError, match=r"at or after the request|not known yet"):
                 SampleRows.from_arrow(changed, case.log)
         else:
             SampleRows.from_arrow(changed, case.log)
@@ -275,9 +281,9 @@ def test_a_builder_that_sees_its_own_millisecond_fails_every_guard(monkeypatch: 
     older = samples_module._Chunk._older
 
     def not_newer(self: Any, places: Any, lengths: Any) -> Any:
-        object.__setattr__(self, "request_time_ms", self.request_time_ms + 1)
+        self.__dict__["cutoff_ms"] = self.cutoff_ms + 1
         actual = older(self, places, lengths)
-        object.__setattr__(self, "request_time_ms", self.request_time_ms - 1)
+        self.__dict__["cutoff_ms"] -= 1
         return actual
 
     monkeypatch.setattr(samples_module._Chunk, "_older", not_newer)
@@ -288,3 +294,29 @@ def test_a_builder_that_sees_its_own_millisecond_fails_every_guard(monkeypatch: 
             assert stats_of(table, SHORT_VIDEO, folder)["leaking"] > 0
         with pytest.raises(LongreelError, match="at or after the request"):
             SampleRows.from_arrow(table, SHORT_VIDEO)
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "changed"),
+    [
+        ("Europe/Berlin", datetime(2026, 3, 29), 2),  # 23 hours
+        ("Europe/Berlin", datetime(2026, 10, 25), 2),  # 25 hours
+        ("America/Sao_Paulo", datetime(2018, 11, 4), 0),  # begins at one o'clock
+        ("Asia/Shanghai", datetime(2026, 3, 2), 12),
+    ],
+)
+def test_with_next_day_a_request_sees_the_days_before_its_own(zone: str, day: datetime, changed: int) -> None:
+    """To the millisecond on days on which the clock changes, and a builder with another rule is caught."""
+    clock = ZoneInfo(zone)
+    midnight_ms = round(day.replace(tzinfo=clock).timestamp() * 1_000)
+    evening_ms = round(day.replace(hour=23, tzinfo=clock).timestamp() * 1_000)
+    change_ms = round(day.replace(hour=changed, tzinfo=clock).timestamp() * 1_000)
+    times = [midnight_ms - 1, midnight_ms, change_ms + 1, evening_ms]
+    rows = [event(1, number, time_ms - MIDNIGHT_MS) for number, time_ms in enumerate(times)]
+    log = replace(SHORT_VIDEO, history_known_after="next day", time_zone=zone)
+    tables = {known: next(build_in_memory(Case(known, [rows], {}, SamplesConfig()))) for known in (log, SHORT_VIDEO)}
+    assert tables[log].to_pylist()[0]["request_history_end"] == [0, 1, 1, 1]
+    with tempfile.TemporaryDirectory() as folder:
+        assert not any(stats_of(tables[log], log, folder).get(name) for name in SAMPLE_VIOLATIONS)
+        assert stats_of(tables[SHORT_VIDEO], log, folder)["leaking"] == 2
+        assert stats_of(tables[log], SHORT_VIDEO, folder)["missing_events"] == 2
