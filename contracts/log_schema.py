@@ -53,6 +53,7 @@ DEFAULT_ROWS: dict[Kind, int] = {"id": 65_536, "multi": 16_384, "category": 64, 
 MIN_ROWS = 4
 UNKNOWN = -1  # an id or category without a value
 MAX_ACTIONS = 60
+ALL_IMPRESSIONS = "true"  # [history] events that takes every impression
 NAME = re.compile(r"[a-z][a-z0-9_]*", re.ASCII)
 RESERVED = frozenset(
     {"user_id", "item_id", "time_ms", "request_id", "actions", "labels", "history", "row", "reason", "source_file"}
@@ -186,7 +187,7 @@ class LogSchema:
     fields: tuple[Field, ...] = (ITEM,)
     actions: tuple[Action, ...] = (Action(name="click"),)
     labels: tuple[Label, ...] = (Label(name="click", when="click"),)
-    history: str = "click"  # SQL: which impressions enter the history; "true": all
+    history: str = "click"  # SQL: which impressions enter the history, ALL_IMPRESSIONS among them
     history_known_after: str = ""  # how long after its time a request may see a history event; "next day"
     statistics: tuple[Statistic, ...] = ()
     time_zone: str = "UTC"

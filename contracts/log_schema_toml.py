@@ -27,7 +27,7 @@ from typing import Any
 from longreel.contracts import toml
 from longreel.contracts.durations import duration_ms
 from longreel.contracts.errors import LongreelError, require
-from longreel.contracts.log_schema import ITEM, PLACES, Action, Field, Label, LogSchema, Place
+from longreel.contracts.log_schema import ALL_IMPRESSIONS, ITEM, PLACES, Action, Field, Label, LogSchema, Place
 from longreel.contracts.statistics import build_statistics
 
 TABLES = ("fields", "actions", "history", "labels", "statistics")
@@ -114,7 +114,7 @@ def _history(values: dict[str, Any]) -> dict[str, str]:
             require(isinstance(values[setting], str), f"{where} {setting}: expected a text, got {values[setting]!r}")
             arguments[name] = values[setting]
     if arguments.get("history", "").strip() == "impressions":
-        arguments["history"] = "true"
+        arguments["history"] = ALL_IMPRESSIONS
     return arguments
 
 

@@ -2,19 +2,24 @@
 
 Softmax attention reads a mean over events: twice as many of them alike give the same mean. So what a longer window
 adds, that something occurred forty times and not four, hardly passes it (docs/method.md). Here it is counted.
+In a history of impressions, those that led to an action are counted beside all of them, and so are all events whatever
+their ids: how often the user was shown something, and how often that was passed over.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from longreel.contracts.config import ModelConfig
-from longreel.contracts.log_schema import UNKNOWN, LogSchema
+from longreel.contracts.log_schema import ALL_IMPRESSIONS, UNKNOWN, LogSchema
 from longreel.model.data.batch import RequestBatch, segment_ids
 
 HORIZONS_MS = (3_600_000, 86_400_000, 604_800_000)  # an hour, a day, a week before the request
 LONGEST_MS = 1 << 41  # 70 years: older events are that old where ages are compared
-FIELD_NUMBERS = 1 + len(HORIZONS_MS) + 3  # matches in the window and within each horizon; three of the newest match
+COUNTS = 1 + len(HORIZONS_MS)  # in the window, and within each horizon
+FIELD_NUMBERS = COUNTS + 3  # of matches, and three of the newest match
 
 
 def counted_fields(log_schema: LogSchema) -> tuple[str, ...]:
@@ -22,9 +27,15 @@ def counted_fields(log_schema: LogSchema) -> tuple[str, ...]:
     return tuple(field.name for field in log_schema.of_place("item") if field.kind == "id")
 
 
+def counts_actions(log_schema: LogSchema) -> bool:
+    """Whether events with an action are counted apart: where the history has the impressions without one too."""
+    return log_schema.history == ALL_IMPRESSIONS and bool(log_schema.actions)
+
+
 def num_numbers(log_schema: LogSchema) -> int:
     """Numbers of a target."""
-    return FIELD_NUMBERS * len(counted_fields(log_schema))
+    matches = FIELD_NUMBERS * len(counted_fields(log_schema))
+    return 2 * (matches + COUNTS) if counts_actions(log_schema) else matches
 
 
 class MatchCounts(nn.Module):
@@ -32,6 +43,8 @@ class MatchCounts(nn.Module):
 
     For each id of an item they are: matches in the window and within each horizon; whether there is one; and of the
     newest its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where there is none.
+    In a history of impressions then the same of the events with an action; and how many events, and events with an
+    action, the window and each horizon have.
 
     Not rows of a table by log buckets, as events' times are: targets are few to learn every bucket from, and with
     buckets a trial (benchmarks/extrapolation) lost what these numbers win.
@@ -40,7 +53,7 @@ class MatchCounts(nn.Module):
     def __init__(self, config: ModelConfig, log_schema: LogSchema) -> None:
         super().__init__()
         hidden = config.expansion * config.width
-        self.fields = counted_fields(log_schema)
+        self.fields, self.with_actions = counted_fields(log_schema), counts_actions(log_schema)
         self.up, self.down = nn.Linear(num_numbers(log_schema), hidden), nn.Linear(hidden, config.width)
         self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
         self.horizons_ms: Tensor
@@ -49,19 +62,27 @@ class MatchCounts(nn.Module):
         """[T, numbers] float32, about -2 .. 3, from a batch's integers alone; nothing waits for the device."""
         request = segment_ids(batch.target_offsets, batch.num_targets)
         first, stop = batch.history_offsets[:-1][request], batch.history_offsets[1:][request]  # [T]
-        starts = torch.cat([first[:, None], horizon_starts(batch, self.horizons_ms)[request]], dim=1)  # [T, 1 + K]
+        starts = torch.cat([first[:, None], horizon_starts(batch, self.horizons_ms)[request]], dim=1)  # [T, COUNTS]
         now = batch.request_time_ms[request]
         times = torch.cat([batch.history["time_ms"], now])  # has an element also where there is no event
         history, target = (
             torch.stack([fields[name].long() for name in self.fields]) for fields in (batch.history, batch.target)
         )
-        counts, newest = matches(history, target, starts, stop)
-        any_match = (counts[..., 0] > 0).float()
-        age = log2p1((now - times[newest]) / 1_000) / 8 - 2
-        after = log2p1(stop - 1 - newest) / 4 - 1
-        newest_match = torch.stack([any_match, any_match * age, any_match * after], dim=-1)
-        by_field = torch.cat([log2p1(counts) / 4, newest_match], dim=-1)
-        return by_field.transpose(0, 1).flatten(1)
+        chosen = [torch.ones_like(batch.history["time_ms"], dtype=torch.bool)]
+        if self.with_actions:
+            chosen.append(batch.history["actions"] != 0)
+        parts = []
+        for counts, newest in matches(history, target, starts, stop, chosen):
+            any_match = (counts[..., 0] > 0).float()
+            age = log2p1((now - times[newest]) / 1_000) / 8 - 2
+            after = log2p1(stop - 1 - newest) / 4 - 1
+            newest_match = torch.stack([any_match, any_match * age, any_match * after], dim=-1)
+            by_field = torch.cat([log2p1(counts) / 4, newest_match], dim=-1)
+            parts.append(by_field.transpose(0, 1).flatten(1))
+        if self.with_actions:
+            before = (F.pad(one.long().cumsum(0), (1, 0)) for one in chosen)
+            parts += [log2p1(events[stop][:, None] - events[starts]) / 4 for events in before]
+        return torch.cat(parts, dim=1)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """[T, numbers] -> [T, D]."""
@@ -83,19 +104,23 @@ def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
     return torch.searchsorted(keys, zero_age - horizons_ms)
 
 
-def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+def matches(
+    history: Tensor, target: Tensor, starts: Tensor, stop: Tensor, chosen: Sequence[Tensor]
+) -> list[tuple[Tensor, Tensor]]:
     """The number of events between places that have a target's id, and the newest of them, for several fields.
 
-    Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches count
-    them, whatever their number, and the last one is the newest. O((H + T) log(H + T)) a field.
+    Sorted by (id, place), the events of one id between two places lie behind one another: two binary searches find
+    them, whatever their number. Running sums and maxima over that order count the chosen ones among them, and find
+    their newest. O((H + T) log(H + T)) a field.
 
     Args:
         history: ids [F, H] int64. target: ids [F, T] int64, of which UNKNOWN matches nothing.
         starts, stop: places in the packed history, [T, K] and [T]; events from starts[t, k] to stop[t] - 1 count.
+        chosen: which events count, [H] bool each.
 
     Returns:
-        Counts [F, T, K] int64. The place of the newest match [F, T], which has no meaning where counts[f, t, 0] is 0,
-        but is a place in history and targets laid behind one another.
+        For each of `chosen`, counts [F, T, K] int64, and the place of the newest match [F, T]. The latter has no
+        meaning where counts[f, t, 0] is 0, but is a place in history and targets laid behind one another.
     """
     ids = torch.cat([history, target], dim=1)  # targets lie behind all events: no [start, stop) holds one
     ordered, places = ids.sort(dim=1, stable=True)
@@ -104,7 +129,14 @@ def matches(history: Tensor, target: Tensor, starts: Tensor, stop: Tensor) -> tu
     keys = run * span + places  # increasing, exact: runs and places are both smaller than span
     run_start = run.gather(1, torch.searchsorted(ordered, target)) * span
     bounds = torch.cat([starts, stop[:, None]], dim=1)
-    below = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1)).view(*target.shape, bounds.shape[1])
-    upto = below[..., -1:]
-    counts = (upto - below[..., :-1]).masked_fill(target[..., None] == UNKNOWN, 0)
-    return counts, places.gather(1, (upto.squeeze(-1) - 1).clamp(min=0))
+    found = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1))  # [F, T (K + 1)]
+    shape, is_unknown = (*target.shape, bounds.shape[1]), (target == UNKNOWN)[..., None]
+    last = (found.view(shape)[..., -1] - 1).clamp(min=0)  # [F, T]
+    results = []
+    for events in chosen:
+        counted = F.pad(events, (0, target.shape[1]))[places]
+        before = F.pad(counted.long().cumsum(1), (1, 0)).gather(1, found).view(shape)
+        counts = (before[..., -1:] - before[..., :-1]).masked_fill(is_unknown, 0)
+        at = torch.where(counted, torch.arange(ids.shape[1], device=ids.device), 0).cummax(1).values
+        results.append((counts, places.gather(1, at.gather(1, last))))
+    return results

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longreel.contracts.config import Config
-from longreel.contracts.log_schema import UNKNOWN, Column
+from longreel.contracts.log_schema import ALL_IMPRESSIONS, UNKNOWN, Column, LogSchema
 from longreel.model.data.batch import RequestBatch, one_row_per_target
 from longreel.model.data.encodings import Encodings
 from longreel.model.data.samples import SampleRows
@@ -28,6 +28,7 @@ TASKS = ("click", "like")
 HOUR = 3_600_000
 CPU = torch.device("cpu")
 ID_FIELDS = counted_fields(SHORT_VIDEO)
+IMPRESSIONS = replace(SHORT_VIDEO, history=ALL_IMPRESSIONS)
 
 
 def random_batch(seed: int) -> RequestBatch:
@@ -49,6 +50,7 @@ def random_batch(seed: int) -> RequestBatch:
     history["time_ms"] = torch.from_numpy(
         np.repeat(request_time_ms, lengths) - np.concatenate([*ages, np.zeros(0, np.int64)])
     )
+    history["actions"] = torch.from_numpy(rng.integers(0, 2, int(lengths.sum())) * rng.choice([1, 2, 130]))
     offsets = [torch.from_numpy(np.concatenate([[0], np.cumsum(n)])) for n in (lengths, counts)]
     return RequestBatch(
         history=history,
@@ -65,24 +67,31 @@ def random_batch(seed: int) -> RequestBatch:
     )
 
 
-def counted_slowly(batch: RequestBatch) -> Tensor:
+def counted_slowly(batch: RequestBatch, log_schema: LogSchema = SHORT_VIDEO) -> Tensor:
     """Numbers [T, numbers], from one look at every event of every target's request."""
     rows = []
     for request in range(batch.num_requests):
-        first, stop = batch.history_offsets[request : request + 2].tolist()
+        window = range(*batch.history_offsets[request : request + 2].tolist())
         request_time_ms = int(batch.request_time_ms[request])
+        ages = {e: request_time_ms - int(batch.history["time_ms"][e]) for e in window}
+        acted = [e for e in window if int(batch.history["actions"][e])]
+        chosen = [list(window), acted] if log_schema is IMPRESSIONS else [list(window)]
+
+        def logs(places: list[int], ages: dict[int, int] = ages) -> list[float]:
+            counts = [len(places), *(sum(ages[e] <= horizon for e in places) for horizon in HORIZONS_MS)]
+            return [math.log2(1 + n) / 4 for n in counts]
+
         for target in range(*batch.target_offsets[request : request + 2].tolist()):
             row: list[float] = []
-            for name in ID_FIELDS:
-                target_id = int(batch.target[name][target])
-                places = [e for e in range(first, stop) if int(batch.history[name][e]) == target_id != UNKNOWN]
-                ages = [request_time_ms - int(batch.history["time_ms"][e]) for e in places]
-                counts = [len(ages), *(sum(age <= horizon for age in ages) for horizon in HORIZONS_MS)]
-                row += [math.log2(1 + n) / 4 for n in counts]
-                row += [1, math.log2(1 + ages[-1] / 1_000) / 8 - 2] if places else [0, 0]
-                row += [math.log2(stop - places[-1]) / 4 - 1] if places else [0]
-            rows.append(row)
-    return torch.tensor(rows).reshape(len(rows), num_numbers(SHORT_VIDEO))
+            for events in chosen:
+                for name in ID_FIELDS:
+                    target_id = int(batch.target[name][target])
+                    places = [e for e in events if int(batch.history[name][e]) == target_id != UNKNOWN]
+                    row += logs(places)
+                    row += [1, math.log2(1 + ages[places[-1]] / 1_000) / 8 - 2] if places else [0, 0]
+                    row += [math.log2(window.stop - places[-1]) / 4 - 1] if places else [0]
+            rows.append(row + [number for events in chosen for number in logs(events) if len(chosen) > 1])
+    return torch.tensor(rows).reshape(len(rows), num_numbers(log_schema))
 
 
 @pytest.fixture
@@ -106,12 +115,12 @@ def found_numbers(ranker: Ranker, batch: RequestBatch) -> Tensor:
     return rows
 
 
+@pytest.mark.parametrize("log_schema", [SHORT_VIDEO, IMPRESSIONS], ids=["engaged events", "impressions"])
 @pytest.mark.parametrize("seed", range(60))
-def test_numbers_are_those_of_looking_at_every_event(counting: Config, seed: int) -> None:
+def test_numbers_are_those_of_looking_at_every_event(counting: Config, seed: int, log_schema: LogSchema) -> None:
     batch = random_batch(seed)
-    torch.testing.assert_close(
-        MatchCounts(counting.model, SHORT_VIDEO).numbers(batch), counted_slowly(batch), rtol=1e-6, atol=1e-6
-    )
+    numbers = MatchCounts(counting.model, log_schema).numbers(batch)
+    torch.testing.assert_close(numbers, counted_slowly(batch, log_schema), rtol=1e-6, atol=1e-6)
 
 
 def test_the_batches_of_that_comparison_hold_every_case() -> None:
@@ -256,8 +265,9 @@ def test_a_saved_model_counts_when_loaded(counting: Config, batch: RequestBatch,
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_device_counts_alike_without_being_waited_for_and_in_a_graph(counting: Config) -> None:
-    module, device = MatchCounts(counting.model, SHORT_VIDEO).cuda(), torch.device("cuda")
+@pytest.mark.parametrize("log_schema", [SHORT_VIDEO, IMPRESSIONS], ids=["engaged events", "impressions"])
+def test_a_device_counts_alike_without_being_waited_for_and_in_a_graph(counting: Config, log_schema: LogSchema) -> None:
+    module, device = MatchCounts(counting.model, log_schema).cuda(), torch.device("cuda")
     for seed in range(60):
         batch = random_batch(seed)
         if not batch.num_targets:
