@@ -1,7 +1,8 @@
 """History events: what a row of events contributes to its user's history, and when.
 
     bit 0 of `history`      the impression, at time_ms, with those of its actions that have no time
-    bit i + 1               timed action i, at its own time, as a further event of the same item with that action alone
+    bit i + 1               timed action i, when it became known, as a further event of the same item with that action
+                            alone
 
 An event field belongs to the impression, or with `of` to the event of that timed action; elsewhere it is unknown. So no
 history event holds anything that became known after its time. An action's event may lie on a later log day than its

@@ -1,8 +1,8 @@
 """History bits and labels of events: the SQL of [history] and [labels] over typed values.
 
-What an expression may know depends on when it is asked. A history event knows the timed actions that have happened by
-its own time; a label with `within` those of that many milliseconds. Other timed actions are false for it, without a
-time, and the event fields that became known with them have no value.
+What an expression may know depends on when it is asked. A history event knows the timed actions that are known by its
+own time; a label with `within` those that happened in that many milliseconds. Other timed actions are false for it,
+without a time, and the event fields that became known with them have no value. `<action>_ms` is when one happened.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,8 +23,8 @@ def with_outcomes(frame: DataFrame, log: LogSchema, what: str) -> DataFrame:
     """The columns of a frame, and `history`, `labels` and `label_<name>` of number labels.
 
     Args:
-        frame: has `user_id`, `time_ms`, item, request and event fields; `_is_<action>`, `_at_<action>` of timed ones,
-            and fields with `of` as `_of_<field>`.
+        frame: has `user_id`, `time_ms`, item, request and event fields; `_is_<action>`; of timed ones `_at_<action>`
+            and `_known_<action>`, when they happened and became known; and fields with `of` as `_of_<field>`.
 
     Raises:
         LongreelError: an expression cannot be evaluated, or gives another type than it must.
@@ -37,7 +37,7 @@ def with_outcomes(frame: DataFrame, log: LogSchema, what: str) -> DataFrame:
     if log.timed_actions:
         frame = _evaluated(frame, log, lambda _: F.lit(False), [history], what)
         for bit, action in enumerate(log.timed_actions, 1):
-            by_then = lambda other, now=action: _is(other) & (_at(other) <= _at(now))  # noqa: E731
+            by_then = lambda other, now=action: _is(other) & (_known(other) <= _known(now))  # noqa: E731
             frame = _evaluated(frame, log, by_then, [Setting(history.where, history.sql, f"_history_{bit}")], what)
     for within_ms, labels in by_window.items():
         settings = [Setting(f"[labels] {label.name}", label.sql, f"_label_{label.name}") for label in labels]
@@ -52,6 +52,10 @@ def _is(action: str) -> Column:
 
 def _at(action: str) -> Column:
     return F.col(f"_at_{action}")
+
+
+def _known(action: str) -> Column:
+    return F.col(f"_known_{action}")
 
 
 def _within(within_ms: int) -> Happened:

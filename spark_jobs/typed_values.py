@@ -9,6 +9,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
+from longreel.contracts.durations import delay_ms
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import UNKNOWN, Field
 
@@ -17,6 +18,8 @@ NUMERIC = (*WHOLE, T.FloatType, T.DoubleType, T.DecimalType, T.BooleanType)
 NESTED = (T.ArrayType, T.StructType, T.MapType)
 DIGITS = r"^[+-]?\d+$"
 DECIMAL = r"^[+-]?\d+(\.0*|(\.\d*)?[eE]\+?\d+)$"  # a whole number as some writers spell it
+DAY_MS = 86_400_000
+LAST_MS = 253_402_300_799_999  # of the year 9999
 FLOAT_MAX = 3.4028234663852886e38  # of float32, in which numbers are stored
 
 
@@ -143,6 +146,18 @@ def milliseconds(value: Column, kind: T.DataType, time_zone: str, where: str) ->
         )
     number = as_long(value.cast("string"))
     return Parsed(number, value.isNotNull() & number.isNull())
+
+
+def known_ms(happened_ms: Column, known_after: str, time_zone: str) -> Column:
+    """When something becomes known that happened at a time, 0 .. LAST_MS: after a delay, or with `next day` at the
+    local midnight that ends its day, as `contracts.clock.midnight_ms` has it."""
+    delay = delay_ms(known_after, "known_after")
+    if delay is not None:
+        return happened_ms + delay if delay else happened_ms
+    local_ms = F.unix_millis(F.from_utc_timestamp(F.timestamp_millis(happened_ms), time_zone))
+    end_ms = local_ms - F.pmod(local_ms, F.lit(DAY_MS)) + DAY_MS
+    midnight_ms = F.unix_millis(F.to_utc_timestamp(F.timestamp_millis(end_ms), time_zone))
+    return F.greatest(midnight_ms, happened_ms)  # a clock that is turned back over midnight has it twice
 
 
 def flag(value: Column, kind: T.DataType, where: str) -> Parsed:

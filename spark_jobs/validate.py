@@ -1,5 +1,7 @@
 """Validation of raw rows: evaluates the configured SQL and names the first reason why a row is no event."""
 
+from collections.abc import Iterator
+
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
@@ -22,7 +24,18 @@ from longreel.spark_jobs.expressions import (
 from longreel.spark_jobs.outcomes import bitmask, with_outcomes
 from longreel.spark_jobs.row_counts import FILTERED, SUPPRESSED
 from longreel.spark_jobs.tables import in_schema
-from longreel.spark_jobs.typed_values import Parsed, cleaned, flag, id_of, milliseconds, parse, require_scalar, stored
+from longreel.spark_jobs.typed_values import (
+    LAST_MS,
+    Parsed,
+    cleaned,
+    flag,
+    id_of,
+    known_ms,
+    milliseconds,
+    parse,
+    require_scalar,
+    stored,
+)
 
 KEPT = ("row", "source_file", "copies", "unreadable")  # columns of `distinct_rows`
 USER, DROPPED = "_user_", "_dropped_"  # prefixes among validated rows: of user fields, and of ids that a multi lost
@@ -97,7 +110,7 @@ def validate_rows(evaluated: DataFrame, config: Config, bounds_ms: tuple[int, in
         if field.kind == "multi" and not is_user:
             columns.append(F.greatest(F.size(value) - field.size, F.lit(0)).alias(f"{DROPPED}{field.name}"))
     columns.append(bitmask(F.col(f"_is_{name}") for name in log.action_names).alias("actions"))
-    columns += [F.col(f"_at_{name}").alias(timed_column(name)) for name in log.timed_actions]
+    columns += [F.col(f"_known_{name}").alias(timed_column(name)) for name in log.timed_actions]
     common = ["user_id", "time_ms", "request_id", "history", "labels", *(f"label_{name}" for name in log.number_labels)]
     return typed.select("reason", "row", "source_file", "copies", *common, *columns)
 
@@ -133,8 +146,10 @@ def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int]
         when = f"_when_{name}"
         values[f"_is_{name}"] = flag(F.col(when), kinds[when], f"[actions] {name}, {what}")
     for name in log.timed_actions:
-        at = f"_at_{name}"
-        values[at] = milliseconds(F.col(at), kinds[at], zone, f"[actions] {name}, at, {what}")
+        if (at := f"_at_{name}") in kinds:
+            values[at] = milliseconds(F.col(at), kinds[at], zone, f"[actions] {name}, at, {what}")
+        else:
+            values[at] = Parsed(values["time_ms"].value)
     # Plain columns, not a struct: the optimizer would repeat a struct's expressions wherever a field is used.
     unreadable = {name: parsed.is_unreadable for name, parsed in values.items() if parsed.is_unreadable is not None}
     rows = evaluated.select(
@@ -143,10 +158,20 @@ def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int]
         *(parsed.value.alias(name) for name, parsed in values.items()),
         *(is_unreadable.alias(f"_bad_{name}") for name, is_unreadable in unreadable.items()),
     )
-    times = [F.when(F.col(f"_is_{name}"), F.col(f"_at_{name}")).alias(f"_at_{name}") for name in log.timed_actions]
     kept = [name for name in values if not name.startswith("_at_")]
     reason = _first_reason(log, bounds_ms, set(unreadable)).alias("reason")
-    return rows.select("row", "source_file", "copies", reason, *kept, *times)
+    return rows.select("row", "source_file", "copies", reason, *kept, *_times(log))
+
+
+def _times(log: LogSchema) -> Iterator[Column]:
+    """When each timed action happened and when it became known, as `_at_<action>` and `_known_<action>`; null where it
+    did not happen, or no calendar has the time."""
+    for action in log.actions:
+        if action.is_timed:
+            at = F.col(f"_at_{action.name}")
+            happened = F.when(F.col(f"_is_{action.name}") & at.between(0, LAST_MS), at)
+            yield happened.alias(f"_at_{action.name}")
+            yield known_ms(happened, action.known_after, log.time_zone).alias(f"_known_{action.name}")
 
 
 def _first_reason(log: LogSchema, bounds_ms: tuple[int, int], checked: set[str]) -> Column:
@@ -173,6 +198,6 @@ def _first_reason(log: LogSchema, bounds_ms: tuple[int, int], checked: set[str])
         if f"_is_{name}" in checked:
             reason = reason.when(F.col(f"_bad__is_{name}"), f"bad_{name}")
     for name in log.timed_actions:
-        is_late = F.col(f"_at_{name}") >= F.col("time_ms")
-        reason = reason.when(F.col(f"_is_{name}") & ~F.coalesce(is_late, F.lit(False)), f"bad_{timed_column(name)}")
+        is_possible = F.col(f"_at_{name}").between(F.col("time_ms"), LAST_MS)
+        reason = reason.when(F.col(f"_is_{name}") & ~F.coalesce(is_possible, F.lit(False)), f"bad_{timed_column(name)}")
     return reason

@@ -1,14 +1,20 @@
 """Ingest of a shop's log: every kind and place, timed actions, SQL, and what is refused with the setting named."""
 
 import math
+import random
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from spark_helpers import DAY, MIDNIGHT_MS, Row, longreel, published
+from pyspark.sql import functions as F
+from spark_helpers import DAY, DAY_MS, MIDNIGHT_MS, Row, longreel, published
 
+from longreel.contracts.clock import local_day, midnight_ms, transitions
 from longreel.lake.home import Home
+from longreel.spark_jobs.typed_values import known_ms
 
 HOUR_MS = 3_600_000
 BERLIN_MS = MIDNIGHT_MS - HOUR_MS  # midnight of DAY in Berlin
@@ -165,6 +171,58 @@ def test_timed_actions_have_their_times_labels_a_window_and_histories_no_future(
     spent = {minute: entry["label_spent"] for minute, entry in by_minute.items()}
     assert spent == {1: 19.0, 2: 0.0, 3: 0.0, 4: 19.0}
     assert [by_minute[2]["paid"], math.isnan(by_minute[3]["paid"])] == [19.0, True]
+
+
+def test_an_action_is_known_after_its_delay_and_labels_count_from_when_it_happened(spark: Any, shop: Any) -> None:
+    at = {minute: BERLIN_MS + minute * 60_000 for minute in range(0, 3_000, 1)}
+    rows = [
+        shown(1, clicked=1),
+        shown(2, clicked=1, carted_at=at[5], bought_at=at[121]),
+        shown(3, bought_at=at[123], carted_at=at[130]),
+        shown(4, bought_at=at[125]),
+        shown(5, bought_at=2**62),
+    ]
+    declared = """click = {when = "clicked", known_after = "10 min"}
+like = "coalesce(stars >= 4, false)"
+cart = {when = "carted_at IS NOT NULL", at = "carted_at", known_after = "2 h"}
+purchase = {when = "bought_at IS NOT NULL", at = "bought_at", known_after = "next day"}
+"""
+    old = SCHEMA[SCHEMA.index('click = "clicked"') : SCHEMA.index("[history]")]
+    history = 'events = "purchase OR (cart AND NOT like) OR click"'
+    home = shop(replace=(old, declared))
+    config = home.path / "longreel.toml"
+    config.write_text(config.read_text().replace(history, 'events = "(purchase AND cart_ms > time_ms) OR click"'))
+    home = Home(home.path)
+    write(home, rows)
+    assert ingest(home) == 0
+    by_minute = events(home)
+    assert home.lake.require("events", DAY).counts["quarantined_bad_purchase_ms"] == 1
+    names = [f"{name}_ms" for name in ("click", "cart", "purchase")]
+    assert {minute: [entry[name] for name in names] for minute, entry in by_minute.items()} == {
+        1: [at[11], None, None],
+        2: [at[12], at[125], at[1_440]],
+        3: [None, at[250], at[1_440]],
+        4: [None, None, at[1_440]],
+    }
+    # Nothing is known with the impression; a cart alone does not count, but after a click it does.
+    assert {minute: entry["history"] for minute, entry in by_minute.items()} == {1: 0b10, 2: 0b1110, 3: 0b1000, 4: 0}
+    bought = home.config.log_schema.label_bit("bought")  # within 2 h after the impression
+    assert [minute for minute, entry in by_minute.items() if entry["labels"] & bought] == [2, 3]
+
+
+def test_next_day_in_sql_is_the_midnight_of_the_calendar(spark: Any) -> None:
+    """Over random times and around every change of the clock, in zones that skip midnight or have it twice."""
+    zones = ("UTC", "Asia/Shanghai", "Europe/Berlin", "America/Sao_Paulo", "Asia/Kathmandu", "America/St_Johns")
+    draw = random.Random(20)
+    for zone in zones:
+        changes = [t for t in transitions(zone)[0] if 10**12 < t < 19 * 10**11]
+        near = [t + step for t in changes for step in (-DAY_MS, -HOUR_MS, -60_000, -1, 0, 1, 60_000, HOUR_MS)]
+        times = np.array([*(draw.randrange(10**12, 19 * 10**11) for _ in range(500)), *near], np.int64)
+        frame = spark.createDataFrame(pd.DataFrame({"t": times}))
+        actual = frame.select(known_ms(F.col("t"), "next day", zone)).toPandas().to_numpy()[:, 0]
+        expected = np.maximum(midnight_ms(local_day(times, zone) + 1, zone), times)
+        assert np.array_equal(actual, expected), zone
+        assert (actual > times).all() or zone == "America/St_Johns"
 
 
 def test_the_newest_row_of_a_user_or_else_the_table_of_users_says_what_they_are(spark: Any, shop: Any) -> None:
