@@ -25,6 +25,7 @@ from longreel.spark_jobs.array_io import read_bucket, write_bucket
 from longreel.spark_jobs.history_events import event_bytes, event_order, history_columns, history_input
 from longreel.spark_jobs.sampled_negatives import NegativePool
 from longreel.spark_jobs.samples import DayEvents, UserFields, add_day, lists, sample_tables
+from longreel.spark_jobs.statistic_lookup import DayStatistics
 from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class DayBuild:
     users: Manifest
     writer: PartitionWriter
     negatives: NegativePool | None = None  # what sampled negatives are drawn from
+    statistics: DayStatistics | None = None  # None where the log declares none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +122,10 @@ class BuildSamples:
         histories = self.bucket.histories(only=np.unique(np.concatenate([users.user_id for users in fields])))
         for day, users in zip(self.days, fields, strict=True):
             events = self.bucket.events(day.events)
-            tables = sample_tables(events, histories, users, self.settings, day.negatives)
+            statistics = None
+            if day.statistics is not None:
+                statistics = day.statistics.lookup(self.bucket.lake, self.bucket.number, self.bucket.of)
+            tables = sample_tables(events, histories, users, self.settings, day.negatives, statistics)
             path = write_bucket(day.writer, self.bucket.number, tables)
             histories.compact()
             yield day.events.date, sample_stats(self.bucket.lake, path, self.bucket.number, self.bucket.of)

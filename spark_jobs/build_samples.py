@@ -8,7 +8,7 @@ day can be rebuilt; a range is built in Spark jobs of DAYS_PER_JOB days, with th
 import argparse
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,8 @@ from longreel.spark_jobs.requests import resolved_rule
 from longreel.spark_jobs.sample_checks import check_samples
 from longreel.spark_jobs.sampled_negatives import NegativePool, negative_pool
 from longreel.spark_jobs.sources import open_source
+from longreel.spark_jobs.statistic_lookup import DayStatistics
+from longreel.spark_jobs.statistics import build_statistics
 from longreel.spark_jobs.vacuum import vacuum
 
 if TYPE_CHECKING:
@@ -188,9 +190,10 @@ def _build(
     spark = session(history.size_bytes() + sum(partition_bytes(plan.events) for plan in plans))
     if len(history.increments) >= home.config.samples.compact_every_days:
         history = _compact(home, plans[0].day - timedelta(days=1), history, spark)
+    statistics = build_statistics(home, [plan.day for plan in plans], spark)
     writers = [lake.writer("samples", plan.day) for plan in plans]
     with discard_on_error(*writers):
-        tasks = sample_tasks(home, history, plans, writers, spark.sparkContext.defaultParallelism)
+        tasks = sample_tasks(home, history, plans, writers, spark.sparkContext.defaultParallelism, statistics)
         stats_by_day = run_tasks(spark, tasks)
         for plan, writer in zip(plans, writers, strict=True):
             stats = stats_by_day.get(plan.events.date, {})
@@ -241,7 +244,12 @@ def _publish(
 
 
 def sample_tasks(
-    home: Home, history: HistorySource, plans: Sequence[DayPlan], writers: Sequence[PartitionWriter], cores: int
+    home: Home,
+    history: HistorySource,
+    plans: Sequence[DayPlan],
+    writers: Sequence[PartitionWriter],
+    cores: int,
+    statistics: Mapping[date, DayStatistics],
 ) -> list[BuildSamples]:
     """The tasks that build some consecutive log days together.
 
@@ -257,7 +265,13 @@ def sample_tasks(
         if slices == 1:
             buckets = num_buckets(cores, 1)
     days = [
-        DayBuild(events=plan.events, users=plan.users, writer=writer, negatives=_negatives(home, plan.events))
+        DayBuild(
+            events=plan.events,
+            users=plan.users,
+            writer=writer,
+            negatives=_negatives(home, plan.events),
+            statistics=statistics.get(plan.day),
+        )
         for plan, writer in zip(plans, writers, strict=True)
     ]
     bounds = [round(number * len(days) / slices) for number in range(slices + 1)]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from longreel.contracts.config import SourceConfig
@@ -22,7 +22,7 @@ from longreel.spark_jobs.items import count_items
 from longreel.spark_jobs.row_counts import QUARANTINED, counts_after_erasure
 from longreel.spark_jobs.row_digest import digest_columns, digest_from_aggregates
 from longreel.spark_jobs.sample_checks import counts_of
-from longreel.spark_jobs.tables import read_files, read_staged
+from longreel.spark_jobs.tables import day_of_file, read_files, read_staged
 from longreel.spark_jobs.typed_values import id_of
 
 
@@ -68,11 +68,6 @@ def parse_user_ids(spark: SparkSession, source: SourceConfig, texts: Sequence[st
             raise LongreelError(f"--user {text!r} is no user id of this source; give it as the raw log spells it")
         ids.append(int(row["id"]))
     return ids
-
-
-def day_of_file() -> Column:
-    """The log day of the file that a row was read from."""
-    return F.regexp_extract(F.input_file_name(), r"date(?:=|%3D)(\d{4}-\d\d-\d\d)/", 1)
 
 
 def stats_by_day(spark: SparkSession, dataset: str, writers: Sequence[PartitionWriter]) -> dict[str, Stats]:

@@ -2,7 +2,8 @@
 
 Events, users, quarantine, history snapshots and samples that hold rows of the users are published again without them,
 as if the log had never had them; the builds that did hold them are deleted at once. Partitions made from these name
-the new digests among their inputs, so nothing downstream becomes stale. Raw files are not touched: the record keeps
+the new digests among their inputs, so nothing downstream becomes stale. Counters and statistics of days that held them
+are deleted: they are caches, which the next build makes again. Raw files are not touched: the record keeps
 the users' salted hashes, and ingest and import-history leave their rows out from then on.
 
 Killed halfway, every partition is readable, and the same call completes the work. Other steps that are running
@@ -41,6 +42,7 @@ from longreel.lake.table import Lake, PartitionWriter, discard_on_error
 from longreel.spark_jobs.array_checks import Stats
 from longreel.spark_jobs.bootstrap_snapshot import find_bootstrap
 from longreel.spark_jobs.bucket_tasks import run_tasks
+from longreel.spark_jobs.counters import drop_stale_counters
 from longreel.spark_jobs.days import LazySession, code_version, log_progress
 from longreel.spark_jobs.erasure_files import erasure_tasks, find_rows
 from longreel.spark_jobs.erasure_manifests import (
@@ -199,7 +201,8 @@ class ErasureRun:
 
 def _update_references(lake: Lake, record: ErasureRequest) -> ErasureRequest:
     """Update the manifests that name removed rows without having held them: row counts, and inputs of derived
-    partitions; and delete every unpublished build begun before the request."""
+    partitions; and delete counters and statistics that may name the users, and every unpublished build begun before
+    the request."""
     bootstrap = find_bootstrap(lake)
     for day in sorted({removal.date for removal in record.removals if removal.dataset in ("events", "quarantine")}):
         quarantine = lake.manifest("quarantine", date.fromisoformat(day))
@@ -218,6 +221,8 @@ def _update_references(lake: Lake, record: ErasureRequest) -> ErasureRequest:
             if inputs != manifest.inputs:
                 lake.rewrite_manifest(replace(manifest, inputs=inputs))
                 relinked += 1
+    for manifest in drop_stale_counters(lake):
+        log_progress(manifest.dataset, date.fromisoformat(manifest.date), "deleted; the next build makes it again")
     for dataset in DATASETS:
         for folder_day in lake.folders(dataset):
             deleted += delete_unreferenced(lake, dataset, folder_day, record.began)

@@ -26,6 +26,7 @@ from longreel.spark_jobs.event_order import is_sorted, sort_rows
 from longreel.spark_jobs.history_events import Columns, column_values, event_bytes, event_order, history_events
 from longreel.spark_jobs.requests import Requests, find_requests
 from longreel.spark_jobs.sampled_negatives import NegativePool, add_negatives
+from longreel.spark_jobs.statistic_lookup import StatisticLookup
 from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among, keep_last
 
 ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, at most, about; a user's row is never divided
@@ -113,11 +114,13 @@ def sample_tables(
     fields: UserFields,
     settings: SamplesConfig,
     negatives: NegativePool | None = None,
+    statistics: StatisticLookup | None = None,
 ) -> Iterator[pa.Table]:
     """The samples of a log day for the users of one bucket.
 
     Args:
         negatives: what `settings.sampled_negatives` are drawn from.
+        statistics: those of the day; None where the log declares none.
         histories: what these users did before the day; once all tables have been taken, the day's history events too.
 
     Yields:
@@ -131,6 +134,11 @@ def sample_tables(
     if negatives is not None:
         columns, requests = add_negatives(columns, users[requests.row], requests, negatives, day.log)
         events = np.bincount(requests.row, requests.target_counts, len(users)).astype(np.int64)
+    user_columns = fields.arrays(users)
+    if statistics is not None:
+        columns |= _target_statistics(columns, users, requests, statistics)
+        first_request = np.searchsorted(requests.row, np.arange(len(users)))
+        user_columns |= statistics.of_users(users, requests.time_ms[first_request])
     own_users, own_events = day.history_events()
     own = segments_by_user(own_users, histories.store(own_events))
     past = keep_last(histories.segments_of(users), histories.max_history, len(users))
@@ -154,7 +162,7 @@ def sample_tables(
         yield pa.table(
             {
                 "user_id": users[first:last],
-                **fields.arrays(users[first:last]),
+                **{name: values[first:last] for name, values in user_columns.items()},
                 **chunk.history(),
                 **chunk.requests(requests, slice(request_at[first], request_at[last])),
                 **_targets(columns, targets, events[first:last]),
@@ -162,6 +170,15 @@ def sample_tables(
             schema=dataset_schemas(day.log).samples,
         )
     histories.append(own)
+
+
+def _target_statistics(columns: Columns, users: Ints, requests: Requests, statistics: StatisticLookup) -> Columns:
+    """The statistics of the impressions and sampled negatives [N] that `columns` have, each in one request."""
+    request = np.repeat(np.arange(len(requests.row)), requests.target_counts)
+    of = {name: columns[name][requests.targets] for name in statistics.columns}
+    values = statistics.of_targets(of, users[requests.row][request], requests.time_ms[request])
+    place = np.argsort(requests.targets)
+    return {name: column[place] for name, column in values.items()}
 
 
 def _chunks(size: Ints, events: int) -> Iterator[tuple[int, int]]:

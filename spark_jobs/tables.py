@@ -60,6 +60,11 @@ def read_staged(spark: SparkSession, writer: PartitionWriter) -> DataFrame:
     return read_files(spark, writer.lake.schemas[writer.dataset], [writer.path])
 
 
+def day_of_file() -> Column:
+    """The log day of the file that a row was read from."""
+    return F.regexp_extract(F.input_file_name(), r"date(?:=|%3D)(\d{4}-\d\d-\d\d)/", 1)
+
+
 def write_staged(
     frame: DataFrame, writer: PartitionWriter, *, buckets: int = 1, sort: list[str], more: tuple[Column, ...] = ()
 ) -> tuple[str, dict[str, Any]]:

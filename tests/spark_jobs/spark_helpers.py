@@ -105,7 +105,7 @@ def publish_events(
     log = home.lake.log_schema
     unknown = {
         f"user_{column.name}": column.field.unknown if column.size == 1 else [column.field.unknown] * column.size
-        for column in log.user_columns
+        for column in log.described_user_columns
         if column.field is not None
     }
     ids = sorted({entry["user_id"] for entry in rows})
