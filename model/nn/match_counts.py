@@ -2,8 +2,8 @@
 
 Softmax attention reads a mean over events: twice as many of them alike give the same mean. So what a longer window
 adds, that something occurred forty times and not four, hardly passes it (docs/method.md). Here it is counted.
-In a history of impressions, those that led to an action are counted beside all of them, and so are all events whatever
-their ids: how often the user was shown something, and how often that was passed over.
+In a history of impressions, matches that led to an action are counted beside all of them. So are all events, whatever
+their ids, and those with each action: how often the user was shown something, and what became of it.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def counts_actions(log_schema: LogSchema) -> bool:
 def num_numbers(log_schema: LogSchema) -> int:
     """Numbers of a target."""
     matches = FIELD_NUMBERS * len(counted_fields(log_schema))
-    return 2 * (matches + COUNTS) if counts_actions(log_schema) else matches
+    return 2 * matches + COUNTS * (1 + len(log_schema.actions)) if counts_actions(log_schema) else matches
 
 
 class MatchCounts(nn.Module):
@@ -43,7 +43,7 @@ class MatchCounts(nn.Module):
 
     For each id of an item they are: matches in the window and within each horizon; whether there is one; and of the
     newest its age in seconds and how many events came after it. Logarithms, scaled to about one; 0 where there is none.
-    In a history of impressions then the same of the events with an action; and how many events, and events with an
+    In a history of impressions then the same of the events with an action; and how many events, and events with each
     action, the window and each horizon have.
 
     Not rows of a table by log buckets, as events' times are: targets are few to learn every bucket from, and with
@@ -53,7 +53,8 @@ class MatchCounts(nn.Module):
     def __init__(self, config: ModelConfig, log_schema: LogSchema) -> None:
         super().__init__()
         hidden = config.expansion * config.width
-        self.fields, self.with_actions = counted_fields(log_schema), counts_actions(log_schema)
+        self.fields = counted_fields(log_schema)
+        self.num_actions = len(log_schema.actions) if counts_actions(log_schema) else 0
         self.up, self.down = nn.Linear(num_numbers(log_schema), hidden), nn.Linear(hidden, config.width)
         self.register_buffer("horizons_ms", torch.tensor(HORIZONS_MS), persistent=False)
         self.horizons_ms: Tensor
@@ -68,9 +69,8 @@ class MatchCounts(nn.Module):
         history, target = (
             torch.stack([fields[name].long() for name in self.fields]) for fields in (batch.history, batch.target)
         )
-        chosen = [torch.ones_like(batch.history["time_ms"], dtype=torch.bool)]
-        if self.with_actions:
-            chosen.append(batch.history["actions"] != 0)
+        every, actions = torch.ones_like(batch.history["time_ms"], dtype=torch.bool), batch.history["actions"]
+        chosen = [every, actions != 0] if self.num_actions else [every]
         parts = []
         for counts, newest in matches(history, target, starts, stop, chosen):
             any_match = (counts[..., 0] > 0).float()
@@ -79,9 +79,11 @@ class MatchCounts(nn.Module):
             newest_match = torch.stack([any_match, any_match * age, any_match * after], dim=-1)
             by_field = torch.cat([log2p1(counts) / 4, newest_match], dim=-1)
             parts.append(by_field.transpose(0, 1).flatten(1))
-        if self.with_actions:
-            before = (F.pad(one.long().cumsum(0), (1, 0)) for one in chosen)
-            parts += [log2p1(events[stop][:, None] - events[starts]) / 4 for events in before]
+        if self.num_actions:
+            of_action = (actions >> bit & 1 for bit in range(self.num_actions))
+            before = F.pad(torch.stack([every, *of_action]).long().cumsum(1), (1, 0))  # [1 + actions, H + 1]
+            totals = before[:, stop][..., None] - before[:, starts]  # [1 + actions, T, COUNTS]
+            parts.append(log2p1(totals).transpose(0, 1).flatten(1) / 4)
         return torch.cat(parts, dim=1)
 
     def forward(self, numbers: Tensor) -> Tensor:

@@ -90,7 +90,11 @@ def counted_slowly(batch: RequestBatch, log_schema: LogSchema = SHORT_VIDEO) -> 
                     row += logs(places)
                     row += [1, math.log2(1 + ages[places[-1]] / 1_000) / 8 - 2] if places else [0, 0]
                     row += [math.log2(window.stop - places[-1]) / 4 - 1] if places else [0]
-            rows.append(row + [number for events in chosen for number in logs(events) if len(chosen) > 1])
+            if len(chosen) > 1:
+                bits = [1 << bit for bit in range(len(log_schema.actions))]
+                of_actions = [[e for e in window if int(batch.history["actions"][e]) & bit] for bit in bits]
+                row += [number for events in (list(window), *of_actions) for number in logs(events)]
+            rows.append(row)
     return torch.tensor(rows).reshape(len(rows), num_numbers(log_schema))
 
 
