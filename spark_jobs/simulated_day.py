@@ -1,6 +1,7 @@
 """One simulated day: active users, impressions and actions, without a loop over rows.
 
-Every probability that an outcome is drawn with is kept as the truth that a model is measured against.
+Every probability that an outcome is drawn with is kept as the truth that a model is measured against. Impressions
+without a click tell two things: how attentive the user and the session are, and what the session is tired of.
 """
 
 from dataclasses import dataclass, field
@@ -16,10 +17,11 @@ from longreel.spark_jobs.simulated_sessions import (
     any_of,
     draw_sessions,
     midnight_ms,
+    rank_within,
     sent_rows,
     sigmoid,
 )
-from longreel.spark_jobs.simulated_world import TAGS, Bools, Floats, Ints, World
+from longreel.spark_jobs.simulated_world import SESSION_ATTENTION, TAGS, Bools, Floats, Ints, World
 
 DAY_MS = 86_400_000
 
@@ -28,6 +30,10 @@ DAY_MS = 86_400_000
 SOURCES = ("mood_tag", "mood_author", "lasting", "drifting", "periodic", "popular", "explore")
 SOURCE_ODDS = (0.10, 0.06, 0.32, 0.09, 0.09, 0.16, 0.18)
 SHORT_ODDS = (0.28, 0.18, 0.0, 0.0, 0.0, 0.24, 0.30)
+
+# Fatigue: what an impression's logit loses for every earlier impression of its author, and of its tag, that the session
+# passed over. docs/simulated-log.md has the rule that the strengths follow.
+TIRED_OF_AUTHOR, TIRED_OF_TAG = 0.6, 0.25
 
 # Actions that a click may lead to: base probability, what a personal and what a lasting interest add, and the delay in
 # seconds (median, spread of its logarithm). A row is delivered when all its actions are in.
@@ -38,6 +44,7 @@ AFTER_CLICK: dict[str, tuple[float, float, float, float, float]] = {
     "forward": (0.006, 0.01, 0.0, 7_200, 1.5),
     "profile_enter": (0.015, 0.0, 0.04, 40, 1.0),
 }
+MAX_DELAY_S = 43_200
 HATE = 0.004  # of those who do not click
 PLAY_UNCLICKED_MS = (200, 5_000)
 ACTED = ("click", "long_view", *AFTER_CLICK, "hate")  # what a raw row has a column for
@@ -45,7 +52,7 @@ ACTED = ("click", "long_view", *AFTER_CLICK, "hate")  # what a raw row has a col
 
 @dataclass(frozen=True)
 class SimulatedRequests:
-    """The day's requests `[R]`, ordered by user and time, and the moods of their sessions `[S]`."""
+    """The day's requests `[R]`, ordered by user and time, and what holds for their sessions `[S]`."""
 
     user: Ints
     time_ms: Ints
@@ -53,6 +60,7 @@ class SimulatedRequests:
     targets: Ints  # impressions shown, 4 .. 12
     mood_authors: Ints  # [S, 2]
     mood_tag: Ints
+    attention: Floats
 
 
 @dataclass(frozen=True)
@@ -68,6 +76,7 @@ class Impressions:
     surface: Ints
     play_ms: Ints
     acted: dict[str, Bools]
+    acted_ms: dict[str, Ints]  # of the delayed actions: when they happened, if they did
     truth: dict[str, Floats] = field(repr=False)  # by label
 
     @cached_property
@@ -75,10 +84,9 @@ class Impressions:
         """Which rows are delivered after the day's end, and so lie in the next day's file."""
         return self.delivered_ms >= midnight_of(self.day) + DAY_MS
 
-    @property
-    def is_history_event(self) -> Bools:
-        """Which rows have an engagement: any action but hate."""
-        return np.asarray(np.any([taken for name, taken in self.acted.items() if name != "hate"], axis=0))
+    def action_times(self, rows: Ints) -> dict[str, pa.Array]:
+        """Columns `<action>_ms` of impressions `rows`: when each delayed action happened, null where it did not."""
+        return {f"{n}_ms": pa.array(ms[rows], mask=~self.acted[n][rows]) for n, ms in self.acted_ms.items()}
 
 
 def midnight_of(day: date) -> int:
@@ -87,7 +95,7 @@ def midnight_of(day: date) -> int:
 
 
 def draw_requests(world: World, day: date, rng: np.random.Generator) -> SimulatedRequests:
-    """The requests of the day's sessions, and the moods of these."""
+    """The requests of the day's sessions, and the moods and attention of these."""
     sessions = draw_sessions(world.user_daily[: world.users_on(day)], midnight_of(day), DAY_MS, 8, rng)
     return SimulatedRequests(
         user=sessions.user,
@@ -96,6 +104,7 @@ def draw_requests(world: World, day: date, rng: np.random.Generator) -> Simulate
         targets=rng.integers(4, 13, len(sessions.user)),
         mood_authors=rng.integers(0, world.authors, (sessions.count, 2)),
         mood_tag=rng.integers(0, TAGS, sessions.count),
+        attention=rng.normal(0, SESSION_ATTENTION, sessions.count),
     )
 
 
@@ -132,7 +141,8 @@ def draw_items(world: World, day: date, requests: SimulatedRequests, row: Ints, 
 def appeal_of(
     world: World, day: date, requests: SimulatedRequests, row: Ints, item: Ints
 ) -> tuple[Floats, Bools, Bools]:
-    """Appeal of each impression to its user, as a logit; whether a personal, and whether a lasting interest matches."""
+    """Appeal of each impression to its user before fatigue, as a logit; whether a personal, and whether a lasting
+    interest matches."""
     user, session, author, tag = (
         requests.user[row],
         requests.session[row],
@@ -141,6 +151,7 @@ def appeal_of(
     )
     mood = (requests.mood_authors[session] == author[:, None]).any(axis=1)
     appeal = -2.4 + 2.2 * mood + 0.9 * (requests.mood_tag[session] == tag) + world.item_quality[item]
+    appeal += requests.attention[session]
     if not world.settings.long_range:
         nothing = np.zeros(len(row), bool)
         return appeal, nothing, nothing
@@ -149,9 +160,29 @@ def appeal_of(
     drifting = (world.drifting_authors(day)[user] == author[:, None]).any(axis=1)
     on_time = ((world.periodic_authors(day)[user] == author[:, None]) & world.is_time(day, user, hour)).any(axis=1)
     personal = lasting | drifting | on_time
-    appeal += world.user_bias[user] + 0.5 * world.likes_tag(user, tag)
+    appeal += world.user_attention[user] + 0.5 * world.likes_tag(user, tag)
     appeal += 2.6 * personal + 0.4 * (on_time | drifting) + 0.8 * (personal & world.is_favourite(user, item))
     return appeal, personal, lasting
+
+
+def tired_appeal(
+    world: World, requests: SimulatedRequests, row: Ints, item: Ints, appeal: Floats, draw: Floats
+) -> Floats:
+    """Appeal after the fatigue of the session so far. An impression is clicked if its `draw` is below its probability;
+    those of one request are shown together, so they do not tire each other."""
+    author, tag = (
+        np.unique(requests.session[row] * groups + group[item], return_inverse=True)[1]
+        for groups, group in ((world.authors, world.item_author), (TAGS, world.item_tag))
+    )
+    authors_passed, tags_passed = (np.zeros(code.max(initial=0) + 1) for code in (author, tag))
+    appeal, place = appeal.copy(), rank_within(requests.session)[row]
+    order = np.argsort(place, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(place[order])) + 1):
+        appeal[rows] -= TIRED_OF_AUTHOR * authors_passed[author[rows]] + TIRED_OF_TAG * tags_passed[tag[rows]]
+        passed = rows[draw[rows] >= sigmoid(appeal[rows])]
+        np.add.at(authors_passed, author[passed], 1)
+        np.add.at(tags_passed, tag[passed], 1)
+    return appeal
 
 
 def probabilities(appeal: Floats, personal: Bools, lasting: Bools) -> tuple[dict[str, Floats], dict[str, Floats]]:
@@ -175,15 +206,18 @@ def simulate_day(world: World, day: date) -> Impressions:
     _, first = np.unique(row * len(world.item_tag) + item, return_index=True)  # an item appears once in a request
     row, item = row[first], item[first]
     appeal, personal, lasting = appeal_of(world, day, requests, row, item)
-    truth, after_click = probabilities(appeal, personal, lasting)
     n = len(row)
-    click = rng.random(n) < truth["click"]
+    draw = rng.random(n)
+    truth, after_click = probabilities(tired_appeal(world, requests, row, item, appeal, draw), personal, lasting)
+    click = draw < truth["click"]
     acted = {"click": click} | {name: click & (rng.random(n) < share) for name, share in after_click.items()}
     acted["hate"] = ~click & (rng.random(n) < HATE)
-    delay_s = np.zeros(n)
+    time_ms, acted_ms = requests.time_ms[row], {}
+    delivered_ms = time_ms.copy()
     for name, (*_, median, spread) in AFTER_CLICK.items():
-        taken = np.flatnonzero(acted[name])
-        delay_s[taken] = np.maximum(delay_s[taken], median * rng.lognormal(0, spread, len(taken)))
+        delay_s = np.minimum(median * rng.lognormal(0, spread, n), MAX_DELAY_S)
+        acted_ms[name] = time_ms + (1_000 * delay_s).astype(np.int64)
+        delivered_ms = np.where(acted[name], np.maximum(delivered_ms, acted_ms[name]), delivered_ms)
     share = np.where(acted["long_view"], rng.uniform(0.6, 1.2, n), rng.uniform(0.1, 0.6, n))
     played = (world.item_duration_ms[item] * share).astype(np.int64)
     return Impressions(
@@ -191,11 +225,12 @@ def simulate_day(world: World, day: date) -> Impressions:
         request=row,
         user=requests.user[row],
         item=item,
-        time_ms=requests.time_ms[row],
-        delivered_ms=requests.time_ms[row] + (1_000 * np.minimum(delay_s, 43_200)).astype(np.int64),
+        time_ms=time_ms,
+        delivered_ms=delivered_ms,
         surface=requests.session[row] % 3,
         play_ms=np.where(click, played, rng.integers(*PLAY_UNCLICKED_MS, n)),
         acted=acted,
+        acted_ms=acted_ms,
         truth=truth,
     )
 
@@ -216,6 +251,7 @@ def raw_rows(world: World, impressions: Impressions, rows: Ints, missing: Bools 
             "play_ms": impressions.play_ms[rows],
             "duration_ms": world.item_duration_ms[item],
             **{name: impressions.acted[name][rows].astype(np.int8) for name in ACTED},
+            **impressions.action_times(rows),
         }
     )
 

@@ -40,7 +40,7 @@ class VideoLog(SimulatedLog):
     """The log of a short-video app. A row that is delivered late lies in the next day's file."""
 
     settings_class = WorldSettings
-    version = 2
+    version = 3
 
     def __init__(self, settings: WorldSettings) -> None:
         super().__init__(settings)
@@ -61,7 +61,7 @@ class VideoLog(SimulatedLog):
 
     def history(self, day: date) -> pa.Table:
         impressions = simulated_day.simulate_day(self._world, day)
-        return simulated_day.raw_rows(self._world, impressions, np.flatnonzero(impressions.is_history_event))
+        return simulated_day.raw_rows(self._world, impressions, np.arange(len(impressions.item)))
 
 
 class ShopLog(SimulatedLog):

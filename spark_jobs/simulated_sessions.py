@@ -75,6 +75,15 @@ def any_of(table: Ints, rows: Ints, rng: np.random.Generator) -> Ints:
     return np.asarray(table[rows, rng.integers(0, table.shape[1], len(rows))])
 
 
+def rank_within(group: Ints) -> Ints:
+    """How many elements before each one [n] are of its group."""
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    rank = np.empty(len(group), np.int64)
+    rank[order] = np.arange(len(group)) - np.repeat(first, np.diff(first, append=len(group)))
+    return rank
+
+
 def sigmoid(x: Floats) -> Floats:
     """1 / (1 + exp(-x))."""
     return np.asarray(1 / (1 + np.exp(-x)))

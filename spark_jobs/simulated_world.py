@@ -25,6 +25,7 @@ TAGS = 64
 LIKED_TAGS = 6
 ITEMS_PER_AUTHOR = 8
 DRIFTING, PERIODIC = 6, 4
+USER_ATTENTION, SESSION_ATTENTION = 0.4, 0.5  # deviations of what users and sessions add to every logit
 RETURN_ODDS = 0.8  # interest k is returned to in proportion to (k + 1) ** -RETURN_ODDS
 GROWTH_DAYS = 1_000  # users and items grow for so long
 MAX_IMPRESSIONS = 2_000  # a user's day, at most
@@ -107,7 +108,7 @@ class World:
     item_duration_ms: Ints
     item_weight: Floats  # popularity, up to a factor
     user_daily: Floats  # typical impressions a day
-    user_bias: Floats
+    user_attention: Floats
     user_region: Ints
     user_device: Ints
     lasting: LastingInterests  # authors
@@ -217,7 +218,7 @@ def make_world(settings: WorldSettings) -> World:
         item_duration_ms=(1_000 * np.clip(rng.lognormal(3.0, 0.6, items), 5, 300)).astype(np.int64),
         item_weight=np.minimum(rng.random(items) ** -0.8, 1_000),
         user_daily=settings.activity * rng.lognormal(0, 0.9, users),
-        user_bias=rng.normal(0, 0.3, users) * settings.long_range,
+        user_attention=rng.normal(0, USER_ATTENTION, users) * settings.long_range,
         user_region=rng.integers(0, len(REGIONS), users),
         user_device=rng.integers(0, len(DEVICES), users),
         lasting=LastingInterests.of_users(settings.seed, users, settings.interests, authors),

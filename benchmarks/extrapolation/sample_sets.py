@@ -11,7 +11,7 @@ keep the samples contract, so the product's own reader takes them; tests hold th
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from rich.progress import track
 
 from longreel.contracts.config import SamplesConfig, parse_config
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.digests import digest_of
-from longreel.contracts.jagged import Ints, list_values
+from longreel.contracts.jagged import list_values
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.presets import preset
 from longreel.contracts.schemas import dataset_schemas
@@ -127,29 +128,32 @@ def _newest_fields(lake: Lake, days: list[date]) -> UserFields:
     return UserFields(log=lake.log_schema, user_id=ids, columns=columns)
 
 
-def events_of(world: World, impressions: Impressions, index: Ints) -> pa.Table:
+def events_of(world: World, impressions: Impressions) -> pa.Table:
     """Simulated impressions as ingest publishes them, without what a raw log loses on the way."""
-    acted = {name: values[index] for name, values in impressions.acted.items()}
-    taken = [acted.get(name, np.zeros(len(index), bool)) for name in SIMULATED.action_names]
-    actions = sum(bits.astype(np.int32) << bit for bit, bits in enumerate(taken))
-    item, numbers = impressions.item[index], pa.array(impressions.request[index]).cast(pa.string())
-    play_ratio = impressions.play_ms[index] / world.item_duration_ms[item]
+    acted, rows = impressions.acted, np.arange(len(impressions.item))
+    item, numbers = impressions.item, pa.array(impressions.request).cast(pa.string())
+    play_ratio = impressions.play_ms / world.item_duration_ms[item]
     labels = [play_ratio >= 1 if name == "finish" else acted[name] for name in SIMULATED.binary_labels]
     columns = {
-        "user_id": impressions.user[index],
-        "time_ms": impressions.time_ms[index],
+        "user_id": impressions.user,
+        "time_ms": impressions.time_ms,
         "request_id": pa.compute.binary_join_element_wise(pa.scalar(f"{impressions.day:%y%m%d}"), numbers, "-"),
         "item_id": item,
         "author_id": world.item_author[item],
         "tag": world.item_tag[item],
         "duration_ms": world.item_duration_ms[item].astype(np.float32),
-        "surface": impressions.surface[index].astype(np.int32),
+        "surface": impressions.surface.astype(np.int32),
         "play_ratio": play_ratio.astype(np.float32),
-        "actions": actions,
-        "history": impressions.is_history_event[index].astype(np.int32),
-        "labels": sum(np.asarray(bits, np.int32) << bit for bit, bits in enumerate(labels)),
+        "actions": _bitmask([acted[name] for name in SIMULATED.action_names]),
+        **impressions.action_times(rows),
+        "history": _bitmask([np.ones(len(rows), bool), *(acted[name] for name in SIMULATED.timed_actions)]),
+        "labels": _bitmask(labels),
     }
     return pa.table(columns, schema=dataset_schemas(SIMULATED).events)
+
+
+def _bitmask(bits: Sequence[NDArray[np.bool_]]) -> NDArray[np.int32]:
+    return np.asarray(sum(taken.astype(np.int32) << bit for bit, taken in enumerate(bits)), np.int32)
 
 
 def from_world(
@@ -182,10 +186,9 @@ def from_world(
     for day in track(days, description=f"simulating into {out.name}"):
         impressions = simulate_day(world, day)
         if day < first:
-            earlier = events_of(world, impressions, np.flatnonzero(impressions.is_history_event))
-            add_day(histories, DayEvents.of(earlier, SIMULATED))
+            add_day(histories, DayEvents.of(events_of(world, impressions), SIMULATED))
             continue
-        events.append(events_of(world, impressions, np.arange(len(impressions.user))))
+        events.append(events_of(world, impressions))
         if day > sets.train:
             truth.append(truth_rows(impressions, np.arange(len(impressions.user))))
         if day in (sets.train, sets.test):

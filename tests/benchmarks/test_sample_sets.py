@@ -60,7 +60,7 @@ def test_every_request_sees_in_a_set_what_it_sees_in_its_days_samples(tmp_path: 
     log, newest = home.config.log_schema, home.config.samples.max_history
     days = [FIRST + timedelta(days=n) for n in range(6)]
     impressions = {day: simulate_day(world, day) for day in days}
-    tables = {day: events_of(world, shown, np.arange(len(shown.user))) for day, shown in impressions.items()}
+    tables = {day: events_of(world, shown) for day, shown in impressions.items()}
     histories = UserHistories(newest, log)
     if with_archive:
         archived = tables.pop(days[0])
