@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from spark_helpers import longreel
@@ -14,8 +15,18 @@ from spark_helpers import longreel
 from longreel.contracts.config import parse_config
 from longreel.contracts.presets import preset
 from longreel.lake.home import Home
-from longreel.spark_jobs.simulated_day import ACTED, DAY_MS, Impressions, day_file, midnight_of, simulate_day
-from longreel.spark_jobs.simulated_world import WorldSettings, inverse_mod, make_world, prime_from
+from longreel.spark_jobs import simulated_day
+from longreel.spark_jobs.simulated_day import (
+    AFTER_CLICK,
+    DAY_MS,
+    Impressions,
+    day_file,
+    draw_requests,
+    midnight_of,
+    raw_rows,
+    simulate_day,
+)
+from longreel.spark_jobs.simulated_world import Floats, WorldSettings, inverse_mod, make_world, prime_from
 
 ROOT = Path(__file__).resolve().parents[2]
 MONDAY = date(2026, 1, 5)
@@ -75,18 +86,20 @@ def test_a_log_goes_on_only_with_its_own_settings(make_home: Any, capsys: Any) -
     assert "source 'generic'" in capsys.readouterr().err
 
 
-def test_older_history_holds_the_history_events_before_the_first_day(make_home: Any) -> None:
+def test_older_history_holds_every_impression_before_the_first_day(make_home: Any) -> None:
     home = make_home()
     assert longreel(home, "simulate", "--bootstrap-days", "40", "--users", "30", "--items", "200") == 0
     files = sorted((home.path / "raw" / "history").glob("*.parquet"))
     assert [path.stem for path in files] == ["2025-11", "2025-12", "2026-01"]
-    times = np.concatenate([pq.read_table(path).column("time_ms").to_numpy() for path in files])
+    older = pa.concat_tables([pq.read_table(path) for path in files])
+    times = older.column("time_ms").to_numpy()
     assert midnight_of(MONDAY) - 40 * DAY_MS <= times.min() < times.max() < midnight_of(MONDAY)
-    engaged = [
-        np.any([pq.read_table(path).column(name).to_numpy() for name in ACTED if name != "hate"], axis=0)
-        for path in files
-    ]
-    assert np.concatenate(engaged).all()
+    assert 0.2 < older.column("click").to_numpy().mean() < 0.8
+    assert older.schema == pq.read_schema(home.path / "raw" / "date=2026-01-05" / "log.parquet")
+
+
+def logits(probabilities: Floats) -> Floats:
+    return np.asarray(np.log(probabilities / (1 - probabilities)))
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +126,58 @@ def test_every_label_happens_as_often_as_the_truth_says(day: Impressions) -> Non
         for group in np.array_split(np.argsort(p), 10):
             error = np.sqrt((p[group] * (1 - p[group])).sum())
             assert abs(happened[group].sum() - p[group].sum()) < 4.5 * max(error, 1), name
+
+
+def test_what_a_session_passed_over_makes_it_tired_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The truth is, to the last bit that counts, that of an untired user less what a loop over the session counts."""
+    world, date_ = make_world(WorldSettings(users=40)), date(2026, 1, 7)
+    tired = simulate_day(world, date_)
+    session = draw_requests(world, date_, np.random.default_rng([0, 5, date_.toordinal()])).session[tired.request]
+    monkeypatch.setattr(simulated_day, "TIRED_OF_AUTHOR", 0.0)
+    monkeypatch.setattr(simulated_day, "TIRED_OF_TAG", 0.0)
+    untired = simulate_day(world, date_)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(tired.item, untired.item)
+    lost = np.zeros(len(tired.item))
+    author, tag, click = world.item_author[tired.item], world.item_tag[tired.item], tired.acted["click"]
+    for row in range(len(lost)):
+        passed = (session == session[row]) & (tired.time_ms < tired.time_ms[row]) & ~click
+        lost[row] += simulated_day.TIRED_OF_AUTHOR * (author[passed] == author[row]).sum()
+        lost[row] += simulated_day.TIRED_OF_TAG * (tag[passed] == tag[row]).sum()
+    assert (lost > 2).sum() > 50
+    np.testing.assert_allclose(logits(untired.truth["click"]) - lost, logits(tired.truth["click"]), atol=1e-8)
+
+
+def test_users_and_sessions_differ_in_attention_and_without_long_range_signal_only_sessions() -> None:
+    """A user's rate on one day tells that on a day a week later, beyond what chance and interests give."""
+    correlation = {}
+    for long_range in (True, False):
+        world = make_world(WorldSettings(users=2_000, long_range=long_range))
+        rates = []
+        for number in (0, 7):
+            shown = simulate_day(world, MONDAY + timedelta(days=number))
+            counts = np.bincount(shown.user, minlength=2_000)[:2_000]
+            clicks = np.bincount(shown.user, shown.acted["click"], minlength=2_000)[:2_000]
+            rates.append(np.where(counts >= 200, clicks / np.maximum(counts, 1), np.nan))
+        both = ~np.isnan(rates[0]) & ~np.isnan(rates[1])
+        correlation[long_range] = np.corrcoef(rates[0][both], rates[1][both])[0, 1]
+    assert correlation[True] > 0.5
+    assert abs(correlation[False]) < 0.15
+
+
+def test_delayed_actions_have_times_in_their_rows_and_are_delivered_after_the_last(day: Impressions) -> None:
+    world = make_world(WorldSettings(users=600))
+    rows = raw_rows(world, day, np.arange(len(day.item)))
+    last = day.time_ms.copy()
+    for name in AFTER_CLICK:
+        times = rows.column(f"{name}_ms")
+        happened = times.is_valid().to_numpy()
+        np.testing.assert_array_equal(happened, day.acted[name])
+        delay = (times.drop_null().to_numpy() - day.time_ms[happened]) / 1_000
+        assert delay.min() >= 0
+        assert 0.5 < np.median(delay) / AFTER_CLICK[name][3] < 2
+        last[happened] = np.maximum(last[happened], times.drop_null().to_numpy())
+    np.testing.assert_array_equal(day.delivered_ms, last)
 
 
 def test_rows_whose_actions_come_late_lie_in_the_next_days_file_with_their_truth() -> None:
