@@ -218,7 +218,7 @@ def make_world(settings: WorldSettings) -> World:
         item_duration_ms=(1_000 * np.clip(rng.lognormal(3.0, 0.6, items), 5, 300)).astype(np.int64),
         item_weight=np.minimum(rng.random(items) ** -0.8, 1_000),
         user_daily=settings.activity * rng.lognormal(0, 0.9, users),
-        user_attention=rng.normal(0, USER_ATTENTION, users) * settings.long_range,
+        user_attention=rng.normal(0, USER_ATTENTION, users),
         user_region=rng.integers(0, len(REGIONS), users),
         user_device=rng.integers(0, len(DEVICES), users),
         lasting=LastingInterests.of_users(settings.seed, users, settings.interests, authors),

@@ -26,7 +26,16 @@ from longreel.spark_jobs.simulated_day import (
     raw_rows,
     simulate_day,
 )
-from longreel.spark_jobs.simulated_world import Floats, WorldSettings, inverse_mod, make_world, prime_from
+from longreel.spark_jobs.simulated_world import (
+    SESSION_ATTENTION,
+    Floats,
+    Ints,
+    World,
+    WorldSettings,
+    inverse_mod,
+    make_world,
+    prime_from,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MONDAY = date(2026, 1, 5)
@@ -128,41 +137,54 @@ def test_every_label_happens_as_often_as_the_truth_says(day: Impressions) -> Non
             assert abs(happened[group].sum() - p[group].sum()) < 4.5 * max(error, 1), name
 
 
+def sessions_of(world: World, day: Impressions) -> Ints:
+    """The session of each impression."""
+    rng = np.random.default_rng([world.settings.seed, 5, day.day.toordinal()])
+    return draw_requests(world, day.day, rng).session[day.request]
+
+
 def test_what_a_session_passed_over_makes_it_tired_and_nothing_else_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The truth is, to the last bit that counts, that of an untired user less what a loop over the session counts."""
-    world, date_ = make_world(WorldSettings(users=40)), date(2026, 1, 7)
-    tired = simulate_day(world, date_)
-    session = draw_requests(world, date_, np.random.default_rng([0, 5, date_.toordinal()])).session[tired.request]
+    """The truth's logit is that of an untired user, less what a loop over the session's earlier impressions counts."""
+    world = make_world(WorldSettings(users=40))
+    tired = simulate_day(world, MONDAY)
+    of_author, of_tag = simulated_day.TIRED_OF_AUTHOR, simulated_day.TIRED_OF_TAG
     monkeypatch.setattr(simulated_day, "TIRED_OF_AUTHOR", 0.0)
     monkeypatch.setattr(simulated_day, "TIRED_OF_TAG", 0.0)
-    untired = simulate_day(world, date_)
-    monkeypatch.undo()
+    untired = simulate_day(world, MONDAY)
     np.testing.assert_array_equal(tired.item, untired.item)
+    author, tag, session = world.item_author[tired.item], world.item_tag[tired.item], sessions_of(world, tired)
     lost = np.zeros(len(tired.item))
-    author, tag, click = world.item_author[tired.item], world.item_tag[tired.item], tired.acted["click"]
     for row in range(len(lost)):
-        passed = (session == session[row]) & (tired.time_ms < tired.time_ms[row]) & ~click
-        lost[row] += simulated_day.TIRED_OF_AUTHOR * (author[passed] == author[row]).sum()
-        lost[row] += simulated_day.TIRED_OF_TAG * (tag[passed] == tag[row]).sum()
-    assert (lost > 2).sum() > 50
-    np.testing.assert_allclose(logits(untired.truth["click"]) - lost, logits(tired.truth["click"]), atol=1e-8)
+        passed = (session == session[row]) & (tired.time_ms < tired.time_ms[row]) & ~tired.acted["click"]
+        lost[row] += of_author * (author[passed] == author[row]).sum() + of_tag * (tag[passed] == tag[row]).sum()
+    assert (lost > 2).sum() > 10
+    np.testing.assert_allclose(logits(tired.truth["click"]), logits(untired.truth["click"]) - lost, atol=1e-8)
 
 
-def test_users_and_sessions_differ_in_attention_and_without_long_range_signal_only_sessions() -> None:
-    """A user's rate on one day tells that on a day a week later, beyond what chance and interests give."""
-    correlation = {}
+def test_a_session_clicks_more_or_less_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulated_day, "TIRED_OF_AUTHOR", 0.0)
+    monkeypatch.setattr(simulated_day, "TIRED_OF_TAG", 0.0)
+    world = make_world(WorldSettings(users=200))
+    attentive = simulate_day(world, MONDAY)
+    monkeypatch.setattr(simulated_day, "SESSION_ATTENTION", 0.0)
+    attention = logits(attentive.truth["click"]) - logits(simulate_day(world, MONDAY).truth["click"])
+    session = sessions_of(world, attentive)
+    _, first, number = np.unique(session, return_index=True, return_inverse=True)
+    np.testing.assert_allclose(attention, attention[first][number], atol=1e-8)
+    assert 0.9 < attention[first].std() / SESSION_ATTENTION < 1.1
+
+
+def test_a_user_clicks_more_or_less_of_everything_only_with_long_range_signal() -> None:
+    """A user's rate on one day tells the rate of a week later, or does not."""
     for long_range in (True, False):
-        world = make_world(WorldSettings(users=2_000, long_range=long_range))
-        rates = []
+        world, rates = make_world(WorldSettings(users=2_000, long_range=long_range, user_growth=0)), []
         for number in (0, 7):
             shown = simulate_day(world, MONDAY + timedelta(days=number))
-            counts = np.bincount(shown.user, minlength=2_000)[:2_000]
-            clicks = np.bincount(shown.user, shown.acted["click"], minlength=2_000)[:2_000]
-            rates.append(np.where(counts >= 200, clicks / np.maximum(counts, 1), np.nan))
-        both = ~np.isnan(rates[0]) & ~np.isnan(rates[1])
-        correlation[long_range] = np.corrcoef(rates[0][both], rates[1][both])[0, 1]
-    assert correlation[True] > 0.5
-    assert abs(correlation[False]) < 0.15
+            count, clicks = (np.bincount(shown.user, w, 2_000) for w in (None, shown.acted["click"]))
+            rates.append(np.where(count >= 200, clicks / np.maximum(count, 1), np.nan))
+        known = ~np.isnan(rates[0] + rates[1])
+        correlation = np.corrcoef(rates[0][known], rates[1][known])[0, 1]
+        assert correlation > 0.5 if long_range else abs(correlation) < 0.15
 
 
 def test_delayed_actions_have_times_in_their_rows_and_are_delivered_after_the_last(day: Impressions) -> None:
