@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from spark_helpers import longreel
 from longreel.contracts.config import parse_config
 from longreel.contracts.presets import preset
 from longreel.lake.home import Home
-from longreel.spark_jobs import simulated_day
+from longreel.spark_jobs import simulated_day, simulated_world
 from longreel.spark_jobs.simulated_day import (
     AFTER_CLICK,
     DAY_MS,
@@ -27,7 +28,6 @@ from longreel.spark_jobs.simulated_day import (
     simulate_day,
 )
 from longreel.spark_jobs.simulated_world import (
-    SESSION_ATTENTION,
     Floats,
     Ints,
     World,
@@ -161,30 +161,28 @@ def test_what_a_session_passed_over_makes_it_tired_and_nothing_else_changes(monk
     np.testing.assert_allclose(logits(tired.truth["click"]), logits(untired.truth["click"]) - lost, atol=1e-8)
 
 
-def test_a_session_clicks_more_or_less_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_users_and_sessions_click_more_or_less_of_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user does so on every day, but not in the control, where a session alone does."""
     monkeypatch.setattr(simulated_day, "TIRED_OF_AUTHOR", 0.0)
     monkeypatch.setattr(simulated_day, "TIRED_OF_TAG", 0.0)
-    world = make_world(WorldSettings(users=200))
-    attentive = simulate_day(world, MONDAY)
+
+    def click_logits(long_range: bool = True) -> Floats:
+        return logits(simulate_day(make_world(replace(settings, long_range=long_range)), MONDAY).truth["click"])
+
+    settings = WorldSettings(users=200)
+    world, both, control = make_world(settings), click_logits(), click_logits(long_range=False)
+    day = simulate_day(world, MONDAY)
+    monkeypatch.setattr(simulated_world, "USER_ATTENTION", 0.0)
+    np.testing.assert_allclose(both - click_logits(), world.user_attention[day.user], atol=1e-8)
+    np.testing.assert_array_equal(control, click_logits(long_range=False))
+    assert 0.8 < world.user_attention.std() / 0.4 < 1.2
+    session = sessions_of(world, day)
+    before = click_logits()
     monkeypatch.setattr(simulated_day, "SESSION_ATTENTION", 0.0)
-    attention = logits(attentive.truth["click"]) - logits(simulate_day(world, MONDAY).truth["click"])
-    session = sessions_of(world, attentive)
+    attention = before - click_logits()
     _, first, number = np.unique(session, return_index=True, return_inverse=True)
     np.testing.assert_allclose(attention, attention[first][number], atol=1e-8)
-    assert 0.9 < attention[first].std() / SESSION_ATTENTION < 1.1
-
-
-def test_a_user_clicks_more_or_less_of_everything_only_with_long_range_signal() -> None:
-    """A user's rate on one day tells the rate of a week later, or does not."""
-    for long_range in (True, False):
-        world, rates = make_world(WorldSettings(users=2_000, long_range=long_range, user_growth=0)), []
-        for number in (0, 7):
-            shown = simulate_day(world, MONDAY + timedelta(days=number))
-            count, clicks = (np.bincount(shown.user, w, 2_000) for w in (None, shown.acted["click"]))
-            rates.append(np.where(count >= 200, clicks / np.maximum(count, 1), np.nan))
-        known = ~np.isnan(rates[0] + rates[1])
-        correlation = np.corrcoef(rates[0][known], rates[1][known])[0, 1]
-        assert correlation > 0.5 if long_range else abs(correlation) < 0.15
+    assert 0.9 < attention[first].std() / 0.5 < 1.1
 
 
 def test_delayed_actions_have_times_in_their_rows_and_are_delivered_after_the_last(day: Impressions) -> None:
