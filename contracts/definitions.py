@@ -117,7 +117,7 @@ def changes(stored: Definitions, config: Config) -> list[Change]:
         *_settings("", {"history": stored["history"]}, {"history": now["history"]}),
         *_settings("samples", stored.get("samples", {}), now.get("samples", {})),
         *_settings("history", *({"known_after": d.get("history_known_after", "")} for d in (stored, now))),
-        *_in_order("statistic", *(d.get("statistics", []) for d in (stored, now))),
+        *(_statistic_changes(stored, config.log_schema) if "samples" in stored else ()),
     ]
 
 
@@ -142,16 +142,23 @@ def model_conflicts(stored: Definitions, log_schema: LogSchema, tasks: Sequence[
         *_fields(stored["fields"], fields, optional),
         *_in_order("action", stored["actions"][: len(actions)], actions),
         *_named("label", {k: v for k, v in _by_name(stored["labels"]).items() if k in labels}, labels),
-        *_missing_statistics(stored, log_schema),
+        *_statistic_changes(stored, log_schema),
     ]
     return [change.text for change in differences if change.is_conflict]
 
 
-def _missing_statistics(stored: Definitions, log_schema: LogSchema) -> Iterator[Change]:
-    there = {column.name for kept in stored.get("statistics", ()) for column in _stored_statistic(kept).columns()}
-    missing = [column.name for column in log_schema.statistic_columns if column.name not in there]
-    if missing:
-        yield Change(f"statistic {', '.join(missing)} was added")
+def _statistic_changes(stored: Definitions, log_schema: LogSchema) -> Iterator[Change]:
+    """Statistics are computed apart: samples without one have no column of it, and one more is not read."""
+    kept = [_stored_statistic(statistic) for statistic in stored.get("statistics", ())]
+    there, wanted = (
+        [(s.key, measure) for s in statistics for measure in s.measures] for statistics in (kept, log_schema.statistics)
+    )
+    for key, measure in wanted:
+        if (key, measure) not in there:
+            yield Change(f"statistic {key}: {measure} was added")
+    for key, measure in there:
+        if (key, measure) not in wanted:
+            yield Change(f"statistic {key}: {measure} was removed, and its columns are still stored", is_conflict=False)
 
 
 def log_schema_changes(was: LogSchema, now: LogSchema) -> list[str]:

@@ -56,13 +56,16 @@ def test_a_statistic_that_does_not_fit_is_named(text: str, message: str) -> None
         parse_config(LOG + text)
 
 
-def test_a_day_built_without_a_statistic_conflicts_with_it() -> None:
-    before, after = parse_config(LOG), parse_config(LOG + 'brand = ["impressions"]')
-    stored = sample_definitions(before)
-    assert [change.text for change in changes(stored, after) if change.is_conflict] == ["statistic brand was added"]
-    assert model_conflicts(stored, after.log_schema, ("click",)) == [
-        "statistic brand_impressions_1d, brand_impressions_7d, brand_impressions_28d was added"
-    ]
-    assert model_conflicts(sample_definitions(after), before.log_schema, ("click",)) == []
-    columns = dataset_schemas(after.log_schema).samples.names
-    assert stored_log_schema(sample_definitions(after), columns).statistics == after.log_schema.statistics
+def test_a_day_built_without_a_statistic_conflicts_with_it_and_one_more_does_not() -> None:
+    less, more = (
+        parse_config(LOG + f"brand = [{measures}]") for measures in ('"impressions"', '"impressions", "rate(click)"')
+    )
+    added = ["statistic brand: rate(click) was added"]
+    assert [change.text for change in changes(sample_definitions(less), more) if change.is_conflict] == added
+    assert model_conflicts(sample_definitions(less), more.log_schema, ("click",)) == added
+    removed = changes(sample_definitions(more), less)
+    assert [change.text for change in removed] == [f"{added[0][:-9]}was removed, and its columns are still stored"]
+    assert not removed[0].is_conflict
+    assert model_conflicts(sample_definitions(more), less.log_schema, ("click",)) == []
+    columns = dataset_schemas(more.log_schema).samples.names
+    assert stored_log_schema(sample_definitions(more), columns).statistics == more.log_schema.statistics
