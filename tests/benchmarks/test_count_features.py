@@ -1,5 +1,7 @@
 """Counts and recencies are those of a plain loop over every target's window."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,8 +44,11 @@ def some_rows() -> SampleRows:
 
 
 @pytest.mark.parametrize("window", [5, 33, 10_240])
-def test_features_are_those_of_a_plain_loop(window: int) -> None:
-    rows, columns = some_rows(), feature_names(SHORT_VIDEO, window)
+@pytest.mark.parametrize("history", ["click", "true"])
+def test_features_are_those_of_a_plain_loop(window: int, history: str) -> None:
+    log = replace(SHORT_VIDEO, history=history)
+    rows, columns = replace(some_rows(), log_schema=log), feature_names(log, window)
+    acted = rows.history["actions"] != 0
     features = count_features(rows, window)
     assert features.shape == (13, len(columns))
     column = {name: features[:, at] for at, name in enumerate(columns)}
@@ -52,13 +57,17 @@ def test_features_are_those_of_a_plain_loop(window: int) -> None:
         visible = list(range(max(int(rows.history_start[r]), stop - window), stop))
         for t in range(rows.target_offsets[r], rows.target_offsets[r + 1]):
             assert column["events"][t] == len(visible)
-            for field in ("item_id", "author_id", "tag"):
-                value = rows.target[field][t]
-                hits = [e for e in visible if rows.history[field][e] == value and value != -1]
-                for edge in edges_of(window):
-                    assert column[f"{field} in {edge}"][t] == sum(e >= stop - edge for e in hits)
-                since = stop - 1 - hits[-1] if hits else NEVER
-                assert column[f"events since {field}"][t] == since
-                age = (rows.request_time_ms[r] - rows.history["time_ms"][hits[-1]]) / 3_600_000 if hits else NEVER
-                assert column[f"hours since {field}"][t] == pytest.approx(age, rel=1e-6)
-                assert column[f"{field} share"][t] == pytest.approx(len(hits) / max(1, len(visible)))
+            for which in ("", " acted on") if history == "true" else ("",):
+                counted = [e for e in visible if acted[e] or not which]
+                for edge in edges_of(window) if which else ():
+                    assert column[f"events{which} in {edge}"][t] == sum(e >= stop - edge for e in counted)
+                for field in ("item_id", "author_id", "tag"):
+                    value = rows.target[field][t]
+                    hits = [e for e in counted if rows.history[field][e] == value and value != -1]
+                    for edge in edges_of(window):
+                        assert column[f"{field}{which} in {edge}"][t] == sum(e >= stop - edge for e in hits)
+                    since = stop - 1 - hits[-1] if hits else NEVER
+                    assert column[f"events since {field}{which}"][t] == since
+                    age = (rows.request_time_ms[r] - rows.history["time_ms"][hits[-1]]) / 3_600_000 if hits else NEVER
+                    assert column[f"hours since {field}{which}"][t] == pytest.approx(age, rel=1e-6)
+                    assert column[f"{field}{which} share"][t] == pytest.approx(len(hits) / max(1, len(visible)))
