@@ -39,7 +39,8 @@ def described(rows: SampleRows, newest: int) -> dict[tuple[int, int], tuple[obje
         stop = rows.history_stop[r]
         events = np.arange(max(rows.history_start[r], stop - newest), stop)
         targets = ranges(rows.target_offsets[r : r + 1], rows.target_counts[r : r + 1])
-        columns = {name: np.nan_to_num(values[events], nan=-1) for name, values in rows.history.items()}  # NaN equals nothing
+        # NaN equals nothing, so -1 stands for it.
+        columns = {name: np.nan_to_num(values[events], nan=-1) for name, values in rows.history.items()}
         history = tuple(tuple(columns[name].tolist()) for name in sorted(columns))
         shown = tuple(tuple(rows.target[name][targets].tolist()) for name in sorted(rows.target))
         key = (int(rows.user_id[rows.request_row[r]]), int(rows.request_time_ms[r]))
