@@ -124,7 +124,7 @@ def begin(log: SimulatedLog, folder: Path) -> None:
 
 
 def write_bootstrap(log: SimulatedLog, folder: Path, days: int) -> None:
-    """Write the history events of the days before the log's first, a file a month, without other impressions."""
+    """Write the impressions of the days before the log's first that enter the history, a file a month."""
     first = parse_day(log.settings.start)
     before = day_range(first - timedelta(days=days), first - timedelta(days=1))
     total, started = 0, time.monotonic()

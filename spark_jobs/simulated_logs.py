@@ -33,7 +33,7 @@ class SimulatedLog(ABC):
 
     @abstractmethod
     def history(self, day: date) -> pa.Table:
-        """The history events of a day before the log's first, as raw rows."""
+        """The impressions of a day before the log's first that enter the history, as raw rows."""
 
 
 class VideoLog(SimulatedLog):
