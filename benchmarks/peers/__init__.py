@@ -1,0 +1,1 @@
+"""longreel beside LightGBM, CatBoost and FuxiCTR, on the same targets."""
