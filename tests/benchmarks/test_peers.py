@@ -10,14 +10,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.fields.__main__ import PRESET, part_of
+from benchmarks.peers import prepare
 from benchmarks.peers.__main__ import REQUIREMENTS, fit
 from benchmarks.peers.compare import compare, markdown
 from benchmarks.peers.peer_data import Split, auc
 from benchmarks.peers.running_sums import RunningSums
 from benchmarks.peers.statistics import statistics
+from longreel.contracts.config import parse_config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.jagged import offsets_of
+from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.statistics import SMOOTHING
+from longreel.model.data.samples import SampleRows
 
+FIELDS = Path(__file__).resolve().parents[2] / "benchmarks" / "fields" / "kuairand.toml"
 ZONE = "Asia/Shanghai"
 DAY = date(2026, 1, 8)
 
@@ -59,6 +66,58 @@ def test_sums_of_an_empty_range_are_zero() -> None:
     sums = RunningSums(np.array([0, 0, 1]), np.array([5, 7, 6]), np.ones((3, 1)))
     start, stop = np.array([-3, 7, 6, 5]), np.array([6, 3, 100, 8])
     assert sums.between(np.array([0, 0, 1, 1]), start, stop)[:, 0].tolist() == [1, 0, 1, 1]
+
+
+def some_rows(log: LogSchema) -> SampleRows:
+    """Three user-days of 0, 40 and 7 events."""
+    rng = np.random.default_rng(0)
+    lengths, row, counts = np.array([0, 40, 7]), np.array([0, 1, 1, 1, 2, 2]), np.array([2, 1, 3, 2, 1, 4])
+    starts = offsets_of(lengths)
+    history = {column.name: rng.integers(0, 4, lengths.sum()) for column in log.event_columns}
+    history["time_ms"] = np.concatenate([np.sort(rng.integers(0, 10**9, n)) for n in lengths])
+    history["play_ratio"] = np.where(rng.random(lengths.sum()) < 0.2, np.nan, 9 * rng.random(lengths.sum()))
+    history["actions"] = rng.integers(0, 1 << len(log.actions), lengths.sum())
+    return SampleRows(
+        log_schema=log,
+        user_id=np.array([7, 8, 9]),
+        user={column.name: np.arange(3) for column in log.user_columns},
+        history=history,
+        target={c.name: rng.integers(0, 4, (counts.sum(), c.size)).squeeze() for c in log.target_columns},
+        labels=rng.integers(0, 8, counts.sum()),
+        binary_labels=log.binary_labels,
+        number_labels={},
+        request_row=row,
+        request_time_ms=np.full(6, 2 * 10**9),
+        history_start=starts[row],
+        history_stop=starts[row] + np.array([0, 12, 33, 40, 3, 7]),
+        target_offsets=offsets_of(counts),
+    )
+
+
+def test_features_of_a_view_have_no_outcome_of_the_target() -> None:
+    log = parse_config(FIELDS.read_text()).log_schema
+    preset_log = part_of(log, lambda field: field.name in PRESET)
+    rows = some_rows(log)
+    table = prepare._targets(rows, preset_log, ["click", "like"], start=1_000)
+    features = prepare._features(table, log, preset_log)
+    assert {"user_id", "onehot_feat3", "tags_1"} <= {name for name, f in features.items() if f["views"] == ["B", "S"]}
+    assert {"item_id", "surface", "follow_user_num_range"} <= {n for n, f in features.items() if "A" in f["views"]}
+    assert not {"play_ratio", "click", "label_click", "time_ms", "day"} & set(features)
+    assert features["surface"]["kind"] == features["tags_1"]["kind"] == "category"
+    assert features["duration_ms"]["kind"] == "number"
+    request = np.repeat(np.arange(6), rows.target_counts)
+    assert table["user_id"].tolist() == (rows.request_row[request] + 7).tolist()
+    assert table["label_like"].tolist() == (rows.labels >> 2 & 1).tolist()
+    for at, one in enumerate(request):
+        own = np.arange(rows.history_start[one], rows.history_stop[one])
+        assert table["history_start"][at] == 1_000 + rows.history_start[one]
+        assert table["history_stop"][at] - table["history_start"][at] == len(own)
+        same = own[rows.history["tag"][own] == rows.target["tag"][at]]
+        played = np.clip(np.nan_to_num(rows.history["play_ratio"][same]), 0, 5)
+        liked = rows.history["actions"][same] & log.action_bit("like") > 0
+        for name, values in (("play_ratio", played), ("like", liked)):
+            mean = table[f"history tag mean {name}"][at]
+            assert mean == pytest.approx(values.mean()) if len(same) else np.isnan(mean)
 
 
 @pytest.fixture
