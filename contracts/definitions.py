@@ -150,14 +150,14 @@ def model_conflicts(stored: Definitions, log_schema: LogSchema, tasks: Sequence[
 def _statistic_changes(stored: Definitions, log_schema: LogSchema) -> Iterator[Change]:
     """Statistics are computed apart: samples without one have no column of it, and one more is not read."""
     kept = [_stored_statistic(statistic) for statistic in stored.get("statistics", ())]
-    there, wanted = (
+    there, declared = (
         [(s.key, measure) for s in statistics for measure in s.measures] for statistics in (kept, log_schema.statistics)
     )
-    for key, measure in wanted:
+    for key, measure in declared:
         if (key, measure) not in there:
             yield Change(f"statistic {key}: {measure} was added")
     for key, measure in there:
-        if (key, measure) not in wanted:
+        if (key, measure) not in declared:
             yield Change(f"statistic {key}: {measure} was removed, and its columns are still stored", is_conflict=False)
 
 
@@ -225,8 +225,7 @@ def _named(what: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterato
     for name in now:
         if name not in was:
             yield Change(f"{what} {name} was added")
-        elif was[name] != now[name]:
-            parts = [part for part in now[name] if was[name].get(part) != now[name][part]]
+        elif parts := [p for p in now[name] if _value(was[name].get(p)) != _value(now[name][p])]:
             before, after = (", ".join(f"{p} {_value(d.get(p))}" for p in parts) for d in (was[name], now[name]))
             yield Change(f"{what} {name} was {before}, is {after}")
     for name in was:

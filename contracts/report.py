@@ -124,7 +124,9 @@ class MetricRow:
     targets: int
     positives: int = 0  # of a binary task
     auc: Estimate = UNDEFINED
-    gauc: Estimate = UNDEFINED  # impression-weighted mean of per-user AUC, over users with both classes
+    # Impression-weighted mean of per-user AUC, over users with both classes. A user's targets are scored at once, at
+    # the time of the first: docs/decisions/0006-gates-look-at-differences.md says why.
+    gauc: Estimate = UNDEFINED
     log_loss: Estimate = UNDEFINED  # natural log, mean over targets
     calibration: Estimate = UNDEFINED  # mean prediction over observed rate or mean
     # Expected calibration error: mean |prediction - rate| over bins of equal mass; noise biases it upwards.

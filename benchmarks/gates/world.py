@@ -135,7 +135,8 @@ def evaluate(model: Model, day: Day) -> EvaluationReport:
     )
     rows = []
     for window in WINDOWS:
-        rows += builder.rows(logits(model, day, window)[:, None].astype(np.float32), window, keep_draws=True)
+        scores = logits(model, day, window)[:, None].astype(np.float32)
+        rows += builder.rows(scores, scores, window, keep_draws=True)
     return EvaluationReport(
         date=day.name,
         model_digest=model.name,

@@ -118,6 +118,18 @@ class SampleRows:
             target_offsets=np.concatenate([np.zeros(1, np.int64), *ends]),
         )
 
+    def one_request_a_row(self) -> "SampleRows":
+        """All targets of a row as one request, at the time and with the history of the row's first request."""
+        rows, first = np.unique(self.request_row, return_index=True)
+        return replace(
+            self,
+            request_row=rows,
+            request_time_ms=self.request_time_ms[first],
+            history_start=self.history_start[first],
+            history_stop=self.history_stop[first],
+            target_offsets=self.target_offsets[np.append(first, self.num_requests)],
+        )
+
     def _check(self, history_offsets: Ints, target_offsets: Ints, request_offsets: Ints, rule: LogSchema) -> None:
         self._reject(
             (self.history_stop < self.history_start) | (self.history_stop > history_offsets[self.request_row + 1]),

@@ -20,7 +20,7 @@ from longreel.model.data.row_groups import read_rows
 from longreel.model.evaluation.batch_scoring import CachedLogits, day_groups, predictions, score_day
 from longreel.model.evaluation.bootstrap import bootstrap_weights
 from longreel.model.evaluation.consistency import check_consistency
-from longreel.model.evaluation.eval_set import EvalSet, category_names, load_eval_set, select_users
+from longreel.model.evaluation.eval_set import EvalSet, Selection, category_names, load_eval_set, select_users
 from longreel.model.evaluation.latency import measure
 from longreel.model.evaluation.report_builder import ReportBuilder, window_gains
 from longreel.model.nn.ranker import Ranker
@@ -64,8 +64,8 @@ def evaluate(
     windows = _eval_windows(settings.windows, eval_set.longest_history)
     reference = min(windows, key=lambda w: (abs(w - int(meta["training_mean_window"])), w))
     builder = _report_builder(eval_set, ranker, settings)
-    score = partial(score_day, ranker, lake, groups, device=device, selection=selection)
-    rows, scores = _metric_rows(builder, ranker, score, windows, reference, on_progress)
+    score = partial(score_day, ranker, lake, groups, device=device)
+    rows, scores = _metric_rows(builder, ranker, score, selection, windows, reference, on_progress)
     longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]], ranker.log_schema))
     scoring = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
     consistency = tuple(check_consistency(ranker, model_dir, longest_rows, windows[-1], device))
@@ -128,6 +128,7 @@ def _metric_rows(
     builder: ReportBuilder,
     ranker: Ranker,
     score: Callable[..., NDArray[np.float32]],
+    selection: Selection,
     windows: Sequence[int],
     reference: int,
     on_progress: OnProgress,
@@ -136,13 +137,15 @@ def _metric_rows(
     rows: list[MetricRow] = []
     number_columns = [ranker.tasks.index(task) for task in builder.number_tasks]
     cached: CachedLogits | None = None
+    cached_at_once: CachedLogits | None = None
     for number, window in enumerate(windows):
-        logits = score(window=window, cached=cached)
-        cached = CachedLogits(window, logits)
+        logits = score(window=window, selection=selection, cached=cached)
+        at_once = score(window=window, selection=lambda r: selection(r).one_request_a_row(), cached=cached_at_once)
+        cached, cached_at_once = CachedLogits(window, logits), CachedLogits(window, at_once)
         scores = logits.copy()
         if number_columns:
             scores[:, number_columns] = predictions(ranker, logits)[:, number_columns]
-        rows += builder.rows(scores, window, keep_draws=window in (reference, windows[-1]))
+        rows += builder.rows(scores, at_once, window, keep_draws=window in (reference, windows[-1]))
         on_progress(f"window {window:,}", number + 1, len(windows) + 1)
     return rows, scores
 

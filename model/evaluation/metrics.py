@@ -106,9 +106,13 @@ _TARGETS, _POSITIVES, _LOSS, _PREDICTED, _RANKED, _RANKED_TARGETS, _PLACED_POSIT
 _BINS = 8
 
 
-def user_sums(scores: TaskScores) -> tuple[Ints, Floats]:
-    """What each user adds to the metrics: the users that there are [u] and their sums [u, 8 + ECE_BINS]."""
-    users, own_auc, totals = scores.user_auc()
+def user_sums(scores: TaskScores, at_once: TaskScores | None = None) -> tuple[Ints, Floats]:
+    """What each user adds to the metrics: the users that there are [u] and their sums [u, 8 + ECE_BINS].
+
+    Args:
+        at_once: the same targets as GAUC ranks them, where they are scored otherwise: each user's at one time.
+    """
+    users, own_auc, totals = (at_once or scores).user_auc()
     who = np.searchsorted(users, scores.user)
     sums = np.zeros((len(users), _BINS + ECE_BINS))
     if not len(users):

@@ -43,7 +43,7 @@ class ReportBuilder:
     """Metric rows of one evaluation set with one set of bootstrap replicates.
 
     A score is a logit, or of a number task the predicted value in label units. A target whose label is NaN is not
-    evaluated in that task.
+    evaluated in that task. GAUC ranks a user's targets as they are scored at once, by `SampleRows.one_request_a_row`.
     """
 
     eval_set: EvalSet
@@ -52,19 +52,22 @@ class ReportBuilder:
     interval: float
     number_tasks: tuple[str, ...] = ()
 
-    def rows(self, scores: NDArray[np.float32], window: int, keep_draws: bool) -> list[MetricRow]:
-        """The report's rows for scores [T, tasks] at a window: every task over every slice.
+    def rows(
+        self, scores: NDArray[np.float32], at_once: NDArray[np.float32], window: int, keep_draws: bool
+    ) -> list[MetricRow]:
+        """The report's rows for scores [T, tasks] at a window, as served and at once: every task over every slice.
 
         Slice "all" keeps its bootstrap draws; the other slices only with `keep_draws`.
         """
         slices, rows = self.eval_set.slices(), []
         for column, task in enumerate(self.tasks):
             whole, order = self._evaluated(scores, column)
+            ranked, ranked_order = self._evaluated(at_once, column)
             for name, mask in slices.items():
                 is_whole, chosen = name == ALL_TARGETS, mask[order]
                 kept = METRICS[self._kind(task)] if is_whole else SLICE_METRICS if keep_draws else ()
                 part = whole if is_whole else whole.where(chosen)
-                users, estimates = self._estimates(part, kept)
+                users, estimates = self._estimates(part, ranked.where(mask[ranked_order]), kept)
                 rows.append(
                     MetricRow(
                         task=task,
@@ -92,12 +95,15 @@ class ReportBuilder:
             return NumberScores(task_scores[order], labels[order].astype(np.float64), user), order
         return TaskScores(task_scores[order], labels[order] > 0, user), order
 
-    def _estimates(self, scores: TaskScores | NumberScores, kept: Sequence[str]) -> tuple[int, dict[str, Estimate]]:
+    def _estimates(
+        self, scores: TaskScores | NumberScores, at_once: TaskScores | NumberScores, kept: Sequence[str]
+    ) -> tuple[int, dict[str, Estimate]]:
         """The number of users that have targets, and the metrics with their intervals; draws of the metrics `kept`."""
         if isinstance(scores, NumberScores):
             users, values, draws = number_metrics(scores, self.weights)
         else:
-            users, sums = user_sums(scores)
+            assert isinstance(at_once, TaskScores)
+            users, sums = user_sums(scores, at_once)
             whole = sums.sum(axis=0)
             values = {metric: float(value[0]) for metric, value in metrics_of(whole[None], whole).items()}
             draws = metrics_of(weighted_totals(self.weights, users, sums), whole)

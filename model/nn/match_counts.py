@@ -131,13 +131,13 @@ def matches(
     keys = run * span + places  # increasing, exact: runs and places are both smaller than span
     run_start = run.gather(1, torch.searchsorted(ordered, target)) * span
     bounds = torch.cat([starts, stop[:, None]], dim=1)
-    found = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1))  # [F, T (K + 1)]
+    slots = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1))  # [F, T (K + 1)]
     shape, is_unknown = (*target.shape, bounds.shape[1]), (target == UNKNOWN)[..., None]
-    last = (found.view(shape)[..., -1] - 1).clamp(min=0)  # [F, T]
+    last = (slots.view(shape)[..., -1] - 1).clamp(min=0)  # [F, T]
     results = []
     for events in chosen:
         counted = F.pad(events, (0, target.shape[1]))[places]
-        before = F.pad(counted.long().cumsum(1), (1, 0)).gather(1, found).view(shape)
+        before = F.pad(counted.long().cumsum(1), (1, 0)).gather(1, slots).view(shape)
         counts = (before[..., -1:] - before[..., :-1]).masked_fill(is_unknown, 0)
         at = torch.where(counted, torch.arange(ids.shape[1], device=ids.device), 0).cummax(1).values
         results.append((counts, places.gather(1, at.gather(1, last))))

@@ -51,7 +51,7 @@ def test_metrics_are_those_of_the_days_logits(
         for u, n in zip(rows.user_id - 100, [max(e) for e in stored["request_history_end"].to_pylist()], strict=True)
     }
     for window in (8, 64):
-        logits = score_rows(ranker, rows, window, CPU)
+        logits, at_once = (score_rows(ranker, r, window, CPU) for r in (rows, rows.one_request_a_row()))
         for column, task in enumerate(("click", "like")):
             labels = rows.task_labels(("click", "like"))[:, column] > 0
             chosen = {"all": np.ones(len(users), bool), "new users": np.array([lengths[u] == 0 for u in users])}
@@ -62,7 +62,11 @@ def test_metrics_are_those_of_the_days_logits(
             codes, counts = np.unique(country, return_counts=True)
             chosen[f"country={codes[counts.argmax()]}"] = country == codes[counts.argmax()]
             for name, kept in chosen.items():
-                _, sums = user_sums(TaskScores.of(logits[kept, column].astype(np.float64), labels[kept], users[kept]))
+                served, ranked = (
+                    TaskScores.of(scores[kept, column].astype(np.float64), labels[kept], users[kept])
+                    for scores in (logits, at_once)
+                )
+                _, sums = user_sums(served, ranked)
                 expected = metrics_of(sums.sum(axis=0)[None], sums.sum(axis=0))
                 row = report.row(task, window, name)
                 assert row.targets == kept.sum() > 0
