@@ -1,5 +1,9 @@
 """History cutoff: the time from which on a request sees no history event, after `[history] known_after`."""
 
+from datetime import date
+
+import numpy as np
+
 from longreel.contracts.clock import local_day, midnight_ms
 from longreel.contracts.durations import delay_ms
 from longreel.contracts.jagged import Ints
@@ -15,3 +19,14 @@ def history_cutoff_ms(request_time_ms: Ints, log: LogSchema) -> Ints:
     if delay is None:
         return midnight_ms(local_day(request_time_ms, log.time_zone), log.time_zone)
     return request_time_ms - delay
+
+
+def snapshot_cutoff_ms(through: date, log: LogSchema, max_lateness_hours: float) -> int:
+    """The earliest cutoff of a request of the log days after `through`.
+
+    A snapshot keeps each user's newest `max_history` history events before it, and all events from it on: those are in
+    the future of some request, and must not push out what that request sees.
+    """
+    next_day = np.array([(through - date(1970, 1, 1)).days + 1])
+    earliest_ms = midnight_ms(next_day, log.time_zone) - round(max_lateness_hours * 3_600_000)
+    return int(history_cutoff_ms(earliest_ms, log)[0])

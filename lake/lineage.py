@@ -6,6 +6,7 @@ from datetime import date
 
 from longreel.contracts.config import Config
 from longreel.contracts.definitions import Change, changes, event_definitions
+from longreel.contracts.history_cutoff import snapshot_cutoff_ms
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 
@@ -76,7 +77,8 @@ def definition_changes(manifest: Manifest, config: Config) -> list[Change]:
 def history_changes(manifest: Manifest, config: Config) -> list[Change]:
     """How the definitions of a snapshot's, or of events', history events differ from the present ones.
 
-    Labels, user fields and the rules of samples do not matter, but a snapshot must keep `max_history` events a user.
+    Labels, user fields and the rules of samples do not matter, but a snapshot must keep `max_history` events a user
+    before the earliest cutoff of the requests after it.
     """
     stored = manifest.details.get("definitions")
     if stored is None:
@@ -90,7 +92,19 @@ def history_changes(manifest: Manifest, config: Config) -> list[Change]:
     kept, needed = manifest.counts.get("max_history"), config.samples.max_history
     if kept is not None and kept < needed:
         differences.append(Change(f"it keeps {kept:,} events a user, max_history asks for {needed:,}"))
+    differences += _cutoff_changes(manifest, config)
     return [change for change in differences if change.is_conflict]
+
+
+def _cutoff_changes(snapshot: Manifest, config: Config) -> Iterator[Change]:
+    kept_ms = snapshot.details.get("cutoff_ms")
+    if kept_ms is None:
+        return
+    day, source = date.fromisoformat(snapshot.date), config.source
+    needed_ms = snapshot_cutoff_ms(day, config.log_schema, source.max_lateness_hours)
+    if needed_ms < kept_ms:
+        settings = "[history] known_after, max_lateness_hours and the time zone"
+        yield Change(f"it keeps max_history events before {kept_ms}, and {settings} ask for those before {needed_ms}")
 
 
 def _inputs(lake: Lake) -> dict[str, Manifest]:

@@ -63,9 +63,18 @@ def sample_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> Sta
     return _file_stats(lake, path, bucket, buckets, _sample_stats)
 
 
-def history_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> Stats:
-    """Counts of a snapshot's file, HISTORY_VIOLATIONS included, and its digest sums; {} without a file."""
-    return _file_stats(lake, path, bucket, buckets, _history_stats)
+def history_stats(lake: Lake, path: str | None, bucket: int, buckets: int, cutoff_ms: int | None = None) -> Stats:
+    """Counts of a snapshot's file, HISTORY_VIOLATIONS included, and its digest sums; {} without a file. With a cutoff
+    also `max_older`, the most events of a user before it."""
+
+    def stats_of(table: pa.Table, log: LogSchema) -> Stats:
+        values, offsets = list_values(table, "history_time_ms")
+        if cutoff_ms is None:
+            return _history_stats(table, log)
+        older = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.asarray(values) < cutoff_ms)])[offsets]
+        return _history_stats(table, log) | {"max_older": int(np.diff(older).max(initial=0))}
+
+    return _file_stats(lake, path, bucket, buckets, stats_of)
 
 
 def _file_stats(

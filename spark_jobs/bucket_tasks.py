@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from longreel.contracts.config import SamplesConfig
+from longreel.contracts.history_cutoff import snapshot_cutoff_ms
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
@@ -64,6 +65,11 @@ class Bucket:
     snapshot: Manifest | None
     increments: tuple[Manifest, ...]
     max_history: int
+    max_lateness_hours: float
+
+    def cutoff_ms(self, day: date) -> int:
+        """The earliest cutoff of a request of the log days after a day."""
+        return snapshot_cutoff_ms(day, self.log, self.max_lateness_hours)
 
     @property
     def log(self) -> LogSchema:
@@ -93,7 +99,7 @@ class Bucket:
                 load_snapshot(histories, table, self.log)
         for increment in self.increments:
             add_day(histories, DayEvents.of(self.table(increment, history_input(self.log), only), self.log))
-            histories.compact()
+            histories.compact(self.cutoff_ms(date.fromisoformat(increment.date)))
         return histories
 
 
@@ -127,7 +133,7 @@ class BuildSamples:
                 statistics = day.statistics.lookup(self.bucket.lake, self.bucket.number, self.bucket.of)
             tables = sample_tables(events, histories, users, self.settings, day.negatives, statistics)
             path = write_bucket(day.writer, self.bucket.number, tables)
-            histories.compact()
+            histories.compact(self.bucket.cutoff_ms(date.fromisoformat(day.events.date)))
             yield day.events.date, sample_stats(self.bucket.lake, path, self.bucket.number, self.bucket.of)
 
     def _fields(self, users: Manifest) -> UserFields:
@@ -144,10 +150,11 @@ class CompactHistory:
 
     def run(self) -> Iterator[tuple[str, Stats]]:
         """Write the bucket's file; yields the day with the stats of the file, read back."""
-        histories = self.bucket.histories()
-        path = write_bucket(self.writer, self.bucket.number, snapshot_tables(histories, self.day, self.bucket.log))
-        stats = history_stats(self.bucket.lake, path, self.bucket.number, self.bucket.of)
-        users, lengths, _ = histories.compacted()
+        histories, cutoff_ms = self.bucket.histories(), self.bucket.cutoff_ms(self.day)
+        tables = snapshot_tables(histories, self.day, self.bucket.log, cutoff_ms)
+        path = write_bucket(self.writer, self.bucket.number, tables)
+        stats = history_stats(self.bucket.lake, path, self.bucket.number, self.bucket.of, cutoff_ms)
+        users, lengths, _ = histories.compacted(cutoff_ms)
         yield self.day.isoformat(), stats | {"compacted_users": len(users), "compacted_events": int(lengths.sum())}
 
 
@@ -159,6 +166,7 @@ class CompactRows:
     day: date
     buckets: int
     max_history: int
+    cutoff_ms: int
 
     def run(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """`history_input` of events in any order -> one row: the stats of the bucket's file, read back, as JSON, with
@@ -172,8 +180,9 @@ class CompactRows:
         rows = pa.concat_tables([schema.empty_table(), *(pa.table(batch).cast(schema) for batch in batches)])
         histories = UserHistories(self.max_history, log)
         add_day(histories, DayEvents.of(rows, log))
-        path = write_bucket(self.writer, bucket, snapshot_tables(histories, self.day, log))
-        stats = history_stats(lake, path, bucket, self.buckets) | {"history_events_read": histories.size}
+        path = write_bucket(self.writer, bucket, snapshot_tables(histories, self.day, log, self.cutoff_ms))
+        stats = history_stats(lake, path, bucket, self.buckets, self.cutoff_ms)
+        stats |= {"history_events_read": histories.size}
         yield pa.record_batch({"stats": [json.dumps(stats)]})
 
 
@@ -190,13 +199,15 @@ def load_snapshot(histories: UserHistories, table: pa.Table, log: LogSchema) -> 
     histories.load(Segments(users[order], start + offsets[:-1][order], np.diff(offsets)[order]))
 
 
-def snapshot_tables(histories: UserHistories, day: date, log: LogSchema) -> Iterator[pa.Table]:
-    """Histories in the schema of a snapshot, in tables of about SNAPSHOT_GROUP_EVENTS or SNAPSHOT_GROUP_BYTES.
+def snapshot_tables(histories: UserHistories, day: date, log: LogSchema, cutoff_ms: int) -> Iterator[pa.Table]:
+    """Histories, as `UserHistories.compacted` keeps them, in the schema of a snapshot.
+
+    Tables have about SNAPSHOT_GROUP_EVENTS events or SNAPSHOT_GROUP_BYTES.
 
     Users are ordered by the days since they were last active, in powers of two, then by id: the users of the next
     days lie together, and a day need not read the row groups of users who have left.
     """
-    users, lengths, places = histories.compacted()
+    users, lengths, places = histories.compacted(cutoff_ms)
     if not len(users):
         return
     offsets = offsets_of(lengths)

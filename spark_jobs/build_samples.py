@@ -55,7 +55,7 @@ from longreel.spark_jobs.vacuum import vacuum
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-BUILD_VERSION = 3  # raise when the same events would give other samples
+BUILD_VERSION = 4  # raise when the same events would give other samples
 EVENTS_PER_BUCKET = 2_000_000  # history events that a task holds, at most, about
 BYTES_PER_BUCKET = 100 * 2**20  # of those in memory, about; twice while a task compacts
 MIN_EVENTS_PER_TASK = 250_000  # less than this is not worth another task
@@ -298,6 +298,7 @@ def _buckets(home: Home, history: HistorySource, buckets: int) -> Iterator[Bucke
             snapshot=history.snapshot,
             increments=history.increments,
             max_history=config.max_history,
+            max_lateness_hours=home.config.source.max_lateness_hours,
         )
 
 
@@ -312,7 +313,8 @@ def _compact(home: Home, day: date, history: HistorySource, spark: "SparkSession
     log = home.config.log_schema
     buckets = num_buckets(history.max_events(log), events_per_bucket(log))
     with discard_on_error(writer):
-        tasks = [CompactHistory(bucket=bucket, day=day, writer=writer) for bucket in _buckets(home, history, buckets)]
+        parts = list(_buckets(home, history, buckets))
+        tasks = [CompactHistory(bucket=bucket, day=day, writer=writer) for bucket in parts]
         stats = run_tasks(spark, tasks)[day.isoformat()]
         counts = {
             "users": stats["compacted_users"],
@@ -328,6 +330,7 @@ def _compact(home: Home, day: date, history: HistorySource, spark: "SparkSession
             counts=counts,
             details={
                 "definitions": sample_definitions(home.config),
+                "cutoff_ms": parts[0].cutoff_ms(day),
                 "quality": f"{len(quality['checks'])} checks passed",
             },
             code_version=code_version(),

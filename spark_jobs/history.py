@@ -1,7 +1,8 @@
 """The history before a log day: a compacted snapshot, and the daily increments after it.
 
 The history is the same whatever the snapshot: for a row on D the newest `max_history` history events of the log days
-before D, ordered by time and then by every other field, so that ties fall the same way in any build.
+before D that its first request may see, and all newer ones, ordered by time and then by every other field, so that ties
+fall the same way in any build.
 """
 
 from collections.abc import Mapping, Sequence

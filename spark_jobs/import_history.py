@@ -1,7 +1,8 @@
 """`longreel data import-history`: older history -> the bootstrap snapshot, without a partition per day.
 
     input rows          = events + quarantined rows + exact duplicates + suppressed rows + filtered rows
-    history events read = history events kept + history events beyond a user's newest `max_history`
+    history events read = history events kept + history events beyond a user's newest `max_history` of those
+                                                 that the log days' requests may see
 
 An event has several history events where timed actions enter the history at their own times.
 
@@ -21,6 +22,8 @@ from pyspark.sql import functions as F
 from longreel.contracts.dates import parse_day
 from longreel.contracts.definitions import sample_definitions
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.history_cutoff import snapshot_cutoff_ms
+from longreel.contracts.log_schema import LogSchema, timed_column
 from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
@@ -96,6 +99,7 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
         "raw": source.bootstrap_digest(),
         "definitions": definitions_digest(home.config),
         "max_history": str(home.config.samples.max_history),
+        "cutoff_ms": str(_cutoff_ms(home, through)),
         "ingest": str(INGEST_VERSION),
     }
     if is_unchanged(home.lake.manifest("history", through), inputs, force):
@@ -152,12 +156,20 @@ class ImportRun:
             LongreelError: the rows written do not add up to the rows read.
         """
         validated = validated.persist()
-        lake, limit = self.home.lake, self.home.config.samples.max_history
+        lake, limit, cutoff_ms = (
+            self.home.lake,
+            self.home.config.samples.max_history,
+            _cutoff_ms(self.home, self.through),
+        )
         events = in_schema(validated.where("reason IS NULL AND history <> 0"), lake.schemas.events)
         events = events.select(history_input(lake.log_schema))
-        counts = count_rows(validated) | _history_counts(events, limit) | {"max_history": limit}
+        counts = (
+            count_rows(validated) | _history_counts(events, lake.log_schema, limit, cutoff_ms) | {"max_history": limit}
+        )
         buckets = num_buckets(counts["history_events_read"], EVENTS_PER_BUCKET)
-        task = CompactRows(writer=self.writers["history"], day=self.through, buckets=buckets, max_history=limit)
+        task = CompactRows(
+            writer=self.writers["history"], day=self.through, buckets=buckets, max_history=limit, cutoff_ms=cutoff_ms
+        )
         rows = events.repartition(buckets, "user_id").mapInArrow(task.run, "stats STRING").collect()
         stats = combine(json.loads(row["stats"]) for row in rows)
         quarantine_digest, quarantine = write_staged(
@@ -177,6 +189,7 @@ class ImportRun:
         quality = check_snapshot(self.home, self.through, staged.stats, staged.counts)
         return {
             "definitions": sample_definitions(self.home.config),
+            "cutoff_ms": _cutoff_ms(self.home, self.through),
             "quality": f"{len(quality['checks'])} checks passed",
         }
 
@@ -188,9 +201,19 @@ class ImportRun:
         return self.writers["history"].commit(digest=digest, buckets=staged.buckets, details=details, **common)
 
 
-def _history_counts(events: DataFrame, limit: int) -> dict[str, int]:
-    """Users, history events read, and those that the newest `limit` a user leave."""
-    per_user = events.groupBy("user_id").agg(F.sum(F.bit_count("history")).alias("read"))
-    sums = [F.coalesce(F.sum(value), F.lit(0)) for value in ("read", F.least("read", F.lit(limit)))]
+def _cutoff_ms(home: Home, through: date) -> int:
+    return snapshot_cutoff_ms(through, home.config.log_schema, home.config.source.max_lateness_hours)
+
+
+def _history_counts(events: DataFrame, log: LogSchema, limit: int, cutoff_ms: int) -> dict[str, int]:
+    """Users, history events read, and those kept: of each user the newest `limit` before the cutoff, all from it on."""
+    older = F.lit(0)
+    for bit, name in enumerate(["time_ms", *map(timed_column, log.timed_actions)]):
+        is_older = (F.col("history").bitwiseAND(1 << bit) != 0) & (F.col(name) < cutoff_ms)
+        older += F.when(is_older, 1).otherwise(0)
+    read = F.sum(F.bit_count("history"))
+    per_user = events.groupBy("user_id").agg(read.alias("read"), F.sum(older).alias("older"))
+    kept = F.col("read") - F.greatest(F.col("older") - limit, F.lit(0))
+    sums = [F.coalesce(F.sum(value), F.lit(0)) for value in (F.col("read"), kept)]
     users, read, kept = per_user.agg(F.count(F.lit(1)), *sums).collect()[0]
     return {"users": users, "history_events_read": read, "history_events": kept}

@@ -1,10 +1,12 @@
 """Samples of a log day, one row per user: the history once, and requests that each see a part of it.
 
-    history      by time: the newest `max_history` history events of earlier log days, and those of the day itself
+    history      by time: of earlier log days the newest `max_history` history events that the row's first request may
+                 see, and all newer ones; and those of the day itself
     history_end  how many of those are strictly older than the request's cutoff, in milliseconds
 
 A log day's rows may be stamped before its midnight, so the past can hold events that are not older than a request.
-Time alone decides what a request sees, never the partition. The cutoff is the request's time, less what
+Time alone decides what a request sees, never the partition: events that it does not see yet, such as a purchase days
+later, do not count towards `max_history` either. The cutoff is the request's time, less what
 `[history] known_after` says.
 """
 
@@ -27,7 +29,7 @@ from longreel.spark_jobs.history_events import Columns, column_values, event_byt
 from longreel.spark_jobs.requests import Requests, find_requests
 from longreel.spark_jobs.sampled_negatives import NegativePool, add_negatives
 from longreel.spark_jobs.statistic_lookup import StatisticLookup
-from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among, keep_last
+from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among
 
 ROW_GROUP_EVENTS = 1 << 20  # history events and targets of a row group, at most, about; a user's row is never divided
 ROW_GROUP_BYTES = 1 << 26  # of those in memory, about
@@ -134,19 +136,19 @@ def sample_tables(
     if negatives is not None:
         columns, requests = add_negatives(columns, users[requests.row], requests, negatives, day.log)
         events = np.bincount(requests.row, requests.target_counts, len(users)).astype(np.int64)
+    request_at, event_at = np.searchsorted(requests.row, np.arange(len(users) + 1)), offsets_of(events)
+    first_ms = requests.time_ms[request_at[:-1]]
     user_columns = fields.arrays(users)
     if statistics is not None:
         columns |= _target_statistics(columns, users, requests, statistics)
-        first_request = np.searchsorted(requests.row, np.arange(len(users)))
-        user_columns |= statistics.of_users(users, requests.time_ms[first_request])
+        user_columns |= statistics.of_users(users, first_ms)
     own_users, own_events = day.history_events()
     own = segments_by_user(own_users, histories.store(own_events))
-    past = keep_last(histories.segments_of(users), histories.max_history, len(users))
+    past = histories.newest(users, history_cutoff_ms(first_ms, day.log))
     own_rows = Segments(np.searchsorted(users, own.owner), own.starts, own.lengths)
     size = events + ROW_EVENTS
     for segments in (past, own_rows):
         size += np.bincount(segments.owner, segments.lengths, len(users)).astype(np.int64)
-    request_at, event_at = np.searchsorted(requests.row, np.arange(len(users) + 1)), offsets_of(events)
     group = min(ROW_GROUP_EVENTS, max(1, ROW_GROUP_BYTES // event_bytes(day.log)))
     for first, last in _chunks(size, group):
         chunk = _Chunk(

@@ -61,8 +61,8 @@ def merge(parts: list[Segments]) -> Segments:
     return Segments(owner[order], starts, lengths)
 
 
-def keep_last(segments: Segments, limit: int, owners: int) -> Segments:
-    """The segments of rows 0 .. owners - 1, by row, cut to each row's last `limit` elements."""
+def keep_last(segments: Segments, limit: int | Ints, owners: int) -> Segments:
+    """The segments of rows 0 .. owners - 1, by row, cut to each row's last `limit` elements, or `limit` [owners]."""
     total = np.bincount(segments.owner, segments.lengths, owners).astype(np.int64)
     ends = np.cumsum(segments.lengths) - offsets_of(total)[segments.owner]
     begin = np.maximum(ends - segments.lengths, np.maximum(total - limit, 0)[segments.owner])
@@ -71,7 +71,8 @@ def keep_last(segments: Segments, limit: int, owners: int) -> Segments:
 
 
 class UserHistories:
-    """The history events of the users of a bucket, of each user at least the newest `max_history`."""
+    """The history events of the users of a bucket: of each user at least the newest `max_history` that any later
+    request may see, and all that some of those requests may not see yet."""
 
     def __init__(self, max_history: int, log: LogSchema) -> None:
         self.max_history = max_history
@@ -105,7 +106,7 @@ class UserHistories:
         """Give stored history events to users, one segment each; `owner` are user ids, increasing. Where a user's
         segment begins before their past ends, past and segment become one."""
         numbered = Segments(np.arange(len(own)), own.starts, own.lengths)
-        past = keep_last(self.segments_of(own.owner), self.max_history, len(own))
+        past = self.segments_of(own.owner)
         overlapping = self._overlapping(merge([past, numbered]))
         if len(overlapping):
             lengths, places = self.merged(past.of(overlapping), numbered.of(overlapping), len(overlapping))
@@ -154,19 +155,29 @@ class UserHistories:
         """Every user with a segment, increasing."""
         return np.unique(np.concatenate([self._segments.owner, *(part.owner for part in self._blocks)]))
 
-    def compacted(self) -> tuple[Ints, Ints, Ints]:
-        """Users, the number of history events of each, and where those lie in the pool, by user and in order: the
-        newest `max_history` of each."""
+    def newest(self, users: Ints, cutoff_ms: int | Ints) -> Segments:
+        """The segments of `users` [n], increasing, as rows 0 .. n - 1: of each the newest `max_history` before the
+        cutoff, or `cutoff_ms` [n], and all from it on, which a request with this cutoff does not see."""
+        segments, cutoffs = self.segments_of(users), np.broadcast_to(cutoff_ms, len(users))
+        times = self.column("time_ms")
+        reaching = segments.take(times[segments.starts + segments.lengths - 1] >= cutoffs[segments.owner])
+        owner = np.repeat(reaching.owner, reaching.lengths)
+        is_newer = times[ranges(reaching.starts, reaching.lengths)] >= cutoffs[owner]
+        return keep_last(segments, self.max_history + np.bincount(owner[is_newer], minlength=len(users)), len(users))
+
+    def compacted(self, cutoff_ms: int) -> tuple[Ints, Ints, Ints]:
+        """Users, the number of history events of each, and where those lie in the pool, by user and in order: what
+        requests with this cutoff or a later one need."""
         users = self.users()
-        segments = keep_last(self.segments_of(users), self.max_history, len(users))
+        segments = self.newest(users, cutoff_ms)
         lengths = np.bincount(segments.owner, segments.lengths, len(users)).astype(np.int64)
         return users, lengths, ranges(segments.starts, segments.lengths)
 
-    def compact(self) -> None:
-        """Drop what no user's newest `max_history` needs, once enough has been added for that to pay."""
+    def compact(self, cutoff_ms: int) -> None:
+        """Drop what no request with this cutoff or a later one needs, once enough has been added for that to pay."""
         if self.size - self._compacted_size < max(COMPACT_AT, self._compacted_size):
             return
-        users, lengths, places = self.compacted()
+        users, lengths, places = self.compacted(cutoff_ms)
         for name in self._pool:  # one by one: both copies of a column at most
             self._pool[name] = self._pool[name][places]
         self.size = self._compacted_size = len(places)

@@ -15,6 +15,7 @@ from rich.progress import track
 
 from longreel.contracts.definitions import event_definitions, sample_definitions
 from longreel.contracts.digests import digest_of
+from longreel.contracts.history_cutoff import snapshot_cutoff_ms
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import UNKNOWN
 from longreel.lake.home import CONFIG_FILE, Home
@@ -118,12 +119,13 @@ def publish_bootstrap(home: Home, through: date, events: pa.Table) -> None:
     """Older events as the bootstrap snapshot that `import-history` would publish."""
     config, writer = home.config, home.lake.writer("history", through)
     ids = events.column("user_id").to_numpy()
+    cutoff_ms = snapshot_cutoff_ms(through, config.log_schema, config.source.max_lateness_hours)
     buckets, parts = num_buckets(len(ids), ROWS_PER_BUCKET), []
     for bucket in range(buckets):
         histories = UserHistories(config.samples.max_history, config.log_schema)
         mine = events.filter(pa.array(bucket_of(ids, buckets) == bucket))
         add_day(histories, DayEvents.of(mine, config.log_schema))
-        path = write_bucket(writer, bucket, snapshot_tables(histories, through, config.log_schema))
+        path = write_bucket(writer, bucket, snapshot_tables(histories, through, config.log_schema, cutoff_ms))
         parts.append(history_stats(home.lake, path, bucket, buckets))
     stats = combine(parts)
     counts = {"history_events": stats["history_events"], "max_history": config.samples.max_history}

@@ -103,7 +103,9 @@ def samples_of(
         past = histories_of([event for event in earlier if event["user_id"] == user], log)
         mine = sorted((event for event in today if event["user_id"] == user), key=lambda event: sort_key(event, log))
         own = histories_of(mine, log)
-        history = sorted(past[-max_history:] + own, key=lambda event: sort_key(event, log))
+        first = cutoff_of(mine[0]["time_ms"], log)
+        seen, unseen = ([e for e in past if (e["time_ms"] < first) == is_older] for is_older in (True, False))
+        history = sorted(seen[-max_history:] + unseen + own, key=lambda event: sort_key(event, log))
         requests = defaultdict(list)
         for event, key in zip(mine, request_keys(mine, rule, gap_ms), strict=True):
             requests[key].append(event)

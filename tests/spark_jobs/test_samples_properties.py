@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from brute_force_samples import cutoff_of, plain, samples_of
+from brute_force_samples import cutoff_of, histories_of, plain, samples_of
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from random_logs import GAP_MS, SHOP, Case, cases
@@ -79,6 +79,26 @@ def test_any_log_and_any_cut_off_give_what_plain_python_gives(case: Case, data: 
         assert plain(table.to_pylist()) == expected(case, number)
 
 
+@settings(SAME, max_examples=300)
+@given(case=cases())
+def test_a_request_sees_the_newest_history_events_that_are_known_to_it(case: Case) -> None:
+    """As literally as it can be said: what partitions, snapshots or `max_history` hold back is no request's loss."""
+    names = [f"history_{column.name}" for column in case.log.event_columns if column.size == 1]
+    for number, table in enumerate(build_in_memory(case)):
+        events = [entry for rows in case.days[: number + 1] for entry in rows]
+        for row in table.to_pylist():
+            history = histories_of([entry for entry in events if entry["user_id"] == row["user_id"]], case.log)
+            for time_ms, end in zip(row["request_time_ms"], row["request_history_end"], strict=True):
+                known = [entry for entry in history if entry["time_ms"] < cutoff_of(time_ms, case.log)]
+                newest = known[-case.config.max_history :]
+                begin = max(0, end - case.config.max_history)
+                actual = [
+                    dict(zip(names, v, strict=True)) for v in zip(*(row[n][begin:end] for n in names), strict=True)
+                ]
+                expected = [{name: entry[name.removeprefix("history_")] for name in names} for entry in newest]
+                assert str(actual) == str(expected)
+
+
 @settings(SAME, max_examples=150)
 @given(case=cases(), data=st.data())
 def test_rows_may_come_in_any_order(case: Case, data: st.DataObject) -> None:
@@ -100,6 +120,7 @@ def buckets_of(home: Home, day: date, buckets: int) -> list[Bucket]:
     source, config = find_history(home.lake, home.config, day), home.config.samples
     options: dict[str, Any] = {"snapshot": source.snapshot, "increments": source.increments}
     options |= {"lake": home.lake, "max_history": config.max_history}
+    options["max_lateness_hours"] = home.config.source.max_lateness_hours
     return [Bucket(number=number, of=buckets, **options) for number in range(buckets)]
 
 
@@ -113,7 +134,7 @@ def compact(home: Home, day: date, buckets: int) -> None:
     stats = run_all(tasks)[day.isoformat()]
     assert not any(stats.get(name) for name in HISTORY_VIOLATIONS)
     counts = {"history_events": stats["compacted_events"], "max_history": home.config.samples.max_history}
-    details = {"definitions": sample_definitions(home.config)}
+    details = {"definitions": sample_definitions(home.config), "cutoff_ms": tasks[0].bucket.cutoff_ms(day)}
     options = {"buckets": buckets, "counts": counts, "details": details}
     writer.commit(digest=digest_from_sums(stats), inputs=source.inputs(), **options)
 
@@ -141,7 +162,7 @@ def make_lake(folder: Path, case: Case, buckets: int) -> Home:
         folder,
         max_history=config.max_history,
         samples=options,
-        source="outcome_hours = 48",
+        source="outcome_hours = 48\nmax_lateness_hours = 48",
         schema=case.toml,
         time_zone=case.log.time_zone,
     )
@@ -178,6 +199,32 @@ def test_the_real_step_gives_what_plain_python_gives(spark: Any, case: Case) -> 
         assert longreel(home, "data build-samples", "--start", str(DAY), "--end", str(last), "--accept-drift") == 0
         for number in range(len(case.days)):
             assert plain(published(home, "samples", DAY + timedelta(days=number))) == expected(case, number)
+
+
+@pytest.mark.parametrize("known_after", ["", "2 d"])
+def test_what_a_request_does_not_see_yet_takes_no_place_in_a_snapshot(tmp_path: Path, known_after: str) -> None:
+    """A late row's request, and events that become known after the request, before and after a compaction."""
+    hour_ms, log = 3_600_000, replace(SHORT_VIDEO, history_known_after=known_after)
+    days = [
+        [event(1, 1, 0), event(1, 2, DAY_MS - 1), event(2, 1, 5)],
+        [event(1, 3, DAY_MS - hour_ms), event(2, 2, DAY_MS + 1)],
+        [event(1, 4, 2 * DAY_MS + 1), event(2, 3, 2 * DAY_MS + 6)],
+    ]
+    case = Case(log, days, {}, SamplesConfig(max_history=1))
+    together = build_stretch(make_lake(tmp_path / "one", case, 1), 0, 2, 1)
+    home = make_lake(tmp_path / "other", case, 1)
+    compacted = []
+    for number in range(3):
+        compacted += build_stretch(home, number, number, 1)
+        compact(home, DAY + timedelta(days=number), 1)
+    assert compacted == together
+    rows = [published_history(table) for table in build_in_memory(case)][2]
+    assert rows == ({1: [2], 2: [2]} if not known_after else {1: [1], 2: [1]})
+
+
+def published_history(table: pa.Table) -> dict[int, list[int]]:
+    """The newest history event that each user's first request sees."""
+    return {row["user_id"]: row["history_item_id"][: row["request_history_end"][0]][-1:] for row in table.to_pylist()}
 
 
 def test_a_late_purchase_is_known_from_its_own_millisecond_on() -> None:
