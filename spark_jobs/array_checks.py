@@ -19,7 +19,16 @@ from longreel.spark_jobs.array_io import row_groups
 from longreel.spark_jobs.buckets import bucket_of
 
 Stats = dict[str, Any]
-MINUTE_MS = 60_000
+MINUTE_MS, DAY_MS = 60_000, 86_400_000
+WINDOW = 2_048  # history events: the default mean window of a training
+# What a history costs, summed over requests or users:
+COST_COUNTS = (
+    "visible_events",  # history events that each request sees
+    "window_events",  # the newest WINDOW of them
+    "history_days",  # whole days from each user's oldest history event to the newest
+    "full_histories",  # users whose first request sees `max_history` events
+    "full_history_days",  # `history_days` of those
+)
 
 # Name of a count of violations -> what it counts.
 SAMPLE_VIOLATIONS = {
@@ -58,9 +67,13 @@ def combine(parts: Iterable[Stats]) -> Stats:
     return total
 
 
-def sample_stats(lake: Lake, path: str | None, bucket: int, buckets: int) -> Stats:
-    """Counts of a samples file, SAMPLE_VIOLATIONS included, and its digest sums; {} without a file."""
-    return _file_stats(lake, path, bucket, buckets, _sample_stats)
+def sample_stats(lake: Lake, path: str | None, bucket: int, buckets: int, max_history: int = 0) -> Stats:
+    """Counts of a samples file, SAMPLE_VIOLATIONS included, and its digest sums; {} without a file.
+
+    Args:
+        max_history: that the samples were built with; 0: full histories are not counted.
+    """
+    return _file_stats(lake, path, bucket, buckets, lambda table, log: _sample_stats(table, log, max_history))
 
 
 def history_stats(lake: Lake, path: str | None, bucket: int, buckets: int, cutoff_ms: int | None = None) -> Stats:
@@ -114,7 +127,7 @@ def _history_stats(table: pa.Table, log: LogSchema) -> Stats:
     }
 
 
-def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
+def _sample_stats(table: pa.Table, log: LogSchema, max_history: int) -> Stats:
     values, history = list_values(table, "history_time_ms")
     history_ms = np.asarray(values.to_numpy(), np.int64)
     times, request = _numbers(table, "request_time_ms"), list_values(table, "request_time_ms")[1]
@@ -137,7 +150,9 @@ def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
     }
     stats |= {f"label_{name}": int((labels & log.label_bit(name) != 0).sum()) for name in log.binary_labels}
     if unequal:  # nothing below can be computed
-        return stats | dict.fromkeys(("leaking", "missing_events", "empty_requests", "max_request_targets"), 0)
+        return stats | dict.fromkeys(
+            ("leaking", "missing_events", "empty_requests", "max_request_targets", *COST_COUNTS), 0
+        )
     row = np.repeat(np.arange(len(per_row)), per_row)
     first = np.ones(len(times), bool)
     first[1:] = np.diff(row) != 0
@@ -154,6 +169,7 @@ def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
     missing = inside & (ends < length) & (padded[at] < cutoff)
     number_labels = (Column(f"label_{name}", pa.float32()) for name in log.number_labels)
     unequal_targets = _unequal(table, np.diff(target), "target", [*log.target_columns, *number_labels])
+    stats |= _cost_counts(history_ms, history, ends, request, max_history)
     return stats | {
         "leaking": int(leaking.sum()),
         "missing_events": int(missing.sum()),
@@ -161,6 +177,16 @@ def _sample_stats(table: pa.Table, log: LogSchema) -> Stats:
         "max_request_targets": int(sizes.max(initial=0)),
         "unequal_targets": max(unequal_targets, int((closed != np.diff(target)).sum())),
     }
+
+
+def _cost_counts(history_ms: Ints, history: Ints, ends: Ints, request: Ints, max_history: int) -> Stats:
+    """COST_COUNTS of histories and requests, given by their times, ends and offsets of rows."""
+    has_history = (np.diff(history) > 0) & (np.diff(request) > 0)
+    rows = np.flatnonzero(has_history)
+    days = (history_ms[history[rows + 1] - 1] - history_ms[history[rows]]) // DAY_MS
+    is_full = (ends[request[rows]] >= max_history) & (max_history > 0)
+    values = (ends, np.minimum(ends, WINDOW), days, is_full, days[is_full])
+    return {name: int(value.sum()) for name, value in zip(COST_COUNTS, values, strict=True)}
 
 
 def _cutoff_ms(times: Ints, log: LogSchema) -> Ints:

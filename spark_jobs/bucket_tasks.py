@@ -134,7 +134,9 @@ class BuildSamples:
             tables = sample_tables(events, histories, users, self.settings, day.negatives, statistics)
             path = write_bucket(day.writer, self.bucket.number, tables)
             histories.compact(self.bucket.cutoff_ms(date.fromisoformat(day.events.date)))
-            yield day.events.date, sample_stats(self.bucket.lake, path, self.bucket.number, self.bucket.of)
+            bucket = self.bucket
+            stats = sample_stats(bucket.lake, path, bucket.number, bucket.of, bucket.max_history)
+            yield day.events.date, stats
 
     def _fields(self, users: Manifest) -> UserFields:
         return UserFields.of(self.bucket.table(users, self.bucket.lake.schemas.users.names), self.bucket.log)

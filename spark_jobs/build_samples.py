@@ -21,6 +21,7 @@ from longreel.lake.home import Home
 from longreel.lake.lineage import definition_changes
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import PartitionWriter, discard_on_error
+from longreel.spark_jobs.array_checks import WINDOW
 from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.bucket_tasks import Bucket, BuildSamples, CompactHistory, DayBuild, run_tasks
 from longreel.spark_jobs.buckets import num_buckets
@@ -201,6 +202,7 @@ def _build(
             quality, counts = check_samples(home, plan.day, plan.events, stats, accept_drift=accept_drift, brief=brief)
             manifest = _publish(home, plan, writer, tasks[0].bucket.of, digest_from_sums(stats), counts, quality)
             log_progress("samples", plan.day, _format_samples(manifest), started if len(plans) == 1 else None)
+            log_progress("samples", plan.day, format_history(counts, home.config.log_schema))
     if len(plans) > 1:
         log_progress("samples", plans[-1].day, f"{len(plans)} days since {plans[0].day} built", started)
 
@@ -208,8 +210,20 @@ def _build(
 def _format_samples(manifest: Manifest) -> str:
     counts = manifest.counts
     rows = f"{counts['users']:,} users, {counts['requests']:,} requests, {counts['targets']:,} targets"
-    history = f"{counts['history_events']:,} history events (longest {counts['max_history']:,})"
-    return f"{rows}, {history}, digest {manifest.digest}"
+    return f"{rows}, digest {manifest.digest}"
+
+
+def format_history(counts: Mapping[str, int], log: LogSchema) -> str:
+    """What a day's histories hold and cost, from the counts of its samples, on a line."""
+    users, requests, targets = (max(1, counts[name]) for name in ("users", "requests", "targets"))
+    events, full = counts["history_events"], counts["full_histories"]
+    length = f"{events:,} history events, {events / users:,.0f} a user (longest {counts['max_history']:,})"
+    size = f"{events * event_bytes(log) / 2**20:,.1f} MiB in memory, {counts['history_days'] / users:,.0f} days a user"
+    if full:
+        size += f"; full for {full:,} users, with {counts['full_history_days'] / full:,.0f} days"
+    read = f"a request sees {counts['visible_events'] / requests:,.0f}"
+    window = f"of its newest {WINDOW:,} a training reads {counts['window_events'] / targets:,.1f} a target"
+    return f"{length}, {size}; {read}, {window}"
 
 
 def _publish(

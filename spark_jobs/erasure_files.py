@@ -74,6 +74,7 @@ class EraseUsers:
     bucket: int
     buckets: int
     users: tuple[int, ...]  # increasing
+    max_history: int  # of samples
 
     def run(self) -> Iterator[tuple[str, Stats]]:
         """Write the file; yields the day with the stats of the file, read back, where it holds arrays."""
@@ -87,7 +88,7 @@ class EraseUsers:
         if is_unchanged:
             lake.filesystem.copy_file(self.source, self.target)
         if self.dataset == "samples":
-            yield self.date, sample_stats(lake, path, self.bucket, self.buckets)
+            yield self.date, sample_stats(lake, path, self.bucket, self.buckets, self.max_history)
         elif self.dataset == "history":
             yield self.date, history_stats(lake, path, self.bucket, self.buckets)
 
@@ -102,6 +103,7 @@ class EraseUsers:
 
 def erasure_tasks(manifest: Manifest, writer: PartitionWriter, users: Ints) -> Iterator[EraseUsers]:
     """The tasks that write a partition's new build, one a file."""
+    samples = manifest.details.get("definitions", {}).get("samples", {})
     for path, item in zip(writer.lake.paths(manifest), manifest.files, strict=True):
         yield EraseUsers(
             lake=writer.lake,
@@ -112,4 +114,5 @@ def erasure_tasks(manifest: Manifest, writer: PartitionWriter, users: Ints) -> I
             bucket=item.bucket,
             buckets=manifest.buckets,
             users=tuple(users.tolist()),
+            max_history=int(samples.get("max_history", 0)),
         )

@@ -7,11 +7,11 @@ from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import schema_text
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
-from longreel.spark_jobs.array_checks import SAMPLE_VIOLATIONS, Stats
+from longreel.spark_jobs.array_checks import COST_COUNTS, SAMPLE_VIOLATIONS, Stats
 from longreel.spark_jobs.drift import sample_drift
 from longreel.spark_jobs.quality import Between, Check, Equal, check
 
-COUNTS = ("users", "requests", "targets", "history_events", "max_history", "max_request_targets")
+COUNTS = ("users", "requests", "targets", "history_events", "max_history", "max_request_targets", *COST_COUNTS)
 
 
 def check_samples(

@@ -49,7 +49,10 @@ class Proposal:
 
     @property
     def history(self) -> str:
-        """SQL for what enters the history: any action but a negative one."""
+        """What enters the history: every impression, where the log has those that were passed over; or else SQL for
+        any action but a negative one."""
+        if not every_row_has_an_action(self.actions):
+            return "impressions"
         liked = [action.name for action in self.actions if not action.is_negative] or [a.name for a in self.actions]
         return " OR ".join(liked)
 
@@ -200,18 +203,19 @@ def _time_zone(sample: RawSample, keys: Keys, day_column: RawColumn | None) -> t
     )
 
 
+def every_row_has_an_action(actions: Sequence[ProposedAction]) -> bool:
+    """Whether the log has no impressions that were passed over, but for a few."""
+    return bool(np.any([action.rows for action in actions], axis=0).mean() > 0.999)
+
+
 def _warnings(
     sample: RawSample, keys: Keys, actions: Sequence[ProposedAction], columns: Sequence[RawColumn]
 ) -> list[str]:
     warnings = []
-    some = np.any([action.rows for action in actions], axis=0)
-    liked = [action for action in actions if not action.is_negative]
-    if some.mean() > 0.999:
+    if every_row_has_an_action(actions):
         warnings.append(
             "no negatives: every row has an action, and no model can be trained so; docs/log-schema.md has remedies"
         )
-    elif not liked:
-        warnings.append("no action but negative ones: histories hold what users disliked; edit [history]")
     if name := event_type(actions):
         warnings.append(
             f"each row is one event, of a type in {name}, not an impression with what came of it: a click is another "

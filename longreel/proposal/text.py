@@ -156,12 +156,17 @@ def _actions(proposal: Proposal) -> str:
         if action.at:
             value = f"{{when = {value}, at = {json.dumps(action.at)}}}"
         lines.append(f"{action.name} = {value}   # {action.comment}")
-    share = np.any([a.rows for a in proposal.actions if not a.is_negative] or [proposal.actions[0].rows], axis=0).mean()
-    lines += [
-        "",
-        "[history]   # which impressions enter the history",
-        f'events = {json.dumps(proposal.history)}   # {100 * share:.3g} % of rows; "impressions" takes all',
-    ]
+    liked = [a for a in proposal.actions if not a.is_negative] or list(proposal.actions)
+    share = np.any([action.rows for action in liked], axis=0).mean()
+    lines += ["", "[history]   # which impressions enter the history"]
+    if proposal.history == "impressions":
+        shorter = json.dumps(" OR ".join(action.name for action in liked))
+        lines.append(f'events = "impressions"   # or {shorter}, {100 * share:.3g} % of rows: shorter and cheaper')
+    else:
+        lines.append(f"events = {json.dumps(proposal.history)}   # {100 * share:.3g} % of rows")
+    if untimed := [action.name for action in proposal.actions if not action.at]:
+        known = f"{', '.join(untimed)} {'has' if len(untimed) == 1 else 'have'} no time, and count as known at once"
+        lines.append(f'# known_after = "10 min"   # {known}; "next day" is the safest')
     return "\n".join(lines)
 
 

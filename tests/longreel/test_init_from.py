@@ -54,7 +54,10 @@ def test_a_log_under_longreels_names(tmp_path: Path) -> None:
         "play_ms": "event number",
     }
     assert config.log_schema.action_names == ("click", "like", "hate")
-    assert config.log_schema.history == "click OR like"  # not what users disliked
+    assert config.log_schema.history == "true"  # there are impressions that were passed over
+    text = config_text(proposal, "")
+    assert '"impressions"   # or "click OR like"' in text  # not what users disliked
+    assert "click, like, hate have no time" in text
     assert config.tasks == ("click", "like")
     assert config.log_schema.match_fields == ("item_id", "author_id")
     assert proposal.warnings == ()

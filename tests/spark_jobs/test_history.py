@@ -41,6 +41,34 @@ def test_any_snapshot_gives_the_same_samples_and_a_rebuild_changes_nothing(
     assert contents(home.path / "lake") == before
 
 
+def test_the_report_says_what_histories_cost(spark: Any, make_home: Any, capsys: Any) -> None:
+    """The same log with clicks and with every impression in the history: a click among four, and the days that the two
+    newest impressions of a day span."""
+    counts = {}
+    for events in ("click", "impressions"):
+        home = make_home(events, max_history=8)
+        for number, day in enumerate(DAYS):
+            rows = [
+                event(user, item, number * DAY_MS + item, actions=int(item == 0))
+                for user in (1, 2)
+                for item in range(4)
+            ]
+            kept = [row | {"history": int(events == "impressions" or row["actions"])} for row in rows]
+            publish_events(home, day, kept if number else kept[:4])
+        assert longreel(home, "data build-samples", "--date", str(DAYS[4])) == 0
+        counts[events] = home.lake.require("samples", DAYS[4]).counts
+        output = " ".join(capsys.readouterr().out.split())
+        assert f"{counts[events]['history_events']} history events" in output
+        assert "a request sees" in output
+    # User 1 has five days, user 2 four; each day's own request k sees the clicks or impressions before it.
+    clicks, impressions = counts["click"], counts["impressions"]
+    assert (clicks["history_events"], impressions["history_events"]) == (5 + 4, 2 * (8 + 4))
+    assert clicks["visible_events"] == clicks["window_events"] == (4 + 3 * 5) + (3 + 3 * 4)
+    assert impressions["visible_events"] == 2 * (8 + 9 + 10 + 11)
+    assert (clicks["history_days"], impressions["history_days"]) == (4 + 3, 2 + 2)
+    assert (clicks["full_histories"], impressions["full_histories"], impressions["full_history_days"]) == (0, 2, 4)
+
+
 def test_a_snapshot_of_events_that_changed_is_not_used(spark: Any, make_home: Any) -> None:
     home = make_home(compact_every_days=2)
     publish_log(home)
