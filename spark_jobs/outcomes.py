@@ -37,7 +37,7 @@ def with_outcomes(frame: DataFrame, log: LogSchema, what: str) -> DataFrame:
     if log.timed_actions:
         frame = _evaluated(frame, log, lambda _: F.lit(False), [history], what)
         for bit, action in enumerate(log.timed_actions, 1):
-            by_then = lambda other, now=action: _is(other) & (_known(other) <= _known(now))  # noqa: E731
+            by_then = lambda other, now=action: _is(other) & (_known_at(other) <= _known_at(now))  # noqa: E731
             frame = _evaluated(frame, log, by_then, [Setting(history.where, history.sql, f"_history_{bit}")], what)
     for within_ms, labels in by_window.items():
         settings = [Setting(f"[labels] {label.name}", label.sql, f"_label_{label.name}") for label in labels]
@@ -54,7 +54,7 @@ def _at(action: str) -> Column:
     return F.col(f"_at_{action}")
 
 
-def _known(action: str) -> Column:
+def _known_at(action: str) -> Column:
     return F.col(f"_known_{action}")
 
 

@@ -165,8 +165,10 @@ def _actions(proposal: Proposal) -> str:
     else:
         lines.append(f"events = {json.dumps(proposal.history)}   # {100 * share:.3g} % of rows")
     if untimed := [action.name for action in proposal.actions if not action.at]:
-        known = f"{', '.join(untimed)} {'has' if len(untimed) == 1 else 'have'} no time, and count as known at once"
-        lines.append(f'# known_after = "10 min"   # {known}; "next day" is the safest')
+        assumption = (
+            f"{', '.join(untimed)} {'has' if len(untimed) == 1 else 'have'} no time, and count as known at once"
+        )
+        lines.append(f'# known_after = "10 min"   # {assumption}; "next day" is the safest')
     return "\n".join(lines)
 
 

@@ -104,8 +104,8 @@ def samples_of(
         mine = sorted((event for event in today if event["user_id"] == user), key=lambda event: sort_key(event, log))
         own = histories_of(mine, log)
         first = cutoff_of(mine[0]["time_ms"], log)
-        seen, unseen = ([e for e in past if (e["time_ms"] < first) == is_older] for is_older in (True, False))
-        history = sorted(seen[-max_history:] + unseen + own, key=lambda event: sort_key(event, log))
+        visible, newer = ([e for e in past if (e["time_ms"] < first) == is_older] for is_older in (True, False))
+        history = sorted(visible[-max_history:] + newer + own, key=lambda event: sort_key(event, log))
         requests = defaultdict(list)
         for event, key in zip(mine, request_keys(mine, rule, gap_ms), strict=True):
             requests[key].append(event)

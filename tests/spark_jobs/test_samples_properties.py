@@ -89,8 +89,8 @@ def test_a_request_sees_the_newest_history_events_that_are_known_to_it(case: Cas
         for row in table.to_pylist():
             history = histories_of([entry for entry in events if entry["user_id"] == row["user_id"]], case.log)
             for time_ms, end in zip(row["request_time_ms"], row["request_history_end"], strict=True):
-                known = [entry for entry in history if entry["time_ms"] < cutoff_of(time_ms, case.log)]
-                newest = known[-case.config.max_history :]
+                visible = [entry for entry in history if entry["time_ms"] < cutoff_of(time_ms, case.log)]
+                newest = visible[-case.config.max_history :]
                 begin = max(0, end - case.config.max_history)
                 actual = [
                     dict(zip(names, v, strict=True)) for v in zip(*(row[n][begin:end] for n in names), strict=True)
@@ -361,7 +361,7 @@ def test_with_next_day_a_request_sees_the_days_before_its_own(zone: str, day: da
     times = [midnight_ms - 1, midnight_ms, change_ms + 1, evening_ms]
     rows = [event(1, number, time_ms - MIDNIGHT_MS) for number, time_ms in enumerate(times)]
     log = replace(SHORT_VIDEO, history_known_after="next day", time_zone=zone)
-    tables = {known: next(build_in_memory(Case(known, [rows], {}, SamplesConfig()))) for known in (log, SHORT_VIDEO)}
+    tables = {rule: next(build_in_memory(Case(rule, [rows], {}, SamplesConfig()))) for rule in (log, SHORT_VIDEO)}
     assert tables[log].to_pylist()[0]["request_history_end"] == [0, 1, 1, 1]
     with tempfile.TemporaryDirectory() as folder:
         assert not any(stats_of(tables[log], log, folder).get(name) for name in SAMPLE_VIOLATIONS)
