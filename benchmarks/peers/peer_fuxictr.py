@@ -35,7 +35,7 @@ FIXED = {
     "verbose": 0,
 }
 GRID = [{"embedding_regularizer": weight} for weight in (1e-5, 1e-4)]
-EVENTS, QUANTILES, RARE, BATCH, MAX_EPOCHS = 32, 20, 3, 1024, 2
+EVENTS, QUANTILES, RARE, BATCH, MAX_EPOCHS = 32, 20, 3, 1024, 5
 OUTCOMES = ("age", "play_ratio", "actions")
 
 
@@ -122,17 +122,18 @@ def fit_model(
     model_class = getattr(import_module(f"model_zoo.LongCTR.{name}.{name}"), name)
     model = model_class(feature_map, model_id=name, model_root=tempfile.mkdtemp(), **FIXED, **MODELS[name], **settings)
     model._max_gradient_norm, model._batch_index = 10.0, 0  # as its own `fit`, which needs a day to stop on
-    best = (-1.0, np.zeros(0), 0)
-    for epoch in range(1, (rounds or MAX_EPOCHS) + 1):
-        model.train()
+    best, scores, epoch = -1.0, np.zeros(0), 0
+    while epoch < (rounds or MAX_EPOCHS):
         for batch in train:
             model.train_step(batch)
-        if rounds is None or epoch == rounds:
-            scores = model.predict(test)
-            best = max(
-                best, (auc(scores, split.labels[1]) if rounds is None else epoch, scores, epoch), key=lambda b: b[0]
-            )
-    return best[1], best[2]
+        if rounds is None:  # stop after the first epoch that is worse than the one before it
+            value = auc(tested := model.predict(test), split.labels[1])
+            if value < best:
+                return scores, epoch
+            best, scores = value, tested
+            model.train()
+        epoch += 1
+    return model.predict(test) if rounds else scores, epoch
 
 
 if __name__ == "__main__":
