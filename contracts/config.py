@@ -43,6 +43,11 @@ class SourceConfig:
     day: str = ""
     """SQL for the log day of a row, a date or YYYY-MM-DD. Of a `table`, or of a `log` that is one file or a folder
     without date= folders."""
+    items: str = ""
+    """Table that describes items, if it is not beside the log: a file or folder, whose path has a `/` and may start at
+    the home folder; or a Spark catalog table."""
+    users: str = ""
+    """As `items`, of users."""
     ready_file: str = ""
     """A file such as _SUCCESS that marks a day's folder as complete. Empty: no such file. Unused by kuairand."""
     user_id: str = "user_id"
@@ -352,9 +357,10 @@ class Config:
         return dataclasses.asdict(self)
 
     def digest(self) -> str:
-        """16 hex digits that change when any setting does; where the log lies on a machine is not one."""
+        """16 hex digits that change when any setting does; where log and tables lie is not one."""
         values = self.to_dict()
-        values["source"].pop("log")
+        for name in ("log", "items", "users"):
+            values["source"].pop(name)
         return digest_of(values)
 
 

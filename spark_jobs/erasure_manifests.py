@@ -18,7 +18,7 @@ from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, trailing_days
 from longreel.spark_jobs.expressions import Setting, evaluate
 from longreel.spark_jobs.ingest_run import event_aggregates, event_counts
-from longreel.spark_jobs.items import count_items
+from longreel.spark_jobs.items import WITHOUT_DESCRIPTION, count_items
 from longreel.spark_jobs.row_counts import QUARANTINED, counts_after_erasure
 from longreel.spark_jobs.row_digest import digest_columns, digest_from_aggregates
 from longreel.spark_jobs.sample_checks import counts_of
@@ -109,9 +109,11 @@ def rewritten_flat_partition(
         counts = counts_after_erasure(manifest.counts, rows, lake.manifest("quarantine", day))
         if "items" in counts:
             past = trailing_days(lake, "events", day, home.config.drift)
-            updates["items"], new_items = count_items(spark, lake, writer, past)
+            items = count_items(spark, lake, writer, past)
+            updates["items"] = items.items
+            counts.pop(WITHOUT_DESCRIPTION, None)  # the raw table of items is not read again
             changes["details"] = {name: v for name, v in changes["details"].items() if name != NEW_ITEM_EVENTS}
-            changes["details"] |= {} if new_items is None else {NEW_ITEM_EVENTS: new_items}
+            changes["details"] |= {} if items.new_item_events is None else {NEW_ITEM_EVENTS: items.new_item_events}
         changes["counts"] = counts | {name: value for name, value in updates.items() if name in counts}
         changes |= {name: stats[name] for name in ("min_time_ms", "max_time_ms")}
     return RewrittenPartition(writer=writer, digest=digest_from_aggregates(stats), rows=rows, changes=changes)

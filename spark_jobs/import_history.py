@@ -38,6 +38,7 @@ from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, lo
 from longreel.spark_jobs.history_checks import check_snapshot
 from longreel.spark_jobs.history_events import history_input
 from longreel.spark_jobs.ingest import INGEST_VERSION, definitions_digest
+from longreel.spark_jobs.items import with_items
 from longreel.spark_jobs.row_counts import check_balanced, count_rows, format_counts
 from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
 from longreel.spark_jobs.suppression import mark_suppressed
@@ -96,7 +97,7 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
         )
     require_before_log(home.lake, source, through)
     inputs = {
-        "raw": source.bootstrap_digest(),
+        "raw": source.bootstrap_digest(through),
         "definitions": definitions_digest(home.config),
         "max_history": str(home.config.samples.max_history),
         "cutoff_ms": str(_cutoff_ms(home, through)),
@@ -106,8 +107,9 @@ def import_history(home: Home, source: Source, through: date, session: LazySessi
         log_progress("history", through, "unchanged")
         return
     writers = {name: home.lake.writer(name, through) for name in ("quarantine", "history")}
-    with discard_on_error(*writers.values()), name_damaged_file(source.bootstrap_files()):
-        spark = session(sum(path.stat().st_size for path in source.bootstrap_files()))
+    files = [*source.bootstrap_files(), *source.items.files(through)]
+    with discard_on_error(*writers.values()), name_damaged_file(files):
+        spark = session(sum(path.stat().st_size for path in files))
         task = ImportRun(home=home, source=source, through=through, spark=spark, writers=writers, inputs=inputs)
         staged = task.write(task.validate(task.parse()))
         manifest = task.publish(staged, task.check(staged))
@@ -140,8 +142,12 @@ class ImportRun:
 
     def parse(self) -> DataFrame:
         """The distinct raw rows, with a column for each expression of the configuration."""
-        rows = distinct_rows(self.source.bootstrap_rows(self.spark))
-        return evaluate_rows(rows, self.home.config, OLDER_ROWS, with_users=False)
+        rows, what = distinct_rows(self.source.bootstrap_rows(self.spark)), OLDER_ROWS
+        if self.source.items.exist:
+            items = f"the items of {self.source.items.name(self.through)}"
+            table = self.source.items.read(self.spark, self.through)
+            rows, what = with_items(rows, table, self.home.config, items), f"{what} and {items}"
+        return evaluate_rows(rows, self.home.config, what, with_users=False)
 
     def validate(self, evaluated: DataFrame) -> DataFrame:
         """The rows with the columns of events, and the `reason` why a row is no event, or null."""

@@ -1,5 +1,6 @@
 """The steps of ingesting one log day: parse, validate, write, check, publish."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -9,6 +10,7 @@ from pyspark.sql import functions as F
 
 from longreel.contracts.definitions import event_definitions
 from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import QUARANTINE
 from longreel.lake.erasure import suppression_list
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
@@ -21,12 +23,12 @@ from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_day
 from longreel.spark_jobs.event_checks import check_events
 from longreel.spark_jobs.field_checks import field_aggregates, field_report, positives_only
 from longreel.spark_jobs.history_events import event_order
-from longreel.spark_jobs.items import count_items
+from longreel.spark_jobs.items import WITHOUT_DESCRIPTION, count_items, described_ids, with_items
 from longreel.spark_jobs.quality import verdict
 from longreel.spark_jobs.row_counts import check_balanced, count_rows
 from longreel.spark_jobs.sources import Source
 from longreel.spark_jobs.suppression import mark_suppressed
-from longreel.spark_jobs.tables import in_schema, write_staged
+from longreel.spark_jobs.tables import in_schema, read_files, write_staged
 from longreel.spark_jobs.users import StagedUsers, users_of_rows, users_of_table, write_users
 from longreel.spark_jobs.validate import distinct_rows, evaluate_rows, quarantined_rows, validate_rows
 
@@ -72,7 +74,11 @@ class IngestRun:
     def parse(self) -> DataFrame:
         """The day's distinct raw rows, with a column for each expression of the configuration."""
         rows = distinct_rows(self.source.rows(self.spark, self.day))
-        return evaluate_rows(rows, self.home.config, self.what, with_users=self._users_table() is None)
+        items, what = self.source.items, self.what
+        if items.exist:
+            rows = with_items(rows, items.read(self.spark, self.day), self.home.config, self._items_name)
+            what = f"{what} and {self._items_name}"
+        return evaluate_rows(rows, self.home.config, what, with_users=not self._has_user_table)
 
     def validate(self, evaluated: DataFrame) -> DataFrame:
         """The rows with the columns of events, and the `reason` why a row is no event, or null."""
@@ -99,15 +105,18 @@ class IngestRun:
             sort=["user_id", *event_order(self.log), "request_id"],
             more=(*event_aggregates(self.log), *field_aggregates(fields), *category_aggregates(fields)),
         )
-        quarantine_digest, quarantine = write_staged(
-            quarantined_rows(validated), self.writers["quarantine"], sort=["reason", "row"]
-        )
+        rejected = quarantined_rows(validated) if counts["quarantined"] else read_files(self.spark, QUARANTINE, [])
+        quarantine_digest, quarantine = write_staged(rejected, self.writers["quarantine"], sort=["reason", "row"])
         check_balanced(counts, observed["digest_rows"], quarantine["digest_rows"], self.day)
         users = write_users(self.spark, self.writers, self._described_users(accepted), buckets)
         validated.unpersist()
         past = trailing_days(self.home.lake, "events", self.day, self.home.config.drift)
-        items, new_item_events = count_items(self.spark, self.home.lake, self.writers["events"], past)
-        counts |= {"users": users.rows, "items": items} | {name: observed[name] for name in event_counts(self.log)}
+        items = count_items(self.spark, self.home.lake, self.writers["events"], past, self._described_items())
+        counts |= {"users": users.rows, "items": items.items} | {
+            name: observed[name] for name in event_counts(self.log)
+        }
+        if items.without_description is not None:
+            counts[WITHOUT_DESCRIPTION] = items.without_description
         return StagedDay(
             counts=counts,
             buckets=buckets,
@@ -115,7 +124,7 @@ class IngestRun:
             observed=observed,
             users=users,
             categories=named_categories(fields, observed),
-            new_item_events=new_item_events,
+            new_item_events=items.new_item_events,
             past=past,
         )
 
@@ -152,11 +161,14 @@ class IngestRun:
         }
         if staged.new_item_events is not None:
             details[NEW_ITEM_EVENTS] = staged.new_item_events
-        warnings = [*details.get("warnings", []), *positives_only(config, staged.counts)]
+        warnings = [*details.get("warnings", []), *positives_only(config, staged.counts), *self._undescribed()]
+        notes = list(fields.notes)
         if not staged.counts["input_rows"]:
             warnings.insert(0, "the log day has no rows")
-        details |= {name: lines for name, lines in (("warnings", warnings), ("notes", fields.notes)) if lines}
-        for name, lines in (("warning", warnings), ("note", fields.notes)):
+        if unknown := self._unknown_items(staged.counts):
+            (warnings if staged.counts[WITHOUT_DESCRIPTION] == staged.counts["items"] else notes).append(unknown)
+        details |= {name: lines for name, lines in (("warnings", warnings), ("notes", notes)) if lines}
+        for name, lines in (("warning", warnings), ("note", notes)):
             for line in lines:
                 log_progress("events", self.day, f"{name}: {line}")
         return details
@@ -182,16 +194,40 @@ class IngestRun:
             **common,
         )
 
-    def _users_table(self) -> DataFrame | None:
-        return self.source.users(self.spark) if self.log.described_user_columns else None
+    @property
+    def _items_name(self) -> str:
+        return f"the items of {self.source.items.name(self.day)}"
+
+    def _described_items(self) -> DataFrame | None:
+        if not self.source.items.describe(self.day):
+            return None
+        table = self.source.items.read(self.spark, self.day)
+        return None if table is None else described_ids(table, self.home.config, self._items_name)
+
+    @property
+    def _has_user_table(self) -> bool:
+        return bool(self.log.described_user_columns) and self.source.users.describe(self.day)
 
     def _described_users(self, accepted: DataFrame) -> DataFrame | None:
         if not self.log.described_user_columns:
             return None
-        table = self._users_table()
+        table = self.source.users.read(self.spark, self.day) if self._has_user_table else None
         if table is None:
             return users_of_rows(accepted, self.log)
-        return users_of_table(table, self.home.config, f"the users of {self.day}")
+        return users_of_table(table, self.home.config, f"the users of {self.source.users.name(self.day)}")
+
+    def _undescribed(self) -> Iterator[str]:
+        """Warnings of a day before the first table."""
+        for what, tables in (("items", self.source.items), ("users", self.source.users)):
+            if tables.exist and not tables.describe(self.day):
+                yield f"no table of {what} in {tables.name(self.day)} is dated {self.day} or before"
+
+    def _unknown_items(self, counts: dict[str, int]) -> str:
+        """How many items the table lacks, in words; empty where none."""
+        unknown = counts.get(WITHOUT_DESCRIPTION, 0)
+        return (
+            f"{unknown:,} of {counts['items']:,} items are not in {self.source.items.name(self.day)}" if unknown else ""
+        )
 
 
 def event_counts(log: LogSchema) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ COMMON = {
     "spark.sql.ansi.enabled": "false",  # a cast in a user's SQL that fails gives null, it does not end the step
     "spark.sql.adaptive.enabled": "true",
     "spark.speculation": "false",  # two attempts of a task would write the same file
+    "spark.sql.codegen.cache.maxEntries": "2000",  # a day has more classes than the default, 100
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.python.sql.dataFrameDebugging.enabled": "false",  # five calls of the JVM for each column expression

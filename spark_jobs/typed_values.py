@@ -84,7 +84,16 @@ def parse(field: Field, value: Column, kind: T.DataType, where: str) -> Parsed:
     if field.kind == "number":
         return _number(value, kind, where)
     require_scalar(kind, where)
-    return Parsed(id_of(value, kind) if field.kind == "id" else value.cast("string"))
+    return Parsed(id_of(value, kind) if field.kind == "id" else _category_text(value, kind))
+
+
+def _category_text(value: Column, kind: T.DataType) -> Column:
+    """The text of a category. Whole numbers have one spelling: a column that is missing somewhere may be read as
+    fractions, and 33 then as 33.0."""
+    text = value.cast("string")
+    if isinstance(kind, WHOLE):
+        return text
+    return F.coalesce(F.when(text.rlike(DECIMAL), as_long(text)).cast("string"), text)
 
 
 def require_scalar(kind: T.DataType, where: str) -> None:

@@ -38,6 +38,7 @@ from longreel.spark_jobs.typed_values import (
 )
 
 KEPT = ("row", "source_file", "copies", "unreadable")  # columns of `distinct_rows`
+DESCRIBED = "described"  # a struct of the columns of a row's item, where there is a table of items
 USER, DROPPED = "_user_", "_dropped_"  # prefixes among validated rows: of user fields, and of ids that a multi lost
 
 
@@ -55,8 +56,8 @@ def quarantined_rows(validated: DataFrame) -> DataFrame:
 
 
 def evaluate_rows(rows: DataFrame, config: Config, what: str, *, with_users: bool) -> DataFrame:
-    """`distinct_rows` -> the same rows with a column for each expression of the configuration, raw columns gone. An
-    optional field whose expression reads a column which the rows lack has no value.
+    """`distinct_rows` or `with_items` -> the same rows with a column for each expression of the configuration, raw
+    columns gone. An optional field whose expression reads a column which the rows lack has no value.
 
     Args:
         what: the rows, as an error names them.
@@ -73,7 +74,8 @@ def evaluate_rows(rows: DataFrame, config: Config, what: str, *, with_users: boo
         *(field_setting(field) for field in places if field.is_stored and field.name != "item_id"),
         *action_settings(log),
     ]
-    raw = rows.select(*(F.col(name).alias(f"{PREFIX}{name}") for name in KEPT), "row.*")
+    structs = [f"{name}.*" for name in ("row", DESCRIBED) if name in rows.columns]
+    raw = rows.select(*(F.col(name).alias(f"{PREFIX}{name}") for name in KEPT), *structs)
     kept = [F.col(f"{PREFIX}{name}").alias(name) for name in KEPT]
     try:
         derived = with_derived(raw, source, what)

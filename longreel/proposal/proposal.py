@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from longreel.contracts.config import SourceKind
 from longreel.contracts.log_schema import MAX_ACTIONS, RESERVED, Place
@@ -91,7 +92,9 @@ def propose(log: Path, user: str | None = None, item: str | None = None, time: s
     others = [(c.name, f) for c, f in placed if isinstance(f, str)]
     if day_column is not None:
         others.append((day_column.name, "the log day of the row"))
-    user_fields, other_users = _user_table(sample, keys)
+    rows_have = {column.name.lower() for column in columns}
+    item_fields, other_items = _table_fields(sample.items, keys.item, "item", rows_have)
+    user_fields, other_users = _table_fields(sample.users, keys.user, "user", set())
     if not actions:
         actions = [ProposedAction("interaction", "true", "", np.ones(len(sample.rows), bool), (), "every row")]
     taken = {action.name for action in actions} | {f"{action.name}_ms" for action in actions if action.at}
@@ -99,8 +102,8 @@ def propose(log: Path, user: str | None = None, item: str | None = None, time: s
         sample=sample,
         keys=keys,
         actions=tuple(actions),
-        fields=tuple(_renamed([*fields, *user_fields], taken)),
-        left_out=(*others, *other_users),
+        fields=tuple(_renamed([*fields, *item_fields, *user_fields], taken)),
+        left_out=(*others, *other_items, *other_users),
         time_zone=zone,
         day=_day_sql(keys, day_column, zone) if sample.layout == "flat" else "",
         first_day=sample.days[0] if sample.days else _first_day(day_column or keys.time),
@@ -129,13 +132,16 @@ def _known_to_rows(f: ProposedField, sample: RawSample) -> ProposedField:
     return ProposedField(f.name, f.column, "request", f.kind, f.settings, reason)
 
 
-def _user_table(sample: RawSample, keys: Keys) -> tuple[list[ProposedField], list[tuple[str, str]]]:
-    """Fields of the user table beside the log."""
-    if sample.users is None:
+def _table_fields(
+    table: pa.Table | None, key: RawColumn, place: Place, rows_have: set[str]
+) -> tuple[list[ProposedField], list[tuple[str, str]]]:
+    """Fields of a table beside the log, and columns of it that are none, with the reason; nothing of the columns that
+    rows have themselves."""
+    if table is None:
         return [], []
     fields, others = [], []
-    for column in raw_columns(sample.users):
-        if column.name.lower() == keys.user.name.lower():
+    for column in raw_columns(table):
+        if column.name.lower() in (key.name.lower(), *rows_have):
             continue
         constant = column.distinct <= 1 and column.null_share < 0.001
         if constant or column.personal or column.times is not None:
@@ -144,7 +150,9 @@ def _user_table(sample: RawSample, keys: Keys) -> tuple[list[ProposedField], lis
         kind, settings, doubt = kind_of(column)
         if settings.get("from") is None and field_name(column) != column.name.lower():
             settings = {"from": column.sql} | settings
-        fields.append(ProposedField(field_name(column), column, "user", kind, settings, doubt))
+        fields.append(
+            ProposedField(field_name(column), column, place, kind, settings, doubt or f"of the table of {place}s")
+        )
     return fields, others
 
 
@@ -235,8 +243,9 @@ def _warnings(
         warnings.append(
             f"personal, and so no fields: {names}; the quarantine keeps rejected rows with all their columns"
         )
-    if sample.users is not None and keys.user.name.lower() not in map(str.lower, sample.users.column_names):
-        warnings.append(f"the user table has no column {keys.user.name}, by which the log names its users: rename it")
+    for what, table, own in (("item", sample.items, keys.item), ("user", sample.users, keys.user)):
+        if table is not None and own.name.lower() not in map(str.lower, table.column_names):
+            warnings.append(f"the {what} table has no column {own.name}, by which the log names its {what}s: rename it")
     if keys.time.times is not None and not keys.time.times.has_zone and not keys.time.times.is_millis:
         zone = "UTC" if keys.time.times.sql != keys.time.sql else "[source] time_zone"
         warnings.append(f"{keys.time.name} names no time zone: it is read as {zone}")

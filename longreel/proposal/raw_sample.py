@@ -1,6 +1,7 @@
 """Sample of a raw log: its layout, and raw columns of its first and last days as ingest would read them."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -16,6 +17,8 @@ import pyarrow.parquet as pq
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
 
+TableFiles = Mapping[str, list[Path]]  # the files of tables beside the log, by name
+TABLES = ("items", "users")
 Layout = Literal["folders", "flat", "kuairand"]
 SUFFIXES = (".parquet", ".orc", ".csv", ".csv.gz", ".json", ".jsonl", ".ndjson", ".json.gz", ".jsonl.gz", ".ndjson.gz")
 SAMPLE_ROWS = 250_000  # of each end of the log
@@ -32,8 +35,9 @@ class RawSample:
     days: tuple[date, ...]  # of the folders, oldest first; none of a flat log
     rows: pa.Table  # raw columns; structs are flattened to `a.b`
     row_days: tuple[int, ...]  # rows of each sampled day or file, one after another
-    users: pa.Table | None  # of the user table beside the log
-    optional: frozenset[str]  # columns that one of the sampled days lacks
+    items: pa.Table | None  # of the table of items beside the log, the newest if they are daily
+    users: pa.Table | None  # likewise, of users
+    optional: frozenset[str]  # columns that one of the sampled days lacks, also for want of a table
     files: int  # data files of the log
 
     @property
@@ -49,52 +53,72 @@ def read_sample(log: Path) -> RawSample:
         LongreelError: there is nothing that can be read, and what was expected.
     """
     if log.is_file():
-        return _flat(log, [log], None)
+        return _flat(log, [log], {})
     if not log.is_dir():
         raise LongreelError(f"expected a raw log at {log}, but nothing is there")
     if logs := _data_files(log, "log_"):
         return _kuairand(log, [path for path in logs if not path.name.startswith("log_history")] or logs)
-    users = next(iter(_data_files(log, "users.")), None)
+    tables = {name: _table_files(log, name) for name in TABLES}
     if folders := {_day_of(path): path for path in sorted(log.glob("date=*")) if path.is_dir()}:
         days = tuple(sorted(folders))
         files = {day: _files_below(folders[day]) for day in days}
         sampled = [files[day] for day in days if files[day]]
         if not sampled:
             raise LongreelError(f"the date= folders of {log} hold no data files; expected {', '.join(SUFFIXES)}")
-        return _sample(log, "folders", days, sampled[:1] + sampled[1:][-1:], users, sum(map(len, files.values())))
-    paths = [path for path in _data_files(log) if path != users]
+        return _sample(log, "folders", days, sampled[:1] + sampled[1:][-1:], tables, sum(map(len, files.values())))
+    paths = [path for path in _data_files(log) if path not in [*tables["items"], *tables["users"]]]
     if not paths:
         names = ", ".join(sorted(path.name for path in log.iterdir())[:5]) or "nothing"
         raise LongreelError(
             f"no data in {log}, but {names}; expected date=YYYY-MM-DD folders or files {', '.join(SUFFIXES)}"
         )
-    return _flat(log, paths, users)
+    return _flat(log, paths, tables)
 
 
-def _flat(log: Path, paths: list[Path], users: Path | None) -> RawSample:
-    return _sample(log, "flat", (), [paths[:1], *([paths[-1:]] if len(paths) > 1 else [])], users, len(paths))
+def _table_files(log: Path, name: str) -> list[Path]:
+    """The files of a table beside a log; of daily tables, of the newest."""
+    dated = sorted(path for path in (log / name).glob("date=*") if path.is_dir())
+    return _files_below(dated[-1]) if dated else _data_files(log, f"{name}.")[:1]
+
+
+def _is_late(log: Path, name: str, days: tuple[date, ...]) -> bool:
+    """Whether the first of daily tables is dated after the first day of the log."""
+    dated = sorted(path.name for path in (log / name).glob("date=*") if path.is_dir())
+    return bool(dated and days) and dated[0] > f"date={days[0]}"
+
+
+def _flat(log: Path, paths: list[Path], tables: TableFiles) -> RawSample:
+    return _sample(log, "flat", (), [paths[:1], *([paths[-1:]] if len(paths) > 1 else [])], tables, len(paths))
 
 
 def _sample(
-    log: Path, layout: Layout, days: tuple[date, ...], ends: list[list[Path]], users: Path | None, files: int
+    log: Path, layout: Layout, days: tuple[date, ...], ends: list[list[Path]], tables: TableFiles, files: int
 ) -> RawSample:
-    tables = [_read_files(paths, SAMPLE_ROWS) for paths in ends]
-    names = [set(table.column_names) for table in tables]
+    items, users = (_read_files(tables[name], TABLE_ROWS) if tables.get(name) else None for name in TABLES)
+    rows = [_read_files(paths, SAMPLE_ROWS) for paths in ends]
+    names = [set(table.column_names) for table in rows]
+    late = [
+        table.column_names
+        for name, table in (("items", items), ("users", users))
+        if table and _is_late(log, name, days)
+    ]
     return RawSample(
         log=log,
         layout=layout,
         days=days,
-        rows=concatenated(tables),
-        row_days=tuple(len(table) for table in tables),
-        users=_read_files([users], TABLE_ROWS) if users else None,
-        optional=frozenset(set.union(*names) - set.intersection(*names)),
+        rows=concatenated(rows),
+        row_days=tuple(len(table) for table in rows),
+        items=items,
+        users=users,
+        optional=frozenset(set.union(*names) - set.intersection(*names)).union(*late),
         files=files,
     )
 
 
 def _kuairand(log: Path, logs: list[Path]) -> RawSample:
     """KuaiRand's files: rows with the columns of their videos, and the user table."""
-    sample = _sample(log, "kuairand", (), [logs[:1]], next(iter(_data_files(log, "user_features")), None), len(logs))
+    tables = {"users": _data_files(log, "user_features")[:1]}
+    sample = _sample(log, "kuairand", (), [logs[:1]], tables, len(logs))
     rows = sample.rows
     for path in _data_files(log, "video_features_basic"):
         videos = _read_files([path], TABLE_ROWS)

@@ -2,10 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from longreel.contracts.config import SIMULATED
+from longreel.contracts.config import SIMULATED, SourceConfig
 from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.spark_jobs.sources.base import Source, name_damaged_file
+from longreel.spark_jobs.sources.catalog_descriptions import CatalogDescriptions
+from longreel.spark_jobs.sources.catalog_table import CatalogTable
+from longreel.spark_jobs.sources.descriptions import Descriptions, FileDescriptions, Keys, tables_in
 from longreel.spark_jobs.sources.flat import FlatSource
 from longreel.spark_jobs.sources.generic import GenericSource
 from longreel.spark_jobs.sources.kuairand import KuaiRandSource
@@ -25,8 +28,18 @@ def open_source(home: Home) -> Source:
         LongreelError: no log is configured, or the folder is no log.
         DataNotReadyError: the folder is missing or empty, as before a volume is mounted.
     """
-    config, log = home.config, home.log
-    settings, columns = config.source, RawColumns.of(config)
+    config = home.config
+    columns = RawColumns.of(config)
+    source = _open_log(home, config.source, columns)
+    for name, keys in (("items", columns.item_keys), ("users", columns.user_keys)):
+        if place := getattr(config.source, name):
+            setattr(source, name, _descriptions(home, name, place, columns, keys))
+    return source
+
+
+def _open_log(home: Home, settings: SourceConfig, columns: RawColumns) -> Source:
+    """The source, with the tables of items and users that lie beside its rows."""
+    log = home.log
     if settings.table:
         return TableSource(settings.table, settings.day, _session, columns)
     if not settings.log:
@@ -42,6 +55,15 @@ def open_source(home: Home) -> Source:
     if settings.day:
         return FlatSource(log, settings.day, _session, columns)
     return GenericSource(log, settings.ready_file, columns)
+
+
+def _descriptions(home: Home, name: str, place: str, columns: RawColumns, keys: Keys) -> Descriptions:
+    """The tables that [source] items or users names: a path has a /, and a table of the catalog has none."""
+    settings = home.config.source
+    if "/" not in place or "`" in place:
+        return CatalogDescriptions(CatalogTable(name, place, _session, keys), settings.day)
+    path = (home.path / place).resolve()
+    return FileDescriptions(path, lambda: tables_in(path), columns, keys, settings.ready_file)
 
 
 def _session() -> "SparkSession":

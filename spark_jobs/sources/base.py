@@ -21,6 +21,8 @@ from longreel.contracts.errors import LongreelError
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from longreel.spark_jobs.sources.descriptions import Descriptions
+
 CORRUPT = "_corrupt_record"  # Spark's name for a line that does not fit its header
 HOUR = re.compile(r"(hour|minute)=\d{1,2}")  # folders in which a day's folder may have its files
 FILE = "_source_file"  # the name of the file that a row was read from
@@ -30,6 +32,8 @@ class Source(ABC):
     """A raw log, by log day. Columns keep the names and types of the log; CSV has text alone."""
 
     arrives_with = ""  # what a day needs to count as arrived, as a message ends with it
+    items: "Descriptions"
+    users: "Descriptions"
 
     def __init__(self, root: Path | str) -> None:
         self.root = root  # where the log is, as messages name it
@@ -43,16 +47,24 @@ class Source(ABC):
         """Whether the log has arrived for a day, be it without rows."""
 
     @abstractmethod
+    def log_files(self, day: date) -> list[Path]:
+        """Every file that a day's rows are made from; none of a table."""
+
     def files(self, day: date) -> list[Path]:
-        """Every file that a day is made from, that of users included; none of a table."""
+        """`log_files`, and the files of the tables that describe the day's items and users."""
+        return [*self.log_files(day), *self.items.files(day), *self.users.files(day)]
 
     def input_bytes(self, day: date) -> int:
         """About how many bytes a day is made from."""
         return sum(path.stat().st_size for path in self.files(day))
 
+    def log_digest(self, day: date) -> str:
+        """Digest of what a day's rows are made from. Of files: their names, without folders, and bytes."""
+        return digest_of_files(self.log_files(day))
+
     def digest(self, day: date) -> str:
-        """Digest of what a day is made from. Of files: their names, without folders, and bytes."""
-        return _digest_of_files(self.files(day))
+        """Digest of what a day is made from: its rows, and the tables that describe it."""
+        return digest_of([self.log_digest(day), self.items.digest(day), self.users.digest(day)])
 
     @abstractmethod
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
@@ -65,25 +77,16 @@ class Source(ABC):
         """
 
     def bootstrap_files(self) -> list[Path]:
-        """Every file of the older history before the log's first day, items' descriptions included; none where there
-        is no older history."""
+        """Every file of the older history before the log's first day; none where there is no older history."""
         return []
 
-    def bootstrap_digest(self) -> str:
-        """As `digest`, of the older history."""
-        return _digest_of_files(self.bootstrap_files())
+    def bootstrap_digest(self, through: date) -> str:
+        """As `digest`, of the older history, whose items the tables of its last day describe."""
+        return digest_of([digest_of_files(self.bootstrap_files()), self.items.digest(through)])
 
     @abstractmethod
     def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
         """The rows of the older history, as `rows` gives those of a day. The log's days have none of them."""
-
-    @abstractmethod
-    def users(self, spark: "SparkSession") -> "DataFrame | None":
-        """The raw columns of the table of users, or None where the log has none. A user may be in several rows.
-
-        Raises:
-            LongreelError: as `rows`.
-        """
 
 
 def require_distinct(where: Path | str, names: Iterable[str]) -> None:
@@ -154,7 +157,8 @@ def column(name: str) -> "Column":
     return F.col("`" + name.replace("`", "``") + "`")
 
 
-def _digest_of_files(paths: list[Path]) -> str:
+def digest_of_files(paths: list[Path]) -> str:
+    """Digest of the names of files, without folders, and their bytes."""
     return digest_of([(path.name, _sha256(path, *_version(path))) for path in paths])
 
 

@@ -18,6 +18,52 @@ YEARS = (1990, 2099)  # a typing error must not be a day
 DATE = r"^\d{4}-\d{2}-\d{2}$"
 
 
+class DayColumn:
+    """SQL for the day of a table's rows: a date, or text YYYY-MM-DD."""
+
+    def __init__(self, sql: str, table: "DataFrame", where: Path | str) -> None:
+        self.sql, self._table, self._where = sql, table, where
+
+    @cached_property
+    def is_text(self) -> bool:
+        """Whether `day` gives text, not dates.
+
+        Raises:
+            LongreelError: it is no expression over the raw columns, or gives neither.
+        """
+        from pyspark.errors import AnalysisException
+        from pyspark.sql import functions as F
+
+        try:
+            kind = self._table.select(F.expr(self.sql).alias("day")).schema["day"].dataType.simpleString()
+        except AnalysisException as error:
+            raise LongreelError(
+                f"[source] day: {self.sql!r} does not fit the columns of {self._where}: {error}"
+            ) from error
+        require(
+            kind in ("date", "string", "void"),
+            f"[source] day: expected a date or text YYYY-MM-DD, got {kind} from {self.sql!r}; use to_date(...) of the "
+            "time in the log's time zone",
+        )
+        return kind != "date"
+
+    @cached_property
+    def value(self) -> "Column":
+        """A row's day, null where it cannot be read or is none of YEARS."""
+        from pyspark.sql import functions as F
+
+        day = F.expr(self.sql)
+        if self.is_text:
+            day = F.when(day.rlike(DATE), day.try_cast("date"))
+        return F.when(F.year(day).between(*YEARS), day)
+
+    def is_day(self, day: date) -> "Column":
+        """Whether a row is of a day; a plain comparison, by which Spark leaves out partitions and files."""
+        from pyspark.sql import functions as F
+
+        return F.expr(self.sql) == F.lit(day.isoformat() if self.is_text else day)
+
+
 class DayColumnSource(Source):
     """Rows with their log day in a SQL expression: a date, or text YYYY-MM-DD.
 
@@ -57,58 +103,29 @@ class DayColumnSource(Source):
         """First and last day of the log, None without a row of any."""
         from pyspark.sql import functions as F
 
-        dated = self._table.where(self._unreadable.isNull()).select(self._date.alias("day"))
+        dated = self._table.where(self._unreadable.isNull()).select(self._dates.value.alias("day"))
         first, last = dated.agg(F.min("day"), F.max("day")).collect()[0]
         return None if first is None else (first, last)
 
     @cached_property
-    def _is_text(self) -> bool:
-        """Whether `day` gives text, not dates.
-
-        Raises:
-            LongreelError: it is no expression over the raw columns, or gives neither.
-        """
-        from pyspark.errors import AnalysisException
-        from pyspark.sql import functions as F
-
-        try:
-            kind = self._table.select(F.expr(self._day).alias("day")).schema["day"].dataType.simpleString()
-        except AnalysisException as error:
-            raise LongreelError(
-                f"[source] day: {self._day!r} does not fit the columns of {self.root}: {error}"
-            ) from error
-        require(
-            kind in ("date", "string", "void"),
-            f"[source] day: expected a date or text YYYY-MM-DD, got {kind} from {self._day!r}; use to_date(...) of the "
-            "time in the log's time zone",
-        )
-        return kind != "date"
-
-    @cached_property
-    def _date(self) -> "Column":
-        """A row's day, null where it cannot be read or is none of YEARS."""
-        from pyspark.sql import functions as F
-
-        day = F.expr(self._day)
-        if self._is_text:
-            day = F.when(day.rlike(DATE), day.try_cast("date"))
-        return F.when(F.year(day).between(*YEARS), day)
+    def _dates(self) -> DayColumn:
+        return DayColumn(self._day, self._table, self.root)
 
     @cached_property
     def _unreadable(self) -> "Column":
         """Why a row can be neither split into columns nor dated, else null."""
         from pyspark.sql import functions as F
 
-        undated = F.when(self._date.isNull(), "unreadable_date")
+        undated = F.when(self._dates.value.isNull(), "unreadable_date")
         if CORRUPT not in self._table.columns:
             return undated
         return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").otherwise(undated)
 
     def _of_day(self, day: date) -> "Column":
-        """Whether a row belongs to a day; a plain comparison, by which Spark leaves out partitions and files."""
+        """Whether a row belongs to a day."""
         from pyspark.sql import functions as F
 
-        of_day = F.expr(self._day) == F.lit(day.isoformat() if self._is_text else day)
+        of_day = self._dates.is_day(day)
         if CORRUPT in self._table.columns:
             of_day &= F.col(CORRUPT).isNull()
         is_first = self._span is not None and day == self._span[0]

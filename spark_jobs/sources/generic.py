@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 class GenericSource(Source):
-    """A folder with `date=YYYY-MM-DD/` folders of data files, and perhaps a user table and a folder `history/` with
-    older history. With a `ready_file`, a day has arrived once its folder holds that file."""
+    """A folder with `date=YYYY-MM-DD/` folders of data files, and perhaps tables of items and users and a folder
+    `history/` with older history. With a `ready_file`, a day has arrived once its folder holds that file."""
 
     def __init__(self, root: Path, ready_file: str = "", columns: RawColumns = RawColumns()) -> None:  # noqa: B008  # frozen
         super().__init__(root)
@@ -26,8 +26,9 @@ class GenericSource(Source):
                 f"{root} is not a folder; expected one with date=YYYY-MM-DD folders, or [source] day with SQL for the "
                 "log day of a row of the file"
             )
-        self._folder, folders = LogFolder(root, columns), day_folders(root)
-        if not folders and not (self.bootstrap_files() or self._folder.user_files()):
+        self._folder, folders = LogFolder(root, columns, ready_file), day_folders(root)
+        self.items, self.users = self._folder.items(), self._folder.users()
+        if not folders and not (self.bootstrap_files() or self.items.exist or self.users.exist):
             names = ", ".join(sorted(path.name for path in root.iterdir())[:5])
             raise LongreelError(
                 f"no date=YYYY-MM-DD folder in {root}, but {names}; docs/generic-log.md describes the layout: put the "
@@ -42,20 +43,17 @@ class GenericSource(Source):
     def has_day(self, day: date) -> bool:
         return day in self._days
 
-    def files(self, day: date) -> list[Path]:
-        return [*find_data_files(self._days[day]), *self._folder.user_files()]
+    def log_files(self, day: date) -> list[Path]:
+        return find_data_files(self._days[day])
 
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
-        return self._folder.rows(spark, find_data_files(self._days[day]))
+        return self._folder.rows(spark, self.log_files(day))
 
     def bootstrap_files(self) -> list[Path]:
         return self._folder.history_files()
 
     def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
         return self._folder.rows(spark, self.bootstrap_files())
-
-    def users(self, spark: "SparkSession") -> "DataFrame | None":
-        return self._folder.users(spark)
 
 
 def day_folders(root: Path) -> dict[date, Path]:

@@ -18,18 +18,19 @@ import pyarrow.csv as pacsv
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, column, require_keys
 from longreel.spark_jobs.sources.csv_files import find_csv, header_of
-from longreel.spark_jobs.sources.data_files import read_data_files, well_formed
+from longreel.spark_jobs.sources.data_files import read_data_files
+from longreel.spark_jobs.sources.descriptions import FileDescriptions
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
-VIDEO = "video_id"  # by which a log's rows and the descriptions of videos are joined
 DATE = r"^(19[9]\d|20\d\d)(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])$"  # 1990 .. 2099: a typing error must not be a day
 
 
 class KuaiRandSource(Source):
-    """The folder with log_*.csv, video_features_basic_*.csv and, where wanted, user_features_*.csv, or .csv.gz."""
+    """The folder with log_*.csv, with the items in video_features_basic_*.csv and the users in user_features_*.csv, or
+    .csv.gz."""
 
     root: Path
 
@@ -44,8 +45,8 @@ class KuaiRandSource(Source):
             raise LongreelError(f"no log_*.csv or log_*.csv.gz in {root}; expected KuaiRand's data folder")
         for path in (*self.logs, *self.older_logs):
             require_keys(path, header_of(path), [frozenset({"date"}), *columns.keys])
-        for path in self.videos:
-            require_keys(path, header_of(path), [frozenset({VIDEO})])
+        self.items = FileDescriptions(root, lambda: self.videos, columns, columns.item_keys)
+        self.users = FileDescriptions(root, lambda: self.user_files, columns, columns.user_keys)
 
     @cached_property
     def _span(self) -> tuple[date, date]:
@@ -66,52 +67,36 @@ class KuaiRandSource(Source):
         first, last = self._span
         return first <= day <= last
 
-    def files(self, day: date) -> list[Path]:
+    def log_files(self, day: date) -> list[Path]:
         # Files hold many days, so a new file makes every day be read again; the same rows then publish nothing new.
-        return [*self.logs, *self.videos, *self.user_files]
+        return self.logs
 
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         from pyspark.sql import functions as F
 
-        of_day = F.coalesce((F.col("date") == f"{day:%Y%m%d}") & F.col(CORRUPT).isNull(), F.lit(False))
+        # A plain comparison of the date, by which the reader of CSV leaves out other days' lines unconverted.
+        of_day = (F.col("date") == f"{day:%Y%m%d}") & F.col(CORRUPT).isNull()
         unreadable = _unreadable()
         if day == self._span[0]:
             of_day = of_day | unreadable.isNotNull()
         else:
             unreadable = F.lit(None).cast("string")
-        return self._rows(self._read(spark, self.logs, self._columns.keys).where(of_day), unreadable)
+        return self._rows(self._read(spark, self.logs).where(of_day), unreadable)
 
     def bootstrap_files(self) -> list[Path]:
-        return [*self.older_logs, *self.videos] if self.older_logs else []
+        return self.older_logs
 
     def bootstrap_rows(self, spark: "SparkSession") -> "DataFrame":
-        return self._rows(self._read(spark, self.older_logs, self._columns.keys), _unreadable())
+        return self._rows(self._read(spark, self.older_logs), _unreadable())
 
-    def users(self, spark: "SparkSession") -> "DataFrame | None":
-        files = self.user_files
-        return well_formed(self._read(spark, files, self._columns.user_keys)) if files else None
-
-    def _read(self, spark: "SparkSession", files: list[Path], keys: tuple[frozenset[str], ...]) -> "DataFrame":
-        return read_data_files(spark, files, self._columns, keys)
+    def _read(self, spark: "SparkSession", files: list[Path]) -> "DataFrame":
+        return read_data_files(spark, files, self._columns, self._columns.keys)
 
     def _rows(self, log: "DataFrame", unreadable: "Column") -> "DataFrame":
-        """Lines of the log, with those columns of their videos that the configuration reads."""
         from pyspark.sql import functions as F
 
-        names = [name for name in log.columns if name != FILE]
-        rows = log.withColumn("unreadable", unreadable)
-        videos = self._video_columns(names)
-        if videos:
-            table = well_formed(self._read(log.sparkSession, self.videos, keys=()))
-            # A video described twice: the smallest, so that the choice does not depend on the order of reading.
-            described = table.groupBy(VIDEO).agg(F.min(F.struct(*map(column, videos))).alias("_video"))
-            rows = rows.join(described, VIDEO, "left")
-        row = F.struct(*map(column, names), *(F.col("_video").getField(name).alias(name) for name in videos))
-        return rows.select(row.alias("row"), F.col(FILE).alias("source_file"), "unreadable")
-
-    def _video_columns(self, log: list[str]) -> list[str]:
-        taken, names = {name.lower() for name in log}, dict.fromkeys(n for path in self.videos for n in header_of(path))
-        return [name for name in names if name.lower() not in taken and self._columns.reads(name)]
+        row = F.struct(*(column(name) for name in log.columns if name != FILE))
+        return log.select(row.alias("row"), F.col(FILE).alias("source_file"), unreadable.alias("unreadable"))
 
 
 def _unreadable() -> "Column":

@@ -1,19 +1,13 @@
-"""The files of a generic log: its rows, the user table and the older history beside them."""
+"""The files of a generic log: its rows, the older history and the tables of items and users beside them."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import CORRUPT, FILE, column
-from longreel.spark_jobs.sources.data_files import (
-    find_data_files,
-    has_unread_rows,
-    is_data,
-    read_data_files,
-    refuse_unread,
-    well_formed,
-)
+from longreel.spark_jobs.sources.data_files import find_data_files, is_data, read_data_files
+from longreel.spark_jobs.sources.descriptions import FileDescriptions, find_tables
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -22,30 +16,33 @@ if TYPE_CHECKING:
 HISTORY = "history"
 
 
+ITEMS, USERS = "items", "users"
+
+
 @dataclass(frozen=True)
 class LogFolder:
-    """A folder with `users.<format>` and a folder `history/`, where there are any, beside the rows of a log."""
+    """A folder with tables of items and users and a folder `history/`, where there are any, beside a log's rows."""
 
     path: Path
     columns: RawColumns
+    ready_file: str = ""
 
-    def user_files(self) -> list[Path]:
-        """The user table, if there is one.
+    def items(self) -> FileDescriptions:
+        """`items.<format>`, or `items/date=YYYY-MM-DD/`."""
+        return self._descriptions(ITEMS, self.columns.item_keys)
 
-        Raises:
-            LongreelError: there are several, or it is of an unsupported format.
-        """
-        candidates = sorted(self.path.glob("users.*"))
-        refuse_unread(self.path, [path.name for path in candidates if has_unread_rows(path)])
-        files = [path for path in candidates if is_data(path)]
-        if len(files) > 1:
-            raise LongreelError(f"expected one user table in {self.path}, found {', '.join(p.name for p in files)}")
-        return files
+    def users(self) -> FileDescriptions:
+        """`users.<format>`, or `users/date=YYYY-MM-DD/`."""
+        return self._descriptions(USERS, self.columns.user_keys)
 
-    def users(self, spark: "SparkSession") -> "DataFrame | None":
-        """As `Source.users`."""
-        files = self.user_files()
-        return well_formed(read_data_files(spark, files, self.columns, self.columns.user_keys)) if files else None
+    def _descriptions(self, name: str, keys: tuple[frozenset[str], ...]) -> FileDescriptions:
+        find = partial(find_tables, self.path, name)
+        return FileDescriptions(self.path / name, find, self.columns, keys, self.ready_file)
+
+    def table_names(self) -> list[str]:
+        """Names in the folder that are none of the log's rows."""
+        tables = [path.name for name in (ITEMS, USERS) for path in self.path.glob(f"{name}.*") if is_data(path)]
+        return [HISTORY, ITEMS, USERS, *tables]
 
     def history_files(self) -> list[Path]:
         """The files of the older history."""

@@ -15,7 +15,16 @@ class RawColumns:
 
     expressions: tuple[str, ...] | None = None  # None: all columns are read
     keys: tuple[frozenset[str], ...] = ()  # names, of which a file of rows needs one each
-    user_keys: tuple[frozenset[str], ...] = ()  # likewise, of a file of users
+
+    @property
+    def user_keys(self) -> tuple[frozenset[str], ...]:
+        """Names, of which a table of users needs one each."""
+        return self.keys[:1]
+
+    @property
+    def item_keys(self) -> tuple[frozenset[str], ...]:
+        """Likewise, a table of items."""
+        return self.keys[1:2]
 
     @staticmethod
     def of(config: Config) -> "RawColumns":
@@ -26,7 +35,7 @@ class RawColumns:
         expressions += [field.source or field.name for field in schema.fields[1:] if field.is_stored]
         expressions += [sql for action in schema.actions for sql in (action.when or action.name, action.at)]
         keys = tuple(_raw_names(getattr(source, key), source.derived) for key in KEYS)
-        return RawColumns(expressions=tuple(expressions), keys=keys, user_keys=keys[:1])
+        return RawColumns(expressions=tuple(expressions), keys=keys)
 
     def reads(self, column: str) -> bool:
         """Whether an expression reads a column; words of SQL count too where they are a column's name."""

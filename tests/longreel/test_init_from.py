@@ -257,6 +257,22 @@ def test_the_user_table_of_a_log(tmp_path: Path) -> None:
     assert propose(log).warnings[0].startswith("the user table has no column user_id")
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_the_newest_table_of_items(tmp_path: Path, is_late: bool) -> None:
+    log = write_folders(tmp_path / "log", lambda day: short_video(day).drop_columns(["author_id", "duration_ms"]))
+    items = pa.table({"item_id": range(80), "author_id": [i % 9 for i in range(80)], "surface": ["x"] * 80})
+    dates = (str(DAYS[1] if is_late else DAYS[0]), "2030-01-01")
+    for day, table in zip(dates, (items.drop_columns(["author_id"]), items), strict=True):
+        (log / "items" / f"date={day}").mkdir(parents=True)
+        pq.write_table(table, log / "items" / f"date={day}" / "part.parquet")
+    proposal = propose(log)
+    fields = places(config_of(proposal))
+    assert (fields["author_id"], fields["surface"]) == ("item id", "request category")  # rows have a surface themselves
+    author = next(line for line in config_text(proposal, preset("generic")).splitlines() if "author_id =" in line)
+    assert "of the table of items" in author
+    assert ("optional = true" in author) == is_late
+
+
 def test_kuairands_files(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.mkdir()

@@ -92,7 +92,7 @@ def test_a_warehouse_table_has_every_day_from_its_first_to_its_last(
     assert source.days() == DAYS[:3]
     assert users_of(source, spark, DAYS[2]) == {None: ["u2", "u3", "u4", "u5"]}
     assert users_of(source, spark, DAYS[1]) == {}
-    assert (source.files(DAY), source.bootstrap_files(), source.users(spark)) == ([], [], None)
+    assert (source.files(DAY), source.bootstrap_files(), source.users.read(spark, DAY)) == ([], [], None)
     for day, code in zip(DAYS, (0, 0, 0, 3), strict=True):
         assert longreel(home, "data check-arrival", "--date", str(day)) == code
     assert f"raw log in {source.root} has days {DAYS[0]} .. {DAYS[2]}, not {DAYS[3]}" in capsys.readouterr().err
@@ -195,7 +195,7 @@ def test_a_log_without_date_folders_is_split_by_its_day(spark: Any, home_of: Any
     assert users_of(source, spark, DAYS[0]) == {None: ["u4"], "malformed_row": ["u3"], "unreadable_date": ["u2", "u5"]}
     assert users_of(source, spark, DAYS[2]) == {None: ["u1"]}
     assert [path.name for path in source.files(DAY)] == ["log.csv", "users.csv"]
-    users = source.users(spark)
+    users = source.users.read(spark, DAY)
     assert users is not None
     assert users.columns == ["uid", "city"]
     assert source.bootstrap_rows(spark).select("row.uid").first()["uid"] == "u9"

@@ -224,10 +224,10 @@ def test_notes_and_checksums_next_to_the_rows_are_left_alone(make_home: Any) -> 
 
 def test_a_user_table_that_no_command_would_read_is_named(make_home: Any) -> None:
     folder = write_raw(make_home(), DAY, [row()])
-    source = GenericSource(folder.parent)
     (folder.parent / "users.parquet.md5").write_text("0")
-    assert [path.name for path in source.files(DAY)] == ["log.parquet"]
+    assert [path.name for path in GenericSource(folder.parent).files(DAY)] == ["log.parquet"]
     (folder.parent / "users.CSV").write_text("user_id,city\n1,Riga\n")
+    source = GenericSource(folder.parent)
     with pytest.raises(LongreelError, match=r"holds users\.CSV; expected files \.parquet"):
         source.files(DAY)
 

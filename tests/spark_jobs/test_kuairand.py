@@ -15,9 +15,10 @@ from longreel.contracts.config import parse_config
 from longreel.contracts.presets import preset
 from longreel.contracts.sql_names import names_in
 from longreel.lake.home import Home
+from longreel.spark_jobs.items import with_items
 from longreel.spark_jobs.sources import open_source
-from longreel.spark_jobs.sources.kuairand import KuaiRandSource
 from longreel.spark_jobs.users import users_of_table
+from longreel.spark_jobs.validate import distinct_rows
 
 REAL = REPOSITORY.parent / "shared" / "data" / "kuairand-pure"
 COLUMNS = (
@@ -98,27 +99,24 @@ def test_a_user_described_twice_has_the_same_fields_in_any_order(spark: Any, new
     for order in (lines, lines[::-1]):
         home = new_home(f"home{len(features)}")
         (write_folder(home) / "user_features.csv").write_text("\n".join([head, *order]) + "\n")
-        table = open_source(home).users(spark)
+        table = open_source(home).users.read(spark, DAY)
         assert table is not None
         features.append(users_of_table(table, home.config, "users").collect())
     assert features[0] == features[1]
 
 
-def test_a_row_has_what_the_configuration_reads_of_its_video_and_without_one_everything(
-    spark: Any, new_home: Any
-) -> None:
+def test_a_row_has_what_the_configuration_reads_of_its_video(spark: Any, new_home: Any) -> None:
     home = new_home()
     raw = write_folder(home)
-    videos = ["video_id,author_id,tag,video_type,tab", '5,50,"12,65",AD,9', '5,50,"12,65",NORMAL,9', "7,70,1,AD,9,9"]
+    videos = ["video_id,author_id,tag,video_type,tab", '5,50,"12,65",AD,9', '5,50,"12,7",NORMAL,9', "7,70,1,AD,9,9"]
     for order in (videos, [videos[0], *videos[:0:-1]]):
         (raw / "video_features_basic_1.csv").write_text("\n".join(order) + "\n")
-        rows = KuaiRandSource(raw).rows(spark, DAY).select("row.*").where("video_id IN (5, 6)")
-        by_video = {row["video_id"]: row for row in rows.collect()}
-        assert (by_video["5"]["author_id"], by_video["5"]["video_type"], by_video["5"]["tab"]) == ("50", "AD", "1")
-        assert (by_video["6"]["author_id"], by_video["6"]["video_type"]) == (None, None)
-    row = open_source(home).rows(spark, DAY).select("row.*")
-    assert {"author_id", "tag", "profile_stay_time"} <= set(row.columns)
-    assert "video_type" not in row.columns
+        source = open_source(home)
+        rows = distinct_rows(source.rows(spark, DAY).where("row.video_id IN (5, 6)"))
+        rows = with_items(rows, source.items.read(spark, DAY), home.config, "items")
+        by_video = {row["row"]["video_id"]: row for row in rows.collect()}
+        assert by_video["5"]["described"].asDict() == {"author_id": "50", "tag": "12,65"}  # not tab: rows have it
+        assert by_video["6"]["described"] is None
     (raw / "video_features_basic_1.csv").unlink()
     assert longreel(home, "data ingest", "--date", str(DAY)) == 0  # author_id and tag are optional
     assert {event["author_id"] for event in published(home, "events", DAY)} == {-1}

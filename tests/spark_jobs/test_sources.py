@@ -256,26 +256,26 @@ def test_a_day_without_rows_has_no_columns(spark: Any, folder: Path) -> None:
 
 def test_a_user_table_keeps_its_names_and_types(spark: Any, folder: Path) -> None:
     raw = folder.parent
-    assert source_of(folder).users(spark) is None
+    assert source_of(folder).users.read(spark, DAY) is None
     table = pa.table({"uid": ["a", "b"], "Age": [30, None], "langs": [["de"], []]})
     pq.write_table(table, raw / "users.parquet")
-    users = source_of(folder).users(spark)
+    users = source_of(folder).users.read(spark, DAY)
     assert users is not None
     assert users.dtypes == [("uid", "string"), ("Age", "bigint"), ("langs", "array<string>")]
     assert sorted(row["uid"] for row in users.collect()) == ["a", "b"]
     (raw / "users.csv").write_text("uid,city\n")
-    with pytest.raises(LongreelError, match=r"expected one user table in .*, found users\.csv, users\.parquet"):
+    with pytest.raises(LongreelError, match=r"expected one table users in .*, found users\.csv, users\.parquet"):
         source_of(folder).files(DAY)
     (raw / "users.parquet").unlink()
     (raw / "users.csv").write_text("uid,city\na,Riga\nb,Riga,2\n")
-    users = source_of(folder).users(spark)
+    users = source_of(folder).users.read(spark, DAY)
     assert users is not None
     assert [row.asDict() for row in users.select("city").collect()] == [
         {"city": "Riga"}
     ]  # also where columns are left out
     (raw / "users.csv").write_text("user,city\na,Riga\n")
     with pytest.raises(LongreelError, match=r"users\.csv has no column uid; its columns are user, city"):
-        source_of(folder).users(spark)
+        source_of(folder).users.read(spark, DAY)
 
 
 def test_the_digest_is_of_names_and_bytes(folder: Path) -> None:
