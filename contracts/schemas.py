@@ -86,7 +86,7 @@ class DatasetSchemas:
     users/date=D: the user fields of the users active on D, as `user_<field>`.
     counters/date=D: how often values of a statistic's columns occur in the events of D. Days are local, since 1970.
         statistic      place in `LogSchema.statistics`
-        value          of its column; of several columns together, or of a category, a hash
+        value          of its column; of several columns together a hash (spark_jobs/statistic_values.py)
         day            of the impressions
         known_day      of what the row counts: impressions on `day`, or actions that became known on this day
         impressions, action_<name>   of the actions that rates are of

@@ -10,7 +10,8 @@ from longreel.contracts.history_cutoff import snapshot_cutoff_ms
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 
-# Datasets made from other partitions of the lake; their manifests' `inputs` name those as `<dataset>/<day>`.
+# Datasets made from other partitions of the lake; their manifests' `inputs` name those as `<dataset>/<day>`. Counters
+# and statistics are not among them: they are caches of the events, and a build makes those it needs.
 DERIVED = ("history", "samples")
 INPUTS = ("events", "users", "history")  # of history, only an imported snapshot is named as an input
 

@@ -88,7 +88,7 @@ class Lake:
         if manifest is None:
             days = list(self.days(dataset))
             have = f"published: {days[0]} .. {days[-1]} ({len(days)})" if days else "nothing is published"
-            command = "build-samples" if dataset in ("samples", "history") else "ingest"
+            command = "ingest" if dataset in ("events", "users", "quarantine") else "build-samples"
             raise DataNotReadyError(
                 f"{dataset} of {day} expected in {self.root}, but {have}; run `longreel data {command} --date {day}`"
             )

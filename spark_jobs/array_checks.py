@@ -13,6 +13,7 @@ from longreel.contracts.durations import delay_ms
 from longreel.contracts.jagged import Ints, list_values
 from longreel.contracts.log_schema import Column, LogSchema
 from longreel.contracts.schemas import schema_text
+from longreel.contracts.statistics import Statistic
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_digest import digest_sums
 from longreel.spark_jobs.array_io import row_groups
@@ -44,6 +45,7 @@ SAMPLE_VIOLATIONS = {
     "empty_requests": "requests without targets",
     "unknown_labels": "targets with labels of unknown bits",
     "unequal_user": "users with lists of another length than their field's size",
+    "impossible_statistics": "numbers of [statistics] that no log gives",
 }
 HISTORY_VIOLATIONS = {name: SAMPLE_VIOLATIONS[name] for name in ("misplaced", "duplicate_users")} | {
     "unsorted_history": SAMPLE_VIOLATIONS["unsorted_history"],
@@ -147,6 +149,7 @@ def _sample_stats(table: pa.Table, log: LogSchema, max_history: int) -> Stats:
         "unequal_requests": unequal,
         "unknown_labels": int((labels >> len(log.binary_labels) != 0).sum()),
         "unequal_user": _unequal(table, np.ones(table.num_rows, np.int64), "user", log.user_columns),
+        "impossible_statistics": sum(impossible_statistics(table, statistic) for statistic in log.statistics),
     }
     stats |= {f"label_{name}": int((labels & log.label_bit(name) != 0).sum()) for name in log.binary_labels}
     if unequal:  # nothing below can be computed
@@ -204,6 +207,21 @@ def _midnight_ms(time_ms: int, clock: ZoneInfo) -> int:
     """The midnight that begins a time's day in a zone."""
     local = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=time_ms)).astimezone(clock)
     return round(datetime(local.year, local.month, local.day, tzinfo=clock).timestamp()) * 1_000
+
+
+def impossible_statistics(table: pa.Table, statistic: Statistic) -> int:
+    """Rates outside 0 .. 1, and impressions that are negative or fewer in a longer window; NaN is no value."""
+    prefix, wrong, fewest = "user" if statistic.is_of_user else "target", 0, np.zeros(1, np.float32)
+    for column in statistic.columns():
+        name = f"{prefix}_{column.name}"
+        stored = table.column(name) if statistic.is_of_user else list_values(table, name)[0]
+        values = np.asarray(stored.to_numpy())
+        if column.action is None:
+            wrong += int((values < fewest).sum())
+            fewest = values
+        else:
+            wrong += int(((values < 0) | (values > 1)).sum())
+    return wrong
 
 
 def _numbers(table: pa.Table, name: str) -> Ints:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 COUNTERS_VERSION = 1  # raise when the same events would give other counters
-ROWS_PER_BUCKET = 500_000  # of a file, at most about; a task holds those of 28 days
+ROWS_PER_BUCKET = 250_000  # of a file, at most about; a task holds those of 28 days
 
 
 def counters_definition(log: LogSchema) -> str:

@@ -8,7 +8,6 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from longreel.contracts.log_schema import LogSchema, timed_column
-from longreel.contracts.statistics import USER
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_checks import Stats
@@ -28,17 +27,13 @@ def count_values(
     """
     log = lake.log_schema
     since_ms = min((day.min_time_ms or 0 for day in events if day.rows), default=0)
-    rows = _facts(read_partitions(spark, lake, "events", events), log, since_ms)
-    keys = ["log_day", *COUNTER_KEYS]
-    values = [
-        F.struct(F.lit(i).alias("statistic"), value_column(s).alias("value")) for i, s in enumerate(log.statistics)
-    ]
     names = count_names(log)
     counted = (
-        rows.select("log_day", "day", "known_day", *names, F.explode(F.array(*values)).alias("of"))
+        _facts(read_partitions(spark, lake, "events", events), log, since_ms)
+        .select("log_day", "day", "known_day", *names, F.explode("values").alias("of"))
         .where("of.value IS NOT NULL")
-        .select("*", "of.statistic", "of.value")
-        .groupBy(*keys)
+        .select("log_day", "of.*", "day", "known_day", *names)
+        .groupBy("log_day", *COUNTER_KEYS)
         .agg(*(F.sum(name).alias(name) for name in names))
         .withColumn("bucket", F.hash("value").bitwiseAND(F.lit(buckets - 1)))
     )
@@ -55,28 +50,37 @@ def count_values(
 def _facts(events: DataFrame, log: LogSchema, since_ms: int) -> DataFrame:
     """Of each event a row with its impression and all that became known on its day, and a row for each timed action
     that became known on a later day."""
-    of = dict.fromkeys(name for statistic in log.statistics for name in statistic.of if name != USER)
     actions = [name.removeprefix("action_") for name in count_names(log)[1:]]
     timed = [name for name in actions if name in log.timed_actions]
-    day = local_day_column(F.col("time_ms"), log.time_zone, since_ms)
-    known = {name: local_day_column(F.col(timed_column(name)), log.time_zone, since_ms) for name in timed}
-    columns = [F.col(USER), *map(F.col, of), F.col("actions"), day.alias("day"), day_of_file().alias("log_day")]
-    rows = events.select(*columns, *(known[name].alias(f"known_{name}") for name in timed))
+    known_day = {name: F.col(f"{name}_known_day") for name in timed}
+
+    def local_day(time_ms: str) -> Column:
+        return local_day_column(F.col(time_ms), log.time_zone, since_ms)
+
+    values = [
+        F.struct(F.lit(i).alias("statistic"), value_column(s).alias("value")) for i, s in enumerate(log.statistics)
+    ]
+    rows = events.select(
+        F.array(*values).alias("values"),
+        "actions",
+        local_day("time_ms").alias("day"),
+        day_of_file().alias("log_day"),
+        *(local_day(timed_column(name)).alias(f"{name}_known_day") for name in timed),
+    )
 
     def happened(action: str) -> Column:
         return F.col("actions").bitwiseAND(F.lit(log.action_bit(action))) != 0
 
-    def fact(known_day: Column, impressions: int, counts: dict[str, Column]) -> Column:
-        actions_known = [counts.get(name, F.lit(False)).cast("bigint").alias(f"action_{name}") for name in actions]
-        one = F.lit(impressions).cast("bigint").alias("impressions")
-        return F.struct(known_day.alias("known_day"), one, *actions_known)
+    def fact(day: Column, impressions: int, counts: dict[str, Column]) -> Column:
+        of_actions = [counts.get(name, F.lit(False)).cast("bigint").alias(f"action_{name}") for name in actions]
+        return F.struct(day.alias("known_day"), F.lit(impressions).cast("bigint").alias("impressions"), *of_actions)
 
     at_once = {name: happened(name) for name in actions}
-    at_once |= {name: happened(name) & (F.col(f"known_{name}") <= F.col("day")) for name in timed}
+    at_once |= {name: happened(name) & (known_day[name] <= F.col("day")) for name in timed}
     facts = [fact(F.col("day"), 1, at_once)]
     for name in timed:
-        later = happened(name) & (F.col(f"known_{name}") > F.col("day"))
-        facts.append(F.when(later, fact(F.col(f"known_{name}"), 0, {name: F.lit(True)})))
+        later = happened(name) & (known_day[name] > F.col("day"))
+        facts.append(F.when(later, fact(known_day[name], 0, {name: F.lit(True)})))
     if not timed:
         return rows.select("*", *(facts[0][name].alias(name) for name in ("known_day", *count_names(log))))
     rows = rows.withColumn("fact", F.explode(F.array(*facts))).where("fact IS NOT NULL")

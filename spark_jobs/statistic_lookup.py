@@ -80,38 +80,38 @@ class StatisticLookup:
         for number, statistic in enumerate(self.log.statistics):
             if statistic.is_of_user != of_user:
                 continue
-            values, known = values_of(statistic, columns)
+            values, is_known = values_of(statistic, columns)
             numbers = np.full((len(values), len(statistic.columns())), np.nan, np.float32)
             for day in np.unique(days).tolist():
-                rows = np.flatnonzero(known & (days == day))
-                wanted, place = np.unique(values[rows], return_inverse=True)
-                numbers[rows] = self._numbers(number, wanted, day)[place]
+                rows = np.flatnonzero(is_known & (days == day))
+                distinct, place = np.unique(values[rows], return_inverse=True)
+                numbers[rows] = self._numbers(number, distinct, day)[place]
             by_column |= {column.name: numbers[:, place] for place, column in enumerate(statistic.columns())}
         return by_column
 
-    def _numbers(self, statistic: int, wanted: Ints, day: int) -> Floats:
-        """[wanted, columns] of values, increasing, on a local day."""
+    def _numbers(self, statistic: int, of: Ints, day: int) -> Floats:
+        """[n, columns] of values [n], increasing, on a local day."""
         declared = self.log.statistics[statistic]
         names = [column.name for column in declared.columns()]
-        numbers, is_stored = np.zeros((len(wanted), len(names)), np.float32), np.zeros(len(wanted), bool)
+        numbers, is_stored = np.zeros((len(of), len(names)), np.float32), np.zeros(len(of), bool)
         bucket, buckets = (self.bucket, self.buckets) if declared.is_of_user else (0, 1)
         manifest = self.statistics.manifest
-        for _, table in read_values(self.lake, manifest, ["value", "day", *names], bucket, buckets, only=statistic):
+        for _, table in read_values(self.lake, manifest, ["value", "day", *names], [statistic], bucket, buckets):
             values = table.column("value").to_numpy()
-            rows = np.flatnonzero((table.column("day").to_numpy() == day) & is_among(values, wanted))
-            place = np.searchsorted(wanted, values[rows])
+            rows = np.flatnonzero((table.column("day").to_numpy() == day) & is_among(values, of))
+            place = np.searchsorted(of, values[rows])
             for number, name in enumerate(names):
                 numbers[place, number] = table.column(name).to_numpy()[rows]
             is_stored[place] = True
         if not is_stored.all():
-            numbers[~is_stored] = self._computed(statistic, wanted[~is_stored], day)
+            numbers[~is_stored] = self._computed(statistic, of[~is_stored], day)
         return numbers
 
-    def _computed(self, statistic: int, wanted: Ints, day: int) -> Floats:
+    def _computed(self, statistic: int, of: Ints, day: int) -> Floats:
         """As `_numbers`, of values that do not occur in the log day: those of a sampled negative together with its
         user or request."""
         nothing = np.zeros(0, np.int64)
-        values = [wanted if number == statistic else nothing for number in range(len(self.log.statistics))]
+        values = [of if number == statistic else nothing for number in range(len(self.log.statistics))]
         sums = WindowSums(log=self.log, values=values)
         for earlier, counters in self.statistics.window.items():
             sums.load(self.lake, counters, day_number(earlier))

@@ -57,11 +57,11 @@ def values_of(statistic: Statistic, columns: Mapping[str, NDArray[Any]]) -> tupl
         columns: at least those of the statistic, [n] each.
     """
     of = [np.asarray(columns[name]).astype(np.int64) for name in statistic.of]
-    known = np.ones(len(of[0]), bool)
+    is_known = np.ones(len(of[0]), bool)
     for name, column in zip(statistic.of, of, strict=True):
         if name != USER:
-            known &= column != UNKNOWN
-    return (of[0] if len(of) == 1 else xxhash64(of)), known
+            is_known &= column != UNKNOWN
+    return (of[0] if len(of) == 1 else xxhash64(of)), is_known
 
 
 def value_column(statistic: Statistic) -> "Column":
@@ -69,8 +69,8 @@ def value_column(statistic: Statistic) -> "Column":
     from pyspark.sql import functions as F
 
     of = [F.col(name).cast("bigint") for name in statistic.of]
-    known = F.lit(True)
+    is_known = F.lit(True)
     for name, column in zip(statistic.of, of, strict=True):
         if name != USER:
-            known &= column != UNKNOWN
-    return F.when(known, of[0] if len(of) == 1 else F.xxhash64(*of))
+            is_known &= column != UNKNOWN
+    return F.when(is_known, of[0] if len(of) == 1 else F.xxhash64(*of))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.contracts.statistics import SMOOTHING, STATISTIC_DAYS
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
@@ -18,32 +19,30 @@ from longreel.spark_jobs.value_files import read_values
 COUNTER_KEYS = ("statistic", "value", "day", "known_day")
 WINDOWS = np.array(STATISTIC_DAYS, np.int64)
 LONGEST = max(STATISTIC_DAYS)
+Places = NDArray[np.int32] | Ints
 
 
 def count_names(log: LogSchema) -> list[str]:
     """The counts of counters: impressions, then actions."""
-    from longreel.contracts.schemas import dataset_schemas
-
     return [name for name in dataset_schemas(log).counters.names if name not in COUNTER_KEYS]
 
 
 @dataclass(frozen=True)
 class _Counts:
-    """Rows [n] of counters of one statistic."""
+    """Rows [n] of counters of one statistic; small integers, since a task holds those of many days."""
 
-    place: Ints  # among the values
-    day: Ints
-    known_day: Ints
-    counts: list[Ints]  # as `count_names`
+    place: Places  # among the values
+    day: Places
+    known_day: Places
+    counts: Sequence[Places]  # as `count_names`
 
     def sums(self, day: int, values: int) -> NDArray[np.float64]:
         """What a request's day knows: [counts, values, windows], of the days of each window that are in no shorter."""
         age = day - self.day
         group = np.searchsorted(WINDOWS, age)
         inside = (age >= 1) & (age <= LONGEST)
-        cell = np.where(inside, self.place * len(WINDOWS) + group, 0)
-        known = inside & (self.known_day < day)
-        masks = [inside, *[known] * (len(self.counts) - 1)]
+        cell = np.where(inside, self.place.astype(np.int64) * len(WINDOWS) + group, 0)
+        masks = [inside, *[inside & (self.known_day < day)] * (len(self.counts) - 1)]
         sums = [
             np.bincount(cell, np.where(mask, counts, 0), values * len(WINDOWS))
             for mask, counts in zip(masks, self.counts, strict=True)
@@ -64,10 +63,10 @@ class WindowSums:
         """Take the counters of a log day, as far as they are of these values."""
         parts: dict[int, list[pa.Table]] = {}
         names = [*COUNTER_KEYS[1:], *count_names(self.log)]
-        for statistic, table in read_values(lake, counters, names, bucket, buckets):
-            if len(wanted := self.values[statistic]):
-                keep = is_among(table.column("value").to_numpy(), wanted)
-                parts.setdefault(statistic, []).append(table if keep.all() else table.filter(pa.array(keep)))
+        statistics = [number for number, values in enumerate(self.values) if len(values)]
+        for statistic, table in read_values(lake, counters, names, statistics, bucket, buckets):
+            keep = is_among(table.column("value").to_numpy(), self.values[statistic])
+            parts.setdefault(statistic, []).append(table if keep.all() else table.filter(pa.array(keep)))
         self.days[log_day] = {
             statistic: self._counts(pa.concat_tables(tables), self.values[statistic])
             for statistic, tables in parts.items()
@@ -78,8 +77,11 @@ class WindowSums:
         }
 
     def _counts(self, table: pa.Table, values: Ints) -> _Counts:
-        columns = [table.column(name).to_numpy() for name in ("day", "known_day", *count_names(self.log))]
-        return _Counts(np.searchsorted(values, table.column("value").to_numpy()), columns[0], columns[1], columns[2:])
+        day, known_day, *counts = (
+            table.column(name).to_numpy().astype(np.int32) for name in ("day", "known_day", *count_names(self.log))
+        )
+        place = np.searchsorted(values, table.column("value").to_numpy())
+        return _Counts(place.astype(np.int32), day, known_day, counts)
 
     def drop_before(self, log_day: int) -> None:
         """Drop the counters of log days before one."""

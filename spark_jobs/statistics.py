@@ -18,6 +18,7 @@ from longreel.contracts.dates import day_range
 from longreel.contracts.digests import digest_of
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter, discard_on_error
@@ -40,7 +41,7 @@ STATISTICS_VERSION = 1  # raise when the same counters would give other statisti
 
 def build_statistics(home: Home, days: Sequence[date], spark: "SparkSession") -> dict[date, DayStatistics]:
     """The statistics of log days, whose events are published; made, as are the counters that they need, where they are
-    missing or outdated. Days that the lake has neither events nor counters of count nothing."""
+    missing or stale. Days that the lake has neither events nor counters of count nothing."""
     log = home.config.log_schema
     if not log.statistics:
         return {}
@@ -138,13 +139,15 @@ class ComputeStatistics:
     def _values(self, counters: Manifest) -> list[Ints]:
         """The values of each statistic that occur in a day, increasing."""
         parts: list[list[Ints]] = [[np.zeros(0, np.int64)] for _ in self.lake.log_schema.statistics]
-        for statistic, table in read_values(self.lake, counters, ["value"], self.bucket, self.buckets):
+        for statistic, table in read_values(
+            self.lake, counters, ["value"], range(len(parts)), self.bucket, self.buckets
+        ):
             parts[statistic].append(table.column("value").to_numpy())
         return [np.unique(np.concatenate(part)) for part in parts]
 
     def _tables(self, sums: WindowSums, values: Sequence[Ints], days: Sequence[int], before: int) -> Iterator[pa.Table]:
         """The rows of a log day: of every value on each day of its requests, as a request may begin before an
-        impression of its own, and as sampled negatives are of other requests' items."""
+        impression, and as sampled negatives are of other requests' items."""
         for statistic, of in enumerate(values):
             place = np.searchsorted(sums.values[statistic], of)
             numbers = [sums.numbers(statistic, day, before)[place] for day in days]
@@ -154,8 +157,6 @@ class ComputeStatistics:
 
 def statistic_table(log: LogSchema, statistic: int, values: Ints, days: Sequence[int], numbers: Any) -> pa.Table:
     """Rows of a statistic: `numbers` [days * values, columns], day by day."""
-    from longreel.contracts.schemas import dataset_schemas
-
     rows = len(values) * len(days)
     columns: dict[str, Any] = {
         "statistic": np.full(rows, statistic, np.int32),

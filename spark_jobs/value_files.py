@@ -4,7 +4,7 @@ A bucket is that of `buckets.py`, of the value in place of the user. So of the s
 holds the users that this bucket has in other datasets.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -32,22 +32,27 @@ def write_values(writer: PartitionWriter, bucket: int, tables: Iterable[pa.Table
 
 
 def read_values(
-    lake: Lake, manifest: Manifest, columns: list[str], bucket: int = 0, buckets: int = 1, only: int | None = None
+    lake: Lake,
+    manifest: Manifest,
+    columns: list[str],
+    statistics: Collection[int],
+    bucket: int = 0,
+    buckets: int = 1,
 ) -> Iterator[tuple[int, pa.Table]]:
-    """The row groups of a partition, each with the place of its statistic, in any order.
+    """The row groups of some statistics of a partition, each with the place of its statistic, in any order.
 
     Args:
         columns: `value` among them.
+        statistics: their places.
         bucket, buckets: values of this bucket alone.
-        only: the place of the only statistic to read.
     """
-    wanted = {item.path for item in files_of(manifest, bucket, buckets)}
+    paths = {item.path for item in files_of(manifest, bucket, buckets)}
     for path, item in zip(lake.paths(manifest), manifest.files, strict=True):
-        if item.path not in wanted:
+        if item.path not in paths:
             continue
         with lake.open_parquet(path) as file:
             for number, statistic in enumerate(_statistics(file)):
-                if only is not None and statistic != only:
+                if statistic not in statistics:
                     continue
                 table = file.read_row_group(number, columns=columns)
                 if manifest.buckets < buckets:
