@@ -115,4 +115,4 @@ class StatisticLookup:
         sums = WindowSums(log=self.log, values=values)
         for earlier, counters in self.statistics.window.items():
             sums.load(self.lake, counters, day_number(earlier))
-        return sums.numbers(statistic, day, self.log_day)
+        return sums.numbers(statistic, day)

@@ -52,7 +52,7 @@ class _Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowSums:
-    """Counters of some values, by log day, and the statistics that follow from them."""
+    """Counters of some values, by log day, and the statistics that follow from the log days loaded."""
 
     log: LogSchema
     values: Sequence[Ints]  # of each statistic, increasing
@@ -89,11 +89,11 @@ class WindowSums:
             for old in [number for number in parts if number < log_day]:
                 del parts[old]
 
-    def numbers(self, statistic: int, day: int, before: int) -> NDArray[np.float32]:
-        """The statistic's columns [values, columns] of requests on a local day, from log days before `before` alone."""
+    def numbers(self, statistic: int, day: int) -> NDArray[np.float32]:
+        """The statistic's columns [values, columns] of requests on a local day."""
         declared, names = self.log.statistics[statistic], count_names(self.log)
-        sums = self._sums(self.days, statistic, day, before, len(self.values[statistic]))
-        total = self._sums(self.totals, statistic, day, before, 1)[:, 0]
+        sums = self._sums(self.days, statistic, day, len(self.values[statistic]))
+        total = self._sums(self.totals, statistic, day, 1)[:, 0]
         impressions, all_impressions = sums[0], total[0]
         columns = [impressions] if declared.impressions else []
         for action in declared.rates:
@@ -104,13 +104,11 @@ class WindowSums:
             columns.append(np.where(impressions > 0, rates, np.nan))
         return np.concatenate(columns, axis=1).astype(np.float32)
 
-    def _sums(
-        self, parts: dict[int, dict[int, _Counts]], statistic: int, day: int, before: int, values: int
-    ) -> NDArray[np.float64]:
+    def _sums(self, parts: dict[int, dict[int, _Counts]], statistic: int, day: int, values: int) -> NDArray[np.float64]:
         """[counts, values, windows]; whole numbers below 2^53, so that the order of the sums does not matter."""
         sums = np.zeros((len(count_names(self.log)), values, len(WINDOWS)))
-        for log_day, counts in parts.items():
-            if log_day < before and statistic in counts:
+        for counts in parts.values():
+            if statistic in counts:
                 sums += counts[statistic].sums(day, values)
         return np.cumsum(sums, axis=2)
 

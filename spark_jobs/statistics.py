@@ -129,11 +129,11 @@ class ComputeStatistics:
         values = [self._values(plan.counters) for plan in self.plans]
         sums = WindowSums(log=log, values=[np.unique(np.concatenate(of)) for of in zip(*values, strict=True)])
         for plan, of in zip(self.plans, values, strict=True):
-            for day, counters in plan.window.items():
+            for day, counters in plan.window.items():  # so the plan's own day is loaded after it, for the next plan
                 if day_number(day) not in sums.days:
                     sums.load(self.lake, counters, day_number(day), self.bucket, self.buckets)
             sums.drop_before(day_number(min(plan.window, default=plan.day)))
-            tables = self._tables(sums, of, request_days(plan.counters), day_number(plan.day))
+            tables = self._tables(sums, of, request_days(plan.counters))
             yield plan.day.isoformat(), write_values(self.writers[plan.day], self.bucket, tables)
 
     def _values(self, counters: Manifest) -> list[Ints]:
@@ -145,12 +145,12 @@ class ComputeStatistics:
             parts[statistic].append(table.column("value").to_numpy())
         return [np.unique(np.concatenate(part)) for part in parts]
 
-    def _tables(self, sums: WindowSums, values: Sequence[Ints], days: Sequence[int], before: int) -> Iterator[pa.Table]:
+    def _tables(self, sums: WindowSums, values: Sequence[Ints], days: Sequence[int]) -> Iterator[pa.Table]:
         """The rows of a log day: of every value on each day of its requests, as a request may begin before an
         impression, and as sampled negatives are of other requests' items."""
         for statistic, of in enumerate(values):
             place = np.searchsorted(sums.values[statistic], of)
-            numbers = [sums.numbers(statistic, day, before)[place] for day in days]
+            numbers = [sums.numbers(statistic, day)[place] for day in days]
             if numbers and len(of):
                 yield statistic_table(self.lake.log_schema, statistic, of, days, np.concatenate(numbers))
 
