@@ -34,4 +34,7 @@ def delay_ms(text: str, where: str) -> int | None:
     try:
         return duration_ms(text, where)
     except LongreelError as error:
-        raise LongreelError(f"{error}; or {NEXT_DAY!r}") from error
+        units = ", ".join(UNITS_MS)
+        raise LongreelError(
+            f"{where}: expected {NEXT_DAY!r}, or a number and one of {units}, such as 10 min, got {text!r}"
+        ) from error

@@ -212,7 +212,7 @@ class LogSchema:
         both = sorted(set(names) & {column.name for column in self.statistic_columns})
         require(not both, f"[fields] and [statistics] both declare {', '.join(both)}; rename the field")
         usable = self.event_names
-        _check_expression("[history] events", self.history, usable)
+        _check_expression("[history] events", self.history, usable, "; or 'impressions' alone, for all")
         for label in self.labels:
             where = f"[labels] {label.name}"
             require(bool(label.when) != bool(label.value), f"{where}: expected either `when` or `value`")
@@ -423,7 +423,8 @@ def _check_field(field: Field, actions: tuple[str, ...]) -> None:
     require(not field.of or field.of in actions, f"{where}: of expected an action, got {field.of!r}")
 
 
-def _check_expression(where: str, sql: str, usable: tuple[str, ...]) -> None:
+def _check_expression(where: str, sql: str, usable: tuple[str, ...], alternative: str = "") -> None:
     require(bool(sql.strip()), f"{where}: expected a SQL expression")
-    unknown = sorted(names_in(sql) - {name.lower() for name in usable})
-    require(not unknown, f"{where}: {', '.join(unknown)} is no field or action; expected some of {', '.join(usable)}")
+    unknown = ", ".join(sorted(names_in(sql) - {name.lower() for name in usable}))
+    expected = f"expected some of {', '.join(usable)}{alternative}"
+    require(not unknown, f"{where}: {unknown} is no field or action; {expected}")

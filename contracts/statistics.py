@@ -7,6 +7,7 @@
 Of a request on local day d, and for each w of STATISTIC_DAYS:
 
     n, N      impressions with the target's values, and all of them, on the days d - w .. d - 1
+              (N leaves out impressions in which one of the statistic's columns is unknown, as n does)
     a, A      those among them whose action was known before d began
     <ids>_impressions_<w>d    n
     <ids>_<action>_rate_<w>d  (a + m A / N) / (n + m) with m = SMOOTHING; without a value where n = 0
@@ -89,6 +90,7 @@ def _statistic(key: str, measures: Any) -> Statistic:
         isinstance(measures, list) and bool(measures) and all(isinstance(measure, str) for measure in measures),
         f'{where}: expected a list such as ["impressions", "rate(click)"], got {measures!r}',
     )
+    require(measures.count(IMPRESSIONS) < 2, f"{where}: names a measure twice")
     return Statistic(
         of=tuple(name.strip() for name in key.split("*")),
         impressions=IMPRESSIONS in measures,
@@ -116,7 +118,11 @@ def check_statistics(statistics: Sequence[Statistic], columns: Sequence[str], ac
     for statistic, key in zip(statistics, keys, strict=True):
         where = f"[statistics] {statistic.key}"
         unknown = [name for name in statistic.of if name not in columns]
-        require(not unknown, f"{where}: {', '.join(unknown)} expected to be some of {', '.join(columns)}")
+        require(
+            not unknown,
+            f"{where}: a statistic is of user_id, or of ids and categories of [fields.item] and [fields.request], "
+            f"here {', '.join(columns)}, joined by ' * ' if several; got {', '.join(unknown)}",
+        )
         require(len(set(key)) == len(key) and keys.count(key) == 1, f"{where}: is declared twice")
         unknown = [name for name in statistic.rates if name not in actions]
         require(not unknown, f"{where}: rate of {', '.join(unknown)}, expected some of {', '.join(actions)}")

@@ -25,6 +25,7 @@ from longreel.spark_jobs.days import log_progress
 from longreel.spark_jobs.ingest import event_inputs, require_raw_day
 from longreel.spark_jobs.sources import Source, open_source
 
+CHANGED = "made from another raw log or table of items or users, or by another version of ingest: ingest it again"
 NOTHING = 99  # what an Airflow task takes as "skip"
 
 
@@ -68,7 +69,7 @@ def _changed(home: Home, source: Source, days: list[date]) -> Iterator[date]:
             log_progress("events", day, "not published")
             yield day
         elif source.has_day(day) and _differs(events, event_inputs(home, source, day)):
-            log_progress("events", day, "made from another raw log, or by another version of ingest")
+            log_progress("events", day, CHANGED)
             yield day
         elif home.lake.manifest("samples", day) is None:
             log_progress("samples", day, "not published")

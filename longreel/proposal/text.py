@@ -169,6 +169,10 @@ def _actions(proposal: Proposal) -> str:
             f"{', '.join(untimed)} {'has' if len(untimed) == 1 else 'have'} no time, and count as known at once"
         )
         lines.append(f'# known_after = "10 min"   # {assumption}; "next day" is the safest')
+    if proposal.history == "impressions":
+        measures = json.dumps(["impressions", *(f"rate({action.name})" for action in liked)])
+        lines += ["", "# [statistics]   # of the days before a request, as inputs: remove '# ' from these lines"]
+        lines += [f"# {of} = {measures}" for of in ("user_id", "item_id")]
     return "\n".join(lines)
 
 

@@ -148,7 +148,7 @@ def tables_in(path: Path) -> Tables:
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise LongreelError(f"expected a table at {path}, a file or a folder, but nothing is there")
+        raise LongreelError(f"expected a table at {path}, a file or a folder, but nothing is there: correct [source]")
     inside = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith((".", "_"))]
     dated = [entry for entry in inside if entry.is_dir() and entry.name.startswith("date=")]
     if not dated and inside and all(entry.is_file() for entry in inside):

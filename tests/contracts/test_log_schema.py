@@ -50,7 +50,11 @@ def declared(text: str) -> LogSchema:
         ("[labels]\nx = {when = 'click', weight = 0}", "expected a positive weight, got 0"),
         ("[labels]\nx = {when = 'click', within = '2 weeks'}", "such as 48 h, got '2 weeks'"),
         ("[labels]\nx = ' '", "expected a SQL expression"),
-        ("[history]\nevents = 'buy'", r"\[history\] events: buy is no field or action"),
+        (
+            "[history]\nevents = 'buy'",
+            r"\[history\] events: buy is no field or action; .*; or 'impressions' alone, for all",
+        ),
+        ("[history]\nknown_after = 'tomorrow'", "expected 'next day', or a number and one of s, .*, got 'tomorrow'$"),
         ("[history]\nx = 1", r"\[history\]: unknown setting x; expected events and known_after"),
         ("actions = 3", r"\[actions\] is a table of names, got 3"),
         ("[actions]\n" + "\n".join(f"a{i} = 'x'" for i in range(61)), "expected at most 60, got 61"),

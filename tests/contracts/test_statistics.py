@@ -42,13 +42,18 @@ def test_statistics_become_columns_of_users_and_targets() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('price = ["impressions"]', r"\[statistics\] price: price expected to be some of user_id, item_id, brand"),
+        (
+            'price = ["impressions"]',
+            r"price: a statistic is of user_id, or of ids .* here user_id, item_id, .*; got price",
+        ),
         ('brand = ["rate(buy)"]', r"\[statistics\] brand: rate of buy, expected some of click"),
         ('brand = ["clicks"]', r"\[statistics\] brand: expected impressions or rate\(action\), got 'clicks'"),
         ('brand = "impressions"', r"\[statistics\] brand: expected a list such as"),
         ("brand = []", r"\[statistics\] brand: expected a list such as"),
         ('"surface * brand" = ["impressions"]\n"brand * surface" = ["impressions"]', "is declared twice"),
+        ('"user_id, brand" = ["impressions"]', r"joined by ' \* ' if several; got user_id, brand"),
         ('brand = ["rate(click)", "rate(click)"]', "names a measure twice"),
+        ('brand = ["impressions", "impressions"]', "names a measure twice"),
     ],
 )
 def test_a_statistic_that_does_not_fit_is_named(text: str, message: str) -> None:

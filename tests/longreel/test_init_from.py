@@ -58,6 +58,11 @@ def test_a_log_under_longreels_names(tmp_path: Path) -> None:
     text = config_text(proposal, "")
     assert '"impressions"   # or "click OR like"' in text  # not what users disliked
     assert "click, like, hate have no time" in text
+    with_statistics = parse_config(re.sub(r"^# (\[statistics\]|user_id = \[|item_id = \[)", r"\1", text, flags=re.M))
+    assert [(s.key, s.rates) for s in with_statistics.log_schema.statistics] == [
+        ("user_id", ("click", "like")),
+        ("item_id", ("click", "like")),
+    ]
     assert config.tasks == ("click", "like")
     assert config.log_schema.match_fields == ("item_id", "author_id")
     assert proposal.warnings == ()

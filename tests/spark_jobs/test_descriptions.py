@@ -130,7 +130,7 @@ def test_a_day_has_what_the_newest_table_said_at_its_beginning(spark: Any, home:
     capsys.readouterr()
     assert longreel(home, "data stale", "--start", str(DAYS[0])) == 0
     out = capsys.readouterr().out
-    assert [day for day in DAYS if f"events {day}: made from another raw log" in out] == [DAYS[2]]
+    assert [day for day in DAYS if f"events {day}: made from another raw log or table of items" in out] == [DAYS[2]]
     assert json.loads(out.strip().splitlines()[-1])["start"] == str(DAYS[2])
     assert ingest(home, *DAYS[2:]) == 0
     assert [prices(home, day)[7] for day in DAYS[1:]] == [10.0, 15.0, 20.0]
