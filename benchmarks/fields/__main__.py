@@ -1,19 +1,20 @@
-"""What each group of KuaiRand's columns brings: the same samples and training, other declared fields.
+"""What each group of KuaiRand's columns and statistics brings: the same samples and training, other declared fields.
 
-    longreel init --home HOME --source kuairand --log LOG && cp benchmarks/fields/kuairand.toml HOME/longreel.toml
-    (set `log` in it) longreel data build-samples --home HOME --start 2022-04-25 --end 2022-05-08 --ingest-missing
-    python -m benchmarks.fields HOME [--seeds 0 1 2]
+    mkdir HOME && cp benchmarks/fields/kuairand.toml HOME/longreel.toml      (set `log` in it)
+    longreel data build-samples --home HOME --start 2022-04-25 --end 2022-05-08 --ingest-missing
+    python -m benchmarks.fields HOME [--day 2022-05-08] [--seeds 0 1 2] [--groups preset "+ hour and weekday"]
 
 Samples are built once with every column. A group is a part of the log schema: a model reads the columns of its fields
-and no others. Each is trained on the ten days before the last day and evaluated on that day; differences to `preset`
-are paired by user and averaged over seeds.
+and statistics and no others. Each is trained on the ten days before the day and evaluated on it; differences to
+`preset` are paired by user and averaged over seeds.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,21 @@ CLOCK = ("hour", "weekday")
 USER_NUMBERS = ("is_live_streamer", "follow_user_num", "fans_user_num", "friend_user_num", "register_days")
 
 
+STATISTICS = (
+    "user_id",
+    "item_id",
+    "author_id",
+    "tag",
+    "music_id",
+    "surface",
+    "user_id * surface",
+    "user_id * author_id",
+    "user_id * tag",
+    "item_id * surface",
+    "author_id * surface",
+)
+
+
 def _onehot(field: Field) -> bool:
     return field.name.startswith("onehot_feat")
 
@@ -61,30 +77,42 @@ GROUPS: dict[str, Callable[[Field], bool]] = {
     "+ all user columns": lambda field: field.name in PRESET or field.place == "user",
     "all": lambda field: bool(field.name),
 }
+GROUPS |= {f"+ statistics of {key}": lambda field: field.name in PRESET for key in STATISTICS}
+GROUPS["all, with all statistics"] = GROUPS["all"]
 
 
-def part_of(schema: LogSchema, keep: Callable[[Field], bool]) -> LogSchema:
-    """The schema with some of its fields."""
-    return replace(schema, fields=tuple(field for field in schema.fields if keep(field)))
+def statistics_of(group: str) -> tuple[str, ...]:
+    """The keys of the statistics that a group has."""
+    if group.endswith("all statistics"):
+        return STATISTICS
+    return tuple(key for key in STATISTICS if group == f"+ statistics of {key}")
 
 
-def report_of(home: Home, config: Config, work: Path) -> EvaluationReport:
-    """Train on the days before the last and evaluate on it."""
+def part_of(schema: LogSchema, keep: Callable[[Field], bool], keys: Collection[str] = ()) -> LogSchema:
+    """The schema with some of its fields, the statistics of some keys, and the fields that these are of."""
+    statistics = tuple(statistic for statistic in schema.statistics if statistic.key in keys)
+    needed = {name for statistic in statistics for name in statistic.of}
+    fields = tuple(field for field in schema.fields if keep(field) or field.name in needed)
+    return replace(schema, fields=fields, statistics=statistics)
+
+
+def report_of(home: Home, config: Config, day: date, work: Path) -> EvaluationReport:
+    """Train on the days before a day and evaluate on it."""
     lake = Lake(home.lake.root, config.log_schema)
-    days = sorted(lake.days("samples"))
-    train(config, lake, days[-1 - config.training.window_days : -1], work / "train", work / "model")
-    return evaluate(work / "model", lake, days[-1], config)
+    days = [published for published in sorted(lake.days("samples")) if published < day]
+    train(config, lake, days[-config.training.window_days :], work / "train", work / "model")
+    return evaluate(work / "model", lake, day, config)
 
 
-def run(home: Home, seeds: list[int], out: Path) -> None:
-    """Train and evaluate every group and seed; a line of JSON each, in `out`."""
+def run(home: Home, day: date, groups: list[str], seeds: list[int], out: Path) -> None:
+    """Train and evaluate groups with every seed; a line of JSON each, in `out`."""
     config = home.config
     with out.open("w") as stream, tempfile.TemporaryDirectory() as folder:
         for seed in seeds:
-            for number, (group, keep) in enumerate(GROUPS.items()):
-                schema = part_of(config.log_schema, keep)
+            for number, group in enumerate(groups):
+                schema = part_of(config.log_schema, GROUPS[group], statistics_of(group))
                 changed = replace(config, log_schema=schema, training=replace(config.training, seed=seed))
-                report = report_of(home, changed, Path(folder) / f"{seed}-{number}")
+                report = report_of(home, changed, day, Path(folder) / f"{seed}-{number}")
                 for task in report.tasks:
                     row = report.row(task, report.windows[-1])
                     line = {"group": group, "seed": seed, "task": task, "fields": len(schema.fields)}
@@ -99,7 +127,7 @@ def table(path: Path) -> str:
     lines = [json.loads(text) for text in path.read_text().splitlines()]
     tasks = list(dict.fromkeys(line["task"] for line in lines))
     rows = [f"| fields | {' | '.join(f'{t} | minus preset' for t in tasks)} |", f"| --- |{' --- | --- |' * len(tasks)}"]
-    for group in GROUPS:
+    for group in dict.fromkeys(line["group"] for line in lines):
         cells = []
         for task in tasks:
             ours, base = (
@@ -120,8 +148,12 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("fields.jsonl"))
+    parser.add_argument("--day", type=date.fromisoformat, help="to evaluate on (default: the last)")
+    parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS), metavar="GROUP")
     args = parser.parse_args()
-    run(Home(args.home.absolute()), args.seeds, args.out)
+    home = Home(args.home.absolute())
+    groups = ["preset", *(group for group in args.groups if group != "preset")]
+    run(home, args.day or max(home.lake.days("samples")), groups, args.seeds, args.out)
     print(table(args.out))
 
 
