@@ -88,7 +88,8 @@ class DatasetSchemas:
         statistic      place in `LogSchema.statistics`
         value          of its column; of several columns together a hash (spark_jobs/statistic_values.py)
         day            of the impressions
-        known_day      of what the row counts: impressions on `day`, or actions that became known on this day
+        known_day      of what the row counts: impressions on `day`, or actions that became known on this day, or at
+                       the midnight that ends it
         impressions, action_<name>   of the actions that rates are of
     statistics/date=D: for the events of D the numbers of their values, as statistics.py has them.
         statistic, value   as in counters

@@ -8,7 +8,7 @@ Of a request on local day d, and for each w of STATISTIC_DAYS:
 
     n, N      impressions with the target's values, and all of them, on the days d - w .. d - 1
               (N leaves out impressions in which one of the statistic's columns is unknown, as n does)
-    a, A      those among them whose action was known before d began
+    a, A      those among them whose action was known when d began
     <ids>_impressions_<w>d    n
     <ids>_<action>_rate_<w>d  (a + m A / N) / (n + m) with m = SMOOTHING; without a value where n = 0
 

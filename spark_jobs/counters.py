@@ -28,7 +28,7 @@ from longreel.spark_jobs.value_files import by_statistic, write_values
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-COUNTERS_VERSION = 1  # raise when the same events would give other counters
+COUNTERS_VERSION = 2  # raise when the same events would give other counters
 ROWS_PER_BUCKET = 250_000  # of a file, at most about; a task holds those of 28 days
 
 

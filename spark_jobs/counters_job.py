@@ -54,8 +54,8 @@ def _facts(events: DataFrame, log: LogSchema, since_ms: int) -> DataFrame:
     timed = [name for name in actions if name in log.timed_actions]
     known_day = {name: F.col(f"{name}_known_day") for name in timed}
 
-    def local_day(time_ms: str) -> Column:
-        return local_day_column(F.col(time_ms), log.time_zone, since_ms)
+    def local_day(time_ms: Column) -> Column:
+        return local_day_column(time_ms, log.time_zone, since_ms - 1)
 
     values = [
         F.struct(F.lit(i).alias("statistic"), value_column(s).alias("value")) for i, s in enumerate(log.statistics)
@@ -63,9 +63,10 @@ def _facts(events: DataFrame, log: LogSchema, since_ms: int) -> DataFrame:
     rows = events.select(
         F.array(*values).alias("values"),
         "actions",
-        local_day("time_ms").alias("day"),
+        local_day(F.col("time_ms")).alias("day"),
         day_of_file().alias("log_day"),
-        *(local_day(timed_column(name)).alias(f"{name}_known_day") for name in timed),
+        # Known at midnight is known when the day that begins then does, as with known_after = "next day".
+        *(local_day(F.col(timed_column(name)) - 1).alias(f"{name}_known_day") for name in timed),
     )
 
     def happened(action: str) -> Column:

@@ -128,7 +128,7 @@ class Definition:
                     acted = column.action is not None and row["actions"] & self.log.action_bit(column.action) != 0
                     known_day = shown
                     if acted and column.action in self.log.timed_actions:
-                        known_day = local_day(row[f"{column.action}_ms"])
+                        known_day = local_day(row[f"{column.action}_ms"] - 1)  # at midnight: when the next day begins
                     counts = acted and known_day < request_day
                     total_n, total_a = total_n + 1, total_a + counts
                     n, a = n + (values == value), a + (counts and values == value)
