@@ -78,7 +78,7 @@ GROUPS: dict[str, Callable[[Field], bool]] = {
     "all": lambda field: bool(field.name),
 }
 GROUPS |= {f"+ statistics of {key}": lambda field: field.name in PRESET for key in STATISTICS}
-GROUPS["all, with all statistics"] = GROUPS["all"]
+GROUPS |= {f"{group}, with all statistics": GROUPS[group] for group in ("preset", "all")}
 
 
 def statistics_of(group: str) -> tuple[str, ...]:
