@@ -284,7 +284,7 @@ def test_a_device_counts_alike_without_being_waited_for_and_in_a_graph(counting:
             numbers = module.numbers(on_device)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        torch.testing.assert_close(numbers.cpu(), counted_slowly(batch), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(numbers.cpu(), counted_slowly(batch, log_schema), rtol=1e-5, atol=1e-5)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             recorded = module.numbers(on_device)
