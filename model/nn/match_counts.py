@@ -69,8 +69,8 @@ class MatchCounts(nn.Module):
         history, target = (
             torch.stack([fields[name].long() for name in self.fields]) for fields in (batch.history, batch.target)
         )
-        every, actions = torch.ones_like(batch.history["time_ms"], dtype=torch.bool), batch.history["actions"]
-        chosen = [every, actions != 0] if self.num_actions else [every]
+        actions = batch.history["actions"]
+        chosen = [None, actions != 0] if self.num_actions else [None]
         parts = []
         for counts, newest in matches(history, target, starts, stop, chosen):
             any_match = (counts[..., 0] > 0).float()
@@ -81,7 +81,8 @@ class MatchCounts(nn.Module):
             parts.append(by_field.transpose(0, 1).flatten(1))
         if self.num_actions:
             of_action = (actions >> bit & 1 for bit in range(self.num_actions))
-            before = F.pad(torch.stack([every, *of_action]).long().cumsum(1), (1, 0))  # [1 + actions, H + 1]
+            counted = torch.stack([torch.ones_like(actions), *of_action])
+            before = F.pad(counted.long().cumsum(1), (1, 0))  # [1 + actions, H + 1]
             totals = before[:, stop][..., None] - before[:, starts]  # [1 + actions, T, COUNTS]
             parts.append(log2p1(totals).transpose(0, 1).flatten(1) / 4)
         return torch.cat(parts, dim=1)
@@ -107,7 +108,7 @@ def horizon_starts(batch: RequestBatch, horizons_ms: Tensor) -> Tensor:
 
 
 def matches(
-    history: Tensor, target: Tensor, starts: Tensor, stop: Tensor, chosen: Sequence[Tensor]
+    history: Tensor, target: Tensor, starts: Tensor, stop: Tensor, chosen: Sequence[Tensor | None]
 ) -> list[tuple[Tensor, Tensor]]:
     """The number of events between places that have a target's id, and the newest of them, for several fields.
 
@@ -118,7 +119,7 @@ def matches(
     Args:
         history: ids [F, H] int64. target: ids [F, T] int64, of which UNKNOWN matches nothing.
         starts, stop: places in the packed history, [T, K] and [T]; events from starts[t, k] to stop[t] - 1 count.
-        chosen: which events count, [H] bool each.
+        chosen: which events count, [H] bool each; None: all.
 
     Returns:
         For each of `chosen`, counts [F, T, K] int64, and the place of the newest match [F, T]. The latter has no
@@ -131,14 +132,17 @@ def matches(
     keys = run * span + places  # increasing, exact: runs and places are both smaller than span
     run_start = run.gather(1, torch.searchsorted(ordered, target)) * span
     bounds = torch.cat([starts, stop[:, None]], dim=1)
-    slots = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1))  # [F, T (K + 1)]
     shape, is_unknown = (*target.shape, bounds.shape[1]), (target == UNKNOWN)[..., None]
-    last = (slots.view(shape)[..., -1] - 1).clamp(min=0)  # [F, T]
+    slots = torch.searchsorted(keys, (run_start[..., None] + bounds).flatten(1)).view(shape)  # [F, T, K + 1]
+    last = (slots[..., -1] - 1).clamp(min=0)  # [F, T]
     results = []
     for events in chosen:
-        counted = F.pad(events, (0, target.shape[1]))[places]
-        before = F.pad(counted.long().cumsum(1), (1, 0)).gather(1, slots).view(shape)
+        before, newest = slots, last
+        if events is not None:
+            counted = F.pad(events, (0, target.shape[1]))[places]
+            before = F.pad(counted.long().cumsum(1), (1, 0)).gather(1, slots.flatten(1)).view(shape)
+            newest = torch.where(counted, torch.arange(ids.shape[1], device=ids.device), 0).cummax(1).values
+            newest = newest.gather(1, last)
         counts = (before[..., -1:] - before[..., :-1]).masked_fill(is_unknown, 0)
-        at = torch.where(counted, torch.arange(ids.shape[1], device=ids.device), 0).cummax(1).values
-        results.append((counts, places.gather(1, at.gather(1, last))))
+        results.append((counts, places.gather(1, newest)))
     return results
