@@ -3,7 +3,9 @@
 A log of uniform days in which every history is full (max_history) long before the younger age. Both ages stand
 equally long after their last history snapshot. Days are built one by one in one warm session; medians are compared.
 
-    python -m benchmarks.samples.age HOME [--young 16] [--times 16] [--repeat 7]
+    python -m benchmarks.samples.age HOME [--young 16] [--times 16] [--repeat 7] [--statistics] [--events 120000]
+
+With --statistics samples have those of four ids; take --young 29 or more, so that their windows are full at both ages.
 """
 
 import argparse
@@ -14,11 +16,18 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from benchmarks.samples.logs import simulated
-from longreel.lake.home import Home
+from longreel.lake.home import CONFIG_FILE, Home
 from longreel.spark_jobs.build_samples import build_days
 from longreel.spark_jobs.days import LazySession
 
 EVERY_DAYS = 7  # days from one history snapshot to the next
+STATISTICS = """
+[statistics]
+user_id = ["impressions", "rate(click)", "rate(like)"]
+item_id = ["impressions", "rate(click)", "rate(like)"]
+author_id = ["impressions", "rate(click)", "rate(like)"]
+"user_id * surface" = ["impressions", "rate(click)", "rate(like)"]
+"""
 
 
 def main() -> None:
@@ -28,11 +37,16 @@ def main() -> None:
     parser.add_argument("--young", type=int, default=16)
     parser.add_argument("--times", type=int, default=16)
     parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("--statistics", action="store_true")
+    parser.add_argument("--events", type=int, default=120_000, help="a day; a twelfth as many users")
     args = parser.parse_args()
     first, old = date(2026, 1, 1), args.young * args.times
-    home = Home(args.home.absolute())
+    home, days = Home(args.home.absolute()), old + args.repeat
     if not args.home.exists():
-        simulated(args.home, users=10_000, events=120_000 * (old + args.repeat), days=old + args.repeat, max_history=64)
+        simulated(args.home, users=args.events // 12, events=args.events * days, days=days, max_history=64)
+        if args.statistics:
+            with (args.home / CONFIG_FILE).open("a") as config:
+                config.write(STATISTICS)
     session = LazySession("age of the log")
     results: dict[str, object] = {}
     for name, age in (("young", args.young), ("old", old)):
