@@ -240,3 +240,8 @@ def _print_record(lake: Lake, record: ErasureRequest, started: float) -> None:
             f"models are not changed: those trained on samples of {days[0]} .. {days[-1]} used these users' events; "
             "train again on the samples as they are now to replace them"
         )
+    if days and lake.log_schema.statistics:
+        print(
+            "statistics of other users in published samples still count these users' impressions: "
+            "`longreel data build-samples --force` on those days counts again"
+        )

@@ -53,9 +53,12 @@ class Scorer:
         if window is not None and window < 0:
             raise LongreelError(f"window: expected 0 or more events, got {window}")
         if missing := missing_columns(self.request_schema, table.column_names):
+            names = {column.name for column in self.ranker.log_schema.statistic_columns}
+            is_statistic = any(name.removeprefix("target_").removeprefix("user_") in names for name in missing)
+            where = " (a statistic: the lake's statistics/date=D has it)" if is_statistic else ""
             raise LongreelError(
-                f"request table: column {', '.join(missing)} is missing, which the log that the model was trained on "
-                f"has; got {', '.join(table.column_names)}. Add it, or train a model without the field"
+                f"request table: column {', '.join(missing)} is missing{where}, which the log that the model was trained "
+                f"on has. Add it, or train a model without the field. Got {', '.join(table.column_names)}"
             )
         table = to_schema(_fill_unknown(table, self.ranker.log_schema), self.request_schema, "request table")
         rows = SampleRows.from_arrow(table, self.ranker.log_schema)

@@ -14,11 +14,14 @@ from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
+from longreel.contracts.statistics import Statistic
 from longreel.lake.table import Lake
+from longreel.model.data.encodings import Encodings
 from longreel.model.data.samples import SampleRows
 from longreel.model.evaluation.batch_scoring import score_rows
 from longreel.model.evaluation.evaluate import evaluate
 from longreel.model.evaluation.serving import Scorer
+from longreel.model.nn.ranker import Ranker
 from longreel.model.training import golden
 from longreel.model.training.checkpoint import load_model
 from longreel.model.training.train import train
@@ -96,6 +99,15 @@ def test_missing_or_mistyped_columns_are_named(model_dir: Path, requests: pa.Tab
         scorer.score(requests.set_column(at, "target_item_id", words))
     with pytest.raises(LongreelError, match="window: expected 0 or more"):
         scorer.score(requests, window=-1)
+
+
+def test_a_missing_statistic_is_said_to_be_in_the_lake(config: Config, requests: pa.Table) -> None:
+    log = replace(config.log_schema, statistics=(Statistic(of=("item_id",), impressions=True),))
+    ranker = Ranker(config.model, ("click",), log, Encodings())
+    with pytest.raises(
+        LongreelError, match=r"item_id_impressions_28d is missing \(a statistic: the lake's statistics/"
+    ):
+        Scorer(ranker, {}, torch.device("cpu")).score(requests)
 
 
 def test_a_missing_column_of_an_optional_field_reads_as_unknown(model_dir: Path, requests: pa.Table) -> None:
