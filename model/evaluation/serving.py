@@ -57,8 +57,8 @@ class Scorer:
             is_statistic = any(name.removeprefix("target_").removeprefix("user_") in names for name in missing)
             where = " (a statistic: the lake's statistics/date=D has it)" if is_statistic else ""
             raise LongreelError(
-                f"request table: column {', '.join(missing)} is missing{where}, which the log that the model was trained "
-                f"on has. Add it, or train a model without the field. Got {', '.join(table.column_names)}"
+                f"request table: column {', '.join(missing)} is missing{where}, which the log that the model was "
+                f"trained on has. Add it, or train a model without the field. Got {', '.join(table.column_names)}"
             )
         table = to_schema(_fill_unknown(table, self.ranker.log_schema), self.request_schema, "request table")
         rows = SampleRows.from_arrow(table, self.ranker.log_schema)
