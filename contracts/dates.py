@@ -1,8 +1,10 @@
-"""Calendar days: parsing and ranges."""
+"""Calendar days: parsing, ranges and numbers."""
 
 from datetime import date, timedelta
 
 from longreel.contracts.errors import LongreelError
+
+EPOCH = date(1970, 1, 1)
 
 
 def parse_day(text: str) -> date:
@@ -29,3 +31,13 @@ def day_range(start: date, end: date) -> list[date]:
     if end < start:
         raise LongreelError(f"the range ends on {end}, before it starts on {start}")
     return [start + timedelta(days=i) for i in range((end - start).days + 1)]
+
+
+def day_number(day: date) -> int:
+    """A day as days since 1970."""
+    return (day - EPOCH).days
+
+
+def day_of_number(number: int) -> date:
+    """The day so many days after 1970-01-01."""
+    return EPOCH + timedelta(days=number)

@@ -5,6 +5,7 @@ from datetime import date
 import numpy as np
 
 from longreel.contracts.clock import local_day, midnight_ms
+from longreel.contracts.dates import day_number
 from longreel.contracts.durations import delay_ms
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import LogSchema
@@ -27,6 +28,6 @@ def snapshot_cutoff_ms(through: date, log: LogSchema, max_lateness_hours: float)
     A snapshot keeps each user's newest `max_history` history events before it, and all events from it on: those are in
     the future of some request, and must not push out what that request sees.
     """
-    next_day = np.array([(through - date(1970, 1, 1)).days + 1])
+    next_day = np.array([day_number(through) + 1])
     earliest_ms = midnight_ms(next_day, log.time_zone) - round(max_lateness_hours * 3_600_000)
     return int(history_cutoff_ms(earliest_ms, log)[0])

@@ -114,7 +114,7 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """Something that a user did with an impression. One that is `timed` enters the history when it becomes known."""
+    """What a user did with an impression. One with `at` or `known_after` enters the history when it becomes known."""
 
     name: str
     when: str = ""

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from longreel.contracts.clock import DAY_MS
 from longreel.contracts.config import SamplesConfig
+from longreel.contracts.dates import day_number
 from longreel.contracts.history_cutoff import snapshot_cutoff_ms
 from longreel.contracts.jagged import Ints, list_values, offsets_of, ranges
 from longreel.contracts.log_schema import LogSchema
@@ -32,7 +34,6 @@ from longreel.spark_jobs.user_histories import Segments, UserHistories, is_among
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-DAY_MS = 86_400_000
 MAX_TASKS = 4_096  # of a Spark job; more share one, and what they return is a few numbers a file
 SNAPSHOT_GROUP_EVENTS = 1 << 18  # of a snapshot's row group: small, so that a day reads few other users
 SNAPSHOT_GROUP_BYTES = 1 << 24  # of those in memory, about
@@ -213,7 +214,7 @@ def snapshot_tables(histories: UserHistories, day: date, log: LogSchema, cutoff_
     if not len(users):
         return
     offsets = offsets_of(lengths)
-    end_ms = (day - date(1970, 1, 1)).days * DAY_MS + DAY_MS
+    end_ms = (day_number(day) + 1) * DAY_MS
     idle_days = np.maximum(end_ms - histories.column("time_ms")[places[offsets[1:] - 1]], 0) // DAY_MS
     order = np.lexsort((users, np.frexp(idle_days + 1)[1]))
     sizes = lengths[order]

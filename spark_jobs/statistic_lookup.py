@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from longreel.contracts.clock import local_day
+from longreel.contracts.dates import day_number
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.statistics import USER
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
-from longreel.spark_jobs.local_days import day_number, local_days
 from longreel.spark_jobs.statistic_values import values_of
 from longreel.spark_jobs.statistic_windows import WindowSums
 from longreel.spark_jobs.user_histories import is_among
@@ -61,7 +62,7 @@ class StatisticLookup:
     def of_users(self, users: Ints, first_request_ms: Ints) -> dict[str, Floats]:
         """Columns of samples for users [n]: known before the log day, or before the local day of their first request
         where that is earlier."""
-        days = np.minimum(local_days(first_request_ms, self.log.time_zone), self.log_day)
+        days = np.minimum(local_day(first_request_ms, self.log.time_zone), self.log_day)
         numbers = self._columns({USER: users}, days, of_user=True)
         return {f"user_{name}": values for name, values in numbers.items()}
 
@@ -72,7 +73,7 @@ class StatisticLookup:
             columns: the items and requests of the targets.
             user_id, request_ms: of their requests.
         """
-        days = local_days(request_ms, self.log.time_zone)
+        days = local_day(request_ms, self.log.time_zone)
         return self._columns({USER: user_id, **columns}, days, of_user=False)
 
     def _columns(self, columns: Mapping[str, NDArray[Any]], days: Ints, *, of_user: bool) -> dict[str, Floats]:

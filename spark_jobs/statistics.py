@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from longreel.contracts.dates import day_range
+from longreel.contracts.clock import local_day
+from longreel.contracts.dates import day_number, day_of_number, day_range
 from longreel.contracts.digests import digest_of
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import LogSchema
@@ -28,7 +29,6 @@ from longreel.spark_jobs.bucket_tasks import run_tasks
 from longreel.spark_jobs.counters import build_counters, request_days
 from longreel.spark_jobs.day_bounds import event_bounds_ms
 from longreel.spark_jobs.days import code_version, is_unchanged, log_progress
-from longreel.spark_jobs.local_days import day_number, day_of_number, local_days
 from longreel.spark_jobs.statistic_lookup import DayStatistics
 from longreel.spark_jobs.statistic_windows import LONGEST, WindowSums
 from longreel.spark_jobs.value_files import read_values, write_values
@@ -65,7 +65,7 @@ def build_statistics(home: Home, days: Sequence[date], spark: "SparkSession") ->
 def _first_day(home: Home, day: date) -> date:
     """The first log day whose counters the statistics of a log day need."""
     earliest_ms, _ = event_bounds_ms(day, home.config.source)
-    (request_day,) = local_days(np.array([earliest_ms]), home.config.log_schema.time_zone).tolist()
+    (request_day,) = local_day(np.array([earliest_ms]), home.config.log_schema.time_zone).tolist()
     return day_of_number(request_day - LONGEST)
 
 

@@ -15,13 +15,15 @@ import pytest
 from pyspark.sql import functions as F
 from spark_helpers import Row, longreel, new_home, publish_events, published
 
+from longreel.contracts import clock
 from longreel.contracts.clock import transitions
+from longreel.contracts.dates import day_of_number
 from longreel.contracts.statistics import Statistic
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
 from longreel.spark_jobs import build_samples, counters
 from longreel.spark_jobs.array_checks import impossible_statistics
-from longreel.spark_jobs.local_days import day_of_number, local_day_column, local_days
+from longreel.spark_jobs.local_days import local_day_column
 from longreel.spark_jobs.statistic_values import value_column, values_of
 
 ZONE = ZoneInfo("Europe/Berlin")
@@ -305,7 +307,7 @@ def test_values_and_days_are_the_same_in_spark_and_numpy(spark: Any) -> None:
         ]
     expected = [datetime.fromtimestamp(t / 1_000, ZoneInfo(zone)).date() for t in np.resize(times, len(ids)).tolist()]
     assert [day_of_number(number) for number in table.column("day").to_pylist()] == expected
-    assert [day_of_number(number) for number in local_days(np.resize(times, len(ids)), zone).tolist()] == expected
+    assert [day_of_number(number) for number in clock.local_day(np.resize(times, len(ids)), zone).tolist()] == expected
 
 
 def test_impossible_numbers_are_caught() -> None:
