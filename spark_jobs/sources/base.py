@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.arrow_reader import task_refusal
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -109,13 +110,15 @@ def name_damaged_file(files: Iterable[Path]) -> Iterator[None]:
     """Name the damaged file, if there is one, when a block that has Spark read these files fails.
 
     Raises:
-        LongreelError: a file cannot be read to its end.
+        LongreelError: a task refused what it read, or a file cannot be read to its end.
     """
     try:
         yield
     except LongreelError:
         raise
-    except Exception:
+    except Exception as failure:
+        if (refusal := task_refusal(failure)) is not None:
+            raise refusal from failure
         for path in files:
             try:
                 _read_through(path)
