@@ -3,7 +3,7 @@
 import re
 
 _TOKEN = re.compile(
-    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>[^`]+)`|(?<![\w.$])(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()"""
+    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>(?:[^`]|``)+)`|(?<![\w.$])(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()"""
 )
 _WORDS = frozenset(
     "and or not is null true false between in like ilike rlike case when then else end as div distinct from interval "  # noqa: SIM905
@@ -18,7 +18,7 @@ def names_in(sql: str, words: bool = False) -> set[str]:
     of SQL."""
     names = set()
     for match in _TOKEN.finditer(sql):
-        name = match["quoted"] or match["name"]
+        name = (match["quoted"] or "").replace("``", "`") or match["name"]
         if name and (match["quoted"] or words or name.lower() not in _WORDS):
             names.add(name.lower())
     return names

@@ -12,8 +12,8 @@ from longreel.contracts.config import SourceConfig
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import Field, Kind, LogSchema
 from longreel.contracts.sql_names import names_in
+from longreel.spark_jobs.sources.base import RESERVED, column
 
-PREFIX = "_longreel_"  # of the columns that ingest adds to a frame with raw columns
 NULLS: dict[Kind, str] = {
     "id": "CAST(NULL AS BIGINT)",
     "category": "CAST(NULL AS STRING)",
@@ -42,8 +42,8 @@ class Setting:
 
 def field_setting(field: Field) -> Setting:
     """The setting that a field's values come from, as the column `_raw_<field>`."""
-    where, column = f"[fields.{field.place}] {field.name}", f"_raw_{field.name}"
-    return Setting(where, field.source or f"`{field.name}`", column, NULLS[field.kind], field.optional)
+    where = f"[fields.{field.place}] {field.name}"
+    return Setting(where, field.source or f"`{field.name}`", f"_raw_{field.name}", NULLS[field.kind], field.optional)
 
 
 def key_settings(source: SourceConfig, raw_columns: Sequence[str]) -> Iterator[Setting]:
@@ -88,9 +88,9 @@ def with_derived(frame: DataFrame, source: SourceConfig, what: str, *, only_poss
     """
     for name, sql in source.derived.items():
         setting = Setting(f"[source.derived] {name}", sql, name)
-        if only_possible and setting.names - {column.lower() for column in frame.columns}:
+        if only_possible and setting.names - {other.lower() for other in frame.columns}:
             continue
-        rest = [F.col(f"`{column}`") for column in frame.columns if column.lower() != name.lower()]
+        rest = [column(other) for other in frame.columns if other.lower() != name.lower()]
         frame = evaluate(frame, [setting], what, kept=rest)
     return frame
 
@@ -121,7 +121,7 @@ def _column(setting: Setting) -> Column:
 
 
 def _message(setting: Setting, error: AnalysisException, columns: Sequence[str], what: str) -> str:
-    names = [name for name in columns if not name.startswith("_")]
+    names = [name for name in columns if not name.startswith(RESERVED)]
     text = " ".join((str(error).strip().splitlines() or [""])[0].split())
     unresolved = re.search(r"with name (.+?) cannot be resolved", text)
     if unresolved and (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):

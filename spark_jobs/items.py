@@ -9,7 +9,8 @@ from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake, PartitionWriter
-from longreel.spark_jobs.expressions import PREFIX, Setting, evaluate, with_derived
+from longreel.spark_jobs.expressions import Setting, evaluate, with_derived
+from longreel.spark_jobs.sources.base import RESERVED, column
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 from longreel.spark_jobs.tables import read_partitions, read_staged
 from longreel.spark_jobs.typed_values import cleaned, id_of
@@ -45,14 +46,14 @@ def with_items(rows: DataFrame, table: DataFrame | None, config: Config, what: s
     own = {name.lower() for name in rows.select("row.*").columns}
     reads = RawColumns.of(config).reads
     names = [name for name in table.columns if name.lower() not in own and reads(name)]
-    raw = rows.select(*(F.col(name).alias(f"{PREFIX}{name}") for name in KEPT), "row.*")
+    raw = rows.select(*(F.col(name).alias(f"{RESERVED}{name}") for name in KEPT), "row.*")
     try:
-        keyed = _with_id(raw, config, "", [F.col(f"{PREFIX}{name}").alias(name) for name in KEPT])
+        keyed = _with_id(raw, config, "", [F.col(f"{RESERVED}{name}").alias(name) for name in KEPT])
     except LongreelError:  # evaluate_rows says what is wrong; a log day without rows may lack the columns
         return rows
     if not names:
         return rows
-    values = _with_id(table, config, what, [F.col(f"`{name}`") for name in names]).where(F.col(ID).isNotNull())
+    values = _with_id(table, config, what, [column(name) for name in names]).where(F.col(ID).isNotNull())
     # The id comes from the aggregate, not from what is grouped by: Spark then shuffles both sides for the join alone,
     # and can split the rows of a popular item.
     described = values.groupBy(F.col(ID).alias("_id")).agg(F.min(ID).alias(ID), _smallest(values, names))
@@ -78,7 +79,7 @@ def _smallest(values: DataFrame, names: list[str]) -> Column:
     """The columns of an item as DESCRIBED: the smallest where it is described twice, so that the choice does not depend
     on the order of reading. Maps have no order, and are compared as JSON."""
     has_map = {name for name in names if "map<" in values.schema[name].dataType.simpleString()}
-    columns = [F.col(f"`{name}`") for name in names]
+    columns = [column(name) for name in names]
     if not has_map:
         return F.min(F.struct(*columns)).alias(DESCRIBED)
     order = [F.to_json(c) if name in has_map else c for name, c in zip(names, columns, strict=True)]

@@ -11,7 +11,6 @@ from longreel.contracts.log_schema import LogSchema, timed_column
 from longreel.contracts.schemas import QUARANTINE
 from longreel.spark_jobs.categories import TEXT
 from longreel.spark_jobs.expressions import (
-    PREFIX,
     Setting,
     action_settings,
     as_null,
@@ -23,6 +22,7 @@ from longreel.spark_jobs.expressions import (
 )
 from longreel.spark_jobs.outcomes import bitmask, with_outcomes
 from longreel.spark_jobs.row_counts import FILTERED, SUPPRESSED
+from longreel.spark_jobs.sources.base import RESERVED
 from longreel.spark_jobs.tables import in_schema
 from longreel.spark_jobs.typed_values import (
     LAST_MS,
@@ -75,8 +75,8 @@ def evaluate_rows(rows: DataFrame, config: Config, what: str, *, with_users: boo
         *action_settings(log),
     ]
     structs = [f"{name}.*" for name in ("row", DESCRIBED) if name in rows.columns]
-    raw = rows.select(*(F.col(name).alias(f"{PREFIX}{name}") for name in KEPT), *structs)
-    kept = [F.col(f"{PREFIX}{name}").alias(name) for name in KEPT]
+    raw = rows.select(*(F.col(name).alias(f"{RESERVED}{name}") for name in KEPT), *structs)
+    kept = [F.col(f"{RESERVED}{name}").alias(name) for name in KEPT]
     try:
         derived = with_derived(raw, source, what)
         return evaluate(derived, without_absent(settings, derived.columns), what, kept)

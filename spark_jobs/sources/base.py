@@ -24,9 +24,12 @@ if TYPE_CHECKING:
 
     from longreel.spark_jobs.sources.descriptions import Descriptions
 
-CORRUPT = "_corrupt_record"  # Spark's name for a line that does not fit its header
 HOUR = re.compile(r"(hour|minute)=\d{1,2}")  # folders in which a day's folder may have its files
-FILE = "_source_file"  # the name of the file that a row was read from
+
+RESERVED = "_longreel_"  # how no raw column's name may begin: these are added to raw columns
+FILE = f"{RESERVED}source_file"  # the name of the file that a row was read from
+UNREADABLE = f"{RESERVED}unreadable"  # why a row cannot be split into columns, else null
+TEXT = f"{RESERVED}text"  # the text of such a row
 
 
 class Source(ABC):
@@ -91,8 +94,10 @@ class Source(ABC):
 
 
 def require_distinct(where: Path | str, names: Iterable[str]) -> None:
-    """Raises LongreelError where two columns have one name; Spark's names have no case."""
+    """Raises LongreelError where two columns have one name, or one a reserved name; Spark's names have no case."""
     lower = [name.lower() for name in names]
+    if reserved := next((name for name in lower if name.startswith(RESERVED)), None):
+        raise LongreelError(f"{where} has a column {reserved}; rename it: longreel adds columns {RESERVED}... to rows")
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
         raise LongreelError(f"{where} has more than one column {', '.join(twice)}; rename all but one")
 
@@ -143,13 +148,15 @@ def literal(paths: Iterable[Path | str]) -> list[str]:
     return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
 
 
-def file_name(paths: Iterable[Path]) -> "Column":
-    """Of each row of some files, the name of its file with the hour=HH and minute=MM folders that it is in, as FILE."""
+def file_name(frame: "DataFrame", paths: Iterable[Path]) -> "Column":
+    """Of each row that Spark reads from some files, the name of its file with the hour=HH and minute=MM folders that it
+    is in, as FILE."""
     from pyspark.sql import functions as F
 
-    name = F.col("_metadata.file_name")
+    file = frame.metadataColumn("_metadata")  # also where a raw column has that name
+    name = file["file_name"]
     if any(HOUR.fullmatch(path.parent.name) for path in paths):
-        name = F.regexp_extract("_metadata.file_path", r"((?:hour=\d+/|minute=\d+/)*[^/]*)$", 1)
+        name = F.regexp_extract(file["file_path"], r"((?:hour=\d+/|minute=\d+/)*[^/]*)$", 1)
     return F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B"))).alias(FILE)
 
 

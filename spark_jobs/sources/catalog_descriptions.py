@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.sql_names import names_in
-from longreel.spark_jobs.sources.base import FILE
+from longreel.spark_jobs.sources.base import FILE, UNREADABLE
 from longreel.spark_jobs.sources.catalog_table import CatalogTable
 from longreel.spark_jobs.sources.day_column import DayColumn
 from longreel.spark_jobs.sources.descriptions import Descriptions
@@ -41,7 +41,7 @@ class CatalogDescriptions(Descriptions):
         return self._table.digest(self._where(day))
 
     def read(self, spark: "SparkSession", day: date) -> "DataFrame | None":
-        return self._table.rows.where(self._where(day)).drop(FILE)
+        return self._table.rows.where(self._where(day)).drop(FILE, UNREADABLE)
 
     def _where(self, day: date) -> "Column":
         """Whether a row describes a day."""

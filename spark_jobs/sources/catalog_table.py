@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, require
-from longreel.spark_jobs.sources.base import FILE, require_keys
+from longreel.spark_jobs.sources.base import FILE, UNREADABLE, require_keys
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -34,8 +34,6 @@ class CatalogTable:
         Raises:
             LongreelError: the table has neither, as a view.
         """
-        from pyspark.sql import functions as F
-
         provider, spark = self._provider, self._session()
         if provider == "iceberg":
             rows = spark.sql(f"SELECT snapshot_id FROM {self.name}.refs WHERE name = 'main'").collect()
@@ -48,18 +46,25 @@ class CatalogTable:
             f"[source] {self._setting}: expected a table of files, of Iceberg or of Delta, which say when a day "
             f"changes; {self.name} is {provider or 'a view'}",
         )
-        names = [F.col(f"_metadata.file_{name}").cast("string") for name in ("path", "size", "modification_time")]
-        files = self.opened.where(where).select(*names).distinct().collect()
+        file = self.opened.metadataColumn("_metadata")
+        names = [file[f"file_{name}"].cast("string") for name in ("path", "size", "modification_time")]
+        files = self._marked.where(where).select(*names).distinct().collect()
         return digest_of(sorted(list(file) for file in files))
 
     @cached_property
     def rows(self) -> "DataFrame":
-        """The table's columns and FILE."""
+        """The table's columns, FILE and UNREADABLE."""
         from pyspark.sql import functions as F
 
         require_keys(self.name, self.opened.columns, self._keys)
-        file = F.col("_metadata.file_name") if self._has_files else F.lit(self.name)
-        return self.opened.select("*", file.alias(FILE))
+        file = self.opened.metadataColumn("_metadata")["file_name"] if self._has_files else F.lit(self.name)
+        return self._marked.select("*", file.alias(FILE))
+
+    @cached_property
+    def _marked(self) -> "DataFrame":
+        from pyspark.sql import functions as F
+
+        return self.opened.withColumn(UNREADABLE, F.lit(None).cast("string"))
 
     @cached_property
     def opened(self) -> "DataFrame":
@@ -86,7 +91,7 @@ class CatalogTable:
         if self._provider == "iceberg":
             return False
         try:
-            self.opened.select("_metadata.file_name")
+            self.opened.select(self.opened.metadataColumn("_metadata")["file_name"])
         except AnalysisException:
             return False
         return True

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, file_name, literal, require_distinct
+from longreel.spark_jobs.sources.base import TEXT, UNREADABLE, file_name, literal, require_distinct
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -40,9 +40,13 @@ def header_of(path: Path) -> list[str]:
 
 def read_csv(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001  # as others
     """CSV files of one header as text columns, with FILE. A line that does not fit the header keeps its text in
-    CORRUPT."""
-    schema = ", ".join(f"`{name}` STRING" for name in (*header_of(paths[0]), CORRUPT))
+    TEXT."""
+    from pyspark.sql import functions as F
+
+    schema = ", ".join(f"`{name}` STRING" for name in (*header_of(paths[0]), TEXT))
     reader = spark.read.schema(schema).option("header", True).option("escape", '"')
-    reader = reader.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
+    reader = reader.option("columnNameOfCorruptRecord", TEXT).option("recursiveFileLookup", True)
     reader = reader.option("columnPruning", False)  # a line with a cell too many is found only if all are read
-    return reader.csv(literal(paths)).select("*", file_name(paths))
+    rows = reader.csv(literal(paths))
+    unreadable = F.when(F.col(TEXT).isNotNull(), "malformed_row").alias(UNREADABLE)
+    return rows.select("*", file_name(rows, paths), unreadable)

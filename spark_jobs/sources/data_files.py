@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, HOUR, column, require_keys
+from longreel.spark_jobs.sources.base import FILE, HOUR, RESERVED, TEXT, UNREADABLE, column, require_keys
 from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, header_of, read_csv
 from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, orc_schema, read_avro, read_json, read_orc
 from longreel.spark_jobs.sources.parquet_files import parquet_schema, read_parquet
@@ -62,8 +62,8 @@ def refuse_unread(folder: Path, unread: list[str]) -> None:
 def read_data_files(
     spark: "SparkSession", paths: list[Path], columns: RawColumns, keys: tuple[frozenset[str], ...]
 ) -> "DataFrame":
-    """The rows of data files of any formats, columns matched by name without case, with FILE and, of CSV and JSON, with
-    CORRUPT. Where files have different types of a column, it has the widest of numbers and is text otherwise.
+    """The rows of data files of any formats, columns matched by name without case, with FILE, UNREADABLE and perhaps
+    TEXT. Where files have different types of a column, it has the widest of numbers and is text otherwise.
 
     Raises:
         LongreelError: a file has none of the columns of one of `keys`; or a column that the configuration reads is of a
@@ -79,16 +79,18 @@ def read_data_files(
                 groups.setdefault(schema_of(path), []).append(path)
         for files in groups.values():
             if (part := read(spark, files, columns)) is not None:
-                require_keys(files[0], [name for name in part.columns if name not in (CORRUPT, FILE)], keys)
+                require_keys(files[0], [name for name in part.columns if not name.startswith(RESERVED)], keys)
+                if UNREADABLE not in part.columns:
+                    part = part.withColumn(UNREADABLE, F.lit(None).cast("string"))
                 parts.append(part)
     if not parts:
-        return spark.range(0).select(F.lit(None).cast("string").alias(FILE))
+        return spark.range(0).select(*(F.lit(None).cast("string").alias(name) for name in (FILE, UNREADABLE)))
     return _union(parts, columns, paths[0].parent)
 
 
 def well_formed(table: "DataFrame") -> "DataFrame":
     """The columns of data files, without the lines that do not fit their header."""
-    return (table.where(f"{CORRUPT} IS NULL") if CORRUPT in table.columns else table).drop(FILE, CORRUPT)
+    return table.where(f"{UNREADABLE} IS NULL").drop(FILE, UNREADABLE, TEXT)
 
 
 def _union(parts: "list[DataFrame]", columns: RawColumns, folder: Path) -> "DataFrame":

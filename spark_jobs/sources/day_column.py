@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError, require
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, column
+from longreel.spark_jobs.sources.base import FILE, UNREADABLE, Source, column
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class DayColumnSource(Source):
     @property
     @abstractmethod
     def _table(self) -> "DataFrame":
-        """The raw columns, FILE and, of CSV and JSON, CORRUPT."""
+        """The raw columns, FILE and UNREADABLE."""
 
     def days(self) -> list[date]:
         if self._span is None:
@@ -94,7 +94,7 @@ class DayColumnSource(Source):
     def rows(self, spark: "SparkSession", day: date) -> "DataFrame":
         from pyspark.sql import functions as F
 
-        names = [name for name in self._table.columns if name != FILE]
+        names = [name for name in self._table.columns if name not in (FILE, UNREADABLE)]
         row, file = F.struct(*map(column, names)).alias("row"), F.col(FILE).alias("source_file")
         return self._table.where(self._of_day(day)).select(row, file, self._unreadable.alias("unreadable"))
 
@@ -116,17 +116,12 @@ class DayColumnSource(Source):
         """Why a row can be neither split into columns nor dated, else null."""
         from pyspark.sql import functions as F
 
-        undated = F.when(self._dates.value.isNull(), "unreadable_date")
-        if CORRUPT not in self._table.columns:
-            return undated
-        return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").otherwise(undated)
+        return F.coalesce(F.col(UNREADABLE), F.when(self._dates.value.isNull(), "unreadable_date"))
 
     def _of_day(self, day: date) -> "Column":
         """Whether a row belongs to a day."""
         from pyspark.sql import functions as F
 
-        of_day = self._dates.is_day(day)
-        if CORRUPT in self._table.columns:
-            of_day &= F.col(CORRUPT).isNull()
+        of_day = self._dates.is_day(day) & F.col(UNREADABLE).isNull()
         is_first = self._span is not None and day == self._span[0]
         return of_day | self._unreadable.isNotNull() if is_first else of_day

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, Source, column, require_keys
+from longreel.spark_jobs.sources.base import FILE, UNREADABLE, Source, column, require_keys
 from longreel.spark_jobs.sources.csv_files import find_csv, header_of
 from longreel.spark_jobs.sources.data_files import read_data_files
 from longreel.spark_jobs.sources.descriptions import FileDescriptions
@@ -75,7 +75,7 @@ class KuaiRandSource(Source):
         from pyspark.sql import functions as F
 
         # A plain comparison of the date, by which the reader of CSV leaves out other days' lines unconverted.
-        of_day = (F.col("date") == f"{day:%Y%m%d}") & F.col(CORRUPT).isNull()
+        of_day = (F.col("date") == f"{day:%Y%m%d}") & F.col(UNREADABLE).isNull()
         unreadable = _unreadable()
         if day == self._span[0]:
             of_day = of_day | unreadable.isNotNull()
@@ -95,7 +95,7 @@ class KuaiRandSource(Source):
     def _rows(self, log: "DataFrame", unreadable: "Column") -> "DataFrame":
         from pyspark.sql import functions as F
 
-        row = F.struct(*(column(name) for name in log.columns if name != FILE))
+        row = F.struct(*(column(name) for name in log.columns if name not in (FILE, UNREADABLE)))
         return log.select(row.alias("row"), F.col(FILE).alias("source_file"), unreadable.alias("unreadable"))
 
 
@@ -105,7 +105,7 @@ def _unreadable() -> "Column":
 
     # 20220231 fits the pattern, so the calendar decides too.
     dated = F.when(F.col("date").rlike(DATE), F.try_to_timestamp("date", F.lit("yyyyMMdd")))
-    return F.when(F.col(CORRUPT).isNotNull(), "malformed_row").when(dated.isNull(), "unreadable_date")
+    return F.coalesce(F.col(UNREADABLE), F.when(dated.isNull(), "unreadable_date"))
 
 
 def _parse(text: str) -> date | None:

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from longreel.spark_jobs.sources.base import CORRUPT, FILE, column
+from longreel.spark_jobs.sources.base import FILE, UNREADABLE, column
 from longreel.spark_jobs.sources.data_files import find_data_files, is_data, read_data_files
 from longreel.spark_jobs.sources.descriptions import FileDescriptions, find_tables
 from longreel.spark_jobs.sources.raw_columns import RawColumns
@@ -53,8 +53,6 @@ class LogFolder:
         """As `Source.rows`, of files with a folder's rows."""
         from pyspark.sql import functions as F
 
-        raw, unreadable = read_data_files(spark, files, self.columns, self.columns.keys), F.lit(None).cast("string")
-        if CORRUPT in raw.columns:
-            unreadable = F.when(F.col(CORRUPT).isNotNull(), "malformed_row")
-        row = F.struct(*(column(name) for name in raw.columns if name != FILE))
-        return raw.select(row.alias("row"), F.col(FILE).alias("source_file"), unreadable.alias("unreadable"))
+        raw = read_data_files(spark, files, self.columns, self.columns.keys)
+        row = F.struct(*(column(name) for name in raw.columns if name not in (FILE, UNREADABLE)))
+        return raw.select(row.alias("row"), F.col(FILE).alias("source_file"), F.col(UNREADABLE).alias("unreadable"))

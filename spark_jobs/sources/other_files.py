@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow import orc
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import CORRUPT, file_name, literal, require_distinct
+from longreel.spark_jobs.sources.base import TEXT, UNREADABLE, file_name, literal, require_distinct
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -18,15 +18,16 @@ JSON_SUFFIXES = tuple(f".{name}{packed}" for name in ("json", "jsonl", "ndjson")
 
 def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame | None":  # noqa: ARG001
     """Files of one JSON object a line, with FILE; None without a line. A line that is no object keeps its text in
-    CORRUPT. A column's type is the one that fits all its values.
+    TEXT. A column's type is the one that fits all its values.
 
     Raises:
         LongreelError: no line is an object, or two columns have one name.
     """
     from pyspark.errors import AnalysisException
+    from pyspark.sql import functions as F
     from pyspark.sql.types import StringType
 
-    reader = spark.read.option("columnNameOfCorruptRecord", CORRUPT).option("recursiveFileLookup", True)
+    reader = spark.read.option("columnNameOfCorruptRecord", TEXT).option("recursiveFileLookup", True)
     try:
         schema = reader.json(literal(paths)).schema
     except AnalysisException as error:
@@ -38,11 +39,13 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
         ) from error
     if not schema.names:
         return None
-    if schema.names == [CORRUPT]:
+    if schema.names == [TEXT]:
         raise LongreelError(f"{_spelled(paths)}: no line is a JSON object; expected one object a line")
-    if CORRUPT not in schema.names:
-        schema.add(CORRUPT, StringType())
-    return reader.schema(schema).json(literal(paths)).select("*", file_name(paths))
+    if TEXT not in schema.names:
+        schema.add(TEXT, StringType())
+    rows = reader.schema(schema).json(literal(paths))
+    unreadable = F.when(F.col(TEXT).isNotNull(), "malformed_row").alias(UNREADABLE)
+    return rows.select("*", file_name(rows, paths), unreadable)
 
 
 def _spelled(paths: list[Path]) -> str:
@@ -65,7 +68,8 @@ def orc_schema(path: Path) -> pa.Schema:
 
 def read_orc(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
     """ORC files of one schema, with FILE."""
-    return spark.read.option("recursiveFileLookup", True).orc(literal(paths)).select("*", file_name(paths))
+    rows = spark.read.option("recursiveFileLookup", True).orc(literal(paths))
+    return rows.select("*", file_name(rows, paths))
 
 
 def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
@@ -86,4 +90,4 @@ def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
             f"org.apache.spark:spark-avro_2.13:{spark.version} to spark-defaults.conf in $SPARK_CONF_DIR, or give "
             "spark-submit --packages with it"
         ) from error
-    return frame.select("*", file_name(paths))
+    return frame.select("*", file_name(frame, paths))

@@ -61,7 +61,8 @@ def read_parquet(spark: "SparkSession", paths: list[Path], columns: RawColumns) 
         read.add(field.name, kind)
         values.append(_value(field).alias(field.name))
     reader = spark.read.schema(read).option("recursiveFileLookup", True)
-    return reader.parquet(*literal(paths)).select(*values, file_name(paths))
+    rows = reader.parquet(*literal(paths))
+    return rows.select(*values, file_name(rows, paths))
 
 
 def _value(field: pa.Field) -> "Column":

@@ -16,6 +16,7 @@ from spark_helpers import DAY
 
 from longreel.contracts.config import parse_config
 from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import TEXT
 from longreel.spark_jobs.sources.generic import GenericSource
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
@@ -99,7 +100,7 @@ def test_every_format_gives_the_same_rows(spark: Any, folder: Path, suffix: str)
     number = "string" if is_text else "bigint"
     price = "string" if is_text else "double"
     kinds = {"uid": "string", "sku": number, "shown_at": number, "price": price}
-    assert {name: kind for name, kind in types_of(spark, source).items() if name != "_corrupt_record"} == kinds
+    assert {name: kind for name, kind in types_of(spark, source).items() if name != TEXT} == kinds
     first, second = rows_of(spark, source)
     assert (first["uid"], int(first["sku"]), int(first["shown_at"]), float(first["price"])) == ("a", 1, 10, 1.5)
     assert (second["uid"], second["price"], second["unreadable"]) == ("b", None, None)
@@ -237,7 +238,7 @@ def test_a_json_line_that_is_no_object_is_unreadable(spark: Any, folder: Path) -
     write_json(TABLE, folder / "a.jsonl")
     (folder / "b.jsonl").write_text('{"uid": "c", "sku": 3, "shown_at": 30, "tags": ["x"]}\n{"uid": "d", \n\n')
     by_reason = {row["unreadable"]: row for row in rows_of(spark, source_of(folder))}
-    assert by_reason["malformed_row"]["_corrupt_record"] == '{"uid": "d", '
+    assert by_reason["malformed_row"][TEXT] == '{"uid": "d", '
     assert by_reason["malformed_row"]["source_file"] == "b.jsonl"
     assert by_reason[None]["uid"] in ("a", "b", "c")
     assert types_of(spark, source_of(folder))["tags"] == "array<string>"
