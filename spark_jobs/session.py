@@ -44,6 +44,12 @@ LOCAL = {
     "spark.driver.memory": "2g",
     "spark.sql.shuffle.partitions": "32",  # adaptive execution merges what is small
 }
+TASK_LOGGERS = (
+    "org.apache.spark.executor.Executor",
+    "org.apache.spark.scheduler.TaskSetManager",
+    "org.apache.spark.util.Utils",
+    "org.apache.spark.sql.execution.datasources.FileFormatWriter",
+)
 _shipped_to: set[str] = set()  # the Spark applications that have the code
 SHIPPED = ("contracts", "lake", "spark_jobs")  # what tasks import
 QUICK = {
@@ -88,8 +94,16 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
             f"Spark needs Java 17, and none could be started ({java_home}); its output is above. "
             "`export JAVA_HOME=$(bash .ci/java.sh)` finds or installs one"
         ) from error
+    _silence_tasks(session)
     _ship_code(session)
     return session
+
+
+def _silence_tasks(session: "SparkSession") -> None:
+    """Keep the stack traces of failed tasks out of the output: the driver raises their errors."""
+    log4j = session.sparkContext._jvm.org.apache.logging.log4j  # type: ignore[union-attr]
+    for name in TASK_LOGGERS:
+        log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
 
 
 def _submitted_master() -> str | None:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import itertools
 import re
 import zlib
 from abc import ABC, abstractmethod
@@ -110,6 +111,11 @@ def require_keys(where: Path | str, names: Sequence[str], keys: Iterable[frozens
             raise LongreelError(f"{where} has no column {' or '.join(sorted(key))}; its columns are {', '.join(names)}")
 
 
+def one_line(error: Exception) -> str:
+    """An error's text without line breaks and the full stop."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
 @contextmanager
 def name_damaged_file(files: Iterable[Path]) -> Iterator[None]:
     """Name the damaged file, if there is one, when a block that has Spark read these files fails.
@@ -146,6 +152,12 @@ def _read_through(path: Path) -> None:
 def literal(paths: Iterable[Path | str]) -> list[str]:
     """Paths as Spark's readers take them, in which a bracket or an asterisk is no pattern."""
     return [re.sub(r"([][{}*?\\])", r"\\\1", str(path)) for path in paths]
+
+
+def source_name(path: Path) -> str:
+    """A file's name with the hour=HH and minute=MM folders that it is in."""
+    folders = itertools.takewhile(HOUR.fullmatch, (parent.name for parent in path.parents))
+    return "/".join([*[*folders][::-1], path.name])
 
 
 def file_name(frame: "DataFrame", paths: Iterable[Path]) -> "Column":

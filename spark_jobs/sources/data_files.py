@@ -1,15 +1,16 @@
 """Data files of several formats and schemas, read as one table."""
 
 from collections.abc import Callable, Collection, Hashable
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import FILE, HOUR, RESERVED, TEXT, UNREADABLE, column, require_keys
+from longreel.spark_jobs.sources.columnar_files import columns_of, read_columnar
 from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, header_of, read_csv
 from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, orc_schema, read_avro, read_json, read_orc
-from longreel.spark_jobs.sources.parquet_files import parquet_schema, read_parquet
+from longreel.spark_jobs.sources.parquet_files import ParquetRows
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _common_type(fields: "list[StructField]", columns: RawColumns, folder: Path)
 
 # Suffixes, what is equal of files that are read together, and how they are read.
 FORMATS: tuple[tuple[tuple[str, ...], Callable[[Path], Hashable], Read], ...] = (
-    ((".parquet",), parquet_schema, read_parquet),
+    ((".parquet",), partial(columns_of, kind=ParquetRows), partial(read_columnar, kind=ParquetRows)),
     ((".orc",), orc_schema, read_orc),
     ((".avro",), lambda path: path, read_avro),
     (JSON_SUFFIXES, lambda path: "", read_json),  # noqa: ARG005

@@ -1,112 +1,56 @@
-"""Parquet files, also with columns of types that Spark lacks."""
+"""Parquet files: groups of rows, and the times that are instants."""
 
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import column, file_name, literal, require_distinct
-from longreel.spark_jobs.sources.raw_columns import RawColumns
-
-if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
-    from pyspark.sql.types import DataType
-
-AS_READ = {  # what Spark reads a type of values as, where it lacks the type
-    pa.uint8(): pa.int16(),
-    pa.uint16(): pa.int32(),
-    pa.uint32(): pa.int64(),
-    pa.uint64(): pa.decimal128(20, 0),
-    pa.null(): pa.int32(),
-    pa.string_view(): pa.string(),
-    pa.binary_view(): pa.binary(),
-    pa.date64(): pa.date32(),
-}
+from longreel.spark_jobs.sources.columnar_files import BATCH_BYTES, BATCH_ROWS, ColumnarFile
 
 
-def parquet_schema(path: Path) -> pa.Schema:
-    """The columns of a Parquet file.
+class ParquetRows(ColumnarFile):
+    """A Parquet file."""
 
-    Raises:
-        LongreelError: it is none, or two of its columns have one name.
-    """
-    try:
-        schema = pq.read_schema(path).remove_metadata()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LongreelError(f"{path} is not a Parquet file: {error}") from error
-    require_distinct(path, schema.names)
-    return schema
+    format = "a Parquet"
 
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us")  # nanoseconds end in the year 2262
+        self.schema = self._file.schema_arrow
+        instants = [_is_instant(self._file.schema.column(number)) for number in range(len(self._file.schema))]
+        if any(instants):
+            leaves = iter(instants)
+            self.schema = pa.schema([field.with_type(_with_instants(field.type, leaves)) for field in self.schema])
+        metadata = self._file.metadata
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        self.group_bytes = [sum(g.column(n).total_compressed_size for n in range(g.num_columns)) for g in groups]
 
-def read_parquet(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":
-    """Parquet files of one schema, with FILE. Columns of types that Spark cannot read are left out.
-
-    Raises:
-        LongreelError: the configuration reads such a column.
-    """
-    from pyspark.sql.types import StructType
-
-    schema, read, values = parquet_schema(paths[0]), StructType(), []
-    for field in schema:
-        kind = _spark_type(field.type)
-        if kind is None:
-            if columns.reads(field.name):
-                raise LongreelError(
-                    f"column {field.name} of {paths[0]} is of type {field.type}, which Spark cannot read; write it as "
-                    "numbers, text, a timestamp or a list of these"
-                )
-            continue
-        read.add(field.name, kind)
-        values.append(_value(field).alias(field.name))
-    reader = spark.read.schema(read).option("recursiveFileLookup", True)
-    rows = reader.parquet(*literal(paths))
-    return rows.select(*values, file_name(rows, paths))
+    def batches(self, groups: Iterable[int], names: list[str]) -> Iterator[pa.RecordBatch]:
+        for number in groups:
+            group = self._file.metadata.row_group(number)
+            rows = BATCH_BYTES * group.num_rows // max(group.total_byte_size, 1)
+            rows = min(max(rows, 1), BATCH_ROWS)
+            yield from self._file.iter_batches(rows, [number], names, use_threads=False)
 
 
-def _value(field: pa.Field) -> "Column":
-    """A column's values; Spark has no nanoseconds and reads their number."""
-    from pyspark.sql import functions as F
-
-    if pa.types.is_null(field.type):
-        return F.lit(None)
-    value = column(field.name)
-    if pa.types.is_timestamp(field.type) and field.type.unit == "ns":
-        moment = F.timestamp_micros(F.call_function("div", value, F.lit(1_000)))
-        return moment if field.type.tz else moment.cast("timestamp_ntz")
-    return value
+def _is_instant(leaf: pq.ColumnSchema) -> bool:
+    """Whether a column holds moments, though pyarrow gives it no zone: INT96, as Spark and Hive write it, and times of
+    writers from before the format could tell."""
+    if leaf.physical_type == "INT96":
+        return True
+    logical = json.loads(leaf.logical_type.to_json())
+    return logical.get("Type") == "Timestamp" and bool(logical.get("is_from_converted_type"))
 
 
-def _spark_type(kind: pa.DataType) -> "DataType | None":
-    """What Spark reads a column as, or None where it cannot."""
-    from pyspark.errors import PySparkTypeError
-    from pyspark.sql.pandas.types import from_arrow_type
-
-    if "decimal256" in str(kind):
-        return None  # it has more digits than Spark's decimals
-    try:
-        return from_arrow_type(_as_read(kind))
-    except PySparkTypeError:
-        return None
-
-
-def _as_read(kind: pa.DataType) -> pa.DataType:
-    """A type whose stored values Spark reads, inside lists and structs too; the stored integers of times, durations and
-    nanoseconds."""
-    if isinstance(kind, pa.BaseExtensionType):
-        return _as_read(kind.storage_type)
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return pa.list_(_as_read(kind.value_type))
-    if pa.types.is_map(kind):
-        return pa.map_(_as_read(kind.key_type), _as_read(kind.item_type))
+def _with_instants(kind: pa.DataType, leaves: Iterator[bool]) -> pa.DataType:
+    """A type with a zone where a leaf is an instant; takes as many `leaves` as the type has."""
+    if isinstance(kind, pa.BaseExtensionType) and pa.types.is_nested(kind.storage_type):
+        return _with_instants(kind.storage_type, leaves)
     if pa.types.is_struct(kind):
-        return pa.struct([field.with_type(_as_read(field.type)) for field in kind])
-    return _as_read_scalar(kind.value_type if pa.types.is_dictionary(kind) else kind)
-
-
-def _as_read_scalar(kind: pa.DataType) -> pa.DataType:
-    in_ns = pa.types.is_timestamp(kind) and kind.unit == "ns"
-    if in_ns or pa.types.is_time64(kind) or pa.types.is_duration(kind):
-        return pa.int64()
-    return pa.int32() if pa.types.is_time32(kind) else AS_READ.get(kind, kind)
+        return pa.struct([field.with_type(_with_instants(field.type, leaves)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_with_instants(kind.key_type, leaves), _with_instants(kind.item_type, leaves))
+    if pa.types.is_nested(kind):
+        return pa.list_(_with_instants(kind.value_type, leaves))
+    return pa.timestamp(kind.unit, "UTC") if next(leaves) and pa.types.is_timestamp(kind) else kind
