@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from longreel.contracts.log_schema import Column, LogSchema, timed_column
 
-SCHEMA_VERSION = 3  # raised by every change of a column that every log has
+SCHEMA_VERSION = 4  # raised by every change of a column that every log has, or of what a manifest must say
 
 DATASETS = ("events", "users", "quarantine", "counters", "statistics", "history", "samples")
 
 # The schema version since which a dataset's partitions are read as they are now: raised by a change other than an
 # `added_column`. Older partitions are not read then, nor newer ones by older code.
-READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 3)
+READABLE_SINCE: dict[str, int] = dict.fromkeys(DATASETS, 4)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,7 +56,7 @@ class Storage:
         if not self.has_file(path):
             return None
         with self.filesystem.open_input_stream(path) as stream:
-            return str(stream.read().decode())
+            return str(stream.read().decode(errors="replace"))  # what is damaged is no longer what was written
 
     def write_atomic(self, path: str, text: str, draft: str | None = None) -> None:
         """Write a small file in one atomic step; a local disk holds it as `draft` until it is complete."""

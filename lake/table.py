@@ -12,7 +12,7 @@ Replacing a partition never shows a reader half of it. Readers take file names f
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,6 +28,7 @@ from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import DATASETS, READABLE_SINCE, DatasetSchemas, dataset_schemas, schema_text
 from longreel.lake import lease
 from longreel.lake.erasure import request_names
+from longreel.lake.files import PublishedFile, check_file, footer_digest, open_parquet, read_through
 from longreel.lake.manifest import MANIFEST, DataFile, Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.storage import Storage, utc_stamp
@@ -69,14 +70,21 @@ class Lake:
         """The committed partition's manifest, or None where there is none.
 
         Raises:
-            LongreelError: as `Manifest.from_json`.
+            LongreelError: as `Manifest.from_json`; or it is another partition's.
         """
         path = self.manifest_path(dataset, day)
-        text = self.storage.read_text(path)
+        if (text := self.storage.read_text(path)) is None:
+            return None
         try:
-            return None if text is None else Manifest.from_json(text)
+            manifest = Manifest.from_json(text)
         except LongreelError as error:
             raise LongreelError(f"{path}: {error}") from error
+        if (manifest.dataset, manifest.date) != (dataset, day.isoformat()):
+            raise LongreelError(
+                f"{path} is the manifest of {manifest.dataset} of {manifest.date}; restore that of {dataset} of {day}, "
+                "or remove the file and run the partition's step again"
+            )
+        return manifest
 
     def require(self, dataset: str, day: date) -> Manifest:
         """As `manifest`, but a missing day is an error.
@@ -111,8 +119,8 @@ class Lake:
                 except LongreelError as error:
                     raise LongreelError(f"{info.path}: {error}; nothing else belongs here, remove it") from error
 
-    def paths(self, manifest: Manifest) -> list[str]:
-        """Absolute paths (on `filesystem`) of a partition's data files; Spark and pyarrow both take them.
+    def files(self, manifest: Manifest) -> list[PublishedFile]:
+        """A partition's data files, in the manifest's order.
 
         Raises:
             LongreelError: the partition is older than what readers of its dataset expect now.
@@ -124,7 +132,29 @@ class Lake:
                 f"{manifest.dataset} changed in version {required}; run its step again"
             )
         folder = self.partition_path(manifest.dataset, date.fromisoformat(manifest.date))
-        return [f"{folder}/{file.path}" for file in manifest.files]
+        return [
+            PublishedFile(
+                path=f"{folder}/{file.path}",
+                rows=file.rows,
+                size_bytes=file.size_bytes,
+                footer=file.footer,
+                bucket=file.bucket,
+            )
+            for file in manifest.files
+        ]
+
+    def paths(self, manifest: Manifest) -> list[str]:
+        """Absolute paths of a partition's data files, each of the published size and footer, for readers other than
+        `open_parquet`: Spark and pyarrow take them.
+
+        Raises:
+            LongreelError: as `files`; or a file is damaged.
+            TransientError: a file is gone.
+        """
+        files = self.files(manifest)
+        for file in files:
+            check_file(self.filesystem, file)
+        return [file.path for file in files]
 
     def read(self, manifest: Manifest, columns: list[str] | None = None) -> pa.Table:
         """A partition's rows, or some columns of them.
@@ -135,35 +165,15 @@ class Lake:
         schema = self.schemas[manifest.dataset]
         schema = schema if columns is None else pa.schema([schema.field(name) for name in columns])
         tables = []
-        for path in self.paths(manifest):
-            with self.open_parquet(path) as file:
-                table = file.read(columns=stored_columns(schema, file.schema_arrow.names))
+        for file in self.files(manifest):
+            with self.open_parquet(file) as parquet:
+                table = parquet.read(columns=stored_columns(schema, parquet.schema_arrow.names))
                 tables.append(to_schema(table, schema, f"{manifest.dataset} of {manifest.date}"))
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
-    @contextmanager
-    def open_parquet(self, path: str) -> Iterator[pq.ParquetFile]:
-        """One data file of a published partition, open for reading.
-
-        Raises:
-            LongreelError: it is damaged.
-            TransientError: it does not exist any more.
-        """
-        # A rebuild alone may not help: the same rows have the published digest, so it keeps what looks whole.
-        remedy = f"remove {PurePosixPath(path).parent.parent / MANIFEST} and run the step of that day again"
-        try:
-            with pq.ParquetFile(path, filesystem=self.filesystem) as file:
-                yield file
-        except FileNotFoundError as error:
-            raise TransientError(
-                f"{path} is gone. If the day was published again meanwhile, the same command finds the new files; "
-                f"if the file was lost, {remedy}"
-            ) from error
-        except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:  # the disk's or the network's fault
-                raise
-            cause = " ".join(str(error).split())
-            raise LongreelError(f"{path} is damaged ({cause}); restore it, or {remedy}") from error
+    def open_parquet(self, file: PublishedFile) -> AbstractContextManager[pq.ParquetFile]:
+        """One data file of a published partition, open for reading; `files.open_parquet` says what it raises."""
+        return open_parquet(self.filesystem, file)
 
     def rewrite_manifest(self, manifest: Manifest) -> None:
         """Replace a published partition's manifest by one that describes the same files differently.
@@ -222,7 +232,7 @@ class PartitionWriter:
         """
         self._end_lease()
         published = self.lake.manifest(self.dataset, self.day)
-        if published is not None and published.digest == digest and self._has_columns(published):
+        if published is not None and published.digest == digest and self._is_intact(published):
             files, buckets = published.files, published.buckets
         else:
             files = tuple(self._data_files(buckets))
@@ -273,16 +283,19 @@ class PartitionWriter:
                 f"{lease.EXPIRES_AFTER_S / 3600:g} h and another process removed it; run the step again"
             )
 
-    def _has_columns(self, published: Manifest) -> bool:
-        """Whether the published files have the columns that this build has: a digest may not tell a renamed field."""
-        if not published.files:
-            return True
-        path = f"{self.lake.partition_path(self.dataset, self.day)}/{published.files[0].path}"
+    def _is_intact(self, published: Manifest) -> bool:
+        """Whether the published files can be read to their end and have the columns that this build has: a digest may
+        not tell a renamed field."""
+        expected = schema_text(self.lake.schemas[self.dataset])
         try:
-            stored = pq.read_schema(path, filesystem=self.lake.filesystem)
-        except (OSError, pa.ArrowInvalid):  # gone or damaged: this build replaces it
+            for file in self.lake.files(published):
+                with self.lake.open_parquet(file) as parquet:
+                    if schema_text(parquet.schema_arrow) != expected:
+                        return False
+                    read_through(parquet)
+        except (LongreelError, OSError):  # gone, damaged or of an older schema: this build replaces it
             return False
-        return schema_text(stored) == schema_text(self.lake.schemas[self.dataset])
+        return True
 
     def _data_files(self, buckets: int) -> Iterator[DataFile]:
         expected = self.lake.schemas[self.dataset]
@@ -290,13 +303,15 @@ class PartitionWriter:
             name = PurePosixPath(info.path).name
             if not name.endswith(".parquet"):
                 continue
-            footer = pq.ParquetFile(info.path, filesystem=self.lake.filesystem)
-            columns = footer.schema_arrow
+            with self.lake.filesystem.open_input_file(info.path) as stream:
+                footer = footer_digest(stream)
+                parquet = pq.ParquetFile(stream)
+                columns, rows = parquet.schema_arrow, parquet.metadata.num_rows
             if schema_text(columns) != schema_text(expected):
                 raise LongreelError(f"{self.dataset} of {self.day}: expected columns\n{expected}\nbut got\n{columns}")
             bucket = int(name.removesuffix(".parquet").split("-")[1]) if buckets > 1 else 0
-            rows = footer.metadata.num_rows
-            yield DataFile(path=f"{self.build}/{name}", rows=rows, size_bytes=info.size, bucket=bucket)
+            path = f"{self.build}/{name}"
+            yield DataFile(path=path, rows=rows, size_bytes=info.size, footer=footer, bucket=bucket)
 
 
 @contextmanager

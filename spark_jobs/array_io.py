@@ -74,6 +74,7 @@ def write_file(lake: Lake, dataset: str, path: str, tables: Iterable[pa.Table]) 
                 use_dictionary=dictionary,
                 column_encoding=encodings,
                 store_schema=False,
+                write_page_checksum=True,
             )
             parquet.write_table(table, row_group_size=table.num_rows)
     finally:
@@ -101,10 +102,8 @@ def read_bucket(
     users that it selects. Of row groups without such users only the user ids are read."""
     schema = lake.schemas[manifest.dataset]
     schema = pa.schema([schema.field(name) for name in columns])
-    bucket_files = {item.path for item in files_of(manifest, bucket, buckets)}
-    paths = [p for p, item in zip(lake.paths(manifest), manifest.files, strict=True) if item.path in bucket_files]
-    for path in paths:
-        with pq.ParquetFile(path, filesystem=lake.filesystem) as file:
+    for published in files_of(lake, manifest, bucket, buckets):
+        with lake.open_parquet(published) as file:
             for number in range(file.num_row_groups):
                 users = file.read_row_group(number, columns=["user_id"]).column("user_id").to_numpy()
                 keep = np.ones(len(users), bool)

@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints
-from longreel.lake.manifest import DataFile, Manifest
+from longreel.lake.files import PublishedFile
+from longreel.lake.manifest import Manifest
+from longreel.lake.table import Lake
 
 SEED = 42
 
@@ -48,7 +50,7 @@ def num_buckets(rows: int, rows_a_bucket: int) -> int:
     return 1 << max(0, math.ceil(math.log2(max(1, rows / rows_a_bucket))))
 
 
-def files_of(manifest: Manifest, bucket: int, buckets: int) -> list[DataFile]:
+def files_of(lake: Lake, manifest: Manifest, bucket: int, buckets: int) -> list[PublishedFile]:
     """The files of a partition that may hold users of bucket `bucket` of `buckets`."""
     shared = min(manifest.buckets, buckets)
-    return [item for item in manifest.files if item.bucket % shared == bucket % shared]
+    return [file for file in lake.files(manifest) if file.bucket % shared == bucket % shared]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.jagged import Ints
 from longreel.contracts.schemas import schema_text
+from longreel.lake.files import PublishedFile
 from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import to_schema
 from longreel.lake.table import Lake, PartitionWriter
@@ -38,19 +39,17 @@ def find_rows(lake: Lake, manifests: Iterable[Manifest], users: Ints) -> Iterato
 
 def _rows_of(lake: Lake, manifest: Manifest, users: Ints) -> Ints:
     buckets = np.unique(bucket_of(users, manifest.buckets)).tolist()
-    candidates = {item.path for bucket in buckets for item in files_of(manifest, bucket, manifest.buckets)}
     rows = np.zeros(len(users), np.int64)
-    for path, item in zip(lake.paths(manifest), manifest.files, strict=True):
-        if item.path in candidates:
-            rows += rows_in_file(lake, path, users)
+    for file in {file for bucket in buckets for file in files_of(lake, manifest, bucket, manifest.buckets)}:
+        rows += rows_in_file(lake, file, users)
     return rows
 
 
-def rows_in_file(lake: Lake, path: str, users: Ints) -> Ints:
+def rows_in_file(lake: Lake, published: PublishedFile, users: Ints) -> Ints:
     """How many rows of each of `users` [n], increasing, a file has. Row groups are skipped by their statistics of
     user ids, where the file has those."""
     rows = np.zeros(len(users), np.int64)
-    with pq.ParquetFile(path, filesystem=lake.filesystem) as file:
+    with lake.open_parquet(published) as file:
         column = file.schema_arrow.names.index("user_id")
         for number in range(file.num_row_groups):
             stats = file.metadata.row_group(number).column(column).statistics
@@ -69,7 +68,7 @@ class EraseUsers:
     lake: Lake
     dataset: str
     date: str
-    source: str
+    source: PublishedFile
     target: str
     bucket: int
     buckets: int
@@ -80,13 +79,13 @@ class EraseUsers:
         """Write the file; yields the day with the stats of the file, read back, where it holds arrays."""
         lake, users = self.lake, np.array(self.users, np.int64)
         path: str | None = self.target
-        with pq.ParquetFile(self.source, filesystem=lake.filesystem) as file:
+        with lake.open_parquet(self.source) as file:
             is_unchanged = schema_text(file.schema_arrow) == schema_text(lake.schemas[self.dataset])
             is_unchanged &= not rows_in_file(lake, self.source, users).any()
             if not is_unchanged:
                 path = write_file(lake, self.dataset, self.target, self._kept(file, users))
         if is_unchanged:
-            lake.filesystem.copy_file(self.source, self.target)
+            lake.filesystem.copy_file(self.source.path, self.target)
         if self.dataset == "samples":
             yield self.date, sample_stats(lake, path, self.bucket, self.buckets, self.max_history)
         elif self.dataset == "history":
@@ -104,14 +103,14 @@ class EraseUsers:
 def erasure_tasks(manifest: Manifest, writer: PartitionWriter, users: Ints) -> Iterator[EraseUsers]:
     """The tasks that write a partition's new build, one a file."""
     samples = manifest.details.get("definitions", {}).get("samples", {})
-    for path, item in zip(writer.lake.paths(manifest), manifest.files, strict=True):
+    for file in writer.lake.files(manifest):
         yield EraseUsers(
             lake=writer.lake,
             dataset=manifest.dataset,
             date=manifest.date,
-            source=path,
-            target=f"{writer.path}/{PurePosixPath(path).name}",
-            bucket=item.bucket,
+            source=file,
+            target=f"{writer.path}/{PurePosixPath(file.path).name}",
+            bucket=file.bucket,
             buckets=manifest.buckets,
             users=tuple(users.tolist()),
             max_history=int(samples.get("max_history", 0)),

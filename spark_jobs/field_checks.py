@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import Column
 from pyspark.sql import functions as F
 
@@ -89,7 +90,7 @@ def sample_of(writer: PartitionWriter) -> pa.Table:
     schema = writer.lake.schemas[writer.dataset]
     for info in writer.lake.storage.list(writer.path):
         if info.path.endswith(".parquet") and rows < SAMPLE_ROWS:
-            with writer.lake.open_parquet(info.path) as file:
+            with pq.ParquetFile(info.path, filesystem=writer.lake.filesystem) as file:
                 for batch in file.iter_batches(SAMPLE_ROWS - rows, columns=[f.name for f in schema]):
                     tables.append(pa.Table.from_batches([batch]))
                     rows += batch.num_rows

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from datetime import date
 
-import pyarrow.parquet as pq
-
 from longreel.contracts.definitions import stored_log_schema
 from longreel.contracts.schemas import schema_text
 from longreel.lake.manifest import Manifest
@@ -16,7 +14,8 @@ def lake_as_stored(lake: Lake, manifest: Manifest) -> Lake:
     one that the partition was made with."""
     if not manifest.files:
         return lake
-    stored = pq.read_schema(lake.paths(manifest)[0], filesystem=lake.filesystem)
+    with lake.open_parquet(lake.files(manifest)[0]) as file:
+        stored = file.schema_arrow
     if schema_text(stored) == schema_text(lake.schemas[manifest.dataset]):
         return lake
     origin = lake.manifest("events", date.fromisoformat(manifest.date)) if manifest.dataset == "users" else manifest

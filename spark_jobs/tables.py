@@ -17,6 +17,8 @@ from longreel.spark_jobs.sources.base import literal
 
 _TYPES = {"int64": "BIGINT", "int32": "INT", "float": "FLOAT", "string": "STRING"}
 
+VERIFY_PAGES = "parquet.page.verify-checksum.enabled"  # parquet-mr writes checksums of pages, and ignores them
+
 
 def ddl(schema: pa.Schema) -> str:
     """A pyarrow schema of the lake as Spark DDL."""
@@ -32,7 +34,8 @@ def read_files(spark: SparkSession, schema: pa.Schema, paths: list[str]) -> Data
     `longreel.lake.schema_evolution` has it."""
     if not paths:  # an empty range is optimized away, an empty local collection is not
         return spark.range(0).select(*(F.lit(None).cast(_type(f.type)).alias(f.name) for f in schema))
-    stored = spark.read.schema(ddl(schema)).option("recursiveFileLookup", True).parquet(*literal(paths))
+    reader = spark.read.schema(ddl(schema)).option("recursiveFileLookup", True).option(VERIFY_PAGES, True)
+    stored = reader.parquet(*literal(paths))
     return stored.select(*(_with_default(field) for field in schema))
 
 

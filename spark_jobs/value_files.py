@@ -46,11 +46,8 @@ def read_values(
         statistics: their places.
         bucket, buckets: values of this bucket alone.
     """
-    paths = {item.path for item in files_of(manifest, bucket, buckets)}
-    for path, item in zip(lake.paths(manifest), manifest.files, strict=True):
-        if item.path not in paths:
-            continue
-        with lake.open_parquet(path) as file:
+    for published in files_of(lake, manifest, bucket, buckets):
+        with lake.open_parquet(published) as file:
             for number, statistic in enumerate(_statistics(file)):
                 if statistic not in statistics:
                     continue

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from longreel.contracts.jagged import Ints, list_values, offsets_of
 from longreel.contracts.log_schema import Column, LogSchema
+from longreel.lake.files import PublishedFile
 from longreel.lake.manifest import Manifest
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
@@ -29,7 +30,7 @@ TORCH_TYPES = {pa.int64(): torch.int64, pa.int32(): torch.int32, pa.float32(): t
 class RowGroup:
     """One Parquet row group of a samples partition."""
 
-    path: str
+    file: PublishedFile
     index: int  # in its file
     size_bytes: int  # decoded, an upper bound
     max_events: int  # an upper bound of its history events
@@ -44,16 +45,16 @@ def row_groups(lake: Lake, manifests: Sequence[Manifest]) -> tuple[list[RowGroup
     targets: list[Ints] = [np.zeros(0, np.int64)]
     first = 0
     for manifest in manifests:
-        for path in lake.paths(manifest):
-            with lake.open_parquet(path) as file:
-                for index in range(file.num_row_groups):
-                    group_events, group_targets = _request_sizes(file, index)
+        for file in lake.files(manifest):
+            with lake.open_parquet(file) as parquet:
+                for index in range(parquet.num_row_groups):
+                    group_events, group_targets = _request_sizes(parquet, index)
                     events.append(group_events)
                     targets.append(group_targets)
-                    size, max_events = _decoded_size(file.metadata.row_group(index))
+                    size, max_events = _decoded_size(parquet.metadata.row_group(index))
                     groups.append(
                         RowGroup(
-                            path=path,
+                            file=file,
                             index=index,
                             size_bytes=size,
                             max_events=max_events,
@@ -128,11 +129,11 @@ def _empty(column: Column, events: int, pin_memory: bool) -> NDArray[Any]:
 
 def _read_group(lake: Lake, group: RowGroup, log_schema: LogSchema, use_threads: bool) -> SampleRows:
     schema = rows_schema(log_schema, lake.log_schema)
-    with lake.open_parquet(group.path) as file:
+    with lake.open_parquet(group.file) as file:
         table = file.read_row_group(
             group.index, columns=stored_columns(schema, file.schema_arrow.names), use_threads=use_threads
         )
-    return SampleRows.from_arrow(to_schema(table, schema, f"samples in {group.path}"), log_schema, lake.log_schema)
+    return SampleRows.from_arrow(to_schema(table, schema, f"samples in {group.file.path}"), log_schema, lake.log_schema)
 
 
 def num_decode_threads(device: torch.device) -> int:

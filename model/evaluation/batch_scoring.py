@@ -91,9 +91,9 @@ def request_table(lake: Lake, groups: Sequence[RowGroup], rows: int, log_schema:
     group = next((g for g in groups if g.num_requests), None)
     if group is None:
         return schema.empty_table()
-    with lake.open_parquet(group.path) as file:
+    with lake.open_parquet(group.file) as file:
         table = file.read_row_group(group.index, columns=stored_columns(schema, file.schema_arrow.names))
-    return to_schema(table.slice(0, rows), schema, f"samples in {group.path}")
+    return to_schema(table.slice(0, rows), schema, f"samples in {group.file.path}")
 
 
 def score_day(

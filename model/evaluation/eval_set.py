@@ -99,7 +99,7 @@ def select_users(lake: Lake, groups: Sequence[RowGroup], settings: EvaluationCon
 
 
 def _user_ids(lake: Lake, group: RowGroup) -> Ints:
-    with lake.open_parquet(group.path) as file:
+    with lake.open_parquet(group.file) as file:
         table = file.read_row_group(group.index, columns=["user_id"])
     return np.asarray(table.column("user_id").to_numpy())
 

@@ -1,6 +1,5 @@
 """The commit protocol on a real folder: nothing is half-visible, a rebuild changes nothing, readers never see a gap."""
 
-import json
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -8,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lake_helpers import DAY, rows, write_build
+from lake_helpers import DAY, rows, stored_values, write_build
 
 from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.schemas import SCHEMA_VERSION
-from longreel.lake.manifest import MANIFEST, Manifest
+from longreel.lake.manifest import MANIFEST, Manifest, with_checksum
 from longreel.lake.table import Lake, discard_on_error
 
 
@@ -89,9 +88,9 @@ def test_a_newer_schema_and_a_broken_manifest_are_errors(tmp_path: Path) -> None
     manifest = write_build(lake, rows("x")).commit(digest="d1", inputs={})
     assert Manifest.from_json(manifest.to_json()) == manifest
     newer_version = SCHEMA_VERSION + 1
-    newer = json.loads(manifest.to_json()) | {"schema_version": newer_version, "readable_since": newer_version}
+    newer = stored_values(manifest.to_json()) | {"schema_version": newer_version, "readable_since": newer_version}
     path = tmp_path / "quarantine" / f"date={DAY}" / MANIFEST
-    path.write_text(json.dumps(newer))
+    path.write_text(with_checksum(newer))
     with pytest.raises(LongreelError, match="upgrade longreel"):
         lake.require("quarantine", DAY)
     path.write_text('{"dataset": "quarantine"')
