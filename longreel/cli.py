@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data import-history": ("longreel.spark_jobs.import_history", "import older history as the bootstrap snapshot"),
     "data build-samples": ("longreel.spark_jobs.build_samples", "build request-level samples from events and history"),
     "data stale": ("longreel.spark_jobs.stale", "list the days to rebuild because their inputs changed"),
+    "data verify": ("longreel.spark_jobs.verify", "read published partitions to their end and compare their digests"),
     "data forget": ("longreel.spark_jobs.forget", "remove users from every partition, and keep them out"),
     "model train": ("longreel.components.train", "train a ranker on the days before a day and register it"),
     "model evaluate": ("longreel.components.evaluate", "evaluate a model on a day over the eval windows"),

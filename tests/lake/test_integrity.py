@@ -20,7 +20,7 @@ OTHER_DAY = DAY.replace(day=DAY.day + 1)
 
 
 def published(tmp_path: Path, number: int = 40) -> tuple[Lake, Manifest, Path]:
-    """Samples of made-up values, as two row groups: lists, text, floats, and each of the encodings."""
+    """Samples of random values, as two row groups: lists, text, floats, and each of the encodings."""
     lake = Lake(tmp_path)
     writer: PartitionWriter = lake.writer("samples", DAY)
     schema, draw = lake.schemas["samples"], random.Random(3)

@@ -14,6 +14,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.schemas import dataset_schemas
+from longreel.lake.files import PublishedFile
 from longreel.lake.table import Lake
 from longreel.model.data import reader as reader_module
 from longreel.model.data import row_groups as row_groups_module
@@ -318,9 +319,12 @@ def test_days_from_before_a_column_train_with_days_that_have_it(
     assert grown.require("samples", old) == before
 
 
+NO_FILE = PublishedFile(path="", rows=0, size_bytes=0, footer="", bucket=0)
+
+
 def test_buffers_are_about_as_large_and_keep_the_order() -> None:
     def group(size: int) -> RowGroup:
-        return RowGroup(path="", index=0, size_bytes=size << 20, max_events=0, first_request=0, num_requests=1)
+        return RowGroup(file=NO_FILE, index=0, size_bytes=size << 20, max_events=0, first_request=0, num_requests=1)
 
     for sizes in ([42] * 12, [10] * 5, [500, 1, 1, 1], [1], [383, 2, 383, 2], [0, 0]):
         buffers = even_buffers([group(size) for size in sizes])
