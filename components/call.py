@@ -13,6 +13,7 @@ from typing import Any
 
 IMAGE = "longreel/train:0.1.0-python3.11"
 HOME_PATH = "/longreel"  # the home folder in a step's pod
+EXIT_CODE_FILE = "LONGREEL_EXIT_CODE_FILE"  # names the file for the exit code of a failed step on this machine
 CLUSTER_YAML = Path(__file__).with_name("pipeline-cluster.yaml")  # pipeline.py writes it
 
 
@@ -30,5 +31,7 @@ def call(command: str, *arguments: Any) -> Any:
     words = [str(int(a)) if isinstance(a, float) else str(a) for a in arguments]
     code = subprocess.run([sys.executable, "-m", "longreel", *command.split(), *words], check=False).returncode
     if code:
+        if file := os.environ.get(EXIT_CODE_FILE):  # KFP says only that a step failed
+            Path(file).write_text(str(code))
         raise SystemExit(code)
     return None

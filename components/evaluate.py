@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
-from longreel.contracts.errors import LongreelError, OtherDefinitionsError
+from longreel.contracts.errors import LongreelError, MissingModelError, OtherDefinitionsError
 from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport, UnevaluatedModel
 from longreel.lake.home import Home
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
         name = "champion" if args.champion else f"v{version}"
         try:
             report = evaluate_version(home, day, version, client)
-        except OtherDefinitionsError as error:
+        except (OtherDefinitionsError, MissingModelError) as error:
             if args.out is None:
                 raise
             _write_unevaluated(home, client, version, args.out, error)
@@ -64,9 +64,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     return 0
 
 
-def _write_unevaluated(
-    home: Home, client: "MlflowClient", version: int, out: Path, error: OtherDefinitionsError
-) -> None:
+def _write_unevaluated(home: Home, client: "MlflowClient", version: int, out: Path, error: LongreelError) -> None:
     """Write the reason in place of a report: `longreel model decide` needs it of a champion."""
     from longreel.components.registry import versions
 
@@ -80,11 +78,14 @@ def champion_version(home: Home, client: "MlflowClient") -> int:
     """The champion's version.
 
     Raises:
-        LongreelError: there is no champion.
+        LongreelError: there is no champion; or ledger and alias disagree on it.
     """
     from longreel.components.registry.ledger import Ledger
 
-    champion = Ledger(home, client).champion()
+    state = Ledger(home, client).read()
+    if state.conflict:
+        raise LongreelError(f"{state.conflict}. Or name a version with --version")
+    champion = state.champion
     if champion is None:
         raise LongreelError("there is no champion yet; promote a version first, or name one with --version")
     return champion.version

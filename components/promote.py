@@ -2,12 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longreel.contracts.dates import parse_day
 from longreel.contracts.decision import Decision
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.serialization import read_summary
 from longreel.lake.home import Home
+
+if TYPE_CHECKING:
+    from longreel.components.registry.entries import Entry
 
 NOT_BETTER = 99  # exit code that an Airflow task treats as "skipped"
 
@@ -17,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel ops retrain` evaluated on this day")
     parser.add_argument("--decision", type=Path, help="or a decision (`longreel model decide`)")
     parser.add_argument("--version", type=int, help="... and the registered version that it is about")
+    parser.add_argument(
+        "--adopt",
+        action="store_true",
+        help="or the version that the alias `champion` was moved to in MLflow: the ledger records it as the champion",
+    )
     parser.add_argument("--if-better", action="store_true", help="on a hold or a reject change nothing and exit with 0")
     parser.add_argument(
         "--waits-for-approval",
@@ -38,6 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Promote and print the new ledger entry."""
+    if args.adopt:
+        return _adopt(args, home)
     decision, number = _decision_and_version(args, home)
     if args.dry_run:
         print(f"version {number}: {_proposal(decision, home)}")
@@ -59,9 +70,24 @@ def run(args: argparse.Namespace, home: Home) -> int:
         entry = ledger.decline(decision, version, args.reason)
         print(f"{ledger.model}: version {number} declined by {entry.who} (ledger entry {entry.sequence}); unchanged")
         return 0
-    entry = ledger.promote(decision, version, args.reason)
-    before = "none" if entry.from_version is None else f"version {entry.from_version}"
-    print(f"{ledger.model}: champion {before} -> version {entry.to_version} (ledger entry {entry.sequence})")
+    print(f"{ledger.model}: {describe_move(ledger.promote(decision, version, args.reason))}")
+    return 0
+
+
+def describe_move(entry: "Entry") -> str:
+    """A new entry on one line."""
+    before, after = (number or "none" for number in (entry.from_version, entry.to_version))
+    return f"champion: version {before} -> {after} (ledger entry {entry.sequence})"
+
+
+def _adopt(args: argparse.Namespace, home: Home) -> int:
+    """Record the alias that was moved in MLflow."""
+    from longreel.components.registry.ledger import Ledger
+
+    if args.date or args.decision or args.version is not None:
+        raise LongreelError("--adopt takes the version from the alias; leave --date, --decision and --version out")
+    ledger = Ledger(home)
+    print(f"{ledger.model}: {describe_move(ledger.adopt(args.reason))}")
     return 0
 
 
@@ -83,7 +109,7 @@ def _proposal(decision: Decision, home: Home) -> str:
 def _decision_and_version(args: argparse.Namespace, home: Home) -> tuple[Decision, int]:
     """The decision and the version that the command names."""
     if (args.date is None) == (args.decision is None) or (args.decision is None) != (args.version is None):
-        raise LongreelError("name the candidate: --date DAY, or --decision FILE and --version N")
+        raise LongreelError("name the candidate: --date DAY, or --decision FILE and --version N, or --adopt")
     if args.decision is not None:
         return Decision.read(args.decision), args.version
     folder = home.reports / str(parse_day(args.date))

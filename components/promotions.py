@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from longreel.components.registry.ledger import Entry
+from longreel.components.registry.entries import Entry
 from longreel.contracts.argument_types import at_least
 from longreel.lake.home import Home
 
@@ -22,17 +22,22 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from longreel.components.registry.ledger import Ledger
     from longreel.components.reports.summary import wide_console
 
-    ledger = Ledger(home, store.open_store(home, patient=False))
-    champion, entries = ledger.champion(), ledger.entries()
+    state = Ledger(home, store.open_store(home, patient=False)).read()
     console = wide_console()
-    if not entries:
-        console.print(f"{ledger.model}: no version was promoted yet")
-        return 0
-    console.print(ledger_table(entries[-args.last :] if args.last else entries))
-    if champion is None:  # every proposal was declined
-        console.print(f"{ledger.model} has no champion")
+    if state.entries:
+        console.print(ledger_table(state.entries[-args.last :] if args.last else state.entries))
+    for line in (*map(str, state.faults), state.conflict):
+        if line:
+            console.print(f"[red]{escape(line)}[/]", soft_wrap=True, highlight=False)
+    if state.last_move is None and not state.entries:
+        console.print(f"{state.model}: no version was promoted yet")
+    elif state.last_move is None or state.number is None:  # every proposal was declined
+        console.print(f"{state.model} has no champion")
     else:
-        console.print(f"champion of {ledger.model}: version {champion.version}, model digest {champion.model_digest}")
+        move = state.last_move
+        console.print(
+            f"champion of {state.model}: version {move.to_version}, model digest {escape(move.model_digest or '')}"
+        )
     return 0
 
 
@@ -43,7 +48,11 @@ def ledger_table(entries: Sequence[Entry]) -> Table:
         table.add_column(name)
     for e in entries:
         before = e.from_version or "none"
-        moved = f"{before} -> {e.to_version}" if e.action != "decline" else f"{before} stays, not {e.to_version}"
+        moved = (
+            f"{before} -> {e.to_version or 'none'}" if e.action != "decline" else f"{before} stays, not {e.to_version}"
+        )
         action = f"{e.action} [red](superseded)[/]" if e.superseded else e.action
-        table.add_row(str(e.sequence), e.at, escape(e.who), action, moved, e.decision or "–", escape(e.reason))
+        table.add_row(
+            str(e.sequence), *map(escape, (e.at, e.who)), action, moved, *map(escape, (e.decision or "–", e.reason))
+        )
     return table

@@ -8,6 +8,7 @@ run_card.html, plots/ and, last, summary.json.
 import argparse
 import json
 import logging
+import os
 import re
 import shutil
 import signal
@@ -17,20 +18,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from longreel.components.training.spec import TRIGGERS, training_days
 from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
-from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError, TransientError
 from longreel.contracts.local_files import write_text_atomic
 from longreel.lake.home import Home
 
 if TYPE_CHECKING:
     from longreel.components.kfp_server import PipelineServer, Run
 
+STEP_ERRORS = {kind.exit_code: kind for kind in (LongreelError, DataNotReadyError, QualityError)}
 log = logging.getLogger(__name__)
 
 
@@ -73,8 +74,8 @@ def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
 
     Raises:
         DataNotReadyError: `day` is not published, or too few days are before it.
-        LongreelError: the champion was trained on `day` or later, so it cannot be evaluated there; or `day` is older
-            than `[retrain] max_data_age_days` allows.
+        LongreelError: the champion was trained on `day` or later, so it cannot be evaluated there, or its version was
+            deleted; or `day` is older than `[retrain] max_data_age_days` allows.
     """
     from longreel.components.decide import INPUTS_TAG
     from longreel.components.evaluate import require_unseen
@@ -90,16 +91,18 @@ def plan(home: Home, day: date, *, force: bool = False) -> RetrainPlan:
     days = training_days(list(lake.days("samples")), day, config)
     client = store.open_store(home)
     store.experiment_id(home, client)
-    ledger = Ledger(home, client)
-    champion = ledger.champion()
+    state = Ledger(home, client).settle()
+    champion = state.require_champion()
+    if state.conflict:  # training and evaluation need no alias; `promote` refuses to move it
+        log.warning("%s. Until then nothing is promoted", state.conflict)
     if champion is not None:
         require_unseen(champion.data_watermark, day, f"the champion (version {champion.version})")
     digests = {str(d): lake.require("samples", d).digest for d in days} | {str(day): evaluation_day.digest}
     inputs = digest_of({"samples": digests, "config": config.digest(), "code": tracking.git_sha()})
     if champion is None:
         return RetrainPlan(inputs, 0)
-    if champion.tags.get(INPUTS_TAG) == inputs:
-        return RetrainPlan(inputs, ledger.before(champion) or 0, done=champion.version)
+    if champion.tags.get(INPUTS_TAG) == inputs and tracking.has_run(client, champion.run_id):
+        return RetrainPlan(inputs, state.before(champion.version) or 0, done=champion.version)
     return RetrainPlan(inputs, champion.version)
 
 
@@ -112,7 +115,8 @@ def retrain(
 
     Raises:
         LongreelError: see `plan`.
-        TransientError: a step of the pipeline failed; its output gives the reason.
+        LongreelError, TransientError: a step of the pipeline failed, with the step's exit code; its output gives the
+            reason.
     """
     from longreel.components.kfp_server import PipelineServer
 
@@ -140,9 +144,13 @@ def _run_here(home: Home, day: date, planned: RetrainPlan, trigger: str, promote
     """Run the pipeline on this machine and return the candidate's version."""
     from kfp import local
 
+    from longreel.components.call import EXIT_CODE_FILE
     from longreel.components.pipeline import retrain_pipeline
 
     root = home.work / "kfp" / f"{day}-{time.strftime('%Y%m%dT%H%M%S')}"
+    root.mkdir(parents=True, exist_ok=True)
+    exit_code = root / "exit_code"
+    os.environ[EXIT_CODE_FILE] = str(exit_code)
     with _ending_children():
         warnings.filterwarnings("ignore", "Task .* settings .*have no effect")  # display names for a cluster
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(root), raise_on_error=True)
@@ -150,7 +158,9 @@ def _run_here(home: Home, day: date, planned: RetrainPlan, trigger: str, promote
             pipeline_run: Any = retrain_pipeline(**_arguments(str(home.path), day, planned, trigger, promote))
         except RuntimeError as error:
             cause = re.sub(r"\x1b\[\d*m", "", str(error))
-            raise TransientError(f"the pipeline for {day} failed; the step's output is above. {cause}") from error
+            code = int(exit_code.read_text()) if exit_code.is_file() else TransientError.exit_code
+            kind = STEP_ERRORS.get(code, TransientError)
+            raise kind(f"the pipeline for {day} failed; the step's output is above. {cause}") from error
     shutil.rmtree(root, ignore_errors=True)
     return int(pipeline_run.outputs["version"])
 
@@ -209,9 +219,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
 
 def _report(home: Home, day: date, version: int, trigger: str, champion_before: int, seconds: float) -> dict[str, Any]:
     """Bring a finished candidate's evidence from MLflow into `reports/DATE/`, summary.json last."""
-    from mlflow.artifacts import download_artifacts
-
-    from longreel.components.registry import versions
+    from longreel.components.registry import tracking, versions
     from longreel.components.registry.ledger import Ledger
     from longreel.components.reports import record
     from longreel.components.reports.plots import PLOTS
@@ -219,6 +227,7 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
 
     ledger, folder = Ledger(home), home.reports / str(day)
     candidate = versions.get_version(ledger.client, ledger.model, version)
+    tracking.require_run(ledger.client, candidate)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("summary.json", "champion_report.json"):
         (folder / name).unlink(missing_ok=True)
@@ -226,28 +235,24 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
     stored = {file.path for file in ledger.client.list_artifacts(candidate.run_id, "evaluation")}
     if champion_before and record.CHAMPION_REPORT in stored:  # one of other definitions has no report
         artifacts[record.CHAMPION_REPORT] = "champion_report.json"
-    uri = ledger.client.tracking_uri
     for artifact, name in artifacts.items():
-        downloaded = download_artifacts(run_id=candidate.run_id, artifact_path=artifact, tracking_uri=uri)
-        shutil.copyfile(downloaded, folder / name)
-    plots = Path(download_artifacts(run_id=candidate.run_id, artifact_path=PLOTS, tracking_uri=uri))
+        shutil.copyfile(tracking.download_artifact(ledger.client, candidate, artifact), folder / name)
+    plots = tracking.download_artifact(ledger.client, candidate, PLOTS)
     shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
-    decision, champion = Decision.read(folder / "decision.json"), ledger.champion()
+    decision = Decision.read(folder / "decision.json")
     summary = {
         "date": str(day),
         "trigger": trigger,
         "model": ledger.model,
         "version": version,
         "model_digest": candidate.model_digest,
-        "train_first_day": candidate.tags["train_first_day"],
-        "train_last_day": candidate.tags["train_last_day"],
+        **{name: candidate.tags.get(name, "") for name in ("train_first_day", "train_last_day", "run_name")},
         "run_id": candidate.run_id,
-        "run_name": candidate.tags["run_name"],
         "outcome": decision.outcome,
         "decision_digest": decision.digest(),
         "reasons": list(decision.reasons),
         "champion_before": champion_before or None,
-        "champion_after": None if champion is None else champion.version,
+        "champion_after": ledger.read().number,
         "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
         "seconds": round(seconds, 1),
     }

@@ -2,12 +2,18 @@
 
 import argparse
 
+from longreel.components.promote import describe_move
 from longreel.lake.home import Home
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel model rollback`."""
-    parser.add_argument("--to-version", type=int, help="an earlier champion (default: the one before the present)")
+    parser.add_argument(
+        "--to-version",
+        type=int,
+        help="an earlier champion (default: the last before the present that exists), or the present one, to set the "
+        "alias back",
+    )
     parser.add_argument("--reason", default="", help="why, for the ledger")
 
 
@@ -16,9 +22,5 @@ def run(args: argparse.Namespace, home: Home) -> int:
     from longreel.components.registry.ledger import Ledger
 
     ledger = Ledger(home)
-    entry = ledger.rollback(args.to_version, args.reason)
-    print(
-        f"{ledger.model}: champion version {entry.from_version} -> version {entry.to_version} "
-        f"(ledger entry {entry.sequence})"
-    )
+    print(f"{ledger.model}: {describe_move(ledger.rollback(args.to_version, args.reason))}")
     return 0

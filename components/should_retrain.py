@@ -58,9 +58,9 @@ def policy_answer(home: Home, day: date) -> RetrainAnswer:
     from longreel.components.registry import versions
     from longreel.components.registry.ledger import Ledger
 
-    ledger = Ledger(home)
-    last_evaluated = versions.last_evaluated_day(versions.list_versions(ledger.client, ledger.model))
-    champion = ledger.champion()
+    registry = Ledger(home).read()
+    versions.warn_of(*registry.faults)
+    last_evaluated, champion = versions.last_evaluated_day(registry.registered), registry.champion
     state = freshness_state(home, last_evaluated, None if champion is None else champion.data_watermark)
     return should_retrain(day, state, config.retrain)
 

@@ -14,7 +14,8 @@ from longreel.components.freshness import should_retrain
 from longreel.components.promotions import ledger_table
 from longreel.components.registry import store, versions
 from longreel.components.registry.ledger import Ledger
-from longreel.components.registry.versions import Version
+from longreel.components.registry.ledger_state import LedgerState
+from longreel.components.registry.versions import CHAMPION, Version
 from longreel.components.reports.summary import MARKS, wide_console
 from longreel.components.should_retrain import freshness_state, today
 from longreel.contracts.config import Config
@@ -40,22 +41,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, home: Home) -> int:
     """Print the screen."""
     console, config, lake = wide_console(), home.config, home.lake
-    ledger = Ledger(home, store.open_store(home, patient=False))
-    registered, champion = versions.list_versions(ledger.client, ledger.model), ledger.champion()
-    console.print(f"[bold]{ledger.model}[/]  {home.path}", soft_wrap=True)
+    registry = Ledger(home, store.open_store(home, patient=False)).read()
+    console.print(f"[bold]{registry.model}[/]  {home.path}", soft_wrap=True)
     console.print(_log_schema(config.log_schema), soft_wrap=True, highlight=False)
     console.print(_partitions(lake))
     days = sorted(lake.days("samples"))
     lines = [*_late(config, days), *_missing(lake), *_stale(lake, config), *_orphaned(lake)]
-    lines += [*_erasures(lake), *_quality(home)]
+    lines += [*_erasures(lake), *_quality(home), *_registry(registry)]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False)
-    for line in _freshness(home, days, registered, champion):
+    for line in _freshness(home, days, registry):
         console.print(line, soft_wrap=True)
-    if registered:
-        console.print(_candidates(registered[-NEWEST:], champion))
-    if entries := ledger.entries():
-        console.print(ledger_table(entries[-NEWEST:]))
+    if registry.registered:
+        console.print(_candidates(registry.registered[-NEWEST:], registry.number))
+    if registry.entries:
+        console.print(ledger_table(registry.entries[-NEWEST:]))
     return int(args.check and any(line.startswith(RED) for line in lines))
 
 
@@ -191,13 +191,27 @@ def _quality(home: Home) -> list[str]:
     return lines
 
 
-def _freshness(home: Home, days: list[date], registered: list[Version], champion: Version | None) -> list[str]:
+def _registry(registry: LedgerState) -> Iterator[str]:
+    """What a person must settle in MLflow, and what cannot be read there."""
+    if registry.conflict:
+        yield f"{RED}champion[/] {escape(registry.conflict)}"
+    elif registry.is_unfinished:
+        yield (
+            f"[yellow]unfinished[/] the alias {CHAMPION} is to follow ledger entry {registry.entries[-1].sequence} to "
+            f"version {registry.number}: the next promote, rollback or retrain sets it"
+        )
+    for fault in registry.faults:
+        yield f"{RED}registry[/] {escape(str(fault))}"
+
+
+def _freshness(home: Home, days: list[date], registry: LedgerState) -> list[str]:
+    champion = registry.champion
     if champion is None:
-        lines = ["champion: none yet"]
+        lines = ["champion: none yet" if registry.number is None else f"champion: version {registry.number}, see above"]
     else:
         lines = [
             f"champion: version {champion.version}, trained through {champion.data_watermark}, "
-            f"promoted on {champion.evaluation_day}; digest {champion.model_digest}"
+            f"promoted on {champion.evaluation_day}; digest {escape(champion.model_digest)}"
         ]
         if days:
             behind = sum(1 for day in days if day > champion.data_watermark)
@@ -205,7 +219,7 @@ def _freshness(home: Home, days: list[date], registered: list[Version], champion
     if not days:
         return [*lines, "training: not due; no samples are published"]
     watermark = None if champion is None else champion.data_watermark
-    state = freshness_state(home, versions.last_evaluated_day(registered), watermark)
+    state = freshness_state(home, versions.last_evaluated_day(registry.registered), watermark)
     answer = should_retrain(days[-1], state, home.config.retrain)
     return [
         *lines,
@@ -213,18 +227,17 @@ def _freshness(home: Home, days: list[date], registered: list[Version], champion
     ]
 
 
-def _candidates(registered: list[Version], champion: Version | None) -> Table:
+def _candidates(registered: Sequence[Version], champion: int | None) -> Table:
     table = Table(title="Last candidates", title_justify="left")
     for name in ("version", "evaluated on", "trained on", "decision", "reason"):
         table.add_column(name)
     for version in registered:
         tags = version.tags
-        is_champion = champion is not None and champion.version == version.version
         table.add_row(
-            f"{version.version}{' *' if is_champion else ''}",
+            f"{version.version}{' *' * (version.version == champion)}",
             str(version.evaluation_day),
-            f"{tags.get('train_first_day')} .. {tags.get('train_last_day')}",
-            MARKS.get(version.decision, version.decision),
+            escape(f"{tags.get('train_first_day', '?')} .. {tags.get('train_last_day', '?')}"),
+            MARKS.get(version.decision) or escape(version.decision),
             escape(tags.get("decision_reason", "")),
         )
     return table

@@ -70,11 +70,12 @@ def train_candidate(
         LongreelError: with a warm start, the champion was trained on all of these days.
     """
     spec = training_spec(home, day)
-    from longreel.components.registry.store import open_store
+    from longreel.components.registry.store import experiment_id, open_store
     from longreel.components.training.folder import file_lock, find_completed, remove_old_folders, write_record
     from longreel.components.training.logged_training import train_and_register
 
     folder, client = spec.folder(home), open_store(home)
+    experiment_id(home, client)  # a deleted one is restored with its runs, of which one may be this candidate's
     with file_lock(folder):
         candidate = find_completed(home, spec, client)
         if candidate is None:

@@ -13,6 +13,10 @@ class OtherDefinitionsError(LongreelError):
     """A day's values have another meaning than those that a model was trained on."""
 
 
+class MissingModelError(LongreelError):
+    """The files of a registered model are deleted."""
+
+
 class DataNotReadyError(LongreelError):
     """The raw day or an upstream partition has not arrived yet; trying later may succeed."""
 

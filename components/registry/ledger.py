@@ -5,58 +5,33 @@ version numbers one at a time in any store, so two writers never share one, and 
 
 The ledger is the source of truth and the alias a copy. An entry counts only if its `from` is the champion after the
 entries before it. So of two promotions that started from the same champion one counts, and the other is superseded and
-raises an error. After a crash between entry and alias, the next call sets the alias to the ledger's champion.
+raises an error. After a crash between entry and alias, the next command that writes sets the alias. An alias that a
+person moved in MLflow stays where it is: a person decides (`LedgerState.conflict`). Reading changes nothing.
 docs/decisions/0005-the-ledger-is-the-truth.md has the protocol and its limits.
 """
 
 import getpass
-import json
 import logging
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
 from datetime import date
-from typing import Any, Literal
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from longreel.components.registry import store, versions
 from longreel.components.registry.decision_record import headline
+from longreel.components.registry.entries import ALIGNED_TAG, ENTRY_TAG, Action, Entry, read_entries
+from longreel.components.registry.ledger_state import LedgerState
 from longreel.components.registry.versions import CHAMPION, Version
 from longreel.contracts.decision import Decision
 from longreel.contracts.errors import LongreelError, TransientError
 from longreel.lake.home import Home
 
-Action = Literal["promote", "rollback", "decline"]
-ENTRY_TAG = "entry"
+CONFLICT_TAG = "champion_conflict"  # of the registered model, where alias and ledger disagree
+NO_MODEL = "none://"  # source of an entry after which there is no champion; MLflow resolves those of versions
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """One entry of the ledger.
-
-    A superseded entry lost a race and changed nothing. `decline` records that a person rejected `to_version`, and
-    leaves `from_version` the champion.
-    """
-
-    sequence: int
-    at: str  # UTC, ISO 8601
-    who: str
-    action: Action
-    from_version: int | None
-    to_version: int
-    model_digest: str
-    decision: str | None  # digest of the decision that allowed it
-    reason: str
-    superseded: bool = False
-
-    @property
-    def moves(self) -> bool:
-        """Whether it made `to_version` the champion."""
-        return not self.superseded and self.action != "decline"
 
 
 class Ledger:
@@ -67,29 +42,45 @@ class Ledger:
         self.model = versions.model_name(home.config)
         self._name = f"{self.model}-ledger"
 
+    def read(self) -> LedgerState:
+        """Ledger, registry and alias at one moment: read again while the alias moves. Changes nothing.
+
+        Raises:
+            TransientError: the alias keeps moving.
+        """
+        alias = self._alias()
+        for _ in range(10):
+            entries, faults = read_entries(versions.search_versions(self.client, self._name))
+            registered, others = versions.read_versions(self.client, self.model)
+            before, alias = alias, self._alias()
+            if alias == before:
+                return LedgerState(
+                    model=self.model, entries=entries, registered=registered, faults=[*faults, *others], alias=alias
+                )
+        raise TransientError(f"the alias {CHAMPION} of {self.model} keeps changing; does another program set it?")
+
     def entries(self) -> list[Entry]:
         """Every entry, oldest first, superseded ones marked."""
-        entries: list[Entry] = []
-        champion: int | None = None
-        for item in versions.search_versions(self.client, self._name):
-            if ENTRY_TAG not in item.tags:
-                continue
-            values: dict[str, Any] = json.loads(item.tags[ENTRY_TAG])
-            superseded = values["action"] != "decline" and values["from_version"] != champion
-            entries.append(Entry(sequence=int(item.version), superseded=superseded, **values))
-            champion = entries[-1].to_version if entries[-1].moves else champion
-        return entries
+        return list(self.read().entries)
 
     def champion(self) -> Version | None:
-        """The champion by the ledger; None before the first promotion. Corrects an alias that differs."""
-        end = self._end()
-        self._align()
-        return None if end is None else versions.get_version(self.client, self.model, end)
+        """The champion by the ledger, wherever the alias is; None before the first promotion.
 
-    def before(self, version: Version) -> int | None:
-        """The champion that a version last replaced; None where it was the first."""
-        promotions = (e for e in reversed(self.entries()) if e.moves and e.action == "promote")
-        return next(e.from_version for e in promotions if e.to_version == version.version)
+        Raises:
+            LongreelError: its version was deleted, or its tags cannot be read.
+        """
+        return self.read().require_champion()
+
+    def settle(self) -> LedgerState:
+        """The state, after setting an alias that a killed process did not set. The registered model's page says
+        whether a person must choose the champion."""
+        state = self.read()
+        if state.is_unfinished or not state.is_recorded:
+            self._set_alias()
+            state = self.read()
+        versions.warn_of(*state.faults)
+        self._note(state.conflict)
+        return state
 
     def promote(self, decision: Decision, version: Version, reason: str = "") -> Entry:
         """Make a version the champion. A second call with the same decision changes nothing.
@@ -100,18 +91,20 @@ class Ledger:
         Raises:
             LongreelError: the decision is not to promote, or is about another model or another champion, or was applied
                 and undone since; the version's files are not what was registered; another process changed the
-                champion meanwhile.
+                champion meanwhile; or the alias was moved to another version, or the champion deleted, in MLflow.
         """
-        current = self.champion()
+        state = self.settle()
         if decision.outcome != "promote":
             raise LongreelError(f"the decision is to {decision.outcome}, not to promote: {' '.join(decision.reasons)}")
         _require_same_model(decision, version)
         self._require_evaluation_day(decision, version)
-        moves = [e for e in self.entries() if e.moves]
+        moves = [e for e in state.entries if e.moves]
         done = next((e for e in moves if (e.to_version, e.decision) == (version.version, decision.digest())), None)
+        if state.conflict and state.alias != version.version:
+            raise LongreelError(state.conflict)
         if done is not None:
             later = moves[moves.index(done) + 1 :]
-            if not later or (current is not None and current.version == version.version):
+            if state.number == version.version:
                 return done
             since = later[0]
             raise LongreelError(
@@ -119,7 +112,7 @@ class Ledger:
                 f"{since.action} by {since.who} came after it: {since.reason}; to promote it again, run "
                 f"`longreel model rollback --to-version {version.version}`"
             )
-        digest = None if current is None else current.model_digest
+        digest = None if state.last_move is None else state.last_move.model_digest
         if decision.champion_digest != digest:
             raise LongreelError(
                 f"the decision compared with the champion {decision.champion_digest}, which is now {digest}; "
@@ -127,7 +120,7 @@ class Ledger:
             )
         versions.download(self.client, self.model, version)
         why = " ".join(filter(None, [reason, headline(decision)]))
-        return self._move("promote", current, version, decision.digest(), why)
+        return self._move("promote", state, version, decision.digest(), why)
 
     def decline(self, decision: Decision, version: Version, reason: str = "") -> Entry:
         """Record that a person rejects what the gates would promote; the champion stays. A second call with the same
@@ -138,37 +131,60 @@ class Ledger:
         """
         _require_same_model(decision, version)
         key = ("decline", version.version, decision.digest())
-        for entry in self.entries():
+        state = self.settle()
+        for entry in state.entries:
             if (entry.action, entry.to_version, entry.decision) == key:
                 return entry
         why = reason or "declined without a reason"
-        entry = self._move("decline", self.champion(), version, decision.digest(), why)
+        entry = self._move("decline", state, version, decision.digest(), why)
         number = str(version.version)  # its page shows the decision `promote`, and should show why it was not promoted
         self.client.set_model_version_tag(self.model, number, "declined", f"by {entry.who}: {entry.reason}")
         return entry
 
     def rollback(self, to_version: int | None = None, reason: str = "") -> Entry:
-        """Make the champion before the present one, or a named earlier champion, the champion again.
+        """Make the last champion before the present one whose version still exists, or a named earlier champion, the
+        champion again. The present champion may be named where the alias was moved away from it.
 
         Raises:
-            LongreelError: there is none, the named version never was the champion, or its files are damaged.
+            LongreelError: there is none, the named version never was the champion, or its files are damaged; or none is
+                named and the alias was moved in MLflow.
         """
-        current, entries = self.champion(), [e for e in self.entries() if e.moves]
-        if current is None:
+        state = self.settle()
+        if state.last_move is None or state.number is None:
             raise LongreelError(f"{self.model} has no champion, so there is nothing to roll back")
-        earlier = sorted({e.to_version for e in entries} - {current.version})
         if to_version is None:
-            to_version = self.before(current)
+            if state.conflict and state.champion is not None:
+                raise LongreelError(state.conflict)
+            to_version = state.previous
             if to_version is None:
-                raise LongreelError(f"version {current.version} is the first champion; there is none before it")
-        elif to_version not in earlier:
+                none = "is the first champion; there is none before it"
+                if state.before(state.number) is not None:
+                    none = "is left alone: the versions of the champions before it were deleted"
+                raise LongreelError(state.conflict or f"version {state.number} {none}")
+        earlier = [number for number in state.champions if number != state.number or state.conflict]
+        if to_version not in earlier:
             raise LongreelError(
                 f"version {to_version} cannot be rolled back to; champions before were {earlier or 'none'} "
                 "(a version that never was champion needs a decision and `longreel model promote`)"
             )
         target = versions.get_version(self.client, self.model, to_version)
         versions.download(self.client, self.model, target)
-        return self._move("rollback", current, target, None, reason or "rolled back manually")
+        return self._move("rollback", state, target, None, reason or "rolled back manually")
+
+    def adopt(self, reason: str = "") -> Entry:
+        """Record that a person moved or removed the alias in MLflow: its version is the champion from now on.
+
+        Raises:
+            LongreelError: the alias is on the champion already; or its version's files are damaged.
+        """
+        state = self.settle()
+        if state.alias == state.number:
+            raise LongreelError(f"there is nothing to adopt: the alias {CHAMPION} is where the ledger ends")
+        target = None
+        if state.alias is not None:
+            target = versions.get_version(self.client, self.model, state.alias)
+            versions.download(self.client, self.model, target)
+        return self._move("adopt", state, target, None, reason or "the alias was moved in MLflow")
 
     def _require_evaluation_day(self, decision: Decision, version: Version) -> None:
         """A candidate evaluated on many days is promoted by chance in the end; the policy limits the days."""
@@ -180,11 +196,9 @@ class Ledger:
                 "candidate, or raise `evaluation_days` in gates.toml, which requires stronger evidence on each day"
             )
 
-    def _end(self) -> int | None:
-        return next((e.to_version for e in reversed(self.entries()) if e.moves), None)
-
-    def _move(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> Entry:
-        sequence, entries = self._append(action, current, to, decision, reason), self.entries()
+    def _move(self, action: Action, state: LedgerState, to: Version | None, decision: str | None, reason: str) -> Entry:
+        """Append an entry and, if it moves the champion, set the alias."""
+        sequence, entries = self._append(action, state, to, decision, reason), self.entries()
         entry = next(e for e in entries if e.sequence == sequence)
         if entry.superseded:
             # The change is done if the entry in between is the same change: by another process with the same candidate,
@@ -195,23 +209,24 @@ class Ledger:
                     "another process changed the champion at the same moment; evaluate and decide again"
                 )
             entry = before
-        self._align()
+        if action != "decline":
+            self._set_alias()
+            self._note(self.read().conflict)
         return entry
 
-    def _append(self, action: Action, current: Version | None, to: Version, decision: str | None, reason: str) -> int:
+    def _append(self, action: Action, state: LedgerState, to: Version | None, decision: str | None, reason: str) -> int:
         """Write an entry; returns its sequence number. The entry stands even if this process is killed now."""
         entry = Entry(
             sequence=0,
             at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             who=os.environ.get("LONGREEL_ACTOR") or f"{getpass.getuser()}@{socket.gethostname()}",
             action=action,
-            from_version=None if current is None else current.version,
-            to_version=to.version,
-            model_digest=to.model_digest,
+            from_version=state.number,
+            to_version=None if to is None else to.version,
+            model_digest=None if to is None else to.model_digest,
             decision=decision,
             reason=reason[: versions.MAX_TAG // 2],
         )
-        values = {k: v for k, v in asdict(entry).items() if k not in ("sequence", "superseded")}
         try:
             self.client.create_registered_model(
                 self._name,
@@ -221,34 +236,49 @@ class Ledger:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        change = f"{action} {'none' if current is None else current.version} -> {to.version}"
+        change = f"{action} {entry.from_version or 'none'} -> {entry.to_version or 'none'}"
         version = self.client.create_model_version(
             self._name,
-            source=f"models:/{self.model}/{to.version}",
-            tags={"change": change, ENTRY_TAG: json.dumps(values)},
+            source=f"models:/{self.model}/{entry.to_version}" if entry.to_version else NO_MODEL,
+            tags={"change": change, ENTRY_TAG: entry.to_json()},
             description=f"{change} by {entry.who}: {entry.reason}",
         )
         return int(version.version)
 
-    def _align(self) -> None:
+    def _set_alias(self) -> None:
         """Set the alias to the ledger's champion. Of several writers the last one sets it right, as each reads the
-        ledger again after writing."""
+        ledger again after writing. The entry then says that the alias has followed it."""
         for _ in range(10):
-            end, alias = self._end(), self._alias()
-            if alias == end:
+            state = self.read()
+            if state.alias == state.number:
+                if state.last_move is not None and not state.last_move.alias_followed:
+                    self.client.set_model_version_tag(self._name, str(state.last_move.sequence), ALIGNED_TAG, "yes")
                 return
-            log.info("alias %s of %s: %s -> %s, following the ledger", CHAMPION, self.model, alias, end)
-            if end is None:
+            log.info("alias %s of %s: %s -> %s", CHAMPION, self.model, state.alias, state.number)
+            if state.number is None:
                 self.client.delete_registered_model_alias(self.model, CHAMPION)
             else:
-                self.client.set_registered_model_alias(self.model, CHAMPION, str(end))
+                self.client.set_registered_model_alias(self.model, CHAMPION, str(state.number))
         raise TransientError(f"the alias {CHAMPION} of {self.model} keeps changing; does another program set it?")
+
+    def _note(self, conflict: str) -> None:
+        """Show a conflict on the registered model's page, or remove it from there."""
+        try:
+            noted = self.client.get_registered_model(self.model).tags.get(CONFLICT_TAG, "")
+        except MlflowException as error:
+            if versions.is_absent(error):  # nothing was registered yet, or all was deleted
+                return
+            raise
+        if conflict and noted != conflict:
+            self.client.set_registered_model_tag(self.model, CONFLICT_TAG, conflict[: versions.MAX_TAG])
+        elif noted and not conflict:
+            self.client.delete_registered_model_tag(self.model, CONFLICT_TAG)
 
     def _alias(self) -> int | None:
         try:
             return int(self.client.get_model_version_by_alias(self.model, CHAMPION).version)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if versions.is_absent(error) or error.error_code == "INVALID_PARAMETER_VALUE":
                 return None
             raise
 
@@ -261,6 +291,6 @@ def _require_same_model(decision: Decision, version: Version) -> None:
         )
 
 
-def _change(entry: Entry) -> tuple[Action, int | None, int, str | None]:
+def _change(entry: Entry) -> tuple[Action, int | None, int | None, str | None]:
     """What an entry did, without who wrote it and when."""
     return entry.action, entry.from_version, entry.to_version, entry.decision

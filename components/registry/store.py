@@ -1,10 +1,12 @@
 """MLflow store of a home: its connection and the pipeline's experiment."""
 
+import logging
 import os
 from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from longreel.contracts.errors import LongreelError, TransientError
@@ -19,6 +21,7 @@ EXPERIMENT_TAGS = {
     "rejected (`run_card.html` among its artifacts). Below it, the champion evaluated on the same day.",
 }
 RUNS_PAGE = "#/experiments/{id}/runs?workflowType=machine_learning"  # without the type MLflow opens on GenAI traces
+log = logging.getLogger(__name__)
 
 
 def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
@@ -96,10 +99,14 @@ def _require_database(uri: str, patient: bool) -> None:
 
 
 def experiment_id(home: Home, client: MlflowClient) -> str:
-    """The id of the pipeline's experiment, created on first use. A tracking server chooses where artefacts go."""
+    """The id of the pipeline's experiment, created on first use, and restored with its runs if it was deleted on its
+    page. A tracking server chooses where artefacts go."""
     name = f"longreel/{home.config.name}"
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
+        if experiment.lifecycle_stage == LifecycleStage.DELETED:
+            log.warning("experiment %s was deleted in MLflow; restoring it and its runs, which its versions need", name)
+            client.restore_experiment(experiment.experiment_id)
         return str(experiment.experiment_id)
     local = not home.tracking_uri.startswith(SERVERS)
     if local:

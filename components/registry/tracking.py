@@ -18,10 +18,13 @@ from mlflow import MlflowClient
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]  # made at run time
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.tracking.context import registry as context_registry
 
 from longreel.components.registry.store import experiment_id
+from longreel.components.registry.versions import Version, is_absent, is_missing
+from longreel.contracts.errors import LongreelError
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
@@ -80,6 +83,44 @@ def candidate_runs(client: MlflowClient, experiment: str, candidate: str) -> lis
     return [
         run.info.run_id for run in client.search_runs([experiment], filter_string, order_by=["start_time", "run_id"])
     ]
+
+
+def has_run(client: MlflowClient, run_id: str) -> bool:
+    """Whether a run can be written to: it was neither deleted on its page nor removed by `mlflow gc`."""
+    try:
+        return bool(client.get_run(run_id).info.lifecycle_stage == LifecycleStage.ACTIVE)
+    except MlflowException as error:
+        if is_absent(error) or error.error_code == "INVALID_PARAMETER_VALUE":  # of a version without a run
+            return False
+        raise
+
+
+def require_run(client: MlflowClient, version: Version) -> None:
+    """Raises LongreelError where the run of a version was deleted."""
+    if not has_run(client, version.run_id):
+        raise LongreelError(
+            f"run {version.run_id} of version {version.version} was deleted in MLflow; restore it there, "
+            f"or train again: longreel model train --date {version.evaluation_day}"
+        )
+
+
+def download_artifact(client: MlflowClient, version: Version, path: str) -> Path:
+    """A file or folder of a version's run, downloaded from a remote store.
+
+    Raises:
+        LongreelError: it does not exist.
+    """
+    try:
+        uri = client.tracking_uri
+        return Path(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path=path, tracking_uri=uri))
+    except (MlflowException, OSError) as error:
+        if not is_missing(error):
+            raise
+        raise LongreelError(
+            f"run {version.run_id} of version {version.version} has no {path} any more; evaluate it again (`longreel "
+            f"model evaluate --date DAY --version {version.version} --out FILE`) and decide (`longreel model decide "
+            f"--candidate FILE --record {version.version}`)"
+        ) from error
 
 
 def end_orphaned_runs(home: Home, client: MlflowClient, candidate: str) -> None:

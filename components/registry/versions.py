@@ -2,11 +2,16 @@
 
 Every trained candidate becomes a version, tagged with its data, its digest and the decision on it. The digest in the
 tag and the files must agree before a version is loaded or promoted. ledger.py records which version is the champion.
+
+People can edit and delete all of this on MLflow's pages. So what the store holds is parsed in two places, here and in
+entries.py: into a value, or into a `Fault` that names it. Commands leave a fault out and list it.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,31 +22,44 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from longreel.contracts.config import Config
-from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.dates import parse_day
+from longreel.contracts.errors import LongreelError, MissingModelError, TransientError
 
 CHAMPION = "champion"
 PENDING = "pending"  # the decision tag of a version that was not evaluated yet
 MAX_TAG = 4_500  # stores reject tag values and descriptions beyond 5,000 characters
 
 
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """A version or ledger entry that cannot be read and is left out; `text` says what was expected, what came and what
+    to do."""
+
+    name: str  # of the registered model
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.number} is left out: {self.text}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Version:
-    """One registered version. `tags` are MLflow's, as strings."""
+    """One registered version. `tags` are MLflow's, as strings.
+
+    `evaluation_day` is the day that it was trained to be evaluated on, which is not among its training days;
+    `data_watermark` is the last training day.
+    """
 
     version: int
     model_digest: str
     run_id: str
+    evaluation_day: date
+    data_watermark: date
     tags: Mapping[str, str]
-
-    @property
-    def evaluation_day(self) -> date:
-        """The day the version was trained to be evaluated on; it is not among its training days."""
-        return date.fromisoformat(self.tags["evaluation_day"])
-
-    @property
-    def data_watermark(self) -> date:
-        """The last training day."""
-        return date.fromisoformat(self.tags["data_watermark"])
 
     @property
     def decision(self) -> str:
@@ -54,9 +72,18 @@ def model_name(config: Config) -> str:
     return f"longreel-{config.name}"
 
 
-def _from_mlflow(entity: ModelVersion) -> Version:
-    tags, run_id = dict(entity.tags), entity.run_id or ""
-    return Version(version=int(entity.version), model_digest=tags["model_digest"], run_id=run_id, tags=tags)
+def _parse(entity: ModelVersion) -> Version | Fault:
+    tags, number, run_id = dict(entity.tags), int(entity.version), entity.run_id or ""
+    name = "model_digest"
+    try:
+        digest, days = tags[name], {}
+        for name in ("evaluation_day", "data_watermark"):
+            days[name] = parse_day(tags[name])
+    except (KeyError, LongreelError) as error:
+        wrong = "was removed" if isinstance(error, KeyError) else f"was edited: {error}"
+        advice = f"set it again on the version's page, to the value of that tag on its run {run_id}"
+        return Fault(name=entity.name, number=number, text=f"its tag {name} {wrong}; {advice}")
+    return Version(version=number, model_digest=digest, run_id=run_id, tags=tags, **days)
 
 
 def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -71,41 +98,70 @@ def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
             return sorted(entities, key=lambda entity: int(entity.version))
 
 
+def read_versions(client: MlflowClient, name: str) -> tuple[list[Version], list[Fault]]:
+    """Every registered version, oldest first, and what cannot be read as one."""
+    parsed = [_parse(entity) for entity in search_versions(client, name)]
+    return [p for p in parsed if isinstance(p, Version)], [p for p in parsed if isinstance(p, Fault)]
+
+
 def list_versions(client: MlflowClient, name: str) -> list[Version]:
-    """Every registered version, oldest first."""
-    return [_from_mlflow(entity) for entity in search_versions(client, name) if "model_digest" in entity.tags]
+    """Every registered version, oldest first. A warning names each one that is left out."""
+    registered, faults = read_versions(client, name)
+    warn_of(*faults)
+    return registered
+
+
+def warn_of(*faults: Fault) -> None:
+    """Log a warning of each fault, once in a process."""
+    for fault in faults:
+        _warn_once(str(fault))
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning(text)
 
 
 def get_version(client: MlflowClient, name: str, version: int) -> Version:
     """One version.
 
     Raises:
-        LongreelError: there is no such version.
+        LongreelError: there is no such version, or its tags cannot be read.
     """
-    try:
-        return _from_mlflow(client.get_model_version(name, str(version)))
-    except (MlflowException, KeyError) as error:
-        numbers = [str(v.version) for v in list_versions(client, name)]
-        have = f"registered are {', '.join(numbers)}" if numbers else "nothing is registered"
-        raise LongreelError(f"{name} has no version {version}; {have}") from error
+    registered, faults = read_versions(client, name)
+    for one in registered:
+        if one.version == version:
+            return one
+    for fault in faults:
+        if fault.number == version:
+            raise LongreelError(f"{name} version {version} cannot be used: {fault.text}")
+    numbers = [str(v.version) for v in registered]
+    have = f"registered are {', '.join(numbers)}" if numbers else "nothing is registered"
+    raise LongreelError(f"{name} has no version {version}; {have}")
 
 
 def download(client: MlflowClient, name: str, version: Version) -> Path:
     """The folder with a version's files, downloaded from a remote store.
 
     Raises:
+        MissingModelError: the files are deleted.
         LongreelError: the files are not those that were registered.
-        TransientError: they cannot be read: the store does not answer, or they are deleted.
+        TransientError: they cannot be read, for example because the store does not answer.
     """
     from longreel.model.training.checkpoint import model_digest
 
-    uri = client.get_model_version_download_uri(name, str(version.version))
     try:
+        uri = client.get_model_version_download_uri(name, str(version.version))
         root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri))
         flavour: dict[str, Any] = Model.load(str(root)).flavors["python_function"]
         folder = root / str(flavour["artifacts"]["model"]["path"])
         digest = model_digest(folder)
     except (OSError, MlflowException, KeyError) as error:
+        if is_missing(error):
+            raise MissingModelError(
+                f"the files of {name} version {version.version} are deleted ({error}); restore them from a backup, or "
+                "make another version the champion (`longreel model rollback`)"
+            ) from error
         raise TransientError(f"the files of {name} version {version.version} cannot be read: {error}") from error
     if digest != version.model_digest:
         raise LongreelError(
@@ -115,6 +171,18 @@ def download(client: MlflowClient, name: str, version: Version) -> Path:
     return folder
 
 
-def last_evaluated_day(registered: list[Version]) -> date | None:
+def is_missing(error: Exception) -> bool:
+    """Whether a store says that files do not exist: repeating the request cannot help."""
+    if isinstance(error, MlflowException):
+        return is_absent(error) or "No such artifact" in str(error)
+    return isinstance(error, FileNotFoundError)
+
+
+def is_absent(error: MlflowException) -> bool:
+    """Whether the store says that it has no such thing."""
+    return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
+
+
+def last_evaluated_day(registered: Sequence[Version]) -> date | None:
     """The newest day on which the decision on a candidate was completed; None before the first."""
     return max((v.evaluation_day for v in registered if v.decision != PENDING), default=None)

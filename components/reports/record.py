@@ -37,7 +37,7 @@ def log_evaluation(
     """Write a candidate's evidence into its run, and the decision on its version.
 
     Raises:
-        LongreelError: the report is about another model than the version.
+        LongreelError: the report is about another model than the version, or the version's run was deleted.
     """
     client, name = client or store.open_store(home), versions.model_name(home.config)
     candidate = versions.get_version(client, name, version)
@@ -46,6 +46,7 @@ def log_evaluation(
             f"the report is about the model {report.model_digest}, but version {version} is "
             f"{candidate.model_digest}; name the version that was evaluated"
         )
+    tracking.require_run(client, candidate)
     run_id = candidate.run_id
     manifest = home.lake.require("samples", date.fromisoformat(report.date))
     first, last = candidate.tags.get("train_first_day", "?"), candidate.tags.get("train_last_day", "?")
@@ -115,7 +116,8 @@ def _record_champion(home: Home, client: MlflowClient, candidate: Version, champ
     version = _registered(client, versions.model_name(home.config), champion.model_digest)
     suffix = "" if version is None else f", version {version.version}"
     run = client.create_run(experiment, run_name=f"{champion.date} champion{suffix}", tags=tags)
-    if version is not None:  # its settings, so that a comparison shows which ones differ
+    # its settings, so that a comparison shows which ones differ; a run that was deleted has none to show
+    if version is not None and tracking.has_run(client, version.run_id):
         origin = client.get_run(version.run_id).data
         tracking.log_settings(client, run.info.run_id, origin.params, {"version": str(version.version)})
     metrics.log_report(client, run.info.run_id, champion)

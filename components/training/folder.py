@@ -46,7 +46,7 @@ def file_lock(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def find_completed(home: Home, spec: TrainingSpec, client: MlflowClient | None = None) -> Candidate | None:
-    """The candidate that an earlier call has trained by this spec, if the registry still has its version.
+    """The candidate that an earlier call has trained by this spec, if MLflow still has its version and its run.
 
     Raises:
         LongreelError: its record is damaged.
@@ -55,9 +55,11 @@ def find_completed(home: Home, spec: TrainingSpec, client: MlflowClient | None =
     if not path.is_file():
         return None
     candidate = Candidate(**read_json(path, f"remove {path.parent} and train again"))
-    registered = versions.list_versions(client or open_store(home), versions.model_name(home.config))
+    client = client or open_store(home)
+    registered = versions.list_versions(client, versions.model_name(home.config))
     key = (candidate.version, candidate.model_digest)
-    return candidate if any((v.version, v.model_digest) == key for v in registered) else None
+    is_registered = any((v.version, v.model_digest) == key for v in registered)
+    return candidate if is_registered and tracking.has_run(client, candidate.run_id) else None
 
 
 def write_record(home: Home, spec: TrainingSpec, candidate: Candidate) -> None:

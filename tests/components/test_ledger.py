@@ -11,7 +11,8 @@ import pytest
 
 from longreel.cli import main
 from longreel.components.registry import registration, store, versions
-from longreel.components.registry.ledger import Entry, Ledger
+from longreel.components.registry.entries import Entry
+from longreel.components.registry.ledger import CONFLICT_TAG, Ledger
 from longreel.components.registry.versions import Version
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import EvaluationReport
@@ -203,8 +204,11 @@ def test_a_crash_between_entry_and_alias_is_repaired_by_the_next_call(
             ledger.promote(promotion(second, before), second)
     assert alias_of(ledger) == 1  # the crash left the alias behind its ledger
     champion = Ledger(home).champion()
-    assert champion is not None
-    assert champion.version == alias_of(ledger) == 2
+    assert champion == second
+    assert alias_of(ledger) == 1  # looking leaves it there
+    assert (ledger.read().is_unfinished, ledger.read().conflict) == (True, "")
+    assert ledger.settle().champion == second
+    assert alias_of(ledger) == 2
     assert len(ledger.entries()) == 2
 
 
@@ -277,12 +281,162 @@ def test_a_superseded_rollback_is_not_confused_with_an_older_equal_one(
     assert alias_of(fast) == third.version
 
 
-def test_an_alias_moved_by_hand_is_put_back(home: Home, register: Register, promotion: Promotion) -> None:
+@pytest.fixture
+def moved(home: Home, register: Register, promotion: Promotion) -> Ledger:
+    """Versions 1 and 2 were promoted, 3 never was, and a person moved the alias from 2 back to 1 in MLflow."""
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    register(home, 3)
+    ledger.promote(promotion(first, None), first)
+    ledger.promote(promotion(second, first), second)
+    set_alias(ledger, 1)
+    return ledger
+
+
+def set_alias(ledger: Ledger, version: int) -> None:
+    """As on MLflow's page."""
+    ledger.client.set_registered_model_alias(ledger.model, "champion", str(version))
+
+
+def shown_conflict(ledger: Ledger) -> str | None:
+    """What the model's page shows."""
+    return ledger.client.get_registered_model(ledger.model).tags.get(CONFLICT_TAG)
+
+
+def test_an_alias_moved_by_hand_stays_until_a_person_decides(moved: Ledger, promotion: Promotion) -> None:
+    second, third = (versions.get_version(moved.client, moved.model, number) for number in (2, 3))
+    assert moved.champion() == second
+    conflict = moved.read().conflict
+    assert "it is version 1, by ledger entry 2 it is version 2" in conflict
+    assert "`longreel model promote --adopt`" in conflict
+    assert "`longreel model rollback --to-version 2`" in conflict
+    assert shown_conflict(moved) is None  # looking writes nothing
+    with pytest.raises(LongreelError, match="was moved in MLflow"):
+        moved.promote(promotion(third, second), third)
+    with pytest.raises(LongreelError, match="was moved in MLflow"):
+        moved.rollback()
+    assert (alias_of(moved), len(moved.entries())) == (1, 2)
+    assert shown_conflict(moved) == conflict
+
+
+def test_a_moved_alias_is_adopted_with_one_command(
+    home: Home, moved: Ledger, promotion: Promotion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["model", "promote", "--home", str(home.path), "--adopt"]
+    assert main([*command, "--reason", "nothing but trailers"]) == 0
+    assert "champion: version 2 -> 1 (ledger entry 3)" in capsys.readouterr().out
+    entry = moved.entries()[-1]
+    assert (entry.action, entry.from_version, entry.to_version, entry.decision) == ("adopt", 2, 1, None)
+    assert entry.reason == "nothing but trailers"
+    assert (alias_of(moved), moved.read().conflict, shown_conflict(moved)) == (1, "", None)
+    assert main(command) == 2
+    assert "nothing to adopt" in capsys.readouterr().err
+    set_alias(moved, 3)  # passed no gate
+    assert moved.adopt().to_version == 3
+    assert moved.rollback().to_version == 1
+    assert moved.rollback(to_version=3).to_version == 3
+
+
+def test_a_moved_alias_is_set_back_with_one_command(home: Home, moved: Ledger) -> None:
+    assert main(["model", "rollback", "--home", str(home.path), "--to-version", "2"]) == 0
+    assert moves(moved)[-1] == ("rollback", 2, 2, False)
+    assert (alias_of(moved), moved.read().conflict, shown_conflict(moved)) == (2, "", None)
+    with pytest.raises(LongreelError, match="cannot be rolled back to"):
+        moved.rollback(to_version=2)  # the alias is there
+    assert moved.rollback().to_version == 1
+
+
+def test_an_alias_removed_by_hand_is_adopted_as_no_champion(moved: Ledger, promotion: Promotion) -> None:
+    moved.client.delete_registered_model_alias(moved.model, "champion")
+    assert "it is no version" in moved.read().conflict
+    assert moved.adopt().to_version is None
+    assert moved.champion() is None
+    third = versions.get_version(moved.client, moved.model, 3)
+    moved.promote(promotion(third, None), third)
+    assert alias_of(moved) == 3
+
+
+def test_a_promotion_to_where_the_alias_was_moved_makes_both_agree(moved: Ledger, promotion: Promotion) -> None:
+    set_alias(moved, 3)
+    second, third = (versions.get_version(moved.client, moved.model, number) for number in (2, 3))
+    moved.promote(promotion(third, second), third)
+    assert (alias_of(moved), moved.read().conflict) == (3, "")
+
+
+def test_a_deleted_champion_is_named_and_rolled_back_from(
+    home: Home, register: Register, promotion: Promotion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger, registered = Ledger(home), [register(home, seed) for seed in (1, 2, 3)]
+    for before, after in zip([None, *registered[:2]], registered, strict=True):
+        ledger.promote(promotion(after, before), after)
+    for number in ("3", "2"):
+        ledger.client.delete_model_version(ledger.model, number)
+    with pytest.raises(LongreelError, match="it was deleted in MLflow"):
+        ledger.champion()
+    state = ledger.read()
+    assert (state.number, state.champion, state.previous, state.alias) == (3, None, 1, None)
+    assert "Make version 1 the champion again: `longreel model rollback`" in state.conflict
+    for command in ("model promotions", "ops status"):
+        assert main([*command.split(), "--home", str(home.path)]) == 0
+        assert "version 3, the champion of longreel-tiny, cannot be used" in capsys.readouterr().out
+    assert main(["model", "rollback", "--home", str(home.path)]) == 0
+    assert (alias_of(ledger), ledger.read().conflict) == (1, "")
+    ledger.client.delete_model_version(ledger.model, "1")
+    with pytest.raises(LongreelError, match="Keep no version: `longreel model promote --adopt`"):
+        ledger.rollback()
+    ledger.adopt()
+    assert (ledger.champion(), ledger.read().conflict) == (None, "")
+    fourth = register(home, 4)
+    assert ledger.promote(promotion(fourth, None), fourth).to_version == fourth.version
+
+
+def test_a_deleted_ledger_is_said_and_begun_again(moved: Ledger) -> None:
+    moved.client.delete_registered_model(f"{moved.model}-ledger")
+    assert moved.champion() is None
+    assert "it is version 1, the ledger has no entry" in moved.read().conflict
+    assert moved.adopt().from_version is None
+    assert moved.read().champion == versions.get_version(moved.client, moved.model, 1)
+
+
+@pytest.mark.parametrize("value", ["no JSON", "[]", '{"action": "promote"}', None, "edit"])
+def test_an_unreadable_entry_is_named_and_those_after_it_count(
+    home: Home, register: Register, promotion: Promotion, value: str | None
+) -> None:
+    ledger, registered = Ledger(home), [register(home, seed) for seed in (1, 2, 3)]
+    for before, after in zip([None, *registered[:2]], registered, strict=True):
+        ledger.promote(promotion(after, before), after)
+    name, client = f"{ledger.model}-ledger", ledger.client
+    if value is None:
+        client.delete_model_version_tag(name, "2", "entry")
+    else:
+        entry = client.get_model_version(name, "2").tags["entry"]
+        client.set_model_version_tag(name, "2", "entry", entry.replace(": 1", ": []") if value == "edit" else value)
+    state = ledger.read()
+    assert [(fault.name, fault.number) for fault in state.faults] == [(name, 2)]
+    assert (state.number, state.conflict) == (3, "")
+    client.delete_model_version(name, "2")
+    state = ledger.read()
+    assert [fault.text.partition(";")[0] for fault in state.faults] == ["it was deleted"]
+    assert (state.number, state.conflict) == (3, "")
+    client.set_model_version_tag(name, "3", "entry", "no JSON")  # the newest: where it led is unknown
+    assert (ledger.read().number, ledger.read().alias) == (1, 3)
+    assert ledger.adopt().to_version == 3
+
+
+def test_an_edited_tag_of_the_champion_is_named_and_rolled_back_from(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
     ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
     ledger.promote(promotion(first, None), first)
-    ledger.client.set_registered_model_alias(ledger.model, "champion", str(second.version))
-    assert ledger.champion() == versions.get_version(ledger.client, ledger.model, first.version)
-    assert alias_of(ledger) == first.version
+    ledger.promote(promotion(second, first), second)
+    ledger.client.set_model_version_tag(ledger.model, "2", "evaluation_day", "Sunday")
+    with pytest.raises(LongreelError, match="its tag evaluation_day was edited: expected a day as YYYY-MM-DD"):
+        ledger.champion()
+    with pytest.raises(LongreelError, match=f"the value of that tag on its run {second.run_id}"):
+        versions.get_version(ledger.client, ledger.model, 2)
+    assert [v.version for v in versions.list_versions(ledger.client, ledger.model)] == [1]
+    assert ledger.rollback().to_version == 1
+    ledger.client.set_model_version_tag(ledger.model, "2", "evaluation_day", str(second.evaluation_day))
+    assert ledger.read().faults == []
 
 
 def artefact_folder(ledger: Ledger, version: Version) -> Path:

@@ -24,7 +24,7 @@ from longreel.components.pipeline import YAML, compile_cluster_to, compile_to
 from longreel.components.registry import store
 from longreel.components.registry.ledger import Ledger
 from longreel.components.retrain import plan, retrain
-from longreel.contracts.errors import DataNotReadyError, LongreelError, TransientError
+from longreel.contracts.errors import DataNotReadyError, LongreelError
 from longreel.lake.home import Home
 
 MakeHome = Callable[..., Home]
@@ -159,11 +159,13 @@ def test_two_retrains_end_with_reports_and_one_champion(make_home: MakeHome, cap
 
 
 @pytest.mark.slow
-def test_a_failing_step_fails_the_retrain(make_home: MakeHome, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_failing_step_ends_the_retrain_with_its_exit_code(
+    make_home: MakeHome, capfd: pytest.CaptureFixture[str]
+) -> None:
     home = make_home(3)
     part = home.lake.paths(home.lake.require("samples", date(2026, 1, 2)))[0]
     Path(part).write_bytes(b"not parquet")
-    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == TransientError.exit_code
+    assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == LongreelError.exit_code
     assert "Inner task failed: 'train'" in capfd.readouterr().err
     assert not (home.reports / "2026-01-03" / "summary.json").exists()
 
