@@ -220,6 +220,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
 def _report(home: Home, day: date, version: int, trigger: str, champion_before: int, seconds: float) -> dict[str, Any]:
     """Bring a finished candidate's evidence from MLflow into `reports/DATE/`, summary.json last."""
     from longreel.components.registry import tracking, versions
+    from longreel.components.registry.decision_record import headline
     from longreel.components.registry.ledger import Ledger
     from longreel.components.reports import record
     from longreel.components.reports.plots import PLOTS
@@ -250,6 +251,7 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
         "run_id": candidate.run_id,
         "outcome": decision.outcome,
         "decision_digest": decision.digest(),
+        "headline": headline(decision),
         "reasons": list(decision.reasons),
         "champion_before": champion_before or None,
         "champion_after": ledger.read().number,

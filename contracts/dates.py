@@ -13,6 +13,8 @@ def parse_day(text: str) -> date:
     Raises:
         LongreelError: the text is not YYYY-MM-DD.
     """
+    if not text:
+        raise LongreelError("expected a day as YYYY-MM-DD, got none; in Airflow, enter one when you trigger the DAG")
     try:
         day = date.fromisoformat(text)  # accepts 20261101 and 2026-W44-7 too
         if str(day) == text:

@@ -15,7 +15,7 @@ from longreel.dags.settings import (
     CRON,
     DEADLINE,
     SAMPLES,
-    TIMEZONE,
+    STANDARD_TIME,
     run_date,
 )
 from longreel.dags.steps import DAY, DEFAULT_ARGS, asset_extra, first_stale, spark_step, step
@@ -64,7 +64,7 @@ REBUILD = "Starts `longreel_rebuild` from the first stale day and does not wait 
 
 
 @dag(
-    schedule=CronPartitionTimetable(CRON, timezone=TIMEZONE, run_offset=-1, key_format="%Y-%m-%d"),
+    schedule=CronPartitionTimetable(CRON, timezone=STANDARD_TIME, run_offset=-1, key_format="%Y-%m-%d"),
     start_date=run_date("LONGREEL_FIRST_DAY"),
     end_date=run_date("LONGREEL_LAST_DAY", last=True),
     catchup=True,

@@ -65,7 +65,8 @@ PARAMS = {
         type=["null", "string"],
         format="date",
         title="Day",
-        description="Evaluate the candidate on this day, train it on the days before. Empty: the run's partition key.",
+        description="Evaluate the candidate on this day, train it on the days before. Empty: the run's partition key, "
+        "which a run that you trigger lacks unless you enter one.",
     ),
     "force": Param(
         False,

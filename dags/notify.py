@@ -64,7 +64,7 @@ def _post(connection: Any, text: str) -> None:
 
 
 def details(context: Context) -> str:
-    """Reasons and links: the decision of `retrain` for the run's day, the run card, the MLflow page, the log."""
+    """What `retrain` decided for the run's day and why, the run card, the MLflow page, the log."""
     from longreel.contracts.dates import parse_day
     from longreel.lake.home import Home
 
@@ -74,7 +74,7 @@ def details(context: Context) -> str:
     summary = home.reports / str(parse_day(key)) / "summary.json" if key else None
     if task.task_id == "retrain" and summary is not None and summary.is_file():
         result = json.loads(summary.read_text())
-        lines += [f"{result['model']} version {result['version']}: {result['outcome']}", *result["reasons"][:3]]
+        lines += [f"{result['model']} version {result['version']}: {result['outcome']}", result["headline"]]
         lines.append(f"run card: {summary.with_name('run_card.html')}")
         if page := home.run_page(result["run_id"]):
             lines.append(f"MLflow: {page}")

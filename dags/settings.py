@@ -3,8 +3,8 @@
 LONGREEL_HOME            home folder of the pipeline (the Airflow workers see the same one)
 LONGREEL_FIRST_DAY       first log day to process, YYYY-MM-DD; the scheduler catches up from there
 LONGREEL_LAST_DAY        last log day, for a log that has ended; unset for a live one
-LONGREEL_CRON            when a log day is complete; default midnight
-LONGREEL_TIMEZONE        time zone of the schedule and of the first and last day; default UTC
+LONGREEL_CRON            when a log day is complete, in the zone's standard time; default midnight
+LONGREEL_TIMEZONE        time zone of the log's days and of the schedules; default UTC
 LONGREEL_ARRIVAL_HOURS   how long a run waits for its raw day before it fails; default 24
 LONGREEL_ARRIVAL_POLL_S  seconds between two checks for the raw log; default 300
 LONGREEL_DEADLINE_HOURS  a run this much longer than the average run is reported as late; default 12
@@ -24,6 +24,7 @@ from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import Asset
+from pendulum import FixedTimezone
 
 T = TypeVar("T")
 
@@ -46,10 +47,22 @@ def hours(variable: str, default: str) -> timedelta:
     return timedelta(hours=read(variable, float, "a number of hours", default) or 0)
 
 
+def standard_time(zone: ZoneInfo) -> FixedTimezone:
+    """A zone's clock without summer time: its least offset from UTC in this year and the next.
+
+    A time that the clock of a zone skips makes Airflow's partitioned cron skip a day's key and repeat the next one's.
+    By this clock each day has every time, and each log day has ended by its midnight or the hour before.
+    """
+    first = datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC)
+    offsets = [(first + timedelta(days=number)).astimezone(zone).utcoffset() or timedelta() for number in range(731)]
+    return FixedTimezone(int(min(offsets).total_seconds()))
+
+
 HOME = os.environ.get("LONGREEL_HOME", ".longreel/simulated")
 CRON = os.environ.get("LONGREEL_CRON", "0 0 * * *")
-CLOCK = read("LONGREEL_TIMEZONE", ZoneInfo, "a time zone such as Asia/Shanghai", "UTC") or UTC
-TIMEZONE = str(CLOCK)
+ZONE = read("LONGREEL_TIMEZONE", ZoneInfo, "a time zone such as Asia/Shanghai", "UTC") or ZoneInfo("UTC")
+TIMEZONE = str(ZONE)  # of schedules without a log day
+STANDARD_TIME = standard_time(ZONE)  # of the daily schedule, and of its first and last day
 ARRIVAL = hours("LONGREEL_ARRIVAL_HOURS", "24")
 ARRIVAL_POLL = timedelta(seconds=read("LONGREEL_ARRIVAL_POLL_S", float, "a number of seconds", "300") or 0)
 DEADLINE = hours("LONGREEL_DEADLINE_HOURS", "12")
@@ -70,11 +83,11 @@ SAMPLES = Asset("longreel_samples", uri="longreel://samples")
 def run_date(variable: str, *, last: bool = False) -> datetime | None:
     """The earliest start of the run of the log day in `variable`, or with `last` the latest; None if it is unset.
 
-    The run starts on the day after the log day, at the time LONGREEL_CRON says in LONGREEL_TIMEZONE.
+    The run starts on the day after the log day, at the time LONGREEL_CRON says in STANDARD_TIME.
     """
     day = read(variable, date.fromisoformat, "a day, YYYY-MM-DD")
     if day is None:
         return None
     next_day = day + timedelta(days=2 if last else 1)
-    midnight = datetime(next_day.year, next_day.month, next_day.day, tzinfo=CLOCK).astimezone(UTC)
+    midnight = datetime(next_day.year, next_day.month, next_day.day, tzinfo=STANDARD_TIME).astimezone(UTC)
     return midnight - timedelta(seconds=1) if last else midnight

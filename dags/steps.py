@@ -19,7 +19,7 @@ def shell_safe(expression: str) -> str:
     return f"""{{{{ {expression} | replace("'", "") }}}}"""
 
 
-DAY = shell_safe("dag_run.partition_key")  # the command rejects anything but a day
+DAY = shell_safe("(dag_run.partition_key or '')")  # the command rejects anything but a day
 
 DEFAULT_ARGS: dict[str, Any] = {
     "owner": "longreel",

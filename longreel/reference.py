@@ -45,8 +45,8 @@ COMMAND_VARIABLES = (
 DAG_VARIABLES = (
     ("LONGREEL_FIRST_DAY", "first log day to process, YYYY-MM-DD; the scheduler catches up from there", "required"),
     ("LONGREEL_LAST_DAY", "last log day, of a log that has ended", "none: a live log"),
-    ("LONGREEL_CRON", "when a log day is complete", "midnight"),
-    ("LONGREEL_TIMEZONE", "time zone of the schedule and of the first and last day", "UTC"),
+    ("LONGREEL_CRON", "when a log day is complete, in the zone's standard time", "midnight"),
+    ("LONGREEL_TIMEZONE", "time zone of the log's days and of the schedules", "UTC"),
     ("LONGREEL_ARRIVAL_HOURS", "hours that a run waits for its raw day before it fails", "24"),
     ("LONGREEL_ARRIVAL_POLL_S", "seconds between two checks of the raw log", "300"),
     ("LONGREEL_DEADLINE_HOURS", "hours beyond the average run time after which a late run is reported", "12"),

@@ -30,7 +30,7 @@ LIBRARIES = {
     "dags": {"airflow"},
 }
 # Small packages list everything that they may use besides the standard library.
-ONLY = {"contracts": {"numpy", "pyarrow"}, "lake": {"numpy", "pyarrow"}, "dags": {"airflow"}}
+ONLY = {"contracts": {"numpy", "pyarrow"}, "lake": {"numpy", "pyarrow"}, "dags": {"airflow", "pendulum"}}
 # Packages inside a package, lowest first: each may import those before it.
 LAYERS = {
     "model": ("data", "kernels", "nn", "training", "evaluation"),

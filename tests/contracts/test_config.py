@@ -107,6 +107,8 @@ def test_days() -> None:
     for other in ("01.02.2026", "20260201", "2026-W05-7", "2026-2-1", "2026-02-30", ""):
         with pytest.raises(LongreelError, match="YYYY-MM-DD"):
             parse_day(other)
+    with pytest.raises(LongreelError, match="got none; in Airflow, enter one"):
+        parse_day("")
     with pytest.raises(LongreelError, match="before it starts"):
         day_range(parse_day("2026-02-02"), parse_day("2026-02-01"))
 

@@ -6,8 +6,10 @@ import os
 import shlex
 import sys
 import threading
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
@@ -186,6 +188,46 @@ def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_a
         while run := timetable.next_dagrun_info_v2(last_dagrun_info=run, restriction=bounds):
             keys.append(run.partition_key)
         assert keys == days, (cron, zone)
+
+
+@pytest.mark.parametrize(
+    ("cron", "zone"),
+    [
+        ("0 0 * * *", "America/Santiago"),  # at midnight the clock jumps to 1:00, as in the next three
+        ("0 0 * * *", "Africa/Cairo"),
+        ("0 0 * * *", "Asia/Beirut"),
+        ("0 0 * * *", "America/Havana"),
+        ("30 2 * * *", "America/New_York"),  # from 2:00 to 3:00
+        ("30 2 * * *", "Europe/Berlin"),
+        ("0 23 * * *", "America/Los_Angeles"),
+        ("0 0 * * *", "Africa/Casablanca"),  # an hour back in Ramadan
+        ("0 0 * * *", "Australia/Lord_Howe"),  # half an hour
+        ("0 0 * * *", "Asia/Kolkata"),
+    ],
+)
+def test_every_local_day_has_one_run_which_starts_once_the_day_has_ended(
+    airflow_process: AirflowProcess, cron: str, zone: str
+) -> None:
+    first, days = date(2026, 1, 1), 730
+    last = str(first + timedelta(days=days - 1))
+    settings = {"LONGREEL_FIRST_DAY": str(first), "LONGREEL_LAST_DAY": last}
+    daily = read_dags(airflow_process, LONGREEL_CRON=cron, LONGREEL_TIMEZONE=zone, **settings)["longreel_daily"]
+    timetable = CronPartitionTimetable.deserialize(daily["schedule"]["__var"])
+    bounds = TimeRestriction(pendulum.parse(daily["start"]), pendulum.parse(daily["end"]), catchup=True)
+    minute, hour = map(float, cron.split()[:2])
+    run = None
+    for number in range(days):
+        day = first + timedelta(days=number)
+        run = timetable.next_dagrun_info_v2(last_dagrun_info=run, restriction=bounds)
+        assert run is not None
+        assert run.partition_key == str(day)
+        end = datetime.combine(day + timedelta(days=1), time(), tzinfo=ZoneInfo(zone))
+        assert 0 <= run.run_after.timestamp() - end.timestamp() <= 3600 * (hour + 1) + 60 * minute, day
+    assert timetable.next_dagrun_info_v2(last_dagrun_info=run, restriction=bounds) is None
+    keys = timetable.iter_partition_dagrun_infos(
+        earliest=pendulum.parse(str(first)), latest=pendulum.parse(last).end_of("day")
+    )
+    assert [run.partition_key for run in keys] == [str(first + timedelta(days=number)) for number in range(days)]
 
 
 def test_an_invalid_setting_is_an_import_error_that_names_it(
@@ -381,7 +423,8 @@ def test_the_webhook_gets_the_decision_its_reasons_and_links(airflow_process: Ai
         "model": "longreel-x",
         "version": 3,
         "outcome": "hold",
-        "reasons": ["Not sure.", "Too few."],
+        "headline": "AUC is .01 better (95% interval .005 .. .015).",
+        "reasons": ["The report is complete.", "The samples passed."],
         "run_id": "r1",
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -403,11 +446,12 @@ def test_the_webhook_gets_the_decision_its_reasons_and_links(airflow_process: Ai
     assert late.startswith("longreel_daily 2026-01-10: not done by its deadline")
     for part in (
         "longreel-x version 3: hold",
-        "Not sure.",
+        "AUC is .01 better (95% interval .005 .. .015).",
         "run_card.html",
         "http://mlflow.example/#/runs/r1",
         "/log",
     ):
         assert part in decided
+    assert "The report is complete." not in decided
     assert "version 3" not in failed
     assert "http://127.0.0.1/log" in failed
