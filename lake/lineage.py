@@ -43,7 +43,8 @@ def stale_partitions(lake: Lake, config: Config, datasets: tuple[str, ...] = ("e
     for dataset in datasets:
         for day in lake.days(dataset):
             manifest = inputs.get(f"{dataset}/{day}") or lake.require(dataset, day)
-            reasons = [change.text for change in definition_changes(manifest, config)]
+            reasons = _schema_changes(manifest)
+            reasons += [change.text for change in definition_changes(manifest, config)]
             reasons += _input_changes(manifest, inputs) if dataset in DERIVED else []
             if reasons:
                 stale.append(Stale(dataset, day, tuple(reasons)))
@@ -60,10 +61,14 @@ def stale_snapshots(lake: Lake, config: Config) -> list[Stale]:
             continue
         reasons = tuple(_input_changes(snapshot, inputs))
         if not reasons and all(name in inputs for name in snapshot.inputs if name.startswith(("events/", "history/"))):
-            reasons = tuple(change.text for change in history_changes(snapshot, config))
+            reasons = (*_schema_changes(snapshot), *(change.text for change in history_changes(snapshot, config)))
         if reasons:
             stale.append(Stale("history", day, reasons))
     return stale
+
+
+def _schema_changes(manifest: Manifest) -> list[str]:
+    return [] if manifest.is_readable else [f"it has schema version {manifest.schema_version}, which is read no more"]
 
 
 def definition_changes(manifest: Manifest, config: Config) -> list[Change]:

@@ -67,6 +67,11 @@ class Manifest:
         """The builds whose files the manifest names."""
         return {file.build for file in self.files}
 
+    @property
+    def is_readable(self) -> bool:
+        """Whether readers of the dataset take its files; those of an older schema are built again."""
+        return self.schema_version >= schemas.READABLE_SINCE[self.dataset]
+
     def says_the_same(self, other: "Manifest") -> bool:
         """Whether two manifests differ at most in which code wrote them, and when."""
         ours, theirs = ({**asdict(manifest), "created_at": "", "code_version": ""} for manifest in (self, other))

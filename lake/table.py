@@ -125,11 +125,10 @@ class Lake:
         Raises:
             LongreelError: the partition is older than what readers of its dataset expect now.
         """
-        required = READABLE_SINCE[manifest.dataset]
-        if manifest.schema_version < required:
+        if not manifest.is_readable:
             raise LongreelError(
                 f"{manifest.dataset} of {manifest.date} has schema version {manifest.schema_version}, but "
-                f"{manifest.dataset} changed in version {required}; run its step again"
+                f"{manifest.dataset} changed in version {READABLE_SINCE[manifest.dataset]}; run its step again"
             )
         folder = self.partition_path(manifest.dataset, date.fromisoformat(manifest.date))
         return [

@@ -42,7 +42,9 @@ def counters_definition(log: LogSchema) -> str:
 def current_counters(lake: Lake, day: date) -> Manifest | None:
     """The counters of a log day, where they are those of its events and of the declared statistics."""
     counters, events = lake.manifest("counters", day), lake.manifest("events", day)
-    if counters is None or counters.inputs["definition"] != counters_definition(lake.log_schema):
+    if counters is None or not counters.is_readable:
+        return None
+    if counters.inputs["definition"] != counters_definition(lake.log_schema):
         return None
     return None if events is not None and counters.inputs[f"events/{day}"] != events.digest else counters
 

@@ -51,8 +51,8 @@ def code_version() -> str:
 
 
 def is_unchanged(published: Manifest | None, inputs: Mapping[str, str], force: bool) -> bool:
-    """Whether a partition was already made from exactly these inputs."""
-    return not force and published is not None and published.inputs == dict(inputs)
+    """Whether a partition was already made from exactly these inputs, and can be read."""
+    return not force and published is not None and published.is_readable and published.inputs == dict(inputs)
 
 
 def log_progress(dataset: str, day: date, message: str, started: float | None = None) -> None:

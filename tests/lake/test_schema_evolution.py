@@ -9,6 +9,7 @@ import pytest
 from lake_helpers import stored_values
 
 from longreel.contracts import schemas
+from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.schemas import (
@@ -19,9 +20,11 @@ from longreel.contracts.schemas import (
     added_column_of,
     dataset_schemas,
 )
+from longreel.lake.lineage import stale_partitions
 from longreel.lake.manifest import MANIFEST, Manifest, with_checksum
 from longreel.lake.schema_evolution import stored_columns, to_schema
 from longreel.lake.table import Lake
+from longreel.spark_jobs.days import is_unchanged
 
 OLD_DAY = date(2026, 1, 5)
 NEW_DAY = OLD_DAY + timedelta(days=1)
@@ -92,6 +95,9 @@ def test_a_change_other_than_an_added_column_separates_old_from_new(
         assert lake.require("users", OLD_DAY) == old  # so its step can read the manifest and replace the partition
         with pytest.raises(LongreelError, match=r"users of 2026-01-05 has schema version \d, but users changed in ver"):
             lake.read(old)
+        assert not is_unchanged(old, old.inputs, force=False)
+        (stale,) = stale_partitions(lake, Config(), ("users",))
+        assert stale.reasons == (f"it has schema version {version - 1}, which is read no more",)
         publish(lake, NEW_DAY, OLD_ROWS)
         publish(lake, OLD_DAY, OLD_ROWS)
         assert lake.read(lake.require("users", NEW_DAY)).num_rows == 2
