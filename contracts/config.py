@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from longreel.contracts import toml
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, require
+from longreel.contracts.local_files import require_path
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.log_schema_toml import TABLES, build_log_schema
 from longreel.contracts.outcome_columns import check_outcome_columns
@@ -78,6 +79,8 @@ class SourceConfig:
             raise LongreelError(
                 f"[source] time_zone: expected an IANA name such as Europe/Berlin or UTC, got {self.time_zone!r}"
             ) from None
+        for name in ("log", "items", "users"):
+            require_path(getattr(self, name), f"[source] {name}")
         for name in ("user_id", "item_id", "time_ms"):
             require(bool(getattr(self, name).strip()), f"[source] {name}: expected a column or SQL expression")
         require(not (self.log and self.table), "[source]: expected either log or table, got both")

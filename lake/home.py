@@ -6,6 +6,7 @@ from pathlib import Path
 
 from longreel.contracts.config import Config, load_config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.local_files import require_path
 from longreel.contracts.policy import GatePolicy, load_policy
 from longreel.lake.table import Lake
 
@@ -26,8 +27,14 @@ class Home:
 
     @staticmethod
     def locate(folder: str | None = None) -> "Home":
-        """The home in `folder`, else in $LONGREEL_HOME, else in .longreel/simulated of the working directory."""
-        return Home(Path(folder or os.environ.get(HOME_VARIABLE) or ".longreel/simulated").absolute())
+        """The home in `folder`, else in $LONGREEL_HOME, else in .longreel/simulated of the working directory.
+
+        Raises:
+            LongreelError: it is a URL.
+        """
+        path = folder or os.environ.get(HOME_VARIABLE) or ".longreel/simulated"
+        require_path(path, "--home" if folder else HOME_VARIABLE)
+        return Home(Path(path).absolute())
 
     @property
     def settings(self) -> Path:

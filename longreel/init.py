@@ -7,6 +7,7 @@ from pathlib import Path
 
 from longreel.contracts.config import SIMULATED, SOURCES, parse_config
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.local_files import require_path
 from longreel.contracts.presets import preset
 from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
 from longreel.model_size import has_gpu, sized
@@ -57,6 +58,7 @@ def write_proposal(home: Home, args: argparse.Namespace) -> None:
     from longreel.proposal.proposal import propose
     from longreel.proposal.text import config_text, next_steps, summary
 
+    require_path(args.look_at, "--from")
     proposal = propose(Path(args.look_at).expanduser().resolve(), args.user, args.item, args.time)
     print("\n".join(summary(proposal)))
     settings = preset(proposal.kind)
@@ -77,6 +79,7 @@ def write_config(home: Home, source: str, log: str | None) -> None:
     if source not in SIMULATED:
         if not log:
             raise LongreelError(f"source {source} needs its raw log: give --log FOLDER (make run: LOG=FOLDER)")
+        require_path(log, "--log")
         folder = Path(log).expanduser().resolve()
         if not folder.exists():
             raise LongreelError(f"expected the raw log of source {source} at {folder}, but nothing is there")

@@ -167,6 +167,29 @@ def test_a_lake_without_an_absolute_path_is_rejected(
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
+@pytest.mark.parametrize("url", ["s3://bucket/logs", "gs:/bucket/logs", "abfss://a@b/c", "file:///data/log"])
+def test_a_url_is_no_path(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a path it would be a folder that has not arrived yet, and the pipeline would wait for it."""
+    monkeypatch.chdir(tmp_path)
+    home = ["--home", str(tmp_path / "home")]
+    for words, name in (
+        (["init", *home, "--source", "generic", "--log", url], "--log"),
+        (["init", *home, "--from", url], "--from"),
+        (["init", "--home", url], "--home"),
+        (["run", *home, "--source", "kuairand", "--log", url], "--log"),
+    ):
+        assert main(words) == 2
+        assert f"{name}: expected a path on this machine, got the URL {url!r}; mount" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "home").mkdir()
+    for setting in ("log", "items", "users"):
+        (tmp_path / "home" / "longreel.toml").write_text(f'[source]\nkind = "generic"\n{setting} = "{url}"\n')
+        assert main(["data", "check-arrival", *home, "--date", "2026-01-05"]) == 2
+        assert f"[source] {setting}: expected a path on this machine, got the URL" in capsys.readouterr().err
+
+
 def test_run_rejects_options_that_an_existing_home_would_ignore(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
