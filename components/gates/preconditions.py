@@ -52,11 +52,32 @@ def complete(report: EvaluationReport, champion: EvaluationReport | None, policy
         advice = "Evaluate the candidate again; if that does not help, check train/loss of its run."
         reason = f"The report is not usable: {'; '.join(problems[:MAX_PROBLEMS])}{more}. {advice}"
         return GateResult(name="complete", verdict="fail", reason=reason)
+    if why := _one_class(report, policy):
+        advice = (
+            "If the raw log should have others, correct it and ingest the day again; otherwise evaluate on another day "
+            "(`longreel ops retrain --date DAY`)."
+        )
+        title = TITLES[report.primary(policy.task)]
+        reason = f"{why}, so {title} is undefined and no candidate can be evaluated on this day. {advice}"
+        return GateResult(name="complete", verdict="hold", reason=reason)
     undefined = [t for t in report.tasks if getattr(report.row(t, report.windows[-1]), report.primary(t)).value is None]
     names = ", ".join(f"{TITLES[report.primary(task)]} of {task}" for task in undefined)
     remark = f" {names} is undefined on this day and was not evaluated." if undefined else ""
     size = f"{len(report.tasks)} tasks x {len(report.windows)} windows x {len(report.slices)} slices"
     return GateResult(name="complete", verdict="pass", reason=f"The report is complete: {size}, all finite.{remark}")
+
+
+def _one_class(report: EvaluationReport, policy: GatePolicy) -> str:
+    """The day's labels of the gate task, in words, where no model could be compared by them: none, or all alike."""
+    row = report.index.get((policy.task, report.windows[-1], ALL_TARGETS))
+    if row is None:
+        return ""
+    if not row.targets:
+        return f"No target of {report.date} has a label {row.task}"
+    if report.kind(row.task) == "binary" and row.positives in (0, row.targets):
+        count = "None" if not row.positives else "Every one"
+        return f"{count} of the {row.targets:,} targets of {report.date} is positive for {row.task}"
+    return ""
 
 
 def _of_categories(report: EvaluationReport) -> set[str]:
@@ -85,11 +106,19 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
                     yield f"no row for {task} at window {window}, slice {name}"
                 else:
                     yield from _row_problems(row, report.metrics(task))
+    if not _one_class(report, policy):  # that is no fault of the report
+        yield from _decisive_problems(report, policy)
+
+
+def _decisive_problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
     decisive = report.index.get((policy.task, report.windows[-1], ALL_TARGETS))
     for metric in DECISIVE[report.kind(policy.task)] if decisive is not None else ():
         estimate = getattr(decisive, metric)
-        if estimate.value is None or len(estimate.draws) != report.bootstrap_draws:
-            yield f"{metric} of {policy.task}, which decides, is undefined or lacks draws"
+        if estimate.value is None:
+            yield f"{metric} of {policy.task}, which decides, is undefined"
+        elif len(estimate.draws) != report.bootstrap_draws:
+            draws = f"{len(estimate.draws)} of {report.bootstrap_draws} draws"
+            yield f"{metric} of {policy.task}, which decides, has {draws}"
     gains = {(gain.task, gain.slice_name) for gain in report.window_gains}
     if report.reference_window != report.windows[-1] and (policy.task, ALL_TARGETS) not in gains:
         yield "it lacks the gain of the longest window"

@@ -474,6 +474,23 @@ def test_an_undefined_gate_metric_rejects_and_another_task_is_only_mentioned(rep
     assert "AUC of like is undefined" in gate(other, "complete").reason
 
 
+@pytest.mark.parametrize(("positives", "words"), [(0, "None"), (2_000, "Every one")])
+def test_a_day_with_labels_of_one_class_holds_and_says_so(report: Report, positives: int, words: str) -> None:
+    """The AUC is undefined for any model, and evaluating again would not help."""
+    undefined, day = Estimate(value=None, low=None, high=None), report()
+    rows = tuple(
+        dataclasses.replace(row, positives=positives, auc=undefined, gauc=undefined) if row.task == "click" else row
+        for row in day.rows
+    )
+    gains = tuple(gain for gain in day.window_gains if gain.task != "click")
+    decision = decide(dataclasses.replace(day, rows=rows, window_gains=gains), report(model="champion"), POLICY)
+    assert decision.outcome == "hold"
+    (reason,) = decision.reasons
+    assert f"{words} of the 2,000 targets of 2026-01-03 is positive for click, so AUC" in reason
+    assert "correct it and ingest the day again; otherwise evaluate on another day" in reason
+    assert "Evaluate the candidate again" not in reason
+
+
 def test_log_loss_that_is_undefined_though_there_are_targets_rejects(report: Report) -> None:
     """As a NaN logit leaves it."""
     undefined = Estimate(value=None, low=None, high=None)
