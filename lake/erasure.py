@@ -14,6 +14,7 @@ import json
 import secrets
 import uuid
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
 
@@ -22,6 +23,7 @@ from longreel.lake.storage import Storage, utc_stamp
 
 FOLDER = "erasure_requests"
 SALT = "_salt"
+LOCK = "_lock"  # held by the `forget` that is running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,11 @@ def user_hash(salt: str, user_id: int) -> str:
 def lake_salt(storage: Storage) -> str:
     """The lake's salt; made where it has none."""
     return storage.create_once(storage.path(FOLDER, SALT), secrets.token_hex(16))
+
+
+def one_erasure(storage: Storage) -> AbstractContextManager[None]:
+    """Serialises erasures: each would refuse the builds of another that is running, and delete them."""
+    return storage.locked(storage.path(FOLDER, LOCK), "another `longreel data forget` is running; waiting for its end")
 
 
 def request_path(storage: Storage, name: str) -> str:

@@ -12,11 +12,13 @@ import pyarrow.fs as pafs
 
 from longreel.contracts.schemas import DATASETS
 from longreel.lake import lease
+from longreel.lake.storage import utc_stamp
 from longreel.lake.table import Lake
 
 
 def orphaned_builds(lake: Lake) -> Iterator[str]:
-    """The path of every build that no manifest names and whose lease has expired (`lease.EXPIRES_AFTER_S`)."""
+    """The path of every build that no manifest names and whose lease has expired (`lease.EXPIRES_AFTER_S`). One whose
+    last heartbeat is as far in the future has no writer with a right clock, and counts as expired."""
     for path, _ in _orphans(lake):
         yield path
 
@@ -32,10 +34,12 @@ def remove_orphans(lake: Lake) -> Iterator[str]:
 
 def delete_unreferenced(lake: Lake, dataset: str, day: date, begun_by: str) -> int:
     """Delete at once, whatever its lease, every build of a partition that no manifest names and that was begun by a
-    time (`storage.utc_stamp`); returns how many. A reader that holds an older manifest loses its files."""
-    deleted = 0
+    time (`storage.utc_stamp`), or by its name will begin long after now: no clock says when it began. Returns how many.
+    A reader that holds an older manifest loses its files."""
+    deleted, latest = 0, utc_stamp(time.time() + lease.EXPIRES_AFTER_S)
     for info in _unreferenced(lake, dataset, day):
-        if PurePosixPath(info.path).name.removeprefix("build-") <= f"{begun_by}~":  # "~" sorts after every suffix
+        began = PurePosixPath(info.path).name.removeprefix("build-").partition("-")[0]
+        if not begun_by < began <= latest:
             lake.storage.delete_folder(info.path)
             deleted += 1
     return deleted
@@ -47,7 +51,7 @@ def _orphans(lake: Lake) -> Iterator[tuple[str, bool]]:
         for day in lake.folders(dataset):
             for info in _unreferenced(lake, dataset, day):
                 heartbeat, has_lease = lease.last_heartbeat(lake.filesystem, info)
-                if time.time() - heartbeat > lease.EXPIRES_AFTER_S:
+                if abs(time.time() - heartbeat) > lease.EXPIRES_AFTER_S:
                     yield info.path, has_lease
 
 

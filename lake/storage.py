@@ -4,17 +4,21 @@ This is the only module that asks whether a lake is local. A local disk replaces
 object store shows an object only once it is complete.
 """
 
+import fcntl
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pyarrow.fs as pafs
 
 
-def utc_stamp() -> str:
-    """Now (UTC), as the names of builds and erasure requests spell it; such names sort by time."""
-    return time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+def utc_stamp(at_s: float | None = None) -> str:
+    """A time in seconds since 1970, by default now, as the names of builds and erasure requests spell it (UTC); such
+    names sort by time."""
+    return time.strftime("%Y%m%dT%H%M%S", time.gmtime(at_s))
 
 
 class Storage:
@@ -92,6 +96,24 @@ class Storage:
         written = self.read_text(path)
         assert written is not None
         return written
+
+    @contextmanager
+    def locked(self, path: str, waiting: str) -> Iterator[None]:
+        """Hold a file's lock, which ends with this process at the latest; print `waiting` where another process has it.
+
+        An object store has no locks: there, this does nothing.
+        """
+        if not self._is_local:
+            yield
+            return
+        self.create_folder(str(PurePosixPath(path).parent))
+        with Path(path).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(waiting, flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def create_folder(self, folder: str) -> None:
         """Make a folder, and those above it."""

@@ -6,7 +6,8 @@ the new digests among their inputs, so nothing downstream becomes stale. Counter
 are deleted: they are caches, which the next build makes again. Raw files are not touched: the record keeps
 the users' salted hashes, and ingest and import-history leave their rows out from then on.
 
-Killed halfway, every partition is readable, and the same call completes the work. Other steps that are running
+Killed halfway, every partition is readable, and the same call completes the work. A second call waits for the end of
+the first. Other steps that are running
 meanwhile cannot commit what they began before (`lake.table.PartitionWriter`); a step that reads a deleted build fails
 and must be run again. Models that were trained on such samples stay as they are.
 """
@@ -29,6 +30,7 @@ from longreel.lake.erasure import (
     erasure_requests,
     lake_salt,
     new_request,
+    one_erasure,
     request_path,
     user_hash,
     write_request,
@@ -70,8 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Erase the named users."""
-    vacuum_builds(home.lake)
-    return forget(home, args.user, LazySession("longreel data forget"))
+    with one_erasure(home.lake.storage):
+        vacuum_builds(home.lake)
+        return forget(home, args.user, LazySession("longreel data forget"))
 
 
 def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:

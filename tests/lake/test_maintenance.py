@@ -47,6 +47,21 @@ def test_a_commit_deletes_no_build_but_its_own(tmp_path: Path) -> None:
     assert Path(young.path).exists()
 
 
+def test_a_build_with_a_time_in_the_future_does_not_survive(tmp_path: Path) -> None:
+    """Its writer's clock was wrong, or the name was edited; no clock says when it began."""
+    lake = Lake(tmp_path)
+    ahead, soon = write_build(lake, rows("x")), write_build(lake, rows("y"))
+    (Path(ahead.path) / LEASE_FILE).write_text(str(time.time() + EXPIRES_AFTER_S + 60))
+    (Path(soon.path) / LEASE_FILE).write_text(str(time.time() + 60))
+    assert list(remove_orphans(lake)) == [ahead.path]
+    future = Path(soon.path).with_name("build-29990101T000000-0123abcd")
+    Path(soon.path).rename(future)
+    live = write_build(lake, rows("z"))
+    assert delete_unreferenced(lake, "quarantine", DAY, utc_stamp(time.time() - 60)) == 1
+    assert not future.exists()
+    assert Path(live.path).exists()
+
+
 def test_a_suspended_writer_whose_build_was_removed_commits_nothing(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     writer = write_build(lake, rows("x"))

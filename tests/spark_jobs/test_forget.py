@@ -326,6 +326,15 @@ def test_killed_without_warning_it_goes_on_where_it_was(spark: Any, built: Any) 
     assert_gone(home, spark, (ANNA, SEVEN))
 
 
+@pytest.mark.slow
+def test_two_at_once_wait_for_each_other(spark: Any, built: Any) -> None:
+    home, _ = built
+    first, second = (step(home, "data forget", "--user", user) for user in (ANNA, SEVEN))
+    assert [first.wait(), second.wait()] == [0, 0]
+    assert_gone(home, spark, (ANNA, SEVEN))
+    assert all(record.finished for record in erasure_requests(home.lake.storage))
+
+
 def test_a_build_that_was_begun_before_is_not_committed(spark: Any, built: Any) -> None:
     home, _ = built
     lake: Lake = home.lake
