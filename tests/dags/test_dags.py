@@ -154,7 +154,8 @@ def test_heavy_tasks_are_in_the_pools_of_the_committed_file(snapshot: dict) -> N
 
 
 def test_every_task_has_an_owner_a_timeout_retries_with_backoff_and_a_runbook(snapshot: dict) -> None:
-    assert set(snapshot) == {"longreel_daily", "longreel_train", "longreel_rebuild", "longreel_watch"}
+    names = ("daily", "train", "rebuild", "watch", "verify")
+    assert set(snapshot) == {f"longreel_{name}" for name in names}
     for dag in snapshot.values():
         assert dag["documented"]
         for name, task in dag["tasks"].items():
@@ -174,6 +175,9 @@ def test_a_log_that_has_ended_is_not_watched_and_schedules_are_settings(
     assert "ops status --home '/my home' --check" in live["longreel_watch"]["tasks"]["check_status"]["bash_command"]
     assert live["longreel_watch"]["schedule"]["__var"]["expression"] == "0 */6 * * *"
     assert live["longreel_rebuild"]["schedule"]["__var"]["expression"] == "0 5 * * *"
+    assert "NullTimetable" in snapshot["longreel_verify"]["schedule"]["__type"]
+    verify = live["longreel_verify"]["tasks"]["verify"]["application_args"]
+    assert verify == ["data", "verify", "--home", "/my home", "--part-of", "28"]
 
 
 def test_the_schedule_makes_runs_from_the_first_to_the_last_day_at_any_hour_in_any_time_zone(
