@@ -72,7 +72,7 @@ def read_data_files(
     """
     from pyspark.sql import functions as F
 
-    parts = []
+    parts: list[tuple[Path, DataFrame]] = []
     for suffixes, schema_of, read in FORMATS:
         groups: dict[Hashable, list[Path]] = {}
         for path in paths:
@@ -83,10 +83,10 @@ def read_data_files(
                 require_keys(files[0], [name for name in part.columns if not name.startswith(RESERVED)], keys)
                 if UNREADABLE not in part.columns:
                     part = part.withColumn(UNREADABLE, F.lit(None).cast("string"))
-                parts.append(part)
+                parts.append((files[0], part))
     if not parts:
         return spark.range(0).select(*(F.lit(None).cast("string").alias(name) for name in (FILE, UNREADABLE)))
-    return _union(parts, columns, paths[0].parent)
+    return _union(parts, columns)
 
 
 def well_formed(table: "DataFrame") -> "DataFrame":
@@ -94,43 +94,48 @@ def well_formed(table: "DataFrame") -> "DataFrame":
     return table.where(f"{UNREADABLE} IS NULL").drop(FILE, UNREADABLE, TEXT)
 
 
-def _union(parts: "list[DataFrame]", columns: RawColumns, folder: Path) -> "DataFrame":
+def _union(parts: "list[tuple[Path, DataFrame]]", columns: RawColumns) -> "DataFrame":
     """Tables one after the other; what one of them lacks is null there. NaN, as some writers spell a missing value,
-    becomes null."""
+    becomes null.
+
+    Args:
+        parts: each with its first file, as an error names it.
+    """
     from pyspark.sql import functions as F
 
-    fields_of: dict[str, list[StructField]] = {}
-    for part in parts:
+    fields_of: dict[str, list[tuple[Path, StructField]]] = {}
+    for path, part in parts:
         for field in part.schema:
-            fields_of.setdefault(field.name.lower(), []).append(field)
-    kinds = {lower: _common_type(fields, columns, folder) for lower, fields in fields_of.items()}
+            fields_of.setdefault(field.name.lower(), []).append((path, field))
+    kinds = {lower: _type_of(fields, columns) for lower, fields in fields_of.items()}
     selected = []
-    for part in parts:
+    for _, part in parts:
         own, values = {field.name.lower(): field for field in part.schema}, []
         for lower, fields in fields_of.items():
             value = column(own[lower].name) if lower in own else F.lit(None)
             if lower in own and own[lower].dataType.typeName() in ("float", "double"):
                 value = F.when(~F.isnan(value), value)
-            values.append(value.cast(kinds[lower]).alias(fields[0].name))
+            values.append(value.cast(kinds[lower]).alias(fields[0][1].name))
         selected.append(part.select(*values))
     return reduce(lambda one, other: one.union(other), selected)
 
 
-def _common_type(fields: "list[StructField]", columns: RawColumns, folder: Path) -> "DataType":
+def _type_of(fields: "list[tuple[Path, StructField]]", columns: RawColumns) -> "DataType":
     """The type that a column with such fields in different files is read as."""
-    from pyspark.sql import types as T
+    from pyspark.sql.types import StringType
 
-    kinds = list(dict.fromkeys(field.dataType for field in fields if field.dataType != T.NullType()))
-    if len(kinds) == 1:
-        return kinds[0]
-    for widening in ((T.ByteType(), T.ShortType(), T.IntegerType(), T.LongType()), (T.FloatType(), T.DoubleType())):
-        if kinds and all(kind in widening for kind in kinds):
-            return max(kinds, key=widening.index)
-    name = fields[0].name
-    if columns.reads(name) and any(isinstance(kind, T.ArrayType | T.MapType | T.StructType) for kind in kinds):
-        spelled = ", ".join(kind.simpleString() for kind in kinds)
-        raise LongreelError(f"the files in {folder} disagree on the type of column {name}: {spelled}; write it as one")
-    return T.StringType()
+    from longreel.spark_jobs.sources.common_types import common_type
+
+    if (kind := common_type([field.dataType for _, field in fields])) is not None:
+        return kind
+    name = fields[0][1].name
+    if columns.reads(name):
+        files = {field.dataType.simpleString(): path for path, field in reversed(fields)}
+        spelled = ", ".join(f"{kind} in {path.name}" for kind, path in sorted(files.items()))
+        raise LongreelError(
+            f"{fields[0][0].parent}: column {name} is of types that are not one: {spelled}; write it as one type"
+        )
+    return StringType()
 
 
 # Suffixes, what is equal of files that are read together, and how they are read.
