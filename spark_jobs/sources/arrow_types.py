@@ -130,3 +130,14 @@ def _microseconds(values: pa.Array, kind: pa.DataType, *, exact: bool) -> pa.Arr
             numbers = pc.if_else(fits, numbers, None)
         numbers = pc.multiply_checked(numbers, -per_us)
     return numbers.view(kind)
+
+
+def first_inexact(values: pa.Array) -> float | None:
+    """The first fraction, also in lists, beyond the whole numbers that its type holds one by one; None without any."""
+    while pa.types.is_list(values.type):
+        values = values.flatten()
+    if not pa.types.is_floating(values.type):
+        return None
+    limit = 2.0 ** (24 if pa.types.is_float32(values.type) else 53)
+    beyond = values.filter(pc.greater(pc.abs(values), limit))
+    return float(beyond[0].as_py()) if len(beyond) else None

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -10,7 +11,7 @@ import pyarrow as pa
 
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.arrow_reader import read_with_arrow
-from longreel.spark_jobs.sources.arrow_types import as_spark, converted
+from longreel.spark_jobs.sources.arrow_types import as_spark, converted, first_inexact
 from longreel.spark_jobs.sources.base import FILE, one_line, require_distinct, source_name
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
@@ -40,7 +41,34 @@ class ColumnarFile(ABC):
         """The rows of some groups: these columns, and perhaps others."""
 
 
-ColumnType = tuple[str, pa.DataType, bool]  # name in lower case, type as Spark has it, whether an expression reads it
+@dataclass(frozen=True)
+class ReadColumn:
+    """A column of files that are read together."""
+
+    lower: str  # its name in lower case
+    kind: pa.DataType  # as Spark has it
+    is_read: bool  # by an expression of the configuration
+    is_id: bool
+
+    def values(self, stored: pa.Array, where: str) -> pa.Array:
+        """Its values in a batch, as Spark has them.
+
+        Raises:
+            LongreelError: an expression reads a time that Spark cannot hold, or an id that is rounded.
+        """
+        try:
+            values = converted(stored, self.kind, exact=self.is_read)
+        except pa.ArrowException as error:
+            raise LongreelError(
+                f"{where} of type {stored.type} has a value that does not fit {self.kind}, as which Spark reads it: "
+                f"{one_line(error)}; correct it, or write the column as text"
+            ) from error
+        if self.is_id and (inexact := first_inexact(values)) is not None:
+            raise LongreelError(
+                f"{where} of type {stored.type} has the id {inexact!r}: fractions hold no whole number that large "
+                "exactly, so different ids became one; write the column as whole numbers or text"
+            )
+        return values
 
 
 def open_columnar(path: Path, kind: type[ColumnarFile]) -> ColumnarFile:
@@ -76,12 +104,12 @@ def read_columnar(
     from pyspark.sql.pandas.types import from_arrow_type
     from pyspark.sql.types import StringType, StructType
 
-    names, types = [], []
+    names, read = [], []
     for field in open_columnar(paths[0], kind).schema:
-        column_type = as_spark(field.type)
-        if column_type is not None:
+        lower, spark_type = field.name.lower(), as_spark(field.type)
+        if spark_type is not None:
             names.append(field.name)
-            types.append((field.name.lower(), column_type, columns.reads(field.name)))
+            read.append(ReadColumn(lower, spark_type, columns.reads(lower), lower in columns.ids))
         elif columns.reads(field.name):
             raise LongreelError(
                 f"column {field.name} of {paths[0]} is of type {field.type}, which Spark cannot read; write it as "
@@ -89,10 +117,10 @@ def read_columnar(
             )
     # Columns travel by number: a user's name may hold any character.
     schema = StructType()
-    for number, (_, column_type, _) in enumerate(types):
-        schema.add(str(number), from_arrow_type(column_type))
-    schema.add(str(len(types)), StringType())
-    rows = read_with_arrow(spark, _parts(paths, kind), schema, partial(read_pieces, types=types, kind=kind))
+    for number, one in enumerate(read):
+        schema.add(str(number), from_arrow_type(one.kind))
+    schema.add(str(len(read)), StringType())
+    rows = read_with_arrow(spark, _parts(paths, kind), schema, partial(read_pieces, columns=read, kind=kind))
     return rows.select(*(F.col(str(number)).alias(name) for number, name in enumerate([*names, FILE])))
 
 
@@ -118,28 +146,20 @@ def _parts(paths: list[Path], kind: type[ColumnarFile]) -> list[tuple[list[Piece
     return [(part,) for part in parts if part]
 
 
-def read_pieces(pieces: list[Piece], types: list[ColumnType], kind: type[ColumnarFile]) -> Iterator[pa.RecordBatch]:
-    """The rows of pieces of files in a task: a column for each of `types`, and the file's name.
+def read_pieces(pieces: list[Piece], columns: list[ReadColumn], kind: type[ColumnarFile]) -> Iterator[pa.RecordBatch]:
+    """The rows of pieces of files in a task: the columns, and the file's name.
 
     Raises:
-        LongreelError: a file is damaged, or a column that an expression reads holds a time that Spark cannot.
+        LongreelError: a file is damaged, or as `ReadColumn.values`.
     """
-    numbers = [str(number) for number in range(len(types) + 1)]
+    numbers = [str(number) for number in range(len(columns) + 1)]
     for path, groups in pieces:
         file = open_columnar(path, kind)
         spelled = {name.lower(): name for name in file.schema.names}
-        names = [spelled[lower] for lower, _, _ in types]
+        names = [spelled[column.lower] for column in columns]
         for batch in _readable(file, path, groups, names):
-            values = []
-            for name, (_, column_type, is_read) in zip(names, types, strict=True):
-                try:
-                    values.append(converted(batch.column(name), column_type, exact=is_read))
-                except pa.ArrowException as error:
-                    raise LongreelError(
-                        f"{path}: column {name} of type {file.schema.field(name).type} has a value that does not fit "
-                        f"{column_type}, as which Spark reads it: {one_line(error)}; correct it, or write the column "
-                        "as text"
-                    ) from error
+            named = zip(columns, names, strict=True)
+            values = [column.values(batch.column(name), f"{path}: column {name}") for column, name in named]
             file_names = pa.repeat(pa.scalar(source_name(path)), batch.num_rows)
             yield pa.RecordBatch.from_arrays([*values, file_names], numbers)
 

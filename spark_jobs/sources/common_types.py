@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from pyspark.sql import types as T
 
+from longreel.spark_jobs.sources.arrow_types import DECIMAL_DIGITS
+
 WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 FRACTIONS = (T.FloatType, T.DoubleType)
 DIGITS = {T.ByteType: 3, T.ShortType: 5, T.IntegerType: 10, T.LongType: 19}
@@ -61,7 +63,7 @@ def _number(one: T.DataType, other: T.DataType) -> T.DataType | None:
         return None
     scale = max(kind.scale for kind in decimals)
     precision = scale + max(kind.precision - kind.scale for kind in decimals)
-    return T.DecimalType(precision, scale) if precision <= T.DecimalType.MAX_PRECISION else None
+    return T.DecimalType(precision, scale) if precision <= DECIMAL_DIGITS else None
 
 
 def _as_decimal(kind: T.DataType) -> T.DecimalType | None:

@@ -15,6 +15,7 @@ class RawColumns:
 
     expressions: tuple[str, ...] | None = None  # None: all columns are read
     keys: tuple[frozenset[str], ...] = ()  # names, of which a file of rows needs one each
+    ids: frozenset[str] = frozenset()  # names that ids are read from
 
     @property
     def user_keys(self) -> tuple[frozenset[str], ...]:
@@ -35,7 +36,9 @@ class RawColumns:
         expressions += [field.source or field.name for field in schema.fields[1:] if field.is_stored]
         expressions += [sql for action in schema.actions for sql in (action.when or action.name, action.at)]
         keys = tuple(_raw_names(getattr(source, key), source.derived) for key in KEYS)
-        return RawColumns(expressions=tuple(expressions), keys=keys)
+        fields = [field for field in schema.fields[1:] if field.kind in ("id", "multi") and field.is_stored]
+        ids = [_raw_names(field.source or f"`{field.name}`", source.derived) for field in fields]
+        return RawColumns(expressions=tuple(expressions), keys=keys, ids=frozenset().union(*keys[:2], *ids))
 
     def reads(self, column: str) -> bool:
         """Whether an expression reads a column; words of SQL count too where they are a column's name."""
