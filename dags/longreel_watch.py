@@ -15,9 +15,13 @@ DOC = """
 
 - the newest samples are older than `[retrain] max_data_age_days`,
 - a day between published days is missing,
-- samples are stale,
+- the last ingest or build of a day failed,
+- a raw day arrived two hours ago or more, nothing was published since, and it was not ingested,
+- the raw log of a published day changed,
+- events or samples are stale,
 - a checkpoint stopped a day,
-- an erasure request is unfinished.
+- an erasure request is unfinished,
+- the alias `champion` was moved in MLflow, or the champion, a version or a ledger entry there cannot be read.
 
 With `LONGREEL_NOTIFY_CONN` a webhook receives the failure. A log that has ended is not watched.
 """

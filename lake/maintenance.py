@@ -23,6 +23,12 @@ def orphaned_builds(lake: Lake) -> Iterator[str]:
         yield path
 
 
+def is_being_built(lake: Lake, dataset: str, day: date) -> bool:
+    """Whether a process that still renews its lease writes a build of a partition."""
+    beats = [lease.last_heartbeat(lake.filesystem, info) for info in _unreferenced(lake, dataset, day)]
+    return any(held and time.time() - at < 2 * lease.HEARTBEAT_INTERVAL_S for at, held in beats)
+
+
 def remove_orphans(lake: Lake) -> Iterator[str]:
     """Delete every orphaned build; gives the path of each that was deleted."""
     for path, has_lease in _orphans(lake):

@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "model score": ("longreel.components.score", "score a request table with a registered model"),
     "ops should-retrain": ("longreel.components.should_retrain", "ask the freshness policy about a day (exit 99: no)"),
     "ops retrain": ("longreel.components.retrain", "train, evaluate, decide and promote as one KFP pipeline run"),
-    "ops status": ("longreel.components.status", "show partitions, freshness, champion and the last decisions"),
+    "ops status": ("longreel.status", "show partitions, freshness, champion and the last decisions"),
 }
 # code, name, meaning; DAGs decide by the code whether to retry
 EXIT_CODES: tuple[tuple[int, str, str], ...] = (

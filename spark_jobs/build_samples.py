@@ -31,6 +31,7 @@ from longreel.spark_jobs.days import (
     code_version,
     is_unchanged,
     log_progress,
+    noted_failure,
     requested_days,
 )
 from longreel.spark_jobs.history import (
@@ -99,7 +100,8 @@ def ingest_missing(home: Home, days: Sequence[date], session: LazySession, *, ac
         if not source.has_day(day):
             log_progress("events", day, "not published, and its raw log has not arrived")
             return
-        ingest_day(home, source, day, session, accept_drift=accept_drift)
+        with noted_failure(home, "events", [day]):
+            ingest_day(home, source, day, session, accept_drift=accept_drift)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,8 @@ def build_days(
     for job in _jobs(plans):
         if job[0].day != days[0]:  # the job may begin on a newer snapshot
             history = find_history(lake, config, job[0].day)
-        _build(home, job, history, session, accept_drift)
+        with noted_failure(home, "samples", [plan.day for plan in job]):
+            _build(home, job, history, session, accept_drift)
     if error:
         raise error
 

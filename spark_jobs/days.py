@@ -1,14 +1,19 @@
 """The days that a step works on, its progress lines, and a Spark session that starts on first use."""
 
 import argparse
+import contextlib
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from longreel.contracts.dates import day_range, parse_day
-from longreel.contracts.errors import LongreelError
+from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError
+from longreel.contracts.local_files import write_text_atomic
+from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -53,6 +58,33 @@ def code_version() -> str:
 def is_unchanged(published: Manifest | None, inputs: Mapping[str, str], force: bool) -> bool:
     """Whether a partition was already made from exactly these inputs, and can be read."""
     return not force and published is not None and published.is_readable and published.inputs == dict(inputs)
+
+
+@contextmanager
+def noted_failure(home: Home, dataset: str, days: Sequence[date]) -> Iterator[None]:
+    """Note in `reports/DAY/failed-DATASET.json` why a block ended with an error, until one ends well.
+
+    Not that data have not arrived, nor that a checkpoint stopped the day, which its quality summary says.
+    """
+    notes = [home.reports / str(day) / f"failed-{dataset}.json" for day in days]
+    try:
+        yield
+    except (DataNotReadyError, QualityError):
+        raise
+    except Exception as error:
+        text = json.dumps(
+            {
+                "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                "error": next(iter(str(error).splitlines()), type(error).__name__),
+            }
+        )
+        with contextlib.suppress(OSError):  # a full disk may be the error
+            for note in notes:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                write_text_atomic(note, text)
+        raise
+    for note in notes:
+        note.unlink(missing_ok=True)
 
 
 def log_progress(dataset: str, day: date, message: str, started: float | None = None) -> None:

@@ -19,7 +19,14 @@ from longreel.contracts.errors import DataNotReadyError
 from longreel.lake.home import Home
 from longreel.lake.table import discard_on_error
 from longreel.spark_jobs.bootstrap_snapshot import require_after_bootstrap
-from longreel.spark_jobs.days import LazySession, add_day_arguments, is_unchanged, log_progress, requested_days
+from longreel.spark_jobs.days import (
+    LazySession,
+    add_day_arguments,
+    is_unchanged,
+    log_progress,
+    noted_failure,
+    requested_days,
+)
 from longreel.spark_jobs.row_counts import format_counts
 from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
 from longreel.spark_jobs.vacuum import vacuum
@@ -38,7 +45,8 @@ def run(args: argparse.Namespace, home: Home) -> None:
     session = LazySession("longreel data ingest")
     vacuum(home)
     for day in requested_days(args):
-        ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
+        with noted_failure(home, "events", [day]):
+            ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
 
 
 def event_inputs(home: Home, source: Source, day: date) -> dict[str, str]:

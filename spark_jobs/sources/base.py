@@ -184,13 +184,13 @@ def digest_of_files(paths: list[Path]) -> str:
     return digest_of([(path.name, _sha256(path, *_version(path))) for path in paths])
 
 
-def _version(path: Path) -> tuple[int, int]:
+def _version(path: Path) -> tuple[int, int, int]:
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @lru_cache(maxsize=4096)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  # parts of the cache's key
-    """Content hash, remembered within a process while the file's size and time stay."""
+def _sha256(path: Path, size: int, mtime_ns: int, ctime_ns: int) -> str:  # noqa: ARG001  # parts of the cache's key
+    """Content hash, remembered within a process while the file's size and times stay."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

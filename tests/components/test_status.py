@@ -1,16 +1,22 @@
 """`longreel ops status --check`: fails if a line needs action, and prints it."""
 
+import os
 import socket
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from longreel import status_data
 from longreel.cli import main
 from longreel.contracts.errors import TransientError
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.lake.lease import LEASE_FILE
+from longreel.spark_jobs import raw_days
+from longreel.spark_jobs.days import noted_failure
+from longreel.spark_jobs.sources import open_source
 
 
 def test_a_healthy_home_passes_and_prints_the_next_training(
@@ -96,6 +102,100 @@ def test_an_optional_field_that_was_added_leaves_every_day_as_it_is(
     )
     assert main(["ops", "status", "--home", str(home.path), "--check"]) == 0
     assert "stale" not in capsys.readouterr().out
+
+
+@pytest.fixture
+def logged(make_home: Callable[..., Home]) -> Home:
+    """Raw days 1 to 3 January, of which 1 and 2 were ingested and built; a table of items beside them."""
+    home = make_home(0)
+    path = home.path / CONFIG_FILE
+    path.write_text(f'{path.read_text()}\n[source]\nlog = "log"\n')
+    for day in (1, 2, 3):
+        folder = home.path / "log" / f"date=2026-01-0{day}"
+        folder.mkdir(parents=True)
+        for part in ("a", "b"):
+            (folder / f"{part}.csv").write_text(f"user_id,item_id,time_ms,is_click\n{day},1,{day}000,1\n")
+    (home.path / "log" / "items.csv").write_text("item_id,tag\n1,2\n")
+    events = {}
+    for day in (date(2026, 1, 1), date(2026, 1, 2)):
+        events[f"events/{day}"] = str(day)
+        publish_other(home, "events", day, str(day), {"raw": open_source(home).digest(day)})
+        publish_other(home, "samples", day, "s", dict(events))
+    return home
+
+
+def check(home: Home, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and output of a check."""
+    capsys.readouterr()
+    return main(["ops", "status", "--home", str(home.path), "--check"]), capsys.readouterr().out
+
+
+def test_a_raw_day_that_arrived_and_was_not_ingested_turns_red(
+    logged: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waits = "the raw log of 2026-01-03 arrived, and no events of it are there"
+    code, out = check(logged, capsys)
+    assert (code, f"next: {waits} yet" in out) == (0, True)
+    monkeypatch.setattr(status_data, "MAX_WAIT_S", -5)
+    code, out = check(logged, capsys)
+    action = "longreel data ingest --start 2026-01-03 --end 2026-01-03"
+    assert (code, f"behind {waits}: {action}" in out) == (1, True)
+    writer = logged.lake.writer("events", date(2026, 1, 3))
+    assert check(logged, capsys)[0] == 0  # its ingest runs
+    writer.commit(digest="e3", inputs={"raw": open_source(logged).digest(date(2026, 1, 3))})
+    code, out = check(logged, capsys)
+    assert (code, "behind the events of 2026-01-03 arrived, and no samples of it are there" in out) == (1, True)
+
+
+def test_a_failed_ingest_is_red_until_one_ends_well(logged: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    snapshot = logged.lake.writer("history", date(2026, 1, 3)).commit(digest="h", inputs={"raw": "older"})
+    command = ["data", "ingest", "--home", str(logged.path), "--date"]
+    assert main([*command, "2026-01-03"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1].rpartition("error: ")[2]
+    logged.lake.drop_partition(snapshot)
+    code, out = check(logged, capsys)
+    assert code == 1
+    assert "failed longreel data ingest --date 2026-01-03, at 20" in out
+    assert error in out
+    assert main([*command, "2026-01-04"]) == 3  # has not arrived: no failure
+    assert check(logged, capsys)[1].count("failed longreel") == 1
+    with noted_failure(logged, "events", [date(2026, 1, 3)]):
+        pass
+    assert check(logged, capsys)[0] == 0
+
+
+def test_a_raw_day_that_changed_is_red(
+    logged: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its bytes: neither a touched file nor one that brings along an old time hides or makes a change."""
+    log = logged.path / "log"
+    time.sleep(1.1)  # manifests have whole seconds
+    (log / "date=2026-01-01" / "a.csv").touch()
+    assert check(logged, capsys)[0] == 0
+    part = log / "date=2026-01-02" / "a.csv"
+    before = part.stat()
+    part.write_text(part.read_text().replace("2,1,2000,1", "2,1,2000,0"))
+    os.utime(part, ns=(before.st_atime_ns, before.st_mtime_ns))
+    code, out = check(logged, capsys)
+    assert code == 1
+    assert (
+        "changed the raw log of 2026-01-02 changed since it was ingested; `longreel data stale --start 2026-01-02`"
+        in out
+    )
+    (log / "date=2026-01-01" / "b.csv").unlink()
+    assert "the raw log of 2 days (2026-01-01 .. 2026-01-02) changed" in check(logged, capsys)[1]
+    monkeypatch.setattr(raw_days, "MAX_BYTES", 0)
+    code, out = check(logged, capsys)
+    assert (code, "touched more than" in out) == (0, True)
+
+
+def test_a_log_that_cannot_be_read_is_said(logged: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    (logged.path / "log").rename(logged.path / "away")
+    code, out = check(logged, capsys)
+    assert (code, "raw log no raw log at" in out) == (0, True)  # as where the log's volume is not mounted
+    (logged.path / "log" / "date=2026-13-01").mkdir(parents=True)
+    code, out = check(logged, capsys)
+    assert (code, "date=2026-13-01: expected a folder date=YYYY-MM-DD" in out) == (1, True)
 
 
 def test_orphaned_builds_are_counted_and_need_no_action(

@@ -20,12 +20,12 @@ from longreel.components.registry.versions import Version
 from longreel.components.reports.plots import write_plots
 from longreel.components.reports.run_card import run_card
 from longreel.components.reports.summary import decision_table, print_summary, window_table
-from longreel.components.status import gaps
 from longreel.components.training.spec import training_days
 from longreel.contracts.errors import DataNotReadyError
 from longreel.contracts.report import EvaluationReport
 from longreel.lake.erasure import FOLDER, new_request, write_request
 from longreel.lake.home import CONFIG_FILE, Home
+from longreel.status_data import gaps
 
 MakeHome = Callable[..., Home]
 Report = Callable[..., EvaluationReport]
