@@ -1,10 +1,17 @@
-"""Command `longreel model reproduce`: trains a finished MLflow run again from its model's metadata and compares."""
+"""Command `longreel model reproduce`: trains a finished MLflow run again from its model's metadata and compares.
+
+The metadata also say what the bits depend on besides data, settings and code (model/training/numerics.py). The number
+of threads and the kind of device are set as they were. What cannot be set is named before the training begins.
+"""
 
 import argparse
-import tempfile
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +22,13 @@ from longreel.lake.table import Lake
 
 if TYPE_CHECKING:
     from longreel.model.nn.ranker import Ranker
+    from longreel.model.training.numerics import Numerics
 
 DIFFERS = 1  # exit code
+EXPECTED = (
+    "sums are added in another order, which changes their last digits in every step; another device also rounds "
+    "differently. Compare both models with `longreel model evaluate`, or reproduce the run where it was trained"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +65,18 @@ def run(args: argparse.Namespace, home: Home) -> int:
 
 
 def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
-    """Train a run's model again with the days, log schema, settings, seed and start from the model's metadata.
+    """Train a run's model again with the days, log schema, settings, seed, start and threads of the model's metadata.
+
+    An interrupted call continues from its checkpoint, in `work/reproduce/RUN_ID` of the home.
 
     Raises:
         LongreelError: the run registered no model, its data or its start were changed or removed, or its settings
             are of another version of the code.
     """
     from longreel.components.registry import store, tracking, versions
+    from longreel.components.training.folder import file_lock
     from longreel.model.training.checkpoint import load_model
+    from longreel.model.training.numerics import Numerics
     from longreel.model.training.train import train
 
     client, name = store.open_store(home), versions.model_name(home.config)
@@ -78,18 +94,39 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
         if origin is None:
             raise LongreelError(f"run {run_id} started from the model {meta['init_digest']}, which is not registered")
         start = versions.download(client, name, origin)
-    config = _config(home, ranker, _settings(meta["training"], run_id), days[-1])
+    numerics = [Numerics(**values) for values in meta["numerics"]]
+    settings = _settings(meta["training"], run_id)
+    if numerics[-1].device == "cpu":
+        settings = replace(settings, device="cpu")
+    config = _config(home, ranker, settings, days[-1])
+    changes = _numeric_changes(numerics, settings.device)
+    for change in changes:
+        print(f"cannot be set as in run {run_id}: {change}", file=sys.stderr)
+    if changes:
+        print(f"expect other weights: {EXPECTED}", file=sys.stderr)
     lake = Lake(home.lake.root, config.log_schema)
     print(f"training run {run_id} again: {days[0]} .. {days[-1]} ({len(days)} days), seed {config.training.seed}")
-    with tempfile.TemporaryDirectory() as folder:
-        result = train(config, lake, days, Path(folder) / "work", out or Path(folder) / "model", init_from=start)
+    folder = home.work / "reproduce" / run_id
+    with file_lock(folder):
+        result = train(
+            config,
+            lake,
+            days,
+            folder / "checkpoints",
+            out or folder / "model",
+            init_from=start,
+            threads=numerics[-1].threads if numerics[-1].device == "cpu" else None,
+        )
         differences = list(_differences(original, result.model_dir))
+        shutil.rmtree(folder)
     return Comparison(
         run_id=run_id,
         original=version.model_digest,
         reproduced=result.model_digest,
         tensors=len(ranker.state_dict()),
-        lines=(*(_origin(version.tags, tracking.git_sha()) if differences else ()), *differences),
+        lines=(*(_origin(version.tags, tracking.git_sha()) if differences else ()), *changes, *differences)
+        if differences
+        else (),
     )
 
 
@@ -131,6 +168,16 @@ def _settings(recorded: dict[str, Any], run_id: str) -> TrainingConfig:
         raise LongreelError(
             f"run {run_id} has settings that are unknown here ({error}); use the code of the run"
         ) from error
+
+
+def _numeric_changes(recorded: "list[Numerics]", device: str) -> list[str]:
+    """What the bits depend on and this process cannot set as it was."""
+    from longreel.model.training.device import select_device
+    from longreel.model.training.numerics import Numerics
+
+    now = Numerics.of_process(select_device(device), int(os.environ.get("WORLD_SIZE", "1")))
+    resumed = [f"resumed with {change}" for a, b in pairwise(recorded) for change in a.changes(b)]
+    return resumed + recorded[-1].changes(replace(now, threads=recorded[-1].threads))
 
 
 def _origin(tags: Any, here: str) -> Iterator[str]:

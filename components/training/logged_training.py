@@ -1,5 +1,6 @@
 """Training of a candidate within its MLflow run, which ends with a registered version."""
 
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from longreel.contracts.digests import digest_of
 from longreel.contracts.log_schema import summary
 from longreel.lake.home import Home
 from longreel.model.training.checkpoint import load_encodings
+from longreel.model.training.device import select_device
+from longreel.model.training.numerics import Numerics
 from longreel.model.training.train import TrainResult, train
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ def train_and_register(
     name = f"{day} train {len(spec.manifests)} days"
     with tracking.training_run(home, client, name=name, candidate=spec.name) as run_id:
         source = {"mlflow.source.name": f"longreel model train --date {day}"}
-        settings = config.to_dict() | {"log_schema": summary(config.log_schema)}
+        numerics = Numerics.of_process(select_device(config.training.device), 1 if ranks is None else ranks.size)
+        settings = config.to_dict() | {"log_schema": summary(config.log_schema), "numerics": asdict(numerics)}
         tracking.log_settings(client, run_id, settings, tags | source)
         client.log_dict(run_id, config.log_schema.to_dict(), LOG_SCHEMA)
         tracking.log_datasets(client, run_id, home.lake, spec.manifests, "training")

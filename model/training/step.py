@@ -3,6 +3,7 @@
 Nothing here waits for the device, except for what ranks exchange.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,12 +30,20 @@ class StepResult:
     rank_batch: RankBatch
     flops: float  # of all ranks
     stop_requested: bool  # whether any rank was asked to stop
+    save_requested: bool  # whether any rank asks for a checkpoint
     values: Tensor  # [2] on the host: loss and gradient norm
     ready: torch.cuda.Event | None  # recorded once `values` is filled; None where that is already so
 
     @staticmethod
     def of(
-        *, step: int, rank_batch: RankBatch, flops: float, stop_requested: bool, loss: Tensor, gradient_norm: Tensor
+        *,
+        step: int,
+        rank_batch: RankBatch,
+        flops: float,
+        stop_requested: bool,
+        save_requested: bool,
+        loss: Tensor,
+        gradient_norm: Tensor,
     ) -> "StepResult":
         """A result whose loss and gradient norm are copied to the host without waiting."""
         values, ready = torch.stack([loss.detach().float(), gradient_norm.detach().float()]), None
@@ -43,7 +52,13 @@ class StepResult:
             ready = torch.cuda.Event()
             ready.record()
         return StepResult(
-            step=step, rank_batch=rank_batch, flops=flops, stop_requested=stop_requested, values=values, ready=ready
+            step=step,
+            rank_batch=rank_batch,
+            flops=flops,
+            stop_requested=stop_requested,
+            save_requested=save_requested,
+            values=values,
+            ready=ready,
         )
 
     @property
@@ -87,11 +102,14 @@ class TrainStep:
         """The id fields that padded batches keep, where steps need padded batches (device_loader.py); else None."""
         return None if self._graphed is None else self.ranker.log_schema.match_fields
 
-    def run(self, device_batch: DeviceBatch, step: int, stop: bool = False) -> StepResult:
-        """Give step `step` (0 ..) to the device; `stop` where this rank was asked to stop."""
+    def run(
+        self, device_batch: DeviceBatch, step: int, requests: Callable[[], tuple[bool, bool]] = lambda: (False, False)
+    ) -> StepResult:
+        """Give step `step` (0 ..) to the device. `requests`, called late in it: whether this rank is to stop, and to
+        save, after the step."""
         loss = self._backward(device_batch, step)
-        counts = self._ranks.all_gather_ints(*row_counts(self._optimizers.tables), int(stop))
-        table_rows = [rank_counts[:-1] for rank_counts in counts]
+        counts = self._ranks.all_gather_ints(*row_counts(self._optimizers.tables), *map(int, requests()))
+        table_rows = [rank_counts[:-2] for rank_counts in counts]
         loss = self._ranks.sum_gradients(self._optimizers.tables, self._optimizers.rest, table_rows, loss)
         norm = clip_gradients(self._optimizers.parameters, self._config.clip_norm)
         self._optimizers.step(step)
@@ -109,7 +127,8 @@ class TrainStep:
             step=step + 1,
             rank_batch=batch,
             flops=flops,
-            stop_requested=any(rank_counts[-1] for rank_counts in counts),
+            stop_requested=any(rank_counts[-2] for rank_counts in counts),
+            save_requested=any(rank_counts[-1] for rank_counts in counts),
             loss=loss,
             gradient_norm=norm,
         )

@@ -5,12 +5,10 @@ rank writes. A step stands in model/training/step.py.
 """
 
 import logging
-import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -39,7 +37,9 @@ from longreel.model.training.device import deterministic, peak_memory_mib, selec
 from longreel.model.training.device_loader import DeviceLoader
 from longreel.model.training.distributed import DistContext, init_process_group, local_device
 from longreel.model.training.flops import peak_flops
+from longreel.model.training.interruptions import TERMINATED, CheckpointClock, stop_on_sigterm
 from longreel.model.training.loss_monitor import LossMonitor
+from longreel.model.training.numerics import Numerics, intra_op_threads
 from longreel.model.training.optimizer import learning_rate
 from longreel.model.training.prefetch import Prefetcher
 from longreel.model.training.progress import ProgressPrinter, StepStats
@@ -49,7 +49,6 @@ from longreel.model.training.training_state import TrainingState, load_state, ne
 
 log = logging.getLogger(__name__)
 
-TERMINATED = 143  # 128 + SIGTERM: the training is saved, run it again to continue
 CURVE_POINTS = 400
 
 MakeRanker = Callable[[ModelConfig, tuple[str, ...], LogSchema, Encodings], Ranker]
@@ -79,6 +78,7 @@ def train(
     out_dir: Path,
     *,
     init_from: Path | None = None,
+    threads: int | None = None,
     on_step: Callable[[StepStats], None] | None = None,
     make_ranker: MakeRanker = Ranker,
     make_windows: MakeWindows = WindowSampler,
@@ -86,11 +86,13 @@ def train(
     """Train on the samples of `days`, and write the model into `out_dir`.
 
     A `work_dir` with a checkpoint of the same run (settings, data, initial model) is resumed, with any number of ranks,
-    and the result is that of an uninterrupted run: bit for bit on a CPU with as many ranks. SIGTERM to any rank saves a
-    checkpoint and ends all ranks with exit status 143.
+    and the result is that of an uninterrupted run: bit for bit with equal numerics (numerics.py), of which the number
+    of threads is set again. SIGTERM to any rank ends all ranks with exit status 143 after the step in progress, which
+    is saved, or where that takes longer, after STOP_WITHIN_S (interruptions.py).
 
     Args:
         init_from: the folder of a model to start from, e.g. the champion's.
+        threads: of the CPU; by default torch's number. Another number gives other bits.
         on_step: called after every step, on CUDA a few steps later.
         make_ranker: builds the ranker, from the arguments of `Ranker`; for comparisons with other models.
         make_windows: draws the training windows; for comparisons with other windows. Neither is part of a run's
@@ -106,7 +108,7 @@ def train(
     manifests = [lake.require("samples", day) for day in sorted(days)]
     check_training_days(config, manifests)
     device = select_device(config.training.device)
-    with init_process_group(device) as ranks, deterministic(), _sigterm_event() as terminated:
+    with init_process_group(device) as ranks, deterministic(), intra_op_threads(threads), stop_on_sigterm() as stop:
         device = local_device(device) if ranks.size > 1 else device
         reader = TrainingReader(
             lake,
@@ -121,7 +123,7 @@ def train(
         run = _Run(config, reader, manifests, work_dir, init_from, make_ranker, ranks, device)
         run.resume()
         with ProgressPrinter("training", silent=not ranks.is_main) as printer:
-            for stats in run.steps(terminated):
+            for stats in run.steps(stop):
                 printer.show(stats)
                 if on_step is not None:
                     on_step(stats)
@@ -151,6 +153,7 @@ class _Run:
         self.total_steps = sum(reader.num_batches(epoch) for epoch in range(config.training.epochs))
         self.train_step = TrainStep(self.ranker, config.training, self.total_steps, ranks, device)
         self.state = TrainingState()
+        self.checkpoint_clock = CheckpointClock()
 
     @property
     def fingerprint(self) -> str:
@@ -165,19 +168,33 @@ class _Run:
         if name is not None:
             self.state, tensors = load_state(self.work_dir / name, self.ranker)
             self.train_step.load(tensors)
+        self._set_numerics()
 
-    def steps(self, terminated: threading.Event) -> Iterator[StepStats]:
+    def _set_numerics(self) -> None:
+        """Compute with as many threads as before the interruption, and record what else is not as it was."""
+        recorded = [Numerics(**values) for values in self.state.numerics]
+        if recorded and self.device.type == "cpu":
+            torch.set_num_threads(recorded[-1].threads)
+        now = Numerics.of_process(self.device, self.ranks.size)
+        changes = recorded[-1].changes(now) if recorded else []
+        if changes:
+            log.warning("resumed with other numerics, so not with the same bits: %s", "; ".join(changes))
+        if changes or not recorded:
+            self.state.numerics.append(asdict(now))
+
+    def steps(self, stop: threading.Event) -> Iterator[StepStats]:
         """Take every remaining step, and checkpoint; yields each step once its loss is known and finite."""
-        state, step = self.state, self.train_step
+        state, step, clock = self.state, self.train_step, self.checkpoint_clock
         peak = peak_flops(self.device)
         throughput = Throughput(None if peak is None else peak * self.ranks.size)
         monitor = LossMonitor(self.device, self.total_steps, self.work_dir)
         began = time.monotonic() - state.seconds
         batches = self.reader.batches(state.reader_state)
         loader = DeviceLoader(batches, self.ranker.embeddings, self.device, step.pad_fields)
+        clock.begin_step()
         with Prefetcher(loader) as prefetched:
             for batch in prefetched:
-                result = step.run(batch, state.step, terminated.is_set())
+                result = step.run(batch, state.step, lambda: (stop.is_set(), clock.is_due()))
                 state.advance(result.rank_batch)
                 state.seconds = time.monotonic() - began
                 throughput.add(result, prefetched.last_wait_s)
@@ -185,7 +202,7 @@ class _Run:
 
                 is_last = state.step == self.total_steps
                 is_due = state.step % self.config.training.checkpoint_every == 0
-                saves = is_last or is_due or result.stop_requested
+                saves = is_last or is_due or result.stop_requested or result.save_requested
                 for checked in monitor.checked(drain=saves):  # raises where a loss is not finite
                     self._record(checked)
                     yield self._stats(checked, throughput)
@@ -194,6 +211,7 @@ class _Run:
                 if result.stop_requested and not is_last:
                     log.warning("asked to stop: saved step %d in %s; run again to continue", state.step, self.work_dir)
                     sys.exit(TERMINATED)
+                clock.begin_step()
 
     def _record(self, result: StepResult) -> None:
         """Add a step to the loss curve, which keeps CURVE_POINTS of them."""
@@ -219,6 +237,7 @@ class _Run:
         if self.ranks.is_main:
             save_state(self.work_dir, self.fingerprint, self.state, self.ranker, tensors)
         self.ranks.barrier()
+        self.checkpoint_clock.saved()
 
     def finish(self, out_dir: Path) -> TrainResult:
         """Write the model folder; the result, on every rank."""
@@ -254,6 +273,7 @@ class _Run:
             "steps": self.state.step,
             "targets": self.state.targets,
             "history_tokens": self.state.history_tokens,
+            "numerics": self.state.numerics,
         }
 
 
@@ -303,17 +323,3 @@ def _saved_ranker(folder: Path, config: Config) -> Ranker:
             f"cannot start from {folder}: it was built as {actual}, this run expects {expected}; {advice}"
         )
     return saved
-
-
-@contextmanager
-def _sigterm_event() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets; outside the main thread, which alone receives signals, it stays unset."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -36,6 +37,7 @@ class TrainingState:
     history_tokens: int = 0
     seconds: float = 0.0  # of training, summed over the processes that continued each other
     curve: list[tuple[int, float]] = field(default_factory=list)  # (step, loss)
+    numerics: list[dict[str, Any]] = field(default_factory=list)  # of its processes, where they changed (numerics.py)
 
     def advance(self, batch: RankBatch) -> None:
         """Count a step on a batch."""

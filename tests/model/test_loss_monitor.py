@@ -35,6 +35,7 @@ def put(monitor: LossMonitor, batches: list[RankBatch], losses: list[float], nor
                 rank_batch=batch,
                 flops=0.0,
                 stop_requested=False,
+                save_requested=False,
                 loss=torch.tensor(loss),
                 gradient_norm=torch.tensor(norm),
             )
