@@ -76,7 +76,7 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
     from longreel.components.registry import store, tracking, versions
     from longreel.components.training.folder import file_lock
     from longreel.model.training.checkpoint import load_model
-    from longreel.model.training.numerics import Numerics
+    from longreel.model.training.numerics import Numerics, intra_op_threads
     from longreel.model.training.train import train
 
     client, name = store.open_store(home), versions.model_name(home.config)
@@ -107,16 +107,9 @@ def reproduce(home: Home, run_id: str, out: Path | None = None) -> Comparison:
     lake = Lake(home.lake.root, config.log_schema)
     print(f"training run {run_id} again: {days[0]} .. {days[-1]} ({len(days)} days), seed {config.training.seed}")
     folder = home.work / "reproduce" / run_id
-    with file_lock(folder):
-        result = train(
-            config,
-            lake,
-            days,
-            folder / "checkpoints",
-            out or folder / "model",
-            init_from=start,
-            threads=numerics[-1].threads if numerics[-1].device == "cpu" else None,
-        )
+    threads = numerics[-1].threads if numerics[-1].device == "cpu" else None
+    with file_lock(folder), intra_op_threads(threads):
+        result = train(config, lake, days, folder / "checkpoints", out or folder / "model", init_from=start)
         differences = list(_differences(original, result.model_dir))
         shutil.rmtree(folder)
     return Comparison(

@@ -63,12 +63,18 @@ def training_spec(home: Home, day: date) -> TrainingSpec:
 
     Raises:
         DataNotReadyError: there are too few days of samples before `day`.
-        LongreelError: with a warm start, the champion was trained on all of these days.
+        LongreelError: with a warm start, the champion was trained on all of these days; or a training would learn
+            nothing of a task, or could not be decided upon (`day_checks`).
     """
+    from longreel.model.training.day_checks import check_evaluation_day, check_training_days  # imports no torch
+
     config, lake = home.config, home.lake
     days = training_days(list(lake.days("samples")), day, config)
     init_from, days = _warm_start(home, config, day, days)
     manifests = [lake.require("samples", d) for d in days]
+    check_training_days(config, lake, manifests)
+    if (evaluated := lake.manifest("samples", day)) is not None:
+        check_evaluation_day(config, lake, evaluated, home.policy.task)
     data = {m.date: m.digest for m in manifests}
     identity = training_identity(config, data, None if init_from is None else init_from.model_digest)
     return TrainingSpec(name=f"{day}-{identity}", manifests=manifests, init_from=init_from)

@@ -78,7 +78,6 @@ def train(
     out_dir: Path,
     *,
     init_from: Path | None = None,
-    threads: int | None = None,
     on_step: Callable[[StepStats], None] | None = None,
     make_ranker: MakeRanker = Ranker,
     make_windows: MakeWindows = WindowSampler,
@@ -92,7 +91,6 @@ def train(
 
     Args:
         init_from: the folder of a model to start from, e.g. the champion's.
-        threads: of the CPU; by default torch's number. Another number gives other bits.
         on_step: called after every step, on CUDA a few steps later.
         make_ranker: builds the ranker, from the arguments of `Ranker`; for comparisons with other models.
         make_windows: draws the training windows; for comparisons with other windows. Neither is part of a run's
@@ -106,9 +104,9 @@ def train(
     if not days:
         raise LongreelError("no days to train on; expected at least one published day before the evaluated one")
     manifests = [lake.require("samples", day) for day in sorted(days)]
-    check_training_days(config, manifests)
+    check_training_days(config, lake, manifests)
     device = select_device(config.training.device)
-    with init_process_group(device) as ranks, deterministic(), intra_op_threads(threads), stop_on_sigterm() as stop:
+    with init_process_group(device) as ranks, deterministic(), intra_op_threads(None), stop_on_sigterm() as stop:
         device = local_device(device) if ranks.size > 1 else device
         reader = TrainingReader(
             lake,

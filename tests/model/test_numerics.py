@@ -1,6 +1,6 @@
 """A model says what its bits depend on, and a training that is resumed sets it again."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -35,12 +35,6 @@ def long_lake(own_lake: Lake, days: list[date], publish_rows: Callable[..., None
     return own_lake
 
 
-@pytest.fixture(autouse=True)
-def _restored_threads() -> Iterator[None]:
-    with intra_op_threads(None):
-        yield
-
-
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_model(folder)[0].state_dict()
 
@@ -61,15 +55,16 @@ def test_the_number_of_threads_decides_the_bits_is_recorded_and_set_again(
             raise StoppedError
 
     for threads in (1, 2):
-        train(wide, long_lake, days[:1], tmp_path / f"work{threads}", tmp_path / f"model{threads}", threads=threads)
-        assert torch.get_num_threads() == 1  # as before
+        with intra_op_threads(threads):
+            train(wide, long_lake, days[:1], tmp_path / f"work{threads}", tmp_path / f"model{threads}")
     (recorded,) = load_model(tmp_path / "model2")[1]["numerics"]
     assert Numerics(**recorded) == replace(HERE, threads=2)
     assert not are_equal(tmp_path / "model1", tmp_path / "model2")
 
-    with pytest.raises(StoppedError):
-        train(wide, long_lake, days[:1], tmp_path / "work", tmp_path / "model", threads=2, on_step=stop)
+    with intra_op_threads(2), pytest.raises(StoppedError):
+        train(wide, long_lake, days[:1], tmp_path / "work", tmp_path / "model", on_step=stop)
     train(wide, long_lake, days[:1], tmp_path / "work", tmp_path / "model")  # in a process with one thread
+    assert torch.get_num_threads() == 1  # as before
     assert are_equal(tmp_path / "model", tmp_path / "model2")
     assert "numerics" not in caplog.text
 
