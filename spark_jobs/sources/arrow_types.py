@@ -92,6 +92,8 @@ def converted(values: pa.Array, kind: pa.DataType, *, exact: bool) -> pa.Array:
         return pa.array([None if value is None else f"{value:f}" for value in values.to_pylist()], kind)
     if isinstance(values.type, pa.UuidType):
         return pa.array([None if value is None else str(value) for value in values.to_pylist()], kind)
+    if pa.types.is_fixed_size_binary(values.type) and pa.types.is_string(kind):
+        values = values.cast(pa.binary())
     return values.cast(kind)
 
 
@@ -118,6 +120,9 @@ def _as_list(values: pa.Array) -> pa.Array:
 
 
 def _microseconds(values: pa.Array, kind: pa.DataType, *, exact: bool) -> pa.Array:
+    """Timestamps of any unit, or numbers of microseconds, as timestamps."""
+    if pa.types.is_integer(values.type):
+        return values.view(kind)
     per_us = {"s": -1_000_000, "ms": -1_000, "us": 1, "ns": 1_000}[values.type.unit]
     numbers = values.view(pa.int64())
     if per_us > 1:

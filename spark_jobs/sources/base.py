@@ -13,9 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.arrow_reader import task_refusal
@@ -133,17 +130,13 @@ def name_damaged_file(files: Iterable[Path]) -> Iterator[None]:
         for path in files:
             try:
                 _read_through(path)
-            except (pa.ArrowException, OSError, EOFError, zlib.error) as error:
+            except (OSError, EOFError, zlib.error) as error:
                 raise LongreelError(f"{path} cannot be read to its end: {error}; fetch the file again") from error
         raise
 
 
 def _read_through(path: Path) -> None:
-    if path.name.endswith(".parquet"):
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                file.read_row_group(group)
-    elif path.name.endswith(".gz"):
+    if path.name.endswith(".gz"):
         with gzip.open(path) as stream:
             while stream.read(2**24):
                 pass

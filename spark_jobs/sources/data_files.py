@@ -9,7 +9,8 @@ from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import FILE, HOUR, RESERVED, TEXT, UNREADABLE, column, require_keys
 from longreel.spark_jobs.sources.columnar_files import columns_of, read_columnar
 from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, header_of, read_csv
-from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, orc_schema, read_avro, read_json, read_orc
+from longreel.spark_jobs.sources.orc_files import OrcRows
+from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, read_avro, read_json
 from longreel.spark_jobs.sources.parquet_files import ParquetRows
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
@@ -141,7 +142,7 @@ def _type_of(fields: "list[tuple[Path, StructField]]", columns: RawColumns) -> "
 # Suffixes, what is equal of files that are read together, and how they are read.
 FORMATS: tuple[tuple[tuple[str, ...], Callable[[Path], Hashable], Read], ...] = (
     ((".parquet",), partial(columns_of, kind=ParquetRows), partial(read_columnar, kind=ParquetRows)),
-    ((".orc",), orc_schema, read_orc),
+    ((".orc",), partial(columns_of, kind=OrcRows), partial(read_columnar, kind=OrcRows)),
     ((".avro",), lambda path: path, read_avro),
     (JSON_SUFFIXES, lambda path: "", read_json),  # noqa: ARG005
     (CSV_SUFFIXES, lambda path: tuple(header_of(path)), read_csv),

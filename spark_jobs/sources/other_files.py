@@ -1,13 +1,10 @@
-"""Files of JSON lines, ORC and Avro, whose columns Spark finds."""
+"""Files of JSON lines and Avro, whose columns Spark finds."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-from pyarrow import orc
-
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import TEXT, UNREADABLE, file_name, literal, require_distinct
+from longreel.spark_jobs.sources.base import TEXT, UNREADABLE, file_name, literal
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -50,26 +47,6 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
 
 def _spelled(paths: list[Path]) -> str:
     return str(paths[0]) if len(paths) == 1 else f"{paths[0].name} .. {paths[-1].name} in {paths[0].parent}"
-
-
-def orc_schema(path: Path) -> pa.Schema:
-    """The columns of an ORC file.
-
-    Raises:
-        LongreelError: it is none, or two of its columns have one name.
-    """
-    try:
-        schema = orc.ORCFile(path).schema.remove_metadata()
-    except (pa.ArrowException, OSError) as error:
-        raise LongreelError(f"{path} is not an ORC file: {error}") from error
-    require_distinct(path, schema.names)
-    return schema
-
-
-def read_orc(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001
-    """ORC files of one schema, with FILE."""
-    rows = spark.read.option("recursiveFileLookup", True).orc(literal(paths))
-    return rows.select("*", file_name(rows, paths))
 
 
 def read_avro(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame":  # noqa: ARG001

@@ -9,6 +9,7 @@ from uuid import UUID
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import orc
 from spark_helpers import DAY, MIDNIGHT_MS, longreel, published, row, write_raw
 
 from longreel.contracts.errors import LongreelError
@@ -198,3 +199,21 @@ def test_a_task_reads_many_small_files_or_a_part_of_a_large_one(folder: Path, mo
     monkeypatch.setattr(columnar_files, "PART_BYTES", (1, OPEN_BYTES + 1))
     large = write(folder / "large.parquet", {}, row_group_size=1)
     assert columnar_files._parts([large], ParquetRows) == [([(large, (0,))],), ([(large, (1,))],)]
+
+
+def test_orc_of_spark_and_of_pyarrow(spark: Any, folder: Path, tmp_path: Path) -> None:
+    """Times without a zone, also those that Spark writes as numbers, text of a fixed length, and times before 1970."""
+    early = datetime(1960, 3, 1, 12, 0, 0, 5)
+    columns = {"at": pa.array([AT, early], NS), "there": pa.array([AT, early], pa.timestamp("ns", "UTC"))}
+    orc.write_table(pa.table(KEYS | columns | {"a.b": [1, 2], "a": [{"b": 3}, None]}), folder / "a-10:30.orc")
+    values = (
+        f"timestamp_ntz'{AT}' at, timestamp_ntz'{AT}' plain, array(timestamp_ntz'{AT}') list, cast('x' as char(3)) code"
+    )
+    written = spark.sql(f"SELECT 'c' user_id, 3 item_id, 5L time_ms, {values}")
+    written.coalesce(1).write.orc(str(tmp_path / "written"))
+    next((tmp_path / "written").glob("*.orc")).rename(folder / "b.orc")
+    (folder / ".b.orc.crc").write_bytes(b"crc\0stale")
+    first, second, third = rows_of(spark, folder)
+    assert (first["at"], second["at"], second["there"], third["at"]) == (AT, early, early, AT)
+    assert (first["a.b"], first["a"], second["a"]) == (1, (3,), None)
+    assert (third["plain"], third["list"], third["code"].strip()) == (AT, [AT], "x")
