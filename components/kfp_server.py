@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.web import require_no_user
 
 EXPERIMENT = "longreel"
 RUNNING_STATES = ("RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "PAUSED")
@@ -104,10 +105,12 @@ class PipelineServer:
 
         Raises:
             ServerError: the token file or the authority file is missing.
+            LongreelError: the address has a user or a password.
         """
         host = os.environ.get("LONGREEL_KFP_HOST")
         if not host:
             return None
+        require_no_user(host, "LONGREEL_KFP_HOST", "a file that LONGREEL_KFP_TOKEN_FILE names")
         return PipelineServer(
             host,
             namespace=os.environ.get("LONGREEL_KFP_NAMESPACE", ""),

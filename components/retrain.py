@@ -26,6 +26,7 @@ from longreel.contracts.dates import parse_day
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError, TransientError
 from longreel.contracts.local_files import write_text_atomic
+from longreel.contracts.passwords import without_password
 from longreel.lake.home import Home
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def collect(home: Home, day: date, run: "Run") -> dict[str, Any]:
     if not numbers:
         raise LongreelError(
             f"pipeline run {run.run_id} succeeded, but no version of {ledger.model} carries its inputs digest "
-            f"{inputs}; do the run's pods and this process share MLflow ({home.tracking_uri})?"
+            f"{inputs}; do the run's pods and this process share MLflow ({without_password(home.tracking_uri)})?"
         )
     parameters, seconds = run.parameters, age_s(run.created_at)
     return _report(home, day, numbers[-1], str(parameters["trigger"]), int(parameters["champion"]), seconds)

@@ -18,6 +18,7 @@ from typing import Any
 from longreel.components.kfp_server import TIMEOUT_S, ErrorTranslation, NotFoundError
 from longreel.components.training.spec import Candidate, training_spec
 from longreel.contracts.errors import LongreelError, TransientError, require
+from longreel.contracts.passwords import without_password
 from longreel.lake.home import Home
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -160,7 +161,7 @@ class TrainJobs:
         if candidate is None:
             raise LongreelError(
                 f"TrainJob {job.run_id} is complete, but candidate {spec.name} is missing; do its pods and this "
-                f"process share the home ({home.path}) and MLflow ({home.tracking_uri})?"
+                f"process share the home ({home.path}) and MLflow ({without_password(home.tracking_uri)})?"
             )
         self._delete(job)
         return candidate

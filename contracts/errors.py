@@ -2,11 +2,16 @@
 
 import errno
 
+from longreel.contracts.passwords import hide_passwords
+
 
 class LongreelError(Exception):
     """A user error: an input that the user must fix. The message says what was expected, what came, and what to do."""
 
     exit_code = 2
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(hide_passwords(message))
 
 
 class OtherDefinitionsError(LongreelError):

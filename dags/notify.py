@@ -4,14 +4,18 @@ LONGREEL_NOTIFY_CONN  an Airflow connection whose URL takes {"text": ...} as JSO
 """
 
 import asyncio
+import http.client
 import json
 import logging
 import os
 import urllib.request
 from typing import Any
+from urllib.error import HTTPError
 
 from airflow.sdk import BaseNotifier, Context
 
+from longreel.contracts.errors import TransientError
+from longreel.contracts.web import open_url
 from longreel.dags.settings import HOME
 
 CONNECTION = os.environ.get("LONGREEL_NOTIFY_CONN", "")
@@ -56,11 +60,19 @@ def _post(connection: Any, text: str) -> None:
     path = f"/{connection.schema}" if connection.schema else ""
     url = f"{connection.conn_type}://{connection.host}{port}{path}{connection.extra_dejson.get('path', '')}"
     body = json.dumps({"text": text.strip()}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"}
     if connection.password:
-        request.add_header("Authorization", f"Bearer {connection.password}")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S):
-        pass
+        headers["Authorization"] = f"Bearer {connection.password}"
+    try:
+        with open_url(urllib.request.Request(url, body, headers), TIMEOUT_S):
+            pass
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        # The address and the token of a webhook are secrets: no part of the error but its code goes into a log.
+        reason = f"it answered {error.code}" if isinstance(error, HTTPError) else type(error).__name__
+        raise TransientError(
+            f"the webhook of connection {connection.conn_id!r} took no message ({reason}); expected its final address "
+            "(redirects are not followed) and its token as the password"
+        ) from None
 
 
 def details(context: Context) -> str:

@@ -8,6 +8,7 @@ from longreel.contracts.config import Config, load_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.local_files import require_path
 from longreel.contracts.policy import GatePolicy, load_policy
+from longreel.contracts.web import require_no_user
 from longreel.lake.table import Lake
 
 CONFIG_FILE = "longreel.toml"
@@ -69,8 +70,14 @@ class Home:
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's store: $MLFLOW_TRACKING_URI if set, else SQLite in the home."""
-        return os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
+        """MLflow's store: $MLFLOW_TRACKING_URI if set, else SQLite in the home.
+
+        Raises:
+            LongreelError: it is a server's with a user or password, which MLflow would print with every run's address.
+        """
+        uri = os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
+        require_no_user(uri, TRACKING_VARIABLE, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        return uri
 
     def run_page(self, run_id: str) -> str:
         """The page of a run on the tracking server; "" for a store without pages."""

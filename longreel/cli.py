@@ -10,6 +10,7 @@ import sys
 from difflib import get_close_matches
 
 from longreel.contracts.errors import LongreelError, from_os_error
+from longreel.contracts.passwords import hide_passwords_in_output
 from longreel.lake.home import Home
 
 GROUPS: dict[str, str] = {
@@ -123,6 +124,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_command(command: str, options: list[str]) -> int:
     """Import a command's module and run it; errors a user can act on become one line and their exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    hide_passwords_in_output()
     module = importlib.import_module(COMMANDS[command][0])
     parser = command_parser(command)
     module.add_arguments(parser)

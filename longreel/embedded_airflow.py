@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.web import open_url
 from longreel.lake.home import Home
 
 DAGS = Path(__file__).with_name("dags").resolve()  # a link in a checkout, a folder in an installation
@@ -167,7 +168,7 @@ class EmbeddedAirflow:
         if self._token:
             headers["Authorization"] = f"Bearer {self._token}"
         request = urllib.request.Request(self.url + path, data=body, headers=headers)
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with open_url(request, timeout_s=30) as answer:
             result: dict[str, Any] = json.load(answer)
             return result
 

@@ -59,9 +59,11 @@ def _published_days(home: Home) -> dict[str, str]:
 def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
     """MLflow's server over the home's store, logging to `mlflow/server.log`, in its own session."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", str(home.artifacts)]
+    store = ["--default-artifact-root", str(home.artifacts)]
     (home.path / "mlflow").mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # The store's URI may have a password: by the environment, which others cannot read, and not as an argument.
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": home.tracking_uri}
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (home.path / "mlflow" / "server.log").open("ab") as log:
         return subprocess.Popen(
             command + store,

@@ -10,6 +10,7 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.passwords import without_password
 from longreel.lake.home import TRACKING_VARIABLE, Home
 
 RETRIES, PATIENT, IMPATIENT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "10", "2"
@@ -40,8 +41,8 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
     if not uri.startswith((*SERVERS, *DATABASES)):
         raise LongreelError(
             f"{TRACKING_VARIABLE}: expected a server (http://mlflow:5000) or a database (sqlite:////FOLDER/mlflow.db, "
-            f"postgresql+psycopg://USER@HOST/DATABASE), got {uri!r}; set it to one, or unset it for a store "
-            "in the home"
+            f"postgresql+psycopg://USER@HOST/DATABASE), got {without_password(uri)!r}; set it to one, or unset it for "
+            "a store in the home"
         )
     if not patient and os.environ[RETRIES] == PATIENT:
         os.environ[RETRIES] = IMPATIENT
@@ -76,7 +77,6 @@ def _require_database(uri: str, patient: bool) -> None:
     MLflow itself retries for up to an hour, which is left to it where `patient`.
     """
     from sqlalchemy import create_engine, inspect
-    from sqlalchemy.engine import make_url
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     if patient and not uri.startswith("sqlite"):
@@ -86,7 +86,7 @@ def _require_database(uri: str, patient: bool) -> None:
     except OperationalError as error:
         message = " ".join(str(error.orig).split())
         raise TransientError(
-            f"the MLflow database {make_url(uri)!r} refuses the connection ({message}); start it, or correct "
+            f"the MLflow database {without_password(uri)} refuses the connection ({message}); start it, or correct "
             f"{TRACKING_VARIABLE}"
         ) from error
     except (SQLAlchemyError, ImportError) as error:

@@ -408,6 +408,49 @@ asyncio.run(notify.notify_late(context=late))
 """
 
 
+NOTIFY = """
+import asyncio
+from longreel.dags import notify
+late = {"dag_run": {"dag_id": "longreel_daily", "partition_key": "2026-01-10"}, "deadline": {}}
+asyncio.run(notify.notify_late(context=late))
+"""
+
+
+def test_a_webhook_s_token_and_address_stay_with_its_server(airflow_process: AirflowProcess) -> None:
+    """A redirect, a server that is away and an address that is none: the log names the connection alone."""
+    got: list[str | None] = []
+
+    class Moved(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/elsewhere")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            got.append(self.headers["Authorization"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Moved) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        here = {"conn_type": "http", "host": "127.0.0.1", "port": server.server_port, "password": "pl4nted-token"}
+        for connection, reason in (
+            (here | {"schema": "pl4nted-path"}, "it answered 302"),
+            (here | {"schema": "pl4nted-path", "port": 1}, "URLError"),
+            (here | {"schema": "pl4nted path"}, "InvalidURL"),
+        ):
+            environment = os.environ | {"LONGREEL_NOTIFY_CONN": "hook", "AIRFLOW_CONN_HOOK": json.dumps(connection)}
+            told = airflow_process.run(NOTIFY, environment=environment)
+            assert told.returncode == 1
+            assert f"the webhook of connection 'hook' took no message ({reason})" in told.stderr
+            assert "pl4nted" not in told.stdout + told.stderr
+        server.shutdown()
+    assert got == []
+
+
 def test_the_webhook_gets_the_decision_its_reasons_and_links(airflow_process: AirflowProcess, tmp_path: Path) -> None:
     got: list[dict] = []
 
