@@ -32,7 +32,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     interruptible()
     mlflow = start_mlflow(home, port)
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", mlflow)
+        wait_for(f"http://127.0.0.1:{port}/health", mlflow)
         screen.print(f"MLflow:  http://127.0.0.1:{port}/{runs_page(home)}", highlight=False, soft_wrap=True)
         if args.mlflow_only:
             return mlflow.wait()
@@ -75,7 +75,7 @@ def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + MLFLOW_STARTUP_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -72,17 +72,17 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
 
 
 def _require_database(uri: str, patient: bool) -> None:
-    """Raises LongreelError where a file is no database, and TransientError where one refuses the connection.
+    """Raises LongreelError where a URI or a file is no database's, and TransientError where one refuses the connection.
 
-    MLflow itself retries for up to an hour, which is left to it where `patient`.
+    MLflow itself retries a connection for up to an hour, which is left to it where `patient`.
     """
     from sqlalchemy import create_engine, inspect
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-    if patient and not uri.startswith("sqlite"):
-        return
     try:
-        inspect(create_engine(uri)).get_table_names()
+        engine = create_engine(uri)
+        if not patient or uri.startswith("sqlite"):
+            inspect(engine).get_table_names()
     except OperationalError as error:
         message = " ".join(str(error.orig).split())
         raise TransientError(
