@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import FILE, HOUR, RESERVED, TEXT, UNREADABLE, column, require_keys
 from longreel.spark_jobs.sources.columnar_files import columns_of, read_columnar
-from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, header_of, read_csv
+from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, read_csv
+from longreel.spark_jobs.sources.csv_records import header_of
 from longreel.spark_jobs.sources.orc_files import OrcRows
 from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, read_avro, read_json
 from longreel.spark_jobs.sources.parquet_files import ParquetRows
@@ -145,5 +146,5 @@ FORMATS: tuple[tuple[tuple[str, ...], Callable[[Path], Hashable], Read], ...] = 
     ((".orc",), partial(columns_of, kind=OrcRows), partial(read_columnar, kind=OrcRows)),
     ((".avro",), lambda path: path, read_avro),
     (JSON_SUFFIXES, lambda path: "", read_json),  # noqa: ARG005
-    (CSV_SUFFIXES, lambda path: tuple(header_of(path)), read_csv),
+    (CSV_SUFFIXES, lambda path: header_of(path).names, read_csv),
 )

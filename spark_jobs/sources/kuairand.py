@@ -11,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import FILE, UNREADABLE, Source, column, require_keys
-from longreel.spark_jobs.sources.csv_files import find_csv, header_of
+from longreel.spark_jobs.sources.csv_files import find_csv
+from longreel.spark_jobs.sources.csv_records import batches_of, header_of
 from longreel.spark_jobs.sources.data_files import read_data_files
 from longreel.spark_jobs.sources.descriptions import FileDescriptions
 from longreel.spark_jobs.sources.raw_columns import RawColumns
@@ -44,7 +43,7 @@ class KuaiRandSource(Source):
         if not self.logs:
             raise LongreelError(f"no log_*.csv or log_*.csv.gz in {root}; expected KuaiRand's data folder")
         for path in (*self.logs, *self.older_logs):
-            require_keys(path, header_of(path), [frozenset({"date"}), *columns.keys])
+            require_keys(path, header_of(path).names, [frozenset({"date"}), *columns.keys])
         self.items = FileDescriptions(root, lambda: self.videos, columns, columns.item_keys)
         self.users = FileDescriptions(root, lambda: self.user_files, columns, columns.user_keys)
 
@@ -119,14 +118,7 @@ def _parse(text: str) -> date | None:
 def _dates_in(path: Path) -> list[str]:
     """The different texts in the `date` column."""
     texts: set[str] = set()
-    try:
-        reader = pacsv.open_csv(
-            path,
-            parse_options=pacsv.ParseOptions(invalid_row_handler=lambda _: "skip"),
-            convert_options=pacsv.ConvertOptions(include_columns=["date"], column_types={"date": pa.string()}),
-        )
-        for batch in reader:
-            texts.update(text for text in pc.unique(batch.column(0)).to_pylist() if text)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise LongreelError(f"{path} cannot be read to its end: {error}; fetch the file again") from error
+    rows = header_of(path)
+    for batch in batches_of(rows, tuple(name for name in rows.names if name.lower() == "date")):
+        texts.update(text for text in pc.unique(batch.column(0)).to_pylist() if text)
     return sorted(texts)
