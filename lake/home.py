@@ -75,7 +75,7 @@ class Home:
         Raises:
             LongreelError: it is a server's with a user or password, which MLflow would print with every run's address.
         """
-        uri = os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.path / 'mlflow' / 'mlflow.db'}"
+        uri = os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{self.mlflow_database}"
         require_no_user(uri, TRACKING_VARIABLE, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
         return uri
 
@@ -85,9 +85,19 @@ class Home:
         return f"{uri.rstrip('/')}/#/runs/{run_id}" if uri.startswith("http") else ""
 
     @property
+    def mlflow(self) -> Path:
+        """Database and artefacts of a local MLflow."""
+        return self.path / "mlflow"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """SQLite store of a local MLflow."""
+        return self.mlflow / "mlflow.db"
+
+    @property
     def artifacts(self) -> Path:
         """Artefacts of a local MLflow."""
-        return self.path / "mlflow" / "artifacts"
+        return self.mlflow / "artifacts"
 
     @property
     def log(self) -> Path:
@@ -108,3 +118,14 @@ class Home:
     def airflow(self) -> Path:
         """AIRFLOW_HOME of the embedded Airflow."""
         return self.path / "airflow"
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder for its owner alone: logs, passwords and databases are below it. One that is there stays as it is,
+    since a person may have opened it to a group."""
+    path.mkdir(0o700, parents=True, exist_ok=True)
+
+
+def private_file(path: Path) -> None:
+    """Make an empty file for its owner alone. SQLite gives the files beside a database the same permissions."""
+    path.touch(0o600)

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from longreel.contracts.errors import LongreelError, from_os_error
 from longreel.contracts.passwords import hide_passwords_in_output
 from longreel.lake.home import Home
+from longreel.process import TERMINATED, Terminated, complete_environment, terminable
 
 GROUPS: dict[str, str] = {
     "data": "raw log days to training samples",
@@ -24,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("longreel.spark_jobs.simulate", "write days of a simulated raw log"),
     "run": ("longreel.run", "run the whole pipeline on this machine under a real Airflow"),
     "ui": ("longreel.ui", "open Airflow and MLflow on 127.0.0.1"),
+    "airflow": ("longreel.airflow_command", "run a command of the home's Airflow: longreel airflow -- dags list"),
     "data check-arrival": ("longreel.spark_jobs.check_arrival", "say whether a raw log day has arrived (exit 3: no)"),
     "data ingest": ("longreel.spark_jobs.ingest", "turn a raw log day into validated events, users and quarantine"),
     "data import-history": ("longreel.spark_jobs.import_history", "import older history as the bootstrap snapshot"),
@@ -53,7 +55,7 @@ EXIT_CODES: tuple[tuple[int, str, str], ...] = (
     (5, "TRANSIENT", "a server, a disk or another process was in the way; run the command again"),
     (99, "SKIP", "nothing to do (ops should-retrain, data stale, model promote --dry-run)"),
     (130, "INTERRUPTED", "Ctrl-C; the same command continues or starts again"),
-    (143, "TERMINATED", "SIGTERM; training has saved a checkpoint, and the same command continues from it"),
+    (143, "TERMINATED", "SIGTERM; the same command continues or starts again (a training from its checkpoint)"),
 )
 HELP = ("-h", "--help")
 
@@ -125,12 +127,14 @@ def run_command(command: str, options: list[str]) -> int:
     """Import a command's module and run it; errors a user can act on become one line and their exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     hide_passwords_in_output()
-    module = importlib.import_module(COMMANDS[command][0])
-    parser = command_parser(command)
-    module.add_arguments(parser)
-    args = parser.parse_args(options)
+    complete_environment()
     try:
-        return int(module.run(args, Home.locate(args.home)) or 0)
+        with terminable():
+            module = importlib.import_module(COMMANDS[command][0])
+            parser = command_parser(command)
+            module.add_arguments(parser)
+            args = parser.parse_args(options)
+            return int(module.run(args, Home.locate(args.home)) or 0)
     except LongreelError as error:
         print(f"longreel {command}: error: {error}", file=sys.stderr)
         return error.exit_code
@@ -139,6 +143,9 @@ def run_command(command: str, options: list[str]) -> int:
             raise
         print(f"longreel {command}: error: {refusal}", file=sys.stderr)
         return refusal.exit_code
+    except Terminated:
+        print(f"longreel {command}: terminated; the same command continues or starts again", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print(f"longreel {command}: interrupted; the same command continues or starts again", file=sys.stderr)
         return 130

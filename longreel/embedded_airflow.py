@@ -1,99 +1,46 @@
-"""Embedded Airflow: `airflow standalone` on 127.0.0.1, a child process that always stops with its parent.
-
-Its database is SQLite in the home folder, or the one that LONGREEL_AIRFLOW_DB names: `postgresql+psycopg://USER@HOST/DATABASE`.
-"""
+"""Embedded Airflow: `airflow standalone` on 127.0.0.1, a child process that always stops with its parent."""
 
 import contextlib
 import fcntl
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import psutil
 
+from longreel.airflow_settings import DAGS, airflow_environment, sqlite_file
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.web import open_url
-from longreel.lake.home import Home
+from longreel.lake.home import Home, private_file, private_folder
+from longreel.ports import AIRFLOW_PORT, Port
 
-DAGS = Path(__file__).with_name("dags").resolve()  # a link in a checkout, a folder in an installation
 POOLS = DAGS / "pools.json"
 STARTUP_S = 180
 PASSWORDS = "simple_auth_manager_passwords.json.generated"
-DATABASE = "LONGREEL_AIRFLOW_DB"
-SPARK_LOCAL = {"conn_type": "spark", "host": "local[*]"}
-
-
-def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def airflow_environment(home: Home, port: int, dag_variables: dict[str, str]) -> dict[str, str]:
-    """The environment of the embedded Airflow and of every task under it."""
-    url = f"http://127.0.0.1:{port}"
-    settings = {
-        "CORE__DAGS_FOLDER": str(DAGS),
-        "CORE__LOAD_EXAMPLES": "False",
-        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-        "CORE__PARALLELISM": "3",
-        "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
-        "API__HOST": "127.0.0.1",
-        "API__PORT": str(port),
-        "API__BASE_URL": url,
-        "API__WORKERS": "1",
-        # Seconds after which a scheduler that starts after a crash takes over its predecessor's tasks.
-        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "20",
-        # A scheduler starts tasks before the API server is up; on busy cores a worker would give up, and lose a try.
-        "WORKERS__EXECUTION_API_TIMEOUT": "60",
-        "WORKERS__EXECUTION_API_RETRIES": "10",
-    }
-    if database := (os.environ | dag_variables).get(DATABASE):
-        # Airflow would derive another driver for its asynchronous connections, which is one more package.
-        settings |= {"DATABASE__SQL_ALCHEMY_CONN": database, "DATABASE__SQL_ALCHEMY_CONN_ASYNC": database}
-    return os.environ | {
-        **{f"AIRFLOW__{name}": value for name, value in settings.items()},
-        "AIRFLOW_HOME": str(home.airflow),
-        "AIRFLOW_CONN_SPARK_DEFAULT": os.environ.get("AIRFLOW_CONN_SPARK_DEFAULT", json.dumps(SPARK_LOCAL)),
-        "LONGREEL_HOME": str(home.path),
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GX_ANALYTICS_ENABLED": "false",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",  # spark-submit
-        "PYTHONUNBUFFERED": "1",
-        # A training and the next day's Spark step share the cores: threads that spin, or that wait for one which Spark
-        # keeps off its core, made training several times slower than one thread less.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        **dag_variables,
-    }
 
 
 class EmbeddedAirflow:
     """A context manager: started on entry, stopped with everything it started on exit, also on Ctrl-C."""
 
-    def __init__(self, home: Home, dag_variables: dict[str, str]) -> None:
-        self.home, self.port = home, free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, home: Home, dag_variables: dict[str, str], port: int | None = None) -> None:
+        self.home = home
         self.log = home.airflow / "standalone.log"
-        self._environment = airflow_environment(home, self.port, dag_variables)
+        self.url = self.notice = ""  # where it listens, and what a user should know of that: set on entry
+        self._chosen_port, self._dag_variables = port, dag_variables
         self._pid_file = home.airflow / "standalone.pid"
         self._process: subprocess.Popen[bytes] | None = None
         self._token = ""
 
     def __enter__(self) -> "EmbeddedAirflow":
-        self.home.airflow.mkdir(parents=True, exist_ok=True)
+        private_folder(self.home.airflow)
         self._lock = (self.home.airflow / "standalone.lock").open("w")  # released however this process ends
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,9 +50,14 @@ class EmbeddedAirflow:
                 "to end, or stop it with Ctrl-C (`longreel ui --mlflow-only` opens MLflow beside it)"
             ) from error
         self._stop_leftover()
+        self._port = Port("Airflow", AIRFLOW_PORT, self._chosen_port)
+        self.url, self.notice = self._port.url, self._port.notice
+        self._environment = airflow_environment(self.home, self._port.number, self._dag_variables)
+        for file in (self.log, sqlite_file(self.home)):  # Airflow's own would be readable by everybody
+            private_file(file)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "airflow", "standalone"],
+                [sys.executable, "-m", "longreel.standalone"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -130,6 +82,11 @@ class EmbeddedAirflow:
     def password(self) -> str:
         """The generated password of the user `admin`."""
         return str(json.loads((self.home.airflow / PASSWORDS).read_text())["admin"])
+
+    @property
+    def sign_in(self) -> str:
+        """The address with the user and the password, for a person."""
+        return f"{self.url}  user admin  password {self.password}"
 
     def get(self, path: str) -> dict[str, Any]:
         """GET /api/v2/`path`, signed in."""
@@ -184,6 +141,7 @@ class EmbeddedAirflow:
             try:
                 health = self._request("/api/v2/monitor/health", tries=1)
                 if health["scheduler"]["status"] == "healthy" and (self.home.airflow / PASSWORDS).exists():
+                    (self.home.airflow / PASSWORDS).chmod(0o600)
                     return
             except (OSError, ValueError, KeyError):
                 pass
@@ -203,6 +161,7 @@ class EmbeddedAirflow:
         process.wait(timeout=30)
         self._process = None
         self._pid_file.unlink(missing_ok=True)
+        self._port.release()
         self._lock.close()
 
     def _stop_leftover(self) -> None:
@@ -220,9 +179,8 @@ class EmbeddedAirflow:
 
 
 def interruptible() -> None:
-    """Let SIGTERM end this process as Ctrl-C does, also where a shell started it with SIGINT ignored."""
+    """Let Ctrl-C end this process also where a shell started it with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _environment_of(process: psutil.Process) -> dict[str, str]:

@@ -9,7 +9,7 @@ from longreel.contracts.config import SIMULATED, SOURCES, parse_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.local_files import require_path
 from longreel.contracts.presets import preset
-from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
+from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home, private_folder
 from longreel.model_size import has_gpu, sized
 
 
@@ -23,6 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user", metavar="COLUMN", help="with --from: the raw column of the user (default: found)")
     parser.add_argument("--item", metavar="COLUMN", help="with --from: the raw column of the item (default: found)")
     parser.add_argument("--time", metavar="COLUMN", help="with --from: the raw column of the time (default: found)")
+    parser.add_argument(
+        "--relocate",
+        action="store_true",
+        help="for a home that was moved or copied: correct its MLflow addresses",
+    )
 
 
 def run(args: argparse.Namespace, home: Home) -> None:
@@ -34,6 +39,9 @@ def run(args: argparse.Namespace, home: Home) -> None:
     path = home.path / CONFIG_FILE
     if path.is_dir():
         raise LongreelError(f"{path} is a folder, expected a file or nothing; remove it, or init another --home")
+    if args.relocate:
+        _relocate(home)
+        return
     if not args.look_at and (args.user or args.item or args.time):
         raise LongreelError("--user, --item and --time go with --from LOG")
     if args.look_at and args.log:
@@ -47,6 +55,18 @@ def run(args: argparse.Namespace, home: Home) -> None:
         return
     write_config(home, args.source, args.log)
     print(f"wrote {path}")
+
+
+def _relocate(home: Home) -> None:
+    """Let the MLflow store of a home name the place where the home is, and print what was done."""
+    from longreel.components.registry.location import relocate
+
+    _ = home.config  # a mistyped home ends here
+    if (result := relocate(home)) is None:
+        print(f"{home.path} is the place that its MLflow store names; nothing to relocate")
+        return
+    old, number = result
+    print(f"relocated {home.path}: {number} addresses in its MLflow store named {old}, which was left as it is")
 
 
 def write_proposal(home: Home, args: argparse.Namespace) -> None:
@@ -93,7 +113,7 @@ def write_config(home: Home, source: str, log: str | None) -> None:
 def _write(home: Home, text: str, where: str) -> None:
     """The configuration and the gate policy, whose task is the first."""
     task = parse_config(text, where).tasks[0]
-    home.path.mkdir(parents=True, exist_ok=True)
+    private_folder(home.path)
     (home.path / CONFIG_FILE).write_text(text)
     policy = re.sub(r'^task = "click"', f"task = {json.dumps(task)}", preset("gates"), count=1, flags=re.MULTILINE)
     (home.path / POLICY_FILE).write_text(policy)

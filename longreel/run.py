@@ -15,7 +15,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
 from longreel.lake.home import CONFIG_FILE, Home
-from longreel.watch import console, print_failures, watch
+from longreel.watch import console, print_address, print_failures, watch
 
 FIRST_SIMULATED_DAYS = 4
 SHOP_HISTORY_DAYS = 21  # of older history: what a user buys again comes back after days
@@ -28,15 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--days", type=at_least(1), help="simulated log: days to add (default: 4, then 1 once all are done)"
     )
+    parser.add_argument("--airflow-port", type=at_least(1), help="Airflow's port (default: 8180, or the next free one)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Run every log day that the home has not processed yet, then print the newest decision and its numbers."""
+    from longreel.components.registry.location import require_location
     from longreel.components.reports.summary import print_summary
+    from longreel.spark_jobs.java import require_named_user
 
     screen = console()
     if not args.home and "LONGREEL_HOME" not in os.environ:
         home = Home.locate(f".longreel/{args.source}")
+    require_named_user()
+    require_location(home)
     _prepare(home, args)
     days = log_days(home)
     if not days:
@@ -47,7 +52,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
         screen.print("no new log day; nothing to schedule")
     variables = {"LONGREEL_FIRST_DAY": days[0].isoformat(), "LONGREEL_LAST_DAY": days[-1].isoformat()}
     variables |= spark_variables(home, days[-1])
-    failed = bool(todo) and _schedule(home, variables, todo, screen)
+    failed = bool(todo) and _schedule(home, variables, todo, screen, args.airflow_port)
     print_summary(home)
     screen.print("Airflow and MLflow, to explore: [bold]make ui[/] (longreel ui --home " + f"{home.path})")
     return 1 if failed else 0
@@ -127,13 +132,13 @@ def spark_variables(home: Home, day: date) -> dict[str, str]:
     return {"SPARK_DRIVER_MEMORY": "2g", "SPARK_SUBMIT_OPTS": QUICK_JAVA if is_quick else ""}
 
 
-def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: Console) -> bool:
+def _schedule(home: Home, variables: dict[str, str], days: list[date], screen: Console, port: int | None) -> bool:
     """Let Airflow run the days; True if one failed."""
     screen.print("starting Airflow (scheduler, DAG processor, API server) ...")
     interruptible()
     try:
-        with EmbeddedAirflow(home, variables) as airflow:
-            screen.print(f"Airflow: {airflow.url}  user admin  password {airflow.password}", highlight=False)
+        with EmbeddedAirflow(home, variables, port) as airflow:
+            print_address(screen, "Airflow: ", airflow.sign_in, airflow.notice)
             states = watch(airflow, days, screen)
             print_failures(states, screen)
             screen.print("stopping Airflow ...")

@@ -7,12 +7,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from datetime import date
 
+from longreel.airflow_settings import published_days
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.errors import LongreelError
-from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, interruptible
-from longreel.lake.home import CONFIG_FILE, Home
-from longreel.watch import console
+from longreel.embedded_airflow import EmbeddedAirflow, end_session, interruptible
+from longreel.lake.home import CONFIG_FILE, Home, private_file, private_folder
+from longreel.ports import MLFLOW_PORT, Port
+from longreel.process import Terminated
+from longreel.watch import console, print_address
 
 MLFLOW_STARTUP_S = 120
 
@@ -20,28 +23,34 @@ MLFLOW_STARTUP_S = 120
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel ui`."""
     parser.add_argument("--mlflow-only", action="store_true", help="leave Airflow off")
+    parser.add_argument("--mlflow-port", type=at_least(1), help="MLflow's port (default: 8181, or the next free one)")
+    parser.add_argument("--airflow-port", type=at_least(1), help="Airflow's port (default: 8180, or the next free one)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Start both servers, print their addresses, and stop them on Ctrl-C."""
+    from longreel.components.registry.location import require_location
     from longreel.components.registry.store import runs_page
 
     if not (home.path / CONFIG_FILE).exists():
         raise LongreelError(f"no home at {home.path}; `make run` creates one, --home names another")
-    screen, port = console(), free_port()
+    require_location(home)
+    screen, port = console(), Port("MLflow", MLFLOW_PORT, args.mlflow_port)
     interruptible()
-    mlflow = start_mlflow(home, port)
+    mlflow = start_mlflow(home, port.number)
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", mlflow)
-        screen.print(f"MLflow:  http://127.0.0.1:{port}/{runs_page(home)}", highlight=False, soft_wrap=True)
+        wait_for(f"{port.url}/health", mlflow)
+        print_address(screen, "MLflow:  ", f"{port.url}/{runs_page(home)}", port.notice)
         if args.mlflow_only:
             return mlflow.wait()
-        with EmbeddedAirflow(home, _published_days(home)) as airflow:
-            screen.print(f"Airflow: {airflow.url}  user admin  password {airflow.password}", highlight=False)
+        with EmbeddedAirflow(home, published_days(home), args.airflow_port) as airflow:
+            print_address(screen, "Airflow: ", airflow.sign_in, airflow.notice)
             screen.print("Ctrl-C stops both")
             while airflow.is_running() and mlflow.poll() is None:
                 time.sleep(1)
         return 1
+    except Terminated:
+        raise
     except KeyboardInterrupt:
         screen.print("\nstopping ...")
         return 0
@@ -49,22 +58,16 @@ def run(args: argparse.Namespace, home: Home) -> int:
         end_session(mlflow.pid)
 
 
-def _published_days(home: Home) -> dict[str, str]:
-    """Airflow variables that end the schedule with the last published day, so that looking starts no new day."""
-    days = list(home.lake.days("samples"))
-    first, last = (days[0], days[-1]) if days else (date(2000, 1, 1), date(2000, 1, 1))
-    return {"LONGREEL_FIRST_DAY": first.isoformat(), "LONGREEL_LAST_DAY": last.isoformat()}
-
-
 def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
     """MLflow's server over the home's store, logging to `mlflow/server.log`, in its own session."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     store = ["--default-artifact-root", str(home.artifacts)]
-    (home.path / "mlflow").mkdir(parents=True, exist_ok=True)
+    private_folder(home.mlflow)
+    private_file(home.mlflow / "server.log")
     # The store's URI may have a password: by the environment, which others cannot read, and not as an argument.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": home.tracking_uri}
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (home.path / "mlflow" / "server.log").open("ab") as log:
+    with (home.mlflow / "server.log").open("ab") as log:
         return subprocess.Popen(
             command + store,
             env=environment,

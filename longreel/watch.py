@@ -243,3 +243,10 @@ def _log_file(airflow: EmbeddedAirflow, dag: str, run_id: str, task: dict[str, A
 def console() -> Console:
     """The terminal, or plain lines of a fixed width if the output is a file."""
     return Console() if sys.stdout.isatty() else Console(width=120, no_color=True)
+
+
+def print_address(screen: Console, server: str, address: str, notice: str) -> None:
+    """Where a server is, on one line that a terminal does not break, and what a user should know of its port."""
+    screen.print(f"{server}{address}", highlight=False, soft_wrap=True)
+    if notice:
+        screen.print(f"({notice})", highlight=False, soft_wrap=True)

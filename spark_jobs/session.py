@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import longreel
-from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.java import require_named_user, start_java
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -63,37 +63,28 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
     a local session is set up for how much it will read.
 
     Raises:
-        LongreelError: there is no Java that Spark can be started with.
+        LongreelError: there is no Java that Spark can be started with, or the user has no account on this machine.
     """
+    require_named_user()
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
     master = _submitted_master() or "local[*]"
-    builder = SparkSession.builder.appName(app).master(master)
-    for name, value in COMMON.items():
-        builder = builder.config(name, value)
-    local = master.startswith("local")
-    if local:
+    settings = COMMON
+    if master.startswith("local"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        warehouse = Path(tempfile.gettempdir()) / "longreel-spark-warehouse"
-        settings = LOCAL | {"spark.sql.warehouse.dir": str(warehouse)} | (QUICK if input_bytes < QUICK_BYTES else {})
-        for name, value in settings.items():
-            builder = builder.config(name, value)
+        warehouse = {"spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "longreel-spark-warehouse")}
+        settings = COMMON | LOCAL | warehouse | (QUICK if input_bytes < QUICK_BYTES else {})
     logging.getLogger("py4j").setLevel(logging.WARNING)
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)  # prints the Java trace of wrong SQL
-    from pyspark.errors import PySparkRuntimeError
-
-    try:
-        session = builder.getOrCreate()
-    except PySparkRuntimeError as error:
-        if "JAVA_GATEWAY_EXITED" not in str(error):
-            raise
-        java_home = f"JAVA_HOME is {os.environ['JAVA_HOME']}" if os.environ.get("JAVA_HOME") else "JAVA_HOME is not set"
-        raise LongreelError(
-            f"Spark needs Java 17, and none could be started ({java_home}); its output is above. "
-            "`export JAVA_HOME=$(bash .ci/java.sh)` finds or installs one"
-        ) from error
+    if "PYSPARK_GATEWAY_PORT" not in os.environ and not SparkContext._gateway:
+        SparkContext._ensure_initialized(gateway=start_java(settings))
+    builder = SparkSession.builder.appName(app).master(master)
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    session = builder.getOrCreate()
     _silence_tasks(session)
     _ship_code(session)
     return session

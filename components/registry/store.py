@@ -9,9 +9,10 @@ from mlflow import MlflowClient
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
+from longreel.components.registry.location import experiment_name, require_location, require_place
 from longreel.contracts.errors import LongreelError, TransientError
 from longreel.contracts.passwords import without_password
-from longreel.lake.home import TRACKING_VARIABLE, Home
+from longreel.lake.home import TRACKING_VARIABLE, Home, private_file, private_folder
 
 RETRIES, PATIENT, IMPATIENT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "10", "2"
 SERVERS = ("http://", "https://")
@@ -32,8 +33,8 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         patient: wait for a server that does not answer; otherwise fail within seconds, for a person at a terminal.
 
     Raises:
-        LongreelError: the home has no configuration, or the store's URI is of no kind that MLflow stores runs and
-            models in.
+        LongreelError: the home has no configuration, its store's URI is of no kind that MLflow stores runs and models
+            in, or the store names another place for the home.
         TransientError: the server or database does not answer, or refuses the connection.
     """
     _ = home.config  # a mistyped home fails here, before a store is created in it
@@ -46,7 +47,11 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         )
     if not patient and os.environ[RETRIES] == PATIENT:
         os.environ[RETRIES] = IMPATIENT
-    if uri.startswith("sqlite:///"):
+    require_location(home)
+    if uri == f"sqlite:///{home.mlflow_database}":
+        private_folder(home.mlflow)
+        private_file(home.mlflow_database)
+    elif uri.startswith("sqlite:///"):
         Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     variable = os.environ.get(TRACKING_VARIABLE)
     mlflow.set_tracking_uri(uri)
@@ -60,14 +65,15 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
     if uri.startswith(DATABASES):
         _require_database(uri, patient)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if uri.startswith(SERVERS):
+    if not uri.startswith("sqlite:///"):
         try:
-            client.search_experiments(max_results=1)
+            experiment = client.get_experiment_by_name(experiment_name(home))
         except MlflowException as error:
             cause = str(error).rpartition(": ")[2].rstrip("\")'")
             raise TransientError(
-                f"the MLflow server {uri} does not answer ({cause}); start it, or correct {TRACKING_VARIABLE}"
+                f"the MLflow server {without_password(uri)} does not answer ({cause}); start it, or correct {TRACKING_VARIABLE}"
             ) from error
+        require_place(home, experiment.artifact_location if experiment else None)
     return client
 
 
@@ -101,7 +107,7 @@ def _require_database(uri: str, patient: bool) -> None:
 def experiment_id(home: Home, client: MlflowClient) -> str:
     """The id of the pipeline's experiment, created on first use, and restored with its runs if it was deleted on its
     page. A tracking server chooses where artefacts go."""
-    name = f"longreel/{home.config.name}"
+    name = experiment_name(home)
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
         if experiment.lifecycle_stage == LifecycleStage.DELETED:
@@ -117,5 +123,5 @@ def experiment_id(home: Home, client: MlflowClient) -> str:
 
 def runs_page(home: Home) -> str:
     """The page of the pipeline's runs on a tracking server; "" before the first run."""
-    experiment = open_store(home).get_experiment_by_name(f"longreel/{home.config.name}")
+    experiment = open_store(home).get_experiment_by_name(experiment_name(home))
     return "" if experiment is None else RUNS_PAGE.format(id=experiment.experiment_id)

@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from longreel.cli import main
-from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, session_members
+from longreel.embedded_airflow import EmbeddedAirflow, end_session, session_members
 from longreel.lake.home import Home
 from longreel.ui import start_mlflow, wait_for
+from tests.free_port import free_port
 
 PLANTED = "pl4nted-S3cret"
 

@@ -8,7 +8,7 @@ import pytest
 
 from longreel.cli import main
 from longreel.components.training.spec import training_spec
-from longreel.embedded_airflow import free_port
+from tests.free_port import free_port
 
 
 def not_a_database(folder: Path) -> str:

@@ -1,7 +1,8 @@
-"""Commands in the pages: each `longreel ...` is one that the command line takes."""
+"""Commands in the pages: each `longreel ...` is one that the command line takes, and behind `airflow --` Airflow's."""
 
 import argparse
 import importlib
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from longreel.cli import COMMANDS, GROUPS, command_parser
+from tests.airflow_process import AirflowProcess
 from tests.docs.pages import PAGES, blocks, inline_code, name
 
 CALL = re.compile(r"(?:^|(?<!-n)[\s(])(?:\S*/)?longreel ((?!-h\b|--help\b).*)")
@@ -40,7 +42,7 @@ def words_of(text: str) -> list[str]:
 
 def problem(text: str, *, complete: bool) -> str | None:
     """What is wrong with the words behind `longreel`; a complete command must parse, a mention may lack options."""
-    words = words_of(text)
+    words = words_of(text.partition(" -- ")[0])
     number = 2 if words and words[0] in GROUPS else 1
     command, options = " ".join(words[:number]), words[number:]
     if (command in GROUPS and not options) or command == "...":
@@ -75,3 +77,20 @@ def test_commands_parse(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ):
             wrong.append(f"line {number}: {why}")
     assert not wrong, capsys.readouterr().err
+
+
+def test_commands_of_airflow_parse(airflow_process: AirflowProcess) -> None:
+    program = (
+        "import sys\nfrom airflow.cli.cli_parser import get_parser\n"
+        "for line in sys.argv[1:]:\n    print(get_parser().parse_args(line.split('\\x1f')).subcommand)"
+    )
+    lines = [text.partition(" -- ")[2] for page in PAGES for text in typed(page) if text.startswith("airflow -- ")]
+    words = ["\x1f".join(shlex.split(line)) for line in lines]
+    parsed = airflow_process.run(program, *words, environment=dict(os.environ))
+    assert len(lines) > 2
+    assert parsed.stdout.splitlines()[-len(lines) :] == [line.split()[0] for line in lines], parsed.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_no_command_needs_an_airflow_of_which_the_shell_does_not_know(page: Path) -> None:
+    assert not [line for block in blocks(page) for line in block.splitlines() if line.startswith("airflow ")]

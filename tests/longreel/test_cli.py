@@ -1,7 +1,6 @@
 """Command line: help without heavy imports, clear errors, exit codes."""
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ import pytest
 
 from longreel.cli import COMMANDS, GROUPS, main
 from longreel.contracts.errors import LongreelError
-from longreel.embedded_airflow import end_session, free_port, session_members
+from longreel.embedded_airflow import end_session, session_members
 from longreel.init import write_config
 from longreel.lake.home import Home
 
@@ -248,8 +247,3 @@ def test_ending_a_session_reaches_children_in_other_process_groups() -> None:
     end_session(process.pid, grace_s=0.2)
     assert session_members(process.pid) == []
     process.wait(timeout=10)
-
-
-def test_free_port_can_be_bound() -> None:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", free_port()))

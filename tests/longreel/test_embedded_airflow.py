@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from longreel.airflow_settings import DATABASE, airflow_environment
 from longreel.contracts.errors import LongreelError
-from longreel.embedded_airflow import DATABASE, EmbeddedAirflow, airflow_environment
+from longreel.embedded_airflow import EmbeddedAirflow
 from longreel.lake.home import Home
 
 URI = "postgresql+psycopg://someone@127.0.0.1/airflow"
@@ -21,7 +22,9 @@ SETTINGS = ("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW__DATABASE__SQL_ALCHE
 def test_the_database_is_the_configured_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in (DATABASE, *SETTINGS):
         monkeypatch.delenv(variable, raising=False)
-    assert not set(SETTINGS) & set(airflow_environment(Home(tmp_path), 8080, {}))  # SQLite in AIRFLOW_HOME
+    file = f"{tmp_path}/airflow/airflow.db"
+    own = [airflow_environment(Home(tmp_path), 8080, {})[name] for name in SETTINGS]
+    assert own == [f"sqlite:///{file}", f"sqlite+aiosqlite:///{file}"]
     monkeypatch.setenv(DATABASE, URI)
     assert [airflow_environment(Home(tmp_path), 8080, {})[name] for name in SETTINGS] == [URI, URI]
 

@@ -7,9 +7,9 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from longreel.airflow_settings import DATABASE
 from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
-from longreel.embedded_airflow import DATABASE
 from longreel.lake.home import TRACKING_VARIABLE, Home
 from longreel.run import spark_variables
 from tests.reliability.pipeline import FIRST, Case, client_of, correct, new_home, require_whole

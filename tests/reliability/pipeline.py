@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 
+from longreel.airflow_settings import airflow_environment
 from longreel.components.registry import versions
 from longreel.components.registry.ledger import Ledger
 from longreel.contracts.schemas import DATASETS
-from longreel.embedded_airflow import airflow_environment
 from longreel.lake.home import Home
 from longreel.lake.lineage import stale_partitions
 from longreel.lake.table import Lake

@@ -16,8 +16,9 @@ from urllib.parse import quote
 
 import psutil
 
-from longreel.embedded_airflow import EmbeddedAirflow, end_session, free_port, session_members
+from longreel.embedded_airflow import EmbeddedAirflow, end_session, session_members
 from longreel.lake.home import Home
+from tests.free_port import free_port
 
 DAILY, TRAIN, REBUILD = "longreel_daily", "longreel_train", "longreel_rebuild"
 FINISHED = ("success", "failed", "skipped", "upstream_failed", "removed")
