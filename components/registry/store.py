@@ -71,7 +71,8 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         except MlflowException as error:
             cause = str(error).rpartition(": ")[2].rstrip("\")'")
             raise TransientError(
-                f"the MLflow server {without_password(uri)} does not answer ({cause}); start it, or correct {TRACKING_VARIABLE}"
+                f"the MLflow server {without_password(uri)} does not answer ({cause}); start it, or correct "
+                f"{TRACKING_VARIABLE}"
             ) from error
         require_place(home, experiment.artifact_location if experiment else None)
     return client

@@ -88,7 +88,7 @@ def test_commands_of_airflow_parse(airflow_process: AirflowProcess) -> None:
     words = ["\x1f".join(shlex.split(line)) for line in lines]
     parsed = airflow_process.run(program, *words, environment=dict(os.environ))
     assert len(lines) > 2
-    assert parsed.stdout.splitlines()[-len(lines) :] == [line.split()[0] for line in lines], parsed.stderr
+    assert parsed.stdout.splitlines()[-len(lines) :] == [line.split()[1] for line in lines], parsed.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
