@@ -113,8 +113,3 @@ def test_a_store_that_may_be_another_homes_is_not_rewritten(home: Home, monkeypa
 @pytest.mark.parametrize("location", [None, "s3://bucket/mlflow/artifacts", "mlflow-artifacts:/3", "/data/runs"])
 def test_only_the_folder_of_a_home_names_a_place(location: str | None, tmp_path: Path) -> None:
     assert other_place(Home(tmp_path), location) is None
-
-
-def test_the_store_of_a_home_is_readable_by_its_owner_alone(home: Home) -> None:
-    assert home.mlflow.stat().st_mode & 0o777 == 0o700
-    assert home.mlflow_database.stat().st_mode & 0o777 == 0o600

@@ -73,8 +73,11 @@ def test_a_forked_worker_ends_by_the_signal_itself() -> None:
 def test_a_user_without_name_and_home_can_use_the_registry(tmp_path: Path) -> None:
     home = str(tmp_path / "home")
     assert main(["init", "--home", home]) == 0
+    assert tmp_path.joinpath("home").stat().st_mode & 0o777 == 0o700
     shown = command(NO_NAME + PROGRAM, "model", "promotions", "--home", home)
     assert (shown.returncode, "no version was promoted yet" in shown.stdout) == (0, True), shown.stderr
+    assert tmp_path.joinpath("home", "mlflow").stat().st_mode & 0o777 == 0o700
+    assert tmp_path.joinpath("home", "mlflow", "mlflow.db").stat().st_mode & 0o777 == 0o600
     user = command(
         NO_NAME + "from longreel.process import complete_environment\ncomplete_environment()\nimport getpass\n"
         "print(getpass.getuser())"
