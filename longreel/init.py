@@ -114,6 +114,8 @@ def _write(home: Home, text: str, where: str) -> None:
     """The configuration and the gate policy, whose task is the first."""
     task = parse_config(text, where).tasks[0]
     private_folder(home.path)
+    inside = json.dumps(f"{home.path.resolve()}/").removesuffix('"')
+    text = text.replace(f"log = {inside}", 'log = "')  # a log in the home goes where the home goes
     (home.path / CONFIG_FILE).write_text(text)
     policy = re.sub(r'^task = "click"', f"task = {json.dumps(task)}", preset("gates"), count=1, flags=re.MULTILINE)
     (home.path / POLICY_FILE).write_text(policy)

@@ -9,7 +9,7 @@ from airflow.cli.commands import standalone_command
 SERVES_LOGS = ("scheduler", "triggerer")
 
 
-class Component(standalone_command.SubCommand):  # type: ignore[misc]  # Airflow has no types
+class Component(standalone_command.SubCommand):
     """A process of Airflow."""
 
     def __init__(self, parent: Any, name: str, command: list[str], env: dict[str, str]) -> None:

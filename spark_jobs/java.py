@@ -5,12 +5,9 @@ import pwd
 import subprocess
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Any
 
 from longreel.contracts.errors import LongreelError
-
-if TYPE_CHECKING:
-    from py4j.clientserver import ClientServer
 
 
 def require_named_user() -> None:
@@ -27,8 +24,8 @@ def require_named_user() -> None:
         ) from None
 
 
-def start_java(settings: dict[str, str]) -> "ClientServer":
-    """Spark's Java process. Its messages go on to this process's standard error for as long as both live.
+def start_java(settings: dict[str, str]) -> Any:
+    """Py4J's connection to a new Java process of Spark, whose messages go on to this process's standard error.
 
     Raises:
         LongreelError: the process ended at once; the message tells a missing Java from one that works.
@@ -43,17 +40,15 @@ def start_java(settings: dict[str, str]) -> "ClientServer":
     copy.start()
     conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
     try:
-        return launch_gateway(conf, {"stderr": output})
+        try:
+            return launch_gateway(conf, {"stderr": output})  # type: ignore[no-untyped-call]
+        finally:
+            os.close(output)  # the new process has its own
     except PySparkRuntimeError as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
-        os.close(output)
-        output = -1
         copy.join(timeout=5)
         raise LongreelError(java_refusal("".join(last))) from error
-    finally:
-        if output >= 0:
-            os.close(output)
 
 
 def _copy_messages(source: int, last: "deque[str]") -> None:

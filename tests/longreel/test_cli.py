@@ -217,6 +217,10 @@ def test_init_fills_in_the_log_and_keeps_an_existing_home(tmp_path: Path) -> Non
     home = tmp_path / "home"
     assert main(["init", "--home", str(home), "--source", "generic", "--log", str(log)]) == 0
     assert Home(home).log == log.resolve()
+    (tmp_path / "whole" / "log").mkdir(parents=True)  # a log in the home goes where the home goes
+    whole = tmp_path / "whole"
+    assert main(["init", "--home", str(whole), "--source", "generic", "--log", str(whole / "log")]) == 0
+    assert Home(whole.rename(tmp_path / "moved")).log == tmp_path / "moved" / "log"
     (home / "longreel.toml").write_text('name = "mine"')
     assert main(["init", "--home", str(home), "--source", "simulated"]) == 0
     assert Home(home).config.name == "mine"
