@@ -1,15 +1,16 @@
 """`longreel airflow`: a command of the home's Airflow with its input, output and exit code."""
 
-import os
-import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from longreel.airflow_settings import airflow_environment
+from longreel.airflow_settings import airflow_environment, published_days
 from longreel.cli import main
+from longreel.embedded_airflow import EmbeddedAirflow, session_members
 from longreel.lake.home import Home, private_file, private_folder
 
 
@@ -58,17 +59,23 @@ def test_output_and_exit_code_are_airflows(home: Home, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_shell_command_reaches_the_airflow_of_the_home(home: Home) -> None:
-    """The database is made by Airflow itself, as `longreel ui` does; then the commands of docs/airflow.md."""
-    private_folder(home.airflow)
-    private_file(home.airflow / "airflow.db")
+def test_a_running_airflow_is_this_machines_and_its_owners_alone(home: Home) -> None:
+    """It listens on 127.0.0.1, its files are private, and commands in a shell reach it."""
     command = [sys.executable, "-m", "longreel", "airflow", "--home", str(home.path), "--"]
-    for words in (
-        ["db", "migrate"],
-        ["dags", "reserialize"],
-        ["dags", "trigger", "longreel_train", "--conf", '{"date": "2026-01-09", "force": true}'],
-    ):
-        subprocess.run([*command, *words], check=True, env=os.environ)
-    with sqlite3.connect(home.airflow / "airflow.db") as database:
-        assert database.execute("SELECT dag_id, state FROM dag_run").fetchall() == [("longreel_train", "queued")]
-    assert (home.airflow / "airflow.db").stat().st_mode & 0o777 == 0o600
+    with EmbeddedAirflow(home, published_days(home)) as airflow:
+        assert airflow._process is not None
+        leader = airflow._process.pid
+        sockets = [c for process in session_members(leader) for c in process.net_connections("inet")]
+        listening = {(c.laddr.ip, c.laddr.port) for c in sockets if c.status == psutil.CONN_LISTEN}
+        assert listening == {("127.0.0.1", int(airflow.url.rpartition(":")[2]))}
+        trigger = ["dags", "trigger", "longreel_train", "--conf", '{"date": "2026-01-09", "force": true}']
+        for _ in range(60):  # until the DAGs were parsed
+            if (shown := subprocess.run([*command, *trigger], check=False)).returncode == 0:
+                break
+            time.sleep(1)
+        assert shown.returncode == 0
+        assert [run["conf"]["date"] for run in airflow.get("dags/longreel_train/dagRuns")["dag_runs"]] == ["2026-01-09"]
+    files = [path for path in home.airflow.rglob("*") if path.is_file() and "logs" not in path.parts]
+    secret = [path for path in files if not path.name.startswith("standalone.l")]
+    assert len(secret) > 2
+    assert all(path.stat().st_mode & 0o077 == 0 for path in [home.airflow, *secret])

@@ -1,6 +1,7 @@
 """`longreel run` under a real Airflow: simulated days, a promoted champion, and Ctrl-C that leaves nothing running."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,3 +117,15 @@ def test_status_needs_no_scheduler(home: Home) -> None:
     )
     assert "champion" in shown.stdout
     assert Path(home.path / "reports").is_dir()
+
+
+def test_a_copy_is_refused_then_relocated_and_runs_and_the_original_stays_as_it_is(home: Home) -> None:
+    copy = Home(home.path.with_name("copy"))
+    shutil.copytree(home.path, copy.path)
+    before = {path: path.read_bytes() for path in home.path.rglob("*") if path.is_file()}
+    refused = subprocess.run([*CLI, "run", "--home", str(copy.path)], capture_output=True, text=True, check=False)
+    assert (refused.returncode, "init --relocate" in refused.stderr) == (2, True)
+    subprocess.run([*CLI, "init", "--relocate", "--home", str(copy.path)], check=True)
+    assert str(home.path) + "/" not in finish(start(copy))
+    assert len(list(copy.lake.days("samples"))) == 6
+    assert {path: path.read_bytes() for path in home.path.rglob("*") if path.is_file()} == before
