@@ -47,8 +47,9 @@ def _is_extension(kind: pa.DataType) -> bool:
 
 
 def _nested_as_spark(kind: pa.DataType) -> pa.DataType | None:
-    parts = [as_spark(kind.field(number).type) for number in range(kind.num_fields)]
-    if pa.types.is_union(kind) or not parts or None in parts:
+    read = (as_spark(kind.field(number).type) for number in range(kind.num_fields))
+    parts = [part for part in read if part is not None]
+    if pa.types.is_union(kind) or not parts or len(parts) < kind.num_fields:
         return None
     if pa.types.is_struct(kind):
         return pa.struct([(field.name, part) for field, part in zip(kind, parts, strict=True)])

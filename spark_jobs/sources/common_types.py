@@ -9,7 +9,10 @@ from longreel.spark_jobs.sources.arrow_types import DECIMAL_DIGITS
 WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 FRACTIONS = (T.FloatType, T.DoubleType)
 DIGITS = {T.ByteType: 3, T.ShortType: 5, T.IntegerType: 10, T.LongType: 19}
-EXACT = {T.FloatType: (T.ByteType, T.ShortType), T.DoubleType: (T.ByteType, T.ShortType, T.IntegerType)}
+EXACT: dict[type, tuple[type, ...]] = {
+    T.FloatType: (T.ByteType, T.ShortType),
+    T.DoubleType: (T.ByteType, T.ShortType, T.IntegerType),
+}
 NESTED = (T.ArrayType, T.MapType, T.StructType)
 TIMES = (T.DateType, T.TimestampType, T.TimestampNTZType)
 
@@ -56,10 +59,10 @@ def _number(one: T.DataType, other: T.DataType) -> T.DataType | None:
         if isinstance(one, widening) and isinstance(other, widening):
             return max(one, other, key=lambda kind: widening.index(type(kind)))
     for fraction, whole in ((one, other), (other, one)):
-        if isinstance(whole, EXACT.get(type(fraction), ())):
+        if isinstance(fraction, FRACTIONS) and isinstance(whole, EXACT[type(fraction)]):
             return fraction
-    decimals = [_as_decimal(kind) for kind in (one, other)]
-    if None in decimals:
+    decimals = [decimal for kind in (one, other) if (decimal := _as_decimal(kind)) is not None]
+    if len(decimals) < 2:
         return None
     scale = max(kind.scale for kind in decimals)
     precision = scale + max(kind.precision - kind.scale for kind in decimals)
@@ -81,7 +84,7 @@ def _nested(one: T.DataType, other: T.DataType) -> T.DataType | None:
         key, value = _both(one.keyType, other.keyType), _both(one.valueType, other.valueType)
         return T.MapType(key, value) if key and value else None
     if isinstance(one, T.StructType) and isinstance(other, T.StructType) and one.names == other.names:
-        parts = [_both(mine.dataType, theirs.dataType) for mine, theirs in zip(one, other, strict=True)]
-        if None not in parts:
-            return T.StructType([T.StructField(name, part) for name, part in zip(one.names, parts, strict=True)])
+        parts = [(mine.name, _both(mine.dataType, theirs.dataType)) for mine, theirs in zip(one, other, strict=True)]
+        fields = [T.StructField(name, part) for name, part in parts if part is not None]
+        return T.StructType(fields) if len(fields) == len(one) else None
     return None
