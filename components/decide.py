@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.report import EvaluationReport, UnevaluatedModel
 from longreel.lake.home import Home
 
@@ -16,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--champion", type=Path, help="the champion's report on the same data; none: no champion yet")
     parser.add_argument("--out", type=Path, help="write the decision here (default: decision.json by the candidate's)")
-    parser.add_argument("--record", type=int, metavar="VERSION", help="write evidence and decision to its MLflow run")
+    parser.add_argument(
+        "--record", type=at_least(1), metavar="VERSION", help="write evidence and decision to its MLflow run"
+    )
     parser.add_argument("--inputs-digest", help="with --record: digest of the version's inputs; becomes a tag")
     parser.add_argument("--outcome-out", type=Path, help="write promote, hold or reject to this file")
 

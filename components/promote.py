@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
 from longreel.contracts.decision import Decision
 from longreel.contracts.errors import LongreelError
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel model promote`."""
     parser.add_argument("--date", help="YYYY-MM-DD: the candidate that `longreel ops retrain` evaluated on this day")
     parser.add_argument("--decision", type=Path, help="or a decision (`longreel model decide`)")
-    parser.add_argument("--version", type=int, help="... and the registered version that it is about")
+    parser.add_argument("--version", type=at_least(1), help="... and the registered version that it is about")
     parser.add_argument(
         "--adopt",
         action="store_true",

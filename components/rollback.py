@@ -3,6 +3,7 @@
 import argparse
 
 from longreel.components.promote import describe_move
+from longreel.contracts.argument_types import at_least
 from longreel.lake.home import Home
 
 
@@ -10,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel model rollback`."""
     parser.add_argument(
         "--to-version",
-        type=int,
+        type=at_least(1),
         help="an earlier champion (default: the last before the present that exists), or the present one, to set the "
         "alias back",
     )

@@ -1,5 +1,6 @@
 """Gate policy: when a candidate becomes the champion. Read from `gates.toml` in the home folder."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -9,6 +10,20 @@ from longreel.contracts.errors import LongreelError, require
 from longreel.contracts.presets import preset
 
 SUPERIORITY_METRICS = ("auc", "log_loss")
+MAX_CALIBRATION = 1_000.0
+RANGES = (  # setting, lowest, highest
+    ("evaluation_days", 1, 366),
+    ("min_users", 2, 1_000_000_000),
+    ("min_auc", 0.0, 1.0),
+    ("min_r2", -1_000.0, 1.0),
+    ("max_ece", 0.0, 1.0),
+    ("max_window_loss", 0.0, 1.0),
+    ("superiority_margin", 0.0, 1.0),
+    ("max_auc_loss", 0.0, 1.0),
+    ("max_log_loss_rise", 0.0, 100.0),
+    ("max_rmse_rise", 0.0, 100.0),
+    ("slice_tolerance", 0.0, 1.0),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +40,8 @@ class Budget:
 
     def __post_init__(self) -> None:
         require(bool(self.device), "budgets: name the device, or a part of its name")
-        require(self.latency_ms > 0 and self.memory_mib > 0, f"budget of {self.device}: expected positive limits")
+        limits = (self.latency_ms, self.memory_mib)
+        require(all(0 < limit < math.inf for limit in limits), f"budget of {self.device}: expected positive limits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,20 +100,18 @@ class GatePolicy:
     def __post_init__(self) -> None:
         for name in ("false_promotion_rate", "missed_regression_rate", "false_rejection_rate"):
             require(0 < getattr(self, name) < 0.5, f"{name}: expected between 0 and 0.5")
-        require(self.evaluation_days >= 1, "evaluation_days: expected at least 1")
-        require(self.min_users >= 2, "min_users: expected at least 2")
+        for name, low, high in RANGES:
+            value = getattr(self, name)
+            require(low <= value <= high, f"{name}: expected {low:,} to {high:,}, got {value}")
         require(
             bool(self.superiority_metrics) and set(self.superiority_metrics) <= set(SUPERIORITY_METRICS),
             f"superiority_metrics: expected some of {', '.join(SUPERIORITY_METRICS)}, "
             f"got {list(self.superiority_metrics)}",
         )
         require(
-            len(self.calibration) == 2 and 0 < self.calibration[0] <= 1 <= self.calibration[1],
-            "calibration: expected [low, high] with low <= 1 <= high",
+            len(self.calibration) == 2 and 0 < self.calibration[0] <= 1 <= self.calibration[1] <= MAX_CALIBRATION,
+            f"calibration: expected [low, high] with low <= 1 <= high, above 0 and up to {MAX_CALIBRATION}",
         )
-        tolerances = ("max_window_loss", "max_auc_loss", "max_log_loss_rise", "max_rmse_rise", "slice_tolerance")
-        for name in ("superiority_margin", *tolerances):
-            require(getattr(self, name) >= 0, f"{name}: expected 0 or more")
 
     def promotion_level(self, metrics: int) -> float:
         """One-sided level of a superiority test by some number of metrics: Bonferroni over them and evaluation days."""

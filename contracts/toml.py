@@ -1,6 +1,7 @@
 """TOML files as typed dataclasses: every value is checked against the annotation of its field."""
 
 import dataclasses
+import math
 import tomllib
 import typing
 from pathlib import Path
@@ -14,6 +15,7 @@ class _Dataclass(Protocol):
 
 
 T = TypeVar("T", bound=_Dataclass)
+LARGEST = 2**53  # of numbers: every integer up to it is a float too
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: 'a text in ""'}
 
 
@@ -68,7 +70,7 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
     """A TOML value as a field's annotation has it: an integer may stand for a float, an array becomes a tuple.
 
     Raises:
-        LongreelError: it is of another type, or none of a Literal's values.
+        LongreelError: it is of another type, not finite or beyond LARGEST, or none of a Literal's values.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is tuple and isinstance(value, list | tuple):
@@ -79,6 +81,10 @@ def _checked(kind: Any, value: Any, where: str) -> Any:
         if value not in arguments:
             raise LongreelError(f"{where} expected one of {', '.join(arguments)}, got {value!r}")
         return value
+    if type(value) is float and not math.isfinite(value):
+        raise LongreelError(f"{where} expected a finite number, got {value}")
+    if type(value) in (int, float) and abs(value) > LARGEST:
+        raise LongreelError(f"{where} expected a number between -{LARGEST:,} and {LARGEST:,}, got a larger one")
     value = float(value) if kind is float and type(value) is int else value
     if type(value) is not kind:
         raise LongreelError(f"{where} expected {KINDS.get(kind) or 'a list, [..]'}, got {value!r}")

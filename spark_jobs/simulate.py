@@ -24,6 +24,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longreel.contracts.argument_types import at_least, number_between
 from longreel.contracts.config import SIMULATED
 from longreel.contracts.dates import day_range, parse_day
 from longreel.contracts.errors import LongreelError
@@ -51,15 +52,18 @@ SETTING_HELP = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `longreel simulate`."""
-    parser.add_argument("--days", type=int, default=1, help="days to append after the last one present (default 1)")
     parser.add_argument(
-        "--bootstrap-days", type=int, help="days before a new log's first, as older history for import-history"
+        "--days", type=at_least(1), default=1, help="days to append after the last one present (default 1)"
+    )
+    parser.add_argument(
+        "--bootstrap-days", type=at_least(0), help="days before a new log's first, as older history for import-history"
     )
     video, shop = WorldSettings(), ShopSettings()
+    kinds = {int: at_least(0), float: number_between(0, 100), str: str}
     for name, text in SETTING_HELP.items():
         default, of_shop = getattr(video, name), getattr(shop, name)
         shown = f"{default}" if of_shop == default else f"{default}; shop: {of_shop}"
-        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), help=f"{text} (default {shown})")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kinds[type(default)], help=f"{text} (default {shown})")
     parser.add_argument(
         "--no-long-range",
         dest="long_range",

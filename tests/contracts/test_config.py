@@ -47,7 +47,7 @@ def test_presets_are_valid(name: str) -> None:
         ("[model]\nwidth = 4\nheads = 1\n[fields.item]\nbrand = {kind = 'id', match = true}", "each of the 2 ids"),
         ("tasks = ['buy']", "'buy' is not a label"),
         ("[source]\nmax_lateness_hours = -1", "expected 0 or a number of hours"),
-        ("[source]\nmax_lateness_hours = inf", "expected 0 or a number of hours"),
+        ("[source]\nmax_lateness_hours = inf", "max_lateness_hours expected a finite number, got inf"),
         ("[evaluation]\nwindows = [512, 128]", "expected to increase"),
         ("[nosuch]\nx = 1", "unknown setting 'nosuch'"),
         ("name = {x = 1}", "name expected a text"),

@@ -50,10 +50,10 @@ def test_a_home_without_a_policy_file_has_the_shipped_one(tmp_path: Path) -> Non
     [
         ("min_ack = 1", "unknown setting 'min_ack'"),
         ("false_promotion_rate = 0", "expected between 0 and 0.5"),
-        ("evaluation_days = 0", "evaluation_days: expected at least 1"),
+        ("evaluation_days = 0", "evaluation_days: expected 1 to 366, got 0"),
         ("superiority_metrics = ['gauc']", "superiority_metrics: expected some of auc, log_loss"),
         ("calibration = [1.1, 1.2]", "low <= 1 <= high"),
-        ("slice_tolerance = -0.1", "slice_tolerance: expected 0 or more"),
+        ("slice_tolerance = -0.1", "slice_tolerance: expected 0.0 to 1.0, got -0.1"),
         ("budgets = [{device = 'H200', latency_ms = 1.0}]", "budget of H200: expected positive limits"),
         ("budgets = [{latency_ms = 1.0, memory_mib = 1.0}]", "name the device"),
         ("budgets = {device = 'H200'}", "budgets expected sections"),
