@@ -64,7 +64,7 @@ def test_a_log_schema_takes_no_number_that_is_not_finite(kind: type) -> None:
             if kind is float
             else f'[fields.item]\nbrand = {{kind = "id", {line}}}'
         )
-        with pytest.raises(LongreelError, match=line.split()[0]):
+        with pytest.raises(LongreelError, match=line.split(maxsplit=1)[0]):
             parse_config(text)
 
 
