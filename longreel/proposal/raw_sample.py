@@ -9,13 +9,14 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.json as pajson
 import pyarrow.orc as paorc
 import pyarrow.parquet as pq
 
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.base import UNREADABLE
+from longreel.spark_jobs.sources.csv_records import batches_of, header_of
 
 TableFiles = Mapping[str, list[Path]]  # the files of tables beside the log, by name
 TABLES = ("items", "users")
@@ -96,7 +97,8 @@ def _sample(
 ) -> RawSample:
     items, users = (_read_files(tables[name], TABLE_ROWS) if tables.get(name) else None for name in TABLES)
     rows = [_read_files(paths, SAMPLE_ROWS) for paths in ends]
-    names = [set(table.column_names) for table in rows]
+    together = concatenated(rows)
+    in_all = set.intersection(*({name.lower() for name in table.column_names} for table in rows))
     late = [
         table.column_names
         for name, table in (("items", items), ("users", users))
@@ -106,11 +108,11 @@ def _sample(
         log=log,
         layout=layout,
         days=days,
-        rows=concatenated(rows),
+        rows=together,
         row_days=tuple(len(table) for table in rows),
         items=items,
         users=users,
-        optional=frozenset(set.union(*names) - set.intersection(*names)).union(*late),
+        optional=frozenset(n for n in together.column_names if n.lower() not in in_all).union(*late),
         files=files,
     )
 
@@ -130,7 +132,11 @@ def _kuairand(log: Path, logs: list[Path]) -> RawSample:
 
 
 def concatenated(tables: list[pa.Table]) -> pa.Table:
-    """Tables one below another; a column whose types disagree becomes text."""
+    """Tables one below another; names match without case, and a column whose types disagree becomes text."""
+    names: dict[str, str] = {}
+    for name in (name for table in tables for name in table.column_names):
+        names.setdefault(name.lower(), name)
+    tables = [table.rename_columns([names[name.lower()] for name in table.column_names]) for table in tables]
     try:
         return pa.concat_tables(tables, promote_options="permissive").combine_chunks()
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -191,16 +197,11 @@ def _first(batches: object, limit: int, schema: pa.Schema) -> pa.Table:
 
 
 def _read_csv(path: Path, limit: int) -> pa.Table:
-    """A CSV file as text, as ingest reads it; an empty cell is null."""
-    parse = pacsv.ParseOptions(invalid_row_handler=lambda _: "skip", newlines_in_values=True)
-    read = pacsv.ReadOptions(block_size=BLOCK_BYTES)
-    with pacsv.open_csv(path, read_options=read, parse_options=parse) as head:
-        names = head.schema.names
-    convert = pacsv.ConvertOptions(
-        column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]
-    )
-    with pacsv.open_csv(path, read_options=read, parse_options=parse, convert_options=convert) as reader:
-        return _first(reader, limit, reader.schema)
+    """A CSV file as ingest reads it, without the rows that it rejects for their cells or bytes."""
+    rows = header_of(path)
+    schema = pa.schema([(name, pa.string()) for name in rows.names])
+    readable = (batch.filter(pc.is_null(batch[UNREADABLE])).select(rows.names) for batch in batches_of(rows))
+    return _first(readable, limit, schema)
 
 
 def _read_json(path: Path, limit: int) -> pa.Table:
