@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import parse_day
+from longreel.contracts.durations import time_left
 from longreel.contracts.errors import LongreelError, MissingModelError, OtherDefinitionsError
+from longreel.contracts.local_files import write_text_atomic
 from longreel.contracts.report import ARTEFACT, ConsistencyCheck, EvaluationReport, UnevaluatedModel
 from longreel.lake.home import Home
 
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 NO_REPORT = "null"  # content of the champion's report file where there is no champion
+LINE_EVERY_S = 5.0
 ARTEFACT_ROWS = 16  # user-days scored with the registered artefact too
 
 
@@ -58,7 +62,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
             return 0
     out = args.out or home.reports / str(day) / f"report-{name}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(report.to_json())
+    write_text_atomic(out, report.to_json())
     wide_console().print(window_table(report))
     print(f"report: {out}")
     return 0
@@ -165,7 +169,7 @@ def evaluate_model(home: Home, day: date, model_dir: Path) -> EvaluationReport:
         home.config,
         policy_digest=home.policy.digest(),
         code_version=git_sha(),
-        on_progress=_progress,
+        on_progress=_Progress(),
     )
 
 
@@ -177,5 +181,16 @@ def require_unseen(watermark: date, day: date, what: str) -> None:
         )
 
 
-def _progress(what: str, done: int, total: int) -> None:
-    print(f"evaluate: {what} ({done} of {total})", file=sys.stderr, flush=True)
+class _Progress:
+    """Prints a line for each new part of an evaluation, and one every LINE_EVERY_S, with the time that is left."""
+
+    def __init__(self) -> None:
+        self._began, self._last_line, self._last_part = time.monotonic(), 0.0, ""
+
+    def __call__(self, what: str, share_done: float) -> None:
+        now = time.monotonic()
+        if what == self._last_part and share_done < 1 and now - self._last_line < LINE_EVERY_S:
+            return
+        self._last_line, self._last_part = now, what
+        left = time_left(now - self._began, share_done)
+        print(f"evaluate: {what}, {share_done:.0%} done, {left}", file=sys.stderr, flush=True)

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from longreel.contracts.argument_types import at_least
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.local_files import replacing
 from longreel.lake.home import Home
 
 
@@ -36,7 +37,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
     except LongreelError as error:
         raise LongreelError(f"{args.input} does not fit {name} version {version.version}: {error}") from error
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(scores, args.output)
+    with replacing(args.output) as draft:
+        pq.write_table(scores, draft)
     print(f"{scores.num_rows:,} targets scored by {name} version {version.version}: {args.output}")
     return 0
 

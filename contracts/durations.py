@@ -1,4 +1,4 @@
-"""Durations and delays as longreel.toml spells them: `48 h`, `10 min`, and `next day`."""
+"""Durations and delays as longreel.toml spells them: `48 h`, `10 min`, and `next day`; and the time that is left."""
 
 import re
 
@@ -38,3 +38,17 @@ def delay_ms(text: str, where: str) -> int | None:
         raise LongreelError(
             f"{where}: expected {NEXT_DAY!r}, or a number and one of {units}, such as 10 min, got {text!r}"
         ) from error
+
+
+def time_left(elapsed_s: float, share_done: float) -> str:
+    """The time that work will still take at its pace so far, as progress lines say it: `about 3 min left`.
+
+    Empty before anything is done, when no pace is known.
+    """
+    if share_done <= 0:
+        return ""
+    left = max(0.0, elapsed_s / share_done - elapsed_s)
+    for unit_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if left >= 2 * unit_s:
+            return f"about {left / unit_s:.0f} {unit} left"
+    return f"about {left:.0f} s left"

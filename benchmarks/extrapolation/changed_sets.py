@@ -6,8 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.extrapolation.sample_sets import ABOUT, Sets
-from longreel.contracts.digests import digest_of
+from benchmarks.extrapolation.sample_sets import ABOUT, Sets, content_digest
 from longreel.contracts.jagged import list_values
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_io import write_bucket
@@ -28,12 +27,12 @@ def changed(sets: Sets, change: str) -> Sets:
             table = sets.lake.read(sets.lake.require("samples", day))
             if change == "no-history" or day == sets.train:
                 table = _without_history(table) if change == "no-history" else _shuffled(table)
-            _publish(lake, day, table, change)
+            _publish(lake, day, table)
         (out / ABOUT).write_text((sets.folder / ABOUT).read_text())
     return Sets.open(out)
 
 
-def _publish(lake: Lake, day: date, table: pa.Table, change: str) -> None:
+def _publish(lake: Lake, day: date, table: pa.Table) -> None:
     writer = lake.writer("samples", day)
     events = max(1, len(list_values(table, "history_item_id")[0]))
     step = max(1, (1 << 20) * table.num_rows // events)
@@ -41,7 +40,7 @@ def _publish(lake: Lake, day: date, table: pa.Table, change: str) -> None:
     path = write_bucket(writer, 0, parts)
     assert path is not None
     assert pq.read_metadata(path).num_rows == table.num_rows
-    writer.commit(digest=digest_of([str(day), change, table.num_rows, table.nbytes]), inputs={})
+    writer.commit(digest=content_digest(path), inputs={})
 
 
 def _with_values(table: pa.Table, name: str, values: np.ndarray) -> pa.Table:

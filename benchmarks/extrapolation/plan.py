@@ -18,6 +18,7 @@ from longreel.model.data.reader import TrainingReader
 from longreel.model.data.row_groups import read_rows, row_groups
 from longreel.model.data.samples import SampleRows
 from longreel.model.data.windows import distribution
+from longreel.model.training.checkpoint import file_sha256
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def plan(cell: Cell, size: Size, data: Data, device: str) -> Planned:
     digest = "/".join(sets.lake.require("samples", day).digest for day in (sets.train, sets.test))
     if cell.reader == "oracle" and not (sets.folder / TRUTH).exists():
         raise LongreelError(f"{sets.folder} is no simulated world, so no truth is known")
+    if cell.reader == "oracle":
+        digest += f"/{file_sha256(sets.folder / TRUTH)}"
     if cell.reader in WITHOUT_TRAINING:
         return Planned(cell, config, sets, cell.fingerprint(config, digest), 0, 0.0, {})
     reader = TrainingReader(

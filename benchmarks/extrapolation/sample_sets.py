@@ -24,13 +24,13 @@ from rich.progress import track
 
 from longreel.contracts.config import SamplesConfig, parse_config
 from longreel.contracts.dates import day_range, parse_day
-from longreel.contracts.digests import digest_of
 from longreel.contracts.jagged import list_values
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.presets import preset
 from longreel.contracts.schemas import dataset_schemas
 from longreel.lake.home import Home
 from longreel.lake.table import Lake
+from longreel.spark_jobs.array_digest import digest_from_sums, digest_sums
 from longreel.spark_jobs.array_io import write_bucket
 from longreel.spark_jobs.history_events import history_columns
 from longreel.spark_jobs.samples import DayEvents, UserFields, add_day, sample_tables, segments_by_user
@@ -74,10 +74,9 @@ def publish_period(
     writer = lake.writer("samples", day)
     path = write_bucket(writer, 0, sample_tables(DayEvents.of(events, lake.log_schema), histories, fields, settings))
     rows = pq.read_metadata(path).num_rows if path else 0
-    digest = digest_of([day.isoformat(), rows, events.num_rows, int(np.asarray(events.column("time_ms")).sum())])
     times = events.column("time_ms").to_numpy()
     writer.commit(
-        digest=digest,
+        digest=content_digest(path),
         inputs={},
         counts={"users": rows, "targets": events.num_rows},
         min_time_ms=int(times.min()),
@@ -206,8 +205,18 @@ def keep_requests(lake: Lake, day: date, share: float, seed: int) -> None:
     writer = lake.writer("samples", day)
     path = write_bucket(writer, 0, _thinned(table, share, seed))
     rows = pq.read_metadata(path).num_rows if path else 0
-    old = lake.require("samples", day)
-    writer.commit(digest=digest_of([old.digest, share, seed]), inputs={}, counts={"users": rows})
+    writer.commit(digest=content_digest(path), inputs={}, counts={"users": rows})
+
+
+def content_digest(path: str | None) -> str:
+    """The digest of a samples file's rows, of every column; a set is named by it. None stands for no rows."""
+    sums: dict[str, int] = {}
+    if path is not None:
+        with pq.ParquetFile(path) as file:
+            for index in range(file.num_row_groups):
+                for name, value in digest_sums(file.read_row_group(index)).items():
+                    sums[name] = sums.get(name, 0) + value
+    return digest_from_sums(sums)
 
 
 def _thinned(table: pa.Table, share: float, seed: int) -> Iterator[pa.Table]:

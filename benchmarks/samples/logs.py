@@ -4,6 +4,7 @@ Events are written with pyarrow as ingest would have published them; ingest itse
 """
 
 import argparse
+import hashlib
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -100,8 +101,11 @@ def publish(home: Home, day: date, events: pa.Table) -> None:
             _write(writer, bucket, rows)
         counts = {"users": len(users), "with_request_id": len(ids) - events.column("request_id").null_count}
         details = {"definitions": event_definitions(home.config), "categories": {}}
+        content = hashlib.sha256()
+        for values in keys.values():
+            content.update(np.ascontiguousarray(values))
         writer.commit(
-            digest=digest_of([str(day), len(ids)]), inputs={}, buckets=buckets, counts=counts, details=details
+            digest=digest_of([dataset, str(day), content.hexdigest()]), inputs={}, buckets=buckets, counts=counts, details=details
         )
 
 

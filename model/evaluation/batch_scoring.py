@@ -104,11 +104,14 @@ def score_day(
     device: torch.device,
     selection: Callable[[SampleRows], SampleRows] = lambda rows: rows,
     cached: CachedLogits | None = None,
+    on_group: Callable[[float], None] = lambda _: None,
 ) -> NDArray[np.float32]:
     """Logits of a day's targets [targets, tasks] in stored order, decoding one row group at a time.
 
-    `selection` may choose among each row group's rows; `cached` are this call's logits at a shorter window.
+    `selection` may choose among each row group's rows; `cached` are this call's logits at a shorter window. `on_group`
+    is called after each row group with the share of the day's requests that are scored.
     """
+    requests = max(1, sum(group.num_requests for group in groups))
     parts, start = [np.zeros((0, len(ranker.tasks)), np.float32)], 0
     for group in groups:
         rows = selection(read_rows(lake, [group], ranker.log_schema))
@@ -116,4 +119,5 @@ def score_day(
         part = None if cached is None else CachedLogits(cached.window, cached.logits[start:stop])
         parts.append(score_rows(ranker, rows, window, device, part))
         start = stop
+        on_group((group.first_request + group.num_requests) / requests)
     return np.concatenate(parts)

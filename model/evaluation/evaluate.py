@@ -27,7 +27,8 @@ from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import load_model, model_digest
 from longreel.model.training.device import select_device
 
-OnProgress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, float], None]
+SCORING_SHARE = 0.95  # of an evaluation's time, about; the rest is scoring cost and consistency
 
 
 def evaluate(
@@ -47,7 +48,8 @@ def evaluate(
 
     Args:
         policy_digest, code_version: recorded in the report.
-        on_progress: called as (what, done, total) after every window and once after scoring cost and consistency.
+        on_progress: called as (what, share done of the whole) after every scored row group and every window, and once
+            after scoring cost and consistency.
 
     Raises:
         DataNotReadyError: the day is not published.
@@ -69,7 +71,7 @@ def evaluate(
     longest_rows = selection(read_rows(lake, [groups[eval_set.longest_group]], ranker.log_schema))
     scoring = measure(ranker, longest_rows, eval_set.longest_request, settings.windows[-1], device)
     consistency = tuple(check_consistency(ranker, model_dir, longest_rows, windows[-1], device))
-    on_progress("scoring cost and consistency", len(windows) + 1, len(windows) + 1)
+    on_progress("scoring cost and consistency", 1.0)
     return EvaluationReport(
         date=day.isoformat(),
         model_digest=model_digest(model_dir),
@@ -138,16 +140,34 @@ def _metric_rows(
     number_columns = [ranker.tasks.index(task) for task in builder.number_tasks]
     cached: CachedLogits | None = None
     cached_at_once: CachedLogits | None = None
+    shares = _shares_of_time(builder.eval_set, windows)
     for number, window in enumerate(windows):
-        logits = score(window=window, selection=selection, cached=cached)
-        at_once = score(window=window, selection=lambda r: selection(r).one_request_a_row(), cached=cached_at_once)
+        begin, half = SCORING_SHARE * sum(shares[:number]), SCORING_SHARE * shares[number] / 2
+        scoring, again = (_advance(on_progress, f"window {window:,}", start, half) for start in (begin, begin + half))
+        logits = score(window=window, selection=selection, cached=cached, on_group=scoring)
+        one_a_row = lambda r: selection(r).one_request_a_row()  # noqa: E731
+        at_once = score(window=window, selection=one_a_row, cached=cached_at_once, on_group=again)
         cached, cached_at_once = CachedLogits(window, logits), CachedLogits(window, at_once)
         scores = logits.copy()
         if number_columns:
             scores[:, number_columns] = predictions(ranker, logits)[:, number_columns]
         rows += builder.rows(scores, at_once, window, keep_draws=window in (reference, windows[-1]))
-        on_progress(f"window {window:,}", number + 1, len(windows) + 1)
+        on_progress(f"window {window:,}", begin + 2 * half)
     return rows, scores
+
+
+def _advance(on_progress: OnProgress, what: str, begin: float, share: float) -> Callable[[float], None]:
+    """Reports the progress of a part that begins at `begin` and takes `share` of the whole."""
+    return lambda done: on_progress(what, begin + share * done)
+
+
+def _shares_of_time(eval_set: EvalSet, windows: Sequence[int]) -> list[float]:
+    """About what each window's scoring takes of all: tokens of the requests with more events than the window before."""
+    history, tokens = eval_set.history[eval_set.user], []
+    for shorter, window in zip((-1, *windows), windows, strict=False):
+        longer = history[history > shorter]
+        tokens.append(float(np.minimum(longer, window).sum() + len(longer)))
+    return [part / sum(tokens) for part in tokens]
 
 
 def _quality(manifest: Manifest) -> DataQuality:

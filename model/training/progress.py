@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from longreel.contracts.durations import time_left
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -46,6 +48,7 @@ class ProgressPrinter:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._last_line = 0.0
+        self._first: tuple[int, float] | None = None  # step, and when it was shown
 
     def __enter__(self) -> "ProgressPrinter":
         if sys.stderr.isatty() and not self._silent:
@@ -78,6 +81,9 @@ class ProgressPrinter:
             self._bar.update(self._task, completed=stats.step, line=describe(stats))
             return
         now = time.monotonic()
+        first_step, began = self._first = self._first or (stats.step, now)
         if stats.step == stats.total_steps or now - self._last_line >= LINE_EVERY_S:
             self._last_line = now
-            print(f"{self._label} {stats.step}/{stats.total_steps}  {describe(stats)}", file=sys.stderr, flush=True)
+            share = (stats.step - first_step) / max(1, stats.total_steps - first_step)
+            parts = [f"{self._label} {stats.step}/{stats.total_steps}", time_left(now - began, share), describe(stats)]
+            print("  ".join(filter(None, parts)), file=sys.stderr, flush=True)

@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.extrapolation.changed_sets import changed
 from benchmarks.extrapolation.oracle import ceiling, day_rows, truth_of
-from benchmarks.extrapolation.sample_sets import Sets, events_of, from_home, from_world
+from benchmarks.extrapolation.sample_sets import Sets, content_digest, events_of, from_home, from_world
 from benchmarks.samples.logs import publish, publish_bootstrap
-from longreel.contracts.jagged import ranges
+from longreel.contracts.jagged import list_values, ranges
 from longreel.contracts.presets import preset
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.model.data.samples import SampleRows
@@ -123,3 +123,23 @@ def test_controls_change_labels_of_training_or_hide_histories_and_nothing_else(s
         assert rows.num_requests == before[name].num_requests
         np.testing.assert_array_equal(rows.labels, before[name].labels)
     assert pq.read_table(sets.folder / "truth.parquet").num_rows > 0
+
+
+@pytest.mark.parametrize("column", ["target_labels", "target_item_id", "history_item_id", "user_id"])
+def test_a_set_is_named_by_its_content(sets: Sets, tmp_path: Path, column: str) -> None:
+    """Permuted values keep the number of rows and events, and every sum."""
+    table = sets.lake.read(sets.lake.require("samples", sets.train))
+    digests = []
+    for name, changes in (("same", False), ("permuted", True)):
+        values, offsets = (table.column(column), None) if column == "user_id" else list_values(table, column)
+        values = np.asarray(values)
+        values = np.roll(values, 1) if changes else values
+        assert np.any(np.roll(values, 1) != values)
+        array = pa.array(values, sets.lake.schemas.samples.field(column).type if offsets is None else None)
+        if offsets is not None:
+            array = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), array)
+        at = table.schema.get_field_index(column)
+        path = tmp_path / f"{name}.parquet"
+        pq.write_table(table.set_column(at, table.schema.field(at), array.cast(table.schema.field(at).type)), path)
+        digests.append(content_digest(str(path)))
+    assert digests[0] == sets.lake.require("samples", sets.train).digest != digests[1]

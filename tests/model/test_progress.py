@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from longreel.model.training import throughput
+from longreel.contracts.durations import time_left
+from longreel.model.training import progress, throughput
 from longreel.model.training.progress import ProgressPrinter, StepStats, describe
 from longreel.model.training.throughput import RECENT, Throughput
 
@@ -45,6 +46,21 @@ def test_a_line_names_the_utilisation_only_where_the_peak_is_known() -> None:
     assert "MFU" not in describe(STATS)
     assert "MFU 42.0%" in describe(replace(STATS, flop_utilisation=0.42))
     assert "data wait 1.2%" in describe(STATS)
+
+
+def test_a_line_says_how_long_is_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with ProgressPrinter("training") as printer:
+        for step in range(500, 1_001):  # resumed at 500
+            printer.show(replace(STATS, step=step, total_steps=1_000))
+            now[0] += 6.0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("training 500/1000  loss")
+    assert "training 600/1000  about 40 min left  loss" in "\n".join(lines)
+    assert "training 990/1000  about 60 s left  loss" in "\n".join(lines)
+    assert [time_left(10, 0), time_left(10, 1)] == ["", "about 0 s left"]
+    assert [time_left(3_600, 0.1), time_left(86_400, 0.1)] == ["about 9 h left", "about 9 d left"]
 
 
 def test_only_the_main_rank_prints(capsys: pytest.CaptureFixture[str]) -> None:
