@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, home: Home) -> int:
     """Evaluate, write the report and print its windows."""
+    from longreel.components.gates.preconditions import one_class
     from longreel.components.reports.summary import wide_console, window_table
 
     day = parse_day(args.date)
@@ -64,6 +65,11 @@ def run(args: argparse.Namespace, home: Home) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text_atomic(out, report.to_json())
     wide_console().print(window_table(report))
+    for task in report.tasks:
+        if reason := one_class(report, task):
+            print(
+                f"warning: {reason}, so its metrics are undefined there: evaluate on another day, or correct this one"
+            )
     print(f"report: {out}")
     return 0
 

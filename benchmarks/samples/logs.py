@@ -105,7 +105,11 @@ def publish(home: Home, day: date, events: pa.Table) -> None:
         for values in keys.values():
             content.update(np.ascontiguousarray(values))
         writer.commit(
-            digest=digest_of([dataset, str(day), content.hexdigest()]), inputs={}, buckets=buckets, counts=counts, details=details
+            digest=digest_of([dataset, str(day), content.hexdigest()]),
+            inputs={},
+            buckets=buckets,
+            counts=counts,
+            details=details,
         )
 
 

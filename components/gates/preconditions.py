@@ -52,7 +52,7 @@ def complete(report: EvaluationReport, champion: EvaluationReport | None, policy
         advice = "Evaluate the candidate again; if that does not help, check train/loss of its run."
         reason = f"The report is not usable: {'; '.join(problems[:MAX_PROBLEMS])}{more}. {advice}"
         return GateResult(name="complete", verdict="fail", reason=reason)
-    if why := _one_class(report, policy):
+    if why := one_class(report, policy.task):
         advice = (
             "If the raw log should have others, correct it and ingest the day again; otherwise evaluate on another day "
             "(`longreel ops retrain --date DAY`)."
@@ -67,9 +67,9 @@ def complete(report: EvaluationReport, champion: EvaluationReport | None, policy
     return GateResult(name="complete", verdict="pass", reason=f"The report is complete: {size}, all finite.{remark}")
 
 
-def _one_class(report: EvaluationReport, policy: GatePolicy) -> str:
-    """The day's labels of the gate task, in words, where no model could be compared by them: none, or all alike."""
-    row = report.index.get((policy.task, report.windows[-1], ALL_TARGETS))
+def one_class(report: EvaluationReport, task: str) -> str:
+    """The day's labels of a task, in words, where no model could be compared by them: none, or all alike; else empty."""
+    row = report.index.get((task, report.windows[-1], ALL_TARGETS))
     if row is None:
         return ""
     if not row.targets:
@@ -106,7 +106,7 @@ def _problems(report: EvaluationReport, policy: GatePolicy) -> Iterator[str]:
                     yield f"no row for {task} at window {window}, slice {name}"
                 else:
                     yield from _row_problems(row, report.metrics(task))
-    if not _one_class(report, policy):  # that is no fault of the report
+    if not one_class(report, policy.task):  # that is no fault of the report
         yield from _decisive_problems(report, policy)
 
 

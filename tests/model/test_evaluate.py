@@ -202,7 +202,7 @@ def test_at_most_max_users_chosen_by_hash(
 def test_cost_names_its_shape_and_device_and_progress_is_reported(
     model_dir: Path, lake: Lake, days: list[date], config: Config
 ) -> None:
-    progress: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, float]] = []
     report = evaluate(model_dir, lake, days[3], config, on_progress=lambda *step: progress.append(step))
     cost = report.scoring
     assert cost is not None
@@ -210,8 +210,16 @@ def test_cost_names_its_shape_and_device_and_progress_is_reported(
     assert cost.device == "cpu, 1 threads"
     assert 0 < cost.latency_low_ms <= cost.latency_ms <= cost.latency_high_ms
     assert 50 < cost.peak_memory_mib < 20_000
-    assert [done for _, done, _ in progress] == [1, 2, 3, 4]
-    assert progress[-1][1] == progress[-1][2]
+    shares = [share for _, share in progress]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < shares[-1] == 1
+    assert list(dict.fromkeys(what for what, _ in progress)) == [
+        "window 8",
+        "window 32",
+        "window 64",
+        "scoring cost and consistency",
+    ]
+    assert len(progress) > 3 * 2 * 2  # windows, twice each, several row groups
 
 
 def test_missing_day_and_empty_day_are_errors(
