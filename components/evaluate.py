@@ -67,9 +67,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
     wide_console().print(window_table(report))
     for task in report.tasks:
         if reason := one_class(report, task):
-            print(
-                f"warning: {reason}, so its metrics are undefined there: evaluate on another day, or correct this one"
-            )
+            print(f"warning: {reason}, so its metrics are undefined; evaluate on another day, or correct this one")
     print(f"report: {out}")
     return 0
 

@@ -15,6 +15,7 @@ A day depends on the settings and its date alone, so any day can be simulated ag
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from datetime import date, timedelta
 from itertools import groupby
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--bootstrap-days", type=at_least(0), help="days before a new log's first, as older history for import-history"
     )
     video, shop = WorldSettings(), ShopSettings()
-    kinds = {int: at_least(0), float: number_between(0, 100), str: str}
+    kinds: dict[type, Callable[[str], Any]] = {int: at_least(0), float: number_between(0, 100), str: str}
     for name, text in SETTING_HELP.items():
         default, of_shop = getattr(video, name), getattr(shop, name)
         shown = f"{default}" if of_shop == default else f"{default}; shop: {of_shop}"

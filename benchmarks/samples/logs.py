@@ -104,13 +104,8 @@ def publish(home: Home, day: date, events: pa.Table) -> None:
         content = hashlib.sha256()
         for values in keys.values():
             content.update(np.ascontiguousarray(values))
-        writer.commit(
-            digest=digest_of([dataset, str(day), content.hexdigest()]),
-            inputs={},
-            buckets=buckets,
-            counts=counts,
-            details=details,
-        )
+        digest = digest_of([dataset, str(day), content.hexdigest()])
+        writer.commit(digest=digest, inputs={}, buckets=buckets, counts=counts, details=details)
 
 
 def _span(number: Ints, bucket: int) -> tuple[int, int]:

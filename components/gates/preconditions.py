@@ -68,7 +68,7 @@ def complete(report: EvaluationReport, champion: EvaluationReport | None, policy
 
 
 def one_class(report: EvaluationReport, task: str) -> str:
-    """The day's labels of a task, in words, where no model could be compared by them: none, or all alike; else empty."""
+    """The day's labels of a task, in words, where no model is compared by them: none, or all alike. Else empty."""
     row = report.index.get((task, report.windows[-1], ALL_TARGETS))
     if row is None:
         return ""

@@ -17,7 +17,12 @@ import torch
 
 # Environment variables that choose other kernels in MKL and oneDNN; that of torch's own shows in `cpu_capability`.
 KERNEL_VARIABLES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE")
-NAMES = {"cpu_capability": "vector instructions", "torch": "torch version", "cpu": "CPU", "variables": "variables"}
+NAMES = {
+    "cpu_capability": "vector instructions",
+    "torch_version": "torch version",
+    "cpu": "CPU",
+    "variables": "variables",
+}
 CPU_ONLY = ("threads", "cpu", "cpu_capability", "variables")  # on CUDA the CPU computes no gradient
 
 
@@ -27,7 +32,7 @@ class Numerics:
 
     device: str  # cpu, or the GPU's name
     ranks: int
-    torch: str  # version
+    torch_version: str
     threads: int  # intra-op, of each rank; see `intra_op_threads`
     cpu: str  # model
     cpu_capability: str  # vector instructions of torch's kernels, such as AVX512
@@ -39,7 +44,7 @@ class Numerics:
         return Numerics(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             ranks=ranks,
-            torch=torch.__version__,
+            torch_version=torch.__version__,
             threads=torch.get_num_threads(),
             cpu=_cpu_model(),
             cpu_capability=torch.backends.cpu.get_cpu_capability(),

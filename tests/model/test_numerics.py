@@ -90,8 +90,8 @@ def test_on_cuda_only_what_its_bits_depend_on_counts() -> None:
     cuda = replace(HERE, device="NVIDIA H200")
     assert cuda.changes(replace(cuda, threads=7, cpu="other", cpu_capability="AVX2")) == []
     assert cuda.changes(replace(cuda, ranks=2)) == ["ranks: 1 then, 2 now"]
-    assert HERE.changes(replace(HERE, threads=HERE.threads + 1, torch="9.9")) == [
-        f"torch version: {HERE.torch} then, 9.9 now",
+    assert HERE.changes(replace(HERE, threads=HERE.threads + 1, torch_version="9.9")) == [
+        f"torch version: {HERE.torch_version} then, 9.9 now",
         f"threads: {HERE.threads} then, {HERE.threads + 1} now",
     ]
     assert asdict(HERE)["cpu"]
