@@ -106,6 +106,8 @@ def read_columnar(
 
     names, read = [], []
     for field in open_columnar(paths[0], kind).schema:
+        if columns.only and not columns.reads(field.name):
+            continue
         lower, spark_type = field.name.lower(), as_spark(field.type)
         if spark_type is not None:
             names.append(field.name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError, require
-from longreel.spark_jobs.sources.base import FILE, UNREADABLE, Source, column
+from longreel.spark_jobs.sources.base import FILE, UNREADABLE, Source, column, name_damaged_file
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 
 if TYPE_CHECKING:
@@ -82,6 +82,11 @@ class DayColumnSource(Source):
     def _table(self) -> "DataFrame":
         """The raw columns, FILE and UNREADABLE."""
 
+    @property
+    def _day_table(self) -> "DataFrame":
+        """The rows with at least the columns that the day is read from."""
+        return self._table
+
     def days(self) -> list[date]:
         if self._span is None:
             return []
@@ -103,8 +108,9 @@ class DayColumnSource(Source):
         """First and last day of the log, None without a row of any."""
         from pyspark.sql import functions as F
 
-        dated = self._table.where(self._unreadable.isNull()).select(self._dates.value.alias("day"))
-        first, last = dated.agg(F.min("day"), F.max("day")).collect()[0]
+        dated = self._day_table.where(self._unreadable.isNull()).select(self._dates.value.alias("day"))
+        with name_damaged_file(self.log_files(date.min)):
+            first, last = dated.agg(F.min("day"), F.max("day")).collect()[0]
         return None if first is None else (first, last)
 
     @cached_property

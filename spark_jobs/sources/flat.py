@@ -57,3 +57,8 @@ class FlatSource(DayColumnSource):
     @cached_property
     def _table(self) -> "DataFrame":
         return read_data_files(self._session(), self.log_files(date.min), self._columns, self._columns.keys)
+
+    @property
+    def _day_table(self) -> "DataFrame":
+        only = RawColumns(expressions=(self._day,), only=True)
+        return read_data_files(self._session(), self.log_files(date.min), only, ())

@@ -16,6 +16,7 @@ class RawColumns:
     expressions: tuple[str, ...] | None = None  # None: all columns are read
     keys: tuple[frozenset[str], ...] = ()  # names, of which a file of rows needs one each
     ids: frozenset[str] = frozenset()  # names that ids are read from
+    only: bool = False  # leave out the others, where a format can
 
     @property
     def user_keys(self) -> tuple[frozenset[str], ...]:

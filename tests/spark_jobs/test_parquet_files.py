@@ -147,9 +147,9 @@ def test_any_encoding_and_any_name(spark: Any, folder: Path) -> None:
     ]
 
 
-def cut(path: Path) -> None:
+def cut(path: Path, column: int) -> None:
     """Write zeros over a column's page."""
-    at = pq.read_metadata(path).row_group(0).column(3).dictionary_page_offset
+    at = pq.read_metadata(path).row_group(0).column(column).dictionary_page_offset
     content = bytearray(path.read_bytes())
     content[at : at + 12] = bytes(12)
     path.write_bytes(content)
@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_refused_with_file_and_column(spark: Any, folder:
     with pytest.raises(LongreelError, match=r"a\.parquet: column at of type timestamp\[ms\] has a value .* overflow"):
         rows_of(spark, folder)
     write(path, {"at": [1, 2]})
-    cut(path)
+    cut(path, 3)
     with pytest.raises(LongreelError, match=r"a\.parquet: column at cannot be read: .*; fetch the file again"):
         rows_of(spark, folder)
     write(path, {"item_id": [1.0, float(2**53 + 2)]})
@@ -174,6 +174,16 @@ def test_what_cannot_be_read_is_refused_with_file_and_column(spark: Any, folder:
         LongreelError, match=r"column at is of types .*: bigint in b\.parquet, timestamp_ntz in a\.parq"
     ):
         rows_of(spark, folder)
+
+
+def test_a_damaged_flat_log_is_refused_before_its_days_are_counted(spark: Any, make_home: Any, capsys: Any) -> None:
+    home = make_home(log="log.parquet", source='day = "to_date(timestamp_millis(time_ms))"')
+    cut(write(home.path / "log.parquet", {}), 2)
+    assert longreel(home, "data check-arrival", "--date", str(DAY)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "log.parquet: column time_ms cannot be read: " in line
+    cut(write(home.path / "log.parquet", {}), 0)  # not read for the days
+    assert longreel(home, "data check-arrival", "--date", str(DAY)) == 0
 
 
 def test_the_largest_unsigned_id_is_an_id(spark: Any, make_home: Any) -> None:
