@@ -32,6 +32,6 @@ def list_values(table: pa.Table, name: str) -> tuple[pa.Array, Ints]:
     column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # makes a copy
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     if column.null_count:
-        raise LongreelError(f"column {name}: expected no nulls, got {column.null_count}; rebuild the partition")
+        raise LongreelError(f"column {name}: expected no nulls, got {column.null_count}")
     offsets = np.asarray(column.offsets.to_numpy(), np.int64)
     return column.flatten(), offsets - offsets[0]

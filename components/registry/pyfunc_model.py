@@ -10,13 +10,22 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import schema_text
 from longreel.model.evaluation.serving import Scorer
 from longreel.model.training.checkpoint import model_digest
+
+
+class RefusedRequestError(MlflowException, LongreelError):
+    """A request that the model does not score. A scoring server answers 400 with its message, as for no other error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
 
 
 class RequestScorer(PythonModel):
@@ -40,8 +49,15 @@ class RequestScorer(PythonModel):
         """Score a request table; `params["window"]` limits the history events read for a request.
 
         Raises:
-            LongreelError: a column is missing, or is not of the type that the model expects.
+            RefusedRequestError: a column is missing or not of the type that the model expects, the rows break a promise
+                of the request table, or the window is negative.
         """
+        try:
+            return self._score(model_input, (params or {}).get("window"))
+        except LongreelError as error:
+            raise RefusedRequestError(str(error)) from error
+
+    def _score(self, model_input: pd.DataFrame, window: int | None) -> pd.DataFrame:
         expected = self._scorer.request_schema
         fields = [field.with_nullable(True) for field in expected if field.name in model_input.columns]
         schema = pa.schema(fields)
@@ -50,7 +66,7 @@ class RequestScorer(PythonModel):
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             cause = "; ".join(map(str, error.args))
             raise LongreelError(f"request table: {cause}; the model expects {schema_text(schema)}") from error
-        return self._scorer.score(table, (params or {}).get("window")).to_pandas()
+        return self._scorer.score(table, window).to_pandas()
 
 
 set_model(RequestScorer())

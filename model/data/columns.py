@@ -41,7 +41,7 @@ def column_values(array: pa.Array | pa.ChunkedArray, name: str) -> NDArray[Any]:
         LongreelError: it has nulls.
     """
     if array.null_count:
-        raise LongreelError(f"samples column {name}: expected no nulls, got {array.null_count}; rebuild the samples")
+        raise LongreelError(f"column {name}: expected no nulls, got {array.null_count}")
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
@@ -56,9 +56,7 @@ def user_values(table: pa.Table, column: Column) -> NDArray[Any]:
         return column_values(table.column(name), name)
     array, offsets = list_values(table, name)
     if lengths := set(np.diff(offsets).tolist()) - {column.size}:
-        raise LongreelError(
-            f"samples column {name}: expected {column.size} elements for every user, got {min(lengths)}; rebuild them"
-        )
+        raise LongreelError(f"column {name}: expected {column.size} elements for every user, got {min(lengths)}")
     return column_values(array, name).reshape(-1, column.size)
 
 
@@ -87,6 +85,6 @@ def _unequal(name: str, offsets: Ints, first_name: str, first: Ints, size: int) 
     row = int(np.argmax(np.diff(offsets) != size * np.diff(first)))
     got, events = (int(np.diff(ends)[row]) for ends in (offsets, first))
     return (
-        f"samples: {name} and {first_name} differ in length: row {row} has {got:,} and {events:,} elements, expected "
-        f"{size} of {name} for each of {first_name}; rebuild the samples"
+        f"{name} and {first_name} differ in length: row {row} has {got:,} and {events:,} elements, expected "
+        f"{size} of {name} for each of {first_name}"
     )

@@ -70,7 +70,17 @@ class SampleRows:
         """
         rule = labels or log_schema
         labels = rule if "target_labels" in table.column_names else None
-        table = to_schema(table, rows_schema(log_schema, labels), "request table" if labels is None else "samples")
+        what, advice = (
+            ("request table", "correct the request") if labels is None else ("samples", "rebuild the samples")
+        )
+        table = to_schema(table, rows_schema(log_schema, labels), what)
+        try:
+            return SampleRows._of_columns(table, log_schema, labels, rule)
+        except LongreelError as error:
+            raise LongreelError(f"{what}: {error}; {advice}") from error
+
+    @staticmethod
+    def _of_columns(table: pa.Table, log_schema: LogSchema, labels: LogSchema | None, rule: LogSchema) -> "SampleRows":
         history, history_offsets = parallel_values(table, "history", log_schema.event_columns)
         requests, request_offsets = parallel_values(table, "request", REQUEST_COLUMNS)
         columns = (*log_schema.target_columns, *(() if labels is None else label_columns(labels)))
@@ -140,11 +150,13 @@ class SampleRows:
         last = request_offsets[1:][counts > 0] - 1
         closes = self.target_offsets[last + 1] == target_offsets[1:][counts > 0]
         if not (closes.all() and (np.diff(target_offsets)[counts == 0] == 0).all()):
-            raise LongreelError("samples: a row has targets that belong to no request; rebuild the samples")
+            raise LongreelError(
+                "a row has targets that belong to no request: expected the last request_target_end to be their number"
+            )
         times = self.history["time_ms"]
         earlier = np.flatnonzero(times[1:] < times[:-1]) + 1  # than the event before, which a row's first may be
         if not np.isin(earlier, history_offsets).all():
-            raise LongreelError("samples: a history is not ordered by time; rebuild the samples")
+            raise LongreelError("a history is not ordered by time")
         has_history = self.history_stop > self.history_start
         newest = np.where(has_history, times[np.maximum(self.history_stop - 1, 0)] if len(times) else 0, 0)
         what = "the history holds an event at or after the request"
@@ -155,7 +167,7 @@ class SampleRows:
     def _reject(self, wrong: NDArray[np.bool_], what: str) -> None:
         if wrong.any():
             user = self.user_id[self.request_row[int(np.argmax(wrong))]]
-            raise LongreelError(f"samples: {what} ({int(wrong.sum())} requests, first user {user}); rebuild them")
+            raise LongreelError(f"{what} ({int(wrong.sum())} requests, first user {user})")
 
     @property
     def num_requests(self) -> int:

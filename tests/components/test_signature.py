@@ -10,8 +10,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
-from mlflow.pyfunc.scoring_server import infer_and_parse_data
+from mlflow.pyfunc.scoring_server import infer_and_parse_data, invocations
 
 from longreel.components.registry.registration import SCRIPT, request_signature
 from longreel.contracts.config import ModelConfig
@@ -75,3 +76,45 @@ def test_a_table_of_another_schema_is_refused_and_named(served: PyFuncModel) -> 
         served.predict(words)
     with pytest.raises(Exception, match=r"request table: .*target_device.*; the model expects user_id int64"):
         served.unwrap_python_model().predict(None, words)
+
+
+def changed(name: str, change: Callable[[list], list]) -> pd.DataFrame:
+    """The requests with the first row's value of a column changed."""
+    rows = REQUESTS.to_pylist()
+    row = next(row for row in rows if len(row["history_time_ms"]) > 1 and len(row["request_time_ms"]) > 1)
+    row[name] = change(list(row[name]))
+    return pd.DataFrame(rows)
+
+
+REFUSED = [
+    (
+        changed("history_time_ms", lambda times: [time + 10**12 for time in times]),
+        {},
+        "the history holds an event at or after the request",
+    ),
+    (changed("history_item_id", lambda ids: ids[:-1]), {}, "history_item_id and history_time_ms differ in length"),
+    (changed("request_target_end", lambda ends: [end + 5 for end in ends]), {}, "request_target_end"),
+    (changed("request_history_end", lambda ends: [10**6 for _ in ends]), {}, "lies outside the history"),
+    (REQUESTS.to_pandas(), {"window": -1}, "window: expected 0 or more events, got -1"),
+    (
+        REQUESTS.to_pandas().drop(columns=[name for name in REQUESTS.column_names if name.startswith("user_")][1:]),
+        {},
+        "user_",
+    ),
+]
+
+
+@pytest.mark.parametrize(("frame", "params", "reason"), REFUSED, ids=[reason for *_, reason in REFUSED])
+def test_a_scoring_server_answers_400_with_the_reason(
+    served: PyFuncModel, frame: pd.DataFrame, params: dict[str, int], reason: str
+) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    rows = json.loads(json.dumps(table.to_pylist()).replace("NaN", "null"))
+    split = {"columns": table.column_names, "data": [list(row.values()) for row in rows]}
+    body = json.dumps({"dataframe_split": split, "params": params})
+    with pytest.raises(MlflowException) as error:
+        invocations(body, "application/json", served, served.metadata.get_input_schema())
+    assert error.value.get_http_status_code() == 400
+    assert reason in error.value.message
+    assert "unexpected error" not in error.value.message
+    assert "rebuild" not in error.value.message
