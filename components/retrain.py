@@ -256,7 +256,7 @@ def _report(home: Home, day: date, version: int, trigger: str, champion_before: 
         "reasons": list(decision.reasons),
         "champion_before": champion_before or None,
         "champion_after": ledger.read().number,
-        "plots": sorted(str(path) for path in (folder / "plots").glob("*.png")),
+        "plots": sorted(f"plots/{path.name}" for path in (folder / "plots").glob("*.png")),
         "seconds": round(seconds, 1),
     }
     write_text_atomic(folder / "summary.json", json.dumps(summary, indent=1))
