@@ -3,10 +3,12 @@
 import contextlib
 import socket
 
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.errors import LongreelError
 
 AIRFLOW_PORT = 8180
 MLFLOW_PORT = 8181
+PORT = at_least(1, 65_535)  # argparse's type of a port
 SPAN = 50  # two apart, so that Airflow's and MLflow's never meet
 
 

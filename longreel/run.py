@@ -15,6 +15,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, interruptible
 from longreel.init import write_config
 from longreel.lake.home import CONFIG_FILE, Home
+from longreel.ports import PORT
 from longreel.watch import console, print_address, print_failures, watch
 
 FIRST_SIMULATED_DAYS = 4
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--days", type=at_least(1), help="simulated log: days to add (default: 4, then 1 once all are done)"
     )
-    parser.add_argument("--airflow-port", type=at_least(1), help="Airflow's port (default: 8180, or the next free one)")
+    parser.add_argument("--airflow-port", type=PORT, help="Airflow's port (default: 8180, or the next free one)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:

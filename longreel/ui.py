@@ -9,11 +9,10 @@ import urllib.error
 import urllib.request
 
 from longreel.airflow_settings import published_days
-from longreel.contracts.argument_types import at_least
 from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, end_session, interruptible
 from longreel.lake.home import CONFIG_FILE, Home, private_file, private_folder
-from longreel.ports import MLFLOW_PORT, Port
+from longreel.ports import MLFLOW_PORT, PORT, Port
 from longreel.process import Terminated
 from longreel.watch import console, print_address
 
@@ -23,8 +22,8 @@ MLFLOW_STARTUP_S = 120
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel ui`."""
     parser.add_argument("--mlflow-only", action="store_true", help="leave Airflow off")
-    parser.add_argument("--mlflow-port", type=at_least(1), help="MLflow's port (default: 8181, or the next free one)")
-    parser.add_argument("--airflow-port", type=at_least(1), help="Airflow's port (default: 8180, or the next free one)")
+    parser.add_argument("--mlflow-port", type=PORT, help="MLflow's port (default: 8181, or the next free one)")
+    parser.add_argument("--airflow-port", type=PORT, help="Airflow's port (default: 8180, or the next free one)")
 
 
 def run(args: argparse.Namespace, home: Home) -> int:
