@@ -23,6 +23,9 @@ HOME_CLAIM = "home"
 LAKE_CLAIM, LAKE_PATH = "lake", "/data"
 SETTINGS, SETTINGS_PATH = "longreel-config", "/etc/longreel"
 ENVIRONMENT, VARIABLES = "longreel-environment", ("LONGREEL_LAKE", "MLFLOW_TRACKING_URI", "MLFLOW_DISABLE_TELEMETRY")
+# The users of MLflow: a step that decides may move the champion, one that trains may not delete anything.
+MLFLOW_SECRETS = {"decide": "mlflow-promotion", "promote": "mlflow-promotion"}
+CREDENTIALS = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 USER = 10001
 
 
@@ -132,6 +135,7 @@ def _in_a_pod(task: Any, name: str, *, cpu: int, memory_gib: int, gpus: int = 0)
     task.set_env_variable("HOME", "/tmp").set_env_variable("LONGREEL_CONFIG", SETTINGS_PATH)
     task.set_env_variable("LONGREEL_ACTOR", "kubeflow pipeline")  # the actor in the ledger
     kubernetes.use_config_map_as_env(task, ENVIRONMENT, {name: name for name in VARIABLES})
+    kubernetes.use_secret_as_env(task, MLFLOW_SECRETS.get(name, "mlflow-training"), {key: key for key in CREDENTIALS})
     kubernetes.use_config_map_as_volume(task, SETTINGS, SETTINGS_PATH)
     kubernetes.mount_pvc(task, HOME_CLAIM, HOME_PATH)
     kubernetes.mount_pvc(task, LAKE_CLAIM, LAKE_PATH)

@@ -18,7 +18,9 @@ FOLDERS = STANDING + DAYS
 KUBERNETES = "1.31"
 VERSION = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
 CUSTOM = {"SparkApplication", "TrainJob", "TrainingRuntime"}
-SECRETS = {"mlflow-database", "mlflow-object-store"}  # what docs/cluster.md says to make
+# What docs/cluster.md says to make, and the Secrets of Airflow's values.
+SECRETS = {"mlflow-database", "mlflow-object-store", "mlflow-auth", "mlflow-training", "mlflow-promotion"}
+AIRFLOW_SECRETS = {"airflow-database", "airflow-fernet-key", "airflow-api-secret", "airflow-jwt", "mlflow-promotion"}
 NOT_ROOT = {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}}
 LOCKED_UP = {
     "allowPrivilegeEscalation": False,

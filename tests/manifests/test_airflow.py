@@ -33,7 +33,7 @@ print(*SparkSubmitHook(conn_id="spark_default")._build_spark_submit_command("/x.
 
 
 def test_the_image_and_airflow_are_the_locked_ones() -> None:
-    (locked,) = re.findall(r"^apache-airflow==(.*)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    (locked,) = re.findall(r"^apache-airflow==(\S+) ", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert VALUES["airflowVersion"] == locked
     assert VALUES["defaultAirflowTag"] == f"{VERSION[1]}-python3.11"
 

@@ -39,8 +39,11 @@ def test_a_build_sees_the_files_that_the_project_names() -> None:
 def test_an_image_runs_without_rights_and_installs_by_the_lock(target: str) -> None:
     users = re.findall(r"^USER (.*)$", STAGES[target], re.MULTILINE)
     assert users == ["10001:10001"]
-    for command in re.findall(r"pip install (?:[^\n]*\\\n)*[^\n]*", STAGES[target]):
-        assert "-c /opt/longreel/requirements.lock" in command
+    groups = tomllib.loads((FOLDER.parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (installed,) = re.findall(r"install\.py ([a-z ]+?)(?: \\| &&|\n)", STAGES[target])
+    assert set(installed.split()) <= set(groups)
+    for options in re.findall(r"pip install ([^\n]*)", STAGES[target]):
+        assert "--no-deps --no-build-isolation -e /opt/longreel" in options  # this project alone: all else is locked
     assert "ADD " not in STAGES[target]
 
 

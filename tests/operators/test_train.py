@@ -378,15 +378,15 @@ def test_the_manifests_grant_what_the_operator_and_its_trigger_need(
     """From creation to collection, a failed job and a person's word, by the accounts of Airflow's values."""
     home, given = make_home(3), context()
     cluster.rights = rights("manifests/base")
-    assert cluster.rights == {"spark": {"create", "get", "delete"}, "longreel": {"get", "delete"}}
+    assert cluster.rights == {"airflow-task": {"create", "get", "delete"}, "airflow-triggerer": {"get", "delete"}}
 
     def asks(who: str) -> None:
         kubeconfig(tmp_path / "kubeconfig", cluster.url, who)
 
     for end in ("on_kill", "Failed", "Complete"):
-        asks("spark")
+        asks("airflow-task")
         trigger = deferred(operator(home), given)
-        asks("longreel")
+        asks("airflow-triggerer")
         if end == "on_kill":
             asyncio.run(trigger.on_kill())
             continue
@@ -394,10 +394,10 @@ def test_the_manifests_grant_what_the_operator_and_its_trigger_need(
             trained_by_pods(home, register)
         cluster.end(name_of(home), end)
         assert fired(trigger) == ended(trigger.run_id)
-    asks("spark")
+    asks("airflow-task")
     assert operator(home).collect(given, ended(trigger.run_id))["version"] == 1
-    asks("longreel")
-    with pytest.raises(LongreelError, match=r'403.*"longreel" cannot create.*may this account do that\?'):
+    asks("airflow-triggerer")
+    with pytest.raises(LongreelError, match=r'403.*"airflow-triggerer" cannot create.*may this account do that\?'):
         TrainJobTrigger.server()._create(cluster.created[0])
 
 
