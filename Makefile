@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 JAVA := JAVA_HOME=$$(bash .ci/java.sh) && export JAVA_HOME
 
-.PHONY: help run test test-slow ui status setup lint types lock reference pipeline-yaml train-job-yaml clean
+.PHONY: help run test test-slow ui status setup lint types lock reference pipeline-yaml train-job-yaml lock audit sbom clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -54,6 +54,12 @@ train-job-yaml: ## render the TrainJobs that the training DAG creates on a clust
 
 lock: ## resolve pyproject's packages into requirements.lock
 	$(PYTHON) .ci/lock.py
+
+audit: ## published vulnerabilities of the locked packages, where their database can be reached
+	@$(PYTHON) .ci/audit.py
+
+sbom: ## write sbom.json, the bill of materials (CycloneDX)
+	@$(PYTHON) .ci/sbom.py sbom.json
 
 clean: ## remove the environment and the embedded homes
 	rm -rf $(VENV) .longreel

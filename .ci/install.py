@@ -43,7 +43,7 @@ def install_torch(line: str) -> bool:
     first chooses without hashes, and the file it chose is then checked.
     """
     with tempfile.TemporaryDirectory() as folder:
-        pip("download", "--dest", folder, line.split()[0])
+        pip("download", "--dest", folder, line.split(maxsplit=1)[0])
         install([line], "--no-index", "--find-links", folder)
     (torch,) = [one for one in distributions() if one.name == "torch"]
     return any(requirement.startswith(("nvidia-", "cuda-")) for requirement in torch.requires or ())

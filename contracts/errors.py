@@ -1,6 +1,7 @@
 """Errors and the exit codes of commands that they end."""
 
 import errno
+import os
 
 from longreel.contracts.passwords import hide_passwords
 
@@ -53,6 +54,21 @@ def from_os_error(error: OSError) -> LongreelError | None:
         return LongreelError(f"{reason}; expected a writable folder: change its permissions, or name another")
     if error.errno in _TRANSIENT:
         return TransientError(f"{reason}; free some space, or wait until the volume answers, and run the command again")
+    return None
+
+
+def from_mlflow_error(error: Exception) -> LongreelError | None:
+    """A refusal of MLflow's authentication as an error with advice; None for any other error."""
+    code = getattr(error, "error_code", "")
+    if code == "UNAUTHENTICATED":
+        return LongreelError(
+            "MLflow asks for a user and a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    if code == "PERMISSION_DENIED":
+        user = os.environ.get("MLFLOW_TRACKING_USERNAME", "")
+        return LongreelError(
+            f"MLflow does not let the user {user!r} do this; use one with that permission, or grant it"
+        )
     return None
 
 

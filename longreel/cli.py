@@ -9,7 +9,7 @@ import logging
 import sys
 from difflib import get_close_matches
 
-from longreel.contracts.errors import LongreelError, from_os_error
+from longreel.contracts.errors import LongreelError, from_mlflow_error, from_os_error
 from longreel.contracts.passwords import hide_passwords_in_output
 from longreel.lake.home import Home
 from longreel.process import TERMINATED, Terminated, complete_environment, terminable
@@ -138,8 +138,9 @@ def run_command(command: str, options: list[str]) -> int:
     except LongreelError as error:
         print(f"longreel {command}: error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if (refusal := from_os_error(error)) is None:
+    except Exception as error:
+        refusal = from_os_error(error) if isinstance(error, OSError) else from_mlflow_error(error)
+        if refusal is None:
             raise
         print(f"longreel {command}: error: {refusal}", file=sys.stderr)
         return refusal.exit_code

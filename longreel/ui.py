@@ -12,6 +12,7 @@ from longreel.airflow_settings import published_days
 from longreel.contracts.errors import LongreelError
 from longreel.embedded_airflow import EmbeddedAirflow, end_session, interruptible
 from longreel.lake.home import CONFIG_FILE, Home, private_file, private_folder
+from longreel.mlflow_auth import USER, admin_password, auth_environment
 from longreel.ports import MLFLOW_PORT, PORT, Port
 from longreel.process import Terminated
 from longreel.watch import console, print_address
@@ -22,6 +23,7 @@ MLFLOW_STARTUP_S = 120
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Command-line options of `longreel ui`."""
     parser.add_argument("--mlflow-only", action="store_true", help="leave Airflow off")
+    parser.add_argument("--mlflow-auth", action="store_true", help="MLflow asks for a user and a password")
     parser.add_argument("--mlflow-port", type=PORT, help="MLflow's port (default: 8181, or the next free one)")
     parser.add_argument("--airflow-port", type=PORT, help="Airflow's port (default: 8180, or the next free one)")
 
@@ -36,10 +38,12 @@ def run(args: argparse.Namespace, home: Home) -> int:
     require_location(home)
     screen, port = console(), Port("MLflow", MLFLOW_PORT, args.mlflow_port)
     interruptible()
-    mlflow = start_mlflow(home, port.number)
+    mlflow = start_mlflow(home, port.number, with_auth=args.mlflow_auth)
     try:
         wait_for(f"{port.url}/health", mlflow)
         print_address(screen, "MLflow:  ", f"{port.url}/{runs_page(home)}", port.notice)
+        if args.mlflow_auth:
+            screen.print(f"         user {USER}  password {admin_password(home)}", highlight=False)
         if args.mlflow_only:
             return mlflow.wait()
         with EmbeddedAirflow(home, published_days(home), args.airflow_port) as airflow:
@@ -57,7 +61,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
         end_session(mlflow.pid)
 
 
-def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
+def start_mlflow(home: Home, port: int, *, with_auth: bool = False) -> subprocess.Popen[bytes]:
     """MLflow's server over the home's store, logging to `mlflow/server.log`, in its own session."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     store = ["--default-artifact-root", str(home.artifacts)]
@@ -66,6 +70,9 @@ def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
     # The store's URI may have a password: by the environment, which others cannot read, and not as an argument.
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": home.tracking_uri}
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    if with_auth:
+        store += ["--app-name", "basic-auth"]
+        environment |= auth_environment(home)
     with (home.mlflow / "server.log").open("ab") as log:
         return subprocess.Popen(
             command + store,
@@ -78,6 +85,11 @@ def start_mlflow(home: Home, port: int) -> subprocess.Popen[bytes]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Return once a server answers.
+
+    Raises:
+        LongreelError: its process has ended, or it does not answer in time.
+    """
     deadline = time.monotonic() + MLFLOW_STARTUP_S
     while time.monotonic() < deadline:
         if process.poll() is not None:

@@ -10,7 +10,7 @@ from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
 from longreel.components.registry.location import experiment_name, require_location, require_place
-from longreel.contracts.errors import LongreelError, TransientError
+from longreel.contracts.errors import LongreelError, TransientError, from_mlflow_error
 from longreel.contracts.passwords import without_password
 from longreel.lake.home import TRACKING_VARIABLE, Home, private_file, private_folder
 
@@ -69,6 +69,8 @@ def open_store(home: Home, *, patient: bool = True) -> MlflowClient:
         try:
             experiment = client.get_experiment_by_name(experiment_name(home))
         except MlflowException as error:
+            if refusal := from_mlflow_error(error):
+                raise refusal from error
             cause = str(error).rpartition(": ")[2].rstrip("\")'")
             raise TransientError(
                 f"the MLflow server {without_password(uri)} does not answer ({cause}); start it, or correct "
