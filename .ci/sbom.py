@@ -12,14 +12,14 @@ LINE = re.compile(r"^(\S+)==(\S+)(.*) # (.+)$", re.MULTILINE)
 
 def components() -> list[dict[str, Any]]:
     """A component for each package: name, version, package URL, the hashes of its files, the groups that install it."""
-    found = []
+    parts = []
     for name, version, rest, groups in LINE.findall((ROOT / "requirements.lock").read_text()):
         purl = f"pkg:pypi/{name}@{version}"
         hashes = [{"alg": "SHA-256", "content": digest} for digest in re.findall(r"sha256:([0-9a-f]{64})", rest)]
         groups_of = [{"name": "longreel:group", "value": group} for group in groups.split()]
         part = {"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl}
-        found.append(part | {"hashes": hashes, "properties": groups_of})
-    return found
+        parts.append(part | {"hashes": hashes, "properties": groups_of})
+    return parts
 
 
 def bill() -> dict[str, Any]:

@@ -14,8 +14,6 @@ from urllib.error import HTTPError
 
 from airflow.sdk import BaseNotifier, Context
 
-from longreel.contracts.errors import TransientError
-from longreel.contracts.web import open_url
 from longreel.dags.settings import HOME
 
 CONNECTION = os.environ.get("LONGREEL_NOTIFY_CONN", "")
@@ -55,7 +53,14 @@ async def notify_late(context: Any) -> None:
 
 
 def _post(connection: Any, text: str) -> None:
-    """POST {"text": ...} to a connection's URL."""
+    """POST {"text": ...} to a connection's URL.
+
+    Raises:
+        TransientError: it was not taken. The message names the connection, never its URL or its token.
+    """
+    from longreel.contracts.errors import TransientError
+    from longreel.contracts.web import open_url
+
     port = f":{connection.port}" if connection.port else ""
     path = f"/{connection.schema}" if connection.schema else ""
     url = f"{connection.conn_type}://{connection.host}{port}{path}{connection.extra_dejson.get('path', '')}"

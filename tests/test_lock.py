@@ -38,13 +38,13 @@ def test_a_group_s_requirements_are_locked(group: str) -> None:
 
 def required(group: str) -> list[Requirement]:
     """A group's requirements, those of the groups that it names included."""
-    found = []
+    requirements = []
     for requirement in map(Requirement, [*EXTRAS[group], *PROJECT["dependencies"]]):
         if requirement.name == PROJECT["name"]:
-            found += [one for extra in sorted(requirement.extras) for one in required(extra)]
+            requirements += [one for extra in sorted(requirement.extras) for one in required(extra)]
         else:
-            found.append(requirement)
-    return found
+            requirements.append(requirement)
+    return requirements
 
 
 def test_a_package_without_its_hash_or_outside_the_lock_is_not_installed(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_package_without_its_hash_or_outside_the_lock_is_not_installed(tmp_pat
     assert (unknown.returncode, "expected groups of requirements.lock" in unknown.stderr) == (1, True)
 
 
-def test_the_bill_of_materials_has_every_package_and_is_repeatable(tmp_path: Path) -> None:
+def test_the_bill_of_materials_has_every_package_and_is_deterministic(tmp_path: Path) -> None:
     texts = []
     for name in ("a.json", "b.json"):
         subprocess.run([sys.executable, ROOT / ".ci/sbom.py", tmp_path / name], check=True, capture_output=True)
@@ -86,12 +86,12 @@ def audit(url: str) -> tuple[int, str]:
 
 
 def test_the_audit_names_what_is_vulnerable_and_says_when_it_could_not_ask() -> None:
-    vulnerable, asked = {"pkg:pypi/six@"}, []
+    vulnerable, query_counts = {"pkg:pypi/six@"}, []
 
     class Database(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             queries = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["queries"]
-            asked.append(len(queries))
+            query_counts.append(len(queries))
             answers: list[dict[str, Any]] = [
                 {"vulns": [{"id": "GHSA-1"}]} if any(q["package"]["purl"].startswith(v) for v in vulnerable) else {}
                 for q in queries
@@ -113,6 +113,6 @@ def test_the_audit_names_what_is_vulnerable_and_says_when_it_could_not_ask() -> 
         code, text = audit(url)
         assert (code, f"{len(LINES)} packages checked, 0 with" in text) == (0, True)
         server.shutdown()
-    assert asked == [len(LINES)] * 2
+    assert query_counts == [len(LINES)] * 2
     code, text = audit("http://127.0.0.1:1")
     assert (code, "NOT CHECKED" in text) == (0, True)

@@ -418,7 +418,7 @@ asyncio.run(notify.notify_late(context=late))
 
 def test_a_webhook_s_token_and_address_stay_with_its_server(airflow_process: AirflowProcess) -> None:
     """A redirect, a server that is away and an address that is none: the log names the connection alone."""
-    got: list[str | None] = []
+    requests: list[str | None] = []
 
     class Moved(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -427,7 +427,7 @@ def test_a_webhook_s_token_and_address_stay_with_its_server(airflow_process: Air
             self.end_headers()
 
         def do_GET(self) -> None:
-            got.append(self.headers["Authorization"])
+            requests.append(self.headers["Authorization"])
             self.send_response(200)
             self.end_headers()
 
@@ -443,12 +443,12 @@ def test_a_webhook_s_token_and_address_stay_with_its_server(airflow_process: Air
             (here | {"schema": "pl4nted path"}, "InvalidURL"),
         ):
             environment = os.environ | {"LONGREEL_NOTIFY_CONN": "hook", "AIRFLOW_CONN_HOOK": json.dumps(connection)}
-            told = airflow_process.run(NOTIFY, environment=environment)
-            assert told.returncode == 1
-            assert f"the webhook of connection 'hook' took no message ({reason})" in told.stderr
-            assert "pl4nted" not in told.stdout + told.stderr
+            done = airflow_process.run(NOTIFY, environment=environment)
+            assert done.returncode == 1
+            assert f"the webhook of connection 'hook' took no message ({reason})" in done.stderr
+            assert "pl4nted" not in done.stdout + done.stderr
         server.shutdown()
-    assert got == []
+    assert requests == []
 
 
 def test_the_webhook_gets_the_decision_its_reasons_and_links(airflow_process: AirflowProcess, tmp_path: Path) -> None:

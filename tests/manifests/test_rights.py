@@ -38,7 +38,7 @@ def day_of(folder: str) -> str:
 
 
 @pytest.mark.parametrize("folder", STANDING)
-def test_each_account_has_the_roles_of_its_component_alone(folder: str) -> None:
+def test_each_service_has_the_roles_of_its_component_alone(folder: str) -> None:
     assert not of_kind(folder, "ClusterRole")
     assert not of_kind(folder, "ClusterRoleBinding")
     accounts = {item["metadata"]["name"]: item for item in of_kind(folder, "ServiceAccount")}
@@ -75,9 +75,9 @@ def secrets_of(pod: Any) -> set[str]:
 def test_each_pod_runs_as_its_component_with_its_secrets_alone(folder: str) -> None:
     runs: dict[str, set[str]] = {}
     for name, pod in [*pods(folder), *pods(day_of(folder))]:
-        account = pod.get("serviceAccountName", "spark-executor")  # of the executors' template, which Spark completes
+        user = pod.get("serviceAccountName", "spark-executor")  # of the executors' template, which Spark completes
         assert name.startswith("ConfigMap") or "serviceAccountName" in pod, name
-        runs.setdefault(account, set()).update(secrets_of(pod))
+        runs.setdefault(user, set()).update(secrets_of(pod))
     for application in of_kind(day_of(folder), "SparkApplication"):
         for role in ("driver", "executor"):
             part = application["spec"][role]
@@ -195,8 +195,8 @@ def refusals(policy: str, user: str, thing: dict[str, Any], namespace: str = "lo
     return [rule["message"] for rule in spec["validations"] if not value(rule["expression"])]
 
 
-def by(account: str, namespace: str = "longreel") -> str:
-    return f"system:serviceaccount:{namespace}:{account}"
+def by(name: str, namespace: str = "longreel") -> str:
+    return f"system:serviceaccount:{namespace}:{name}"
 
 
 def executor() -> dict[str, Any]:
@@ -229,12 +229,12 @@ DATABASE = {"name": "x", "valueFrom": {"secretKeyRef": {"name": "mlflow-database
         (lambda spec: spec.update(initContainers=[{"name": "i", "env": [DATABASE]}]), "no Secret in env"),
     ],
 )
-def test_a_driver_s_pods_have_no_secret_and_no_other_account(change: Callable[[Any], Any], message: str) -> None:
-    for account in ("spark-driver", "airflow-task"):
-        assert refusals("longreel-pods", by(account), executor()) == []
+def test_a_driver_s_pods_are_executors_without_secrets(change: Callable[[Any], Any], message: str) -> None:
+    for user in ("spark-driver", "airflow-task"):
+        assert refusals("longreel-pods", by(user), executor()) == []
         pod = executor()
         change(pod["spec"])
-        (refusal,) = refusals("longreel-pods", by(account), pod) or [""]
+        (refusal,) = refusals("longreel-pods", by(user), pod) or [""]
         assert message in refusal
     assert refusals("longreel-pods", by("airflow-task", "elsewhere"), executor()) is None
     assert refusals("longreel-pods", "system:serviceaccount:spark-operator:controller", executor()) is None
