@@ -176,7 +176,8 @@ def log_schema_changes(was: LogSchema, now: LogSchema) -> list[str]:
 
 
 def _action(action: Action) -> dict[str, str]:
-    return asdict(action) | {"when": action.when or action.name}
+    values = {name: value for name, value in asdict(action).items() if name != "optional"}
+    return values | {"when": action.when or action.name}
 
 
 def _settings(section: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Change]:

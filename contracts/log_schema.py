@@ -123,6 +123,8 @@ class Action:
     """SQL for when it happened: milliseconds since 1970 UTC, or a timestamp. Empty: with the impression."""
     known_after: str = ""
     """How long after it happened it becomes known: a duration such as `10 min`, or `next day`. Empty: at once."""
+    optional: bool = False
+    """Whether a day may lack its columns, and then has no such action."""
 
     @property
     def is_timed(self) -> bool:

@@ -3,7 +3,7 @@
 import re
 
 _TOKEN = re.compile(
-    r"""(?P<text>'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*")|`(?P<quoted>(?:[^`]|``)+)`|(?<![\w.$])(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()"""
+    r"""(?P<text>(?:(?<!\w)[rR])?(?:'(?:[^'\\]|\\.|'')*'|"(?:[^"\\]|\\.)*"))|`(?P<quoted>(?:[^`]|``)+)`|(?<![\w.$])(?P<name>[A-Za-z_]\w*)(?!\w*\s*\()"""
 )
 _WORDS = frozenset(
     "and or not is null true false between in like ilike rlike case when then else end as div distinct from interval "  # noqa: SIM905

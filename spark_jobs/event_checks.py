@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -16,7 +16,8 @@ from longreel.spark_jobs.day_bounds import event_bounds_ms, log_day_bounds_ms
 from longreel.spark_jobs.drift import Drift
 from longreel.spark_jobs.field_checks import equal_to_label, sample_of
 from longreel.spark_jobs.quality import Between, Check, Equal, check
-from longreel.spark_jobs.row_counts import format_reasons, quarantined_share
+from longreel.spark_jobs.rejected_rows import explained
+from longreel.spark_jobs.row_counts import Rejected, format_reasons, quarantined_share
 from longreel.spark_jobs.tables import read_staged, staged_schemas
 
 MAX_DUPLICATE_SHARE = 0.02  # 0.2 % in KuaiRand-Pure
@@ -31,12 +32,14 @@ def check_events(
     counts: dict[str, int],
     drift: Drift,
     without_values: list[str],
+    rejected: Mapping[str, Rejected],
 ) -> dict[str, Any]:
     """Read staged events back and run their checkpoint; returns the quality summary.
 
     Args:
         drift: the day against the days before it, checked with the rest.
         without_values: required fields that have no value in any row.
+        rejected: the quarantined rows by reason.
 
     Raises:
         QualityError: a check failed.
@@ -57,7 +60,11 @@ def check_events(
         Equal("schema", schema_text(home.lake.schemas.events), "columns and types"),
         Equal("rows", counts["events"], "rows written are the rows accepted"),
         Between(
-            "quarantined_share", 0, source.max_quarantined_share, f"share of rows quarantined{format_reasons(counts)}"
+            "quarantined_share",
+            0,
+            source.max_quarantined_share,
+            f"share of rows quarantined{format_reasons(counts)}",
+            remedy=explained(config, (oldest_ms, end_ms), rejected),
         ),
         Between(
             "duplicate_keys",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame
@@ -61,9 +62,10 @@ def action_settings(log: LogSchema) -> Iterator[Setting]:
     """The settings of actions, as columns `_when_<action>` and `_at_<action>`."""
     for action in log.actions:
         where = f"[actions] {action.name}"
-        yield Setting(where, action.when or f"`{action.name}`", f"_when_{action.name}", "CAST(NULL AS BOOLEAN)")
+        when, null = action.when or f"`{action.name}`", "CAST(NULL AS BOOLEAN)"
+        yield Setting(where, when, f"_when_{action.name}", null, action.optional)
         if action.at:
-            yield Setting(f"{where} at", action.at, f"_at_{action.name}", "CAST(NULL AS BIGINT)")
+            yield Setting(f"{where} at", action.at, f"_at_{action.name}", "CAST(NULL AS BIGINT)", action.optional)
 
 
 def without_absent(settings: Sequence[Setting], columns: Sequence[str]) -> list[Setting]:
@@ -125,11 +127,14 @@ def _message(setting: Setting, error: AnalysisException, columns: Sequence[str],
     text = " ".join((str(error).strip().splitlines() or [""])[0].split())
     unresolved = re.search(r"with name (.+?) cannot be resolved", text)
     if unresolved and (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
-        reason = f"there is no column {unresolved[1].replace('`', '')}"
+        missing = unresolved[1].replace("`", "")
+        nearest = get_close_matches(missing, names, 1)
+        reason = f"there is no column {missing}" + f" (is it {nearest[0]}?)" * bool(nearest)
     else:
         reason = re.sub(r"^\[[A-Z_.]+\] |\.? ?SQLSTATE: \w+.*$", "", text)
-    remedy = "correct it" if setting.sql.strip("`") != setting.column.rpartition("_")[2] else "say where it comes from"
-    if setting.where.startswith("[fields."):
+    is_default = setting.sql.strip("`") == re.sub(r"^_[a-z]+_", "", setting.column)
+    remedy = "say where it comes from" if is_default else "correct it"
+    if setting.where.startswith(("[fields.", "[actions]")):
         remedy += ", or set optional = true if days may lack it" * (not setting.optional)
     return (
         f"{setting.where} = {setting.sql.strip('`')!r}: {reason} in {what}; "

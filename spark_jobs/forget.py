@@ -55,6 +55,7 @@ from longreel.spark_jobs.erasure_manifests import (
     stats_by_day,
 )
 from longreel.spark_jobs.history import partition_bytes
+from longreel.spark_jobs.rejected_rows import EXAMPLES_FILE
 from longreel.spark_jobs.row_counts import counts_after_erasure
 from longreel.spark_jobs.stored_columns import by_columns
 from longreel.spark_jobs.vacuum import vacuum_builds
@@ -96,6 +97,8 @@ def forget(home: Home, texts: Sequence[str], session: LazySession) -> int:
         print("erased already, and no rows of theirs have come back")
         return 0
     record = erasure.erase_all(_open_record(lake, erasure.hashes))
+    for examples in home.reports.glob(f"*/{EXAMPLES_FILE}"):
+        examples.unlink()
     record = replace(record, finished=utc_stamp())
     write_request(lake.storage, record)
     _print_record(lake, record, started)

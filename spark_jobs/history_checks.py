@@ -1,5 +1,6 @@
 """Checks of a history snapshot before it is published."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
@@ -8,11 +9,17 @@ from longreel.lake.home import Home
 from longreel.spark_jobs.array_checks import HISTORY_VIOLATIONS, Stats
 from longreel.spark_jobs.day_bounds import log_day_bounds_ms
 from longreel.spark_jobs.quality import Between, Check, Equal, check
-from longreel.spark_jobs.row_counts import format_reasons, quarantined_share
+from longreel.spark_jobs.rejected_rows import explained
+from longreel.spark_jobs.row_counts import Rejected, format_reasons, quarantined_share
 
 
-def check_snapshot(home: Home, through: date, stats: Stats, counts: dict[str, int]) -> dict[str, Any]:
+def check_snapshot(
+    home: Home, through: date, stats: Stats, counts: dict[str, int], rejected: Mapping[str, Rejected] | None = None
+) -> dict[str, Any]:
     """Run a snapshot's checkpoint on the stats of its files, read back; returns the quality summary.
+
+    Args:
+        rejected: the quarantined rows by reason, of a bootstrap snapshot.
 
     Raises:
         QualityError: a check failed.
@@ -37,7 +44,13 @@ def check_snapshot(home: Home, through: date, stats: Stats, counts: dict[str, in
         limit = home.config.source.max_quarantined_share
         checks += [
             Between("users", 1, None, "the imported log has history events"),
-            Between("quarantined_share", 0, limit, f"share of rows quarantined{format_reasons(counts)}"),
+            Between(
+                "quarantined_share",
+                0,
+                limit,
+                f"share of rows quarantined{format_reasons(counts)}",
+                remedy=explained(home.config, (0, end_ms), rejected or {}),
+            ),
             Between(
                 "history_events_read", counts["history_events"], None, "history events kept are some of those read"
             ),

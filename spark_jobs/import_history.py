@@ -39,7 +39,8 @@ from longreel.spark_jobs.history_checks import check_snapshot
 from longreel.spark_jobs.history_events import history_input
 from longreel.spark_jobs.ingest import INGEST_VERSION, definitions_digest
 from longreel.spark_jobs.items import with_items
-from longreel.spark_jobs.row_counts import check_balanced, count_rows, format_counts
+from longreel.spark_jobs.rejected_rows import examples_of_stopped
+from longreel.spark_jobs.row_counts import Rejected, check_balanced, count_rows, format_counts
 from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
 from longreel.spark_jobs.suppression import mark_suppressed
 from longreel.spark_jobs.tables import in_schema, write_staged
@@ -124,6 +125,7 @@ class StagedSnapshot:
     """The staged, not yet published, snapshot and its quarantine."""
 
     counts: dict[str, int]
+    rejected: dict[str, Rejected]  # rows by reason
     buckets: int
     stats: Stats  # of the snapshot's files, read back
     quarantine_digest: str
@@ -169,9 +171,8 @@ class ImportRun:
         )
         events = in_schema(validated.where("reason IS NULL AND history <> 0"), lake.schemas.events)
         events = events.select(history_input(lake.log_schema))
-        counts = (
-            count_rows(validated) | _history_counts(events, lake.log_schema, limit, cutoff_ms) | {"max_history": limit}
-        )
+        counts, rejected = count_rows(validated)
+        counts |= _history_counts(events, lake.log_schema, limit, cutoff_ms) | {"max_history": limit}
         buckets = num_buckets(counts["history_events_read"], EVENTS_PER_BUCKET)
         task = CompactRows(
             writer=self.writers["history"], day=self.through, buckets=buckets, max_history=limit, cutoff_ms=cutoff_ms
@@ -184,7 +185,9 @@ class ImportRun:
         validated.unpersist()
         check_balanced(counts, counts["events"], quarantine["digest_rows"], self.through)
         counts["longest_history"] = stats.get("max_history", 0)
-        return StagedSnapshot(counts=counts, buckets=buckets, stats=stats, quarantine_digest=quarantine_digest)
+        return StagedSnapshot(
+            counts=counts, rejected=rejected, buckets=buckets, stats=stats, quarantine_digest=quarantine_digest
+        )
 
     def check(self, staged: StagedSnapshot) -> dict[str, Any]:
         """Run the checkpoint of the staged snapshot; returns the details for the manifest.
@@ -192,7 +195,8 @@ class ImportRun:
         Raises:
             QualityError: a check failed.
         """
-        quality = check_snapshot(self.home, self.through, staged.stats, staged.counts)
+        with examples_of_stopped(self.home.reports / str(self.through), self.writers["quarantine"], staged.rejected):
+            quality = check_snapshot(self.home, self.through, staged.stats, staged.counts, staged.rejected)
         return {
             "definitions": sample_definitions(self.home.config),
             "cutoff_ms": _cutoff_ms(self.home, self.through),

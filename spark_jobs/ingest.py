@@ -31,7 +31,7 @@ from longreel.spark_jobs.row_counts import format_counts
 from longreel.spark_jobs.sources import Source, name_damaged_file, open_source
 from longreel.spark_jobs.vacuum import vacuum
 
-INGEST_VERSION = 4  # raise when the same raw bytes would give other rows
+INGEST_VERSION = 5  # raise when the same raw bytes would give other rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,16 +21,18 @@ from longreel.spark_jobs.day_bounds import event_bounds_ms
 from longreel.spark_jobs.days import code_version, log_progress
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
 from longreel.spark_jobs.event_checks import check_events
-from longreel.spark_jobs.field_checks import field_aggregates, field_report, positives_only
+from longreel.spark_jobs.field_checks import absent_actions, field_aggregates, field_report, one_sided_labels
 from longreel.spark_jobs.history_events import event_order
+from longreel.spark_jobs.id_checks import SPELLED_NULL, id_aggregates, id_warnings
 from longreel.spark_jobs.items import WITHOUT_DESCRIPTION, count_items, described_ids, with_items
 from longreel.spark_jobs.quality import verdict
-from longreel.spark_jobs.row_counts import check_balanced, count_rows
+from longreel.spark_jobs.rejected_rows import examples_of_stopped
+from longreel.spark_jobs.row_counts import Rejected, check_balanced, count_rows
 from longreel.spark_jobs.sources import Source
 from longreel.spark_jobs.suppression import mark_suppressed
 from longreel.spark_jobs.tables import in_schema, read_files, write_staged
 from longreel.spark_jobs.users import StagedUsers, users_of_rows, users_of_table, write_users
-from longreel.spark_jobs.validate import distinct_rows, evaluate_rows, quarantined_rows, validate_rows
+from longreel.spark_jobs.validate import KEYS, distinct_rows, evaluate_rows, quarantined_rows, validate_rows
 
 ROWS_PER_BUCKET = 2_000_000  # of a file, about
 
@@ -40,11 +42,13 @@ class StagedDay:
     """The staged, not yet published, partitions of a day."""
 
     counts: dict[str, int]
+    rejected: dict[str, Rejected]  # rows by reason
     buckets: int  # of events and users
     digests: dict[str, str]  # by dataset
     observed: dict[str, Any]  # the aggregates of events
     users: StagedUsers
     categories: dict[str, list[list[Any]]]
+    repeated_items: int  # items in more than one row of their table
     new_item_events: int | None  # None without trailing days
     past: list[Manifest]  # the trailing days' events
 
@@ -93,20 +97,25 @@ class IngestRun:
             LongreelError: the rows written do not add up to the rows read.
         """
         validated = validated.persist()
-        counts = count_rows(validated)
+        counts, rejected = count_rows(validated)
         buckets = num_buckets(counts["events"], ROWS_PER_BUCKET)
         accepted = validated.where("reason IS NULL")
         fields = self.log.of_place("item", "request", "event")
-        texts = [name for name in validated.columns if name.startswith(TEXT)]
+        texts = [name for name in validated.columns if name.startswith((TEXT, SPELLED_NULL))]
         event_digest, observed = write_staged(
             in_schema(accepted, self.home.lake.schemas.events, more=texts),
             self.writers["events"],
             buckets=buckets,
             sort=["user_id", *event_order(self.log), "request_id"],
-            more=(*event_aggregates(self.log), *field_aggregates(fields), *category_aggregates(fields)),
+            more=(
+                *event_aggregates(self.log),
+                *field_aggregates(fields),
+                *category_aggregates(fields),
+                *id_aggregates(KEYS),
+            ),
         )
-        rejected = quarantined_rows(validated) if counts["quarantined"] else read_files(self.spark, QUARANTINE, [])
-        quarantine_digest, quarantine = write_staged(rejected, self.writers["quarantine"], sort=["reason", "row"])
+        no_events = quarantined_rows(validated) if rejected else read_files(self.spark, QUARANTINE, [])
+        quarantine_digest, quarantine = write_staged(no_events, self.writers["quarantine"], sort=["reason", "row"])
         check_balanced(counts, observed["digest_rows"], quarantine["digest_rows"], self.day)
         users = write_users(self.spark, self.writers, self._described_users(accepted), buckets)
         validated.unpersist()
@@ -119,11 +128,13 @@ class IngestRun:
             counts[WITHOUT_DESCRIPTION] = items.without_description
         return StagedDay(
             counts=counts,
+            rejected=rejected,
             buckets=buckets,
             digests={"quarantine": quarantine_digest, "users": users.digest, "events": event_digest},
             observed=observed,
             users=users,
             categories=named_categories(fields, observed),
+            repeated_items=items.repeated,
             new_item_events=items.new_item_events,
             past=past,
         )
@@ -150,9 +161,17 @@ class IngestRun:
             staged.categories | staged.users.categories,
             staged.counts,
         )
-        quality = check_events(
-            self.spark, self.home, self.day, self.writers["events"], staged.counts, drift, fields.without_values
-        )
+        with examples_of_stopped(self.home.reports / str(self.day), self.writers["quarantine"], staged.rejected):
+            quality = check_events(
+                self.spark,
+                self.home,
+                self.day,
+                self.writers["events"],
+                staged.counts,
+                drift,
+                fields.without_values,
+                staged.rejected,
+            )
         details: dict[str, Any] = {
             **verdict(quality),
             "source": config.source.kind,
@@ -161,8 +180,13 @@ class IngestRun:
         }
         if staged.new_item_events is not None:
             details[NEW_ITEM_EVENTS] = staged.new_item_events
-        warnings = [*details.get("warnings", []), *positives_only(config, staged.counts), *self._undescribed()]
-        notes = list(fields.notes)
+        warnings = [
+            *details.get("warnings", []),
+            *one_sided_labels(config, staged.counts),
+            *id_warnings(config.source, staged.observed, staged.counts),
+            *self._undescribed(),
+        ]
+        notes = [*fields.notes, *absent_actions(config, staged.counts), *self._repeated(staged)]
         if not staged.counts["input_rows"]:
             warnings.insert(0, "the log day has no rows")
         if unknown := self._unknown_items(staged.counts):
@@ -222,6 +246,15 @@ class IngestRun:
             if tables.exist and not tables.describe(self.day):
                 yield f"no table of {what} in {tables.name(self.day)} is dated {self.day} or before"
 
+    def _repeated(self, staged: StagedDay) -> Iterator[str]:
+        """Notes of what a table describes more than once."""
+        for what, rows, tables in (
+            ("items", staged.repeated_items, self.source.items),
+            ("users", staged.users.repeated, self.source.users),
+        ):
+            if rows:
+                yield f"{rows:,} {what} are in more than one row of {tables.name(self.day)}; the smallest row counts"
+
     def _unknown_items(self, counts: dict[str, int]) -> str:
         """How many items the table lacks, in words; empty where none."""
         unknown = counts.get(WITHOUT_DESCRIPTION, 0)
@@ -233,7 +266,12 @@ class IngestRun:
 def event_counts(log: LogSchema) -> tuple[str, ...]:
     """The counts among `event_aggregates`."""
     labels = (label.name for label in log.labels)
-    return ("with_request_id", *(f"action_{name}" for name in log.action_names), *(f"label_{name}" for name in labels))
+    return (
+        "with_request_id",
+        "history_impressions",
+        *(f"action_{name}" for name in log.action_names),
+        *(f"label_{name}" for name in labels),
+    )
 
 
 def event_aggregates(log: LogSchema) -> tuple[Column, ...]:
@@ -247,6 +285,7 @@ def event_aggregates(log: LogSchema) -> tuple[Column, ...]:
         F.min("time_ms").alias("min_time_ms"),
         F.max("time_ms").alias("max_time_ms"),
         F.count("request_id").alias("with_request_id"),
+        F.count_if(F.col("history") != 0).alias("history_impressions"),
         *bits("actions", log.action_names, "action"),
         *bits("labels", log.binary_labels, "label"),
         *(F.count_if(~F.isnan(f"label_{name}")).alias(f"label_{name}") for name in log.number_labels),

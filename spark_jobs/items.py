@@ -17,7 +17,7 @@ from longreel.spark_jobs.typed_values import cleaned, id_of
 from longreel.spark_jobs.validate import DESCRIBED, KEPT
 
 ID = "_described_item"
-MARKS = ("events", "is_old", "is_described")
+MARKS = ("events", "is_old", "descriptions")
 WITHOUT_DESCRIPTION = "items_without_description"  # a count of days that a table of items describes
 
 
@@ -27,6 +27,7 @@ class ItemCounts:
 
     items: int
     without_description: int | None  # None without a table of items
+    repeated: int  # items in more than one row of their table
     new_item_events: int | None  # events on items that no trailing day has; None without trailing days
 
 
@@ -99,8 +100,8 @@ def count_items(
         described: `described_ids`; None without a table of items.
     """
 
-    def marked(items: DataFrame, events: int, is_old: int, is_described: int) -> DataFrame:
-        marks = (events, is_old, is_described)
+    def marked(items: DataFrame, events: int, is_old: int, descriptions: int) -> DataFrame:
+        marks = (events, is_old, descriptions)
         return items.select("item_id", *(F.lit(mark).alias(name) for mark, name in zip(marks, MARKS, strict=True)))
 
     rows = marked(read_staged(spark, writer), 1, 0, 0).union(
@@ -109,12 +110,13 @@ def count_items(
     if described is not None:
         rows = rows.union(marked(described, 0, 0, 1))
     # One aggregate over all, since a join would shuffle each of them.
-    items = rows.groupBy("item_id").agg(*((F.sum if name == "events" else F.max)(name).alias(name) for name in MARKS))
+    items = rows.groupBy("item_id").agg(*((F.max if name == "is_old" else F.sum)(name).alias(name) for name in MARKS))
     totals = (
         items.where("events > 0")
         .agg(
             F.count(F.lit(1)).alias("items"),
-            F.count_if(F.col("is_described") == 0).alias("unknown"),
+            F.count_if(F.col("descriptions") == 0).alias("unknown"),
+            F.count_if(F.col("descriptions") > 1).alias("repeated"),
             F.sum(F.when(F.col("is_old") == 0, F.col("events"))).alias("new"),
         )
         .collect()[0]
@@ -122,5 +124,6 @@ def count_items(
     return ItemCounts(
         items=int(totals["items"]),
         without_description=None if described is None else int(totals["unknown"]),
+        repeated=int(totals["repeated"]),
         new_item_events=int(totals["new"] or 0) if past else None,
     )

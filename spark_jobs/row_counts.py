@@ -1,5 +1,6 @@
 """Row counts of a raw day: input rows = events + quarantined + exact duplicates + suppressed + filtered rows."""
 
+from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -14,19 +15,32 @@ FILTERED = "filtered"  # the `reason` of rows for which [source] where does not 
 QUARANTINED = "quarantined_"  # prefix of the counts by reason
 
 
-def count_rows(validated: "DataFrame") -> dict[str, int]:
+@dataclass(frozen=True)
+class Rejected:
+    """The rows of a day that were rejected for one reason."""
+
+    rows: int
+    value: str | None  # the smallest that could not be read
+    first_ms: int | None  # of their times, where they have some
+    last_ms: int | None
+
+
+def count_rows(validated: "DataFrame") -> tuple[dict[str, int], dict[str, Rejected]]:
     """The row counts: input_rows, events, quarantined (also by reason), exact_duplicates, suppressed, filtered_rows;
-    and the sums over events of columns `_dropped_<field>`, as dropped_<field>."""
+    and the sums over events of columns `_dropped_<field>`, as dropped_<field>. And the quarantined rows by reason."""
     from pyspark.sql import functions as F
 
     dropped = [name for name in validated.columns if name.startswith("_dropped_")]
     sums = (F.sum(name).alias(name) for name in dropped)
     by_reason = validated.groupBy("reason")
-    groups = by_reason.agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies"), *sums).collect()
-    rejected = {group["reason"]: group["rows"] for group in groups if group["reason"] is not None}
-    suppressed, filtered = rejected.pop(SUPPRESSED, 0), rejected.pop(FILTERED, 0)
+    about = (F.min("unreadable_value"), F.min("time_ms"), F.max("time_ms"))
+    groups = by_reason.agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies"), *about, *sums).collect()
+    by_name = {group["reason"]: Rejected(group["rows"], *group[3:6]) for group in groups if group["reason"] is not None}
+    none = Rejected(0, None, None, None)
+    suppressed, filtered = by_name.pop(SUPPRESSED, none).rows, by_name.pop(FILTERED, none).rows
+    rejected = {name: group.rows for name, group in by_name.items()}
     distinct, copies = sum(group["rows"] for group in groups), sum(group["copies"] for group in groups)
-    return {
+    counts = {
         "input_rows": copies,
         "events": distinct - sum(rejected.values()) - suppressed - filtered,
         "quarantined": sum(rejected.values()),
@@ -36,6 +50,7 @@ def count_rows(validated: "DataFrame") -> dict[str, int]:
         **{f"{QUARANTINED}{reason}": rows for reason, rows in sorted(rejected.items())},
         **{name[1:]: sum(group[name] or 0 for group in groups if group["reason"] is None) for name in dropped},
     }
+    return counts, by_name
 
 
 def check_balanced(counts: dict[str, int], events_written: int, quarantined_written: int, day: date) -> None:
@@ -59,14 +74,10 @@ def format_counts(counts: dict[str, int]) -> str:
 
 
 def format_reasons(counts: dict[str, int]) -> str:
-    """Why rows were rejected, the most frequent reason first: no quarantine is published of a day that is stopped."""
+    """Why rows were rejected, the most frequent reason first."""
     by_reason = {name.removeprefix(QUARANTINED): rows for name, rows in counts.items() if name.startswith(QUARANTINED)}
     parts = [f"{rows:,} {reason}" for reason, rows in sorted(by_reason.items(), key=lambda item: -item[1])]
-    outside = by_reason.get("stale_time", 0) + by_reason.get("future_time", 0)
-    hint = "; times are milliseconds since 1970 UTC" if outside else ""
-    if outside > counts["events"]:
-        hint += ", and [source] time_zone says whose midnight ends a log day"
-    return f" ({', '.join(parts)}{hint})" if parts else ""
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def quarantined_share(counts: dict[str, int]) -> float:

@@ -1,6 +1,7 @@
 """Values of evaluated columns by kind: ids, categories, numbers, lists, times and actions.
 
-Text is trimmed, and blank text is a missing value. A whole number may be written 39.0 or 1.65e12.
+Text is trimmed, and blank text is a missing value. A whole number may be written 39.0, 1.65E12 or 1e+16, as some
+writers spell fractions. `1e3` is text: ids in hexadecimal have such digits.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ WHOLE = (T.ByteType, T.ShortType, T.IntegerType, T.LongType)
 NUMERIC = (*WHOLE, T.FloatType, T.DoubleType, T.DecimalType, T.BooleanType)
 NESTED = (T.ArrayType, T.StructType, T.MapType)
 DIGITS = r"^[+-]?\d+$"
-DECIMAL = r"^[+-]?\d+(\.0*|(\.\d*)?[eE]\+?\d+)$"  # a whole number as some writers spell it
+DECIMAL = r"^[+-]?\d+(\.0*|\.\d*[eE]\+?\d+|[eE]\+\d+)$"  # a whole number with a point, or a signed exponent
+WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())  # all that Python strips
 DAY_MS = 86_400_000
 LAST_MS = 253_402_300_799_999  # of the year 9999
 FLOAT_MAX = 3.4028234663852886e38  # of float32, in which numbers are stored
@@ -25,15 +27,19 @@ FLOAT_MAX = 3.4028234663852886e38  # of float32, in which numbers are stored
 
 @dataclass(frozen=True)
 class Parsed:
-    """A column's value in its kind's type, null where it is missing, and whether there is one that is not readable."""
+    """A column's value in its kind's type, null where it is missing, and the text of one that cannot be read."""
 
     value: Column
-    is_unreadable: Column | None = None  # None: any value is readable
+    unreadable: Column | None = None  # None: any value can be read
+
+
+def _parsed(value: Column, raw: Column, is_unreadable: Column) -> Parsed:
+    return Parsed(value, F.when(is_unreadable, raw.cast("string")))
 
 
 def text_of(value: Column) -> Column:
-    """Trimmed text, null where it is blank."""
-    return F.nullif(F.trim(value.cast("string")), F.lit(""))
+    """Text without the white space around it, as `str.strip` has it; null where it is blank."""
+    return F.nullif(F.trim(value.cast("string"), F.lit(WHITE_SPACE)), F.lit(""))
 
 
 def cleaned(value: Column, kind: T.DataType) -> Column:
@@ -103,15 +109,18 @@ def require_scalar(kind: T.DataType, where: str) -> None:
 
 
 def _number(value: Column, kind: T.DataType, where: str) -> Parsed:
-    double, is_unreadable = value.cast("double"), None
     if isinstance(kind, T.StringType):
         double = value.try_cast("double")
-        is_unreadable = value.isNotNull() & double.isNull()
-    elif not isinstance(kind, NUMERIC):
+        return _parsed(_finite(double), value, value.isNotNull() & double.isNull())
+    if not isinstance(kind, NUMERIC):
         raise LongreelError(
             f"{where}: expected a number, got {kind.simpleString()}; give one in `from`, such as unix_seconds(x)"
         )
-    return Parsed(F.when(F.abs(double) <= FLOAT_MAX, double), is_unreadable)
+    return Parsed(_finite(value.cast("double")))
+
+
+def _finite(double: Column) -> Column:
+    return F.when(F.abs(double) <= FLOAT_MAX, double)
 
 
 def _vector(field: Field, value: Column, element: T.DataType, where: str) -> Parsed:
@@ -120,7 +129,7 @@ def _vector(field: Field, value: Column, element: T.DataType, where: str) -> Par
         raise LongreelError(f"{where}: expected a list of numbers, got a list of {element.simpleString()}")
     numbers = F.transform(value, lambda x: _number(cleaned(x, element), element, where).value)
     is_whole = (F.size(numbers) == field.size) & ~F.exists(numbers, lambda x: x.isNull())
-    return Parsed(F.when(is_whole, numbers), value.isNotNull() & ~is_whole)
+    return _parsed(F.when(is_whole, numbers), value, value.isNotNull() & ~is_whole)
 
 
 def stored(field: Field, value: Column) -> Column:
@@ -154,7 +163,7 @@ def milliseconds(value: Column, kind: T.DataType, time_zone: str, where: str) ->
             "convert it, as with to_timestamp(x)"
         )
     number = as_long(value.cast("string"))
-    return Parsed(number, value.isNotNull() & number.isNull())
+    return _parsed(number, value, value.isNotNull() & number.isNull())
 
 
 def known_ms(happened_ms: Column, known_after: str, time_zone: str) -> Column:
@@ -181,4 +190,4 @@ def flag(value: Column, kind: T.DataType, where: str) -> Parsed:
         raise LongreelError(f"{where}: expected true/false or 1/0, got {kind.simpleString()}; give a condition")
     text = F.lower(F.coalesce(value.cast("string"), F.lit("false")))
     is_true = text.isin("1", "1.0", "true")
-    return Parsed(is_true, ~is_true & ~text.isin("0", "0.0", "false"))
+    return _parsed(is_true, value, ~is_true & ~text.isin("0", "0.0", "false"))

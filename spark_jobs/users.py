@@ -17,6 +17,8 @@ from longreel.spark_jobs.tables import in_schema, read_staged, write_staged
 from longreel.spark_jobs.typed_values import cleaned, id_of, parse, stored
 from longreel.spark_jobs.validate import USER
 
+ROWS = "_rows"  # of a user in their table
+
 
 @dataclass(frozen=True, kw_only=True)
 class StagedUsers:
@@ -24,12 +26,13 @@ class StagedUsers:
 
     digest: str
     rows: int
+    repeated: int  # users in more than one row of their table
     observed: dict[str, Any]  # the `field_aggregates` of user fields
     categories: dict[str, list[list[Any]]]
 
 
 def users_of_table(table: DataFrame, config: Config, what: str) -> DataFrame:
-    """`user_id, _user_<field>...` of a table of users, one row a user.
+    """`user_id, _user_<field>...` of a table of users, one row a user; and `_rows`, how many there were.
 
     Raises:
         LongreelError: an expression cannot be evaluated, or gives values of a type that its setting cannot have.
@@ -46,7 +49,7 @@ def users_of_table(table: DataFrame, config: Config, what: str) -> DataFrame:
         parsed = parse(field, F.col(raw), kinds[raw], f"[fields.user] {field.name}, {what}")
         values.append(parsed.value.alias(f"{USER}{field.name}"))
     # A user described twice: the smallest, so that the choice does not depend on the order of reading.
-    return _one_a_user(rows.select(*values), fields, F.min, [])
+    return _one_a_user(rows.select(*values), fields, F.min, [], F.count(F.lit(1)).alias(ROWS))
 
 
 def users_of_rows(events: DataFrame, log: LogSchema) -> DataFrame:
@@ -54,10 +57,13 @@ def users_of_rows(events: DataFrame, log: LogSchema) -> DataFrame:
     return _one_a_user(events, log.of_place("user"), F.max, ["time_ms", "item_id"])
 
 
-def _one_a_user(rows: DataFrame, fields: tuple[Field, ...], choose: Any, order: list[str]) -> DataFrame:
+def _one_a_user(rows: DataFrame, fields: tuple[Field, ...], choose: Any, order: list[str], *more: Column) -> DataFrame:
     columns = [f"{USER}{field.name}" for field in fields]
-    one = rows.where("user_id IS NOT NULL").groupBy("user_id").agg(choose(F.struct(*order, *columns)).alias("chosen"))
-    return one.select("user_id", *(F.col(f"chosen.{name}").alias(name) for name in columns))
+    chosen = choose(F.struct(*order, *columns)).alias("chosen")
+    one = rows.where("user_id IS NOT NULL").groupBy("user_id").agg(chosen, *more)
+    return one.select(
+        *(n for n in one.columns if n != "chosen"), *(F.col(f"chosen.{name}").alias(name) for name in columns)
+    )
 
 
 def write_users(
@@ -72,6 +78,7 @@ def write_users(
     fields = writer.lake.log_schema.of_place("user")
     active = read_staged(spark, writers["events"]).select("user_id").distinct()
     users = active if described is None else active.join(described, "user_id", "left")
+    rows = F.col(ROWS) if ROWS in users.columns else F.lit(None).cast("bigint")
     columns: list[Column] = []
     texts = []
     for field in fields:
@@ -81,14 +88,24 @@ def write_users(
             texts.append(value.alias(f"{TEXT}{field.name}"))
     digest, observed = write_staged(
         in_schema(
-            users.select("user_id", *columns, *texts),
+            users.select("user_id", *columns, *texts, rows.alias(ROWS)),
             writer.lake.schemas.users,
-            more=[f"{TEXT}{f.name}" for f in fields if f.kind == "category"],
+            more=[*(f"{TEXT}{f.name}" for f in fields if f.kind == "category"), ROWS],
         ),
         writer,
         buckets=buckets,
         sort=["user_id"],
-        more=(*field_aggregates(fields, "user_"), *category_aggregates(fields, "user_")),
+        more=(
+            *field_aggregates(fields, "user_"),
+            *category_aggregates(fields, "user_"),
+            F.count_if(F.col(ROWS) > 1).alias("repeated"),
+        ),
     )
     categories = named_categories(fields, observed)
-    return StagedUsers(digest=digest, rows=int(observed["digest_rows"]), observed=observed, categories=categories)
+    return StagedUsers(
+        digest=digest,
+        rows=int(observed["digest_rows"]),
+        repeated=int(observed["repeated"]),
+        observed=observed,
+        categories=categories,
+    )

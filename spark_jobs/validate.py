@@ -1,6 +1,6 @@
 """Validation of raw rows: evaluates the configured SQL and names the first reason why a row is no event."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -20,6 +20,7 @@ from longreel.spark_jobs.expressions import (
     with_derived,
     without_absent,
 )
+from longreel.spark_jobs.id_checks import SPELLED_NULL, spelled_nulls
 from longreel.spark_jobs.outcomes import bitmask, with_outcomes
 from longreel.spark_jobs.row_counts import FILTERED, SUPPRESSED
 from longreel.spark_jobs.sources.base import RESERVED
@@ -40,6 +41,8 @@ from longreel.spark_jobs.typed_values import (
 KEPT = ("row", "source_file", "copies", "unreadable")  # columns of `distinct_rows`
 DESCRIBED = "described"  # a struct of the columns of a row's item, where there is a table of items
 USER, DROPPED = "_user_", "_dropped_"  # prefixes among validated rows: of user fields, and of ids that a multi lost
+KEYS = {"user_id": "_key_user_id", "item_id": "_raw_item_id"}  # ids of a row, and the columns that they are made from
+EXAMPLE_LENGTH = 60  # characters of a value that cannot be read
 
 
 def distinct_rows(rows: DataFrame) -> DataFrame:
@@ -88,11 +91,11 @@ def evaluate_rows(rows: DataFrame, config: Config, what: str, *, with_users: boo
 
 def validate_rows(evaluated: DataFrame, config: Config, bounds_ms: tuple[int, int], what: str) -> DataFrame:
     """`evaluate_rows` -> the same rows with the columns of events and `reason`, null for an event, whose time must lie
-    in [first, last) of `bounds_ms`.
+    in [first, last) of `bounds_ms`; and `unreadable_value`, the text of the value that could not be read.
 
     Keeps `row`, `source_file` and `copies` for the quarantine and the row counts. Categories have their text as
     `_text_<field>`, user fields are `_user_<field>`, and a multi has the number of ids beyond `size` as
-    `_dropped_<field>`.
+    `_dropped_<field>`. A user or item whose text says that there is none has it as `_null_user_id` or `_null_item_id`.
 
     Raises:
         LongreelError: an expression gives values of a type that its setting cannot have.
@@ -114,7 +117,8 @@ def validate_rows(evaluated: DataFrame, config: Config, bounds_ms: tuple[int, in
     columns.append(bitmask(F.col(f"_is_{name}") for name in log.action_names).alias("actions"))
     columns += [F.col(f"_known_{name}").alias(timed_column(name)) for name in log.timed_actions]
     common = ["user_id", "time_ms", "request_id", "history", "labels", *(f"label_{name}" for name in log.number_labels)]
-    return typed.select("reason", "row", "source_file", "copies", *common, *columns)
+    kept = ("reason", "unreadable_value", "row", "source_file", "copies", *(f"{SPELLED_NULL}{key}" for key in KEYS))
+    return typed.select(*kept, *common, *columns)
 
 
 def _typed_name(log: LogSchema, field: str) -> str:
@@ -153,16 +157,20 @@ def _typed_rows(evaluated: DataFrame, log: LogSchema, bounds_ms: tuple[int, int]
         else:
             values[at] = Parsed(values["time_ms"].value)
     # Plain columns, not a struct: the optimizer would repeat a struct's expressions wherever a field is used.
-    unreadable = {name: parsed.is_unreadable for name, parsed in values.items() if parsed.is_unreadable is not None}
+    # In the order of the reasons, so that the first of a row is what its reason is about.
+    unreadable = {name: parsed.unreadable for name, parsed in values.items() if parsed.unreadable is not None}
     rows = evaluated.select(
         *KEPT,
         "_keep",
         *(parsed.value.alias(name) for name, parsed in values.items()),
-        *(is_unreadable.alias(f"_bad_{name}") for name, is_unreadable in unreadable.items()),
+        *(F.left(text, F.lit(EXAMPLE_LENGTH)).alias(f"_bad_{name}") for name, text in unreadable.items()),
+        *spelled_nulls(evaluated, KEYS),
     )
     kept = [name for name in values if not name.startswith("_at_")]
-    reason = _first_reason(log, bounds_ms, set(unreadable)).alias("reason")
-    return rows.select("row", "source_file", "copies", reason, *kept, *_times(log))
+    reason = _first_reason(log, bounds_ms, list(unreadable)).alias("reason")
+    value = F.coalesce(F.lit(None).cast("string"), *(F.col(f"_bad_{name}") for name in unreadable))
+    rest = ("row", "source_file", "copies", *kept, *(f"{SPELLED_NULL}{key}" for key in KEYS))
+    return rows.select(reason, value.alias("unreadable_value"), *rest, *_times(log))
 
 
 def _times(log: LogSchema) -> Iterator[Column]:
@@ -176,29 +184,29 @@ def _times(log: LogSchema) -> Iterator[Column]:
             yield known_ms(happened, action.known_after, log.time_zone).alias(f"_known_{action.name}")
 
 
-def _first_reason(log: LogSchema, bounds_ms: tuple[int, int], checked: set[str]) -> Column:
+def _first_reason(log: LogSchema, bounds_ms: tuple[int, int], unreadable: Sequence[str]) -> Column:
     """The first reason why a row of typed values is no event, or null.
 
     Args:
-        checked: the values that have a column `_bad_<name>`.
+        unreadable: the values that have a column `_bad_<name>`, the text of one that cannot be read.
     """
     oldest_ms, end_ms = bounds_ms
-    bad_time = F.col("_bad_time_ms") if "time_ms" in checked else F.lit(False)
+    is_bad = {name: F.col(f"_bad_{name}").isNotNull() for name in unreadable}
     reason = (
         F.when(F.col("unreadable").isNotNull(), F.col("unreadable"))
         .when(~F.coalesce("_keep", F.lit(False)), FILTERED)
         .when(F.col("user_id").isNull(), "missing_user")
         .when(F.col("item_id").isNull(), "missing_item")
-        .when(bad_time, "unparsable_time_ms")
+        .when(is_bad.get("time_ms", F.lit(False)), "unparsable_time_ms")
         .when(F.col("time_ms").isNull(), "missing_time")
     )
     for field in log.fields:
-        if (name := _typed_name(log, field.name)) in checked:
-            reason = reason.when(F.col(f"_bad_{name}"), f"unparsable_{field.name}")
+        if (name := _typed_name(log, field.name)) in is_bad:
+            reason = reason.when(is_bad[name], f"unparsable_{field.name}")
     reason = reason.when(F.col("time_ms") >= end_ms, "future_time").when(F.col("time_ms") < oldest_ms, "stale_time")
     for name in log.action_names:
-        if f"_is_{name}" in checked:
-            reason = reason.when(F.col(f"_bad__is_{name}"), f"bad_{name}")
+        if f"_is_{name}" in is_bad:
+            reason = reason.when(is_bad[f"_is_{name}"], f"bad_{name}")
     for name in log.timed_actions:
         is_possible = F.col(f"_at_{name}").between(F.col("time_ms"), LAST_MS)
         reason = reason.when(F.col(f"_is_{name}") & ~F.coalesce(is_possible, F.lit(False)), f"bad_{timed_column(name)}")
