@@ -128,8 +128,8 @@ def _message(setting: Setting, error: AnalysisException, columns: Sequence[str],
     unresolved = re.search(r"with name (.+?) cannot be resolved", text)
     if unresolved and (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
         missing = unresolved[1].replace("`", "")
-        nearest = get_close_matches(missing, names, 1)
-        reason = f"there is no column {missing}" + f" (is it {nearest[0]}?)" * bool(nearest)
+        nearest = " or ".join(get_close_matches(missing, names, 2))
+        reason = f"there is no column {missing}" + (f" (is it {nearest}?)" if nearest else "")
     else:
         reason = re.sub(r"^\[[A-Z_.]+\] |\.? ?SQLSTATE: \w+.*$", "", text)
     is_default = setting.sql.strip("`") == re.sub(r"^_[a-z]+_", "", setting.column)

@@ -11,7 +11,7 @@ from pyspark.sql import Column
 from pyspark.sql import functions as F
 
 from longreel.contracts.config import Config
-from longreel.contracts.log_schema import UNKNOWN, Action, Field, LogSchema
+from longreel.contracts.log_schema import UNKNOWN, Field, LogSchema
 from longreel.contracts.sql_names import names_in
 from longreel.lake.table import PartitionWriter
 
@@ -143,45 +143,33 @@ def _is_proportional(values: np.ndarray[Any, Any], label: np.ndarray[Any, Any]) 
     return bool(abs(np.corrcoef(x, y)[0, 1]) > 1 - 1e-6)
 
 
-def one_sided_labels(config: Config, counts: Mapping[str, int]) -> Iterator[str]:
-    """A warning for each task whose label all events of a day have, or none, and where no event enters the history."""
+def outcome_report(config: Config, counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Warnings of each task whose label all events of a day have, or none, and of a day without history events; and
+    notes of other actions that no event has. Neither on a small day."""
     events, schema = counts["events"], config.log_schema
     if events < MIN_ROWS:
-        return
-    for task in config.tasks:
-        label = schema.label(task)
-        if counts[f"label_{task}"] == events and not label.is_number:
-            yield (
-                f"every one of {events:,} events has the label {task}, and a model needs others to tell from them; "
-                "log the impressions without it too, or sample negatives: "
-                "docs/log-schema.md#a-log-of-positives-only"
-            )
-        if not counts[f"label_{task}"]:
-            yield (
-                f"none of {events:,} events has the label {task} ([labels] {task} = {label.sql!r}), and a model cannot "
-                f"learn it from this day{_absent_of(schema, label.sql, counts)}"
-            )
+        return [], []
+    warnings = [
+        f"every one of {events:,} events has the label {task}, and a model needs others to tell from them; log the "
+        "impressions without it too, or sample negatives: docs/log-schema.md#a-log-of-positives-only"
+        for task in config.tasks
+        if not schema.label(task).is_number and counts[f"label_{task}"] == events
+    ]
+    nowhere = {
+        f"has the label {task} ([labels] {task}": schema.label(task).sql
+        for task in config.tasks
+        if not counts[f"label_{task}"]
+    }
     if not counts["history_impressions"]:
-        yield (
-            f"none of {events:,} events enters a history ([history] events = {schema.history!r})"
-            f"{_absent_of(schema, schema.history, counts)}"
-        )
-
-
-def absent_actions(config: Config, counts: Mapping[str, int]) -> list[str]:
-    """A note for each action that no event of a day has."""
-    actions = [action for action in config.log_schema.actions if not counts[f"action_{action.name}"]]
-    if counts["events"] < MIN_ROWS:
-        return []
-    return [f"{_setting_of_action(action)} happened in none of {counts['events']:,} events" for action in actions]
-
-
-def _absent_of(schema: LogSchema, sql: str, counts: Mapping[str, int]) -> str:
-    """The actions of an expression that never happened, as a question at the end of a sentence."""
-    absent = [a for a in schema.actions if a.name in names_in(sql) and not counts[f"action_{a.name}"]]
-    settings = ", ".join(map(_setting_of_action, absent))
-    return f"; is the column right of {settings}?" if absent else ""
-
-
-def _setting_of_action(action: Action) -> str:
-    return f"[actions] {action.name} = {action.when or action.name!r}"
+        nowhere["enters a history ([history] events"] = schema.history
+    absent = {
+        action.name: f"[actions] {action.name} = {action.when or action.name!r}"
+        for action in schema.actions
+        if not counts[f"action_{action.name}"]
+    }
+    for what, sql in nowhere.items():
+        settings = [setting for name, setting in absent.items() if name in names_in(sql, words=True)]
+        question = f"; is the column right of {', '.join(settings)}?" if settings else ""
+        warnings.append(f"none of {events:,} events {what} = {sql!r}){question}")
+    named = {name for sql in nowhere.values() for name in names_in(sql, words=True)}
+    return warnings, [f"{absent[name]} happened in none of {events:,} events" for name in absent if name not in named]

@@ -56,7 +56,7 @@ def id_warnings(source: SourceConfig, observed: Mapping[str, Any], counts: Mappi
     for key, sql in (("user_id", source.user_id), ("item_id", source.item_id)):
         texts = {text: count for text, count in observed[f"spelled_null_{key}"] or () if text is not None}
         if texts:
-            spelled = ", ".join(f"{text!r} in {count:,}" for text, count in texts.items())
+            spelled = ", ".join(f"'{text}' in {count:,}" for text, count in texts.items())
             listed = ", ".join(f'r"{text}"' if "\\" in text else f'"{text}"' for text in texts)
             yield (
                 f"{key} is {spelled} of {counts['events']:,} events, and each such text is one {key[:4]} like any "

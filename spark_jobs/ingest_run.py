@@ -21,7 +21,7 @@ from longreel.spark_jobs.day_bounds import event_bounds_ms
 from longreel.spark_jobs.days import code_version, log_progress
 from longreel.spark_jobs.drift import NEW_ITEM_EVENTS, event_drift, trailing_days
 from longreel.spark_jobs.event_checks import check_events
-from longreel.spark_jobs.field_checks import absent_actions, field_aggregates, field_report, one_sided_labels
+from longreel.spark_jobs.field_checks import field_aggregates, field_report, outcome_report
 from longreel.spark_jobs.history_events import event_order
 from longreel.spark_jobs.id_checks import SPELLED_NULL, id_aggregates, id_warnings
 from longreel.spark_jobs.items import WITHOUT_DESCRIPTION, count_items, described_ids, with_items
@@ -180,13 +180,14 @@ class IngestRun:
         }
         if staged.new_item_events is not None:
             details[NEW_ITEM_EVENTS] = staged.new_item_events
+        outcome_warnings, outcome_notes = outcome_report(config, staged.counts)
         warnings = [
             *details.get("warnings", []),
-            *one_sided_labels(config, staged.counts),
+            *outcome_warnings,
             *id_warnings(config.source, staged.observed, staged.counts),
             *self._undescribed(),
         ]
-        notes = [*fields.notes, *absent_actions(config, staged.counts), *self._repeated(staged)]
+        notes = [*fields.notes, *outcome_notes, *self._repeated(staged)]
         if not staged.counts["input_rows"]:
             warnings.insert(0, "the log day has no rows")
         if unknown := self._unknown_items(staged.counts):
@@ -253,7 +254,7 @@ class IngestRun:
             ("users", staged.users.repeated, self.source.users),
         ):
             if rows:
-                yield f"{rows:,} {what} are in more than one row of {tables.name(self.day)}; the smallest row counts"
+                yield f"{what} in more than one row of {tables.name(self.day)}: {rows:,}; the smallest row counts"
 
     def _unknown_items(self, counts: dict[str, int]) -> str:
         """How many items the table lacks, in words; empty where none."""
