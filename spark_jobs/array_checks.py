@@ -35,7 +35,8 @@ COST_COUNTS = (
 SAMPLE_VIOLATIONS = {
     "misplaced": "users in another bucket's file",
     "duplicate_users": "users with two rows",
-    "leaking": "requests that see an event not known before their own time, as [history] known_after says",
+    "leaking": "requests that see an event not known before their own time, as `at` and `known_after` declare it "
+    "(an action without them: known with its impression)",
     "missing_events": "requests that miss an event that was known before",
     "unsorted_history": "users whose history is not in time order",
     "unsorted_requests": "users whose requests are not in time order",
