@@ -29,7 +29,7 @@ def write_text_atomic(path: Path, text: str) -> None:
 
 
 def require_path(text: str, what: str) -> None:
-    """Raises LongreelError for a URL: as a path it would be that of a folder which nobody has written yet."""
+    """Raises LongreelError for a URL: as a path it would be that of a folder that is missing, and waited for."""
     if URL.match(text):
         raise LongreelError(
             f"{what}: expected a path on this machine, got the URL {text!r}; mount a bucket's data as a volume, or "

@@ -53,13 +53,14 @@ def id_warnings(source: SourceConfig, observed: Mapping[str, Any], counts: Mappi
         observed: the values of `id_aggregates`.
         counts: the day's `events` and `users`.
     """
-    for key, sql in (("user_id", source.user_id), ("item_id", source.item_id)):
+    request = source.request_id or "request_id"
+    for key, sql in (("user_id", source.user_id), ("item_id", source.item_id), ("request_id", request)):
         texts = {text: count for text, count in observed[f"spelled_null_{key}"] or () if text is not None}
         if texts:
             spelled = ", ".join(f"'{text}' in {count:,}" for text, count in texts.items())
             listed = ", ".join(f'r"{text}"' if "\\" in text else f'"{text}"' for text in texts)
             yield (
-                f"{key} is {spelled} of {counts['events']:,} events, and each such text is one {key[:4]} like any "
+                f"{key} is {spelled} of {counts['events']:,} events, and each such text is one {key[:-3]} like any "
                 f"other; if it means none, set [source] {key} = 'if({sql} IN ({listed}), NULL, {sql})'"
             )
     top = max((count for user, count in observed["top_user"] or () if user is not None), default=0)

@@ -33,8 +33,8 @@ def count_rows(validated: "DataFrame") -> tuple[dict[str, int], dict[str, Reject
     dropped = [name for name in validated.columns if name.startswith("_dropped_")]
     sums = (F.sum(name).alias(name) for name in dropped)
     by_reason = validated.groupBy("reason")
-    about = (F.min("unreadable_value"), F.min("time_ms"), F.max("time_ms"))
-    groups = by_reason.agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies"), *about, *sums).collect()
+    extremes = (F.min("unreadable_value"), F.min("time_ms"), F.max("time_ms"))
+    groups = by_reason.agg(F.count(F.lit(1)).alias("rows"), F.sum("copies").alias("copies"), *extremes, *sums).collect()
     by_name = {group["reason"]: Rejected(group["rows"], *group[3:6]) for group in groups if group["reason"] is not None}
     none = Rejected(0, None, None, None)
     suppressed, filtered = by_name.pop(SUPPRESSED, none).rows, by_name.pop(FILTERED, none).rows

@@ -41,7 +41,8 @@ from longreel.spark_jobs.typed_values import (
 KEPT = ("row", "source_file", "copies", "unreadable")  # columns of `distinct_rows`
 DESCRIBED = "described"  # a struct of the columns of a row's item, where there is a table of items
 USER, DROPPED = "_user_", "_dropped_"  # prefixes among validated rows: of user fields, and of ids that a multi lost
-KEYS = {"user_id": "_key_user_id", "item_id": "_raw_item_id"}  # ids of a row, and the columns that they are made from
+# Ids of a row, and the columns that they are made from.
+KEYS = {"user_id": "_key_user_id", "item_id": "_raw_item_id", "request_id": "_key_request_id"}
 EXAMPLE_LENGTH = 60  # characters of a value that cannot be read
 
 
@@ -95,7 +96,7 @@ def validate_rows(evaluated: DataFrame, config: Config, bounds_ms: tuple[int, in
 
     Keeps `row`, `source_file` and `copies` for the quarantine and the row counts. Categories have their text as
     `_text_<field>`, user fields are `_user_<field>`, and a multi has the number of ids beyond `size` as
-    `_dropped_<field>`. A user or item whose text says that there is none has it as `_null_user_id` or `_null_item_id`.
+    `_dropped_<field>`. A user, item or request whose text says that there is none has it as `_null_<key>`.
 
     Raises:
         LongreelError: an expression gives values of a type that its setting cannot have.

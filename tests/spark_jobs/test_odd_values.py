@@ -80,8 +80,11 @@ def test_all_white_space_around_text_is_trimmed_and_blank_text_is_missing(spark:
 def test_odd_ids_and_repeated_descriptions_are_named_with_their_counts(spark: Any, make_home: Any, capsys: Any) -> None:
     home = make_home(schema=SCHEMA.replace('"impressions"', '"like"'))
     users = [f"u{number}" for number in range(110)] + ["NULL"] * 900 + ["\\N"] * 20
-    rows = [f"{user},{'None' if n < 3 else n % 50},{MIDNIGHT_MS + n},0,1" for n, user in enumerate(users)]
-    write_csv(home, f"date={DAY}/a.csv", HEADER, *rows)
+    rows = [
+        f"{user},{'None' if n < 3 else n % 50},{MIDNIGHT_MS + n},0,1,{'nan' if n < 2 else n}"
+        for n, user in enumerate(users)
+    ]
+    write_csv(home, f"date={DAY}/a.csv", f"{HEADER},request_id", *rows)
     write_csv(home, "users.csv", "user_id,age", "u1,33", "u1,34", "u2,33.0", "u3,33")
     write_csv(home, "items.csv", "item_id,title", "7,a", "007,b", "8,c")
     assert ingest(home, 0) == 0
@@ -90,6 +93,7 @@ def test_odd_ids_and_repeated_descriptions_are_named_with_their_counts(spark: An
         "warning: user_id is 'NULL' in 900, '\\N' in 20 of 1,030 events, and each such text is one user like any other",
         """set [source] user_id = 'if(user_id IN ("NULL", r"\\N"), NULL, user_id)'""",
         "warning: item_id is 'None' in 3 of 1,030 events",
+        "warning: request_id is 'nan' in 2 of 1,030 events, and each such text is one request like any other",
         "warning: one of 112 users has about 900 of 1,030 events (87%)",
         "warning: none of 1,030 events has the label click ([labels] click = 'click'); is the column right of "
         "[actions] click = 'click'?",
@@ -166,6 +170,6 @@ def test_an_absent_action_names_the_nearest_column_unless_it_is_optional(
 def test_a_small_day_may_lack_a_label(make_home: Any, events: int, warnings: int) -> None:
     config = make_home(schema=SCHEMA).config
     counts = {"events": events, "history_impressions": events, "label_click": 0, "label_like": 3}
-    found, notes = outcome_report(config, counts | {"action_click": 0, "action_like": 3})
-    assert len(found) == warnings
+    messages, notes = outcome_report(config, counts | {"action_click": 0, "action_like": 3})
+    assert len(messages) == warnings
     assert not notes
