@@ -128,7 +128,7 @@ def _message(setting: Setting, error: AnalysisException, columns: Sequence[str],
     unresolved = re.search(r"with name (.+?) cannot be resolved", text)
     if unresolved and (error.getCondition() or "").startswith("UNRESOLVED_COLUMN"):
         missing = unresolved[1].replace("`", "")
-        nearest = " or ".join(get_close_matches(missing, names, 2))
+        nearest = " or ".join(get_close_matches(missing, names, 2, 0.75))
         reason = f"there is no column {missing}" + (f" (is it {nearest}?)" if nearest else "")
     else:
         reason = re.sub(r"^\[[A-Z_.]+\] |\.? ?SQLSTATE: \w+.*$", "", text)

@@ -265,8 +265,10 @@ def test_rows_that_come_later_are_left_out_and_counted(spark: Any, make_home: An
 
 def test_absent_and_already_erased_users_are_reported(spark: Any, built: Any, capsys: Any) -> None:
     home, _ = built
-    before = contents(home.path / "lake")
+    before, rejected = contents(home.path / "lake"), home.reports / str(DAYS[0]) / "rejected-rows.jsonl"
+    rejected.write_text("of a day that was stopped")
     assert longreel(home, "data forget", "--user", "absent") == 3
+    assert not rejected.exists()
     assert "user 1 of 1: the lake has no rows of this user" in capsys.readouterr().out
     assert {name: data for name, data in contents(home.path / "lake").items() if name in before} == before
     assert longreel(home, "data forget", "--user", ANNA, "--user", "absent", "--user", "stranger") == 3

@@ -151,9 +151,10 @@ def test_what_older_history_cannot_be_is_named(make_home: Any, spark: Any, capsy
     assert longreel(home, "data import-history", "--through", str(DAY)) == 2
     assert f"begins on {DAY}; older history must end before" in capsys.readouterr().err
     assert longreel(home, "data import-history", "--through", str(THROUGH)) == 4
-    assert (
-        "(1 future_time; times are milliseconds since 1970 UTC): expected 0 .. 0.4, got 0.5" in capsys.readouterr().err
-    )
+    message = capsys.readouterr().err
+    assert "share of rows quarantined (1 future_time): expected 0 .. 0.4, got 0.5" in message
+    assert "1 future_time: they are 24.0 to 24.0 h after the log day ended" in message
+    assert "rejected-rows.jsonl" in message
     assert list(home.lake.days("history")) == list(home.lake.days("quarantine")) == []
     assert not list((home.path / "lake").rglob("*.parquet"))
 
