@@ -15,8 +15,8 @@ database_uri = sqlite:///{database}
 def admin_password(home: Home) -> str:
     """The password of `admin`, generated on first use."""
     file = home.mlflow / "admin-password"
-    if not file.exists():
-        private_file(file)
+    private_file(file)
+    if not file.read_text():  # new, or of a start that was killed before it wrote the password
         file.write_text(secrets.token_urlsafe(18))
     return file.read_text()
 
@@ -26,7 +26,8 @@ def auth_environment(home: Home) -> dict[str, str]:
     settings, database = home.mlflow / "basic_auth.ini", home.mlflow / "users.db"
     private_file(database)
     private_file(settings)
-    settings.write_text(SETTINGS.format(user=USER, database=database))  # at each start: a home may have moved
+    path = str(database).replace("%", "%%")  # a sign of the file's format
+    settings.write_text(SETTINGS.format(user=USER, database=path))  # at each start: a home may have moved
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
         "MLFLOW_AUTH_ADMIN_PASSWORD": admin_password(home),
