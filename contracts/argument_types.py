@@ -41,7 +41,7 @@ def number_between(low: float, high: float, *, open_low: bool = False) -> Callab
     return parse
 
 
-def day(text: str) -> date:
+def calendar_day(text: str) -> date:
     """An argparse type: a day as YYYY-MM-DD."""
     try:
         return parse_day(text)

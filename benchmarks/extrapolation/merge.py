@@ -8,10 +8,12 @@ import argparse
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.arguments import run_main
 from benchmarks.extrapolation.runner import RESULTS, append_line, draws_path, read_results
 from longreel.contracts.errors import LongreelError
 
@@ -23,8 +25,13 @@ def opened(source: Path) -> Iterator[Path]:
         yield source
         return
     with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(source) as archive:
-            archive.extractall(folder, filter="data")
+        try:
+            with tarfile.open(source) as archive:
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError, zlib.error, FileNotFoundError) as error:
+            raise LongreelError(
+                f"{source}: expected a results folder or a .tgz of one ({str(error).splitlines()[0]})"
+            ) from error
         yield Path(folder)
 
 
@@ -63,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

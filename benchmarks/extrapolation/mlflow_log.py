@@ -11,6 +11,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import run_main
+
 EXPERIMENT = "extrapolation"
 
 
@@ -56,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,15 +8,15 @@ The truth knows what a user likes, which no history tells in full: a ceiling, no
 import argparse
 from collections.abc import Sequence
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.arguments import existing_home, run_main
 from benchmarks.extrapolation.sample_sets import TRUTH, Sets
-from longreel.contracts.dates import parse_day
+from longreel.contracts.argument_types import calendar_day
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import Ints
 from longreel.lake.home import Home
@@ -101,8 +101,8 @@ def day_rows(lake: Lake, day: date) -> SampleRows:
 def main() -> None:
     """Print the ceiling of a simulated day."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--date", type=parse_day, required=True)
+    parser.add_argument("home", type=existing_home)
+    parser.add_argument("--date", type=calendar_day, required=True)
     args = parser.parse_args()
     home = Home(args.home)
     rows = day_rows(home.lake, args.date)
@@ -116,4 +116,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from safetensors.torch import load_file
 
+from benchmarks.arguments import existing_folder, run_main, unknown
 from benchmarks.extrapolation import mlflow_log
 from benchmarks.extrapolation.ablations import ranker_without, windows_of
 from benchmarks.extrapolation.cells import FULL, SMALL, SUITES, Cell, Size, in_order, suite
@@ -38,7 +39,9 @@ from benchmarks.extrapolation.evaluation import EvalSet, Evaluation
 from benchmarks.extrapolation.jobs import Queue, run_in_workers
 from benchmarks.extrapolation.oracle import logits_of, truth_of
 from benchmarks.extrapolation.plan import Clock, Data, Planned, plan
+from benchmarks.extrapolation.sample_sets import ABOUT
 from benchmarks.extrapolation.trees import tree_logits
+from longreel.contracts.argument_types import at_least, number_between
 from longreel.contracts.config import Config
 from longreel.contracts.errors import LongreelError
 from longreel.model.data.encodings import Encodings
@@ -263,22 +266,33 @@ def print_plan(planned: list[Planned], finished: dict[str, str], clock: Clock) -
     )
 
 
+def increasing_windows(text: str) -> tuple[int, ...]:
+    """An argparse type: windows such as 512,2048,32768."""
+    windows = tuple(map(at_least(16), text.split(",")))
+    if list(windows) != sorted(set(windows)):
+        raise argparse.ArgumentTypeError(f"expected windows that increase, such as 512,2048,32768, got {text!r}")
+    return windows
+
+
 def parsed() -> argparse.Namespace:
     """What was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sets", type=Path, help="folder of sample sets")
+    parser.add_argument("sets", type=existing_folder, help="folder of sample sets")
     parser.add_argument("out", type=Path, help="folder of results")
     parser.add_argument("--set", action="append", required=True, help="name of a set; may be given again")
     parser.add_argument("--suite", action="append", choices=SUITES, help="may be given again; all if not given")
     parser.add_argument("--size", choices=SIZES, default="full")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=at_least(1), default=3)
     parser.add_argument(
-        "--eval-windows", help="evaluation windows, as 512,2048,32768; the last is the longest trained on"
+        "--eval-windows",
+        type=increasing_windows,
+        help="evaluation windows, as 512,2048,32768; the last is the longest trained on",
     )
-    parser.add_argument("--batch-requests", type=int, help="requests of a batch, where histories are short")
+    parser.add_argument("--batch-requests", type=at_least(1), help="requests of a batch, where histories are short")
     parser.add_argument("--only", action="append", help="run cells whose key holds this text; may be given again")
-    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, one process each")
-    parser.add_argument("--minutes", type=float, help="begin no cell that would not end in this time")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="cells at a time, one process each")
+    minutes = number_between(0, 100_000)
+    parser.add_argument("--minutes", type=minutes, help="begin no cell that would not end in this time")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--plan", action="store_true", help="list the cells with their estimates and stop")
     return parser.parse_args()
@@ -290,11 +304,18 @@ def main() -> None:
     elsewhere = args.plan and args.device != "auto"  # a plan may be made for a device that is not here
     size, device = SIZES[args.size], args.device if elsewhere else select_device(args.device).type
     if args.eval_windows:
-        size = size.with_eval_windows(tuple(int(window) for window in args.eval_windows.split(",")))
+        size = size.with_eval_windows(args.eval_windows)
     if args.batch_requests:
         size = replace(size, requests_per_batch=args.batch_requests)
+    names = sorted(path.parent.name for path in args.sets.glob(f"*/{ABOUT}"))
+    for name in args.set:
+        if name not in names:
+            raise unknown(f"--set, of the sample sets in {args.sets}", name, names)
     suites = args.suite or SUITES
-    every = (c for s in args.set for name in suites for c in suite(name, s, size, args.seeds))
+    every = [c for s in args.set for name in suites for c in suite(name, s, size, args.seeds)]
+    for text in args.only or ():
+        if not any(text in cell.key for cell in every):
+            raise unknown("--only, a part of a cell's key", text, (part for c in every for part in c.key.split("/")))
     cells = in_order(c for c in every if not args.only or any(text in c.key for text in args.only))
     data, planned = Data(args.sets), []
     for cell in cells:
@@ -302,6 +323,8 @@ def main() -> None:
             planned.append(plan(cell, size, data, device))
         except LongreelError as error:
             say(f"cannot run {cell.key}: {error}")
+    if not planned:
+        raise LongreelError("no cell can run; see the lines above")
     runner = Runner(data, args.out, size)
     if args.plan:
         print_plan(planned, runner.finished(), Clock(device, args.jobs, read_results(args.out)))
@@ -311,4 +334,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -22,12 +22,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from rich.progress import track
 
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import at_least, calendar_day, number_between
 from longreel.contracts.config import SamplesConfig, parse_config
 from longreel.contracts.dates import day_range, parse_day
+from longreel.contracts.errors import LongreelError
 from longreel.contracts.jagged import list_values
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.presets import preset
 from longreel.contracts.schemas import dataset_schemas
+from longreel.contracts.serialization import read_json
 from longreel.lake.home import Home
 from longreel.lake.table import Lake
 from longreel.spark_jobs.array_digest import digest_from_sums, digest_sums
@@ -56,7 +60,9 @@ class Sets:
     @staticmethod
     def open(folder: Path) -> "Sets":
         """Sets written by this program."""
-        description = json.loads((folder / ABOUT).read_text())
+        if not (folder / ABOUT).is_file():
+            raise LongreelError(f"no sample set in {folder}: expected {ABOUT} and a lake; write one with sample_sets")
+        description = read_json(folder / ABOUT, "write the set again")
         dates = {name: parse_day(description[name]) for name in ("train", "test")}
         lake = Lake(folder / "lake", LogSchema.from_dict(description["log_schema"]))
         return Sets(lake=lake, folder=folder, tasks=tuple(description["tasks"]), **dates)
@@ -105,6 +111,9 @@ def from_home(home: Home, out: Path, split: date, last: date | None = None) -> S
     """
     lake, config = home.lake, home.config
     days = [day for day in lake.days("events") if last is None or day <= last]
+    if split not in days[1:]:
+        span = f"{days[1]} .. {days[-1]}" if len(days) > 1 else "none: ingest at least two days"
+        raise LongreelError(f"--split: expected the first day of the test set, one of {span}, got {split}")
     histories = UserHistories(config.samples.max_history, config.log_schema)
     archive = next(lake.days("history"), None)
     if archive is not None and archive < days[0]:
@@ -274,18 +283,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("home", nargs="?", help="home folder with ingested days")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--split", type=parse_day, help="first day of the test set")
-    parser.add_argument("--last", type=parse_day, help="last day of it (default: the newest)")
+    parser.add_argument("--split", type=calendar_day, help="first day of the test set")
+    parser.add_argument("--last", type=calendar_day, help="last day of it (default: the newest)")
     parser.add_argument("--simulate", action="store_true", help="from a simulated world instead of a home")
     for name, default in (("archive-days", 60), ("train-days", 7), ("test-days", 1), ("max-history", 10_240)):
-        parser.add_argument(f"--{name}", type=int, default=default)
+        parser.add_argument(f"--{name}", type=at_least(1), default=default)
     for name in ("users", "items", "seed", "activity", "interests"):
-        parser.add_argument(f"--{name}", type=int, default=getattr(WorldSettings(), name))
-    parser.add_argument("--request-share", type=float, default=1.0)
+        parser.add_argument(f"--{name}", type=at_least(0), default=getattr(WorldSettings(), name))
+    parser.add_argument("--request-share", type=number_between(0, 1, open_low=True), default=1.0)
     parser.add_argument("--no-long-range", action="store_true")
     args = parser.parse_args()
+    if args.simulate and args.home:
+        parser.error(f"--simulate takes OUT alone, got the home {args.home!r} too")
     if not args.simulate:
-        sets = from_home(Home(Path(args.home)), args.out, args.split, args.last)
+        if args.home is None or args.split is None:
+            parser.error("expected HOME OUT --split YYYY-MM-DD, or --simulate OUT")
+        try:
+            home = Home(existing_home(args.home))
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
+        sets = from_home(home, args.out, args.split, args.last)
     else:
         named = {name: getattr(args, name) for name in ("users", "items", "seed", "activity", "interests")}
         sets = from_world(
@@ -302,4 +319,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import run_main
 from benchmarks.extrapolation.cells import BASE, LONG, SHORT
 from benchmarks.extrapolation.findings import (
     ALL_TARGETS,
@@ -22,6 +23,8 @@ from benchmarks.extrapolation.findings import (
     number,
 )
 from benchmarks.extrapolation.plots import draw_all
+from benchmarks.extrapolation.runner import RESULTS
+from longreel.contracts.errors import LongreelError
 
 NAMES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
 
@@ -208,6 +211,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     out = parser.parse_args().out
+    if not (out / RESULTS).is_file():
+        raise LongreelError(f"no {RESULTS} in {out}; expected a results folder that the runner wrote")
     findings = Findings(out)
     (out / "results.md").write_text("\n".join(page(findings)) + "\n")
     for path in [out / "results.md", *draw_all(findings, out)]:
@@ -215,4 +220,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import at_least, calendar_day
 from longreel.contracts.config import Config
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.contracts.report import EvaluationReport
@@ -145,10 +147,10 @@ def table(path: Path) -> str:
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("home", type=existing_home)
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("fields.jsonl"))
-    parser.add_argument("--day", type=date.fromisoformat, help="to evaluate on (default: the last)")
+    parser.add_argument("--day", type=calendar_day, help="to evaluate on (default: the last)")
     parser.add_argument("--groups", nargs="+", choices=list(GROUPS), default=list(GROUPS), metavar="GROUP")
     args = parser.parse_args()
     home = Home(args.home.absolute())
@@ -158,4 +160,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -9,16 +9,18 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
+from benchmarks.arguments import run_main
 from benchmarks.gates.quarter import POLICY, RULES, Step, noise, plan, resolve_holds, walk
 from benchmarks.gates.results import write
 from benchmarks.gates.world import evaluate
+from longreel.contracts.argument_types import at_least
 
 
 def main() -> None:
     """Run and write results.md, quarter.csv and quarter.png."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--users", type=int, default=4_000, help="users a day; ten times as many targets")
-    parser.add_argument("--noise", type=int, default=200, help="noise-only candidates of each kind")
+    parser.add_argument("--users", type=at_least(1), default=4_000, help="users a day; ten times as many targets")
+    parser.add_argument("--noise", type=at_least(1), default=200, help="noise-only candidates of each kind")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     began, cached = time.monotonic(), lru_cache(maxsize=64)(evaluate)
@@ -37,4 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

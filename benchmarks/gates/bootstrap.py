@@ -9,6 +9,8 @@ import time
 
 import numpy as np
 
+from benchmarks.arguments import run_main
+from longreel.contracts.argument_types import at_least
 from longreel.model.evaluation.bootstrap import bootstrap_weights, weighted_totals
 from longreel.model.evaluation.eval_set import EvalSet
 from longreel.model.evaluation.metrics import TaskScores, metrics_of, user_sums
@@ -18,9 +20,9 @@ from longreel.model.evaluation.report_builder import ReportBuilder
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--targets", type=int, default=1_000_000)
-    parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--draws", type=int, default=400)
+    parser.add_argument("--targets", type=at_least(1), default=1_000_000)
+    parser.add_argument("--users", type=at_least(1), default=100_000)
+    parser.add_argument("--draws", type=at_least(1), default=400)
     args = parser.parse_args()
     rng = np.random.default_rng(0)
     user = np.sort(rng.integers(0, args.users, args.targets))
@@ -61,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

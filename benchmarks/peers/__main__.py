@@ -14,10 +14,12 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import venv
 from datetime import date
 from pathlib import Path
+
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import at_least, calendar_day
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 PEERS = {
@@ -63,14 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("prepare", "install", "fit", "score", "compare"):
         command = commands.add_parser(name)
         if name in ("prepare", "score"):
-            command.add_argument("home", type=Path)
+            command.add_argument("home", type=existing_home)
         command.add_argument("out", type=Path)
         if name in ("fit", "score", "compare"):
-            command.add_argument("--day", type=date.fromisoformat, required=True)
+            command.add_argument("--day", type=calendar_day, required=True)
         if name in ("fit", "score"):
-            command.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+            command.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1])
         if name == "fit":
-            command.add_argument("--tune-day", required=True, help="before the day: settings are chosen on it")
+            settings_day = "before the day: settings are chosen on it"
+            command.add_argument("--tune-day", type=calendar_day, required=True, help=settings_day)
             command.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
             command.add_argument("--views", nargs="+", choices=["A", "B", "S"], default=["A", "B"])
             command.add_argument("--tasks", nargs="+", default=["click"], help="settings are chosen by the first")
@@ -93,7 +96,7 @@ def main() -> None:
         install(out)
     elif args.command == "fit":
         python = args.python or out / "env" / "bin" / "python"
-        options = ["--tune-day", args.tune_day, "--tasks", *args.tasks, "--seeds", *map(str, args.seeds)]
+        options = ["--tune-day", str(args.tune_day), "--tasks", *args.tasks, "--seeds", *map(str, args.seeds)]
         for peer in args.peers:
             for view in args.views:
                 fit(out, peer, view, options, args.day, python.absolute())
@@ -120,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

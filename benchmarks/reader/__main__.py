@@ -10,7 +10,6 @@ that batches hold; the files hold whole user-days, so `used` says how many token
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pyarrow as pa
 import torch
 
+from benchmarks.arguments import run_main
 from benchmarks.training.lake import make_lake, short_video
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.lake.home import Home
 from longreel.lake.table import Lake
@@ -104,11 +105,11 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("homes", type=Path, nargs="*", help="homes with samples; default: a lake made for this")
-    parser.add_argument("--window-mean", type=int, default=2_048)
-    parser.add_argument("--window-max", type=int, default=10_240)
-    parser.add_argument("--batch-tokens", type=int, default=65_536)
-    parser.add_argument("--ranks", type=int, default=1, help="pack the first rank's part of so many")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--window-mean", type=at_least(1), default=2_048)
+    parser.add_argument("--window-max", type=at_least(1), default=10_240)
+    parser.add_argument("--batch-tokens", type=at_least(1), default=65_536)
+    parser.add_argument("--ranks", type=at_least(1), default=1, help="pack the first rank's part of so many")
+    parser.add_argument("--repetitions", type=at_least(1), default=3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -136,4 +137,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -15,6 +15,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import run_main
 from benchmarks.measure import Cost, python, run
 from benchmarks.samples.drift_days import stopped_days
 from benchmarks.samples.history_counts import history_counts
@@ -210,4 +211,4 @@ def _last_line(command: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

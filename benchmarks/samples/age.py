@@ -13,9 +13,10 @@ import json
 import statistics
 import time
 from datetime import date, timedelta
-from pathlib import Path
 
+from benchmarks.arguments import existing_home, run_main
 from benchmarks.samples.logs import simulated
+from longreel.contracts.argument_types import at_least
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.spark_jobs.build_samples import build_days
 from longreel.spark_jobs.days import LazySession
@@ -33,12 +34,12 @@ author_id = ["impressions", "rate(click)", "rate(like)"]
 def main() -> None:
     """Print the seconds of both ages as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--young", type=int, default=16)
-    parser.add_argument("--times", type=int, default=16)
-    parser.add_argument("--repeat", type=int, default=7)
+    parser.add_argument("home", type=existing_home)
+    parser.add_argument("--young", type=at_least(1), default=16)
+    parser.add_argument("--times", type=at_least(1), default=16)
+    parser.add_argument("--repeat", type=at_least(1), default=7)
     parser.add_argument("--statistics", action="store_true")
-    parser.add_argument("--events", type=int, default=120_000, help="a day; a twelfth as many users")
+    parser.add_argument("--events", type=at_least(1), default=120_000, help="a day; a twelfth as many users")
     args = parser.parse_args()
     first, old = date(2026, 1, 1), args.young * args.times
     home, days = Home(args.home.absolute()), old + args.repeat
@@ -69,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -10,6 +10,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import calendar_day
 from longreel.contracts.dates import day_range
 from longreel.lake.home import Home
 from longreel.spark_jobs.history import find_history
@@ -101,14 +103,14 @@ def _write_samples(sql: Any, out: Path, limit: int) -> None:
 def main() -> None:
     """Build a range of days."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("home", type=Path)
+    parser.add_argument("home", type=existing_home)
     parser.add_argument("out", type=Path)
-    parser.add_argument("start", type=date.fromisoformat)
-    parser.add_argument("end", type=date.fromisoformat)
+    parser.add_argument("start", type=calendar_day)
+    parser.add_argument("end", type=calendar_day)
     parser.add_argument("--memory", default="8GB")
     args = parser.parse_args()
     build(Home(args.home.absolute()), args.out.absolute(), args.start, args.end, args.memory)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -6,11 +6,12 @@ python -m benchmarks.samples.encodings HOME [--days 64]
 import argparse
 import io
 import time
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import at_least
 from longreel.lake.home import Home
 
 CHOICES: dict[str, dict[str, object]] = {
@@ -38,9 +39,9 @@ def measure(table: pa.Table, rows_a_group: int, level: int, choice: dict[str, ob
 def main() -> None:
     """Print a table: a line for each column, encoding and compression level."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--days", type=int, default=64)
-    parser.add_argument("--levels", type=int, nargs="+", default=[1, 3, 9])
+    parser.add_argument("home", type=existing_home)
+    parser.add_argument("--days", type=at_least(1), default=64)
+    parser.add_argument("--levels", type=at_least(1), nargs="+", default=[1, 3, 9])
     args = parser.parse_args()
     lake = Home(args.home).lake
     days = list(lake.days("samples"))[-args.days :]
@@ -64,4 +65,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -15,6 +15,8 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 from pyspark.sql.window import Window
 
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import calendar_day
 from longreel.contracts.dates import day_range
 from longreel.lake.home import Home
 from longreel.spark_jobs.history import find_history
@@ -61,13 +63,13 @@ def _lists(rows: DataFrame) -> DataFrame:
 def main() -> None:
     """Build a range of days."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("home", type=Path)
+    parser.add_argument("home", type=existing_home)
     parser.add_argument("out", type=Path)
-    parser.add_argument("start", type=date.fromisoformat)
-    parser.add_argument("end", type=date.fromisoformat)
+    parser.add_argument("start", type=calendar_day)
+    parser.add_argument("end", type=calendar_day)
     args = parser.parse_args()
     build(Home(args.home.absolute()), args.out.absolute(), args.start, args.end)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

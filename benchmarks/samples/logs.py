@@ -14,6 +14,8 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 from rich.progress import track
 
+from benchmarks.arguments import run_main
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.definitions import event_definitions, sample_definitions
 from longreel.contracts.digests import digest_of
 from longreel.contracts.history_cutoff import snapshot_cutoff_ms
@@ -236,10 +238,10 @@ def main() -> None:
     parser.add_argument("log", choices=("filetouch", "simulated"))
     parser.add_argument("folder", type=Path, help="home folder to be made")
     parser.add_argument("--source", type=Path, default=Path("../shared/data/filetouch"))
-    parser.add_argument("--max-history", type=int, default=10_240)
-    parser.add_argument("--users", type=int, default=100_000)
-    parser.add_argument("--events", type=int, default=50_000_000)
-    parser.add_argument("--days", type=int, default=16)
+    parser.add_argument("--max-history", type=at_least(1), default=10_240)
+    parser.add_argument("--users", type=at_least(1), default=100_000)
+    parser.add_argument("--events", type=at_least(1), default=50_000_000)
+    parser.add_argument("--days", type=at_least(1), default=16)
     args = parser.parse_args()
     if args.log == "filetouch":
         filetouch(args.source, args.folder, args.max_history)
@@ -248,4 +250,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -19,6 +19,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.arguments import run_main
+from longreel.contracts.argument_types import at_least
+
 DAY = "2026-03-02"
 MIDNIGHT_MS = 1_772_409_600_000
 DAY_MS = 86_400_000
@@ -105,8 +108,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("many-users", "one-user"))
     parser.add_argument("home", type=Path, help="home folder to be made")
-    parser.add_argument("--users", type=int, default=10_000_000)
-    parser.add_argument("--events", type=int, default=250_000)
+    parser.add_argument("--users", type=at_least(1), default=10_000_000)
+    parser.add_argument("--events", type=at_least(1), default=250_000)
     args = parser.parse_args()
     users, events = (args.users, args.users) if args.kind == "many-users" else (1, args.events)
     write_day(args.home, users, events)
@@ -116,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -11,7 +11,6 @@ Writes results.json and results.md beside this file (or into --out). TFLOP/s cou
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.arguments import run_main
 from benchmarks.stca import check, transformer
 from benchmarks.stca.cases import LAYERS, Case, scoring, training
 from benchmarks.stca.timing import by_kernel, ceilings, graphed, median_ms
@@ -301,4 +301,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -23,9 +23,11 @@ from typing import TypeVar
 
 import torch
 
+from benchmarks.arguments import existing_home, run_main
 from benchmarks.training.lake import make_lake, short_video
 from benchmarks.training.longest import Memory, longest
 from benchmarks.training.measure import Timing, time_steps
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.config import ModelConfig, TrainingConfig
 from longreel.contracts.log_schema import LogSchema
 from longreel.lake.home import Home
@@ -100,13 +102,15 @@ def parse_arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer steps, a smaller lake: under a minute")
-    parser.add_argument("--home", type=Path, help="a home with samples; default: a lake that is made for this")
+    parser.add_argument("--home", type=existing_home, help="a home with samples; default: a lake that is made for this")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--width", type=int, help="d; default 256 on CUDA, 64 on a CPU")
-    parser.add_argument("--batch-tokens", type=int, help="default 1,048,576 on CUDA, 16,384 on a CPU")
-    parser.add_argument("--window-max", type=int, help="default 10,240 on CUDA, 2,048 on a CPU")
-    parser.add_argument("--steps", type=int, help="measured steps; default 30, with --quick 12")
-    parser.add_argument("--warmup", type=int, help="steps before the measured ones; default 4, on CUDA 60 for graphs")
+    parser.add_argument("--width", type=at_least(1), help="d; default 256 on CUDA, 64 on a CPU")
+    parser.add_argument("--batch-tokens", type=at_least(1), help="default 1,048,576 on CUDA, 16,384 on a CPU")
+    parser.add_argument("--window-max", type=at_least(1), help="default 10,240 on CUDA, 2,048 on a CPU")
+    parser.add_argument("--steps", type=at_least(1), help="measured steps; default 30, with --quick 12")
+    parser.add_argument(
+        "--warmup", type=at_least(0), help="steps before the measured ones; default 4, on CUDA 60 for graphs"
+    )
     parser.add_argument("--compile", default="auto", choices=("auto", "on", "off"))
     parser.add_argument("--activation-checkpointing", action="store_true")
     parser.add_argument("--no-cuda-graphs", action="store_true", help="on CUDA: launch kernel by kernel")
@@ -195,4 +199,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

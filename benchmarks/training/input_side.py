@@ -8,7 +8,6 @@ operation reads and writes. A compiled step fuses some of them away. bf16 is aut
 """
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.arguments import run_main
 from benchmarks.training.lake import short_video
 from benchmarks.training.longest import one_request
+from longreel.contracts.argument_types import at_least
 from longreel.contracts.config import ModelConfig
 from longreel.contracts.log_schema import Field, LogSchema
 from longreel.model.data.encodings import Encodings
@@ -117,8 +118,8 @@ def line(what: str, log_schema: LogSchema, width: int, events: int) -> str:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--events", type=int, default=65_536)
+    parser.add_argument("--width", type=at_least(1), default=256)
+    parser.add_argument("--events", type=at_least(1), default=65_536)
     args = parser.parse_args()
     base = short_video()
     print(f"{args.events:,} events, d = {args.width}; CPU, {torch.get_num_threads()} threads; per history token")
@@ -131,4 +132,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_main(main)

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.arguments import run_main
 from benchmarks.training.__main__ import schema_for, sizes_for
 from benchmarks.training.lake import FIRST_DAY, make_lake
+from longreel.contracts.argument_types import at_least
 from longreel.model.data.encodings import learn_encodings
 from longreel.model.data.row_groups import read_rows
 from longreel.model.evaluation.batch_scoring import day_groups
@@ -27,7 +29,7 @@ EVENTS = 10_240
 def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 256, 1_024], help="of the rankers")
+    parser.add_argument("--widths", type=at_least(1), nargs="+", default=[64, 256, 1_024], help="of the rankers")
     args = parser.parse_args()
     device = select_device("auto")
     with tempfile.TemporaryDirectory() as folder:
@@ -46,4 +48,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

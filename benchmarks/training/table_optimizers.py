@@ -15,6 +15,8 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from benchmarks.arguments import existing_home, run_main
+from longreel.contracts.argument_types import at_least, number_between
 from longreel.contracts.config import Config
 from longreel.lake.home import Home
 from longreel.model.evaluation.evaluate import evaluate
@@ -49,10 +51,11 @@ def trial(home: Home, days: list[date], optimizer: str, rate: float, seed: int) 
 def main() -> None:
     """Run every choice and print a line each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("--days", type=int, default=4, help="days to train on; the next is evaluated on")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rates", type=float, nargs="+", help="table learning rates, for either optimiser")
+    parser.add_argument("home", type=existing_home)
+    parser.add_argument("--days", type=at_least(1), default=4, help="days to train on; the next is evaluated on")
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0])
+    rate = number_between(0, 10, open_low=True)
+    parser.add_argument("--rates", type=rate, nargs="+", help="table learning rates, for either optimiser")
     parser.add_argument("--json", type=Path, help="write all results here")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -79,4 +82,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

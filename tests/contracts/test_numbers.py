@@ -7,7 +7,7 @@ from typing import Any, get_args, get_origin
 
 import pytest
 
-from longreel.contracts.argument_types import at_least, day, number_between
+from longreel.contracts.argument_types import at_least, calendar_day, number_between
 from longreel.contracts.config import Config, parse_config
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.policy import GatePolicy, parse_policy
@@ -75,7 +75,7 @@ def test_a_log_schema_takes_no_number_that_is_not_finite(kind: type) -> None:
         (at_least(0, 9), ["0", "9"], ["10"]),
         (number_between(0, 1), ["0", "1", "1e-3"], ["", "nan", "inf", "-0.1", "1.1", "x", "1e999"]),
         (number_between(0, 9, open_low=True), ["0.1", "9"], ["0", "-1"]),
-        (day, ["2026-02-28"], ["", "2026-02-30", "20260228", "nan"]),
+        (calendar_day, ["2026-02-28"], ["", "2026-02-30", "20260228", "nan"]),
     ],
 )
 def test_an_option_takes_what_it_says_and_refuses_the_rest_in_words(kind: Any, good: list[str], bad: list[str]) -> None:
