@@ -24,8 +24,9 @@ from longreel.components.pipeline import YAML, compile_cluster_to, compile_to
 from longreel.components.registry import store
 from longreel.components.registry.ledger import Ledger
 from longreel.components.retrain import plan, retrain
+from longreel.components.train import train_candidate
 from longreel.contracts.errors import DataNotReadyError, LongreelError
-from longreel.lake.home import Home
+from longreel.lake.home import CONFIG_FILE, Home
 
 MakeHome = Callable[..., Home]
 VALUES = {"trigger": "freshness", "waits_for_approval": "true"}  # where "1" is no value for a step's option
@@ -168,6 +169,24 @@ def test_a_failing_step_ends_the_retrain_with_its_exit_code(
     assert main(["ops", "retrain", "--home", str(home.path), "--date", "2026-01-03"]) == LongreelError.exit_code
     assert "Inner task failed: 'train'" in capfd.readouterr().err
     assert not (home.reports / "2026-01-03" / "summary.json").exists()
+
+
+@pytest.mark.slow
+def test_a_retrain_moves_no_alias_that_a_person_moved(make_home: MakeHome, capfd: pytest.CaptureFixture[str]) -> None:
+    """It trains, evaluates and decides; once a person has decided, the next call trains nothing and promotes."""
+    home, command = make_home(3), ["ops", "retrain", "--date", "2026-01-03", "--home"]
+    ledger = Ledger(home)
+    train_candidate(home, date(2026, 1, 3))
+    ledger.client.set_registered_model_alias(ledger.model, "champion", "1")  # before any promotion
+    text = (home.path / CONFIG_FILE).read_text()
+    (home.path / CONFIG_FILE).write_text(text.replace("[training]", "[training]\nseed = 1"))
+    assert main([*command, str(home.path)]) == LongreelError.exit_code
+    assert "was moved in MLflow: it is version 1, the ledger has no entry" in capfd.readouterr().out
+    assert (ledger.read().alias, ledger.entries()) == (1, [])
+    ledger.client.delete_registered_model_alias(ledger.model, "champion")
+    assert main([*command, str(home.path)]) == 0
+    assert [(entry.action, entry.to_version) for entry in ledger.entries()] == [("promote", 2)]
+    assert [version.version for version in ledger.read().registered] == [1, 2]
 
 
 @pytest.mark.slow

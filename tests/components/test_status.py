@@ -11,9 +11,11 @@ import pytest
 
 from longreel import status_data
 from longreel.cli import main
-from longreel.contracts.errors import TransientError
+from longreel.contracts.errors import LongreelError, TransientError
 from longreel.lake.home import CONFIG_FILE, Home
 from longreel.lake.lease import LEASE_FILE
+from longreel.lake.lineage import stale_partitions
+from longreel.model.training.day_checks import check_training_days
 from longreel.spark_jobs import raw_days
 from longreel.spark_jobs.days import noted_failure
 from longreel.spark_jobs.sources import open_source
@@ -90,6 +92,48 @@ def test_days_of_other_definitions_are_red_and_say_what_changed(
     )
     assert out.count("stale ") == 1  # one line for all days
     assert "rebuild: longreel data build-samples --start 2026-01-01 --end 2026-01-03" in out
+
+
+# setting -> lines of TOML that change it, by section; each changes what rows mean
+CHANGED_SETTINGS = {
+    "max_history": ("samples", "max_history = 32"),
+    "request_rule": ("samples", 'request_rule = "gap"'),
+    "max_targets": ("samples", "max_targets = 4"),
+    "sampled_negatives": ("samples", "sampled_negatives = 2"),
+    "user_id": ("source", 'user_id = "viewer"'),
+    "item_id": ("source", 'item_id = "video"'),
+    "time_ms": ("source", 'time_ms = "at"'),
+    "request_id": ("source", 'request_id = "session"'),
+    "where": ("source", 'where = "surface = 1"'),
+    "time_zone": ("source", 'time_zone = "Europe/Berlin"'),
+    "max_lateness_hours": ("source", "max_lateness_hours = 1"),
+    "field taste": ("fields.user", 'taste = {kind = "id", rows = 16}'),
+    "action like": ("actions", 'like = "follow"'),
+    "label like": ("labels", 'like = "follow"'),
+    "history": ("history", 'events = "click"'),
+    "known_after": ("history", 'known_after = "1 h"'),
+}
+
+
+@pytest.mark.parametrize("setting", CHANGED_SETTINGS)
+def test_a_changed_setting_makes_days_stale_and_training_refuse_them(
+    make_home: Callable[..., Home], setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`data stale` lists the same partitions, by the same function."""
+    home, (section, line) = make_home(3), CHANGED_SETTINGS[setting]
+    text, name = (home.path / CONFIG_FILE).read_text(), line.partition(" = ")[0]
+    head, _, body = text.partition(f"[{section}]\n")
+    lines, rest = body.partition("\n[")[::2]
+    kept = [old for old in lines.splitlines() if not old.startswith(f"{name} = ")]
+    (home.path / CONFIG_FILE).write_text("\n".join([head, f"[{section}]", line, *kept, f"[{rest}" * bool(rest)]))
+    assert main(["ops", "status", "--home", str(home.path), "--check"]) == 1
+    out = capsys.readouterr().out
+    assert "stale 3 days (2026-01-01 .. 2026-01-03) were made with other definitions" in out
+    assert setting in out
+    assert [one.day.day for one in stale_partitions(home.lake, home.config)] == [1, 2, 3]
+    with pytest.raises(LongreelError, match="built by other definitions") as refused:
+        check_training_days(home.config, [home.lake.require("samples", date(2026, 1, day)) for day in (1, 2)])
+    assert setting in str(refused.value)
 
 
 def test_an_optional_field_that_was_added_leaves_every_day_as_it_is(
