@@ -36,7 +36,7 @@ EDITED = "[/red] no day"  # neither a day, nor JSON, nor rich's markup
 READING = ("ops status", "model promotions", f"ops should-retrain --date {DAY + timedelta(days=1)}")
 # What a command shows after an edit, and after any edit that is not named.
 SHOWN: dict[str, dict[str, str]] = {
-    "champion": {"": "version 2, the champion of longreel-tiny, cannot be used: its tag data_watermark was"}
+    "champion": {"": "version 2, the champion of longreel-tiny, cannot be used: its tag "}
     | {"deleted": "version 2, the champion of longreel-tiny, cannot be used: it was deleted in MLflow"},
     "ledger entry": {"": "longreel-tiny-ledger version 2 is left out"}
     | dict.fromkeys(("alias_set edited", "alias_set removed", "change edited", "change removed"), "champion: version 2")
