@@ -78,7 +78,7 @@ def spark_session(app: str, *, input_bytes: int = 0) -> "SparkSession":
         warehouse = {"spark.sql.warehouse.dir": str(Path(tempfile.gettempdir()) / "longreel-spark-warehouse")}
         settings = COMMON | LOCAL | warehouse | (QUICK if input_bytes < QUICK_BYTES else {})
     logging.getLogger("py4j").setLevel(logging.CRITICAL)  # what fails in a call is raised
-    logging.getLogger().addFilter(_is_no_interrupt)
+    logging.getLogger().addFilter(_is_no_call)
     logging.getLogger("SQLQueryContextLogger").setLevel(logging.CRITICAL)  # prints the Java trace of wrong SQL
     if "PYSPARK_GATEWAY_PORT" not in os.environ and not SparkContext._gateway:
         SparkContext._ensure_initialized(gateway=start_java(settings))
@@ -98,9 +98,9 @@ def _silence_tasks(session: "SparkSession") -> None:
         log4j.core.config.Configurator.setLevel(name, log4j.Level.OFF)
 
 
-def _is_no_interrupt(record: logging.LogRecord) -> bool:
-    """Whether a record is not the trace that Py4J logs of a call which Ctrl-C breaks off."""
-    return not str(record.msg).startswith("KeyboardInterrupt while")
+def _is_no_call(record: logging.LogRecord) -> bool:
+    """Whether a record is not the trace of a call that failed, which Py4J also raises, or that Ctrl-C broke off."""
+    return not str(record.msg).endswith("while sending command.")
 
 
 def _submitted_master() -> str | None:
