@@ -120,3 +120,27 @@ def test_a_java_that_works_is_not_called_missing(monkeypatch: pytest.MonkeyPatch
     refusal = java_refusal("basedir must be absolute")
     assert 'openjdk version "11.0.2"' in refusal
     assert "ended while starting: basedir must be absolute" in refusal
+
+
+@pytest.mark.slow
+def test_sigterm_in_a_spark_step_says_one_line_and_the_same_command_completes(tmp_path: Path) -> None:
+    """In the locale C and below a folder that it cannot spell, which Java then reads all the same."""
+    home = tmp_path / "hömé"
+    for words in (["init"], ["simulate", "--days", "1", "--users", "60", "--items", "200"]):
+        assert command(PROGRAM, *words, "--home", str(home)).returncode == 0
+    ingest = ["data", "ingest", "--home", str(home), "--date", "2026-01-05"]
+    step = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *ingest], stderr=subprocess.PIPE, text=True, env=os.environ | {"LC_ALL": "C"}
+    )
+    deadline = time.monotonic() + 120
+    while not list(home.glob("lake/events/*/build-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)  # within Spark's work
+    step.send_signal(signal.SIGTERM)
+    errors = step.communicate(timeout=60)[1]
+    assert step.returncode == 143
+    assert errors.splitlines()[-1] == "longreel data ingest: terminated; the same command continues or starts again"
+    assert "Traceback" not in errors
+    assert not list(home.glob("lake/*/*/build-*"))
+    again = command(PROGRAM, *ingest, LC_ALL="C")
+    assert again.returncode == 0, again.stderr
