@@ -7,8 +7,9 @@ to change the passwords.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.server import get_app_client
 
@@ -22,14 +23,14 @@ GRANTS = {  # user -> permission on (experiment, model, ledger)
 }
 
 
-def registered(client: MlflowClient, name: str) -> str:
-    """The name of a registered model, created where it is missing: who creates one may delete it."""
+@contextmanager
+def unless_it_exists() -> Iterator[None]:
+    """What the block creates may exist already."""
     try:
-        client.create_registered_model(name)
+        yield
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    return name
 
 
 def main() -> None:
@@ -40,8 +41,11 @@ def main() -> None:
         sys.exit(f"error: expected a password of 12 characters or more in {missing[0].upper()}_PASSWORD")
     home = Home.locate()
     client = open_store(home)
-    model = registered(client, model_name(home.config))
-    ledger = registered(client, f"{model}-ledger")
+    model = model_name(home.config)
+    ledger = f"{model}-ledger"
+    for name in (model, ledger):  # who creates one may delete it
+        with unless_it_exists():
+            client.create_registered_model(name)
     resources = [("experiment", experiment_id(home, client)), ("registered_model", model), ("registered_model", ledger)]
     users = get_app_client("basic-auth", tracking_uri=home.tracking_uri)
     for user, password in passwords.items():
@@ -53,7 +57,8 @@ def main() -> None:
                 raise
             users.create_user(user, password)
         for (kind, name), permission in zip(resources, GRANTS[user], strict=True):
-            users.grant_user_permission(user, kind, name, permission)
+            with unless_it_exists():
+                users.grant_user_permission(user, kind, name, permission)
         print(f"{user}: {', '.join(f'{p} {n}' for (_, n), p in zip(resources, GRANTS[user], strict=True))}")
 
 

@@ -35,7 +35,9 @@ def server(tmp_path: Path, empty_store: Path) -> Iterator[str]:
     pytest.importorskip("flask_wtf", reason="mlflow[auth] is not installed")
     (deployment,) = of_kind("manifests/base", "Deployment")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
-    words = [{"0.0.0.0": "127.0.0.1", "5000": str(port := free_port()), "2": "1"}.get(w, w) for w in container["args"]]
+    port = free_port()
+    here = {"0.0.0.0": "127.0.0.1", "5000": str(port), "2": "1"}
+    words = [here.get(word, word) for word in container["args"]]
     (tmp_path / "basic_auth.ini").write_text(SETTINGS.format(tmp_path / "users.db"))
     secrets = {
         "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path / 'server.db'}",
