@@ -225,7 +225,7 @@ class TrainingConfig:
     warm_start: bool = False
     """Whether to start from the champion and train on the days that it has not seen."""
     checkpoint_every: int = 200
-    """Steps between two checkpoints: what a killed run repeats at most."""
+    """Steps between two checkpoints, the most that a killed run repeats; one is due every five minutes too."""
     seed: int = 0
     """Seed of the initial weights, the windows, the order of requests and dropout."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -122,11 +122,11 @@ def test_a_number_label_without_values_or_with_one_is_refused(
     log = replace(config.log_schema, labels=(*config.log_schema.labels, label))
     numbers, lake, total = replace(config, log_schema=log, tasks=("watch_s",)), Lake(tmp_path / "lake", log), 0
     for day in days[:2]:
-        made = rows(0, users=8)
-        for row in made:
+        user_days = rows(0, users=8)
+        for row in user_days:
             row["target_label_watch_s"] = [values[i % len(values)] for i in range(len(row["target_labels"]))]
             total += len(row["target_labels"])
-        publish_rows(lake, day, made)
+        publish_rows(lake, day, user_days)
     manifests = [lake.require("samples", day) for day in days[:2]]
     if not message:
         check_training_days(numbers, lake, manifests)
