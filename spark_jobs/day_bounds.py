@@ -4,6 +4,8 @@ from datetime import date, datetime, timedelta
 
 from longreel.contracts.config import SourceConfig
 
+EARLIEST_MS = 631_152_000_000  # 1990: older times of imported history are seconds, or a typing error
+
 
 def log_day_bounds_ms(day: date, source: SourceConfig) -> tuple[int, int]:
     """First millisecond of a log day on the source's clock, and of the day after."""

@@ -7,7 +7,7 @@ from typing import Any
 from longreel.contracts.schemas import schema_text
 from longreel.lake.home import Home
 from longreel.spark_jobs.array_checks import HISTORY_VIOLATIONS, Stats
-from longreel.spark_jobs.day_bounds import log_day_bounds_ms
+from longreel.spark_jobs.day_bounds import EARLIEST_MS, log_day_bounds_ms
 from longreel.spark_jobs.quality import Between, Check, Equal, check
 from longreel.spark_jobs.rejected_rows import explained
 from longreel.spark_jobs.row_counts import Rejected, format_reasons, quarantined_share
@@ -49,7 +49,7 @@ def check_snapshot(
                 0,
                 limit,
                 f"share of rows quarantined{format_reasons(counts)}",
-                remedy=explained(home.config, (0, end_ms), rejected or {}),
+                remedy=explained(home.config, (EARLIEST_MS, end_ms), rejected or {}),
             ),
             Between(
                 "history_events_read", counts["history_events"], None, "history events kept are some of those read"

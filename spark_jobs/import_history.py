@@ -33,7 +33,7 @@ from longreel.spark_jobs.array_digest import digest_from_sums
 from longreel.spark_jobs.bootstrap_snapshot import find_bootstrap
 from longreel.spark_jobs.bucket_tasks import CompactRows
 from longreel.spark_jobs.buckets import num_buckets
-from longreel.spark_jobs.day_bounds import log_day_bounds_ms
+from longreel.spark_jobs.day_bounds import EARLIEST_MS, log_day_bounds_ms
 from longreel.spark_jobs.days import LazySession, code_version, is_unchanged, log_progress
 from longreel.spark_jobs.history_checks import check_snapshot
 from longreel.spark_jobs.history_events import history_input
@@ -153,7 +153,7 @@ class ImportRun:
 
     def validate(self, evaluated: DataFrame) -> DataFrame:
         """The rows with the columns of events, and the `reason` why a row is no event, or null."""
-        bounds_ms = (0, log_day_bounds_ms(self.through, self.home.config.source)[1])  # of any age since 1970
+        bounds_ms = (EARLIEST_MS, log_day_bounds_ms(self.through, self.home.config.source)[1])
         validated = validate_rows(evaluated, self.home.config, bounds_ms, OLDER_ROWS)
         return mark_suppressed(validated, suppression_list(self.home.lake.storage))
 

@@ -1,6 +1,7 @@
 """Rejected rows of a day that is stopped: what is wrong with them in words, and a file of examples."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,7 +57,8 @@ def _off(config: Config, bounds_ms: tuple[int, int], reason: str, group: Rejecte
     source = config.source
     for unit, factor in UNITS.items():
         if oldest_ms <= first_ms * factor and last_ms * factor < end_ms:
-            sql = CONVERSIONS[unit].format(source.time_ms)
+            is_column = re.fullmatch(r"\w+", source.time_ms)
+            sql = CONVERSIONS[unit].format(source.time_ms if is_column else f"({source.time_ms})")
             return f"read as {unit} since 1970 they are of the day: set [source] time_ms = {sql!r}"
     if reason == "future_time":
         nearest, farthest, edge = first_ms - end_ms, last_ms - end_ms, "after the log day ended"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from brute_force_samples import samples_of
-from spark_helpers import DAY, Row, event, longreel, published, row, write_raw
+from spark_helpers import DAY, MIDNIGHT_MS, Row, event, longreel, published, row, write_raw
 
 DAYS = [DAY + timedelta(days=number) for number in range(3)]
 THROUGH = DAY - timedelta(days=1)
@@ -155,6 +155,11 @@ def test_what_older_history_cannot_be_is_named(make_home: Any, spark: Any, capsy
     assert "share of rows quarantined (1 future_time): expected 0 .. 0.4, got 0.5" in message
     assert "1 future_time: they are 24.0 to 24.0 h after the log day ended" in message
     assert "rejected-rows.jsonl" in message
+    write_bootstrap(home, [row(item=1, at=-9) | {"time_ms": MIDNIGHT_MS // 1000 - number} for number in (1, 2)])
+    assert longreel(home, "data import-history", "--through", str(THROUGH)) == 4
+    assert "2 stale_time: read as seconds since 1970 they are of the day: set [source] time_ms" in (
+        capsys.readouterr().err
+    )
     assert list(home.lake.days("history")) == list(home.lake.days("quarantine")) == []
     assert not list((home.path / "lake").rglob("*.parquet"))
 
