@@ -30,7 +30,7 @@ from longreel.contracts.errors import LongreelError, TransientError
 from longreel.lake.home import Home
 
 CONFLICT_TAG = "champion_conflict"  # of the registered model, where alias and ledger disagree
-NO_MODEL = "none://"  # source of an entry after which there is no champion; MLflow resolves those of versions
+NO_MODEL = "none:///none"  # source of an entry after which there is no champion; a server asks for an absolute path
 log = logging.getLogger(__name__)
 
 
