@@ -29,6 +29,7 @@ from longreel.spark_jobs.days import (
     LazySession,
     add_day_arguments,
     code_version,
+    in_turn,
     is_unchanged,
     log_progress,
     noted_failure,
@@ -96,7 +97,7 @@ def ingest_missing(home: Home, days: Sequence[date], session: LazySession, *, ac
     if not missing:
         return
     source = open_source(home)
-    for day in missing:
+    for day in in_turn("events", missing):
         if not source.has_day(day):
             log_progress("events", day, "not published, and its raw log has not arrived")
             return
@@ -129,7 +130,7 @@ def build_days(
     lake.require("events", days[0])  # the day itself is named before a gap in the days before it
     history = find_history(lake, config, days[0])
     plans, error = _plan_days(home, days, history, force)
-    for job in _jobs(plans):
+    for job in in_turn("samples", list(_jobs(plans)), len):
         if job[0].day != days[0]:  # the job may begin on a newer snapshot
             history = find_history(lake, config, job[0].day)
         with noted_failure(home, "samples", [plan.day for plan in job]):

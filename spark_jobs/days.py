@@ -4,13 +4,14 @@ import argparse
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from longreel.contracts.dates import day_range, parse_day
+from longreel.contracts.durations import time_left
 from longreel.contracts.errors import DataNotReadyError, LongreelError, QualityError
 from longreel.contracts.local_files import write_text_atomic
 from longreel.lake.home import Home
@@ -18,6 +19,8 @@ from longreel.lake.manifest import Manifest
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+T = TypeVar("T")
 
 
 def add_day_arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +94,17 @@ def log_progress(dataset: str, day: date, message: str, started: float | None = 
     """Print one line about a day, with the seconds since `started` (a `time.monotonic()`)."""
     seconds = "" if started is None else f" in {time.monotonic() - started:.1f} s"
     print(f"{dataset} {day}: {message}{seconds}", flush=True)
+
+
+def in_turn(dataset: str, pieces: Sequence[T], size_of: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    """Pieces of work, of `size_of` days each; between two of them, a line says how long is left."""
+    started, total, done = time.monotonic(), sum(map(size_of, pieces)), 0
+    for piece in pieces:
+        if done:
+            left = time_left(time.monotonic() - started, done / total)
+            print(f"{dataset}: {done} of {total} days, {left}", flush=True)
+        yield piece
+        done += size_of(piece)
 
 
 class LazySession:

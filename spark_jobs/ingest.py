@@ -22,6 +22,7 @@ from longreel.spark_jobs.bootstrap_snapshot import require_after_bootstrap
 from longreel.spark_jobs.days import (
     LazySession,
     add_day_arguments,
+    in_turn,
     is_unchanged,
     log_progress,
     noted_failure,
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace, home: Home) -> None:
     source = open_source(home)
     session = LazySession("longreel data ingest")
     vacuum(home)
-    for day in requested_days(args):
+    for day in in_turn("events", requested_days(args)):
         with noted_failure(home, "events", [day]):
             ingest_day(home, source, day, session, force=args.force, accept_drift=args.accept_drift)
 
