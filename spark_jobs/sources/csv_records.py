@@ -4,24 +4,22 @@ A row ends at a line end outside quotes. pyarrow parses rows, but it takes a mis
 the next quote, however far away, and cannot show rows that are not UTF-8. So whole rows are cut out first.
 """
 
-import gzip
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.base import FILE, TEXT, UNREADABLE, require_distinct, source_name
+from longreel.spark_jobs.sources.text_files import MARK, is_utf8, open_file, read_bytes
 
 CHUNK_BYTES = 4 * 2**20
 PART_BYTES = 32 * 2**20  # what one task reads of a plain file
 ROW_BYTES = 16 * 2**20  # the longest row
-MARK = b"\xef\xbb\xbf"  # spreadsheets begin a file with it
 
 QUOTED = rb'"(?:[^"]++|"")*+"'
 VALUE = rb'(?:%b|[^",\n][^,\n]*+)?+' % QUOTED  # a quote inside an unquoted value is a character
@@ -47,8 +45,8 @@ def header_of(path: Path) -> CsvPart:
     Raises:
         LongreelError: the file cannot be read, is empty, not UTF-8, or has two columns of one name.
     """
-    with _open(path) as stream:
-        head = _read(stream, path, ROW_BYTES)
+    with open_file(path) as stream:
+        head = read_bytes(stream, path, ROW_BYTES)
     mark = len(MARK) * head.startswith(MARK)
     row = _row.match(head + b"\n", mark)
     if row is None:
@@ -151,12 +149,12 @@ def _without_unreadable(rows: bytes) -> tuple[bytes, list[str], list[str]]:
     line, and of those that are not UTF-8, their other bytes as \\xNN."""
     malformed: list[str] = []
     not_utf8: list[str] = []
-    if _is_utf8(rows) and rows.count(b"\r") == rows.count(b"\r\n"):
+    if is_utf8(rows) and rows.count(b"\r") == rows.count(b"\r\n"):
         return rows, malformed, not_utf8
     good = []
     for match in _row.finditer(rows):
         row = match[0]
-        if not _is_utf8(row):
+        if not is_utf8(row):
             not_utf8.append(row.rstrip(b"\r\n").decode(errors="backslashreplace"))
         elif not _row_to_pyarrow.fullmatch(row):
             malformed.append(row.rstrip(b"\r\n").decode())
@@ -165,22 +163,14 @@ def _without_unreadable(rows: bytes) -> tuple[bytes, list[str], list[str]]:
     return b"".join(good), malformed, not_utf8
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _whole_rows(part: CsvPart) -> Iterator[bytes]:
     """The bytes of a part, cut after whole rows."""
     position, rest = part.start, b""  # `rest` begins at `position`
-    with _open(part.path) as stream:
+    with open_file(part.path) as stream:
         stream.seek(part.start)
         while True:
             left = CHUNK_BYTES if part.end is None else min(CHUNK_BYTES, part.end - position - len(rest))
-            more = _read(stream, part.path, left)
+            more = read_bytes(stream, part.path, left)
             rest += more or (b"\n" if rest else b"")
             end = _end_of_rows(rest)
             if end:
@@ -214,19 +204,7 @@ def _fault(row: bytes) -> str:
 
 def _line_at(path: Path, position: int) -> int:
     lines = 1
-    with _open(path) as stream:
+    with open_file(path) as stream:
         while position > 0 and (data := stream.read(min(position, CHUNK_BYTES))):
             lines, position = lines + data.count(b"\n"), position - len(data)
     return lines
-
-
-def _open(path: Path) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(path) if path.name.endswith(".gz") else path.open("rb"))
-
-
-def _read(stream: BinaryIO, path: Path, size: int) -> bytes:
-    """As many bytes as are asked for, fewer at the end only."""
-    try:
-        return stream.read(size)
-    except (OSError, EOFError, zlib.error) as error:
-        raise LongreelError(f"{path} cannot be read to its end: {error}; fetch the file again") from error

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
+from longreel.spark_jobs.sources.avro_files import read_avro
 from longreel.spark_jobs.sources.base import FILE, HOUR, RESERVED, TEXT, UNREADABLE, column, require_keys
 from longreel.spark_jobs.sources.columnar_files import columns_of, read_columnar
 from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, read_csv
 from longreel.spark_jobs.sources.csv_records import header_of
+from longreel.spark_jobs.sources.json_files import JSON_SUFFIXES, read_json
 from longreel.spark_jobs.sources.orc_files import OrcRows
-from longreel.spark_jobs.sources.other_files import JSON_SUFFIXES, read_avro, read_json
 from longreel.spark_jobs.sources.parquet_files import ParquetRows
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 

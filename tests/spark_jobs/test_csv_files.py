@@ -237,3 +237,21 @@ def test_a_refusal_in_a_task_ends_in_one_line(spark: Any, make_home: Callable[..
     lines = [line for line in capsys.readouterr().err.splitlines() if "log.csv" in line]
     assert len(lines) == 1
     assert "log.csv, line 2: a value's opening quote has no closing quote; write the file again" in lines[0]
+
+
+def test_json_lines_are_read_from_the_same_files_and_bytes(spark: Any, make_home: Callable[..., Any]) -> None:
+    """Names with a colon, padded gzip, bytes that are no UTF-8, columns named as Spark's own, and any case."""
+    home = make_home(schema=CLICKS)
+    folder = home.path / "raw" / f"date={DAY}"
+    folder.mkdir(parents=True)
+    lines = [
+        f'{{"user_id": "{user}", "item_id": 1, "time_ms": {MIDNIGHT_MS}, "Click": 1, "_metadata": 2, "a`b": 3}}\n'
+        for user in ("José", "Josè", "1")
+    ]
+    (folder / "part-10:30.jsonl.gz").write_bytes(gzip.compress("".join(lines).encode("latin-1")) + bytes(512))
+    (folder / "b%20+.json").write_bytes(b"\xef\xbb\xbf" + lines[2].replace('"1"', '"2"').encode() + b"[1]\r\n\r\n")
+    (folder / "c.csv").write_text(HEADER + f"3,10,{MIDNIGHT_MS},1,\n")
+    assert longreel(home, "data ingest", "--date", str(DAY)) == 0
+    assert [(e["user_id"], e["actions"]) for e in published(home, "events", DAY)] == [(1, 1), (2, 1), (3, 1)]
+    rejected = [(row["reason"], row["source_file"]) for row in published(home, "quarantine", DAY)]
+    assert sorted(rejected) == [("malformed_row", "b%20+.json"), *[("not_utf8", "part-10:30.jsonl.gz")] * 2]
