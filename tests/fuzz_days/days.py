@@ -115,8 +115,9 @@ class Day:
         for file in self.files:
             if file.kinds.get("vector") == "fixed_size_list" and any(row.get("vector") is None for row in file.rows):
                 return f"{file.name}: pyarrow writes fixed-size lists with a null, and cannot read them"
-            if self.settings.lists and "null" in (file.kinds.get("tags"), file.kinds.get("vector")):
-                return f"{file.name}: a list without a value in any row has no type"
+        values = {name for file in self.files for row in file.rows for name in row if row[name] is not None}
+        if self.settings.lists and {"tags", "vector"} & self.settings.names.keys() - values:
+            return "a list without a value in any row has no type"
         for logical, name in self.settings.names.items():
             if not any(logical in row for file in self.files for row in file.rows):
                 return f"no column {name}"
