@@ -14,6 +14,7 @@ from longreel.spark_jobs.sources.text_files import MARK, is_utf8, open_file, rea
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.types import DataType
 
 JSON_SUFFIXES = tuple(f".{name}{packed}" for name in ("json", "jsonl", "ndjson") for packed in ("", ".gz"))
 LINE = f"{RESERVED}line"
@@ -23,9 +24,10 @@ PART_BYTES = 32 * 2**20  # what one task reads of a plain file
 LINE_BYTES = 64 * 2**20  # the longest line
 
 
-def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame | None":  # noqa: ARG001
+def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> "DataFrame | None":
     """Files of one JSON object a line, with FILE and UNREADABLE; None without a line. A line that is no object, or not
-    UTF-8, keeps its text in TEXT. A column's type is the one that fits all its values.
+    UTF-8, keeps its text in TEXT. A column's type is the one that fits all its values; ids are text where some are
+    fractions.
 
     Raises:
         LongreelError: no line is an object, two columns have one name, or a line is longer than LINE_BYTES.
@@ -48,14 +50,17 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
         raise LongreelError(
             f"{_spelled(paths)} has more than one column {name.strip('`')}; rename all but one"
         ) from error
-    if not schema.names:
+    if not schema.names and lines.isEmpty():
         return None
-    if schema.names == [TEXT]:
+    if schema.names in ([], [TEXT]):
         raise LongreelError(f"{_spelled(paths)}: no line is a JSON object; expected one object a line")
     names = [name for name in schema.names if name != TEXT]
     require_distinct(_spelled(paths), names)
-    if TEXT not in schema.names:
-        schema.add(TEXT, StringType())
+    fields = [(name, schema[name].dataType) for name in names]
+    schema = StructType()
+    for name, kind in fields:
+        schema.add(name, _exact(kind) if name.lower() in columns.ids else kind)
+    schema.add(TEXT, StringType())
     parsed = F.from_json(LINE, schema, {"columnNameOfCorruptRecord": TEXT})
     rows = lines.select(FILE, UNREADABLE, TEXT, parsed.alias(LINE))
     value, malformed = F.col(LINE), F.when(F.col(LINE)[TEXT].isNotNull(), "malformed_row")
@@ -65,6 +70,15 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
         F.coalesce(UNREADABLE, malformed).alias(UNREADABLE),
         FILE,
     )
+
+
+def _exact(kind: "DataType") -> "DataType":
+    """A type that keeps each digit of whole numbers: where some are fractions, Spark would round all of them."""
+    from pyspark.sql.types import ArrayType, DoubleType, StringType
+
+    if isinstance(kind, ArrayType):
+        return ArrayType(_exact(kind.elementType))
+    return StringType() if isinstance(kind, DoubleType) else kind
 
 
 def _spelled(paths: list[Path]) -> str:
@@ -103,12 +117,19 @@ def _lines_of(path: Path, start: int, end: int | None) -> Iterator[pa.RecordBatc
 
 
 def _batch(lines: list[bytes], label: str) -> pa.RecordBatch:
-    good = [is_utf8(line) for line in lines]
-    both = [(fits, line.decode(errors="backslashreplace")) for fits, line in zip(good, lines, strict=True)]
+    reasons = [_fault(line) for line in lines]
+    both = [(why, line.decode(errors="backslashreplace")) for why, line in zip(reasons, lines, strict=True)]
     values = (
-        [text if fits else None for fits, text in both],
+        [None if why else text for why, text in both],
         [label] * len(lines),
-        [None if fits else "not_utf8" for fits in good],
-        [None if fits else text for fits, text in both],
+        reasons,
+        [text if why else None for why, text in both],
     )
     return pa.record_batch([pa.array(column, pa.string()) for column in values], names=list(COLUMNS))
+
+
+def _fault(line: bytes) -> str | None:
+    """Why a line is no object, as far as its bytes tell: of a list of objects, Spark would take the first."""
+    if not is_utf8(line):
+        return "not_utf8"
+    return None if line.lstrip().startswith(b"{") else "malformed_row"

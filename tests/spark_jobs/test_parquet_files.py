@@ -1,5 +1,6 @@
 """Parquet and ORC files: every type that writers use is read without loss, or refused with the file and column."""
 
+import gzip
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +14,7 @@ from pyarrow import orc
 from spark_helpers import DAY, MIDNIGHT_MS, longreel, published, row, write_raw
 
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources import columnar_files
+from longreel.spark_jobs.sources import columnar_files, json_files
 from longreel.spark_jobs.sources.base import name_damaged_file
 from longreel.spark_jobs.sources.columnar_files import OPEN_BYTES, PARTS
 from longreel.spark_jobs.sources.generic import GenericSource
@@ -227,3 +228,21 @@ def test_orc_of_spark_and_of_pyarrow(spark: Any, folder: Path, tmp_path: Path) -
     assert (first["at"], second["at"], second["there"], third["at"]) == (AT, early, early, AT)
     assert (first["a.b"], first["a"], second["a"]) == (1, (3,), None)
     assert (third["plain"], third["list"], third["code"].strip()) == (AT, [AT], "x")
+
+
+def test_json_lines_of_any_name_and_ids_of_any_length(spark: Any, folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(json_files, "PART_BYTES", 40)
+    lines = [f'{{"user_id": "u{number}", "item_id": {2**60 + number}, "time_ms": {number}}}' for number in range(9)]
+    (folder / "part-10:30.jsonl").write_text("\r\n".join(lines) + "\n\n", newline="")
+    (folder / ".part-10:30.jsonl.crc").write_bytes(b"crc\0stale")
+    packed = gzip.compress(b'{"user_id": "v", "item_id": 1.5, "time_ms": 9, "_corrupt_record": "mine", "a`b": 1}\n')
+    (folder / "zeros[1].json.gz").write_bytes(packed + bytes(512))
+    rows = rows_of(spark, folder)
+    assert [row["item_id"] for row in rows] == [*(str(2**60 + number) for number in range(9)), "1.5"]
+    assert (rows[-1]["_corrupt_record"], rows[-1]["a`b"], rows[-1]["source_file"]) == ("mine", 1, "zeros[1].json.gz")
+    (folder / "bad.json").write_bytes('{"user_id": "José", "item_id": 1, "time_ms": 1}\n[{}, {}]\n'.encode("latin-1"))
+    found = GenericSource(folder.parent, columns=READ).rows(spark, DAY).where("unreadable IS NOT NULL").collect()
+    assert {row["unreadable"]: row["row"]["_longreel_text"][:20] for row in found} == {
+        "not_utf8": '{"user_id": "Jos\\xe9',
+        "malformed_row": "[{}, {}]",
+    }
