@@ -185,7 +185,7 @@ class IngestRun:
             *details.get("warnings", []),
             *outcome_warnings,
             *id_warnings(config.source, staged.observed, staged.counts),
-            *self._undescribed(),
+            *self._described_in_part(),
         ]
         notes = [*fields.notes, *outcome_notes, *self._repeated(staged)]
         if not staged.counts["input_rows"]:
@@ -241,11 +241,15 @@ class IngestRun:
             return users_of_rows(accepted, self.log)
         return users_of_table(table, self.home.config, f"the users of {self.source.users.name(self.day)}")
 
-    def _undescribed(self) -> Iterator[str]:
-        """Warnings of a day before the first table."""
+    def _described_in_part(self) -> Iterator[str]:
+        """Warnings of a day before the first table, and of tables with rows that cannot be read."""
         for what, tables in (("items", self.source.items), ("users", self.source.users)):
             if tables.exist and not tables.describe(self.day):
                 yield f"no table of {what} in {tables.name(self.day)} is dated {self.day} or before"
+            if rows := tables.unreadable_rows(self.spark, self.day):
+                yield (
+                    f"{rows:,} rows of {tables.name(self.day)} are left out: they do not fit the header or are no UTF-8"
+                )
 
     def _repeated(self, staged: StagedDay) -> Iterator[str]:
         """Notes of what a table describes more than once."""

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.types import DataType, StructField
 
-SUFFIXES = (".parquet", ".orc", ".avro", *JSON_SUFFIXES, *CSV_SUFFIXES)
+TEXT_SUFFIXES = (*JSON_SUFFIXES, *CSV_SUFFIXES)
+SUFFIXES = (".parquet", ".orc", ".avro", *TEXT_SUFFIXES)
 ROWS = {".parquet", ".orc", ".avro", ".json", ".jsonl", ".ndjson", ".csv", ".tsv"}  # whatever is behind them
 CHECKSUMS = {".crc", ".md5", ".sha1", ".sha256", ".sha512"}
 Read = Callable[["SparkSession", list[Path], RawColumns], "DataFrame | None"]

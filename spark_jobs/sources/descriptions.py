@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from longreel.contracts.dates import parse_day
 from longreel.contracts.errors import LongreelError
-from longreel.spark_jobs.sources.base import digest_of_files
+from longreel.spark_jobs.sources.base import UNREADABLE, digest_of_files
 from longreel.spark_jobs.sources.data_files import (
+    TEXT_SUFFIXES,
     find_data_files,
     has_unread_rows,
     is_data,
@@ -61,6 +62,10 @@ class Descriptions(ABC):
             LongreelError: a file has no column for what it describes, or is damaged.
         """
 
+    def unreadable_rows(self, spark: "SparkSession", day: date) -> int:  # files override it
+        """How many rows of the table that describes a day are left out, since they cannot be split into columns."""
+        return 0
+
 
 class FileDescriptions(Descriptions):
     """A table in files of any format."""
@@ -97,6 +102,12 @@ class FileDescriptions(Descriptions):
             return self._read(spark, files)
         first = self._newest(min(self._ready, default=day))
         return None if first is None else self._read(spark, _files_of(first)).limit(0)
+
+    def unreadable_rows(self, spark: "SparkSession", day: date) -> int:
+        texts = [path for path in self.files(day) if path.name.endswith(TEXT_SUFFIXES)]
+        if not texts:
+            return 0
+        return read_data_files(spark, texts, self._columns, self._keys).where(f"{UNREADABLE} IS NOT NULL").count()
 
     def _read(self, spark: "SparkSession", files: list[Path]) -> "DataFrame":
         return well_formed(read_data_files(spark, files, self._columns, self._keys))

@@ -154,9 +154,11 @@ def test_an_item_that_no_table_has_is_a_warning_and_a_required_field_an_error(
     spark: Any, home: Home, capsys: Any
 ) -> None:
     path = home.path / "raw" / "items.csv"
-    path.write_text("sku,price,tags\nx,1,2\n")
+    path.write_bytes(b"sku,price,tags\nx,1,2\ny,1\nJos\xe9,1,2\n")
     assert ingest(home, DAYS[0]) == 0
-    assert f"warning: 1 of 1 items are not in {path}" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert f"warning: 1 of 1 items are not in {path}" in output
+    assert f"warning: 2 rows of {path} are left out: they do not fit the header or are no UTF-8" in output
     config = home.path / "longreel.toml"
     config.write_text(
         config.read_text().replace('{kind = "number", optional = true}', '{kind = "number", from = "cost"}')
