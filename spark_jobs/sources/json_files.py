@@ -117,19 +117,12 @@ def _lines_of(path: Path, start: int, end: int | None) -> Iterator[pa.RecordBatc
 
 
 def _batch(lines: list[bytes], label: str) -> pa.RecordBatch:
-    reasons = [_fault(line) for line in lines]
-    both = [(why, line.decode(errors="backslashreplace")) for why, line in zip(reasons, lines, strict=True)]
+    good = [is_utf8(line) for line in lines]
+    both = [(fits, line.decode(errors="backslashreplace")) for fits, line in zip(good, lines, strict=True)]
     values = (
-        [None if why else text for why, text in both],
+        [text if fits else None for fits, text in both],
         [label] * len(lines),
-        reasons,
-        [text if why else None for why, text in both],
+        [None if fits else "not_utf8" for fits in good],
+        [None if fits else text for fits, text in both],
     )
     return pa.record_batch([pa.array(column, pa.string()) for column in values], names=list(COLUMNS))
-
-
-def _fault(line: bytes) -> str | None:
-    """Why a line is no object, as far as its bytes tell: of a list of objects, Spark would take the first."""
-    if not is_utf8(line):
-        return "not_utf8"
-    return None if line.lstrip().startswith(b"{") else "malformed_row"

@@ -241,8 +241,8 @@ def test_json_lines_of_any_name_and_ids_of_any_length(spark: Any, folder: Path, 
     assert [row["item_id"] for row in rows] == [*(str(2**60 + number) for number in range(9)), "1.5"]
     assert (rows[-1]["_corrupt_record"], rows[-1]["a`b"], rows[-1]["source_file"]) == ("mine", 1, "zeros[1].json.gz")
     (folder / "bad.json").write_bytes('{"user_id": "José", "item_id": 1, "time_ms": 1}\n[{}, {}]\n'.encode("latin-1"))
-    found = GenericSource(folder.parent, columns=READ).rows(spark, DAY).where("unreadable IS NOT NULL").collect()
-    assert {row["unreadable"]: row["row"]["_longreel_text"][:20] for row in found} == {
+    unreadable = GenericSource(folder.parent, columns=READ).rows(spark, DAY).where("unreadable IS NOT NULL").collect()
+    assert {row["unreadable"]: row["row"]["_longreel_text"][:20] for row in unreadable} == {
         "not_utf8": '{"user_id": "Jos\\xe9',
         "malformed_row": "[{}, {}]",
     }
