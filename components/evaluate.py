@@ -112,16 +112,17 @@ def evaluate_version(home: Home, day: date, version: int, client: "MlflowClient 
     require_unseen(registered.data_watermark, day, f"version {version}")
     folder = versions.download(client, name, registered)
     report = evaluate_model(home, day, folder)
-    return replace(
-        report, consistency=(*report.consistency, _check_artefact(home, day, folder, f"models:/{name}/{version}"))
-    )
+    artefact = versions.download_all(client, name, registered)
+    return replace(report, consistency=(*report.consistency, _check_artefact(home, day, folder, artefact)))
 
 
-def _check_artefact(home: Home, day: date, model_dir: Path, uri: str) -> ConsistencyCheck:
-    """Compare the logits of the served artefact with those evaluated, on a sample of the day."""
+def _check_artefact(home: Home, day: date, model_dir: Path, artefact: Path) -> ConsistencyCheck:
+    """Compare the logits of the served artefact with those evaluated, on a sample of the day. `artefact`: all of the
+    version's files; MLflow runs their code."""
     import mlflow
     import numpy as np
 
+    from longreel.components.registry.versions import without_bytecode
     from longreel.model.data.encodings import Moments
     from longreel.model.evaluation.batch_scoring import day_groups, request_table
     from longreel.model.evaluation.consistency import compare, rounding, scoring_precision
@@ -130,7 +131,8 @@ def _check_artefact(home: Home, day: date, model_dir: Path, uri: str) -> Consist
 
     scorer = Scorer.load(model_dir, home.config.training.device)
     table = request_table(home.lake, day_groups(home.lake, day), ARTEFACT_ROWS, scorer.ranker.log_schema)
-    served = mlflow.pyfunc.load_model(uri).predict(table.to_pandas())
+    with without_bytecode():
+        served = mlflow.pyfunc.load_model(str(artefact)).predict(table.to_pandas())
     ours = scorer.score(table).to_pandas()
 
     def logits(scores: Any) -> Any:

@@ -17,7 +17,15 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 from mlflow.types.schema import Array
 
 import longreel
-from longreel.components.registry.versions import CHAMPION, PENDING, Version, list_versions, model_name
+from longreel.components.registry.versions import (
+    CHAMPION,
+    PENDING,
+    Version,
+    download_uri,
+    folder_digest,
+    list_versions,
+    model_name,
+)
 from longreel.contracts.errors import TransientError
 from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import added_column_of, dataset_schemas
@@ -106,7 +114,10 @@ def register_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    all_tags = {"decision": PENDING, **tags, "model_digest": digest}
+    digests = {"model_digest": digest, "files_digest": folder_digest(download_uri(client, info.model_uri))}
+    for key, value in digests.items():
+        client.set_tag(run_id, key, value)
+    all_tags = {"decision": PENDING, **tags, **digests}
     client.create_model_version(name, source=info.model_uri, run_id=run_id, tags=all_tags, model_id=info.model_id)
     version = _registered(client, name, run_id, digest)
     if version is None:

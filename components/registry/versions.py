@@ -1,14 +1,18 @@
 """Registered versions of a pipeline's model `longreel-<name>` in MLflow.
 
-Every trained candidate becomes a version, tagged with its data, its digest and the decision on it. The digest in the
-tag and the files must agree before a version is loaded or promoted. ledger.py records which version is the champion.
+Every trained candidate becomes a version, tagged with its data, its digests and the decision on it. The digests in the
+tags and the files must agree before a version is loaded or promoted. ledger.py records which version is the champion.
 
 People can edit and delete all of this on MLflow's pages. So what the store holds is parsed in two places, here and in
 entries.py: into a value, or into a `Fault` that names it. Commands leave a fault out and list it.
 """
 
+import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
@@ -23,6 +27,7 @@ from mlflow.models import Model
 
 from longreel.contracts.config import Config
 from longreel.contracts.dates import parse_day
+from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError, MissingModelError, TransientError
 
 CHAMPION = "champion"
@@ -50,12 +55,14 @@ class Fault:
 class Version:
     """One registered version. `tags` are MLflow's, as strings.
 
+    `model_digest` is of weights and configuration, `files_digest` of all files (`folder_digest`).
     `evaluation_day` is the day that it was trained to be evaluated on, which is not among its training days;
     `data_watermark` is the last training day.
     """
 
     version: int
     model_digest: str
+    files_digest: str
     run_id: str
     evaluation_day: date
     data_watermark: date
@@ -74,16 +81,17 @@ def model_name(config: Config) -> str:
 
 def _parse(entity: ModelVersion) -> Version | Fault:
     tags, number, run_id = dict(entity.tags), int(entity.version), entity.run_id or ""
-    name = "model_digest"
+    digests, days = {}, {}
     try:
-        digest, days = tags[name], {}
+        for name in ("model_digest", "files_digest"):
+            digests[name] = tags[name]
         for name in ("evaluation_day", "data_watermark"):
             days[name] = parse_day(tags[name])
     except (KeyError, LongreelError) as error:
         wrong = "was removed" if isinstance(error, KeyError) else f"was edited: {error}"
         advice = f"set it again on the version's page, to the value of that tag on its run {run_id}"
         return Fault(name=entity.name, number=number, text=f"its tag {name} {wrong}; {advice}")
-    return Version(version=number, model_digest=digest, run_id=run_id, tags=tags, **days)
+    return Version(version=number, run_id=run_id, tags=tags, **digests, **days)
 
 
 def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -140,8 +148,44 @@ def get_version(client: MlflowClient, name: str, version: int) -> Version:
     raise LongreelError(f"{name} has no version {version}; {have}")
 
 
+def folder_digest(root: Path) -> str:
+    """16 hex digits over the relative path and the bytes of every file of a logged model, its code and MLmodel too.
+
+    MLflow writes `registered_model_meta` on each download by name and version, and Python writes `__pycache__`: both
+    are left out, and nobody reads them (`without_bytecode`). A link counts as its target's path.
+    """
+    digests = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root)
+        if "__pycache__" in name.parts or str(name) == "registered_model_meta":
+            continue
+        if path.is_symlink():
+            digests[name.as_posix()] = f"link to {path.readlink()}"
+        elif path.is_file():
+            with path.open("rb") as stream:
+                digests[name.as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digest_of(digests)
+
+
+@contextmanager
+def without_bytecode() -> Iterator[None]:
+    """Imports inside read and write no `__pycache__`: Python would run what lies there in place of a checked file."""
+    before = sys.pycache_prefix
+    with tempfile.TemporaryDirectory() as folder:
+        sys.pycache_prefix = folder
+        try:
+            yield
+        finally:
+            sys.pycache_prefix = before
+
+
 def download(client: MlflowClient, name: str, version: Version) -> Path:
-    """The folder with a version's files, downloaded from a remote store.
+    """The folder with a version's weights and configuration, after checking all files as `download_all`."""
+    return _model_folder(download_all(client, name, version))
+
+
+def download_all(client: MlflowClient, name: str, version: Version) -> Path:
+    """The folder with all files of a version, as MLflow loads it, downloaded from a remote store and checked.
 
     Raises:
         MissingModelError: the files are deleted.
@@ -152,10 +196,14 @@ def download(client: MlflowClient, name: str, version: Version) -> Path:
 
     try:
         uri = client.get_model_version_download_uri(name, str(version.version))
-        root = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri))
-        flavour: dict[str, Any] = Model.load(str(root)).flavors["python_function"]
-        folder = root / str(flavour["artifacts"]["model"]["path"])
-        digest = model_digest(folder)
+        root = download_uri(client, uri)
+        if (files_digest := folder_digest(root)) != version.files_digest:  # before anything of it is parsed
+            raise LongreelError(
+                f"the files of {name} version {version.version}, with the code that serves it, have digest "
+                f"{files_digest}, registered was {version.files_digest}: one in {root} was changed, added or removed; "
+                "restore it from a backup, roll back, or train again"
+            )
+        digest = model_digest(_model_folder(root))
     except (OSError, MlflowException, KeyError) as error:
         if is_missing(error):
             raise MissingModelError(
@@ -165,10 +213,21 @@ def download(client: MlflowClient, name: str, version: Version) -> Path:
         raise TransientError(f"the files of {name} version {version.version} cannot be read: {error}") from error
     if digest != version.model_digest:
         raise LongreelError(
-            f"the files of {name} version {version.version} have digest {digest}, registered was "
-            f"{version.model_digest}: they were changed or damaged; roll back, or train again"
+            f"{name} version {version.version} is tagged with the model digest {version.model_digest}, its files have "
+            f"{digest}: set the tag model_digest again, to the value of that tag on its run {version.run_id}"
         )
-    return folder
+    return root
+
+
+def download_uri(client: MlflowClient, uri: str) -> Path:
+    """A folder of artefacts as MLflow stores it, downloaded from a remote store."""
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, tracking_uri=client.tracking_uri))
+
+
+def _model_folder(root: Path) -> Path:
+    """The folder with weights and configuration within a logged model. Raises KeyError where MLmodel names none."""
+    flavour: dict[str, Any] = Model.load(str(root)).flavors["python_function"]
+    return root / str(flavour["artifacts"]["model"]["path"])
 
 
 def is_missing(error: Exception) -> bool:

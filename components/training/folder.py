@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from longreel.components.registry import tracking, versions
 from longreel.components.registry.store import open_store
 from longreel.components.training.spec import Candidate, TrainingSpec
+from longreel.contracts.errors import LongreelError
 from longreel.contracts.local_files import write_text_atomic
 from longreel.contracts.serialization import read_json
 from longreel.lake.home import Home
@@ -54,7 +55,12 @@ def find_completed(home: Home, spec: TrainingSpec, client: MlflowClient | None =
     path = spec.folder(home) / RECORD
     if not path.is_file():
         return None
-    candidate = Candidate(**read_json(path, f"remove {path.parent} and train again"))
+    remedy = f"remove {path.parent} and train again"
+    values = read_json(path, remedy)
+    try:
+        candidate = Candidate(**values)
+    except TypeError as error:
+        raise LongreelError(f"{path} is damaged ({error}); {remedy}") from error
     client = client or open_store(home)
     registered = versions.list_versions(client, versions.model_name(home.config))
     key = (candidate.version, candidate.model_digest)

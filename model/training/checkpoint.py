@@ -69,7 +69,8 @@ def save_model(
 
     Args:
         meta: JSON: data_watermark, digests, training_mean_window ...
-        golden: requests with the ranker's logits (model/training/golden.py), to check the saved model against.
+        golden: requests with the ranker's logits (model/training/golden.py), to check the saved model against. Logits
+            may differ between runs with equal weights, so `config.json` has their digest beside the model's.
     """
     with new_folder(folder) as draft:
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in ranker.state_dict().items()}
@@ -85,7 +86,8 @@ def save_model(
             "weights_sha256": file_sha256(draft / WEIGHTS),
         }
         digest = digest_of(description)
-        (draft / CONFIG).write_text(json.dumps(description | {"digest": digest}, indent=1))
+        beside = {"digest": digest, "golden_sha256": None if golden is None else file_sha256(draft / GOLDEN)}
+        (draft / CONFIG).write_text(json.dumps(description | beside, indent=1))
     return digest
 
 
@@ -95,12 +97,12 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise LongreelError(f"no model in {folder}: expected {CONFIG} and {WEIGHTS}; train one first")
     try:
         description: dict[str, Any] = json.loads(path.read_text())
-        recorded = description.pop("digest")
+        recorded, golden_sha256 = description.pop("digest"), description.pop("golden_sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LongreelError(f"{path} is not a model description ({error}); train the model again") from error
     if digest_of(description) != recorded:
         raise LongreelError(f"{path} was changed after it was saved: its digest is not {recorded}; restore or retrain")
-    return description | {"digest": recorded}
+    return description | {"digest": recorded, "golden_sha256": golden_sha256}
 
 
 def model_digest(folder: Path) -> str:
@@ -114,6 +116,20 @@ def model_digest(folder: Path) -> str:
     if not weights.is_file() or file_sha256(weights) != description["weights_sha256"]:
         raise LongreelError(f"{weights} is not the file that was saved with its {CONFIG}; restore or retrain")
     return str(description["digest"])
+
+
+def golden_file(folder: Path) -> Path | None:
+    """The file of golden requests of a model folder; None where it was saved without.
+
+    Raises:
+        LongreelError: it is not the file that was saved; or as `model_digest`.
+    """
+    recorded, path = _read_config(folder)["golden_sha256"], folder / GOLDEN
+    if recorded is None and not path.exists():
+        return None
+    if not path.is_file() or file_sha256(path) != recorded:
+        raise LongreelError(f"{path} is not the file that was saved with its {CONFIG}; restore it, or train again")
+    return path
 
 
 def load_log_schema(folder: Path) -> LogSchema:

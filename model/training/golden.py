@@ -5,7 +5,6 @@ training saw, in random order: the tables' trained rows are read, and the model 
 scored in float32 on any device, so that weights are compared and not a device's rounding.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,13 +19,12 @@ from torch import Tensor
 
 from longreel.contracts.history_cutoff import history_cutoff_ms
 from longreel.contracts.jagged import Ints, offsets_of
-from longreel.contracts.log_schema import LogSchema
 from longreel.contracts.schemas import dataset_schemas
 from longreel.model.data.batch import RequestBatch
 from longreel.model.data.columns import Columns
 from longreel.model.data.samples import SampleRows
 from longreel.model.nn.ranker import Ranker
-from longreel.model.training.checkpoint import CONFIG, GOLDEN
+from longreel.model.training.checkpoint import golden_file, load_log_schema
 
 Sizes = tuple[int, int, int]  # requests, at most that many events of each, and targets of each
 KEPT_SIZES: Sizes = (16, 512, 12)
@@ -128,10 +126,10 @@ def tensors(ranker: Ranker, batch: RequestBatch, device: torch.device) -> dict[s
 
 
 def read(folder: Path) -> tuple[RequestBatch, NDArray[np.float32]] | None:
-    """The golden batch and logits [T, tasks] of a model folder; None where it has none."""
-    if not (folder / GOLDEN).is_file():
+    """The golden batch and logits [T, tasks] of a model folder; None where it has none. Raises as `golden_file`."""
+    if (path := golden_file(folder)) is None:
         return None
-    named = load_file(folder / GOLDEN)
+    named = load_file(path)
 
     def fields(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): values for name, values in named.items() if name.startswith(prefix)}
@@ -178,5 +176,4 @@ def example_request(folder: Path) -> pa.Table | None:
     row |= {f"user_{name}": values[chosen].tolist() for name, values in batch.user.items()}
     row |= {f"history_{name}": values[events].flatten().tolist() for name, values in batch.history.items()}
     row |= {f"target_{name}": values[targets].flatten().tolist() for name, values in batch.target.items()}
-    log_schema = LogSchema.from_dict(json.loads((folder / CONFIG).read_text())["log_schema"])
-    return pa.Table.from_pylist([row], schema=dataset_schemas(log_schema).request_table)
+    return pa.Table.from_pylist([row], schema=dataset_schemas(load_log_schema(folder)).request_table)

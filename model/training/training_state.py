@@ -1,6 +1,8 @@
 """Training checkpoints for exact resume: weights, optimiser state and reader state, written atomically.
 
 <work_dir>/step-00000200/   weights.safetensors, optimizer.safetensors, state.json    the two newest are kept
+
+state.json has the digests of the other two and of itself. A checkpoint that differs is left out with a warning.
 """
 
 import json
@@ -15,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.model.data.reader import RankBatch, ReaderState
 from longreel.model.nn.ranker import Ranker
@@ -55,33 +58,42 @@ def save_state(
             save_file({key: t.detach().cpu().contiguous() for key, t in named.items()}, draft / name)
         digests = {name: file_sha256(draft / name) for name in (WEIGHTS, OPTIMIZER)}
         content = {"fingerprint": fingerprint, "sha256": digests, "state": asdict(state)}
-        (draft / STATE).write_text(json.dumps(content))
+        (draft / STATE).write_text(json.dumps(content | {"digest": digest_of(content)}))
     for old in sorted(work_dir.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
     for stale in [*work_dir.glob(".new-*"), *work_dir.glob(".old-*")]:  # of a killed process; no other one writes here
         shutil.rmtree(stale)
 
 
-def _newest_first(work_dir: Path) -> Iterator[tuple[Path, dict[str, object]]]:
+def _newest_first(work_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for folder in sorted(work_dir.glob("step-*"), reverse=True):
         try:
-            content = json.loads((folder / STATE).read_text())
-            whole = all(file_sha256(folder / name) == digest for name, digest in content["sha256"].items())
-        except (OSError, ValueError, KeyError, AttributeError):
-            whole = False
-        if whole:
-            yield folder, content
-        else:
-            log.warning("checkpoint %s is damaged; trying the one before it", folder)
+            yield folder, _content(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            log.warning("checkpoint %s was changed or damaged (%s); trying the one before it", folder, error)
+
+
+def _content(folder: Path) -> dict[str, Any]:
+    """What a checkpoint's state.json holds, if all its files are those that were saved; an error otherwise."""
+    content: dict[str, Any] = json.loads((folder / STATE).read_text())
+    if digest_of({name: value for name, value in content.items() if name != "digest"}) != content["digest"]:
+        raise ValueError(f"{STATE} does not have its digest")
+    for name in (WEIGHTS, OPTIMIZER):
+        if file_sha256(folder / name) != content["sha256"][name]:
+            raise ValueError(f"{name} does not have its digest")
+    return content
 
 
 def newest_checkpoint(work_dir: Path, fingerprint: str) -> Path | None:
-    """The newest whole checkpoint of this run, or None. Another run's checkpoints are removed, with a warning."""
+    """The newest whole checkpoint of this run, or None. Damaged ones and another run's are removed, with a warning."""
     for folder, content in _newest_first(work_dir):
         if content["fingerprint"] == fingerprint:
             return folder
         log.warning("%s holds a training of other data, settings or initial model; starting afresh", work_dir)
         break
+    else:
+        if any(work_dir.glob("step-*")):
+            log.warning("%s holds no whole checkpoint; training starts from its first step", work_dir)
     for folder in work_dir.glob("step-*"):
         shutil.rmtree(folder)
     return None

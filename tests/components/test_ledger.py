@@ -1,7 +1,11 @@
 """Promotion ledger on a real MLflow store: promotions, rollbacks, crashes, races, damaged files."""
 
+import importlib.util
 import json
 import os
+import py_compile
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import EvaluationReport
 from longreel.lake.home import Home
 
+UNCHECKED = py_compile.PycInvalidationMode.UNCHECKED_HASH
 Register = Callable[..., Version]
 Promotion = Callable[..., object]
 
@@ -443,31 +448,74 @@ def artefact_folder(ledger: Ledger, version: Version) -> Path:
     return versions.download(ledger.client, ledger.model, version)
 
 
+# What a tamperer changes in a version's folder; none of it is weights or configuration.
+TAMPERED: dict[str, Callable[[Path], object]] = {
+    "scorer": lambda root: (root / "pyfunc_model.py").write_text("raise SystemExit('ran')"),
+    "packed code": lambda root: (root / "code" / "longreel" / "__init__.py").write_text("raise SystemExit('ran')"),
+    "another module": lambda root: (root / "code" / "torch.py").write_text("raise SystemExit('ran')"),
+    "requirements": lambda root: (root / "requirements.txt").write_text("other"),
+    "MLmodel": lambda root: (root / "MLmodel").write_text("[: no yaml"),
+    "removed": lambda root: (root / "conda.yaml").unlink(),
+    "link": lambda root: ((root / "code").rename(root / "moved"), (root / "code").symlink_to("moved")),
+}
+
+
+def test_a_version_is_its_whole_folder(home: Home, register: Register, promotion: Promotion, tmp_path: Path) -> None:
+    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
+    ledger.promote(promotion(first, None), first)
+    ledger.promote(promotion(second, first), second)
+    root = versions.download_all(ledger.client, ledger.model, first)
+    shutil.copytree(root, tmp_path / "whole")
+    for what, tamper in TAMPERED.items():
+        tamper(root)
+        with pytest.raises(LongreelError, match=r"one in .* was changed, added or removed"):
+            ledger.rollback()
+        with pytest.raises(LongreelError, match=f"registered was {first.files_digest}"):
+            artefact_folder(ledger, first)
+        assert ledger.read().number == 2, what
+        shutil.rmtree(root)
+        shutil.copytree(tmp_path / "whole", root)
+    assert ledger.rollback().to_version == 1
+
+
+def test_files_that_mlflow_and_python_write_change_no_digest(home: Home, register: Register) -> None:
+    ledger, first = Ledger(home), register(home, 1)
+    mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")
+    root = versions.download_all(ledger.client, ledger.model, first)
+    cached = root / "code" / "planted" / "__pycache__"
+    cached.mkdir(parents=True)
+    (root / "registered_model_meta").write_text("model_name: m")
+    source, tag = root.parent / "planted.py", sys.implementation.cache_tag
+    source.write_text("raise SystemExit('planted code ran')")
+    py_compile.compile(str(source), str(cached / f"__init__.{tag}.pyc"), invalidation_mode=UNCHECKED)
+    assert versions.download_all(ledger.client, ledger.model, first) == root
+
+
+def test_planted_bytecode_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a version's folder, whose digest leaves `__pycache__` out."""
+    module, planted = tmp_path / "checked_module.py", tmp_path / "planted.py"
+    module.write_text("answer = 'checked'")
+    planted.write_text("answer = 'planted'")
+    target = importlib.util.cache_from_source(str(module))
+    py_compile.compile(str(planted), target, invalidation_mode=UNCHECKED)
+    monkeypatch.syspath_prepend(tmp_path)
+    with versions.without_bytecode():
+        assert importlib.import_module("checked_module").answer == "checked"
+    monkeypatch.delitem(sys.modules, "checked_module")
+    assert importlib.import_module("checked_module").answer == "planted"  # what is kept out above
+
+
 def test_changed_weights_are_neither_promoted_nor_loaded(home: Home, register: Register, promotion: Promotion) -> None:
     ledger, first = Ledger(home), register(home, 1)
     weights = artefact_folder(ledger, first) / "weights.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(LongreelError, match="not the file that was saved"):
+    with pytest.raises(LongreelError, match="was changed, added or removed"):
         ledger.promote(promotion(first, None), first)
     assert ledger.entries() == []
     with pytest.raises(LongreelError, match="not the file that was saved"):
         mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")
-
-
-def test_a_champion_whose_files_were_damaged_since_is_not_rolled_back_to(
-    home: Home, register: Register, promotion: Promotion
-) -> None:
-    ledger, first, second = Ledger(home), register(home, 1), register(home, 2)
-    ledger.promote(promotion(first, None), first)
-    ledger.promote(promotion(second, first), second)
-    weights = artefact_folder(ledger, first) / "weights.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(LongreelError, match="not the file that was saved"):
-        ledger.rollback()
-    assert alias_of(ledger) == second.version
-    assert len(ledger.entries()) == 2
 
 
 def test_another_whole_model_in_a_versions_place_is_refused(
@@ -475,7 +523,7 @@ def test_another_whole_model_in_a_versions_place_is_refused(
 ) -> None:
     ledger, first = Ledger(home), register(home, 1)
     save_model(home, artefact_folder(ledger, first), 9)  # consistent in itself, only not what was registered
-    with pytest.raises(LongreelError, match=f"registered was {first.model_digest}"):
+    with pytest.raises(LongreelError, match=f"registered was {first.files_digest}"):
         ledger.promote(promotion(first, None), first)
     with pytest.raises(LongreelError, match=f"registered was {first.model_digest}"):
         mlflow.pyfunc.load_model(f"models:/{ledger.model}/{first.version}")

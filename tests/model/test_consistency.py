@@ -1,5 +1,6 @@
 """A whole model passes every comparison of its logits; one that is broken somewhere fails the one that looks there."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from longreel.contracts.config import Config
+from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import IN_MEMORY, ONE_ROW, PRECISION
 from longreel.lake.table import Lake
 from longreel.model.data.batch import RequestBatch, one_row_per_target, segment_ids
@@ -84,8 +87,7 @@ def test_a_model_that_was_not_saved_as_it_was_in_memory_fails(
     with torch.no_grad():
         weight = ranker.get_parameter(name)
         weight.add_(1e-3 * torch.randn_like(weight))
-    save_model(tmp_path / "other", ranker, meta)
-    (tmp_path / "other" / "golden.safetensors").write_bytes((model_dir / "golden.safetensors").read_bytes())
+    save_model(tmp_path / "other", ranker, meta, load_file(model_dir / "golden.safetensors"))
     again, _ = load_model(tmp_path / "other")
     assert passed_checks(again, tmp_path / "other", rows) == {IN_MEMORY: False, ONE_ROW: True}
 
@@ -121,6 +123,19 @@ def test_logits_that_are_no_numbers_or_of_another_shape_fail(model_dir: Path, ro
         ranker.head.bias.fill_(torch.nan)
     assert passed_checks(ranker, model_dir, rows) == {IN_MEMORY: False, ONE_ROW: False}
     assert not compare("", np.zeros((3, 2)), np.zeros((4, 2)), 1.0).passed
+
+
+@pytest.mark.parametrize("change", [lambda content: content[:-1] + bytes([content[-1] ^ 1]), None])
+def test_changed_golden_requests_are_refused(
+    model_dir: Path, tmp_path: Path, change: Callable[[bytes], bytes] | None
+) -> None:
+    shutil.copytree(model_dir, tmp_path / "model")
+    path = tmp_path / "model" / "golden.safetensors"
+    path.write_bytes(change(path.read_bytes())) if change else path.unlink()
+    with pytest.raises(
+        LongreelError, match=r"golden\.safetensors is not the file that was saved with its config\.json"
+    ):
+        golden.read(tmp_path / "model")
 
 
 def test_a_model_without_golden_logits_passes_no_check_against_memory(

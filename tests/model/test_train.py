@@ -1,5 +1,6 @@
 """A training can be stopped or killed at any time and ends with the same bits."""
 
+import json
 import re
 import signal
 import time
@@ -8,6 +9,7 @@ from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from longreel.model.training.optimizer import learning_rate
 from longreel.model.training.progress import StepStats
 from longreel.model.training.step import dropout_seed
 from longreel.model.training.train import TrainResult, train
+from longreel.model.training.training_state import OPTIMIZER, STATE, TrainingState, newest_checkpoint, save_state
 from tests.model.processes import start
 
 
@@ -121,6 +124,36 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(
     newest = sorted(work.glob("step-*"))[-1] / WEIGHTS
     newest.write_bytes(newest.read_bytes()[:-1] + b"x")
     assert train(config, lake, days, work, tmp_path / "model").model_digest == uninterrupted.model_digest
+
+
+def change_state(folder: Path, **changes: Any) -> None:
+    content = json.loads((folder / STATE).read_text())
+    (folder / STATE).write_text(json.dumps(content | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda f: (f / OPTIMIZER).write_bytes((f / OPTIMIZER).read_bytes()[:-1] + b"x"), OPTIMIZER),
+        (lambda f: change_state(f, state={"step": 3}), STATE),
+        (lambda f: change_state(f, sha256={}), STATE),  # nothing to compare
+        (lambda f: (f / STATE).write_text("[]"), "list"),
+        (lambda f: (f / STATE).unlink(), "No such file"),
+    ],
+)
+def test_a_changed_checkpoint_is_left_out_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Any, why: str
+) -> None:
+    ranker = torch.nn.Linear(2, 1)
+    for step in (1, 2):
+        save_state(tmp_path, "this run", TrainingState(step=step), ranker, {"moment": torch.ones(2)})
+    change(tmp_path / "step-00000002")
+    assert newest_checkpoint(tmp_path, "this run") == tmp_path / "step-00000001"
+    assert why in caplog.text
+    assert "trying the one before it" in caplog.text
+    change(tmp_path / "step-00000001")
+    assert newest_checkpoint(tmp_path, "this run") is None
+    assert "no whole checkpoint; training starts from its first step" in caplog.text
 
 
 def test_checkpoints_of_another_run_are_not_continued(
