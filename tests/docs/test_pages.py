@@ -90,3 +90,14 @@ def test_lines_are_short(page: Path) -> None:
     text = [(n, re.sub(r"\]\([^)]*\)", "]", line)) for n, line in prose(page) if not line.startswith(("|", "!", "#"))]
     long = [f"{name(page)}:{number}: {len(line)}" for number, line in text if len(line) > 120 and "http" not in line]
     assert not long
+
+
+def test_tests_in_backticks_exist() -> None:
+    """Of a table in reliability.md, a test without a file is one of the file above it."""
+    file, missing = ROOT, []
+    for number, span in inline_code(ROOT / "docs" / "reliability.md"):
+        if match := re.fullmatch(r"(?:([\w/]+\.py)::)?(test_\w+)", span):
+            file = ROOT / "tests" / match[1] if match[1] else file
+            if not re.search(rf"^def {match[2]}\(", file.read_text(), re.MULTILINE):
+                missing.append(f"line {number}: {span} in {file.name}")
+    assert not missing
