@@ -7,7 +7,8 @@ from longreel.reference import VARIABLES
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("contracts", "lake", "model", "spark_jobs", "components", "operators", "dags", "longreel")
-INTERNAL = {"LONGREEL_ANSWER", "LONGREEL_REASON"}  # longreel_train.py hands a person's answer to its own command
+# longreel_train.py hands a person's answer to its command; a step hands its exit code to the retrain that started it.
+INTERNAL = {"LONGREEL_ANSWER", "LONGREEL_REASON", "LONGREEL_EXIT_CODE_FILE"}
 
 
 def test_every_variable_is_listed_and_no_other() -> None:

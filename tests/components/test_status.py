@@ -132,7 +132,9 @@ def test_a_changed_setting_makes_days_stale_and_training_refuse_them(
     assert setting in out
     assert [one.day.day for one in stale_partitions(home.lake, home.config)] == [1, 2, 3]
     with pytest.raises(LongreelError, match="built by other definitions") as refused:
-        check_training_days(home.config, [home.lake.require("samples", date(2026, 1, day)) for day in (1, 2)])
+        check_training_days(
+            home.config, home.lake, [home.lake.require("samples", date(2026, 1, day)) for day in (1, 2)]
+        )
     assert setting in str(refused.value)
 
 
