@@ -62,6 +62,7 @@ def run(args: argparse.Namespace, home: Home) -> int:
             f"version {number} waits for a person's approval; `longreel model promote --date {decision.date}` gives it"
         )
         return 0
+    from longreel.components.recorded_decision import confirm
     from longreel.components.registry import versions
     from longreel.components.registry.ledger import Ledger
 
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace, home: Home) -> int:
         entry = ledger.decline(decision, version, args.reason)
         print(f"{ledger.model}: version {number} declined by {entry.who} (ledger entry {entry.sequence}); unchanged")
         return 0
+    if decision.outcome == "promote":  # otherwise the ledger refuses it
+        decision = confirm(home, ledger.client, version, decision)
     print(f"{ledger.model}: {describe_move(ledger.promote(decision, version, args.reason))}")
     return 0
 

@@ -1,6 +1,7 @@
 """JSON of dataclasses: reports and decisions as files."""
 
 import json
+import math
 import types
 import typing
 from collections.abc import Callable
@@ -73,6 +74,8 @@ def _build(kind: Any, value: Any) -> Any:
     if typing.get_origin(kind) is tuple:
         return tuple(_build(arguments[0], item) for item in value)
     if not is_dataclass(kind):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"expected finite numbers, got {value}")
         return value
     types_of = {field.name: field.type for field in fields(kind)}
     if unknown := set(value) - set(types_of):

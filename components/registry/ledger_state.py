@@ -47,14 +47,20 @@ class LedgerState:
         return self.champion
 
     def version(self, number: int | None) -> Version | None:
-        """A version that can be used; None where there is no such."""
-        return next((version for version in self.registered if version.version == number), None)
+        """A version that can be used; None where there is none, or where a ledger entry recorded another model."""
+        version = next((version for version in self.registered if version.version == number), None)
+        return None if version is None or self._other_digest(version) else version
+
+    def _other_digest(self, version: Version) -> str:
+        """The model digest that a ledger entry recorded of a version, where it is not the version's; else ""."""
+        recorded = [entry.model_digest for entry in self.entries if entry.moves and entry.to_version == version.version]
+        return next((digest or "none" for digest in recorded if digest != version.model_digest), "")
 
     @property
     def champions(self) -> list[int]:
         """Every version that was champion once and can be used."""
         ever = {entry.to_version for entry in self.entries if entry.moves}
-        return [version.version for version in self.registered if version.version in ever]
+        return [v.version for v in self.registered if v.version in ever and self.version(v.version) is not None]
 
     def before(self, number: int | None) -> int | None:
         """The champion that a version last replaced; None where it was the first, or was set to by a rollback only."""
@@ -102,6 +108,9 @@ class LedgerState:
             ways = [f"make version {self.previous} the champion again: `longreel model rollback`"] * bool(self.previous)
             if self.alias != self.number:
                 ways.append(f"keep {_on(self.alias)}: `longreel model promote --adopt`")
+            edited = next((version for version in self.registered if version.version == self.number), None)
+            if edited is not None:
+                why = f"its model digest is {edited.model_digest}, the ledger recorded {self._other_digest(edited)}"
             reason = why or "it was deleted in MLflow"
             lost = f"version {self.number}, the champion of {self.model}, cannot be used: {reason}"
             return f"{lost}. {_either(ways)}".rstrip()

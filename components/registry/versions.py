@@ -91,7 +91,15 @@ def _parse(entity: ModelVersion) -> Version | Fault:
         wrong = "was removed" if isinstance(error, KeyError) else f"was edited: {error}"
         advice = f"set it again on the version's page, to the value of that tag on its run {run_id}"
         return Fault(name=entity.name, number=number, text=f"its tag {name} {wrong}; {advice}")
-    return Version(version=number, run_id=run_id, tags=tags, **digests, **days)
+    return Version(
+        version=number,
+        model_digest=digests["model_digest"],
+        files_digest=digests["files_digest"],
+        run_id=run_id,
+        evaluation_day=days["evaluation_day"],
+        data_watermark=days["data_watermark"],
+        tags=tags,
+    )
 
 
 def search_versions(client: MlflowClient, name: str) -> list[ModelVersion]:
@@ -152,7 +160,7 @@ def folder_digest(root: Path) -> str:
     """16 hex digits over the relative path and the bytes of every file of a logged model, its code and MLmodel too.
 
     MLflow writes `registered_model_meta` on each download by name and version, and Python writes `__pycache__`: both
-    are left out, and nobody reads them (`without_bytecode`). A link counts as its target's path.
+    are left out, and no command reads them (`without_bytecode`). A link counts as its target's path.
     """
     digests = {}
     for path in sorted(root.rglob("*")):

@@ -14,12 +14,14 @@ from longreel.components.registry.versions import Version
 from longreel.components.reports.plots import PLOTS, reliability, write_plots
 from longreel.components.reports.run_card import run_card
 from longreel.contracts.decision import Decision
+from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.report import EvaluationReport
 from longreel.lake.home import Home
 
 CANDIDATE_REPORT = "evaluation/report.json"
 CHAMPION_REPORT = "evaluation/champion_report.json"
+REPORT_TAG, CHAMPION_REPORT_TAG = "report_digest", "champion_report_digest"  # of a version; "none": no such report
 DECISION = "decision/decision.json"
 CARD = "run_card.html"
 POLICY = "decision/policy.json"  # the policy's settings, of which tags have only the digest
@@ -61,6 +63,8 @@ def log_evaluation(
             client.log_artifact(run_id, str(summary), QUALITY)
     metrics.log_report(client, run_id, report)
     client.log_text(run_id, report.to_json(), CANDIDATE_REPORT)
+    for tag, evidence in ((REPORT_TAG, report), (CHAMPION_REPORT_TAG, champion)):
+        client.set_model_version_tag(name, str(version), tag, "none" if evidence is None else text_digest(evidence))
     if champion is not None:
         client.log_text(run_id, champion.to_json(), CHAMPION_REPORT)
         metrics.log_gain(client, run_id, report, champion)
@@ -79,6 +83,11 @@ def log_evaluation(
         client.log_text(run_id, run_card(report, champion, decision, facts, plots, settings), CARD)
     if decision.candidate_digest != decision.champion_digest:  # a champion compared with itself keeps its record
         record_decision(client, name, candidate, decision)
+
+
+def text_digest(report: EvaluationReport) -> str:
+    """Digest of all of a report as it is stored, scoring cost and consistency checks included."""
+    return digest_of(report.to_json())
 
 
 def _facts(home: Home, client: MlflowClient, candidate: Version, decision: Decision) -> dict[str, str]:

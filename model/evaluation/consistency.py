@@ -85,7 +85,7 @@ def _sample(rows: SampleRows, window: int) -> RequestBatch:
 def compare(
     name: str, actual: NDArray[np.floating[Any]], expected: NDArray[np.floating[Any]], tolerance: float
 ) -> ConsistencyCheck:
-    """Compare two arrays of logits; another shape or a nan fails the check."""
+    """Compare two arrays of logits; another shape or a nan fails the check, as the largest finite difference."""
     difference = np.abs(actual.astype(np.float64) - expected) if actual.shape == expected.shape else np.array([np.inf])
-    largest = float(difference.max(initial=0.0))
+    largest = float(np.nan_to_num(difference.max(initial=0.0), nan=np.finfo(np.float64).max))
     return ConsistencyCheck(name=name, logits=actual.size, largest=largest, tolerance=tolerance)

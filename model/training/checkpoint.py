@@ -86,8 +86,8 @@ def save_model(
             "weights_sha256": file_sha256(draft / WEIGHTS),
         }
         digest = digest_of(description)
-        beside = {"digest": digest, "golden_sha256": None if golden is None else file_sha256(draft / GOLDEN)}
-        (draft / CONFIG).write_text(json.dumps(description | beside, indent=1))
+        digests = {"digest": digest, "golden_sha256": None if golden is None else file_sha256(draft / GOLDEN)}
+        (draft / CONFIG).write_text(json.dumps(description | digests, indent=1))
     return digest
 
 

@@ -689,3 +689,18 @@ def test_the_gain_of_a_number_task_is_the_paired_share_of_rmse(report: Report) -
     perfect = dataclasses.replace(b, value=0.0, low=0.0, high=0.0, draws=(0.0,) * 200)
     with pytest.raises(LongreelError, match="RMSE of 0 cannot be improved"):
         paired_gain("rmse", a, perfect, 0.95)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused_on_reading(report: Report, number: str) -> None:
+    text = report().to_json()
+    draw = text.replace('"draws": "', f'"draws": "{number} ', 1)
+    for changed in (text.replace('"latency_ms": 2.0', f'"latency_ms": {number}'), draw):
+        assert changed != text
+        with pytest.raises(LongreelError, match="expected finite numbers"):
+            EvaluationReport.from_json(changed)
+    decision = decide(report(), None, POLICY).to_json()
+    changed = decision.replace('"required_sample_factor": null', f'"required_sample_factor": {number}', 1)
+    assert changed != decision
+    with pytest.raises(LongreelError, match="expected finite numbers"):
+        Decision.from_json(changed)

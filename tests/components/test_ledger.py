@@ -188,6 +188,23 @@ def test_a_declined_candidate_is_recorded_and_moves_nothing(
     assert [m[:3] for m in moves(ledger)[3:]] == [("promote", 1, 2), ("rollback", 2, 1)]
 
 
+def test_an_entrys_model_digest_is_compared_with_the_versions(
+    home: Home, register: Register, promotion: Promotion
+) -> None:
+    ledger, registered = Ledger(home), [register(home, seed) for seed in (1, 2, 3)]
+    for before, after in zip([None, *registered[:2]], registered, strict=True):
+        ledger.promote(promotion(after, before), after)
+    digest = registered[0].model_digest
+    for number in ("2", "3"):
+        ledger.client.set_model_version_tag(ledger.model, number, "model_digest", digest)
+    state = ledger.read()
+    assert (state.champion, state.champions, state.previous) == (None, [1], 1)
+    assert f"its model digest is {digest}, the ledger recorded {registered[2].model_digest}" in state.conflict
+    with pytest.raises(LongreelError, match="cannot be rolled back to"):
+        ledger.rollback(to_version=2)
+    assert ledger.rollback().to_version == 1
+
+
 def test_rollback_without_a_champion_says_so(home: Home) -> None:
     with pytest.raises(LongreelError, match="no champion"):
         Ledger(home).rollback()
@@ -612,7 +629,7 @@ def test_a_store_named_by_the_environment_stays_named(home: Home, monkeypatch: p
     assert os.environ["MLFLOW_TRACKING_URI"] == home.tracking_uri
 
 
-def test_an_evaluated_candidate_is_promoted_by_its_day(
+def test_a_candidate_is_named_by_its_day_and_needs_recorded_reports(
     home: Home, register: Register, promotion: Promotion, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import dataclasses
@@ -628,8 +645,9 @@ def test_an_evaluated_candidate_is_promoted_by_its_day(
         assert main([*words, "--dry-run"]) == code
         assert capsys.readouterr().out.splitlines()[-1] == f"version 1: {outcome}. It is better."
         assert ledger.champion() is None
-    assert main(words) == 0
-    assert alias_of(ledger) == 1
+    assert main(words) == 2  # a decision made by hand, without reports in MLflow
+    assert "version 1 has no recorded evaluation" in capsys.readouterr().err
+    assert alias_of(ledger) is None
 
 
 def test_a_proposal_has_reasons_and_links(

@@ -20,13 +20,15 @@ import yaml
 
 from longreel.cli import COMMANDS, command_parser, main
 from longreel.components.call import CLUSTER_YAML
+from longreel.components.gates.decide import decide
 from longreel.components.pipeline import YAML, compile_cluster_to, compile_to
 from longreel.components.registry import store
 from longreel.components.registry.ledger import Ledger
+from longreel.components.reports.record import log_evaluation
 from longreel.components.retrain import plan, retrain
 from longreel.components.train import train_candidate
 from longreel.contracts.errors import DataNotReadyError, LongreelError
-from longreel.lake.home import CONFIG_FILE, Home
+from longreel.lake.home import CONFIG_FILE, POLICY_FILE, Home
 
 MakeHome = Callable[..., Home]
 VALUES = {"trigger": "freshness", "waits_for_approval": "true"}  # where "1" is no value for a step's option
@@ -120,11 +122,16 @@ def test_caching_follows_the_inputs_digest() -> None:
 
 
 def test_a_hold_and_a_promotion_that_waits_move_nothing(
-    make_home: MakeHome, register: Callable[..., Any], promotion: Callable[..., Any], tmp_path: Path
+    make_home: MakeHome,
+    register: Callable[..., Any],
+    report: Callable[..., Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     home, file = make_home(3), tmp_path / "decision.json"
     version = register(home)
-    decision = promotion(version, None)
+    evaluated = report(model=version.model_digest, windows=(8, 64), by_window=(0.0, 0.01))
+    decision = decide(evaluated, None, home.policy)
     command = ["model", "promote", "--home", str(home.path), "--version", str(version.version), "--decision", str(file)]
     file.write_text(replace(decision, outcome="hold").to_json())
     assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
@@ -132,7 +139,29 @@ def test_a_hold_and_a_promotion_that_waits_move_nothing(
     file.write_text(decision.to_json())
     assert main([*command, "--if-better", "--waits-for-approval", "True"]) == 0
     assert Ledger(home).champion() is None
-    assert main([*command, "--if-better", "--waits-for-approval", "false"]) == 0
+    promote = [*command, "--if-better", "--waits-for-approval", "false"]
+    assert main(promote) == 2
+    assert "version 1 has no recorded evaluation" in capsys.readouterr().err
+    log_evaluation(home, 1, evaluated, None, decision)
+    file.write_text(replace(decision, gates=decision.gates[1:], evaluation_days=9).to_json())  # as made by hand
+    assert main(promote) == 2
+    error = capsys.readouterr().err
+    assert "evaluation_days is 9, expected 1; gate " in error
+    assert " is missing, expected pass" in error
+    file.write_text(decision.to_json())
+    policy = home.path / POLICY_FILE
+    before = policy.read_text()
+    policy.write_text(before.replace("max_ece = 0.5", "max_ece = 0.4"))
+    assert main(promote) == 2
+    assert "policy_digest is " in capsys.readouterr().err
+    policy.write_text(before)
+    (path,) = home.artifacts.rglob("evaluation/report.json")
+    text = path.read_text()
+    path.write_text(text.replace('"latency_ms": 2.0', '"latency_ms": 1.0'))
+    assert main(promote) == 2
+    assert "it was changed; evaluate and decide again" in capsys.readouterr().err
+    path.write_text(text)
+    assert main(promote) == 0
     assert Ledger(home).champion() is not None
 
 
