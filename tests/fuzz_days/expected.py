@@ -4,7 +4,7 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -33,7 +33,7 @@ class Expected:
     input_rows: int
 
 
-def expected_of(rows: Iterable[Values], settings: Settings, malformed: int = 0) -> Expected:
+def expected_of(rows: Iterable[Values], settings: Settings, malformed: Sequence[str] = ()) -> Expected:
     """What the rows of a day must become.
 
     Args:
@@ -41,14 +41,14 @@ def expected_of(rows: Iterable[Values], settings: Settings, malformed: int = 0) 
     """
     rows = list(rows)
     events: Counter[tuple[Any, ...]] = Counter()
-    reasons = Counter({"malformed_row": malformed} if malformed else {})
+    reasons = Counter({"malformed_row": len(set(malformed))} if malformed else {})
     for row in {repr(sorted(row.items(), key=str)): row for row in rows}.values():
         reason, event = _event(row, settings)
         if reason is None:
             events[event] += 1
         else:
             reasons[reason] += 1
-    return Expected(events, reasons, len(rows) + malformed)
+    return Expected(events, reasons, len(rows) + len(malformed))
 
 
 def _event(row: Values, settings: Settings) -> tuple[str | None, tuple[Any, ...]]:

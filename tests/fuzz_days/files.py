@@ -43,6 +43,11 @@ class File:
         """Whether the file's format has no types."""
         return ".csv" in self.name
 
+    def has_column(self, logical: str) -> bool:
+        """Whether the file has a column; JSON lines may lack the keys of missing values."""
+        rows = [row for row in self.rows if row.get(logical) is not None or not self.options.get("sparse")]
+        return any(logical in row for row in rows) or not (self.rows or ".json" in self.name)
+
     def table(self, settings: Settings) -> pa.Table:
         """The rows in the types of the file."""
         columns = {}

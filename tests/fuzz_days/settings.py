@@ -20,8 +20,8 @@ DAYS = (
 # How [source] time_ms reads the raw column of times, by what the log holds.
 TIMES = {
     "ms": "{}",
-    "s": "{} * 1000",
-    "us": "CAST({} AS DECIMAL(38, 0)) DIV 1000",  # also of text, which whole numbers beside fractions are
+    "s": "CAST({} AS DECIMAL(38, 0)) * 1000",  # 32 bits would overflow; also of text, as numbers beside fractions are
+    "us": "CAST({} AS DECIMAL(38, 0)) DIV 1000",
     "ns": "CAST({} AS DECIMAL(38, 0)) DIV 1000000",
     "timestamp": "{}",
     "text": "try_to_timestamp({}, 'dd.MM.yyyy HH:mm:ss')",

