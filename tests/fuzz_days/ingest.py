@@ -1,7 +1,6 @@
 """One random day through the source and the validation of ingest, in this process, against what is expected."""
 
 import math
-import os
 import re
 import shutil
 import tempfile
@@ -49,7 +48,7 @@ class Verdict:
 @contextmanager
 def written(day: Day) -> Iterator[Home]:
     """A home with the day's files, removed afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-day-", dir=os.environ.get("FUZZ_FOLDER")))
+    folder = Path(tempfile.mkdtemp(prefix="fuzz-day-"))
     try:
         home = day.settings.home(folder / "home")
         day.write(folder / "home")
