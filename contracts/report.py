@@ -328,9 +328,11 @@ class UnevaluatedModel:
     def from_json(text: str) -> "UnevaluatedModel | None":
         """Read what stands in place of a report; None where the text is a report."""
         try:
-            values = json.loads(text)
-            return UnevaluatedModel(**values) if set(values) == {"model_digest", "reason"} else None
-        except (ValueError, TypeError):
+            values = serialization.parse_json(text)
+            if not isinstance(values, dict) or set(values) != {"model_digest", "reason"}:
+                return None
+            return serialization.from_json(UnevaluatedModel, text, "a report", "model evaluate")
+        except ValueError:
             return None
 
 

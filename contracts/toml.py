@@ -41,6 +41,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise LongreelError(f"{where} is not valid TOML: {error}") from error
+    except RecursionError:
+        raise LongreelError(f"{where} is not valid TOML: it is nested too deeply") from None
 
 
 def build_section(kind: type[T], values: dict[str, Any], where: str, **given: Any) -> T:

@@ -6,7 +6,8 @@
 A request has three uses. Its users are on the suppression list: ingest and import-history leave their rows out from
 then on. A command that was killed reads how far it got. And it is the evidence of what was removed. A user is kept as
 SHA-256(salt, id). Who has the lake can ask whether a given id is on the list, which ingest must be able to do; without
-the lake the hash tells nothing. With the salt, small ids can be found by trying all of them.
+the lake the hash tells nothing. With the salt, small ids can be found by trying all of them. A request has a checksum
+of what it says and of the salt: neither is believed once it was edited or damaged.
 """
 
 import hashlib
@@ -17,8 +18,12 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
+from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.serialization import parse_json
+from longreel.lake.manifest import CHECKSUM
 from longreel.lake.storage import Storage, utc_stamp
 
 FOLDER = "erasure_requests"
@@ -123,8 +128,9 @@ def erasure_requests(storage: Storage) -> list[ErasureRequest]:
 
 def write_request(storage: Storage, request: ErasureRequest) -> None:
     """Write a request, replacing the one of its name."""
-    values = asdict(request) | {"totals": request.totals()}
-    storage.write_atomic(request_path(storage, request.name), json.dumps(values, indent=1))
+    values = json.loads(json.dumps(asdict(request) | {"totals": request.totals()}))
+    text = json.dumps(values | {CHECKSUM: _checksum(values, lake_salt(storage))}, indent=1)
+    storage.write_atomic(request_path(storage, request.name), text)
 
 
 def new_request(users: Iterable[str]) -> ErasureRequest:
@@ -139,14 +145,23 @@ def suppression_list(storage: Storage) -> SuppressionList | None:
     return SuppressionList(lake_salt(storage), users) if users else None
 
 
+def _checksum(values: dict[str, Any], salt: str | None) -> str:
+    return digest_of([values, salt])
+
+
 def _read_request(path: str, storage: Storage) -> ErasureRequest:
     try:
-        values = json.loads(storage.read_text(path) or "")
+        values = parse_json(storage.read_text(path) or "")
+        checksum = values.pop(CHECKSUM)
+        if checksum != _checksum(values, storage.read_text(storage.path(FOLDER, SALT))):
+            raise ValueError(f"it, or the salt in {FOLDER}/{SALT}, is not what was written")
+        if path != request_path(storage, values["name"]):
+            raise ValueError(f"it is {values['name']}")
         values.pop("totals")  # for people who read the file
         values |= {name: tuple(values[name]) for name in ("users", "users_with_rows")}
         values["removals"] = tuple(Removal(**item) for item in values["removals"])
         return ErasureRequest(**values)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LongreelError(
             f"{path} is not an erasure request ({error}); restore it: without it rows of its users would return"
         ) from error

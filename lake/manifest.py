@@ -8,6 +8,7 @@ from typing import Any
 from longreel.contracts import schemas
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.serialization import parse_json
 
 MANIFEST = "_manifest.json"
 CHECKSUM, CHECKSUM_SINCE = "checksum", 4  # of all else that a stored manifest says; the schema version it came with
@@ -90,7 +91,7 @@ class Manifest:
                 something else than when it was written.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             checksum = values.pop(CHECKSUM, None)
             _require_readable(values)
             is_summed = checksum is not None or values["schema_version"] >= CHECKSUM_SINCE
