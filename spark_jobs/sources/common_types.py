@@ -21,12 +21,13 @@ def common_type(kinds: Sequence[T.DataType]) -> T.DataType | None:
     """A type to which values of each type can be cast without loss; None where the values could not be compared as
     text either: times and numbers, and nested values that differ in more than the types of their parts.
 
-    Columns of nulls take any type. Numbers that no type holds are text, as numbers and text are.
+    Columns of nulls take any type. Numbers that no type holds are text, as numbers and text are. Whole numbers always
+    have 64 bits: `ts * 1000` of seconds in 32 bits would overflow in silence.
     """
     merged: T.DataType | None = T.NullType()
     for kind in kinds:
         merged = merged and _both(merged, kind)
-    return merged and _as_text(merged)
+    return T.LongType() if isinstance(merged, WHOLE) else merged and _as_text(merged)
 
 
 def _as_text(kind: T.DataType) -> T.DataType:

@@ -119,6 +119,13 @@ def test_types_that_differ_between_files_are_read_without_loss(spark: Any, folde
     assert frame.groupBy("row").count().count() == 4
 
 
+def test_seconds_in_32_bits_do_not_overflow(spark: Any, folder: Path) -> None:
+    seconds = MIDNIGHT_MS // 1_000
+    write(folder / "a.parquet", {"seconds": pa.array([seconds, None], pa.int32())})
+    rows = GenericSource(folder.parent, columns=READ).rows(spark, DAY).selectExpr("row.seconds * 1000 AS ms").collect()
+    assert [row["ms"] for row in rows] == [MIDNIGHT_MS, None]
+
+
 def test_times_of_int96_are_instants(spark: Any, folder: Path) -> None:
     """As Spark and Hive write them; in lists and structs too, and beyond the nanoseconds of 64 bits."""
     lists = pa.array([[AT], None], pa.list_(pa.timestamp("us")))
