@@ -20,6 +20,7 @@ NESTED = (T.ArrayType, T.StructType, T.MapType)
 DIGITS = r"^[+-]?\d+$"
 DECIMAL = r"^[+-]?\d+(\.0*|\.\d*[eE]\+?\d+|[eE]\+\d+)$"  # a whole number with a point, or a signed exponent
 WHITE_SPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())  # all that Python strips
+BEYOND_LONG = r"^\+?(-?\d{19,})(?:\.0*)?$"  # a whole number that may not fit 64 bits
 DAY_MS = 86_400_000
 LAST_MS = 253_402_300_799_999  # of the year 9999
 FLOAT_MAX = 3.4028234663852886e38  # of float32, in which numbers are stored
@@ -61,7 +62,8 @@ def id_of(value: Column, kind: T.DataType) -> Column:
     if isinstance(kind, WHOLE):
         return value.cast("bigint")
     text = value.cast("string")
-    return F.when(text.isNotNull(), F.coalesce(as_long(text), F.xxhash64(text)))
+    digits = F.when(text.rlike(BEYOND_LONG), F.regexp_extract(text, BEYOND_LONG, 1))  # as those below are one id
+    return F.when(text.isNotNull(), F.coalesce(as_long(text), F.xxhash64(F.coalesce(digits, text))))
 
 
 def category_code(text: Column) -> Column:

@@ -79,7 +79,7 @@ def open_columnar(path: Path, kind: type[ColumnarFile]) -> ColumnarFile:
     """
     try:
         file = kind(path)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise LongreelError(
             f"{path} is not {kind.format} file: {one_line(error)}; fetch or write the file again"
         ) from error
