@@ -91,13 +91,17 @@ class Source(ABC):
         """The rows of the older history, as `rows` gives those of a day. The log's days have none of them."""
 
 
+class RepeatedColumnError(LongreelError):
+    """Two columns have one name without case."""
+
+
 def require_distinct(where: Path | str, names: Iterable[str]) -> None:
     """Raises LongreelError where two columns have one name, or one a reserved name; Spark's names have no case."""
     lower = [name.lower() for name in names]
     if reserved := next((name for name in lower if name.startswith(RESERVED)), None):
         raise LongreelError(f"{where} has a column {reserved}; rename it: longreel adds columns {RESERVED}... to rows")
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
-        raise LongreelError(f"{where} has more than one column {', '.join(twice)}; rename all but one")
+        raise RepeatedColumnError(f"{where} has more than one column {', '.join(twice)}; rename all but one")
 
 
 def require_keys(where: Path | str, names: Sequence[str], keys: Iterable[frozenset[str]]) -> None:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.avro_files import read_avro
-from longreel.spark_jobs.sources.base import FILE, HOUR, RESERVED, TEXT, UNREADABLE, column, require_keys
+from longreel.spark_jobs.sources.base import (
+    FILE,
+    HOUR,
+    RESERVED,
+    TEXT,
+    UNREADABLE,
+    RepeatedColumnError,
+    column,
+    require_keys,
+)
 from longreel.spark_jobs.sources.columnar_files import columns_of, read_columnar
 from longreel.spark_jobs.sources.csv_files import CSV_SUFFIXES, read_csv
 from longreel.spark_jobs.sources.csv_records import header_of
@@ -82,15 +91,29 @@ def read_data_files(
         for path in paths:
             if path.name.endswith(suffixes):
                 groups.setdefault(schema_of(path), []).append(path)
-        for files in groups.values():
-            if (part := read(spark, files, columns)) is not None:
-                require_keys(files[0], [name for name in part.columns if not name.startswith(RESERVED)], keys)
-                if UNREADABLE not in part.columns:
-                    part = part.withColumn(UNREADABLE, F.lit(None).cast("string"))
-                parts.append((files[0], part))
+        for group in groups.values():
+            for path, part in _read_group(spark, group, columns, read):
+                require_keys(path, [name for name in part.columns if not name.startswith(RESERVED)], keys)
+                has_reason = UNREADABLE in part.columns
+                parts.append((path, part if has_reason else part.withColumn(UNREADABLE, F.lit(None).cast("string"))))
     if not parts:
         return spark.range(0).select(*(F.lit(None).cast("string").alias(name) for name in (FILE, UNREADABLE)))
     return _union(parts, columns)
+
+
+def _read_group(
+    spark: "SparkSession", paths: list[Path], columns: RawColumns, read: Read
+) -> "list[tuple[Path, DataFrame]]":
+    """Tables of files that are read together, each with its first file; in halves where two files spell a column's name
+    in another case, as no two columns of a table may be."""
+    try:
+        table = read(spark, paths, columns)
+    except RepeatedColumnError:
+        if len(paths) == 1:
+            raise
+        half = len(paths) // 2
+        return [part for some in (paths[:half], paths[half:]) for part in _read_group(spark, some, columns, read)]
+    return [] if table is None else [(paths[0], table)]
 
 
 def well_formed(table: "DataFrame") -> "DataFrame":

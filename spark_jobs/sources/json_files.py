@@ -1,6 +1,7 @@
 """Files of JSON lines, whose columns Spark finds."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,15 @@ import pyarrow as pa
 
 from longreel.contracts.errors import LongreelError
 from longreel.spark_jobs.sources.arrow_reader import read_with_arrow
-from longreel.spark_jobs.sources.base import FILE, RESERVED, TEXT, UNREADABLE, require_distinct, source_name
+from longreel.spark_jobs.sources.base import (
+    FILE,
+    RESERVED,
+    TEXT,
+    UNREADABLE,
+    RepeatedColumnError,
+    require_distinct,
+    source_name,
+)
 from longreel.spark_jobs.sources.raw_columns import RawColumns
 from longreel.spark_jobs.sources.text_files import MARK, is_utf8, open_file, read_bytes
 
@@ -42,12 +51,13 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
     lines = read_with_arrow(spark, [part for path in paths for part in _parts_of(path)], texts, _lines_of)
     reader = spark.read.option("columnNameOfCorruptRecord", TEXT)
     try:
-        schema = reader.json(lines.where(F.col(LINE).isNotNull()).select(LINE)).schema
+        with _names_with_case(spark):
+            schema = reader.json(lines.where(F.col(LINE).isNotNull()).select(LINE)).schema
     except AnalysisException as error:
         if error.getCondition() != "COLUMN_ALREADY_EXISTS":
             raise
         name = (error.getMessageParameters() or {}).get("columnName", "")
-        raise LongreelError(
+        raise RepeatedColumnError(
             f"{_spelled(paths)} has more than one column {name.strip('`')}; rename all but one"
         ) from error
     if not schema.names and lines.isEmpty():
@@ -70,6 +80,16 @@ def read_json(spark: "SparkSession", paths: list[Path], columns: RawColumns) -> 
         F.coalesce(UNREADABLE, malformed).alias(UNREADABLE),
         FILE,
     )
+
+
+@contextmanager
+def _names_with_case(spark: "SparkSession") -> Iterator[None]:
+    """Have Spark tell `Click` from `click` while it finds the columns: it parses only one of them."""
+    spark.conf.set("spark.sql.caseSensitive", True)
+    try:
+        yield
+    finally:
+        spark.conf.unset("spark.sql.caseSensitive")
 
 
 def _exact(kind: "DataType") -> "DataType":

@@ -253,3 +253,14 @@ def test_json_lines_of_any_name_and_ids_of_any_length(spark: Any, folder: Path, 
         "not_utf8": '{"user_id": "Jos\\xe9',
         "malformed_row": "[{}, {}]",
     }
+
+
+def test_json_files_may_spell_a_column_in_another_case(spark: Any, folder: Path) -> None:
+    for number, name in enumerate(("At", "AT", "At")):
+        (folder / f"{number}.jsonl").write_text(f'{{"user_id": "u", "item_id": 1, "time_ms": 5, "{name}": {number}}}\n')
+    rows = [{name.lower(): value for name, value in row.items()} for row in rows_of(spark, folder)]
+    assert [row["at"] for row in rows] == [0, 1, 2]
+    with (folder / "1.jsonl").open("a") as stream:
+        stream.write('{"user_id": "u", "item_id": 1, "time_ms": 5, "aT": 3}\n')
+    with pytest.raises(LongreelError, match=r"1\.jsonl has more than one column at; rename all but one"):
+        rows_of(spark, folder)
