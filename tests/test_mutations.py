@@ -1,7 +1,8 @@
 """`python -m tests.test_mutations --number 5000 --seed 1`: stored files with random edits; a short version is a test.
 
-An edited file is refused in words, or it reads as before; only configurations and policies, which people edit, may read
-as another value. Reports and decisions may too where their digest changes: promotion compares it.
+An edited manifest or erasure request is refused in words, or it reads as before. Configurations and policies, which
+people edit, may read as another value. So may a report or a decision whose edit fits its type: a promotion compares the
+text of the recorded reports with the version's tags, and computes the decision again.
 """
 
 import argparse

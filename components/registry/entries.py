@@ -9,6 +9,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from longreel.components.registry.versions import Fault
 from longreel.contracts.errors import LongreelError, require
+from longreel.contracts.serialization import parse_json
 
 Action = Literal["promote", "rollback", "adopt", "decline"]
 ENTRY_TAG = "entry"
@@ -87,12 +88,12 @@ def _deleted(name: str, numbers: Iterable[int]) -> Iterator[Fault]:
 def _parse(item: ModelVersion) -> Entry:
     """Raises LongreelError or ValueError where the tag does not hold an entry."""
     require(ENTRY_TAG in item.tags, "expected an entry as JSON, and the tag is missing")
-    values: Any = json.loads(item.tags[ENTRY_TAG])
+    values: Any = parse_json(item.tags[ENTRY_TAG])
     require(isinstance(values, dict), f"expected a JSON object, got {values!r}")
     expected, hints = set(_STORED), get_type_hints(Entry)
     require(set(values) == expected, f"expected the values {', '.join(_STORED)}, got {', '.join(map(str, values))}")
     for name, value in values.items():
         allowed = get_args(Action) if name == "action" else None
-        is_right = value in allowed if allowed else isinstance(value, hints[name])
+        is_right = value in allowed if allowed else isinstance(value, hints[name]) and not isinstance(value, bool)
         require(is_right, f"{name} was not expected to be {value!r}")
     return Entry(sequence=int(item.version), alias_followed=ALIGNED_TAG in item.tags, **values)

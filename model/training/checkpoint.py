@@ -22,6 +22,7 @@ from longreel.contracts.config import ModelConfig
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.log_schema import LogSchema
+from longreel.contracts.serialization import parse_json
 from longreel.model.data.encodings import Encodings
 from longreel.model.nn.ranker import Ranker
 
@@ -96,7 +97,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise LongreelError(f"no model in {folder}: expected {CONFIG} and {WEIGHTS}; train one first")
     try:
-        description: dict[str, Any] = json.loads(path.read_text())
+        description: dict[str, Any] = parse_json(path.read_text())
         recorded, golden_sha256 = description.pop("digest"), description.pop("golden_sha256")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LongreelError(f"{path} is not a model description ({error}); train the model again") from error

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from longreel.contracts.digests import digest_of
 from longreel.contracts.errors import LongreelError
+from longreel.contracts.serialization import parse_json
 from longreel.model.data.reader import RankBatch, ReaderState
 from longreel.model.nn.ranker import Ranker
 from longreel.model.training.checkpoint import WEIGHTS, file_sha256, new_folder
@@ -75,7 +76,7 @@ def _newest_first(work_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 def _content(folder: Path) -> dict[str, Any]:
     """What a checkpoint's state.json holds, if all its files are those that were saved; an error otherwise."""
-    content: dict[str, Any] = json.loads((folder / STATE).read_text())
+    content: dict[str, Any] = parse_json((folder / STATE).read_text())
     if digest_of({name: value for name, value in content.items() if name != "digest"}) != content["digest"]:
         raise ValueError(f"{STATE} does not have its digest")
     for name in (WEIGHTS, OPTIMIZER):
@@ -112,7 +113,7 @@ def load_state(folder: Path, ranker: Ranker) -> tuple[TrainingState, dict[str, T
         raise LongreelError(
             f"checkpoint {folder} does not fit this version of the model ({error}); remove it to start afresh"
         ) from error
-    values = json.loads((folder / STATE).read_text())["state"]
+    values = parse_json((folder / STATE).read_text())["state"]
     values["reader_state"] = ReaderState(**values["reader_state"])
     values["curve"] = [(int(step), float(loss)) for step, loss in values["curve"]]
     log.info("resuming from step %d of %s", values["step"], folder)

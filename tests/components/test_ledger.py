@@ -419,7 +419,7 @@ def test_a_deleted_ledger_is_said_and_begun_again(moved: Ledger) -> None:
     assert moved.read().champion == versions.get_version(moved.client, moved.model, 1)
 
 
-@pytest.mark.parametrize("value", ["no JSON", "[]", '{"action": "promote"}', None, "edit"])
+@pytest.mark.parametrize("value", ["no JSON", "[]", "[" * 4_000, '{"action": "promote"}', None, "edit"])
 def test_an_unreadable_entry_is_named_and_those_after_it_count(
     home: Home, register: Register, promotion: Promotion, value: str | None
 ) -> None:
