@@ -249,11 +249,17 @@ def test_a_model_is_not_evaluated_on_a_training_day(make_home: MakeHome, tmp_pat
 
 @pytest.mark.usefixtures("_blank_figures")
 def test_an_artefact_that_serves_other_logits_than_were_evaluated_is_rejected(make_home: MakeHome) -> None:
-    """Its weights are whole; its scoring code reads a shorter history."""
+    """Its weights are whole; its scoring code reads a shorter history, and was registered so."""
     home = make_home(3, epochs=1)
     candidate = train_candidate(home, DAY)
     (script,) = home.artifacts.rglob("pyfunc_model.py")
     script.write_text(script.read_text().replace('(params or {}).get("window")', "4"))
+    with pytest.raises(LongreelError, match="with the code that serves it, have digest"):
+        evaluate_version(home, DAY, candidate.version)
+    root = next(folder for folder in script.parents if (folder / "MLmodel").is_file())
+    name, number = versions.model_name(home.config), str(candidate.version)
+    client = store.open_store(home)
+    client.set_model_version_tag(name, number, "files_digest", versions.folder_digest(root))
     report = evaluate_version(home, DAY, candidate.version)
     assert [check.name for check in report.consistency if not check.passed] == [ARTEFACT]
     decision = decide(report, None, home.policy)
