@@ -138,7 +138,7 @@ def airflow(home: Home, webhook: tuple[int, list[str]]) -> Iterator[Airflow]:
     }
     with EmbeddedAirflow(home, settings | spark_variables(home, DAYS[0])) as embedded:
         airflow = Airflow(embedded)
-        airflow.until(lambda: airflow.get("dags")["total_entries"] == 4, "the DAGs are read")
+        airflow.until(lambda: airflow.get("dags")["total_entries"] == 5, "the DAGs are read")
         yield airflow
 
 
