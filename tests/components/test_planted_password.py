@@ -1,5 +1,6 @@
 """A password planted into the databases' URIs is in no output, argument, page, tag or file after real commands."""
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -65,8 +66,11 @@ def postgres() -> Iterator[Callable[[str], str]]:
 
 def arguments(leader: int) -> str:
     """The command lines of a session's processes, and of this process's children."""
-    processes = {*session_members(leader), *psutil.Process().children(recursive=True)}
-    return "\n".join(" ".join(process.cmdline()) for process in processes)
+    lines = []
+    for process in {*session_members(leader), *psutil.Process().children(recursive=True)}:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            lines.append(" ".join(process.cmdline()))
+    return "\n".join(lines)
 
 
 def database_text(uri: str) -> str:
