@@ -14,7 +14,7 @@ from longreel.contracts.argument_types import at_least
 from longreel.contracts.dates import day_number, parse_day
 from longreel.contracts.errors import LongreelError
 from longreel.contracts.schemas import DATASETS
-from longreel.lake.files import read_through
+from longreel.lake.files import verify_pages
 from longreel.lake.home import Home
 from longreel.lake.manifest import Manifest
 from longreel.lake.table import Lake
@@ -69,8 +69,7 @@ def _read(lake: Lake, dataset: str, days: Sequence[date]) -> tuple[list[Manifest
         try:
             manifest = lake.require(dataset, day)
             for file in lake.files(manifest):
-                with lake.open_parquet(file) as parquet:
-                    read_through(parquet)
+                verify_pages(lake.filesystem, file)
         except LongreelError as error:
             return str(error)
         return manifest
