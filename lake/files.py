@@ -30,7 +30,6 @@ class PublishedFile:
     """A data file of a published partition."""
 
     path: str  # absolute, on the lake's filesystem
-    rows: int
     size_bytes: int
     footer: str  # as `footer_digest`
     bucket: int

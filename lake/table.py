@@ -134,7 +134,6 @@ class Lake:
         return [
             PublishedFile(
                 path=f"{folder}/{file.path}",
-                rows=file.rows,
                 size_bytes=file.size_bytes,
                 footer=file.footer,
                 bucket=file.bucket,

@@ -319,7 +319,7 @@ def test_days_from_before_a_column_train_with_days_that_have_it(
     assert grown.require("samples", old) == before
 
 
-NO_FILE = PublishedFile(path="", rows=0, size_bytes=0, footer="", bucket=0)
+NO_FILE = PublishedFile(path="", size_bytes=0, footer="", bucket=0)
 
 
 def test_buffers_are_about_as_large_and_keep_the_order() -> None:
